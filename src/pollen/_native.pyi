@@ -1,0 +1,143 @@
+"""The muscles, as Python sees them. Names, shapes and errors; the words are in docs/internals/seam.md."""
+
+from collections.abc import Sequence
+from typing import Protocol, final
+
+class _SeedRow(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> bytes: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def functions(self) -> Sequence[str]: ...
+    @property
+    def replicas(self) -> Sequence[bytes]: ...
+    @property
+    def wake(self) -> Sequence[bytes]: ...
+    @property
+    def gate(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def timeout_ms(self) -> int: ...
+    @property
+    def config(self) -> dict[str, str]: ...
+    @property
+    def env(self) -> dict[str, str]: ...
+    @property
+    def allow_hosts(self) -> Sequence[str]: ...
+    @property
+    def idempotent(self) -> bool: ...
+    @property
+    def isolate(self) -> bool: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def public(self) -> bool: ...
+    @property
+    def tail_call(self) -> bool: ...
+
+class _PeerRow(Protocol):
+    @property
+    def peer(self) -> bytes: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def properties(self) -> str: ...
+    @property
+    def price_us(self) -> int: ...
+
+class _SignedRecord(Protocol):
+    @property
+    def owner(self) -> bytes: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def signature(self) -> bytes: ...
+
+class NativeError(Exception):
+    """An operating error of the muscles: ``args`` is (slug, reason)."""
+
+    slug: str
+    reason: str
+
+@final
+class KeyPair:
+    """An ed25519 key pair. The private half leaves this object only through ``save``."""
+
+    @staticmethod
+    def generate() -> KeyPair: ...
+    @staticmethod
+    def load(path: str) -> KeyPair:
+        """Read a key file of ours. Raises NativeError ``state-unusable`` when unreadable or malformed."""
+    def save(self, path: str) -> None:
+        """Create ``path`` with mode 0600 and fsync it; an existing file is an error and is kept."""
+    @property
+    def public(self) -> bytes: ...
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature of the exact bytes."""
+
+@final
+class Muscles:
+    """The data plane of one node: endpoint, sandbox, gateway. One a process; closes idempotently."""
+
+    def __init__(
+        self,
+        *,
+        key: KeyPair,
+        boot: bytes,
+        directory: str,
+        memory_bytes: int,
+        event_capacity: int = 8192,
+    ) -> None: ...
+    def start(
+        self, *, listen: Sequence[str], call_socket: str, http: str | None = None
+    ) -> list[str]:
+        """Bind and serve; returns the bound ``ip:port``s. NativeError ``port-in-use``, ``state-unusable``."""
+    def event_fd(self) -> int:
+        """The read end to watch; it turns readable when the queue stops being empty."""
+    def drain(self) -> bytes:
+        """At most 512 events as one msgpack array of maps tagged ``t``; empty array when none."""
+    def set_hello(self, *, cluster: bytes, minor_min: int, minor_max: int, chain: bytes) -> None:
+        """What this node says in every later Hello; before it, links are refused uniformly."""
+    def dial(self, peer: bytes, addresses: Sequence[str]) -> None: ...
+    def admit_link(self, link: int) -> None: ...
+    def close_link(self, link: int, code: int, reason: str) -> None: ...
+    def send_message(self, peer: bytes, body: bytes) -> None:
+        """NativeError ``overloaded`` when that link's command queue is full."""
+    def send_records(self, peer: bytes, records: Sequence[_SignedRecord]) -> None: ...
+    def answer_join(self, request: int, body: bytes) -> None: ...
+    def ask_join(self, addresses: Sequence[str], peer: bytes, body: bytes, timeout_ms: int) -> bytes:
+        """Blocking (GIL released): one ``pollen-join/1`` exchange. NativeError ``unreachable``."""
+    def inspect_module(self, request: int, content: bytes) -> None: ...
+    def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
+    def unload_seed(self, seed: bytes) -> None: ...
+    def push_tables(
+        self,
+        *,
+        generation: int,
+        base: int,
+        seeds: Sequence[_SeedRow],
+        gone_seeds: Sequence[bytes],
+        peers: Sequence[_PeerRow],
+        gone_peers: Sequence[bytes],
+        lease_ms: int,
+    ) -> None:
+        """NativeError ``stale-generation`` when ``base`` is not the one held: push whole."""
+    def beat(self) -> None:
+        """The brain lives. Probes report the time since the last beat; 60 s without one ends the process."""
+    def metrics(self) -> bytes:
+        """A msgpack map of counters and gauges for ``status`` and the metrics page."""
+    def close(self, grace_ms: int) -> None:
+        """Refuse new calls, wait for those in flight up to ``grace_ms``, stop all threads. GIL released."""
+
+def verify_signatures(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
+    """Check (public key, message, signature) triples; malformed ones are False."""
+
+def hash_content(data: bytes) -> bytes:
+    """The content id (BLAKE3, 32 bytes)."""
+
+def engine_version() -> str:
+    """Versions of the muscles for ``pln version``; builds no engine."""

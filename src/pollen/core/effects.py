@@ -1,0 +1,168 @@
+"""Everything a node may ask of the world, as data.
+
+Decides: nothing; this is the closed vocabulary that ``Node.handle`` returns.
+Does not know: how an effect is carried out (``pollen.runtime.driver`` or the simulator's plane).
+Invariants: effects are frozen; each is carried out in the order returned; none has a result: what
+comes of it is a later event.
+Source: DESIGN 2; PROTOCOL 5 (tables are leases), PROTOCOL 2 (Persist before what depends on it).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pollen.core.events import SignedRecord
+from pollen.core.ids import Hash, LinkId, Nanos, PeerId, RequestId, Token
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every effect."""
+
+
+class Dial(Effect):
+    """Try to reach a peer; ends in ``HelloReceived`` or ``DialFailed``."""
+
+    peer: PeerId
+    addresses: list[str]
+
+
+class AdmitLink(Effect):
+    """Let calls, messages and content flow on a link whose Hello was judged good."""
+
+    link: LinkId
+
+
+class CloseLink(Effect):
+    """End a link with a close code (``core.limits.CLOSE_*``) that the peer sees."""
+
+    link: LinkId
+    code: int
+    reason: str
+
+
+class SendMessage(Effect):
+    """Send one message to an admitted peer; silently dropped when the link is gone."""
+
+    peer: PeerId
+    body: bytes
+
+
+class SendRecords(Effect):
+    """Send signed records, as carried, to an admitted peer; dropped when the link is gone."""
+
+    peer: PeerId
+    records: list[SignedRecord]
+
+
+class AnswerJoin(Effect):
+    """Answer ``JoinRequested``; the body is opaque to the muscles."""
+
+    request: RequestId
+    body: bytes
+
+
+class InspectModule(Effect):
+    """Check content that is already held for being a callable module; ``ModuleInspected`` follows."""
+
+    request: RequestId
+    content: Hash
+
+
+class LoadSeed(Effect):
+    """Fetch (from ``holders``, in order, unless held), verify, compile and warm up a seed.
+
+    The seed's row must stand in the tables pushed before. ``LoadFinished`` follows.
+    """
+
+    seed: Hash
+    holders: list[PeerId]
+
+
+class UnloadSeed(Effect):
+    """Stop serving a seed: calls in flight end by themselves, content is unpinned."""
+
+    seed: Hash
+
+
+class SeedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the muscles must know to route, gate, limit and run one seed.
+
+    ``seed`` is the hash of the spec, ``content`` the BLAKE3 of the module. ``replicas`` are the
+    ready hosts, nearest first, at most 16; ``wake`` the ranks to wake when there is none.
+    ``gate``: (key, value) pairs; pairs with one key are alternatives, different keys must all match.
+    """
+
+    name: str
+    seed: Hash
+    content: Hash
+    functions: list[str]
+    replicas: list[PeerId]
+    wake: list[PeerId]
+    gate: list[tuple[str, str]]
+    memory_bytes: int
+    timeout_ms: int
+    config: dict[str, str]
+    env: dict[str, str]
+    allow_hosts: list[str]
+    idempotent: bool
+    isolate: bool
+    shared: bool
+    public: bool
+    tail_call: bool
+
+
+class PeerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A member: its properties as a JSON object (gates match on them) and its price in microseconds."""
+
+    peer: PeerId
+    name: str
+    properties: str
+    price_us: int
+
+
+class PushTables(Effect):
+    """Change the leased tables in one swap (PROTOCOL 5).
+
+    ``base`` 0 replaces everything; else it must be the generation the muscles hold. A push
+    renews the lease. A peer that leaves the table loses its calls at once.
+    """
+
+    generation: int
+    base: int
+    seeds: list[SeedRow]
+    gone_seeds: list[Hash]
+    peers: list[PeerRow]
+    gone_peers: list[PeerId]
+    lease_ms: int
+
+
+class SetTimer(Effect):
+    """Wake the node with ``TimerFired(token)`` at ``at`` on the monotonic clock; replaces the same token."""
+
+    token: Token
+    at: Nanos
+
+
+class Persist(Effect):
+    """Write (table, key, value) rows, None deletes; ``Persisted(token)`` follows the commit."""
+
+    token: Token
+    batch: list[tuple[str, bytes, bytes | None]]
+
+
+class Reply(Effect):
+    """The answer to a ``Commanded``: a result, or a slug with its reason and remedy."""
+
+    request: RequestId
+    result: msgspec.Struct | None = None
+    slug: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+class Log(Effect):
+    """A line for the node's log: a stable event name and its fields."""
+
+    level: str
+    event: str
+    fields: dict[str, str | int]

@@ -1,0 +1,155 @@
+"""Everything that can happen to a node, as data.
+
+Decides: nothing; this is the closed vocabulary that ``Node.handle`` accepts.
+Does not know: where an event came from (muscles, clock, store or a user's command).
+Invariants: events are frozen; ids and hashes are raw bytes; times are integers with their
+unit in the name. The muscles send theirs as one msgpack array a drain (docs/internals/seam.md).
+Source: DESIGN 2 (the seam); the style of h11's event vocabulary.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pollen.core.commands import Command
+from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
+    """Base of every event; ``t`` is the tag on the wire of the seam."""
+
+
+class SignedRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A record as carried: the exact signed bytes and who signed them (PROTOCOL 2).
+
+    ``owner`` is 32 bytes, ``signature`` 64; ``body`` is decoded by ``core.records`` only.
+    """
+
+    owner: PeerId
+    body: bytes
+    signature: bytes
+
+
+class Started(Event, tag="started"):
+    """The driver is ready: the muscles listen and the store is open.
+
+    ``addresses`` are the ``ip:port`` texts under which this node can be dialled.
+    """
+
+    addresses: list[str]
+
+
+class TimerFired(Event, tag="timer"):
+    """The timer set under ``token`` is due. A late or repeated one is harmless."""
+
+    token: Token
+
+
+class HelloReceived(Event, tag="hello"):
+    """A peer proved its key by the handshake and said Hello; nothing is admitted yet.
+
+    ``chain`` is opaque to the muscles: the core decodes and judges it.
+    """
+
+    link: LinkId
+    peer: PeerId
+    dialled: bool
+    remote: str
+    cluster: Hash
+    minor_min: int
+    minor_max: int
+    boot: bytes
+    chain: bytes
+
+
+class LinkClosed(Event, tag="link_closed"):
+    """A link is gone. ``code`` is the peer's close code where it sent one, else 0."""
+
+    link: LinkId
+    peer: PeerId
+    code: int
+    reason: str
+
+
+class DialFailed(Event, tag="dial_failed"):
+    """No link came of a ``Dial``: ``slug`` is ``unreachable`` or ``version-mismatch``."""
+
+    peer: PeerId
+    slug: str
+    reason: str
+
+
+class MessageReceived(Event, tag="message"):
+    """A message of an admitted peer, whole. ``body`` is at most 1 MiB and untrusted."""
+
+    link: LinkId
+    peer: PeerId
+    body: bytes
+
+
+class RecordsReceived(Event, tag="records"):
+    """Records whose signatures the muscles verified, in the order in which they came.
+
+    ``rejected`` counts those of the same batch that failed and were dropped.
+    """
+
+    link: LinkId
+    peer: PeerId
+    records: list[SignedRecord]
+    rejected: int
+
+
+class JoinRequested(Event, tag="join"):
+    """A key that is no member asks to be enrolled over ``pollen-join/1``; answer with ``AnswerJoin``."""
+
+    request: RequestId
+    peer: PeerId
+    remote: str
+    body: bytes
+
+
+class ModuleInspected(Event, tag="inspected"):
+    """The answer to ``InspectModule``: the callable exports, or the slug and reason of a refusal."""
+
+    request: RequestId
+    content: Hash
+    size: int
+    functions: list[str]
+    slug: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+class LoadFinished(Event, tag="load_finished"):
+    """The answer to ``LoadSeed``. ``slug`` is empty when the seed can be called here."""
+
+    seed: Hash
+    slug: str = ""
+    reason: str = ""
+
+
+class Telemetry(Event, tag="telemetry"):
+    """Counters of the muscles since start, coalesced: at most one is ever queued.
+
+    ``peers``: (peer, smoothed RTT in microseconds, bytes out, bytes in, direct).
+    ``seeds``: (seed, calls, failures, in flight, queued, smoothed run time in microseconds).
+    """
+
+    peers: list[tuple[PeerId, int, int, int, bool]]
+    seeds: list[tuple[Hash, int, int, int, int, int]]
+    memory_bytes: int
+    events_dropped: int
+    control_stalls: int
+
+
+class Commanded(Event, tag="commanded"):
+    """A user asked for something through the control API; answered by ``Reply`` with the same request."""
+
+    request: RequestId
+    command: Command
+
+
+class Persisted(Event, tag="persisted"):
+    """The ``Persist`` effect with this token is on disk (PROTOCOL 2, durability)."""
+
+    token: Token
