@@ -1,0 +1,126 @@
+"""Every number that more than one module obeys, with its unit and where it comes from.
+
+Decides: nothing; it names the limits so that docs, code and tests quote one place.
+Does not know: who enforces a limit. The muscles keep their own copies of the wire limits.
+Invariants: integers only; the unit is in the name (``_NS``, ``_MS``, ``_US``, ``_BYTES``) or said.
+Source: each entry says so: PROTOCOL n, seam (docs/internals/seam.md), measured, or guess.
+"""
+
+from __future__ import annotations
+
+from pollen.core.ids import DAY, MILLISECOND, MINUTE, SECOND
+
+# Close codes of a link: the peer sees the number. Source: seam.
+CLOSE_NOT_A_MEMBER = 1
+CLOSE_VERSION_MISMATCH = 2
+CLOSE_DUPLICATE_LINK = 3
+CLOSE_DENIED = 4
+CLOSE_SHUTTING_DOWN = 5
+CLOSE_PROTOCOL_ERROR = 6
+
+# The minor versions of ``pollen/1`` that this code speaks. Source: PROTOCOL 6.
+MINOR_MIN = 1
+MINOR_MAX = 1
+
+# -- records ------------------------------------------------------------------------------------
+# The largest record body. Raising it lets one owner fill links and disks faster. Source: PROTOCOL 2.
+RECORD_MAX_BYTES = 64 * 1024
+# The longest key of a record within its kind. Guess: names have 63 bytes, hashes 32.
+RECORD_KEY_MAX_BYTES = 255
+# Records in one frame stay under this, so that a frame (1 MiB, seam) holds them with its headers.
+RECORDS_FRAME_BYTES = 768 * 1024
+# Records of one owner. Raising it costs every node memory; lowering it freezes busy owners.
+# Guess: 4,096 seeds of one publisher with a claim each.
+OWNER_RECORDS_MAX = 8_192
+# The largest epoch and sequence number. Source: PROTOCOL 2 (u32, u64).
+EPOCH_MAX = (1 << 32) - 1
+SEQ_MAX = (1 << 64) - 1
+# Schema byte that this code writes and applies; higher ones are kept and forwarded unread.
+SCHEMA = 1
+
+# -- specs --------------------------------------------------------------------------------------
+# The longest encoded spec, and so the longest embedded ``previous``. Source: PROTOCOL 3.
+SPEC_MAX_BYTES = 24 * 1024
+# The longest function name, in bytes of UTF-8. Source: PROTOCOL 3.
+FUNCTION_NAME_MAX_BYTES = 255
+# The largest module. Source: guest-abi, limits.
+MODULE_MAX_BYTES = 32 * 1024 * 1024
+# Bounds of a spec's memory limit. The lower one is a wasm page; the upper what 32 bits address.
+SPEC_MEMORY_MIN_BYTES = 64 * 1024
+SPEC_MEMORY_MAX_BYTES = 4 * 1024 * 1024 * 1024
+# Defaults of ``pln seed``. Source: specs/cli.
+SPEC_MEMORY_BYTES = 64 * 1024 * 1024
+SPEC_TIMEOUT_MS = 30_000
+SPEC_TIMEOUT_MAX_MS = 24 * 60 * 60 * 1000
+SPEC_MIN_REPLICAS = 2
+
+# -- calls --------------------------------------------------------------------------------------
+# Below this remaining budget a retry cannot come back in time. Source: seam.
+RETRY_MIN_BUDGET_US = 1_000
+# Replica ids in one route row, nearest first. Source: PROTOCOL 5.
+ROW_REPLICAS = 16
+
+# -- tables -------------------------------------------------------------------------------------
+# How long the muscles trust a push. Raising it routes longer on a dead brain's view; lowering it
+# makes a busy brain look dead. Source: PROTOCOL 5.
+TABLE_LEASE_MS = 15_000
+# How often an unchanged table is renewed: three misses still leave the lease alive.
+TABLE_RENEW_NS = 4 * SECOND
+# The shortest time between two pushes that nothing urgent asks for. Source: PROTOCOL 5 (10 Hz).
+TABLE_PUSH_NS = 100 * MILLISECOND
+# The price of a peer before its round-trip time is known, in microseconds. Guess: a home LAN.
+PRICE_UNKNOWN_US = 1_000
+# A price moves only past this hysteresis, in basis points. Source: PROTOCOL 5 (25 %).
+PRICE_HYSTERESIS_BP = 2_500
+
+# -- links --------------------------------------------------------------------------------------
+# First and longest wait before a peer is dialled again (half to one and a half of it by chance).
+# Raising the cap delays healing after an outage; lowering it costs packets to absent peers. Guess.
+REDIAL_FIRST_NS = 500 * MILLISECOND
+REDIAL_MAX_NS = 30 * SECOND
+# A dial without an answer is given up after this, should the muscles lose it. Guess.
+DIAL_DEADLINE_NS = 20 * SECOND
+# Peers remembered on disk. Source: issue "Brain".
+KNOWN_PEERS_MAX = 4_096
+# Addresses remembered for one peer. Guess: interfaces x families.
+PEER_ADDRESSES_MAX = 16
+# Boot ids remembered for one peer, to tell a twin from a restart. Guess.
+BOOTS_REMEMBERED = 4
+
+# -- placement ----------------------------------------------------------------------------------
+# Wait before a failed fetch is tried again; doubled up to the cap. Guess.
+LOAD_RETRY_FIRST_NS = 500 * MILLISECOND
+LOAD_RETRY_MAX_NS = 30 * SECOND
+# How long a refusal for a reason of our own (memory, engine) stands before another try. Guess.
+REFUSED_NS = 5 * MINUTE
+# How long a drain waits for the others to see the claims before it is answered. Guess: one
+# spread over every link and a push there.
+DRAIN_SETTLE_NS = 300 * MILLISECOND
+
+# -- trust --------------------------------------------------------------------------------------
+# The longest chain in a Hello, and the largest join body. Source: seam.
+CHAIN_MAX_BYTES = 64 * 1024
+JOIN_MAX_BYTES = 64 * 1024
+# The properties of one certificate, as JSON text. Guess: far above any use, far below the chain.
+PROPERTIES_MAX_BYTES = 4 * 1024
+# Certificates in one chain: root -> admin -> publisher -> node with room. Guess.
+CHAIN_MAX_CERTIFICATES = 8
+# Default and longest life of an invite. Source: specs/cli (5m); the cap is a guess.
+INVITE_TTL_NS = 5 * MINUTE
+INVITE_TTL_MAX_NS = 365 * DAY
+INVITE_NONCE_BYTES = 16
+# A used nonce is remembered this long after its invite expired, so that a repeated request of the
+# same joiner is still answered alike. Guess.
+NONCE_KEEP_NS = DAY
+# The longest token text that is looked at.
+TOKEN_MAX_CHARS = 16 * 1024
+
+# -- the node itself ----------------------------------------------------------------------------
+# The longest node name, in characters. Source: PROTOCOL 3 (same rule as seeds).
+NODE_NAME_MAX = 63
+# How often a rejection of one kind is written to the log; all are counted. Guess.
+REJECTION_LOG_NS = 10 * SECOND
+# Addresses that a node publishes for itself.
+OWN_ADDRESSES_MAX = 16
+# Smallest step by which the remembered wall clock moves on disk. Guess: one write an hour.
+WALL_SAVE_NS = 60 * MINUTE

@@ -1,0 +1,204 @@
+"""The reference of the six per-call algorithms that the muscles run.
+
+Decides: for one call: where it goes, whether it is retried, whether its caller may pass, whether
+    it runs now, which queued call is refused, and what a child call inherits.
+Does not know: tables, links or time; each function sees its arguments only.
+Invariants: total over its inputs; integers only; the same cases in ``tests/vectors/routing_*.json``
+    are run by the Rust side. Sums and products saturate at 2**64 - 1.
+Source: docs/internals/seam.md, "The six per-call algorithms"; PROTOCOL 6. Power of two choices:
+    Mitzenmacher 2001. Refused: least-loaded of all, which herds on a stale view.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+
+from pollen.core import limits
+
+U64_MAX = (1 << 64) - 1
+I64_MIN = -(1 << 63)
+
+_PLACE_SLUGS = frozenset({"unreachable", "overloaded"})
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica as the chooser sees it, nearest first in its list."""
+
+    price_us: int
+    in_flight: int
+    service_us: int
+    ejected: bool = False
+    saturated: bool = False
+    tried: bool = False
+
+
+class Retry(enum.Enum):
+    """What becomes of a failed attempt."""
+
+    ELSEWHERE = "elsewhere"
+    GIVE_UP = "give-up"
+
+
+class Admission(enum.Enum):
+    """What becomes of an arriving call."""
+
+    RUN = "run"
+    QUEUE = "queue"
+    SHED = "shed"
+    OVERLOADED = "overloaded"
+    DUPLICATE = "duplicate"
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child call inherits, and the calls that its parent keeps meanwhile."""
+
+    hops: int
+    calls: int
+    retries: int
+    parent_calls: int
+
+
+def choose(candidates: Sequence[Candidate], draw: int) -> int | None:
+    """The index of the replica to try, or None when none is left.
+
+    The nearest competes with one drawn from the others; the lower cost wins, the nearest on a tie.
+    """
+    usable = [i for i, c in enumerate(candidates) if not (c.ejected or c.saturated or c.tried)]
+    if not usable:
+        return None
+    nearest = usable[0]
+    if len(usable) == 1:
+        return nearest
+    other = usable[1 + draw % (len(usable) - 1)]
+    return other if cost_of(candidates[other]) < cost_of(candidates[nearest]) else nearest
+
+
+def cost_of(candidate: Candidate) -> int:
+    """price_us + (in_flight + 1) x service_us, saturating."""
+    waiting = min((candidate.in_flight + 1) * candidate.service_us, U64_MAX)
+    return min(candidate.price_us + waiting, U64_MAX)
+
+
+def classify_retry(
+    *,
+    slug: str,
+    may_have_executed: bool,
+    idempotent: bool,
+    remote: bool,
+    retries: int,
+    budget_us: int,
+) -> Retry:
+    """Whether a failed attempt is tried elsewhere (PROTOCOL 6, retry classes).
+
+    ``remote``: another host answered, so that its ``seed-not-found`` speaks of that place only.
+    """
+    if retries <= 0 or budget_us < limits.RETRY_MIN_BUDGET_US:
+        return Retry.GIVE_UP
+    if may_have_executed:
+        return Retry.ELSEWHERE if idempotent and slug == "unreachable" else Retry.GIVE_UP
+    if slug in _PLACE_SLUGS or (remote and slug == "seed-not-found"):
+        return Retry.ELSEWHERE
+    return Retry.GIVE_UP
+
+
+def match_gate(pairs: Sequence[tuple[str, str]], properties: str) -> bool:
+    """Whether a caller with these properties (a JSON object) may pass.
+
+    No pair: open. Every key must match; values of one key are alternatives. Text that is no JSON
+    object matches nothing.
+    """
+    if not pairs:
+        return True
+    try:
+        held: object = msgspec.json.decode(properties)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return False
+    keys = dict.fromkeys(key for key, _ in pairs)
+    return all(any(_holds(held, key, value) for k, value in pairs if k == key) for key in keys)
+
+
+def _holds(properties: object, key: str, value: str) -> bool:
+    found = properties
+    for step in key.split("."):
+        if not isinstance(found, dict) or step not in found:
+            return False
+        found = found[step]
+    if isinstance(found, list):
+        return any(canonical_text(item) == value for item in found)
+    return canonical_text(found) == value
+
+
+def canonical_text(value: object) -> str | None:
+    """The text a gate compares: None for null, objects and lists, which match nothing.
+
+    Integers in decimal; other numbers in the shortest decimal that reads back as the same
+    double, without exponent and without a trailing ``.0``; integers outside 64 bits as doubles.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and I64_MIN <= value <= U64_MAX:
+        return str(value)
+    if isinstance(value, int | float):
+        text = format(Decimal(repr(float(value))), "f").removesuffix(".0")
+        return "0" if text == "-0" else text
+    return None
+
+
+def admit(
+    *,
+    running: int,
+    slots: int,
+    queued: int,
+    queue_limit: int,
+    depth: int,
+    memory_free: int,
+    memory_reserve: int,
+    memory_need: int,
+    seen: bool,
+) -> Admission:
+    """Whether an arriving call runs, waits or is refused.
+
+    The reserve is for calls with depth > 0 only, so that a chain begun can end (PROTOCOL 6).
+    """
+    if seen:
+        return Admission.DUPLICATE
+    usable = memory_free if depth > 0 else max(0, memory_free - memory_reserve)
+    if memory_need > usable:
+        return Admission.OVERLOADED
+    if running < slots:
+        return Admission.RUN
+    return Admission.QUEUE if queued < queue_limit else Admission.SHED
+
+
+def shed(queued_us: Sequence[int], newcomer_us: int, wait_us: int) -> int | None:
+    """Which call a full queue refuses: an index into the queue, or None for the newcomer.
+
+    A call whose budget is below the expected wait goes first, the smallest budget of these; the
+    older queue place wins a tie among queued calls, and the newcomer loses one.
+    """
+    victim: int | None = None
+    smallest = newcomer_us
+    for i, budget in enumerate(queued_us):
+        if budget < wait_us and budget < smallest:
+            victim, smallest = i, budget
+    return victim
+
+
+def split(*, hops: int, calls_left: int, retries: int) -> Share | str:
+    """What a child call gets, or the slug of the limit that forbids it.
+
+    The child costs one hop and one call; of the rest it gets half, rounded up, and all retries.
+    """
+    if hops <= 0:
+        return "hop-limit"
+    if calls_left <= 0:
+        return "call-limit"
+    rest = calls_left - 1
+    given = (rest + 1) // 2
+    return Share(hops=hops - 1, calls=given, retries=retries, parent_calls=rest - given)

@@ -1,0 +1,239 @@
+"""What can go wrong, as types: one tree, one table of slugs.
+
+::
+
+    PollenError
+      CallError                 whatever a call can raise
+        BadRequest              usage, bad-request, module-invalid, import-unknown, name-invalid, config-invalid
+        NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found
+        Denied                  denied, token-invalid
+        Conflict                name-taken, already-in-cluster
+        Ambiguous               ambiguous
+        Unreachable             unreachable, daemon-not-running, version-mismatch
+        Overloaded              overloaded
+        DeadlineExceeded        deadline
+        GuestError              guest-*
+        TooLarge                input-too-large
+        LimitExceeded           hop-limit, call-limit
+      (PollenError itself)      port-in-use, state-unusable, already-running, path-too-long, forked, internal
+    InvariantError              a bug of ours; never caught on purpose
+
+Decides: class, exit code, HTTP status and "may have executed" of every slug.
+Does not know: who prints an error, or how.
+Invariants: a slug stands in ``SLUGS`` or it does not exist; importing this loads no other module
+of ours and nothing heavy, since the CLI and the SDK start with it.
+Source: docs/reference/errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_NOT_FOUND = 3
+EXIT_PERMISSION = 4
+EXIT_AMBIGUOUS = 5
+EXIT_UNREACHABLE = 6
+
+
+class PollenError(Exception):
+    """An operating error: what happened (``reason``), under which ``slug``, what to do (``remedy``).
+
+    ``node`` is the hex id of the node that said so, ``attempts`` how many hosts were tried,
+    ``retry_after`` seconds. ``may_have_executed`` follows the slug's rule unless it is stated.
+    """
+
+    def __init__(
+        self,
+        slug: str,
+        reason: str,
+        remedy: str = "",
+        *,
+        node: str | None = None,
+        attempts: int = 0,
+        may_have_executed: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(reason)
+        row = SLUGS.get(slug, SLUGS["internal"])
+        self.slug = slug
+        self.reason = reason
+        self.remedy = remedy
+        self.node = node
+        self.attempts = attempts
+        self.retry_after = retry_after
+        if may_have_executed is None:
+            may_have_executed = row.may_have_executed is True
+        self.may_have_executed = may_have_executed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return error_from_dict, ({**self.to_dict(), "retry_after": self.retry_after},)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of ``pln`` for this slug."""
+        return SLUGS.get(self.slug, SLUGS["internal"]).exit_code
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status for this slug."""
+        return SLUGS.get(self.slug, SLUGS["internal"]).http_status
+
+    def to_dict(self) -> dict[str, str | int | bool | None]:
+        """The body of ``application/problem+json`` (RFC 9457), also printed by ``--json``."""
+        return {
+            "type": f"https://pollen-mesh.dev/errors/{self.slug}",
+            "title": self.reason,
+            "status": self.http_status,
+            "slug": self.slug,
+            "remedy": self.remedy,
+            "node": self.node,
+            "attempts": self.attempts,
+            "may_have_executed": self.may_have_executed,
+        }
+
+
+class CallError(PollenError):
+    """Whatever a call can raise."""
+
+
+class BadRequest(CallError):
+    """What was asked is malformed; asking again will not help."""
+
+
+class NotFound(CallError):
+    """No such seed, function, peer or blob in this node's view."""
+
+
+class Denied(CallError):
+    """A gate, a certificate or a token says no."""
+
+
+class Conflict(CallError):
+    """What was asked contradicts what stands."""
+
+
+class Ambiguous(CallError):
+    """More than one thing is meant; the remedy lists them."""
+
+
+class Unreachable(CallError):
+    """Nobody answered."""
+
+
+class Overloaded(CallError):
+    """Refused for load, not executed; ``retry_after`` says when to come back."""
+
+
+class DeadlineExceeded(CallError):
+    """The budget ran out."""
+
+
+class GuestError(CallError):
+    """The guest itself failed."""
+
+
+class TooLarge(CallError):
+    """The input is over the limit."""
+
+
+class LimitExceeded(CallError):
+    """A chain of calls is too deep or too broad."""
+
+
+class InvariantError(Exception):
+    """A broken invariant: a bug of ours. Always raised, also under ``-O``."""
+
+
+class SlugRow(NamedTuple):
+    """One line of the table. ``may_have_executed`` None: each error states it."""
+
+    error: type[PollenError]
+    exit_code: int
+    http_status: int
+    may_have_executed: bool | None
+
+
+SLUGS: Mapping[str, SlugRow] = {
+    "usage": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "bad-request": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "seed-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
+    "function-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
+    "peer-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
+    "blob-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
+    "denied": SlugRow(Denied, EXIT_PERMISSION, 403, False),
+    "name-taken": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
+    "already-in-cluster": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
+    "ambiguous": SlugRow(Ambiguous, EXIT_AMBIGUOUS, 409, False),
+    "unreachable": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),
+    "daemon-not-running": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),
+    "overloaded": SlugRow(Overloaded, EXIT_FAILURE, 503, False),
+    "deadline": SlugRow(DeadlineExceeded, EXIT_FAILURE, 504, None),
+    "guest-failed": SlugRow(GuestError, EXIT_FAILURE, 500, True),
+    "guest-trapped": SlugRow(GuestError, EXIT_FAILURE, 500, True),
+    "guest-out-of-memory": SlugRow(GuestError, EXIT_FAILURE, 500, True),
+    "guest-output-too-large": SlugRow(GuestError, EXIT_FAILURE, 500, True),
+    "guest-status": SlugRow(GuestError, EXIT_FAILURE, 500, True),
+    "guest-host-refused": SlugRow(GuestError, EXIT_FAILURE, 500, True),
+    "guest-vars-too-large": SlugRow(GuestError, EXIT_FAILURE, 500, True),
+    "input-too-large": SlugRow(TooLarge, EXIT_FAILURE, 413, False),
+    "hop-limit": SlugRow(LimitExceeded, EXIT_FAILURE, 508, None),
+    "call-limit": SlugRow(LimitExceeded, EXIT_FAILURE, 508, None),
+    "module-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "import-unknown": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "name-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "config-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "token-invalid": SlugRow(Denied, EXIT_PERMISSION, 403, False),
+    "port-in-use": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "state-unusable": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "already-running": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "path-too-long": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "forked": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "version-mismatch": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, False),
+    "internal": SlugRow(PollenError, EXIT_FAILURE, 500, None),
+}
+
+
+def error_from(
+    slug: str,
+    reason: str,
+    remedy: str = "",
+    *,
+    node: str | None = None,
+    attempts: int = 0,
+    may_have_executed: bool | None = None,
+    retry_after: float | None = None,
+) -> PollenError:
+    """The typed error of a slug. A slug that is not in the table becomes ``internal``, named."""
+    row = SLUGS.get(slug)
+    if row is None:
+        reason, slug, row = f"unknown error {slug!r}: {reason}", "internal", SLUGS["internal"]
+    return row.error(
+        slug,
+        reason,
+        remedy,
+        node=node,
+        attempts=attempts,
+        may_have_executed=may_have_executed,
+        retry_after=retry_after,
+    )
+
+
+def error_from_dict(body: Mapping[str, object]) -> PollenError:
+    """The typed error of a problem+json body; what is missing or misshapen is left out."""
+    node = body.get("node")
+    attempts = body.get("attempts")
+    executed = body.get("may_have_executed")
+    after = body.get("retry_after")
+    return error_from(
+        str(body.get("slug", "internal")),
+        str(body.get("title", "the answer carries no reason")),
+        str(body.get("remedy", "")),
+        node=node if isinstance(node, str) else None,
+        attempts=attempts if isinstance(attempts, int) else 0,
+        may_have_executed=executed if isinstance(executed, bool) else None,
+        retry_after=after if isinstance(after, int | float) else None,
+    )

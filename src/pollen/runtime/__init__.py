@@ -1,0 +1,1 @@
+"""The only impure Python: clocks, disk, sockets and the native muscles around the core."""
