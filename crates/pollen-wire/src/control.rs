@@ -46,7 +46,11 @@ impl<'a> Control<'a> {
             Self::Records(records) => {
                 writer.array(2).uint(2u8).array(u32::try_from(records.len()).unwrap_or(u32::MAX));
                 for record in records {
-                    writer.array(3).bytes(&record.owner).bytes(record.body).bytes(&record.signature);
+                    writer
+                        .array(3)
+                        .bytes(&record.owner)
+                        .bytes(record.body)
+                        .bytes(&record.signature);
                 }
             }
             Self::Unknown(kind) => {

@@ -200,12 +200,21 @@ impl<'a> Answer<'a> {
             }
             Self::Error(error) => {
                 let mut writer = Writer::new(out);
-                writer.array(9).uint(3u8).uint(error.id).str(error.slug).str(error.reason).str(error.remedy);
+                writer
+                    .array(9)
+                    .uint(3u8)
+                    .uint(error.id)
+                    .str(error.slug)
+                    .str(error.reason)
+                    .str(error.remedy);
                 match &error.node {
                     Some(node) => writer.bytes(node),
                     None => writer.nil(),
                 };
-                writer.uint(error.attempts).boolean(error.may_have_executed).uint(error.retry_after_ms);
+                writer
+                    .uint(error.attempts)
+                    .boolean(error.may_have_executed)
+                    .uint(error.retry_after_ms);
             }
             Self::Goodbye { reason } => {
                 Writer::new(out).array(2).uint(4u8).str(reason);

@@ -16,7 +16,8 @@ pub const MAX_DOOR: usize = 4 * 1024 * 1024 + 64 * 1024;
 
 /// The length that a prefix announces, refused when over `most`.
 pub fn length(prefix: [u8; PREFIX], most: usize) -> Result<usize, WireError> {
-    let length = usize::try_from(u32::from_be_bytes(prefix)).map_err(|_| WireError::Limit("frame"))?;
+    let length =
+        usize::try_from(u32::from_be_bytes(prefix)).map_err(|_| WireError::Limit("frame"))?;
     if length > most {
         return Err(WireError::Limit("frame"));
     }

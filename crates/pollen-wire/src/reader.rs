@@ -49,7 +49,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(raw).map_err(|_| WireError::Shape(what))
     }
 
-    pub(crate) fn array_of<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], WireError> {
+    pub(crate) fn array_of<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], WireError> {
         self.bytes(what)?.try_into().map_err(|_| WireError::Shape(what))
     }
 

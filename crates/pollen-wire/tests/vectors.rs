@@ -1,0 +1,263 @@
+//! Every format decodes to the expected value and encodes back to the golden bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pollen_wire::{
+    call::{CallHeader, ReplyHeader, Status},
+    control::{Control, SignedRecord},
+    door::{Answer, Ask, DoorCall, DoorError, DoorReply},
+    fetch::{FetchRequest, decode_answer, encode_answer},
+    hello::Hello,
+};
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+fn run<const N: usize>(from: u8) -> [u8; N] {
+    std::array::from_fn(|i| from.wrapping_add(u8::try_from(i).unwrap()))
+}
+
+fn vector(name: &str) -> Vec<u8> {
+    let text = include_str!("../../../tests/vectors/wire.json");
+    let doc: serde_json::Value = serde_json::from_str(text).unwrap();
+    let cases = doc["cases"].as_array().unwrap();
+    let case = cases.iter().find(|case| case["name"] == name).expect(name);
+    let hex = case["hex"].as_str().unwrap();
+    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+}
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
+}
+
+#[test]
+fn hello_is_golden_and_ignores_later_fields() {
+    let golden = vector("hello");
+    let expected =
+        Hello { cluster: run(0), minor_min: 1, minor_max: 3, boot: run(0), chain: b"chain" };
+    assert_eq!(Hello::decode(&golden), Ok(expected));
+    assert_eq!(encoded(|out| expected.encode(out)), golden);
+    assert_eq!(Hello::decode(&vector("hello with a field of a later version")), Ok(expected));
+}
+
+#[test]
+fn control_frames_are_golden() {
+    let record = SignedRecord { owner: run(64), body: b"body", signature: run(200) };
+    for (name, expected) in [
+        ("admitted", Control::Admitted),
+        ("message", Control::Message(b"to the brain")),
+        ("records", Control::Records(vec![record])),
+    ] {
+        let golden = vector(name);
+        assert_eq!(Control::decode(&golden).as_ref(), Ok(&expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+    assert_eq!(Control::decode(&vector("unknown control kind")), Ok(Control::Unknown(9)));
+}
+
+#[test]
+fn call_and_reply_headers_are_golden() {
+    let first = CallHeader {
+        call: run(16),
+        seed: run(32),
+        function: "shout",
+        budget_us: 2_500_000,
+        hops: 16,
+        calls_left: 1000,
+        retries: 3,
+        idempotent: true,
+        wake: true,
+        attempt: 1,
+        acting_seed: None,
+        origin: run(64),
+        traceparent: TRACE,
+        input_len: 5,
+    };
+    let nested = CallHeader {
+        function: "f",
+        budget_us: 1,
+        hops: 0,
+        calls_left: 0,
+        retries: 0,
+        idempotent: false,
+        wake: false,
+        attempt: 255,
+        acting_seed: Some(run(0)),
+        traceparent: "",
+        input_len: u32::MAX,
+        ..first
+    };
+    for (name, expected) in [("call header", first), ("nested call header", nested)] {
+        let golden = vector(name);
+        assert_eq!(CallHeader::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+    let ok = ReplyHeader {
+        status: Status::Ok,
+        guest_status: 0,
+        queue_us: 12,
+        run_us: 345,
+        load: 7,
+        calls_used: 1,
+        slug: "",
+        reason: "",
+        remedy: "",
+        retry_after_ms: 0,
+        may_have_executed: false,
+        output_len: 4,
+    };
+    let status = ReplyHeader {
+        status: Status::GuestStatus,
+        guest_status: -7,
+        queue_us: 0,
+        run_us: 1,
+        load: 0,
+        may_have_executed: true,
+        output_len: 0,
+        ..ok
+    };
+    let failed = ReplyHeader {
+        status: Status::Failed,
+        queue_us: 0,
+        run_us: 0,
+        load: 255,
+        calls_used: 0,
+        slug: "overloaded",
+        reason: "every slot is taken",
+        remedy: "try again",
+        retry_after_ms: 50,
+        output_len: 0,
+        ..ok
+    };
+    for (name, expected) in
+        [("reply ok", ok), ("reply guest status", status), ("reply failed", failed)]
+    {
+        let golden = vector(name);
+        assert_eq!(ReplyHeader::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+}
+
+#[test]
+fn content_requests_are_golden() {
+    let expected = FetchRequest { seed: run(32), path: "module", content: run(0) };
+    let golden = vector("fetch");
+    assert_eq!(FetchRequest::decode(&golden), Ok(expected));
+    assert_eq!(encoded(|out| expected.encode(out)), golden);
+    let golden = vector("fetch answer");
+    assert_eq!(decode_answer(&golden), Ok("denied"));
+    assert_eq!(encoded(|out| encode_answer("denied", out)), golden);
+}
+
+#[test]
+fn the_local_door_is_golden() {
+    let call = DoorCall {
+        id: 7,
+        seed: "echo",
+        function: Some("say"),
+        budget_ms: 60_000,
+        retries: 3,
+        idempotent: true,
+        traceparent: Some(TRACE),
+        input: b"hi",
+    };
+    let bare = DoorCall {
+        id: u32::MAX,
+        function: None,
+        budget_ms: 1,
+        retries: 0,
+        idempotent: false,
+        traceparent: None,
+        input: b"",
+        ..call
+    };
+    for (name, expected) in [
+        ("door call", Ask::Call(call)),
+        ("door call, only export, no trace", Ask::Call(bare)),
+        ("door cancel", Ask::Cancel { id: 7 }),
+    ] {
+        let golden = vector(name);
+        assert_eq!(Ask::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+    let reply = DoorReply {
+        id: 7,
+        guest_status: None,
+        node: run(0),
+        attempts: 1,
+        queue_us: 2,
+        run_us: 3,
+        total_us: 400,
+        rtt_us: 0,
+        output: b"HI",
+    };
+    let error = DoorError {
+        id: 7,
+        slug: "denied",
+        reason: "why",
+        remedy: "do",
+        node: None,
+        attempts: 1,
+        may_have_executed: false,
+        retry_after_ms: 0,
+    };
+    for (name, expected) in [
+        ("door reply", Answer::Reply(reply)),
+        (
+            "door reply with a guest status",
+            Answer::Reply(DoorReply {
+                guest_status: Some(-3),
+                attempts: 2,
+                rtt_us: 90,
+                output: b"",
+                ..reply
+            }),
+        ),
+        ("door error", Answer::Error(error)),
+        (
+            "door error from a node",
+            Answer::Error(DoorError {
+                slug: "deadline",
+                node: Some(run(0)),
+                attempts: 2,
+                may_have_executed: true,
+                retry_after_ms: 1500,
+                ..error
+            }),
+        ),
+        ("door goodbye", Answer::Goodbye { reason: "shutting down" }),
+    ] {
+        let golden = vector(name);
+        assert_eq!(Answer::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+}
+
+#[test]
+fn a_golden_frame_cut_short_anywhere_is_refused() {
+    for name in [
+        "hello",
+        "message",
+        "records",
+        "call header",
+        "reply ok",
+        "fetch",
+        "door call",
+        "door reply",
+    ] {
+        let golden = vector(name);
+        for cut in 0..golden.len() {
+            let part = &golden[..cut];
+            let refused = match name {
+                "hello" => Hello::decode(part).is_err(),
+                "message" | "records" => Control::decode(part).is_err(),
+                "call header" => CallHeader::decode(part).is_err(),
+                "reply ok" => ReplyHeader::decode(part).is_err(),
+                "fetch" => FetchRequest::decode(part).is_err(),
+                "door call" => Ask::decode(part).is_err(),
+                _ => Answer::decode(part).is_err(),
+            };
+            assert!(refused, "{name} cut at {cut}");
+        }
+    }
+}
