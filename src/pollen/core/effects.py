@@ -19,20 +19,20 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every effect."""
 
 
-class Dial(Effect):
+class Dial(Effect, frozen=True, kw_only=True):
     """Try to reach a peer; ends in ``HelloReceived`` or ``DialFailed``."""
 
     peer: PeerId
     addresses: list[str]
 
 
-class AdmitLink(Effect):
+class AdmitLink(Effect, frozen=True, kw_only=True):
     """Let calls, messages and content flow on a link whose Hello was judged good."""
 
     link: LinkId
 
 
-class CloseLink(Effect):
+class CloseLink(Effect, frozen=True, kw_only=True):
     """End a link with a close code (``core.limits.CLOSE_*``) that the peer sees."""
 
     link: LinkId
@@ -40,35 +40,35 @@ class CloseLink(Effect):
     reason: str
 
 
-class SendMessage(Effect):
+class SendMessage(Effect, frozen=True, kw_only=True):
     """Send one message to an admitted peer; silently dropped when the link is gone."""
 
     peer: PeerId
     body: bytes
 
 
-class SendRecords(Effect):
+class SendRecords(Effect, frozen=True, kw_only=True):
     """Send signed records, as carried, to an admitted peer; dropped when the link is gone."""
 
     peer: PeerId
     records: list[SignedRecord]
 
 
-class AnswerJoin(Effect):
+class AnswerJoin(Effect, frozen=True, kw_only=True):
     """Answer ``JoinRequested``; the body is opaque to the muscles."""
 
     request: RequestId
     body: bytes
 
 
-class InspectModule(Effect):
-    """Check content that is already held for being a callable module; ``ModuleInspected`` follows."""
+class InspectModule(Effect, frozen=True, kw_only=True):
+    """Check that held content is a callable module; ``ModuleInspected`` follows."""
 
     request: RequestId
     content: Hash
 
 
-class LoadSeed(Effect):
+class LoadSeed(Effect, frozen=True, kw_only=True):
     """Fetch (from ``holders``, in order, unless held), verify, compile and warm up a seed.
 
     The seed's row must stand in the tables pushed before. ``LoadFinished`` follows.
@@ -78,7 +78,7 @@ class LoadSeed(Effect):
     holders: list[PeerId]
 
 
-class UnloadSeed(Effect):
+class UnloadSeed(Effect, frozen=True, kw_only=True):
     """Stop serving a seed: calls in flight end by themselves, content is unpinned."""
 
     seed: Hash
@@ -89,7 +89,8 @@ class SeedRow(msgspec.Struct, frozen=True, kw_only=True):
 
     ``seed`` is the hash of the spec, ``content`` the BLAKE3 of the module. ``replicas`` are the
     ready hosts, nearest first, at most 16; ``wake`` the ranks to wake when there is none.
-    ``gate``: (key, value) pairs; pairs with one key are alternatives, different keys must all match.
+    ``gate``: (key, value) pairs; pairs with one key are alternatives, all keys must match. A row
+    whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
     """
 
     name: str
@@ -112,7 +113,7 @@ class SeedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A member: its properties as a JSON object (gates match on them) and its price in microseconds."""
+    """A member: its properties as JSON object (for gates), its price in microseconds."""
 
     peer: PeerId
     name: str
@@ -120,7 +121,7 @@ class PeerRow(msgspec.Struct, frozen=True, kw_only=True):
     price_us: int
 
 
-class PushTables(Effect):
+class PushTables(Effect, frozen=True, kw_only=True):
     """Change the leased tables in one swap (PROTOCOL 5).
 
     ``base`` 0 replaces everything; else it must be the generation the muscles hold. A push
@@ -136,21 +137,21 @@ class PushTables(Effect):
     lease_ms: int
 
 
-class SetTimer(Effect):
-    """Wake the node with ``TimerFired(token)`` at ``at`` on the monotonic clock; replaces the same token."""
+class SetTimer(Effect, frozen=True, kw_only=True):
+    """Wake the node with ``TimerFired(token)`` at ``at`` (monotonic); replaces the same token."""
 
     token: Token
     at: Nanos
 
 
-class Persist(Effect):
+class Persist(Effect, frozen=True, kw_only=True):
     """Write (table, key, value) rows, None deletes; ``Persisted(token)`` follows the commit."""
 
     token: Token
     batch: list[tuple[str, bytes, bytes | None]]
 
 
-class Reply(Effect):
+class Reply(Effect, frozen=True, kw_only=True):
     """The answer to a ``Commanded``: a result, or a slug with its reason and remedy."""
 
     request: RequestId
@@ -160,7 +161,7 @@ class Reply(Effect):
     remedy: str = ""
 
 
-class Log(Effect):
+class Log(Effect, frozen=True, kw_only=True):
     """A line for the node's log: a stable event name and its fields."""
 
     level: str

@@ -30,7 +30,7 @@ class SignedRecord(msgspec.Struct, frozen=True, array_like=True):
     signature: bytes
 
 
-class Started(Event, tag="started"):
+class Started(Event, frozen=True, kw_only=True, tag="started"):
     """The driver is ready: the muscles listen and the store is open.
 
     ``addresses`` are the ``ip:port`` texts under which this node can be dialled.
@@ -39,13 +39,13 @@ class Started(Event, tag="started"):
     addresses: list[str]
 
 
-class TimerFired(Event, tag="timer"):
+class TimerFired(Event, frozen=True, kw_only=True, tag="timer"):
     """The timer set under ``token`` is due. A late or repeated one is harmless."""
 
     token: Token
 
 
-class HelloReceived(Event, tag="hello"):
+class HelloReceived(Event, frozen=True, kw_only=True, tag="hello"):
     """A peer proved its key by the handshake and said Hello; nothing is admitted yet.
 
     ``chain`` is opaque to the muscles: the core decodes and judges it.
@@ -62,7 +62,7 @@ class HelloReceived(Event, tag="hello"):
     chain: bytes
 
 
-class LinkClosed(Event, tag="link_closed"):
+class LinkClosed(Event, frozen=True, kw_only=True, tag="link_closed"):
     """A link is gone. ``code`` is the peer's close code where it sent one, else 0."""
 
     link: LinkId
@@ -71,7 +71,7 @@ class LinkClosed(Event, tag="link_closed"):
     reason: str
 
 
-class DialFailed(Event, tag="dial_failed"):
+class DialFailed(Event, frozen=True, kw_only=True, tag="dial_failed"):
     """No link came of a ``Dial``: ``slug`` is ``unreachable`` or ``version-mismatch``."""
 
     peer: PeerId
@@ -79,7 +79,7 @@ class DialFailed(Event, tag="dial_failed"):
     reason: str
 
 
-class MessageReceived(Event, tag="message"):
+class MessageReceived(Event, frozen=True, kw_only=True, tag="message"):
     """A message of an admitted peer, whole. ``body`` is at most 1 MiB and untrusted."""
 
     link: LinkId
@@ -87,7 +87,7 @@ class MessageReceived(Event, tag="message"):
     body: bytes
 
 
-class RecordsReceived(Event, tag="records"):
+class RecordsReceived(Event, frozen=True, kw_only=True, tag="records"):
     """Records whose signatures the muscles verified, in the order in which they came.
 
     ``rejected`` counts those of the same batch that failed and were dropped.
@@ -99,8 +99,8 @@ class RecordsReceived(Event, tag="records"):
     rejected: int
 
 
-class JoinRequested(Event, tag="join"):
-    """A key that is no member asks to be enrolled over ``pollen-join/1``; answer with ``AnswerJoin``."""
+class JoinRequested(Event, frozen=True, kw_only=True, tag="join"):
+    """A key that is no member asks over ``pollen-join/1``; answer with ``AnswerJoin``."""
 
     request: RequestId
     peer: PeerId
@@ -108,8 +108,8 @@ class JoinRequested(Event, tag="join"):
     body: bytes
 
 
-class ModuleInspected(Event, tag="inspected"):
-    """The answer to ``InspectModule``: the callable exports, or the slug and reason of a refusal."""
+class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
+    """The answer to ``InspectModule``: the callable exports, or the slug of a refusal."""
 
     request: RequestId
     content: Hash
@@ -120,7 +120,7 @@ class ModuleInspected(Event, tag="inspected"):
     remedy: str = ""
 
 
-class LoadFinished(Event, tag="load_finished"):
+class LoadFinished(Event, frozen=True, kw_only=True, tag="load_finished"):
     """The answer to ``LoadSeed``. ``slug`` is empty when the seed can be called here."""
 
     seed: Hash
@@ -128,7 +128,7 @@ class LoadFinished(Event, tag="load_finished"):
     reason: str = ""
 
 
-class Telemetry(Event, tag="telemetry"):
+class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     """Counters of the muscles since start, coalesced: at most one is ever queued.
 
     ``peers``: (peer, smoothed RTT in microseconds, bytes out, bytes in, direct).
@@ -142,14 +142,18 @@ class Telemetry(Event, tag="telemetry"):
     control_stalls: int
 
 
-class Commanded(Event, tag="commanded"):
-    """A user asked for something through the control API; answered by ``Reply`` with the same request."""
+class Commanded(Event, frozen=True, kw_only=True, tag="commanded"):
+    """A user asked for something; answered by ``Reply`` with the same request."""
 
     request: RequestId
     command: Command
 
 
-class Persisted(Event, tag="persisted"):
+class Persisted(Event, frozen=True, kw_only=True, tag="persisted"):
     """The ``Persist`` effect with this token is on disk (PROTOCOL 2, durability)."""
 
     token: Token
+
+
+class TablesStale(Event, frozen=True, kw_only=True, tag="tables_stale"):
+    """The muscles hold another generation than the last ``PushTables`` built on: push whole."""

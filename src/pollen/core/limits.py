@@ -23,7 +23,7 @@ MINOR_MIN = 1
 MINOR_MAX = 1
 
 # -- records ------------------------------------------------------------------------------------
-# The largest record body. Raising it lets one owner fill links and disks faster. Source: PROTOCOL 2.
+# The largest record body. Raising it lets one owner fill links faster. Source: PROTOCOL 2.
 RECORD_MAX_BYTES = 64 * 1024
 # The longest key of a record within its kind. Guess: names have 63 bytes, hashes 32.
 RECORD_KEY_MAX_BYTES = 255

@@ -1,0 +1,190 @@
+"""What a user can ask of a running node, and the shape of each answer.
+
+Decides: nothing; a closed union of commands, and the result struct of each.
+Does not know: HTTP, the command line or who asked (the runtime checks the socket's peer).
+Invariants: commands and results speak text as a person types and reads it: ids and hashes are
+    lower-case hex, sizes bytes, times integers with the unit in the name. The core parses them.
+Source: specs/cli; the control API carries these structs as JSON (docs/internals/control-api.md).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pollen.core import limits
+
+
+class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="c"):
+    """Base of every command; ``c`` tells them apart."""
+
+
+class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a seed runs and who may call or host it; the defaults are those of ``pln seed``.
+
+    ``allow`` and ``host`` are (key, value) pairs; values of one key are alternatives.
+    ``act_as`` is ``host`` or ``publisher``.
+    """
+
+    min_replicas: int = limits.SPEC_MIN_REPLICAS
+    everywhere: bool = False
+    memory_bytes: int = limits.SPEC_MEMORY_BYTES
+    timeout_ms: int = limits.SPEC_TIMEOUT_MS
+    allow: list[tuple[str, str]] = []
+    host: list[tuple[str, str]] = []
+    act_as: str = "host"
+    allow_hosts: list[str] = []
+    tail_call: bool = True
+    idempotent: bool = False
+    isolate: bool = False
+    shared: bool = False
+    public: bool = False
+    config: dict[str, str] = {}
+    env: dict[str, str] = {}
+
+
+class StatusCommand(_Command, frozen=True, kw_only=True, tag="status"):
+    """Ask for one screen of everything; answered by ``Status``."""
+
+
+class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
+    """Publish held content under a name; answered by ``Seeded`` once the record is on disk."""
+
+    name: str
+    content: str
+    options: SeedOptions = SeedOptions()
+    take_over: bool = False
+
+
+class UnseedCommand(_Command, frozen=True, kw_only=True, tag="unseed"):
+    """Withdraw a seed by name, hash or unique hash prefix; answered by ``Unseeded``."""
+
+    target: str
+
+
+class InviteCommand(_Command, frozen=True, kw_only=True, tag="invite"):
+    """Make a token; answered by ``Invited``.
+
+    ``subject``: hex id of the only key that may use it, else it is single use. ``access_ms``: how
+    long the member that comes of it has access, 0 for ever. ``properties``: a JSON object.
+    """
+
+    subject: str = ""
+    ttl_ms: int = limits.INVITE_TTL_NS // 1_000_000
+    tier: str = "leaf"
+    properties: str = "{}"
+    access_ms: int = 0
+
+
+class DrainCommand(_Command, frozen=True, kw_only=True, tag="drain"):
+    """Stop being chosen for new calls; answered by ``Drained`` when the others know."""
+
+
+Command = StatusCommand | SeedCommand | UnseedCommand | InviteCommand | DrainCommand
+
+
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
+    """One host of a seed: ``state`` is loading, ready, draining or refused (with its reason)."""
+
+    node: str
+    name: str
+    state: str
+    reason: str = ""
+
+
+class SeedView(msgspec.Struct, frozen=True, kw_only=True):
+    """One seed. The counters are this node's own executions; ``run_us`` is smoothed."""
+
+    name: str
+    seed: str
+    content: str
+    size_bytes: int
+    functions: list[str]
+    publisher: str
+    publisher_name: str
+    name_epoch: int
+    ready: int
+    wanted: int
+    replicas: list[ReplicaView]
+    options: SeedOptions
+    shadowed: list[str] = []
+    calls: int = 0
+    failures: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    run_us: int = 0
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One member. ``state`` is self, online or offline; ``rtt_us`` is 0 while unknown."""
+
+    node: str
+    name: str
+    state: str
+    tier: str
+    properties: str
+    addresses: list[str]
+    version: str
+    ready: int
+    memory_bytes: int
+    rtt_us: int = 0
+    direct: bool = False
+    bytes_out: int = 0
+    bytes_in: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """One screen: ``summary`` is its first line, ``warnings`` and ``hints`` are sentences."""
+
+    cluster: str
+    node: str
+    name: str
+    version: str
+    healthy: bool
+    summary: str
+    warnings: list[str]
+    hints: list[str]
+    nodes: list[NodeView]
+    seeds: list[SeedView]
+    uptime_ms: int
+    view_age_ms: int
+    memory_bytes: int
+    rejections: dict[str, int]
+    events_dropped: int
+    control_stalls: int
+
+
+class Seeded(msgspec.Struct, frozen=True, kw_only=True):
+    """A seed was published. ``replaced`` is the hash of the spec it updates, ``unchanged`` true
+    when the same spec stood already and nothing was written."""
+
+    name: str
+    seed: str
+    content: str
+    size_bytes: int
+    functions: list[str]
+    name_epoch: int
+    replaced: str = ""
+    unchanged: bool = False
+
+
+class Unseeded(msgspec.Struct, frozen=True, kw_only=True):
+    """A seed was withdrawn."""
+
+    name: str
+    seed: str
+
+
+class Invited(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, and what it grants. ``expires_unix_ms`` is by the issuer's clock."""
+
+    token: str
+    tier: str
+    expires_unix_ms: int
+    single_use: bool
+    addresses: list[str]
+
+
+class Drained(msgspec.Struct, frozen=True, kw_only=True):
+    """This node is out of every route; ``seeds`` is how many it hosted."""
+
+    seeds: int

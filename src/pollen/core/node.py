@@ -1,0 +1,538 @@
+"""The composition root: one node, events in, effects out.
+
+Decides: which machine gets an event, and in which order what follows from it leaves.
+Does not know: sockets, clocks, disks, threads; every decision of substance is in a machine below.
+Invariants: ``handle`` never raises for what a peer or a user sent: that is a ``Rejection``, counted
+    and logged, or a ``Reply`` with a slug. A reply that promises durability leaves after its
+    ``Persisted``. A seed's row leaves before its ``LoadSeed``. The same seed of chance, state and
+    events give the same effects on every run.
+Source: DESIGN 2; PROTOCOL 2 (durability), 5 (tables). The Brain issue replaces the machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pollen.core import certs, limits, publishing, timers
+from pollen.core.certs import Certificate
+from pollen.core.codec import Refusal, Rejection, encode
+from pollen.core.commands import (
+    DrainCommand,
+    Drained,
+    InviteCommand,
+    SeedCommand,
+    Seeded,
+    StatusCommand,
+    UnseedCommand,
+)
+from pollen.core.effects import (
+    AnswerJoin,
+    CloseLink,
+    Effect,
+    InspectModule,
+    LoadSeed,
+    Log,
+    Persist,
+    Reply,
+    SendRecords,
+    SetTimer,
+)
+from pollen.core.events import (
+    Commanded,
+    DialFailed,
+    Event,
+    HelloReceived,
+    JoinRequested,
+    LinkClosed,
+    LoadFinished,
+    MessageReceived,
+    ModuleInspected,
+    Persisted,
+    RecordsReceived,
+    Started,
+    TablesStale,
+    Telemetry,
+    TimerFired,
+)
+from pollen.core.ids import (
+    ClusterId,
+    Nanos,
+    Now,
+    PeerId,
+    RequestId,
+    Sign,
+    Token,
+    Verify,
+    short,
+)
+from pollen.core.invites import Issuer
+from pollen.core.joins import Joins, Row
+from pollen.core.members import Members, NodeInfo
+from pollen.core.peers import Peers
+from pollen.core.plan import Hosting
+from pollen.core.publishing import Publication, Writer
+from pollen.core.records import (
+    CLAIM,
+    EPHEMERAL,
+    NODE,
+    SPEC,
+    Change,
+    Record,
+    Records,
+    decode_record,
+    in_frames,
+)
+from pollen.core.restoring import Restored, epoch_row, record_row, restore, wall_row
+from pollen.core.rng import Rng
+from pollen.core.situation import Situation
+from pollen.core.tables import Tables
+from pollen.core.views import Screen, status_view
+from pollen.errors import PollenError
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is from its start to its end."""
+
+    node: PeerId
+    cluster: ClusterId
+    root: PeerId
+    chain: bytes
+    boot: bytes
+    name: str
+    version: str
+    memory_bytes: int
+    has_root: bool
+
+
+class Stats(msgspec.Struct, kw_only=True):
+    """What was counted since the start."""
+
+    events: int = 0
+    rejections: dict[str, int] = {}
+
+
+class Node:
+    """One node's brain. ``restored`` is what the store held, by table.
+
+    Raises ``PollenError`` (``state-unusable``) when that cannot be read or the own certificate
+    does not hold; afterwards nothing raises but a broken invariant.
+    """
+
+    def __init__(
+        self, config: NodeConfig, rng: Rng, sign: Sign, verify: Verify, restored: Restored
+    ) -> None:
+        self._config = config
+        self._members = Members(config.cluster, config.root, verify)
+        self._certificate = self._own_certificate()
+        self._records = Records(config.cluster, config.node, sign)
+        self._peers = Peers(config.node, rng)
+        self._hosting = Hosting()
+        self._tables = Tables()
+        self._joins = Joins(self._issuer(), rng, sign, verify)
+        self._situation = Situation(config.node, self._records, self._members, self._peers)
+        self.stats = Stats()
+        self._is_started = False
+        self._started = Nanos(0)
+        self._addresses: list[str] = []
+        self._inspecting: dict[RequestId, SeedCommand] = {}
+        self._early: list[Event] = []
+        self._drains: list[tuple[RequestId, int]] = []
+        self._waiting: dict[Token, list[Effect]] = {}
+        self._rows: list[Row] = []
+        self._after_rows: list[Effect] = []
+        self._persists = 0
+        self._asked_epoch = 0
+        self._logged: dict[str, Nanos] = {}
+        kept = restore(restored, config.cluster, self._peers, self._joins)
+        self._wall_saved = kept.wall
+        self._records.restore(kept.records, kept.epoch)
+        for record in kept.records:
+            if record.body.kind == NODE and record.body.owner != config.node:
+                self._members.apply(record)
+        self._handlers: dict[type[Event], Callable[[Any, Now], list[Effect]]] = {
+            Started: self._on_started,
+            TimerFired: self._on_timer,
+            HelloReceived: self._on_hello,
+            LinkClosed: self._on_link_closed,
+            DialFailed: self._on_dial_failed,
+            MessageReceived: self._on_message,
+            RecordsReceived: self._on_records,
+            JoinRequested: self._on_join,
+            ModuleInspected: self._on_inspected,
+            LoadFinished: self._on_load_finished,
+            Telemetry: self._on_telemetry,
+            Commanded: self._on_commanded,
+            Persisted: self._on_persisted,
+            TablesStale: self._on_tables_stale,
+        }
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        """Take one event in; what the world must do about it comes out, in order."""
+        self.stats.events += 1
+        floor = max(self._wall_saved, self._members.newest_not_before)
+        now = Now(now.mono, Nanos(max(now.wall, floor)))
+        out = self._handlers[type(event)](event, now)
+        return out + self._settle(now)
+
+    # -- start ----------------------------------------------------------------------------------
+
+    def _own_certificate(self) -> Certificate:
+        judged = self._members.judge(self._config.node, self._config.chain)
+        if isinstance(judged, Certificate):
+            return judged
+        raise PollenError(
+            "state-unusable",
+            f"this node's own certificate does not hold ({judged.kind})",
+            "join again with a new token: pln purge, then pln join TOKEN",
+        )
+
+    def _issuer(self) -> Issuer:
+        return Issuer(
+            node=self._config.node,
+            cluster=self._config.cluster,
+            root=self._config.root,
+            certificate=self._certificate,
+            has_root=self._config.has_root,
+        )
+
+    def _on_started(self, event: Started, now: Now) -> list[Effect]:
+        self._addresses = event.addresses[: limits.OWN_ADDRESSES_MAX]
+        self._started, self._is_started = now.mono, True
+        info = NodeInfo(
+            name=self._config.name,
+            addresses=self._addresses,
+            boot=self._config.boot,
+            version=self._config.version,
+            chain=self._config.chain,
+            memory_bytes=self._config.memory_bytes,
+            minor_min=limits.MINOR_MIN,
+            minor_max=limits.MINOR_MAX,
+        )
+        self._records.publish(NODE, b"", encode(info))
+        return self._peers.start(now.mono)
+
+    # -- links ----------------------------------------------------------------------------------
+
+    def _on_hello(self, event: HelloReceived, now: Now) -> list[Effect]:
+        fault = self._judge_hello(event, now)
+        if fault is not None:
+            code, rejection = fault
+            close = CloseLink(link=event.link, code=code, reason=_CLOSE_REASONS[code])
+            return [close, *self._reject(rejection, event.peer, now)]
+        out, is_new = self._peers.on_hello(event, now.mono)
+        if not is_new:
+            return out
+        if event.dialled and event.remote:
+            out += self._peers.learn(event.peer, [event.remote], now.mono)
+        everything = [record.signed for record in self._records.all_records()]
+        for frame in in_frames(everything):
+            out.append(SendRecords(peer=event.peer, records=frame))
+        out += self._watch_access(event, now)
+        self._situation.is_stale = True
+        return out
+
+    def _judge_hello(self, event: HelloReceived, now: Now) -> tuple[int, Rejection] | None:
+        """Membership first, so that a stranger learns nothing; then the version."""
+        if ClusterId(event.cluster) != self._config.cluster:
+            return limits.CLOSE_NOT_A_MEMBER, Rejection("hello-of-another-cluster")
+        judged = self._members.judge(event.peer, event.chain)
+        if isinstance(judged, Rejection):
+            return limits.CLOSE_NOT_A_MEMBER, judged
+        if not certs.has_access(judged, now.wall):
+            return limits.CLOSE_NOT_A_MEMBER, Rejection("access-ended")
+        if event.minor_max < limits.MINOR_MIN or event.minor_min > limits.MINOR_MAX:
+            spoken = f"{event.minor_min}..{event.minor_max}"
+            return limits.CLOSE_VERSION_MISMATCH, Rejection("hello-version", spoken)
+        return None
+
+    def _watch_access(self, event: HelloReceived, now: Now) -> list[Effect]:
+        """PROTOCOL 4: a link ends at the access deadline; one timer each."""
+        judged = self._members.judge(event.peer, event.chain)
+        if isinstance(judged, Rejection) or judged.access_deadline == 0:
+            return []
+        at = Nanos(now.mono + judged.access_deadline - now.wall)
+        return [SetTimer(token=timers.token_for(timers.ACCESS, event.peer), at=at)]
+
+    def _on_access_timer(self, peer: PeerId, now: Now) -> list[Effect]:
+        certificate = self._members.certificates.get(peer)
+        link = self._peers.link_of(peer)
+        if certificate is None or link is None or certs.has_access(certificate, now.wall):
+            return []
+        self._situation.is_stale = True
+        code = limits.CLOSE_DENIED
+        return [CloseLink(link=link.link, code=code, reason=_CLOSE_REASONS[code])]
+
+    def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
+        out, is_offline = self._peers.on_link_closed(event, now.mono)
+        self._situation.is_stale = self._situation.is_stale or is_offline
+        return out
+
+    def _on_dial_failed(self, event: DialFailed, now: Now) -> list[Effect]:
+        return self._peers.on_dial_failed(event, now.mono)
+
+    # -- what peers say -------------------------------------------------------------------------
+
+    def _on_message(self, event: MessageReceived, now: Now) -> list[Effect]:
+        """No message kind exists yet: whatever comes is of a newer or a broken peer."""
+        return self._reject(
+            Rejection("message-unknown", f"{len(event.body)} bytes"), event.peer, now
+        )
+
+    def _on_records(self, event: RecordsReceived, now: Now) -> list[Effect]:
+        out: list[Effect] = []
+        if event.rejected:
+            out += self._reject(Rejection("record-signature", str(event.rejected)), event.peer, now)
+        for signed in event.records:
+            record = decode_record(signed, self._config.cluster)
+            if isinstance(record, Record):
+                merged = self._records.merge(record, event.peer)
+                if isinstance(merged, Rejection):
+                    out += self._reject(merged, event.peer, now)
+            else:
+                out += self._reject(record, event.peer, now)
+        return out
+
+    def _on_join(self, event: JoinRequested, now: Now) -> list[Effect]:
+        own = (self._config.node, self._addresses)
+        peers = [own, *self._peers.dialable()]
+        reply, rows = self._joins.redeem(event.body, event.peer, peers, now.wall)
+        answer = AnswerJoin(request=event.request, body=encode(reply))
+        self._rows += rows
+        if rows:
+            self._after_rows.append(answer)
+        fields: dict[str, str | int] = {"peer": short(event.peer), "slug": reply.slug}
+        log = Log(level="info", event="join-refused" if reply.slug else "join", fields=fields)
+        return [log] if rows else [answer, log]
+
+    # -- what the muscles say -------------------------------------------------------------------
+
+    def _on_inspected(self, event: ModuleInspected, now: Now) -> list[Effect]:
+        if not self._records.is_open:
+            self._early.append(event)
+            return []
+        command = self._inspecting.pop(event.request, None)
+        if command is None:
+            return []
+        planned = publishing.plan_seed(command, event, self._writer(), self._situation.names)
+        return self._publish(event.request, planned)
+
+    def _on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
+        self._situation.is_stale = True
+        out = self._hosting.on_load_finished(event, now.mono)
+        if event.slug:
+            fields: dict[str, str | int] = {
+                "seed": short(event.seed),
+                "slug": event.slug,
+                "reason": event.reason,
+            }
+            out.append(Log(level="warning", event="load-failed", fields=fields))
+        return out
+
+    def _on_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
+        self._situation.note_telemetry(event)
+        return []
+
+    def _on_tables_stale(self, event: TablesStale, now: Now) -> list[Effect]:
+        self._tables.forget()
+        return []
+
+    # -- what the user says ---------------------------------------------------------------------
+
+    def _on_commanded(self, event: Commanded, now: Now) -> list[Effect]:
+        command, request = event.command, event.request
+        if isinstance(command, StatusCommand):
+            return [Reply(request=request, result=status_view(self._screen(now)))]
+        if not self._records.is_open:
+            self._early.append(event)
+            return []
+        if isinstance(command, SeedCommand):
+            return self._on_seed(request, command)
+        if isinstance(command, UnseedCommand):
+            planned = publishing.plan_unseed(command.target, self._writer(), self._situation.names)
+            return self._publish(request, planned)
+        if isinstance(command, InviteCommand):
+            boot = self._config.boot
+            invited = self._joins.invite(command, self._addresses, boot, now.wall)
+            return [_answer(request, invited)]
+        return self._on_drain(request, command, now)
+
+    def _on_seed(self, request: RequestId, command: SeedCommand) -> list[Effect]:
+        content = publishing.check_seed(command, self._writer(), self._situation.names)
+        if isinstance(content, Refusal):
+            return [_answer(request, content)]
+        self._inspecting[request] = command
+        return [InspectModule(request=request, content=content)]
+
+    def _publish(self, request: RequestId, planned: Publication | Seeded | Refusal) -> list[Effect]:
+        if not isinstance(planned, Publication):
+            return [_answer(request, planned)]
+        self._records.publish(SPEC, planned.name.encode(), planned.payload)
+        self._after_rows.append(_answer(request, planned.answer))
+        return []
+
+    def _on_drain(self, request: RequestId, command: DrainCommand, now: Now) -> list[Effect]:
+        self._drains.append((request, self._hosting.drain()))
+        self._situation.is_stale = True
+        at = Nanos(now.mono + limits.DRAIN_SETTLE_NS)
+        return [SetTimer(token=timers.token_for(timers.DRAIN), at=at)]
+
+    # -- timers and the disk --------------------------------------------------------------------
+
+    def _on_timer(self, event: TimerFired, now: Now) -> list[Effect]:
+        purpose, subject = timers.parse_token(event.token)
+        if purpose == timers.DIAL:
+            return self._peers.on_timer(subject, now.mono)
+        if purpose == timers.ACCESS:
+            return self._on_access_timer(PeerId(subject), now)
+        if purpose == timers.DRAIN:
+            drains, self._drains = self._drains, []
+            return [_answer(request, Drained(seeds=n)) for request, n in drains]
+        if purpose == timers.LOAD:
+            self._situation.is_stale = True
+        return []
+
+    def _on_persisted(self, event: Persisted, now: Now) -> list[Effect]:
+        purpose, epoch = timers.parse_token(event.token)
+        out = self._waiting.pop(event.token, [])
+        if purpose == timers.EPOCH:
+            self._records.open_epoch(int.from_bytes(epoch, "big"))
+            early, self._early = self._early, []
+            for waited in early:
+                out += self._handlers[type(waited)](waited, now)
+        return out
+
+    # -- what follows from whatever happened ----------------------------------------------------
+
+    def _settle(self, now: Now) -> list[Effect]:
+        """Bring names, hosting, records, disk and tables up to date, in an order that holds.
+
+        A row leaves before the ``LoadSeed`` that needs it, a record for the disk before the
+        ``Persisted`` that a reply waits for.
+        """
+        out: list[Effect] = []
+        changes = self._apply_changes(now, out)
+        planned: list[Effect] = []
+        if self._is_started and self._situation.is_stale:
+            planned = self._converge(now)
+            changes += self._apply_changes(now, out)
+            self._tables.stage(*self._situation.rows(self._hosting.seeds_view(), now.wall))
+        out += self._spread(changes)
+        out += self._persist(changes, now)
+        if self._is_started:
+            is_urgent = any(isinstance(effect, LoadSeed) for effect in planned)
+            out += self._tables.push(now.mono, is_urgent=is_urgent)
+        return out + planned
+
+    def _apply_changes(self, now: Now, out: list[Effect]) -> list[Change]:
+        changes = self._records.take_changes()
+        for change in changes:
+            member = self._situation.note_change(change)
+            if isinstance(member, Rejection):
+                out += self._reject(member, change.record.body.owner, now)
+            elif member is not None and change.source is not None:
+                out += self._peers.learn(member.peer, member.info.addresses, now.mono)
+        for owner, fault in self._situation.refresh(now.wall):
+            out += self._reject(fault, owner, now)
+        return changes
+
+    def _converge(self, now: Now) -> list[Effect]:
+        """Load and unload towards the plan, and claim what is so."""
+        situation = self._situation
+        linked = self._peers.linked()
+        planned = self._hosting.converge(situation.names, situation.hosts, linked, now.mono)
+        claims = self._hosting.claims_view()
+        for seed, payload in claims.items():
+            self._records.publish(CLAIM, seed, payload)
+        for record in self._records.live_of(CLAIM):
+            if record.body.owner == self._config.node and record.body.key not in claims:
+                self._records.bury(CLAIM, record.body.key)
+        return planned
+
+    def _spread(self, changes: Sequence[Change]) -> list[Effect]:
+        """Push each change to every linked peer but the one that it came from."""
+        out: list[Effect] = []
+        for peer in self._peers.linked() if changes else ():
+            due = [c.record.signed for c in changes if c.source != peer]
+            out += [SendRecords(peer=peer, records=frame) for frame in in_frames(due)]
+        return out
+
+    def _persist(self, changes: Sequence[Change], now: Now) -> list[Effect]:
+        """Write what must last, and the epoch before anything is published under it."""
+        out: list[Effect] = []
+        rows, self._rows = self._rows, []
+        rows += [record_row(c.record) for c in changes if c.record.body.kind not in EPHEMERAL]
+        rows += self._peers.take_unsaved()
+        if now.wall >= self._wall_saved + limits.WALL_SAVE_NS:
+            self._wall_saved = now.wall
+            rows.append(wall_row(now.wall))
+        after, self._after_rows = self._after_rows, []
+        if rows or after:
+            self._persists += 1
+            token = Token(f"{timers.STORE}/{self._persists:08x}")
+            self._waiting[token] = after
+            out.append(Persist(token=token, batch=rows))
+        wanted = self._records.wanted_epoch
+        if self._is_started and not self._records.is_open and self._asked_epoch != wanted:
+            self._asked_epoch = wanted
+            token = timers.token_for(timers.EPOCH, wanted.to_bytes(4, "big"))
+            out.append(Persist(token=token, batch=[epoch_row(wanted)]))
+        return out
+
+    # -- views ----------------------------------------------------------------------------------
+
+    def _writer(self) -> Writer:
+        return Writer(
+            node=self._config.node,
+            certificate=self._certificate,
+            certificates=self._members.certificates,
+        )
+
+    def _screen(self, now: Now) -> Screen:
+        return Screen(
+            node=self._config.node,
+            cluster=self._config.cluster,
+            version=self._config.version,
+            has_root=self._config.has_root,
+            members=self._members,
+            linked=self._peers.linked(),
+            names=self._situation.names,
+            hosts=self._situation.hosts,
+            telemetry=self._situation.telemetry,
+            twins=list(self._peers.twins),
+            rejections=self.stats.rejections,
+            started=self._started,
+            pushed=self._tables.pushed_at,
+            now=now.mono,
+        )
+
+    def _reject(self, rejection: Rejection, peer: PeerId, now: Now) -> list[Effect]:
+        """Count a peer's fault; log one of each kind now and then."""
+        count = self.stats.rejections.get(rejection.kind, 0) + 1
+        self.stats.rejections[rejection.kind] = count
+        last = self._logged.get(rejection.kind)
+        if last is not None and now.mono < last + limits.REJECTION_LOG_NS:
+            return []
+        self._logged[rejection.kind] = now.mono
+        fields: dict[str, str | int] = {
+            "kind": rejection.kind,
+            "peer": short(peer),
+            "detail": rejection.detail,
+            "count": count,
+        }
+        return [Log(level="warning", event="rejection", fields=fields)]
+
+
+_CLOSE_REASONS = {
+    limits.CLOSE_NOT_A_MEMBER: "not a member",
+    limits.CLOSE_VERSION_MISMATCH: "no version in common",
+    limits.CLOSE_DENIED: "access has ended",
+}
+
+
+def _answer(request: RequestId, result: msgspec.Struct) -> Reply:
+    if isinstance(result, Refusal):
+        return Reply(request=request, slug=result.slug, reason=result.reason, remedy=result.remedy)
+    return Reply(request=request, result=result)

@@ -1,0 +1,224 @@
+"""Who is out there and who is linked: a static full mesh, dialled for ever.
+
+Decides: whom to dial when, whether a Hello becomes a link, which of two links to one peer stays.
+Does not know: records, seeds, tables; what a certificate allows (it is judged by the caller).
+Invariants: at most one admitted link a peer; a peer with an address is linked, being dialled, or
+    waits for a timer that was set. Of two links dialled by both sides the one dialled by the
+    smaller node id stays; both sides see the same rule and keep the same one.
+Source: PROTOCOL 5 and 6, specs/discovery (remembered peers, back-off for ever). In this first form
+    a link that is down means that the peer is offline. Refused: giving up after n attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pollen.core import limits, timers
+from pollen.core.codec import Rejection, decode, encode
+from pollen.core.effects import AdmitLink, CloseLink, Dial, Effect, Log, SetTimer
+from pollen.core.events import DialFailed, HelloReceived, LinkClosed
+from pollen.core.ids import LinkId, Nanos, PeerId, short
+from pollen.core.rng import Rng
+
+TABLE = "peer"
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """An admitted link."""
+
+    link: LinkId
+    dialled: bool
+    boot: bytes
+    since: Nanos
+
+
+class KnownPeer(msgspec.Struct, frozen=True, array_like=True):
+    """What the disk keeps of a peer."""
+
+    addresses: list[str]
+
+
+class Peer(msgspec.Struct, kw_only=True):
+    """What memory keeps of a peer."""
+
+    peer: PeerId
+    addresses: list[str]
+    link: Link | None = None
+    attempts: int = 0
+    dial_until: Nanos = Nanos(0)
+    boots: list[bytes] = []
+
+
+class Peers:
+    """The peers of one node and the links to them."""
+
+    def __init__(self, own: PeerId, rng: Rng) -> None:
+        self._own = own
+        self._rng = rng
+        self._peers: dict[PeerId, Peer] = {}
+        self._unsaved: dict[PeerId, None] = {}
+        self.twins: dict[PeerId, None] = {}
+
+    # -- knowing --------------------------------------------------------------------------------
+
+    def restore(self, rows: Sequence[tuple[bytes, bytes]]) -> list[Rejection]:
+        """Take over the peers on disk; what cannot be read is returned."""
+        faults = []
+        for key, raw in rows:
+            known = decode(KnownPeer, raw, "peer-row")
+            if isinstance(known, Rejection):
+                faults.append(known)
+            else:
+                self._peers[PeerId(key)] = Peer(peer=PeerId(key), addresses=known.addresses)
+        return faults
+
+    def start(self, now: Nanos) -> list[Effect]:
+        """Dial everybody known."""
+        out: list[Effect] = []
+        for peer in self._sorted():
+            out += self._dial(peer, now)
+        return out
+
+    def learn(self, peer: PeerId, addresses: Sequence[str], now: Nanos) -> list[Effect]:
+        """Remember where a peer can be dialled, the newest first; dial it when it is not linked."""
+        if peer == self._own:
+            return []
+        known = self._peers.get(peer)
+        if known is None:
+            if len(self._peers) >= limits.KNOWN_PEERS_MAX:
+                return [_log("peer-not-remembered", peer)]
+            known = self._peers[peer] = Peer(peer=peer, addresses=[])
+            self._unsaved[peer] = None
+        merged = list(dict.fromkeys([*addresses, *known.addresses]))[: limits.PEER_ADDRESSES_MAX]
+        is_news = any(a not in known.addresses for a in merged)
+        if merged != known.addresses:
+            known.addresses = merged
+            self._unsaved[peer] = None
+        return self._dial(known, now) if is_news else []
+
+    def take_unsaved(self) -> list[tuple[str, bytes, bytes | None]]:
+        """Rows for ``Persist`` of what changed since the last call."""
+        rows: list[tuple[str, bytes, bytes | None]] = [
+            (TABLE, peer, encode(KnownPeer(self._peers[peer].addresses))) for peer in self._unsaved
+        ]
+        self._unsaved = {}
+        return rows
+
+    # -- links ----------------------------------------------------------------------------------
+
+    def on_hello(self, event: HelloReceived, now: Nanos) -> tuple[list[Effect], bool]:
+        """A Hello whose chain was judged good. True when it became the peer's link."""
+        known = self._peers.get(event.peer)
+        if known is None:
+            known = self._peers[event.peer] = Peer(peer=event.peer, addresses=[])
+            self._unsaved[event.peer] = None
+        out = self._note_boot(known, event.boot)
+        held = known.link
+        if held is not None and not self._replaces(held, event):
+            reason = "another link to this node is in use"
+            out.append(CloseLink(link=event.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
+            return out, False
+        if held is not None:
+            reason = "a newer link took its place"
+            out.append(CloseLink(link=held.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
+        known.link = Link(link=event.link, dialled=event.dialled, boot=event.boot, since=now)
+        known.attempts, known.dial_until = 0, Nanos(0)
+        out.append(AdmitLink(link=event.link))
+        return out, True
+
+    def _replaces(self, held: Link, event: HelloReceived) -> bool:
+        """A restarted peer's link always; one dialled by the same side; else the smaller's dial."""
+        if held.boot != event.boot or held.dialled == event.dialled:
+            return True
+        return event.dialled == (self._own < event.peer)
+
+    def _note_boot(self, known: Peer, boot: bytes) -> list[Effect]:
+        """PROTOCOL 2: a boot id that comes back after another one means two live copies."""
+        if boot in known.boots[:-1]:
+            known.boots.remove(boot)
+            known.boots.append(boot)
+            self.twins[known.peer] = None
+            return [_log("two-live-copies", known.peer)]
+        if boot not in known.boots:
+            known.boots = [*known.boots, boot][-limits.BOOTS_REMEMBERED :]
+        return []
+
+    def on_link_closed(self, event: LinkClosed, now: Nanos) -> tuple[list[Effect], bool]:
+        """True when the peer went offline by it; another link of the same peer changes nothing."""
+        known = self._peers.get(event.peer)
+        if known is None:
+            return [], False
+        if known.link is not None and known.link.link == event.link:
+            known.link = None
+            return self._retry(known, now), True
+        if known.link is None:
+            known.dial_until = Nanos(0)
+            return self._retry(known, now), False
+        return [], False
+
+    def on_dial_failed(self, event: DialFailed, now: Nanos) -> list[Effect]:
+        """Nobody answered: wait longer, by chance, and for ever."""
+        known = self._peers.get(event.peer)
+        if known is None or known.link is not None:
+            return []
+        known.dial_until = Nanos(0)
+        return self._retry(known, now)
+
+    def on_timer(self, subject: bytes, now: Nanos) -> list[Effect]:
+        """Dial again, unless the peer was linked or is being dialled meanwhile."""
+        known = self._peers.get(PeerId(subject))
+        return [] if known is None else self._dial(known, now)
+
+    def _dial(self, known: Peer, now: Nanos) -> list[Effect]:
+        if known.link is not None or not known.addresses or now < known.dial_until:
+            return []
+        known.dial_until = Nanos(now + limits.DIAL_DEADLINE_NS)
+        token = timers.token_for(timers.DIAL, known.peer)
+        return [
+            Dial(peer=known.peer, addresses=list(known.addresses)),
+            SetTimer(token=token, at=known.dial_until),
+        ]
+
+    def _retry(self, known: Peer, now: Nanos) -> list[Effect]:
+        if not known.addresses:
+            return []
+        wait = redial_wait(known.attempts)
+        known.attempts += 1
+        at = Nanos(now + self._rng.jittered(wait))
+        return [SetTimer(token=timers.token_for(timers.DIAL, known.peer), at=at)]
+
+    # -- views ----------------------------------------------------------------------------------
+
+    def linked(self) -> list[PeerId]:
+        """The peers with an admitted link, in the order of their ids."""
+        return [p.peer for p in self._sorted() if p.link is not None]
+
+    def has_link(self, peer: PeerId) -> bool:
+        """True while a link to this peer is admitted."""
+        known = self._peers.get(peer)
+        return known is not None and known.link is not None
+
+    def link_of(self, peer: PeerId) -> Link | None:
+        """The admitted link of a peer."""
+        known = self._peers.get(peer)
+        return None if known is None else known.link
+
+    def dialable(self) -> list[tuple[PeerId, list[str]]]:
+        """Peers with an address, linked ones first: what a joiner is told."""
+        known = [p for p in self._sorted() if p.addresses]
+        known.sort(key=lambda p: p.link is None)
+        return [(p.peer, list(p.addresses)) for p in known]
+
+    def _sorted(self) -> list[Peer]:
+        return [self._peers[peer] for peer in sorted(self._peers)]
+
+
+def redial_wait(attempts: int) -> int:
+    """Nanoseconds before dial ``attempts`` + 1: doubled each time up to the cap."""
+    return int(min(limits.REDIAL_FIRST_NS << min(attempts, 16), limits.REDIAL_MAX_NS))
+
+
+def _log(event: str, peer: PeerId) -> Log:
+    return Log(level="warning", event=event, fields={"peer": short(peer)})

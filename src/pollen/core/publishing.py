@@ -1,0 +1,138 @@
+"""From a user's ``seed`` or ``unseed`` to a spec record.
+
+Decides: whether a publication is allowed and new, and the spec that states it.
+Does not know: links, hosts, the muscles (it is told what they found in the module).
+Invariants: nothing is published that ``specs`` or ``names`` refuse, and both are asked again once
+    the module was inspected, since the names may have changed meanwhile.
+Source: PROTOCOL 3, specs/cli (seed, unseed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from pollen.core import limits, names, specs
+from pollen.core.certs import Certificate
+from pollen.core.codec import Refusal, encode
+from pollen.core.commands import SeedCommand, Seeded, Unseeded
+from pollen.core.events import ModuleInspected
+from pollen.core.ids import Hash, PeerId, is_hash_text
+from pollen.core.names import Holding
+
+
+class Writer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who publishes, and what it may; ``certificates`` are those of all members."""
+
+    node: PeerId
+    certificate: Certificate
+    certificates: Mapping[PeerId, Certificate]
+
+    def lineage_of(self, owner: PeerId) -> list[PeerId]:
+        """The ancestors of an owner, as far as its certificate is known."""
+        certificate = self.certificates.get(owner)
+        return [] if certificate is None else certificate.lineage
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """What to write under the name, and what to answer when it is on disk."""
+
+    name: str
+    payload: bytes
+    answer: Seeded | Unseeded
+
+
+def check_seed(command: SeedCommand, writer: Writer, held: Mapping[str, Holding]) -> Hash | Refusal:
+    """What can be said before the module is looked at: its content id, or the refusal."""
+    if not is_hash_text(command.content):
+        return Refusal(
+            "bad-request",
+            f"{command.content[:80]!r} is no content id",
+            "upload the module first (PUT /content); its answer carries the id",
+        )
+    refusal = specs.check_name(command.name) or specs.check_options(command.options)
+    if refusal is not None:
+        return refusal
+    return _check_name(command, writer, held) or Hash(bytes.fromhex(command.content))
+
+
+def _check_name(
+    command: SeedCommand, writer: Writer, held: Mapping[str, Holding]
+) -> Refusal | None:
+    holding = held.get(command.name)
+    lineage = [] if holding is None else writer.lineage_of(holding.seed.owner)
+    return names.check_may_hold(
+        command.name, holding, writer.node, writer.certificate, lineage, command.take_over
+    )
+
+
+def plan_seed(
+    command: SeedCommand, module: ModuleInspected, writer: Writer, held: Mapping[str, Holding]
+) -> Publication | Seeded | Refusal:
+    """What to publish for an inspected module; ``Seeded`` alone when it stands already."""
+    if module.slug:
+        return Refusal(module.slug, module.reason, module.remedy)
+    refusal = _check_name(command, writer, held)
+    if refusal is not None:
+        return refusal
+    holding = held.get(command.name)
+    spec = specs.make_spec(
+        name=command.name,
+        name_epoch=names.next_epoch(holding),
+        content=module.content,
+        size=module.size,
+        functions=module.functions,
+        options=command.options,
+    )
+    previous = holding.seed if holding is not None and holding.is_live else None
+    is_ours = previous is not None and previous.owner == writer.node
+    if is_ours and previous is not None and specs.is_same_wish(previous.spec, spec):
+        return _answer(previous.seed, previous.spec, None, is_unchanged=True)
+    raw = encode(spec)
+    if len(raw) > limits.SPEC_MAX_BYTES:
+        return Refusal(
+            "config-invalid",
+            f"the spec has {len(raw)} bytes, over {limits.SPEC_MAX_BYTES}",
+            "shorten --config and --env, or put large data into the module",
+        )
+    answer = _answer(specs.seed_hash(writer.node, raw), spec, previous, is_unchanged=False)
+    payload = specs.encode_record(raw, previous)
+    return Publication(name=command.name, payload=payload, answer=answer)
+
+
+def plan_unseed(target: str, writer: Writer, held: Mapping[str, Holding]) -> Publication | Refusal:
+    """The withdrawal of what ``target`` means, as a value of its own (PROTOCOL 3)."""
+    refusal = names.check_may_seed(writer.certificate)
+    if refusal is not None:
+        return refusal
+    holding = names.find_seed(target, held)
+    if isinstance(holding, Refusal):
+        return holding
+    seed = holding.seed
+    lineage = writer.lineage_of(seed.owner)
+    if not names.has_authority(writer.node, writer.certificate, seed, lineage):
+        return Refusal(
+            "denied",
+            f"node {seed.owner.hex()[:8]} published {holding.name!r}",
+            "unseed it there, or on an admin node",
+        )
+    spec = specs.withdrawn(seed.spec, names.next_epoch(holding))
+    answer = Unseeded(name=holding.name, seed=seed.seed.hex())
+    payload = specs.encode_record(encode(spec), None)
+    return Publication(name=holding.name, payload=payload, answer=answer)
+
+
+def _answer(
+    seed: Hash, spec: specs.Spec, replaced: specs.Seed | None, *, is_unchanged: bool
+) -> Seeded:
+    return Seeded(
+        name=spec.name,
+        seed=seed.hex(),
+        content=spec.content.hex(),
+        size_bytes=spec.size_bytes,
+        functions=spec.functions,
+        name_epoch=spec.name_epoch,
+        replaced="" if replaced is None else replaced.seed.hex(),
+        unchanged=is_unchanged,
+    )

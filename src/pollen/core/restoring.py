@@ -1,0 +1,136 @@
+"""What a node reads back from its store at the start.
+
+Decides: what the rows of each table mean, and that an unreadable one makes the state unusable.
+Does not know: SQLite, files; the rows are arguments.
+Invariants: nothing is skipped silently: a row is understood or the start fails with a remedy.
+Source: PROTOCOL 2 (durability), specs/errors (state-unusable).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from pollen.core.codec import Rejection, decode, encode
+from pollen.core.events import SignedRecord
+from pollen.core.ids import ClusterId, Nanos, PeerId
+from pollen.core.invites import JoinReply
+from pollen.core.joins import TABLE as NONCE_TABLE
+from pollen.core.joins import Joins, Row
+from pollen.core.peers import TABLE as PEER_TABLE
+from pollen.core.peers import KnownPeer, Peers
+from pollen.core.records import Record, decode_record
+from pollen.errors import PollenError
+
+META_TABLE = "meta"
+RECORD_TABLE = "record"
+EPOCH_KEY = b"epoch"
+WALL_KEY = b"wall"
+
+CLUSTER_KEY = b"cluster"
+ROOT_KEY = b"root"
+CHAIN_KEY = b"chain"
+NAME_KEY = b"name"
+
+Restored = Mapping[str, Sequence[tuple[bytes, bytes]]]
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What the disk held, beside what went into the machines."""
+
+    records: list[Record]
+    epoch: int
+    wall: Nanos
+
+
+def restore(restored: Restored, cluster: ClusterId, peers: Peers, joins: Joins) -> Kept:
+    """Fill the machines from disk. Raises ``PollenError`` (``state-unusable``)."""
+    meta = dict(restored.get(META_TABLE, ()))
+    epoch = decode(int, meta.get(EPOCH_KEY, encode(0)), "epoch-row")
+    wall = decode(int, meta.get(WALL_KEY, encode(0)), "wall-row")
+    kept, faults = _decode_records(restored.get(RECORD_TABLE, ()), cluster)
+    faults += peers.restore(restored.get(PEER_TABLE, ()))
+    faults += joins.restore(restored.get(NONCE_TABLE, ()))
+    faults += [value for value in (epoch, wall) if isinstance(value, Rejection)]
+    if faults or isinstance(epoch, Rejection) or isinstance(wall, Rejection):
+        raise PollenError(
+            "state-unusable",
+            f"{len(faults)} rows of the store cannot be read ({faults[0].kind})",
+            "restore the folder from a copy, or start over: pln purge",
+        )
+    return Kept(records=kept, epoch=epoch, wall=Nanos(wall))
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``init`` or ``join`` left in the store: which cluster, and the right to be in it."""
+
+    cluster: ClusterId
+    root: PeerId
+    chain: bytes
+    name: str
+
+
+def read_identity(restored: Restored) -> Identity | None:
+    """The identity in the store, or None while this node is in no cluster."""
+    meta = dict(restored.get(META_TABLE, ()))
+    if CLUSTER_KEY not in meta or ROOT_KEY not in meta or CHAIN_KEY not in meta:
+        return None
+    return Identity(
+        cluster=ClusterId(meta[CLUSTER_KEY]),
+        root=PeerId(meta[ROOT_KEY]),
+        chain=meta[CHAIN_KEY],
+        name=meta.get(NAME_KEY, b"").decode("utf-8", "replace"),
+    )
+
+
+def identity_rows(identity: Identity) -> list[Row]:
+    """The rows that ``read_identity`` reads."""
+    return [
+        (META_TABLE, CLUSTER_KEY, identity.cluster),
+        (META_TABLE, ROOT_KEY, identity.root),
+        (META_TABLE, CHAIN_KEY, identity.chain),
+        (META_TABLE, NAME_KEY, identity.name.encode()),
+    ]
+
+
+def enrolment_rows(reply: JoinReply, name: str) -> list[Row]:
+    """What a joiner writes when its reply was checked: its identity, and whom to dial."""
+    identity = Identity(
+        cluster=ClusterId(reply.cluster), root=PeerId(reply.root), chain=reply.chain, name=name
+    )
+    peers: list[Row] = [
+        (PEER_TABLE, peer, encode(KnownPeer(addresses))) for peer, addresses in reply.peers
+    ]
+    return identity_rows(identity) + peers
+
+
+def record_row(record: Record) -> Row:
+    """The row that keeps a record as carried."""
+    owner, kind, key = record.key
+    return RECORD_TABLE, owner + kind.encode() + b"\0" + key, encode(record.signed)
+
+
+def epoch_row(epoch: int) -> Row:
+    """The row that makes an epoch durable."""
+    return META_TABLE, EPOCH_KEY, encode(epoch)
+
+
+def wall_row(wall: Nanos) -> Row:
+    """The row that keeps the wall clock from going back."""
+    return META_TABLE, WALL_KEY, encode(int(wall))
+
+
+def _decode_records(
+    rows: Sequence[tuple[bytes, bytes]], cluster: ClusterId
+) -> tuple[list[Record], list[Rejection]]:
+    kept: list[Record] = []
+    faults: list[Rejection] = []
+    for _, raw in rows:
+        signed = decode(SignedRecord, raw, "record-row")
+        record = signed if isinstance(signed, Rejection) else decode_record(signed, cluster)
+        if isinstance(record, Record):
+            kept.append(record)
+        else:
+            faults.append(record)
+    return kept, faults

@@ -1,0 +1,189 @@
+"""What a person sees: one screen of status, projected from the state.
+
+Decides: the words of the health line, warnings and hints.
+Does not know: how the state came about; it changes nothing.
+Invariants: pure; the same state gives the same screen.
+Source: specs/cli, ``status`` (health line first, then sections, hints last).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from pollen.core import specs
+from pollen.core.certs import Tier
+from pollen.core.commands import NodeView, ReplicaView, SeedView, Status
+from pollen.core.events import Telemetry
+from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
+from pollen.core.members import Member, Members
+from pollen.core.names import Holding
+from pollen.core.plan import Host, State
+
+
+class Screen(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a status is a projection of."""
+
+    node: PeerId
+    cluster: ClusterId
+    version: str
+    has_root: bool
+    members: Members
+    linked: Sequence[PeerId]
+    names: Mapping[str, Holding]
+    hosts: Mapping[Hash, Sequence[Host]]
+    telemetry: Telemetry | None
+    twins: Sequence[PeerId]
+    rejections: Mapping[str, int]
+    started: Nanos
+    pushed: Nanos
+    now: Nanos
+
+
+def status_view(screen: Screen) -> Status:
+    """The answer to ``StatusCommand``."""
+    nodes = [_node_view(screen, member) for member in screen.members.all_members()]
+    nodes.sort(key=lambda n: (n.state != "self", n.state != "online", n.name, n.node))
+    seeds = [_seed_view(screen, h) for h in screen.names.values() if h.is_live]
+    warnings = _warnings(screen, nodes, seeds)
+    own = screen.members.find(screen.node)
+    telemetry = screen.telemetry
+    is_healthy = not any(n.state == "offline" for n in nodes) and all(
+        s.ready == s.wanted for s in seeds
+    )
+    return Status(
+        cluster=screen.cluster.hex(),
+        node=screen.node.hex(),
+        name=own.info.name if own else short(screen.node),
+        version=screen.version,
+        healthy=is_healthy,
+        summary=summary_line(is_healthy, nodes, seeds, len(warnings)),
+        warnings=warnings,
+        hints=_hints(screen, nodes, seeds),
+        nodes=nodes,
+        seeds=seeds,
+        uptime_ms=(screen.now - screen.started) // MILLISECOND,
+        view_age_ms=max(0, screen.now - screen.pushed) // MILLISECOND,
+        memory_bytes=telemetry.memory_bytes if telemetry else 0,
+        rejections={kind: screen.rejections[kind] for kind in sorted(screen.rejections)},
+        events_dropped=telemetry.events_dropped if telemetry else 0,
+        control_stalls=telemetry.control_stalls if telemetry else 0,
+    )
+
+
+def summary_line(
+    is_healthy: bool, nodes: Sequence[NodeView], seeds: Sequence[SeedView], warnings: int
+) -> str:
+    """``healthy: 3 of 3 nodes, 4 seeds, 8 replicas; 1 warning``."""
+    here = sum(node.state != "offline" for node in nodes)
+    replicas = sum(seed.ready for seed in seeds)
+    parts = [
+        f"{here} of {_count(len(nodes), 'node')}",
+        _count(len(seeds), "seed"),
+        _count(replicas, "replica"),
+    ]
+    tail = f"; {_count(warnings, 'warning')}" if warnings else ""
+    return f"{'healthy' if is_healthy else 'degraded'}: {', '.join(parts)}{tail}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _node_view(screen: Screen, member: Member) -> NodeView:
+    is_self = member.peer == screen.node
+    is_linked = member.peer in screen.linked
+    ready = sum(
+        host.node == member.peer and host.state is State.READY
+        for hosts in screen.hosts.values()
+        for host in hosts
+    )
+    view = NodeView(
+        node=member.peer.hex(),
+        name=member.info.name,
+        state="self" if is_self else "online" if is_linked else "offline",
+        tier=Tier(member.certificate.tier).label,
+        properties=member.certificate.properties,
+        addresses=member.info.addresses,
+        version=member.info.version,
+        ready=ready,
+        memory_bytes=member.info.memory_bytes,
+    )
+    for peer, rtt, out, into, is_direct in screen.telemetry.peers if screen.telemetry else ():
+        if peer == member.peer:
+            return msgspec.structs.replace(
+                view, rtt_us=rtt, bytes_out=out, bytes_in=into, direct=is_direct
+            )
+    return view
+
+
+def _seed_view(screen: Screen, holding: Holding) -> SeedView:
+    seed, spec = holding.seed, holding.seed.spec
+    hosts = screen.hosts.get(seed.seed, ())
+    live = [m for m in screen.members.all_members() if m.peer in screen.linked]
+    view = SeedView(
+        name=holding.name,
+        seed=seed.seed.hex(),
+        content=spec.content.hex(),
+        size_bytes=spec.size_bytes,
+        functions=spec.functions,
+        publisher=seed.owner.hex(),
+        publisher_name=screen.members.name_of(seed.owner),
+        name_epoch=spec.name_epoch,
+        ready=sum(host.state is State.READY for host in hosts),
+        wanted=len(live) + 1,
+        replicas=[_replica_view(screen, host) for host in hosts],
+        options=specs.options_view(spec),
+        shadowed=[s.owner.hex() for s in holding.shadowed],
+    )
+    for key, calls, failures, running, queued, run_us in (
+        screen.telemetry.seeds if screen.telemetry else ()
+    ):
+        if key == seed.seed:
+            return msgspec.structs.replace(
+                view,
+                calls=calls,
+                failures=failures,
+                in_flight=running,
+                queued=queued,
+                run_us=run_us,
+            )
+    return view
+
+
+def _replica_view(screen: Screen, host: Host) -> ReplicaView:
+    return ReplicaView(
+        node=host.node.hex(),
+        name=screen.members.name_of(host.node),
+        state=host.state.label,
+        reason=host.reason,
+    )
+
+
+def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedView]) -> list[str]:
+    found = [f"node {node.name} is offline" for node in nodes if node.state == "offline"]
+    for seed in seeds:
+        for replica in seed.replicas:
+            if replica.state == "refused":
+                found.append(f"{replica.name} refuses {seed.name}: {replica.reason}")
+        if seed.ready == 0:
+            found.append(f"no replica of {seed.name} is ready")
+        found += [f"{seed.name} of {short(bytes.fromhex(o))} is shadowed" for o in seed.shadowed]
+    for peer in screen.twins:
+        name = screen.members.name_of(peer)
+        found.append(f"two live processes use the key of {name}")
+    if screen.telemetry and screen.telemetry.events_dropped:
+        found.append(f"{screen.telemetry.events_dropped} log lines were dropped")
+    return found
+
+
+def _hints(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedView]) -> list[str]:
+    hints = []
+    if len(nodes) == 1:
+        hints.append("add a machine: pln invite, then pln join TOKEN there")
+    if not seeds:
+        hints.append("run something: pln seed FILE.wasm NAME")
+    if screen.has_root and len(nodes) > 1:
+        hints.append("the root key lies beside this running daemon; keep a copy of it elsewhere")
+    return hints
