@@ -1,0 +1,146 @@
+//! Compiled code on disk. What lies there is executed without further checks, so it is treated as
+//! somebody's program: a folder of our own (0700), a MAC under a key of the node, and any doubt
+//! means compiling again. Compiled code is never taken from peers.
+
+use std::fs::{self, DirBuilder, File};
+use std::hash::{Hash, Hasher};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use tracing::warn;
+use wasmtime::{Engine, Module};
+
+const MAC: usize = 32;
+
+/// The cache of one engine.
+pub(crate) struct Cache {
+    folder: PathBuf,
+    key: [u8; 32],
+    quota: u64,
+    /// Identifies engine version, settings and pool rung.
+    compatibility: [u8; 32],
+}
+
+impl Cache {
+    /// Opens or makes the folder; none, with a warning, when it cannot be made private.
+    pub(crate) fn open(folder: PathBuf, key: [u8; 32], quota: u64, engine: &Engine, rung: &str) -> Option<Self> {
+        match private_folder(&folder) {
+            Ok(()) => Some(Self { folder, key, quota, compatibility: compatibility(engine, rung) }),
+            Err(error) => {
+                warn!(folder = %folder.display(), %error, "no cache of compiled code");
+                None
+            }
+        }
+    }
+
+    /// The module compiled before, if its entry is genuine.
+    pub(crate) fn load(&self, engine: &Engine, wasm: &[u8]) -> Option<Module> {
+        let id = blake3::hash(wasm);
+        let path = self.path(&id);
+        let mut file = File::open(&path).ok()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
+        let (mac, code) = bytes.split_at_checked(MAC)?;
+        if self.mac(&id, code) != blake3::Hash::from_bytes(mac.try_into().ok()?) {
+            warn!(path = %path.display(), "a cache entry was altered; compiling again");
+            let _ = fs::remove_file(&path);
+            return None;
+        }
+        // Why unsafe: wasmtime executes these bytes as they are. The MAC, under a key that only
+        // this node has, over wasm hash, compatibility hash and code, says that this node's
+        // compiler wrote exactly these bytes for exactly this module and engine.
+        #[allow(unsafe_code)]
+        let module = unsafe { Module::deserialize(engine, code) };
+        if let Err(error) = &module {
+            warn!(path = %path.display(), %error, "a cache entry does not load; compiling again");
+            let _ = fs::remove_file(&path);
+        }
+        // The age that eviction goes by is the last use.
+        let _ = file.set_modified(SystemTime::now());
+        module.ok()
+    }
+
+    /// Writes an entry; a failure costs a later compilation and nothing else.
+    pub(crate) fn store(&self, wasm: &[u8], code: &[u8]) {
+        let written = self.write(wasm, code).and_then(|()| self.evict());
+        if let Err(error) = written {
+            warn!(folder = %self.folder.display(), %error, "compiled code was not cached");
+        }
+    }
+
+    fn write(&self, wasm: &[u8], code: &[u8]) -> std::io::Result<()> {
+        if code.len() as u64 > self.quota {
+            return Ok(());
+        }
+        let id = blake3::hash(wasm);
+        let mut file = tempfile::Builder::new().prefix("new-").tempfile_in(&self.folder)?;
+        file.write_all(self.mac(&id, code).as_bytes())?;
+        file.write_all(code)?;
+        file.as_file().sync_all()?;
+        file.persist(self.path(&id)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// Removes the entries used longest ago until the quota holds.
+    fn evict(&self) -> std::io::Result<()> {
+        let mut entries: Vec<(SystemTime, u64, PathBuf)> = fs::read_dir(&self.folder)?
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let meta = entry.metadata().ok()?;
+                Some((meta.modified().ok()?, meta.len(), entry.path()))
+            })
+            .collect();
+        entries.sort();
+        let mut sum: u64 = entries.iter().map(|(_, size, _)| size).sum();
+        for (_, size, path) in entries {
+            if sum <= self.quota {
+                break;
+            }
+            fs::remove_file(path)?;
+            sum = sum.saturating_sub(size);
+        }
+        Ok(())
+    }
+
+    fn mac(&self, id: &blake3::Hash, code: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(b"pollen-code/1\0");
+        hasher.update(id.as_bytes());
+        hasher.update(&self.compatibility);
+        hasher.update(code);
+        hasher.finalize()
+    }
+
+    fn path(&self, id: &blake3::Hash) -> PathBuf {
+        let engine = blake3::Hash::from_bytes(self.compatibility).to_hex();
+        let engine = engine.get(..16).unwrap_or("engine");
+        self.folder.join(format!("{}-{engine}.code", id.to_hex()))
+    }
+}
+
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+}
+
+fn compatibility(engine: &Engine, rung: &str) -> [u8; 32] {
+    let mut hasher = Blake3(blake3::Hasher::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.write(rung.as_bytes());
+    *hasher.0.finalize().as_bytes()
+}
+
+/// blake3 where the standard library wants a hasher.
+struct Blake3(blake3::Hasher);
+
+impl Hasher for Blake3 {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,142 @@
+//! One call: a guest is taken or made, runs, is judged, and is kept or discarded.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::Store;
+
+use crate::envelope::{Call, Host, Outcome, Output};
+use crate::error::SandboxError;
+use crate::guest::{Guest, Handle, SLICE, State};
+use crate::outcome;
+use crate::seed::{Function, Seed};
+
+/// Runs the call to its end. Dropping the future discards the guest.
+pub(crate) async fn run(seed: Arc<Seed>, call: Call, host: Arc<dyn Host>) -> Outcome {
+    let result = execute(&seed, call, host).await;
+    // `Guarded` fills in the time.
+    Outcome { result, run: Duration::ZERO }
+}
+
+async fn execute(
+    seed: &Seed,
+    call: Call,
+    host: Arc<dyn Host>,
+) -> Result<Output, SandboxError> {
+    let Some((at, function)) = seed.function(&call.function) else {
+        return Err(not_found(seed, &call.function));
+    };
+    let began = Instant::now();
+    if began >= call.deadline {
+        return Err(SandboxError::deadline(false));
+    }
+    let kept = if seed.settings.isolate { None } else { seed.take(call.identity) };
+    let (mut guest, began) = match kept {
+        Some(guest) => (guest, began),
+        None => {
+            let guest = seed.make(Some(&host), call.nested, call.deadline).await?;
+            // An isolated seed pays for its initialisation on each call, so it counts as run time.
+            let began = if seed.settings.isolate { began } else { Instant::now() };
+            (guest, began)
+        }
+    };
+    let handle = resolve(&mut guest, at, function)?;
+    begin(&mut guest.store, &call, host)?;
+    let ended = match handle {
+        Handle::Unit(run) => run.call_async(&mut guest.store, ()).await.map(|()| 0),
+        Handle::Status(run) => run.call_async(&mut guest.store, ()).await,
+    };
+    let verdict = outcome::of_call(ended, guest.store.data_mut());
+    end(&mut guest.store);
+    seed.note_memory(guest.store.data().meter.peak());
+    seed.note_run(at, began.elapsed());
+    if verdict.keep && !function.once {
+        guest.store.data_mut().recycle();
+        seed.keep(call.identity, guest);
+    }
+    verdict.result
+}
+
+impl State {
+    /// Prepares for the next call after a good one.
+    fn recycle(&mut self) {
+        self.kernel.recycle(&mut self.meter);
+        self.http.clear();
+    }
+}
+
+fn not_found(seed: &Seed, function: &str) -> SandboxError {
+    let names = seed.functions().join(", ");
+    SandboxError::refused(
+        "function-not-found",
+        format!("the seed {} has no function named {function:?}", seed.settings.name),
+        if names.is_empty() {
+            "it exports no callable function".to_owned()
+        } else {
+            format!("its functions: {names}")
+        },
+    )
+}
+
+fn resolve(guest: &mut Guest, at: usize, function: &Function) -> Result<Handle, SandboxError> {
+    if let Some(Some(handle)) = guest.handles.get(at) {
+        return Ok(handle.clone());
+    }
+    let lost = || SandboxError::internal(format!("the export {} was lost", function.name), false);
+    let export = guest.instance.get_module_export(&mut guest.store, &function.export);
+    let func = export.and_then(wasmtime::Extern::into_func).ok_or_else(lost)?;
+    let handle = if function.returns {
+        Handle::Status(func.typed(&guest.store).map_err(|_| lost())?)
+    } else {
+        Handle::Unit(func.typed(&guest.store).map_err(|_| lost())?)
+    };
+    if let Some(slot) = guest.handles.get_mut(at) {
+        *slot = Some(handle.clone());
+    }
+    Ok(handle)
+}
+
+fn begin(store: &mut Store<State>, call: &Call, host: Arc<dyn Host>) -> Result<(), SandboxError> {
+    store.set_epoch_deadline(SLICE);
+    let state = store.data_mut();
+    state.deadline = call.deadline;
+    state.expired = false;
+    state.failure = None;
+    state.meter.begin(call.nested);
+    state.logs.begin(Some(host.clone()), state.settings.log_bytes);
+    state.host = Some(host);
+    if call.input.is_empty() {
+        return Ok(());
+    }
+    let offset = state.put(&call.input);
+    if offset == 0 {
+        return Err(SandboxError::refused(
+            "input-too-large",
+            format!(
+                "an input of {} bytes does not fit into the memory limit of {} bytes",
+                call.input.len(),
+                state.settings.memory_bytes
+            ),
+            "raise the memory limit of the seed's spec or send less",
+        ));
+    }
+    state.kernel.input_set(offset, call.input.len() as u64);
+    Ok(())
+}
+
+fn end(store: &mut Store<State>) {
+    let state = store.data_mut();
+    state.logs.end();
+    state.host = None;
+}
+
+/// Makes the first guest of a seed, which proves its initialisation.
+///
+/// The guest has served nobody yet, so it waits for whichever identity calls first.
+pub(crate) async fn warm(seed: Arc<Seed>, deadline: Instant) -> Outcome {
+    let result = seed.make(None, false, deadline).await.map(|guest| {
+        seed.keep_unused(guest);
+        Output { bytes: bytes::Bytes::new(), status: 0, tail_call: None }
+    });
+    Outcome { result, run: Duration::ZERO }
+}

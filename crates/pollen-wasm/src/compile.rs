@@ -1,0 +1,100 @@
+//! The compile thread: one, of low priority, because compiling a big module takes seconds of
+//! every core that it is given. The disk cache is asked first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::oneshot;
+use wasmtime::{Engine, Module};
+
+use crate::cache::Cache;
+use crate::error::SandboxError;
+use crate::sys;
+
+/// Counters of compiling.
+#[derive(Default)]
+struct Counters {
+    compiles: AtomicU64,
+    hits: AtomicU64,
+}
+
+/// The compile thread and the cache in front of it.
+pub(crate) struct Compiler {
+    /// A pool of one thread: wasmtime's parallel compilation then stays on it.
+    pool: Mutex<Option<ThreadPool>>,
+    engine: Engine,
+    cache: Option<Arc<Cache>>,
+    counters: Arc<Counters>,
+}
+
+impl Compiler {
+    pub(crate) fn start(engine: Engine, cache: Option<Cache>) -> Result<Self, SandboxError> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(1)
+            .thread_name(|_| "pollen-compile".into())
+            .start_handler(|_| sys::lower_thread_priority())
+            .build()
+            .map_err(|e| SandboxError::internal(format!("no thread to compile on: {e}"), false))?;
+        let pool = Mutex::new(Some(pool));
+        Ok(Self { pool, engine, cache: cache.map(Arc::new), counters: Arc::default() })
+    }
+
+    /// The compiled module, from the cache or compiled now. Waits its turn.
+    pub(crate) async fn module(&self, wasm: Bytes) -> Result<Module, SandboxError> {
+        let (send, receive) = oneshot::channel();
+        let (engine, cache) = (self.engine.clone(), self.cache.clone());
+        let counters = self.counters.clone();
+        {
+            let pool = self.pool.lock();
+            let Some(pool) = pool.as_ref() else { return Err(closed()) };
+            pool.spawn_fifo(move || {
+                if !send.is_closed() {
+                    let _ = send.send(obtain(&engine, cache.as_deref(), &counters, &wasm));
+                }
+            });
+        }
+        receive.await.map_err(|_| closed())?
+    }
+
+    pub(crate) fn compiles(&self) -> u64 {
+        self.counters.compiles.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hits(&self) -> u64 {
+        self.counters.hits.load(Ordering::Relaxed)
+    }
+
+    /// Ends the thread after the job that it is at; idempotent.
+    pub(crate) fn close(&self) {
+        drop(self.pool.lock().take());
+    }
+}
+
+fn closed() -> SandboxError {
+    SandboxError::overloaded("the sandbox is shutting down")
+}
+
+fn obtain(
+    engine: &Engine,
+    cache: Option<&Cache>,
+    counters: &Counters,
+    wasm: &[u8],
+) -> Result<Module, SandboxError> {
+    if let Some(module) = cache.and_then(|cache| cache.load(engine, wasm)) {
+        counters.hits.fetch_add(1, Ordering::Relaxed);
+        return Ok(module);
+    }
+    counters.compiles.fetch_add(1, Ordering::Relaxed);
+    let module = Module::from_binary(engine, wasm).map_err(|error| {
+        SandboxError::invalid(format!("the module does not compile: {error:#}"), "")
+    })?;
+    if let Some(cache) = cache
+        && let Ok(code) = module.serialize()
+    {
+        cache.store(wasm, &code);
+    }
+    Ok(module)
+}

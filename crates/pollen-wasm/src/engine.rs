@@ -1,0 +1,188 @@
+//! wasmtime's settings, and the ladder of pools down to what this machine can map.
+
+use tracing::{info, warn};
+use wasmparser::WasmFeatures;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::error::SandboxError;
+use crate::sys;
+
+/// Tables of one module (JS and Python PDK modules carry two).
+pub(crate) const MAX_TABLES: u32 = 4;
+
+/// Elements of one table.
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
+
+/// Linear memories of one module.
+pub(crate) const MAX_MEMORIES: u32 = 1;
+
+/// The smallest pool worth having.
+const SMALLEST: u32 = 64;
+
+/// Mappings left to the rest of the process.
+const MAPPINGS_LEFT: u64 = 15_000;
+
+/// Mappings that a suspended guest costs.
+const MAPPINGS_EACH: u64 = 5;
+
+/// Which pool the machine could give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rung {
+    /// 4 GiB of addresses for each guest, no bounds checks in the code.
+    Full(u32),
+    /// 256 MiB of addresses for each guest, bounds checks.
+    Small(u32),
+    /// No pool: memory is mapped when needed.
+    OnDemand,
+}
+
+impl std::fmt::Display for Rung {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full(n) => write!(f, "pool of {n} x 4 GiB"),
+            Self::Small(n) => write!(f, "pool of {n} x 256 MiB with bounds checks"),
+            Self::OnDemand => write!(f, "on demand, no pool"),
+        }
+    }
+}
+
+/// Builds the engine on the first rung that holds; logs it.
+pub(crate) fn build(instances: u32) -> Result<(Engine, Rung), SandboxError> {
+    let mut last = String::new();
+    for rung in ladder(instances) {
+        if !fits_address_space(rung) {
+            continue;
+        }
+        match Engine::new(&config(rung)) {
+            Ok(engine) => {
+                info!(%rung, "sandbox ready");
+                return Ok((engine, rung));
+            }
+            Err(error) => {
+                last = format!("{error:#}");
+                warn!(%rung, error = last, "this pool does not fit; trying a smaller one");
+            }
+        }
+    }
+    Err(SandboxError::internal(format!("wasmtime gives no engine: {last}"), false))
+}
+
+/// The instances that the kernel's limit on mappings allows.
+fn capped(instances: u32) -> u32 {
+    let maps = sys::max_map_count().unwrap_or(65_530);
+    let cap = maps.saturating_sub(MAPPINGS_LEFT) / MAPPINGS_EACH;
+    instances.min(u32::try_from(cap).unwrap_or(u32::MAX)).max(1)
+}
+
+fn ladder(instances: u32) -> Vec<Rung> {
+    let top = capped(instances);
+    let mut rungs = vec![Rung::Full(top)];
+    let mut n = top / 2;
+    while n >= SMALLEST {
+        rungs.push(Rung::Full(n));
+        n /= 2;
+    }
+    rungs.push(Rung::Small(top.min(1024)));
+    rungs.push(Rung::Small(top.min(SMALLEST)));
+    rungs.push(Rung::OnDemand);
+    rungs
+}
+
+/// Under RLIMIT_AS a pool may map at most half of the limit: the rest is for everything else, and
+/// a pool that just fits would starve the allocator.
+fn fits_address_space(rung: Rung) -> bool {
+    let Some(limit) = sys::address_space_limit() else { return true };
+    let needed = match rung {
+        Rung::Full(n) => u64::from(n).saturating_mul(4 << 30),
+        Rung::Small(n) => u64::from(n).saturating_mul(256 << 20),
+        Rung::OnDemand => 0,
+    };
+    needed <= limit / 2
+}
+
+/// The settings that do not depend on the pool.
+fn base() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.max_wasm_stack(512 << 10);
+    config.async_stack_size(2 << 20);
+    config.async_stack_zeroing(true);
+    // The component model's bookkeeping of concurrent tasks costs each core call something too.
+    config.concurrency_support(false);
+    config.wasm_features(NOT_OFFERED, false);
+    config
+}
+
+/// Features of the standard that guests do not get: they need the gc or threads feature of
+/// wasmtime, or the ABI has no use for them and each is one more thing to limit.
+const NOT_OFFERED: WasmFeatures = WasmFeatures::GC
+    .union(WasmFeatures::GC_TYPES)
+    .union(WasmFeatures::FUNCTION_REFERENCES)
+    .union(WasmFeatures::EXCEPTIONS)
+    .union(WasmFeatures::THREADS)
+    .union(WasmFeatures::MULTI_MEMORY)
+    .union(WasmFeatures::MEMORY64);
+
+/// The WebAssembly features that guests may use. Builds no engine; a test compares it with one.
+pub(crate) fn features() -> WasmFeatures {
+    WasmFeatures::WASM3.difference(NOT_OFFERED)
+}
+
+fn config(rung: Rung) -> Config {
+    let mut config = base();
+    let (count, reservation) = match rung {
+        Rung::OnDemand => return config,
+        Rung::Full(n) => (n, 4_u64 << 30),
+        Rung::Small(n) => (n, 256 << 20),
+    };
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(count);
+    pool.total_memories(count);
+    pool.total_stacks(count);
+    pool.total_tables(count.saturating_mul(2));
+    pool.max_core_instance_size(4 << 20);
+    pool.max_tables_per_module(MAX_TABLES);
+    pool.table_elements(MAX_TABLE_ELEMENTS);
+    pool.max_memories_per_module(MAX_MEMORIES);
+    pool.max_memory_size(usize::try_from(reservation).unwrap_or(usize::MAX));
+    pool.async_stack_keep_resident(32 << 10);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Yes);
+        pool.linear_memory_keep_resident(1 << 20);
+        pool.table_keep_resident(64 << 10);
+    }
+    config.memory_reservation(reservation);
+    if reservation < 4 << 30 {
+        config.memory_guard_size(64 << 10);
+        config.memory_reservation_for_growth(0);
+    }
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_features_checked_at_seed_time_are_those_of_the_engine() {
+        let (engine, _) = build(4).unwrap();
+        let core_only = WasmFeatures::WASM3;
+        assert_eq!(features() & core_only, engine.get_wasm_features() & core_only);
+    }
+
+    #[test]
+    fn the_ladder_halves_down_to_64_and_ends_without_a_pool() {
+        let rungs = ladder(300);
+        let expected = [
+            Rung::Full(300),
+            Rung::Full(150),
+            Rung::Full(75),
+            Rung::Small(300),
+            Rung::Small(64),
+            Rung::OnDemand,
+        ];
+        assert_eq!(expected.as_slice(), rungs);
+    }
+}

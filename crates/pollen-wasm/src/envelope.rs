@@ -1,0 +1,168 @@
+//! The call envelope: what goes into the sandbox and what comes out, whatever the guest ABI.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::error::SandboxError;
+
+/// What a [`Sandbox`](crate::Sandbox) is built from.
+pub struct SandboxConfig {
+    /// Budget for all guests of this node together, bytes; a quarter is for nested calls only.
+    pub memory_bytes: u64,
+    /// Wanted size of the instance pool; the pool ladder may choose less.
+    pub instances: u32,
+    /// Folder of the compiled-code cache (made 0700); none = no cache.
+    pub cache_dir: Option<PathBuf>,
+    /// Key of the cache's MAC, derived from the node key.
+    pub cache_key: [u8; 32],
+    /// Size limit of the cache folder, bytes; the oldest entries go first.
+    pub cache_quota_bytes: u64,
+    /// The runtime on which burning guests run; it needs its time driver.
+    pub guest: tokio::runtime::Handle,
+}
+
+/// What the seed-time checks found in a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleInfo {
+    /// Exports that can be called, in the module's order.
+    pub functions: Vec<String>,
+    /// Function exports that cannot be called, with the reason.
+    pub not_callable: Vec<(String, String)>,
+    /// The linear memory the module starts with, bytes.
+    pub minimum_memory_bytes: u64,
+}
+
+/// How a seed is run: limits, configuration and grants from its spec.
+#[derive(Debug, Clone)]
+pub struct SeedSettings {
+    /// The seed's name, for logs and errors.
+    pub name: Arc<str>,
+    /// Limit of one guest: linear memory + host heap + vars, bytes.
+    pub memory_bytes: u64,
+    /// Limit of one output, bytes.
+    pub max_output_bytes: usize,
+    /// Log text kept per call, bytes; the rest is dropped and counted.
+    pub log_bytes: usize,
+    /// Values for `config_get`.
+    pub config: BTreeMap<String, String>,
+    /// WASI environment.
+    pub env: BTreeMap<String, String>,
+    /// Hosts `http_request` may reach; a leading `*.` or a lone `*` are patterns.
+    pub allow_hosts: Vec<String>,
+    /// A fresh guest for each call. Initialisation runs on each call; a snapshot taken after
+    /// initialisation (wizer) would save that and is not used yet.
+    pub isolate: bool,
+    /// Guests are reused across caller identities.
+    pub shared: bool,
+    /// Read tail-call markers from outputs.
+    pub tail_call: bool,
+    /// Time for the entry protocol of one guest.
+    pub init_timeout: Duration,
+}
+
+impl SeedSettings {
+    /// The defaults of the ABI for a seed of this name: 64 MiB of memory, 4 MiB of output, 64 KiB
+    /// of log, nothing granted.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: Arc::from(name),
+            memory_bytes: 64 << 20,
+            max_output_bytes: 4 << 20,
+            log_bytes: 64 << 10,
+            config: BTreeMap::new(),
+            env: BTreeMap::new(),
+            allow_hosts: Vec::new(),
+            isolate: false,
+            shared: false,
+            tail_call: true,
+            init_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One call.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The export to run.
+    pub function: Arc<str>,
+    /// The input, already checked against the input limit.
+    pub input: Bytes,
+    /// The caller's identity: guests are not reused across identities.
+    pub identity: [u8; 32],
+    /// When to give up, on the monotonic clock.
+    pub deadline: Instant,
+    /// The call was made by a guest: it may use the memory reserve.
+    pub nested: bool,
+}
+
+/// Severity of a guest's log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Finest.
+    Trace,
+    /// For developers.
+    Debug,
+    /// Normal, and standard output.
+    Info,
+    /// Suspicious, and standard error.
+    Warn,
+    /// Failed.
+    Error,
+}
+
+/// A boxed future of a host operation.
+pub type HostFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + 'a>>;
+
+/// What a running guest can reach on its node, bound to one call.
+pub trait Host: Send + Sync + 'static {
+    /// `pollen_request`: the reply's bytes; the text of an error goes to the log and the guest
+    /// sees 0. The future may be polled on either runtime and is dropped on cancel.
+    fn request(&self, uri: String, input: Bytes) -> HostFuture<'_>;
+
+    /// Takes one log line; must not block.
+    fn log(&self, level: LogLevel, message: &str);
+
+    /// The JSON object of `pollen_caller_info`.
+    fn caller_json(&self) -> String;
+
+    /// The lowest level that is kept, told to guests that ask; all levels still arrive at `log`.
+    fn log_level(&self) -> LogLevel {
+        LogLevel::Debug
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The output, or the error.
+    pub result: Result<Output, SandboxError>,
+    /// Wall time spent running, without the time awaiting nested calls.
+    pub run: Duration,
+}
+
+/// What a guest returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The output's bytes.
+    pub bytes: Bytes,
+    /// The function's return code; not 0 is `guest-status`, with the output delivered.
+    pub status: i32,
+    /// The parsed marker, when the whole output is one and the seed reads them.
+    pub tail_call: Option<TailCall>,
+}
+
+/// A guest's wish that the caller's node calls on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailCall {
+    /// `pln://seed/<name or hash>/<function>`.
+    pub uri: String,
+    /// The decoded input.
+    pub input: Bytes,
+}

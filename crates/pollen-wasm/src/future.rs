@@ -1,0 +1,192 @@
+//! Where a call runs, and until when.
+//!
+//! A call is first polled inline by its caller (the net runtime). At the guest's first epoch expiry
+//! the whole future moves to the guest runtime, so that a burning guest never delays packets; a
+//! function that is known to burn starts there. A timer covers the time in which the guest is
+//! suspended; while it runs, the epoch callback watches the deadline.
+//!
+//! Invariant: dropping [`CallFuture`] drops the guest, wherever it runs. A host panic ends the
+//! call, not the caller.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+
+use crate::envelope::Outcome;
+use crate::error::SandboxError;
+use crate::sandbox::Core;
+
+/// A function that usually runs longer starts on the guest runtime, ns.
+pub(crate) const BURNS: u64 = 500_000;
+
+thread_local! {
+    /// The guest polled on this thread yielded because its epoch expired.
+    static EXPIRED: Cell<bool> = const { Cell::new(false) };
+    /// Time that calls polled within the current poll took on this thread (nested calls run
+    /// inside the poll of their caller), ns.
+    static NESTED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Called by the epoch callback before it yields.
+pub(crate) fn mark_expired() {
+    EXPIRED.set(true);
+}
+
+type Inner = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// A call with its deadline and its clock.
+pub(crate) struct Guarded {
+    core: Arc<Core>,
+    inner: Option<Inner>,
+    deadline: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    run: Duration,
+}
+
+impl Guarded {
+    pub(crate) fn new(core: Arc<Core>, deadline: Instant, inner: Inner) -> Self {
+        Self { core, inner: Some(inner), deadline, timer: None, run: Duration::ZERO }
+    }
+
+    /// Polls once; the flag says that the guest burned through its slice.
+    fn poll_slice(&mut self, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
+        let Some(inner) = self.inner.as_mut() else { return (Poll::Pending, false) };
+        let began = Instant::now();
+        let outer_expired = EXPIRED.replace(false);
+        let outer_nested = NESTED.replace(0);
+        let polled = {
+            let _running = self.core.ticker.enter();
+            catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx)))
+        };
+        let expired = EXPIRED.replace(outer_expired);
+        let elapsed = began.elapsed();
+        let nested = Duration::from_nanos(NESTED.get());
+        let total = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        NESTED.set(outer_nested.saturating_add(total));
+        self.run += elapsed.saturating_sub(nested);
+        match polled {
+            Ok(Poll::Ready(mut outcome)) => {
+                self.inner = None;
+                outcome.run = self.run;
+                (Poll::Ready(outcome), false)
+            }
+            Ok(Poll::Pending) if expired => (Poll::Pending, true),
+            Ok(Poll::Pending) => (self.poll_timer(cx), false),
+            Err(panic) => (Poll::Ready(self.give_up(panicked(&*panic))), false),
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let deadline = self.deadline.into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(self.give_up(SandboxError::deadline(true))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Drops the guest.
+    fn give_up(&mut self, error: SandboxError) -> Outcome {
+        let inner = self.inner.take();
+        // The guest's destructors run host code too.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(inner)));
+        Outcome { result: Err(error), run: self.run }
+    }
+}
+
+impl Future for Guarded {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.poll_slice(cx).0
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> SandboxError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    SandboxError::internal(format!("the host panicked while the guest ran: {text}"), true)
+}
+
+enum Place {
+    Inline(Guarded),
+    Moved(JoinHandle<Outcome>),
+    Done,
+}
+
+/// The future of [`Sandbox::call`](crate::Sandbox::call).
+pub(crate) struct CallFuture {
+    guest: Handle,
+    place: Place,
+    /// Move before the first poll.
+    burns: bool,
+}
+
+impl CallFuture {
+    pub(crate) fn new(guarded: Guarded, burns: bool) -> Self {
+        let guest = guarded.core.guest.clone();
+        Self { guest, place: Place::Inline(guarded), burns }
+    }
+
+    fn move_to_guest(&mut self) {
+        self.place = match std::mem::replace(&mut self.place, Place::Done) {
+            Place::Inline(guarded) => Place::Moved(self.guest.spawn(guarded)),
+            place => place,
+        };
+    }
+}
+
+impl Future for CallFuture {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = &mut *self;
+        if this.burns {
+            this.burns = false;
+            this.move_to_guest();
+        }
+        if let Place::Inline(guarded) = &mut this.place {
+            match guarded.poll_slice(cx) {
+                (Poll::Ready(outcome), _) => {
+                    this.place = Place::Done;
+                    return Poll::Ready(outcome);
+                }
+                (Poll::Pending, false) => return Poll::Pending,
+                (Poll::Pending, true) => this.move_to_guest(),
+            }
+        }
+        let Place::Moved(task) = &mut this.place else { return Poll::Pending };
+        match Pin::new(task).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(joined) => {
+                this.place = Place::Done;
+                Poll::Ready(joined.unwrap_or_else(|_| stopped()))
+            }
+        }
+    }
+}
+
+impl Drop for CallFuture {
+    fn drop(&mut self) {
+        if let Place::Moved(task) = &self.place {
+            task.abort();
+        }
+    }
+}
+
+/// The guest runtime was shut down under the call.
+fn stopped() -> Outcome {
+    let error = SandboxError::internal("the guest runtime stopped while the call ran", true);
+    Outcome { result: Err(error), run: Duration::ZERO }
+}

@@ -1,0 +1,177 @@
+//! Memory: the limit of one guest and the budget of the node.
+//!
+//! Invariant: the budget's `used` is the sum of what all living guests were charged; a guest gives
+//! everything back when it is dropped. A refused growth is remembered, so that the trap which
+//! usually follows can be named `guest-out-of-memory`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wasmtime::ResourceLimiter;
+
+use crate::kernel::Quota;
+use crate::seed::Registry;
+
+/// Bytes per table element in the host.
+const TABLE_ELEMENT: usize = 8;
+
+/// The node-wide budget.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    total: u64,
+    used: AtomicU64,
+}
+
+impl Budget {
+    pub(crate) fn new(total: u64) -> Self {
+        Self { total, used: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes bytes if they fit; calls that are not nested leave a quarter alone.
+    fn charge(&self, bytes: u64, nested: bool) -> bool {
+        let limit = if nested { self.total } else { self.total - self.total / 4 };
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= limit)
+            })
+            .is_ok()
+    }
+
+    fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What refused a growth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The guest's own limit.
+    Limit,
+    /// The budget of the node.
+    Budget,
+}
+
+/// The memory account of one guest.
+pub(crate) struct Meter {
+    registry: Arc<Registry>,
+    limit: u64,
+    charged: u64,
+    /// Highest charge since the last [`Meter::begin`].
+    peak: u64,
+    nested: bool,
+    refused: Option<Refusal>,
+    /// Charge of a growth that wasmtime may still report as failed.
+    pending: u64,
+}
+
+impl Meter {
+    pub(crate) fn new(registry: Arc<Registry>, limit: u64, nested: bool) -> Self {
+        registry.instance_made();
+        Self { registry, limit, charged: 0, peak: 0, nested, refused: None, pending: 0 }
+    }
+
+    /// Starts a call.
+    pub(crate) fn begin(&mut self, nested: bool) {
+        self.nested = nested;
+        self.refused = None;
+        self.peak = self.charged;
+    }
+
+    pub(crate) fn refused(&self) -> Option<Refusal> {
+        self.refused
+    }
+
+    pub(crate) fn charged(&self) -> u64 {
+        self.charged
+    }
+
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    fn fits_budget(&self, bytes: u64) -> bool {
+        let budget = &self.registry.budget;
+        // Idle guests are only a convenience: they make room before anybody is refused.
+        budget.charge(bytes, self.nested)
+            || (self.registry.evict(bytes) > 0 && budget.charge(bytes, self.nested))
+    }
+}
+
+impl Quota for Meter {
+    fn charge(&mut self, bytes: u64) -> bool {
+        let Some(sum) = self.charged.checked_add(bytes).filter(|sum| *sum <= self.limit) else {
+            self.refused = Some(Refusal::Limit);
+            return false;
+        };
+        if !self.fits_budget(bytes) {
+            self.refused = Some(Refusal::Budget);
+            return false;
+        }
+        self.charged = sum;
+        self.peak = self.peak.max(sum);
+        true
+    }
+
+    fn release(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.charged);
+        self.charged -= bytes;
+        self.registry.budget.release(bytes);
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.pending = 0;
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let bytes = desired.saturating_sub(current) as u64;
+        let granted = self.charge(bytes);
+        self.pending = if granted { bytes } else { 0 };
+        Ok(granted)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let bytes = std::mem::take(&mut self.pending);
+        self.release(bytes);
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.pending = 0;
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let bytes = desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT) as u64;
+        let granted = self.charge(bytes);
+        self.pending = if granted { bytes } else { 0 };
+        Ok(granted)
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let bytes = std::mem::take(&mut self.pending);
+        self.release(bytes);
+        Ok(())
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.registry.budget.release(self.charged);
+        self.registry.instance_dropped();
+    }
+}

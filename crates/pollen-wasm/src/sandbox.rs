@@ -1,0 +1,219 @@
+//! The handle of the sandbox: load seeds, call them, look at the numbers, close.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use wasmtime::{Engine, Linker};
+
+use crate::cache::Cache;
+use crate::call;
+use crate::compile::Compiler;
+use crate::engine::{self, Rung};
+use crate::envelope::{Call, Host, ModuleInfo, Outcome, SandboxConfig, SeedSettings};
+use crate::error::SandboxError;
+use crate::future::{BURNS, CallFuture, Guarded};
+use crate::guest::State;
+use crate::inspect;
+use crate::seed::{Registry, Seed};
+use crate::sys;
+use crate::ticker::Ticker;
+use crate::{imports, user};
+
+/// What all clones of a sandbox share.
+pub(crate) struct Core {
+    pub(crate) ticker: Ticker,
+    pub(crate) guest: Handle,
+    engine: Engine,
+    rung: Rung,
+    linker: Linker<State>,
+    compiler: Compiler,
+    registry: Arc<Registry>,
+    closed: AtomicBool,
+}
+
+/// The sandbox of a node. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Sandbox(Arc<Core>);
+
+impl Sandbox {
+    /// Builds the engine on the largest pool that the machine can map, and starts the ticker and
+    /// the compile thread.
+    ///
+    /// # Errors
+    /// `internal` when the machine gives no engine or thread at all; nothing is left behind.
+    pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        let (engine, rung) = engine::build(config.instances)?;
+        let linker = linker(&engine)
+            .map_err(|e| SandboxError::internal(format!("the imports do not link: {e:#}"), false))?;
+        let cache = config.cache_dir.and_then(|folder| {
+            let rung = rung.to_string();
+            Cache::open(folder, config.cache_key, config.cache_quota_bytes, &engine, &rung)
+        });
+        Ok(Self(Arc::new(Core {
+            ticker: Ticker::start(engine.clone())?,
+            guest: config.guest,
+            compiler: Compiler::start(engine.clone(), cache)?,
+            engine,
+            rung,
+            linker,
+            registry: Arc::new(Registry::new(config.memory_bytes)),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    /// Checks a module without an engine: format, features, imports by name and type, exports,
+    /// limits.
+    ///
+    /// # Errors
+    /// `module-invalid` or `import-unknown`, with everything that is wrong and its remedy.
+    pub fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
+        inspect::inspect(wasm)
+    }
+
+    /// Loads a seed: checked, compiled (or taken from the cache), linked, and proved by one guest
+    /// that went through the entry protocol and waits for the first call.
+    ///
+    /// # Errors
+    /// What [`Sandbox::inspect`] says; `guest-out-of-memory`, `guest-trapped`, `guest-failed` or
+    /// `deadline` when initialisation fails; `overloaded` when there is no room. Nothing is left.
+    pub async fn load(
+        &self,
+        wasm: Bytes,
+        content: [u8; 32],
+        settings: SeedSettings,
+    ) -> Result<Arc<Seed>, SandboxError> {
+        let info = inspect::inspect(&wasm)?;
+        if info.minimum_memory_bytes > settings.memory_bytes {
+            return Err(SandboxError::invalid(
+                format!(
+                    "the module starts with {} bytes of memory; its limit is {}",
+                    info.minimum_memory_bytes, settings.memory_bytes
+                ),
+                "raise the memory limit of the spec",
+            ));
+        }
+        self.refuse_when_closed()?;
+        let module = self.0.compiler.module(wasm).await?;
+        let seed = Seed::link(&self.0.linker, &module, &self.0.registry, content, settings)?;
+        self.warm(&seed).await?;
+        Ok(seed)
+    }
+
+    /// Calls a function. The future is polled inline by its caller and moves to the guest runtime
+    /// when the guest burns; it must be polled within a runtime with a time driver. Dropping it
+    /// cancels the guest.
+    pub fn call(
+        &self,
+        seed: Arc<Seed>,
+        call: Call,
+        host: Arc<dyn Host>,
+    ) -> impl Future<Output = Outcome> + Send + use<> {
+        let burns = seed.function(&call.function).is_some_and(|(_, f)| f.smoothed() > BURNS);
+        let deadline = call.deadline;
+        let inner = Box::pin(call::run(seed, call, host));
+        CallFuture::new(Guarded::new(self.0.clone(), deadline, inner), burns)
+    }
+
+    /// The current numbers.
+    #[must_use]
+    pub fn metrics(&self) -> SandboxMetrics {
+        let core = &self.0;
+        let (idle, idle_bytes) = core.registry.idle();
+        let pool = core.engine.pooling_allocator_metrics();
+        SandboxMetrics {
+            running: core.ticker.running(),
+            instances: core.registry.instances(),
+            idle,
+            idle_bytes,
+            memory_bytes: core.registry.budget.used(),
+            pool: core.rung.to_string(),
+            pool_memories: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::memories),
+            pool_stacks: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::stacks),
+            mappings: sys::mapping_count().unwrap_or(0),
+            page_table_bytes: sys::page_table_bytes().unwrap_or(0),
+            compiles: core.compiler.compiles(),
+            cache_hits: core.compiler.hits(),
+            epoch_ticks: core.ticker.ticks(),
+        }
+    }
+
+    /// Drops guests that were idle for a minute; the number dropped. Happens by itself only while
+    /// calls end, so an idle node should call this now and then.
+    pub fn reap(&self) -> usize {
+        self.0.registry.reap(Instant::now())
+    }
+
+    /// Drops all idle guests; the number dropped.
+    pub fn evict_idle(&self) -> usize {
+        self.0.registry.evict(u64::MAX)
+    }
+
+    /// Stops the ticker and the compile thread; idempotent. Calls that still run lose their
+    /// deadline checks, so they must have ended or been dropped before.
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.registry.evict(u64::MAX);
+        self.0.compiler.close();
+        self.0.ticker.close();
+    }
+
+    fn refuse_when_closed(&self) -> Result<(), SandboxError> {
+        if self.0.closed.load(Ordering::SeqCst) {
+            return Err(SandboxError::overloaded("the sandbox is shutting down"));
+        }
+        Ok(())
+    }
+
+    /// Makes the first guest on the guest runtime and keeps it for whoever calls first.
+    async fn warm(&self, seed: &Arc<Seed>) -> Result<(), SandboxError> {
+        let limit = seed.settings.init_timeout;
+        let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
+        let (core, inner_seed) = (self.0.clone(), seed.clone());
+        let inner = Box::pin(call::warm(inner_seed, deadline));
+        let guarded = Guarded::new(core, deadline, inner);
+        CallFuture::new(guarded, true).await.result.map(|_| ())
+    }
+}
+
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    imports::define(&mut linker)?;
+    user::define(&mut linker)?;
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
+    Ok(linker)
+}
+
+/// Numbers of a sandbox at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxMetrics {
+    /// Guests on a cpu right now.
+    pub running: usize,
+    /// Living guests, idle ones included.
+    pub instances: usize,
+    /// Idle guests.
+    pub idle: usize,
+    /// Memory of the idle guests, bytes.
+    pub idle_bytes: u64,
+    /// Memory charged to the node's budget, bytes.
+    pub memory_bytes: u64,
+    /// The rung of the pool ladder, for people.
+    pub pool: String,
+    /// Linear memories taken from the pool.
+    pub pool_memories: usize,
+    /// Stacks taken from the pool.
+    pub pool_stacks: usize,
+    /// Memory mappings of the process; 0 where unknown.
+    pub mappings: u64,
+    /// Page tables of the process, bytes; 0 where unknown.
+    pub page_table_bytes: u64,
+    /// Modules compiled.
+    pub compiles: u64,
+    /// Modules taken from the cache of compiled code.
+    pub cache_hits: u64,
+    /// Ticks of the epoch so far.
+    pub epoch_ticks: u64,
+}

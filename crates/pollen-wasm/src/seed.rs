@@ -1,0 +1,383 @@
+//! A loaded seed: its module ready to instantiate, its functions, and its idle guests.
+//!
+//! Invariants: an idle guest is handed to the identity that it served before, or to anybody when
+//! the seed is shared; at most [`IDLE_PER_IDENTITY`] wait for one identity, last in first out, and
+//! together they stay under the registry's byte cap.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ModuleExport};
+
+use crate::envelope::{Host, SeedSettings};
+use crate::error::SandboxError;
+use crate::guest::{Blueprint, Entry, Guest, State};
+use crate::known;
+use crate::meter::Budget;
+
+/// Idle guests kept for one seed and identity.
+const IDLE_PER_IDENTITY: usize = 4;
+
+/// An idle guest lives this long.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// A guest that grew past this many times its initial size is not kept ...
+const GROWN: u64 = 4;
+
+/// ... unless it is still smaller than this, bytes (a guess: reuse saves more than it holds).
+const SMALL: u64 = 4 << 20;
+
+/// What all seeds of a sandbox share: the memory budget and the idle guests' totals.
+pub(crate) struct Registry {
+    pub(crate) budget: Budget,
+    seeds: Mutex<Vec<Weak<Seed>>>,
+    idle: AtomicUsize,
+    idle_bytes: AtomicU64,
+    idle_cap: u64,
+    instances: AtomicUsize,
+    started: Instant,
+    /// Seconds since `started` at the last lazy reaping.
+    reaped: AtomicU64,
+}
+
+impl Registry {
+    pub(crate) fn new(memory_bytes: u64) -> Self {
+        Self {
+            budget: Budget::new(memory_bytes),
+            seeds: Mutex::new(Vec::new()),
+            idle: AtomicUsize::new(0),
+            idle_bytes: AtomicU64::new(0),
+            idle_cap: memory_bytes / 4,
+            instances: AtomicUsize::new(0),
+            started: Instant::now(),
+            reaped: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn instance_made(&self) {
+        self.instances.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn instance_dropped(&self) {
+        self.instances.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn instances(&self) -> usize {
+        self.instances.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn idle(&self) -> (usize, u64) {
+        (self.idle.load(Ordering::Relaxed), self.idle_bytes.load(Ordering::Relaxed))
+    }
+
+    fn add(&self, seed: &Arc<Seed>) {
+        let mut seeds = self.seeds.lock();
+        seeds.retain(|seed| seed.strong_count() > 0);
+        seeds.push(Arc::downgrade(seed));
+    }
+
+    fn seeds(&self) -> Vec<Arc<Seed>> {
+        self.seeds.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Drops idle guests until at least `bytes` were freed; the number of guests dropped.
+    pub(crate) fn evict(&self, bytes: u64) -> usize {
+        if self.idle.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let (mut freed, mut count) = (0_u64, 0);
+        for seed in self.seeds() {
+            while freed < bytes {
+                let Some(guest) = seed.take_any() else { break };
+                freed = freed.saturating_add(guest.store.data().meter.charged());
+                count += 1;
+                drop(guest);
+            }
+        }
+        count
+    }
+
+    /// Drops the guests that were idle for too long; the number dropped.
+    pub(crate) fn reap(&self, now: Instant) -> usize {
+        self.reaped.store(now.duration_since(self.started).as_secs(), Ordering::Relaxed);
+        self.seeds().iter().map(|seed| seed.reap(now)).sum()
+    }
+
+    fn is_reaping_due(&self, now: Instant) -> bool {
+        let seconds = now.duration_since(self.started).as_secs();
+        seconds >= self.reaped.load(Ordering::Relaxed).saturating_add(15)
+    }
+}
+
+/// A callable export.
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) export: ModuleExport,
+    /// It returns an `i32`.
+    pub(crate) returns: bool,
+    /// `_start`: the guest is discarded after it.
+    pub(crate) once: bool,
+    /// Smoothed run time, ns.
+    smoothed: AtomicU64,
+}
+
+impl Function {
+    /// Smoothed run time of this function, ns; 0 before the first call.
+    pub(crate) fn smoothed(&self) -> u64 {
+        self.smoothed.load(Ordering::Relaxed)
+    }
+}
+
+struct Idle {
+    guest: Box<Guest>,
+    since: Instant,
+    bytes: u64,
+}
+
+type Waiting = HashMap<[u8; 32], Vec<Idle>>;
+
+/// The key of guests that have served nobody; no public key is all ones.
+const UNUSED: [u8; 32] = [0xff; 32];
+
+/// A seed that is loaded and can be called.
+pub struct Seed {
+    content: [u8; 32],
+    pub(crate) engine: Engine,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) settings: Arc<SeedSettings>,
+    pre: InstancePre<State>,
+    entry: Entry,
+    functions: Vec<Function>,
+    names: Vec<String>,
+    index: HashMap<String, usize>,
+    idle: Mutex<Waiting>,
+    high_water: AtomicU64,
+    smoothed: AtomicU64,
+}
+
+impl Seed {
+    /// Links a compiled module; no guest exists afterwards.
+    pub(crate) fn link(
+        linker: &Linker<State>,
+        module: &Module,
+        registry: &Arc<Registry>,
+        content: [u8; 32],
+        settings: SeedSettings,
+    ) -> Result<Arc<Self>, SandboxError> {
+        let pre = linker.instantiate_pre(module).map_err(|error| {
+            SandboxError::invalid(format!("the module cannot be linked: {error:#}"), "")
+        })?;
+        let functions = callable(module);
+        let names: Vec<String> = functions.iter().map(|function| function.name.clone()).collect();
+        let index = names.iter().cloned().enumerate().map(|(at, name)| (name, at)).collect();
+        let seed = Arc::new(Self {
+            content,
+            engine: linker.engine().clone(),
+            registry: registry.clone(),
+            settings: Arc::new(settings),
+            pre,
+            entry: Entry::of(module),
+            functions,
+            names,
+            index,
+            idle: Mutex::new(HashMap::new()),
+            high_water: AtomicU64::new(0),
+            smoothed: AtomicU64::new(0),
+        });
+        registry.add(&seed);
+        Ok(seed)
+    }
+
+    /// Names of the callable functions, in the module's order.
+    #[must_use]
+    pub fn functions(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The content id that the seed was loaded under.
+    #[must_use]
+    pub fn content(&self) -> [u8; 32] {
+        self.content
+    }
+
+    /// The settings that the seed was loaded with.
+    #[must_use]
+    pub fn settings(&self) -> &SeedSettings {
+        &self.settings
+    }
+
+    /// Memory to reserve for one call: the highest use seen so far, bytes.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.high_water.load(Ordering::Relaxed)
+    }
+
+    /// Smoothed run time over all functions of the seed; zero before the first call.
+    #[must_use]
+    pub fn smoothed_run(&self) -> Duration {
+        Duration::from_nanos(self.smoothed.load(Ordering::Relaxed))
+    }
+
+    /// Smoothed run time of one function; none when it does not exist.
+    #[must_use]
+    pub fn smoothed_run_of(&self, function: &str) -> Option<Duration> {
+        self.function(function).map(|(_, function)| Duration::from_nanos(function.smoothed()))
+    }
+
+    /// Number of idle guests.
+    #[must_use]
+    pub fn idle_guests(&self) -> usize {
+        self.idle.lock().values().map(Vec::len).sum()
+    }
+
+    pub(crate) fn function(&self, name: &str) -> Option<(usize, &Function)> {
+        let at = *self.index.get(name)?;
+        self.functions.get(at).map(|function| (at, function))
+    }
+
+    /// A fresh guest, initialised.
+    pub(crate) async fn make(
+        &self,
+        host: Option<&Arc<dyn Host>>,
+        nested: bool,
+        deadline: Instant,
+    ) -> Result<Box<Guest>, SandboxError> {
+        let blueprint = Blueprint {
+            engine: &self.engine,
+            registry: &self.registry,
+            pre: &self.pre,
+            settings: &self.settings,
+            entry: self.entry,
+            functions: self.functions.len(),
+        };
+        let guest = Guest::make(blueprint, host, nested, deadline).await?;
+        self.note_memory(guest.initial);
+        Ok(guest)
+    }
+
+    pub(crate) fn note_memory(&self, bytes: u64) {
+        if bytes > self.high_water.load(Ordering::Relaxed) {
+            self.high_water.fetch_max(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a run time into the averages. Concurrent updates may lose one; that is harmless.
+    pub(crate) fn note_run(&self, function: usize, run: Duration) {
+        let run = u64::try_from(run.as_nanos()).unwrap_or(u64::MAX);
+        for average in self.functions.get(function).map(|f| &f.smoothed).into_iter().chain([&self.smoothed]) {
+            let old = average.load(Ordering::Relaxed);
+            let new = if old == 0 { run } else { old - old / 8 + run / 8 };
+            average.store(new.max(1), Ordering::Relaxed);
+        }
+    }
+
+    fn key(&self, identity: [u8; 32]) -> [u8; 32] {
+        if self.settings.shared { [0; 32] } else { identity }
+    }
+
+    /// The idle guest that this identity used last, or one that nobody used, if any.
+    pub(crate) fn take(&self, identity: [u8; 32]) -> Option<Box<Guest>> {
+        let mut waiting = self.idle.lock();
+        let of = |waiting: &mut Waiting, key| waiting.get_mut(key)?.pop();
+        let idle = of(&mut waiting, &self.key(identity)).or_else(|| of(&mut waiting, &UNUSED))?;
+        drop(waiting);
+        Some(self.taken(idle))
+    }
+
+    /// Keeps a guest that has not served anybody yet.
+    pub(crate) fn keep_unused(&self, guest: Box<Guest>) {
+        self.keep(UNUSED, guest);
+    }
+
+    fn take_any(&self) -> Option<Box<Guest>> {
+        let mut waiting = self.idle.lock();
+        let idle = waiting.values_mut().find_map(|idle| (!idle.is_empty()).then(|| idle.remove(0)))?;
+        drop(waiting);
+        Some(self.taken(idle))
+    }
+
+    fn taken(&self, idle: Idle) -> Box<Guest> {
+        self.registry.idle.fetch_sub(1, Ordering::Relaxed);
+        self.registry.idle_bytes.fetch_sub(idle.bytes, Ordering::Relaxed);
+        idle.guest
+    }
+
+    /// Keeps a guest for the next call of this identity, or drops it.
+    pub(crate) fn keep(&self, identity: [u8; 32], guest: Box<Guest>) {
+        let bytes = guest.store.data().meter.charged();
+        let registry = &self.registry;
+        let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
+        let full = registry.idle_bytes.load(Ordering::Relaxed).saturating_add(bytes) > registry.idle_cap;
+        if self.settings.isolate || grown || full {
+            return;
+        }
+        let now = Instant::now();
+        let mut waiting = self.idle.lock();
+        let idle = waiting.entry(self.key(identity)).or_default();
+        if idle.len() >= IDLE_PER_IDENTITY {
+            drop(waiting);
+            return;
+        }
+        registry.idle.fetch_add(1, Ordering::Relaxed);
+        registry.idle_bytes.fetch_add(bytes, Ordering::Relaxed);
+        idle.push(Idle { guest, since: now, bytes });
+        drop(waiting);
+        if registry.is_reaping_due(now) {
+            registry.reap(now);
+        }
+    }
+
+    fn reap(&self, now: Instant) -> usize {
+        let mut old = Vec::new();
+        let mut waiting = self.idle.lock();
+        waiting.retain(|_, idle| {
+            // The longest idle ones stand first.
+            let fresh = idle.partition_point(|idle| now.duration_since(idle.since) >= IDLE_TIME);
+            old.extend(idle.drain(..fresh));
+            !idle.is_empty()
+        });
+        drop(waiting);
+        let count = old.len();
+        for idle in old {
+            drop(self.taken(idle));
+        }
+        count
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        for idle in std::mem::take(self.idle.get_mut()).into_values().flatten() {
+            drop(self.taken(idle));
+        }
+    }
+}
+
+fn callable(module: &Module) -> Vec<Function> {
+    module
+        .exports()
+        .filter_map(|export| {
+            let ExternType::Func(ty) = export.ty() else { return None };
+            let name = export.name();
+            let results: Vec<_> = ty.results().collect();
+            let returns = match results.as_slice() {
+                [] => false,
+                [wasmtime::ValType::I32] => true,
+                _ => return None,
+            };
+            if ty.params().len() > 0 || known::is_entry(name) {
+                return None;
+            }
+            Some(Function {
+                name: name.to_owned(),
+                export: module.get_export_index(name)?,
+                returns,
+                once: name == "_start",
+                smoothed: AtomicU64::new(0),
+            })
+        })
+        .collect()
+}

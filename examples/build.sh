@@ -1,0 +1,21 @@
+#!/bin/sh
+# Builds the example seeds. The C ones are committed beside their sources, because tests and the
+# tutorial need them where no compiler is; the Go ones go to build/, which is not committed.
+# Needs Debian's clang and lld; for the second part Go 1.24 or newer.
+set -eu
+cd "$(dirname "$0")"
+CLANG=${CLANG:-clang}
+
+for source in c/*.c; do
+  "$CLANG" --target=wasm32 -std=c11 -Os -nostdlib -fno-builtin -mbulk-memory \
+    -fvisibility=hidden -Wall -Wextra -Werror \
+    -Wl,--no-entry -Wl,--strip-all -Wl,-z,stack-size=65536 -o "${source%.c}.wasm" "$source"
+done
+
+if command -v go >/dev/null && [ -d go ]; then
+  mkdir -p build
+  for program in go/*/; do
+    name=$(basename "$program")
+    (cd "$program" && GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o "../../build/$name-go.wasm" .)
+  done
+fi
