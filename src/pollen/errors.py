@@ -4,7 +4,8 @@
 
     PollenError
       CallError                 whatever a call can raise
-        BadRequest              usage, bad-request, module-invalid, import-unknown, name-invalid, config-invalid
+        BadRequest              usage, bad-request, name-invalid, config-invalid,
+                                module-invalid, import-unknown
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found
         Denied                  denied, token-invalid
         Conflict                name-taken, already-in-cluster
@@ -15,7 +16,8 @@
         GuestError              guest-*
         TooLarge                input-too-large
         LimitExceeded           hop-limit, call-limit
-      (PollenError itself)      port-in-use, state-unusable, already-running, path-too-long, forked, internal
+      (PollenError itself)      port-in-use, state-unusable, already-running, path-too-long,
+                                forked, internal
     InvariantError              a bug of ours; never caught on purpose
 
 Decides: class, exit code, HTTP status and "may have executed" of every slug.
@@ -40,7 +42,7 @@ EXIT_UNREACHABLE = 6
 
 
 class PollenError(Exception):
-    """An operating error: what happened (``reason``), under which ``slug``, what to do (``remedy``).
+    """An operating error: what happened (``reason``), its ``slug``, what to do (``remedy``).
 
     ``node`` is the hex id of the node that said so, ``attempts`` how many hosts were tried,
     ``retry_after`` seconds. ``may_have_executed`` follows the slug's rule unless it is stated.
