@@ -8,6 +8,8 @@
 //! Nothing here decides who is a member: a Hello goes up as [`NetEvent::Hello`] and waits for
 //! [`Net::admit`] or [`Net::close_link`] (docs/internals/seam.md).
 
+#![forbid(unsafe_code)]
+
 mod bulk;
 pub mod content;
 mod error;

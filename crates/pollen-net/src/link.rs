@@ -67,14 +67,20 @@ pub struct Link {
 
 /// A call's stream to a peer; counts as under way until dropped.
 pub struct CallStream {
-    /// Towards the callee. Dropped unfinished it would look like a truncated input: reset it.
+    /// Towards the callee.
     pub send: SendStream,
     /// From the callee.
     pub recv: RecvStream,
     link: Arc<Link>,
+    complete: bool,
 }
 
 impl CallStream {
+    /// The reply was read to its end: dropping the stream resets nothing.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
     /// The link it runs on.
     pub fn link(&self) -> &Arc<Link> {
         &self.link
@@ -83,9 +89,11 @@ impl CallStream {
 
 impl Drop for CallStream {
     fn drop(&mut self) {
-        // A finished stream refuses both, which is what is wanted then.
-        let _ = self.send.reset(VarInt::from_u32(0));
-        let _ = self.recv.stop(VarInt::from_u32(0));
+        if !self.complete {
+            // Left to itself a dropped stream finishes: a truncated input would look whole.
+            let _ = self.send.reset(VarInt::from_u32(0));
+            let _ = self.recv.stop(VarInt::from_u32(0));
+        }
         self.link.calls.fetch_sub(1, Relaxed);
     }
 }
@@ -179,7 +187,7 @@ impl Link {
             self.busy.notify_one();
         }
         match self.connection.open_bi().await {
-            Ok((send, recv)) => Ok(CallStream { send, recv, link: self.clone() }),
+            Ok((send, recv)) => Ok(CallStream { send, recv, link: self.clone(), complete: false }),
             Err(error) => {
                 self.calls.fetch_sub(1, Relaxed);
                 Err(NetError::lost("opening a call", error))

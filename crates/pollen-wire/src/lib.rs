@@ -12,6 +12,8 @@
 //! the ones it knows (docs/internals/seam.md). Decoders borrow from their input, allocate nothing
 //! that the input's length does not bound, and never panic: the fuzzers hold them to it.
 
+#![forbid(unsafe_code)]
+
 pub mod call;
 pub mod control;
 pub mod door;

@@ -1,0 +1,309 @@
+//! `Muscles`: the commands of the brain, each non-blocking but for `start`, `ask_join` and `close`.
+
+use std::{
+    net::SocketAddr,
+    os::{fd::IntoRawFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use pollen_net::HelloData;
+use pollen_plane::{Plane, PlaneConfig, tables::Push};
+use pollen_wire::control::SignedRecord;
+use pyo3::{prelude::*, types::PyBytes};
+
+use crate::{
+    error::{native, of_net, of_plane},
+    keys::KeyPair,
+    logging,
+    rows::{PyPeerRow, PySeedRow, PySignedRecord, id, ids},
+};
+
+/// The data plane of one node: endpoint, sandbox, gateway. One a process; closes idempotently.
+#[pyclass(frozen, module = "pollen._native")]
+pub struct Muscles {
+    config: Config,
+    plane: Mutex<Option<Plane>>,
+    event_fd: AtomicI32,
+    process: u32,
+}
+
+struct Config {
+    secret: pollen_net::SecretKey,
+    boot: [u8; 16],
+    directory: PathBuf,
+    memory_bytes: u64,
+    event_capacity: usize,
+}
+
+impl Muscles {
+    /// The running plane; refused in a forked child, whose threads are gone.
+    fn plane(&self) -> PyResult<Plane> {
+        self.check_process()?;
+        let held = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clone().ok_or_else(|| native("daemon-not-running", "the muscles are not running"))
+    }
+
+    fn check_process(&self) -> PyResult<()> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        Err(native("forked", "the muscles were built before a fork; start a new process instead"))
+    }
+}
+
+#[pymethods]
+impl Muscles {
+    #[new]
+    #[pyo3(signature = (*, key, boot, directory, memory_bytes, event_capacity = 8192))]
+    fn new(
+        key: &Bound<'_, KeyPair>,
+        boot: &[u8],
+        directory: PathBuf,
+        memory_bytes: u64,
+        event_capacity: usize,
+    ) -> PyResult<Self> {
+        let boot = boot.try_into().map_err(|_| native("bad-request", "boot must be 16 bytes"))?;
+        let secret = key.get().0.clone();
+        Ok(Self {
+            config: Config { secret, boot, directory, memory_bytes, event_capacity },
+            plane: Mutex::new(None),
+            event_fd: AtomicI32::new(-1),
+            process: std::process::id(),
+        })
+    }
+
+    /// Bind and serve; returns the bound addresses.
+    #[pyo3(signature = (*, listen, call_socket, http = None))]
+    fn start(
+        &self,
+        py: Python<'_>,
+        listen: Vec<String>,
+        call_socket: PathBuf,
+        http: Option<String>,
+    ) -> PyResult<Vec<String>> {
+        self.check_process()?;
+        let mut held = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_some() {
+            return Err(native("already-running", "the muscles are already running"));
+        }
+        let listen = addresses(&listen)?;
+        let http = http.map(|text| address(&text)).transpose()?;
+        let system = |e: std::io::Error| native("state-unusable", format!("no socket pair: {e}"));
+        let (reader, wake) = UnixStream::pair().map_err(system)?;
+        reader.set_nonblocking(true).and_then(|()| wake.set_nonblocking(true)).map_err(system)?;
+        let started = py.detach(|| self.begin(listen, &call_socket, http, wake));
+        let (plane, bound) = started.map_err(|error| of_plane(&error))?;
+        logging::direct(Some(plane.clone()));
+        self.event_fd.store(reader.into_raw_fd(), SeqCst);
+        *held = Some(plane);
+        Ok(bound)
+    }
+
+    /// The read end to watch. It stays open until `close`; remove the reader before that.
+    fn event_fd(&self) -> PyResult<i32> {
+        match self.event_fd.load(SeqCst) {
+            -1 => Err(native("daemon-not-running", "the muscles are not running")),
+            fd => Ok(fd),
+        }
+    }
+
+    /// At most 512 events as one msgpack array of maps tagged `t`.
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let plane = self.plane()?;
+        let packed = py.detach(|| rmp_serde::to_vec_named(&plane.events().drain()));
+        let packed = packed.map_err(|e| native("internal", format!("events do not encode: {e}")))?;
+        Ok(PyBytes::new(py, &packed))
+    }
+
+    #[pyo3(signature = (*, cluster, minor_min, minor_max, chain))]
+    fn set_hello(
+        &self,
+        cluster: &[u8],
+        minor_min: u16,
+        minor_max: u16,
+        chain: Vec<u8>,
+    ) -> PyResult<()> {
+        let cluster = id(cluster, "cluster")?;
+        self.plane()?.net().set_hello(HelloData { cluster, minor_min, minor_max, chain });
+        Ok(())
+    }
+
+    fn dial(&self, peer: &[u8], addresses: Vec<String>) -> PyResult<()> {
+        let (peer, to) = (id(peer, "peer")?, self::addresses(&addresses)?);
+        let plane = self.plane()?;
+        let _inside = plane.handle().enter();
+        plane.net().dial(peer, to);
+        Ok(())
+    }
+
+    fn admit_link(&self, link: u64) -> PyResult<()> {
+        self.plane()?.net().admit(link);
+        Ok(())
+    }
+
+    fn close_link(&self, link: u64, code: u32, reason: &str) -> PyResult<()> {
+        let plane = self.plane()?;
+        let _inside = plane.handle().enter();
+        plane.net().close_link(link, code, reason);
+        Ok(())
+    }
+
+    fn send_message(&self, peer: &[u8], body: &[u8]) -> PyResult<()> {
+        self.plane()?.net().send_message(id(peer, "peer")?, body).map_err(|e| of_net(&e))
+    }
+
+    fn send_records(&self, peer: &[u8], records: Vec<PySignedRecord>) -> PyResult<()> {
+        let signed = records
+            .iter()
+            .map(|record| {
+                let (owner, signature) = record.parts()?;
+                Ok(SignedRecord { owner, body: &record.body, signature })
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        self.plane()?.net().send_records(id(peer, "peer")?, &signed).map_err(|e| of_net(&e))
+    }
+
+    fn answer_join(&self, request: u64, body: Vec<u8>) -> PyResult<()> {
+        self.plane()?.net().answer_join(request, body);
+        Ok(())
+    }
+
+    /// One `pollen-join/1` exchange; blocks with the interpreter released.
+    fn ask_join<'py>(
+        &self,
+        py: Python<'py>,
+        addresses: Vec<String>,
+        peer: &[u8],
+        body: &[u8],
+        timeout_ms: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let (peer, to) = (id(peer, "peer")?, self::addresses(&addresses)?);
+        let plane = self.plane()?;
+        let answer = py.detach(|| {
+            let asked = plane.net().ask_join(peer, &to, body);
+            plane.handle().block_on(async {
+                tokio::time::timeout(Duration::from_millis(timeout_ms), asked).await
+            })
+        });
+        match answer {
+            Ok(Ok(answer)) => Ok(PyBytes::new(py, &answer)),
+            Ok(Err(error)) => Err(of_net(&error)),
+            Err(_) => Err(native("unreachable", format!("no answer within {timeout_ms} ms"))),
+        }
+    }
+
+    fn inspect_module(&self, request: u64, content: &[u8]) -> PyResult<()> {
+        self.plane()?.inspect(request, id(content, "content")?);
+        Ok(())
+    }
+
+    fn load_seed(&self, seed: &[u8], holders: Vec<Vec<u8>>) -> PyResult<()> {
+        self.plane()?.load_seed(id(seed, "seed")?, ids(&holders, "holders")?);
+        Ok(())
+    }
+
+    fn unload_seed(&self, seed: &[u8]) -> PyResult<()> {
+        self.plane()?.unload_seed(id(seed, "seed")?);
+        Ok(())
+    }
+
+    #[pyo3(signature = (*, generation, base, seeds, gone_seeds, peers, gone_peers, lease_ms))]
+    #[allow(clippy::too_many_arguments)]
+    fn push_tables(
+        &self,
+        generation: u64,
+        base: u64,
+        seeds: Vec<PySeedRow>,
+        gone_seeds: Vec<Vec<u8>>,
+        peers: Vec<PyPeerRow>,
+        gone_peers: Vec<Vec<u8>>,
+        lease_ms: u64,
+    ) -> PyResult<()> {
+        let push = Push {
+            generation,
+            base,
+            seeds: seeds.into_iter().map(PySeedRow::row).collect::<PyResult<_>>()?,
+            gone_seeds: ids(&gone_seeds, "gone_seeds")?,
+            peers: peers.into_iter().map(PyPeerRow::row).collect::<PyResult<_>>()?,
+            gone_peers: ids(&gone_peers, "gone_peers")?,
+            lease: Duration::from_millis(lease_ms),
+        };
+        let plane = self.plane()?;
+        let _inside = plane.handle().enter();
+        plane.push(push).map_err(|e| native("stale-generation", e.to_string()))
+    }
+
+    fn beat(&self) -> PyResult<()> {
+        self.plane()?.beat();
+        Ok(())
+    }
+
+    /// A msgpack map of counters and gauges.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let plane = self.plane()?;
+        let map: std::collections::BTreeMap<_, _> = plane.metrics().into_iter().collect();
+        let packed = rmp_serde::to_vec(&map).map_err(|e| native("internal", e.to_string()))?;
+        Ok(PyBytes::new(py, &packed))
+    }
+
+    /// Refuse new calls, wait for those in flight up to `grace_ms`, stop all threads.
+    fn close(&self, py: Python<'_>, grace_ms: u64) -> PyResult<()> {
+        self.check_process()?;
+        let plane = self.plane.lock().unwrap_or_else(PoisonError::into_inner).take();
+        logging::direct(None);
+        if let Some(plane) = plane {
+            py.detach(|| plane.close(Duration::from_millis(grace_ms)));
+        }
+        let fd = self.event_fd.swap(-1, SeqCst);
+        if fd >= 0 {
+            // SAFETY: the descriptor came from `into_raw_fd` in `start` and is closed once: it was
+            // swapped out.
+            drop(unsafe { <UnixStream as std::os::fd::FromRawFd>::from_raw_fd(fd) });
+        }
+        Ok(())
+    }
+}
+
+impl Muscles {
+    fn begin(
+        &self,
+        listen: Vec<SocketAddr>,
+        call_socket: &Path,
+        http: Option<SocketAddr>,
+        wake: UnixStream,
+    ) -> Result<(Plane, Vec<String>), pollen_plane::PlaneError> {
+        let config = PlaneConfig {
+            secret: self.config.secret.clone(),
+            boot: self.config.boot,
+            directory: self.config.directory.clone(),
+            memory_bytes: self.config.memory_bytes,
+            event_capacity: self.config.event_capacity,
+            listen,
+        };
+        let plane = Plane::start(config, wake)?;
+        let opened = plane.open_socket(call_socket).and_then(|()| {
+            http.map_or(Ok(()), |address| plane.open_http(address).map(drop))
+        });
+        if let Err(error) = opened {
+            plane.close(Duration::ZERO);
+            return Err(error);
+        }
+        let bound = plane.net().bound().iter().map(ToString::to_string).collect();
+        Ok((plane, bound))
+    }
+}
+
+fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {
+    texts.iter().map(|text| address(text)).collect()
+}
+
+fn address(text: &str) -> PyResult<SocketAddr> {
+    text.parse().map_err(|_| {
+        native("bad-request", format!("\"{text}\" is no address; write 192.0.2.1:60611 or [::1]:60611"))
+    })
+}

@@ -1,0 +1,103 @@
+//! The brain's rows, read attribute by attribute: there is no second set of classes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use pollen_plane::tables::{PeerRow, SeedRow};
+use pollen_wire::Id;
+use pyo3::prelude::*;
+
+use crate::error::native;
+
+/// Exactly 32 bytes.
+pub(crate) fn id(bytes: &[u8], what: &str) -> PyResult<Id> {
+    bytes.try_into().map_err(|_| {
+        native("bad-request", format!("{what} must be 32 bytes, not {}", bytes.len()))
+    })
+}
+
+pub(crate) fn ids(list: &[Vec<u8>], what: &str) -> PyResult<Vec<Id>> {
+    list.iter().map(|bytes| id(bytes, what)).collect()
+}
+
+/// `pollen.core.effects.SeedRow`.
+#[derive(FromPyObject)]
+pub(crate) struct PySeedRow {
+    name: String,
+    seed: Vec<u8>,
+    content: Vec<u8>,
+    functions: Vec<String>,
+    replicas: Vec<Vec<u8>>,
+    wake: Vec<Vec<u8>>,
+    gate: Vec<(String, String)>,
+    memory_bytes: u64,
+    timeout_ms: u64,
+    config: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+    allow_hosts: Vec<String>,
+    idempotent: bool,
+    isolate: bool,
+    shared: bool,
+    public: bool,
+    tail_call: bool,
+}
+
+impl PySeedRow {
+    pub(crate) fn row(self) -> PyResult<SeedRow> {
+        Ok(SeedRow {
+            name: self.name.into(),
+            seed: id(&self.seed, "seed")?,
+            content: id(&self.content, "content")?,
+            functions: self.functions.into_iter().map(Arc::from).collect(),
+            replicas: ids(&self.replicas, "replicas")?,
+            wake: ids(&self.wake, "wake")?,
+            gate: self.gate,
+            memory_bytes: self.memory_bytes,
+            timeout_ms: self.timeout_ms,
+            config: self.config,
+            env: self.env,
+            allow_hosts: self.allow_hosts,
+            idempotent: self.idempotent,
+            isolate: self.isolate,
+            shared: self.shared,
+            public: self.public,
+            tail_call: self.tail_call,
+        })
+    }
+}
+
+/// `pollen.core.effects.PeerRow`.
+#[derive(FromPyObject)]
+pub(crate) struct PyPeerRow {
+    peer: Vec<u8>,
+    name: String,
+    properties: String,
+    price_us: u64,
+}
+
+impl PyPeerRow {
+    pub(crate) fn row(self) -> PyResult<PeerRow> {
+        Ok(PeerRow {
+            peer: id(&self.peer, "peer")?,
+            name: self.name,
+            properties: self.properties.into(),
+            price_us: self.price_us,
+        })
+    }
+}
+
+/// `pollen.core.events.SignedRecord`.
+#[derive(FromPyObject)]
+pub(crate) struct PySignedRecord {
+    owner: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl PySignedRecord {
+    pub(crate) fn parts(&self) -> PyResult<(Id, [u8; 64])> {
+        let signature = self.signature.as_slice().try_into().map_err(|_| {
+            native("bad-request", "a signature must be 64 bytes")
+        })?;
+        Ok((id(&self.owner, "owner")?, signature))
+    }
+}

@@ -1,0 +1,193 @@
+//! A call on its way through this node, and how it ended.
+
+use std::{borrow::Cow, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use pollen_wire::Id;
+
+/// Who asks, as far as this node can tell for sure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Principal {
+    /// The key at the other end of the link, or this node's own for its unix sockets.
+    Node(Id),
+    /// A client of the TCP door: no properties, public seeds only.
+    Anonymous,
+}
+
+impl Principal {
+    /// Guests are reused within one identity only.
+    pub(crate) fn identity(self) -> Id {
+        match self {
+            Self::Node(id) => id,
+            Self::Anonymous => [0; 32],
+        }
+    }
+}
+
+/// Which seed is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeedRef {
+    /// By name, resolved in the tables at each attempt.
+    Name(Arc<str>),
+    /// By spec hash.
+    Hash(Id),
+}
+
+impl SeedRef {
+    /// A name, or a hash when it is 64 hex digits.
+    pub fn parse(text: &str) -> Self {
+        match parse_hex(text) {
+            Some(hash) => Self::Hash(hash),
+            None => Self::Name(text.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for SeedRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Hash(hash) => f.write_str(&hex(hash)),
+        }
+    }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+pub(crate) fn parse_hex(text: &str) -> Option<Id> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != 32 || !rest.is_empty() {
+        return None;
+    }
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut id = [0; 32];
+    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(id)
+}
+
+/// A call to be made from this node.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The same for all attempts and for a tail call that is followed; children have their own.
+    pub id: [u8; 16],
+    /// What to call.
+    pub seed: SeedRef,
+    /// `None`: the only export.
+    pub function: Option<Arc<str>>,
+    /// At most the input limit.
+    pub input: Bytes,
+    /// When to give up.
+    pub deadline: Instant,
+    /// Nested calls that may follow one another.
+    pub hops: u8,
+    /// Calls that this one and those below may still make.
+    pub calls_left: u32,
+    /// Retries that this one and those below may still make.
+    pub retries: u8,
+    /// Running it twice does no harm, by the caller's word.
+    pub idempotent: bool,
+    /// Who asks.
+    pub principal: Principal,
+    /// The seed on whose behalf this node asks, for a nested call.
+    pub acting: Option<Id>,
+    /// Where the tree of calls began.
+    pub origin: Id,
+    /// W3C trace context, or empty.
+    pub traceparent: Arc<str>,
+}
+
+/// Nested calls that may follow one another (PROTOCOL 6).
+pub const HOPS: u8 = 16;
+/// Calls of a whole tree (PROTOCOL 6).
+pub const CALLS: u32 = 1_000;
+
+/// How a call ended, with what it took.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The output and the guest's return code, or the error.
+    pub result: Result<(Bytes, i32), CallError>,
+    /// Where the last attempt went.
+    pub node: Option<Id>,
+    /// Attempts made.
+    pub attempts: u8,
+    /// Time it waited for a slot, microseconds.
+    pub queue_us: u32,
+    /// Time the guest ran, microseconds.
+    pub run_us: u32,
+    /// Round trip to the node, microseconds; 0 for this one.
+    pub rtt_us: u32,
+    /// Calls that it and those below it made.
+    pub calls_used: u32,
+}
+
+/// Why a call failed; the fields are those of the error table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallError {
+    /// The stable name.
+    pub slug: Cow<'static, str>,
+    /// What happened.
+    pub reason: String,
+    /// What to do next.
+    pub remedy: String,
+    /// The guest may have run.
+    pub may_have_executed: bool,
+    /// With `overloaded`: when a retry may fare better.
+    pub retry_after_ms: u32,
+}
+
+impl CallError {
+    /// An error of a call whose guest did not run.
+    pub(crate) fn refused(slug: &'static str, reason: impl Into<String>, remedy: &str) -> Self {
+        Self {
+            slug: Cow::Borrowed(slug),
+            reason: reason.into(),
+            remedy: remedy.to_owned(),
+            may_have_executed: false,
+            retry_after_ms: 0,
+        }
+    }
+
+    pub(crate) fn executed(mut self, may_have_executed: bool) -> Self {
+        self.may_have_executed = may_have_executed;
+        self
+    }
+
+    pub(crate) fn overloaded(reason: impl Into<String>, retry_after_ms: u32) -> Self {
+        let remedy = "wait as long as retry-after says, or add a node";
+        Self { retry_after_ms, ..Self::refused("overloaded", reason, remedy) }
+    }
+
+    pub(crate) fn deadline(may_have_executed: bool) -> Self {
+        let remedy = "give the call more time (--timeout), or look at what it waits for";
+        Self::refused("deadline", "the call's time ran out", remedy).executed(may_have_executed)
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::refused("unreachable", "this node is shutting down", "call another node")
+    }
+}
+
+impl From<&pollen_wasm::SandboxError> for CallError {
+    fn from(error: &pollen_wasm::SandboxError) -> Self {
+        Self {
+            slug: Cow::Borrowed(error.slug()),
+            reason: error.reason().to_owned(),
+            remedy: error.remedy().to_owned(),
+            may_have_executed: error.may_have_executed(),
+            retry_after_ms: if error.slug() == "overloaded" { 100 } else { 0 },
+        }
+    }
+}

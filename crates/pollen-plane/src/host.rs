@@ -1,0 +1,306 @@
+//! The callee's side of a call: gate, admission, the guest, and what the guest may ask for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output};
+use pollen_wire::Id;
+
+use crate::{
+    Principal, SeedRef,
+    call::{CallError, Request, hex},
+    events::Event,
+    metrics::{count, micros, micros32},
+    percall::{match_gate, split},
+    plane::Plane,
+    slots::{Ask, Slot},
+    tables::SeedEntry,
+};
+
+/// A call that arrived at the node that is to run it.
+pub(crate) struct Arrived {
+    pub(crate) id: [u8; 16],
+    pub(crate) entry: Arc<SeedEntry>,
+    pub(crate) function: Arc<str>,
+    pub(crate) input: Bytes,
+    pub(crate) deadline: Instant,
+    pub(crate) hops: u8,
+    pub(crate) calls_left: u32,
+    pub(crate) retries: u8,
+    pub(crate) principal: Principal,
+    /// The seed for which the caller says it speaks; information only.
+    pub(crate) acting: Option<Id>,
+    pub(crate) origin: Id,
+    pub(crate) traceparent: Arc<str>,
+}
+
+/// How it went.
+pub(crate) struct Ran {
+    pub(crate) result: Result<Output, CallError>,
+    pub(crate) queue_us: u32,
+    pub(crate) run_us: u32,
+    pub(crate) calls_used: u32,
+}
+
+impl Ran {
+    fn refused(error: CallError) -> Self {
+        Self { result: Err(error), queue_us: 0, run_us: 0, calls_used: 1 }
+    }
+}
+
+/// Counts a call as in flight until dropped, also when its future is.
+struct InFlight<'a>(&'a AtomicU64);
+
+impl<'a> InFlight<'a> {
+    fn new(counter: &'a AtomicU64) -> Self {
+        count(counter);
+        Self(counter)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Runs a call here, or says why not. Dropping the future cancels the guest.
+pub(crate) async fn execute(plane: &Plane, call: Arrived) -> Ran {
+    let local = call.entry.local.clone();
+    let counters = &local.counters;
+    count(&counters.calls);
+    let _in_flight = InFlight::new(&counters.in_flight);
+    let ran = match check(plane, &call) {
+        Ok(seed) => run(plane, seed, call).await,
+        Err(error) => Ran::refused(error),
+    };
+    match &ran.result {
+        Ok(_) => counters.run_us.record(Duration::from_micros(u64::from(ran.run_us))),
+        Err(error) => {
+            count(&counters.failures);
+            if error.slug == "overloaded" {
+                count(&plane.counters().overloaded);
+            }
+        }
+    }
+    ran
+}
+
+/// The gate, the export and the module, in the order in which a stranger may learn of them.
+fn check(plane: &Plane, call: &Arrived) -> Result<Arc<pollen_wasm::Seed>, CallError> {
+    let row = &call.entry.row;
+    if plane.is_closing() {
+        return Err(CallError::shutting_down());
+    }
+    let passes = match call.principal {
+        Principal::Anonymous => row.public,
+        Principal::Node(id) => {
+            let tables = plane.tables().load();
+            tables.peers.get(&id).is_some_and(|peer| match_gate(&row.gate, &peer.row.properties))
+        }
+    };
+    if !passes {
+        count(&plane.counters().denied);
+        let reason = format!("the gate of seed \"{}\" does not let this caller pass", row.name);
+        let remedy = "ask for the property that the seed's --allow-prop names";
+        return Err(CallError::refused("denied", reason, remedy));
+    }
+    let Some(seed) = (**call.entry.local.loaded.load()).clone() else {
+        let reason = format!("seed \"{}\" is not loaded on this node", row.name);
+        return Err(CallError::refused("seed-not-found", reason, "see pln status seeds"));
+    };
+    if !row.functions.iter().any(|function| **function == *call.function) {
+        return Err(no_such_function(&call.entry, &call.function));
+    }
+    Ok(seed)
+}
+
+pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {
+    let exports: Vec<&str> = entry.row.functions.iter().map(|name| &**name).collect();
+    let reason = format!("seed \"{}\" has no function \"{function}\"", entry.row.name);
+    let remedy = format!("call one of: {}", exports.join(", "));
+    CallError::refused("function-not-found", reason, &remedy)
+}
+
+async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran {
+    let row = &call.entry.row;
+    let limit = Instant::now() + Duration::from_millis(row.timeout_ms);
+    let deadline = call.deadline.min(limit);
+    let nested = call.hops < crate::call::HOPS;
+    let memory = plane.memory();
+    let ask = Ask {
+        depth: u64::from(nested),
+        memory_free: memory.free,
+        memory_reserve: memory.reserve,
+        memory_need: seed.reserve_bytes(),
+        deadline,
+        service_us: call.entry.local.counters.run_us.load(),
+    };
+    let asked = Instant::now();
+    let slot = match plane.slots().take(&ask).await {
+        Ok(slot) => slot,
+        Err(error) => return Ran::refused(error),
+    };
+    let queue_us = micros32(asked.elapsed());
+    let inner = Call {
+        function: call.function.clone(),
+        input: call.input.clone(),
+        identity: call.principal.identity(),
+        deadline,
+        nested,
+    };
+    let host = Arc::new(GuestHost {
+        plane: plane.clone(),
+        slot: Mutex::new(slot),
+        calls_left: Mutex::new(call.calls_left),
+        calls_used: AtomicU32::new(1),
+        deadline,
+        call,
+    });
+    let outcome = plane.sandbox().call(seed, inner, host.clone()).await;
+    Ran {
+        result: outcome.result.map_err(|error| CallError::from(&error)),
+        queue_us,
+        run_us: micros32(outcome.run),
+        calls_used: host.calls_used.load(Relaxed),
+    }
+}
+
+/// What one call's guest can reach.
+struct GuestHost {
+    plane: Plane,
+    call: Arrived,
+    deadline: Instant,
+    slot: Mutex<Slot>,
+    calls_left: Mutex<u32>,
+    calls_used: AtomicU32,
+}
+
+impl GuestHost {
+    /// A call made by the guest: as this node, on behalf of its seed, within what is left.
+    async fn child(&self, uri: &str, input: Bytes) -> Result<Bytes, CallError> {
+        let (seed, function) = parse_uri(uri)?;
+        let share = {
+            let mut left = self.calls_left.lock();
+            let share = split(self.call.hops, *left, self.call.retries)
+                .map_err(|slug| over_limit(slug, &self.call.entry.row.name, uri))?;
+            *left = share.parent_calls;
+            share
+        };
+        let request = Request {
+            id: crate::plane::call_id(),
+            seed,
+            function: Some(function),
+            input,
+            deadline: self.deadline,
+            hops: share.hops,
+            calls_left: share.calls,
+            retries: share.retries,
+            idempotent: false,
+            principal: Principal::Node(self.plane.id()),
+            acting: Some(self.call.entry.row.seed),
+            origin: self.call.origin,
+            traceparent: self.call.traceparent.clone(),
+        };
+        let reply = self.plane.call(request).await;
+        self.calls_used.fetch_add(reply.calls_used, Relaxed);
+        // What the child and those below it did not use comes back.
+        let unused = (share.calls + 1).saturating_sub(reply.calls_used);
+        *self.calls_left.lock() += unused;
+        reply.result.map(|(output, _status)| output)
+    }
+}
+
+impl Host for GuestHost {
+    fn request(&self, uri: String, input: Bytes) -> HostFuture<'_> {
+        Box::pin(async move {
+            self.slot.lock().suspend();
+            let result = self.child(&uri, input).await;
+            self.slot.lock().resume();
+            result.map_err(|error| format!("[{}] {uri}: {}", error.slug, error.reason))
+        })
+    }
+
+    fn log(&self, level: LogLevel, message: &str) {
+        self.plane.events().log(Event::Log {
+            level: level_name(level).to_owned(),
+            source: "guest".to_owned(),
+            seed: self.call.entry.row.name.to_string(),
+            call: hex(&self.call.id),
+            text: message.to_owned(),
+        });
+    }
+
+    fn caller_json(&self) -> String {
+        let tables = self.plane.tables().load();
+        let mut info = serde_json::Map::new();
+        if let Principal::Node(peer) = self.call.principal {
+            info.insert("peerKey".into(), hex(&peer).into());
+            let properties = tables.peers.get(&peer).map(|peer| &*peer.row.properties);
+            if let Some(Ok(serde_json::Value::Object(attributes))) = properties.map(serde_json::from_str)
+                && !attributes.is_empty()
+            {
+                info.insert("attributes".into(), attributes.into());
+            }
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if let Ok(end) = (SystemTime::now() + left).duration_since(SystemTime::UNIX_EPOCH) {
+            let millis = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
+            info.insert("deadlineUnixMs".into(), millis.into());
+        }
+        let mut unverified = serde_json::Map::new();
+        if let Some(acting) = self.call.acting {
+            let name = tables.seed(&acting).map_or_else(|| hex(&acting), |e| e.row.name.to_string());
+            unverified.insert("callingSeed".into(), name.into());
+        }
+        unverified.insert("originPeerKey".into(), hex(&self.call.origin).into());
+        info.insert("unverified".into(), unverified.into());
+        serde_json::Value::Object(info).to_string()
+    }
+}
+
+/// `pln://seed/<name or hash>/<function>`; the function may contain `/`.
+pub(crate) fn parse_uri(uri: &str) -> Result<(SeedRef, Arc<str>), CallError> {
+    let bad = || {
+        let reason = format!("\"{uri}\" is no seed address");
+        CallError::refused("bad-request", reason, "write pln://seed/<name>/<function>")
+    };
+    let rest = uri.strip_prefix("pln://seed/").ok_or_else(bad)?;
+    let (seed, function) = rest.split_once('/').filter(|(s, f)| !s.is_empty() && !f.is_empty()).ok_or_else(bad)?;
+    Ok((SeedRef::parse(seed), function.into()))
+}
+
+pub(crate) fn over_limit(slug: &'static str, from: &str, uri: &str) -> CallError {
+    let reason = match slug {
+        "hop-limit" => format!("{from} -> {uri}: the chain of calls is too long (16 hops)"),
+        _ => format!("{from} -> {uri}: the tree of calls is too large (1,000 calls)"),
+    };
+    CallError::refused(slug, reason, "look for seeds that call each other in a circle")
+}
+
+fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Trace | LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warning",
+        LogLevel::Error => "error",
+    }
+}
+
+/// Guest memory, for admission.
+pub(crate) struct Memory {
+    pub(crate) free: u64,
+    pub(crate) reserve: u64,
+}
+
+/// Time left until a deadline, microseconds.
+pub(crate) fn left_us(deadline: Instant) -> u64 {
+    micros(deadline.saturating_duration_since(Instant::now()))
+}

@@ -1,0 +1,163 @@
+//! The callee's end of a call stream.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use pollen_net::{Link, RecvStream, SendStream};
+use pollen_wire::{
+    call::{CallHeader, MAX_TEXT, ReplyHeader, Status},
+    frame,
+};
+
+use crate::{
+    Principal,
+    call::CallError,
+    host::{Arrived, Ran, execute},
+    metrics::count,
+    plane::{MAX_INPUT, Plane},
+    remote::Pieces,
+    route::encode_tail,
+    seen::Seen,
+};
+
+/// Longest budget that a peer may ask for.
+const MAX_BUDGET: Duration = Duration::from_secs(3600);
+
+/// Serves one call of an admitted peer to its end. The caller's STOP_SENDING drops the guest.
+pub(crate) async fn serve(plane: Plane, link: Arc<Link>, mut send: SendStream, mut recv: RecvStream) {
+    count(&plane.counters().link_calls);
+    let stopped = send.stopped();
+    let ran = tokio::select! {
+        biased;
+        ran = answer(&plane, &link, &mut recv) => ran,
+        _ = stopped => None,
+    };
+    // Not even a whole request, or a caller that went away: there is nobody to tell.
+    let Some(ran) = ran else {
+        count(&plane.counters().cancelled);
+        let _ = send.reset(0u32.into());
+        return;
+    };
+    let (head, output) = encode(&plane, ran);
+    let mut pieces = [Bytes::from(head), output];
+    if send.write_all_chunks(&mut pieces).await.is_ok() {
+        let _ = send.finish();
+    }
+}
+
+async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Option<Ran> {
+    let mut pieces = Pieces::new(recv);
+    let head = pieces.frame(frame::MAX_HEADER).await?;
+    let header = CallHeader::decode(&head).ok()?;
+    let length = usize::try_from(header.input_len).ok()?;
+    if length > MAX_INPUT {
+        let reason = format!("an input of {length} bytes is over the limit of {MAX_INPUT}");
+        return Some(refused(CallError::refused("input-too-large", reason, "send less at once")));
+    }
+    let input = pieces.take(length).await?;
+    if !pieces.is_over().await {
+        return None;
+    }
+    let arrived = match accept(plane, link, &header, input) {
+        Ok(arrived) => arrived,
+        Err(error) => return Some(refused(error)),
+    };
+    Some(execute(plane, arrived).await)
+}
+
+/// Everything that is decided before the gate.
+fn accept(
+    plane: &Plane,
+    link: &Link,
+    header: &CallHeader<'_>,
+    input: Bytes,
+) -> Result<Arrived, CallError> {
+    if !plane.tables().is_leased() {
+        let reason = "this node's brain is silent: it takes no calls from afar";
+        return Err(CallError::refused("unreachable", reason, "see pln doctor on that node"));
+    }
+    match plane.seen().note(header.call, header.attempt, Instant::now()) {
+        Seen::New => {}
+        Seen::Before => {
+            count(&plane.counters().duplicates);
+            let reason = "this call was here before and is not run twice";
+            return Err(CallError::refused("unreachable", reason, "").executed(true));
+        }
+        Seen::Forgotten => {
+            let reason = "this call may have been here before: too many calls to remember";
+            return Err(CallError::refused("unreachable", reason, "").executed(true));
+        }
+    }
+    let tables = plane.tables().load();
+    let entry = tables.seed(&header.seed).ok_or_else(|| {
+        let reason = "this node knows no such version of the seed";
+        CallError::refused("seed-not-found", reason, "pln status seeds")
+    })?;
+    let budget = Duration::from_micros(header.budget_us).min(MAX_BUDGET);
+    Ok(Arrived {
+        id: header.call,
+        entry: entry.clone(),
+        function: header.function.into(),
+        input,
+        deadline: Instant::now() + budget,
+        hops: header.hops,
+        calls_left: header.calls_left,
+        retries: header.retries,
+        principal: Principal::Node(link.peer()),
+        acting: header.acting_seed,
+        origin: header.origin,
+        traceparent: header.traceparent.into(),
+    })
+}
+
+fn refused(error: CallError) -> Ran {
+    Ran { result: Err(error), queue_us: 0, run_us: 0, calls_used: 1 }
+}
+
+fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
+    let mut reply = ReplyHeader {
+        status: Status::Failed,
+        guest_status: 0,
+        queue_us: ran.queue_us,
+        run_us: ran.run_us,
+        load: plane.slots().load(),
+        calls_used: ran.calls_used,
+        slug: "",
+        reason: "",
+        remedy: "",
+        retry_after_ms: 0,
+        may_have_executed: false,
+        output_len: 0,
+    };
+    let mut output = Bytes::new();
+    match &ran.result {
+        Ok(done) => {
+            reply.may_have_executed = true;
+            (reply.status, output) = match &done.tail_call {
+                Some(tail) => (Status::TailCall, encode_tail(tail)),
+                None if done.status != 0 => (Status::GuestStatus, done.bytes.clone()),
+                None => (Status::Ok, done.bytes.clone()),
+            };
+            reply.guest_status = done.status;
+        }
+        Err(error) => {
+            reply.slug = &error.slug;
+            reply.reason = cut(&error.reason);
+            reply.remedy = cut(&error.remedy);
+            reply.retry_after_ms = error.retry_after_ms;
+            reply.may_have_executed = error.may_have_executed;
+        }
+    }
+    reply.output_len = u32::try_from(output.len()).unwrap_or(u32::MAX);
+    let mut head = Vec::with_capacity(64);
+    frame::append(&mut head, 0, |out| reply.encode(out));
+    (head, output)
+}
+
+/// A text within the limit of the wire, cut at a character.
+pub(crate) fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default()
+}

@@ -1,0 +1,32 @@
+//! The call path: from a door to a guest here or on a peer, and back. No call enters Python.
+//!
+//! - [`percall`]: the six per-call algorithms, pure.
+//! - [`tables`]: what the brain pushed, swapped whole, under a lease.
+//! - [`Plane`] (`plane.rs`): the composition: network, sandbox, tables, counters.
+//! - `route.rs`: the caller's side of a call: resolve, choose, try, retry, follow a tail call.
+//! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
+//! - `slots.rs`, `seen.rs`: running slots with their queue; ids that must not run twice.
+//! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
+//! - `gateway.rs` (HTTP), `door.rs` (`pollen-call/1`): the local and the TCP door.
+//! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
+//! - [`load`]: the load generator.
+
+mod call;
+mod door;
+pub mod events;
+mod gateway;
+mod host;
+mod inbound;
+pub mod load;
+mod metrics;
+pub mod percall;
+mod plane;
+mod remote;
+mod route;
+mod seen;
+mod slots;
+pub mod tables;
+mod watchdog;
+
+pub use call::{CallError, Principal, Reply, Request, SeedRef};
+pub use plane::{Plane, PlaneConfig, PlaneError};

@@ -1,0 +1,182 @@
+//! The load generator: open loop at a constant rate, or closed loop at a concurrency.
+//!
+//! Open loop: latency counts from when a call was due, not from when it could be sent, so that a
+//! stall is not hidden (no coordinated omission). Times go into an HDR histogram of microseconds.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// How to load.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadPlan {
+    /// Calls a second, open loop; `None` is closed loop.
+    pub rate: Option<u32>,
+    /// Calls under way at the most.
+    pub concurrency: usize,
+    /// How long to start calls; those under way are then awaited.
+    pub duration: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct LoadReport {
+    /// Calls that ended well.
+    pub ok: u64,
+    /// Calls that failed, by slug.
+    pub failed: BTreeMap<String, u64>,
+    /// Calls that were due while the concurrency was used up (open loop only).
+    pub missed: u64,
+    /// Seconds from the first start to the last end.
+    pub seconds: f64,
+    /// Calls that ended well, a second.
+    pub rate: f64,
+    /// Latency of those that ended well, microseconds, by percentile.
+    pub latency_us: Latency,
+}
+
+/// Percentiles, microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[allow(missing_docs)]
+pub struct Latency {
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+}
+
+/// Progress that others may read while it runs.
+#[derive(Default)]
+pub struct Progress {
+    /// Ended well so far.
+    pub ok: AtomicU64,
+    /// Failed so far.
+    pub failed: AtomicU64,
+}
+
+struct Tally {
+    histogram: Mutex<Histogram<u64>>,
+    failed: Mutex<BTreeMap<String, u64>>,
+    missed: AtomicU64,
+    progress: Arc<Progress>,
+}
+
+impl Tally {
+    fn record(&self, result: Result<(), String>, since: Instant) {
+        match result {
+            Ok(()) => {
+                self.progress.ok.fetch_add(1, Relaxed);
+                let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.histogram.lock().saturating_record(micros);
+            }
+            Err(slug) => {
+                self.progress.failed.fetch_add(1, Relaxed);
+                *self.failed.lock().entry(slug).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Runs the plan with `call`, which makes one call and says with which slug it failed.
+///
+/// `worker` is told the number of the lane it serves, so that it may keep a connection of its own.
+pub async fn run<W, C, F>(plan: LoadPlan, progress: Arc<Progress>, worker: W) -> LoadReport
+where
+    W: Fn(usize) -> C,
+    C: FnMut() -> F + Send + 'static,
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    let tally = Arc::new(Tally {
+        histogram: Mutex::new(histogram()),
+        failed: Mutex::default(),
+        missed: AtomicU64::new(0),
+        progress,
+    });
+    let start = Instant::now();
+    let end = start + plan.duration;
+    let due = Arc::new(Due { start, next: AtomicU64::new(0), rate: plan.rate, end });
+    let lanes: Vec<_> = (0..plan.concurrency.max(1))
+        .map(|lane| tokio::spawn(run_lane(due.clone(), tally.clone(), worker(lane))))
+        .collect();
+    for lane in lanes {
+        let _ = lane.await;
+    }
+    report(&tally, start.elapsed())
+}
+
+/// When each call is due.
+struct Due {
+    start: Instant,
+    next: AtomicU64,
+    rate: Option<u32>,
+    end: Instant,
+}
+
+impl Due {
+    /// The time of the next call, or `None` when the plan is over.
+    fn take(&self) -> Option<Instant> {
+        let due = match self.rate {
+            None => Instant::now(),
+            Some(rate) => {
+                let number = self.next.fetch_add(1, Relaxed);
+                self.start + Duration::from_nanos(number.saturating_mul(1_000_000_000) / u64::from(rate.max(1)))
+            }
+        };
+        (due < self.end).then_some(due)
+    }
+}
+
+async fn run_lane<C, F>(due: Arc<Due>, tally: Arc<Tally>, mut call: C)
+where
+    C: FnMut() -> F,
+    F: Future<Output = Result<(), String>>,
+{
+    while let Some(at) = due.take() {
+        if due.rate.is_some() {
+            if Instant::now() < at {
+                tokio::time::sleep_until(at.into()).await;
+            } else if at.elapsed() > Duration::from_millis(10) {
+                tally.missed.fetch_add(1, Relaxed);
+            }
+        }
+        let result = call().await;
+        tally.record(result, at);
+    }
+}
+
+/// Three digits up to an hour; both are constants within the library's bounds.
+#[allow(clippy::expect_used)]
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("constant bounds")
+}
+
+fn report(tally: &Tally, elapsed: Duration) -> LoadReport {
+    let histogram = tally.histogram.lock();
+    let ok = histogram.len();
+    let at = |quantile| histogram.value_at_quantile(quantile);
+    LoadReport {
+        ok,
+        failed: tally.failed.lock().clone(),
+        missed: tally.missed.load(Relaxed),
+        seconds: elapsed.as_secs_f64(),
+        rate: f64::from(u32::try_from(ok).unwrap_or(u32::MAX)) / elapsed.as_secs_f64().max(1e-9),
+        latency_us: Latency {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max(),
+        },
+    }
+}

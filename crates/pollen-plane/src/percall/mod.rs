@@ -1,0 +1,18 @@
+//! The six per-call algorithms: pure functions of what the brain pushed and what was counted here.
+//!
+//! Each has its reference in `pollen.core.routing`; both run `tests/vectors/routing_*.json`. There
+//! is no seventh: whatever else must be decided for a call is decided by the brain beforehand.
+
+mod admit;
+mod choose;
+mod gate;
+mod retry;
+mod shed;
+mod split;
+
+pub use admit::{Admission, Arrival, admit};
+pub use choose::{Candidate, choose};
+pub use gate::match_gate;
+pub use retry::{Attempt, Retry, classify_retry};
+pub use shed::shed;
+pub use split::{Share, split};

@@ -1,0 +1,586 @@
+//! The composition of the muscles: network, sandbox, tables, slots, doors, counters, two runtimes.
+
+use std::{
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use pollen_net::{
+    Link, Net, NetConfig, NetError, NetEvent, RecvStream, SecretKey, SendStream, Upcalls,
+};
+use pollen_wasm::{Sandbox, SandboxConfig, SandboxError, SeedSettings};
+use pollen_wire::{Id, fetch::FetchRequest};
+use tokio::runtime::Runtime;
+
+use crate::{
+    CallError,
+    events::{Event, EventQueue, raw},
+    host::Memory,
+    inbound,
+    metrics::{NodeCounters, micros},
+    seen::SeenIds,
+    slots::Slots,
+    tables::{Held, Push, SeedEntry, SeedRow, StaleGeneration},
+    watchdog::Heart,
+};
+
+/// Largest input of a call, bytes (guest-abi, limits).
+pub(crate) const MAX_INPUT: usize = 4 * 1024 * 1024;
+/// Largest module, bytes.
+pub(crate) const MAX_MODULE: u64 = 32 * 1024 * 1024;
+/// Calls running at once, per core. More share the cores by turns of a millisecond.
+const SLOTS_PER_CORE: u64 = 64;
+/// Calls waiting for a slot. Each costs about 1 kB; 10,000 suspended parents may each wait for a child.
+const QUEUE: u64 = 16_384;
+/// Size of the instance pool that is asked for.
+const INSTANCES: u32 = 10_000;
+/// Disk that compiled code may take.
+const CODE_CACHE: u64 = 2 * 1024 * 1024 * 1024;
+const TELEMETRY: Duration = Duration::from_secs(1);
+const GUEST_NICE: i32 = 10;
+
+/// What a node's muscles are built from.
+pub struct PlaneConfig {
+    /// The node's key.
+    pub secret: SecretKey,
+    /// Drawn at process start.
+    pub boot: [u8; 16],
+    /// The node's folder: `content/`, `code/` and the sockets live in it.
+    pub directory: PathBuf,
+    /// Budget for guests, bytes.
+    pub memory_bytes: u64,
+    /// Room for events.
+    pub event_capacity: usize,
+    /// Where to listen for links.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// The muscles of one node; cheap to clone, closed once.
+#[derive(Clone)]
+pub struct Plane(Arc<Inner>);
+
+struct Inner {
+    id: Id,
+    tables: Held,
+    slots: Arc<Slots>,
+    seen: SeenIds,
+    counters: NodeCounters,
+    events: EventQueue,
+    heart: Arc<Heart>,
+    sandbox: Sandbox,
+    memory_bytes: u64,
+    net: std::sync::OnceLock<Net>,
+    closing: AtomicBool,
+    runtimes: Mutex<Option<Runtimes>>,
+    handle: tokio::runtime::Handle,
+}
+
+struct Runtimes {
+    net: Runtime,
+    guest: Runtime,
+}
+
+/// Why the muscles could not start or do as told.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// From the network side.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// From the sandbox.
+    #[error("{}", .0.reason())]
+    Sandbox(SandboxError),
+    /// The operating system gave no thread or socket.
+    #[error("{0}")]
+    System(String),
+}
+
+impl PlaneError {
+    /// The stable name in the error table.
+    pub fn slug(&self) -> &str {
+        match self {
+            Self::Net(error) => error.slug(),
+            Self::Sandbox(error) => error.slug(),
+            Self::System(_) => "state-unusable",
+        }
+    }
+}
+
+impl Plane {
+    /// Builds everything and binds; nothing is served from a door yet. `wake` is the writing end
+    /// that rings for the brain. On an error nothing is left running.
+    pub fn start(config: PlaneConfig, wake: UnixStream) -> Result<Self, PlaneError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (net, guest) = runtimes(cores).map_err(|e| PlaneError::System(format!("no runtime: {e}")))?;
+        let sandbox = Sandbox::new(SandboxConfig {
+            memory_bytes: config.memory_bytes,
+            instances: INSTANCES,
+            cache_dir: Some(config.directory.join("code")),
+            cache_key: blake3::derive_key("pollen 2026 code cache", &config.secret.to_bytes()),
+            cache_quota_bytes: CODE_CACHE,
+            guest: guest.handle().clone(),
+        })
+        .map_err(PlaneError::Sandbox)?;
+        let plane = Self(Arc::new(Inner {
+            id: *config.secret.public().as_bytes(),
+            tables: Held::default(),
+            slots: Slots::new(SLOTS_PER_CORE * cores as u64, QUEUE),
+            seen: SeenIds::default(),
+            counters: NodeCounters::default(),
+            events: EventQueue::new(config.event_capacity, wake),
+            heart: Heart::new(),
+            sandbox,
+            memory_bytes: config.memory_bytes,
+            net: std::sync::OnceLock::new(),
+            closing: AtomicBool::new(false),
+            handle: net.handle().clone(),
+            runtimes: Mutex::new(Some(Runtimes { net, guest })),
+        }));
+        let started = plane.0.handle.block_on(Net::start(
+            NetConfig {
+                secret: config.secret,
+                boot: config.boot,
+                listen: config.listen,
+                content: config.directory.join("content"),
+            },
+            Arc::new(plane.clone()),
+        ));
+        match started {
+            Ok(net) => {
+                let _ = plane.0.net.set(net);
+            }
+            Err(error) => {
+                plane.stop_threads(Duration::ZERO);
+                return Err(error.into());
+            }
+        }
+        plane.0.handle.spawn(plane.clone().report());
+        plane.0.heart.clone().watch({
+            let plane = plane.clone();
+            move || plane.state_text()
+        });
+        Ok(plane)
+    }
+
+    /// This node's public key.
+    pub fn id(&self) -> Id {
+        self.0.id
+    }
+
+    /// The network side.
+    pub fn net(&self) -> &Net {
+        // Set before `start` returns, and nothing is served before that.
+        self.0.net.get_or_init(|| unreachable!("the network is up before anything is served"))
+    }
+
+    /// The runtime that serves network and doors.
+    pub fn handle(&self) -> &tokio::runtime::Handle {
+        &self.0.handle
+    }
+
+    /// The queue towards the brain.
+    pub fn events(&self) -> &EventQueue {
+        &self.0.events
+    }
+
+    /// The pushed tables.
+    pub fn tables(&self) -> &Held {
+        &self.0.tables
+    }
+
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
+        &self.0.slots
+    }
+
+    pub(crate) fn seen(&self) -> &SeenIds {
+        &self.0.seen
+    }
+
+    pub(crate) fn counters(&self) -> &NodeCounters {
+        &self.0.counters
+    }
+
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.0.sandbox
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.0.closing.load(Relaxed)
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        let free = self.0.sandbox.memory_available();
+        Memory { free, reserve: self.0.memory_bytes / 4 }
+    }
+
+    /// The brain lives.
+    pub fn beat(&self) {
+        self.0.heart.beat();
+    }
+
+    /// Applies a push; members that left lose their links at once.
+    pub fn push(&self, push: Push) -> Result<(), StaleGeneration> {
+        for peer in self.0.tables.push(push)? {
+            if let Some(link) = self.net().link(peer) {
+                self.net().close_link(link.id(), 4, "no member any more");
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks held content for being a module; ends in `Event::Inspected`.
+    pub fn inspect(&self, request: u64, content: Id) {
+        let plane = self.clone();
+        self.0.handle.spawn(async move {
+            let read = plane.net().content().read(content).await;
+            let mut event = (0, Vec::new(), String::new(), String::new(), String::new());
+            match read {
+                Err(error) => {
+                    (event.2, event.3) = (error.slug().to_owned(), error.to_string());
+                }
+                Ok(bytes) => {
+                    event.0 = bytes.len() as u64;
+                    // Parsing a large module takes milliseconds: not on a network thread.
+                    let inspected = tokio::task::spawn_blocking(move || Sandbox::inspect(&bytes)).await;
+                    match inspected {
+                        Ok(Ok(info)) => event.1 = info.functions,
+                        Ok(Err(error)) => {
+                            event.2 = error.slug().to_owned();
+                            event.3 = error.reason().to_owned();
+                            event.4 = error.remedy().to_owned();
+                        }
+                        Err(error) => {
+                            (event.2, event.3) = ("internal".to_owned(), error.to_string());
+                        }
+                    }
+                }
+            }
+            let (size, functions, slug, reason, remedy) = event;
+            let event = Event::Inspected { request, content, size, functions, slug, reason, remedy };
+            plane.events().emit(event).await;
+        });
+    }
+
+    /// Fetches (in the order of `holders`), compiles and warms up a seed; ends in `LoadFinished`.
+    pub fn load_seed(&self, seed: Id, holders: Vec<Id>) {
+        let plane = self.clone();
+        self.0.handle.spawn(async move {
+            let (slug, reason) = match plane.load_now(seed, &holders).await {
+                Ok(()) => Default::default(),
+                Err(error) => (error.slug.into_owned(), error.reason),
+            };
+            plane.events().emit(Event::LoadFinished { seed, slug, reason }).await;
+        });
+    }
+
+    /// Serves a seed no more; calls in flight end by themselves. `content` is let go when no other
+    /// row names it.
+    pub fn unload_seed(&self, seed: Id) {
+        let tables = self.0.tables.load_full();
+        let Some(entry) = tables.seed(&seed) else { return };
+        entry.local.loaded.store(Arc::new(None));
+        let content = entry.row.content;
+        if tables.seeds().any(|other| other.row.content == content && other.row.seed != seed) {
+            return;
+        }
+        let plane = self.clone();
+        self.0.handle.spawn(async move {
+            if let Err(error) = plane.net().content().unpin(content).await {
+                tracing::warn!(%error, "content could not be let go");
+            }
+        });
+    }
+
+    async fn load_now(&self, seed: Id, holders: &[Id]) -> Result<(), CallError> {
+        let tables = self.0.tables.load_full();
+        let entry = tables.seed(&seed).cloned().ok_or_else(|| {
+            CallError::refused("internal", "no row was pushed for the seed to load", "")
+        })?;
+        let wasm = self.obtain(&entry.row, holders).await?;
+        let loaded = self
+            .0
+            .sandbox
+            .load(wasm, entry.row.content, settings(&entry.row))
+            .await
+            .map_err(|error| CallError::from(&error))?;
+        entry.local.loaded.store(Arc::new(Some(loaded)));
+        Ok(())
+    }
+
+    async fn obtain(&self, row: &SeedRow, holders: &[Id]) -> Result<bytes::Bytes, CallError> {
+        let content = self.net().content();
+        let failed = |error: &NetError| {
+            CallError::refused("unreachable", format!("the module could not be had: {error}"), "")
+        };
+        let request = FetchRequest { seed: row.seed, path: "module", content: row.content };
+        let mut last = NetError::Refused("blob-not-found".into());
+        for holder in std::iter::once(self.id()).chain(holders.iter().copied()) {
+            if content.has(row.content).await.map_err(|e| failed(&e))? {
+                return content.read(row.content).await.map_err(|e| failed(&e));
+            }
+            if holder != self.id()
+                && let Err(error) = self.net().fetch(holder, request, MAX_MODULE).await
+            {
+                last = error;
+            }
+        }
+        if content.has(row.content).await.map_err(|e| failed(&e))? {
+            return content.read(row.content).await.map_err(|e| failed(&e));
+        }
+        Err(failed(&last))
+    }
+
+    /// Refuses new calls, waits for those under way up to `grace`, then stops everything.
+    /// Idempotent; must not be called from one of the runtimes' threads.
+    pub fn close(&self, grace: Duration) {
+        if self.0.closing.swap(true, Relaxed) {
+            return;
+        }
+        let end = Instant::now() + grace;
+        while self.0.slots.running() + self.0.slots.queued() > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(net) = self.0.net.get() {
+            self.0.handle.block_on(net.close());
+        }
+        self.stop_threads(Duration::from_secs(2));
+    }
+
+    /// Whether `close` began.
+    pub fn is_closed(&self) -> bool {
+        self.is_closing()
+    }
+
+    fn stop_threads(&self, timeout: Duration) {
+        self.0.heart.stop();
+        let runtimes = self.0.runtimes.lock().take();
+        if let Some(runtimes) = runtimes {
+            // Guests end first, while the ticker still interrupts them.
+            runtimes.guest.shutdown_timeout(timeout);
+            runtimes.net.shutdown_timeout(timeout);
+        }
+        self.0.sandbox.close();
+        self.0.events.close();
+    }
+
+    async fn report(self) {
+        let mut tick = tokio::time::interval(TELEMETRY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turns = 0u32;
+        loop {
+            tick.tick().await;
+            self.0.events.telemetry(self.telemetry());
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(15) {
+                self.0.sandbox.reap();
+            }
+        }
+    }
+
+    fn telemetry(&self) -> Event {
+        let peers = self.net().linked();
+        let peers = peers.iter().map(|link| {
+            let (sent, received) = link.bytes();
+            (raw(&link.peer()), micros(link.rtt()), sent, received, link.is_direct())
+        });
+        let tables = self.0.tables.load();
+        let seeds = tables.seeds().map(|entry| {
+            let counters = &entry.local.counters;
+            (
+                raw(&entry.row.seed),
+                counters.demand.load(Relaxed),
+                counters.failures.load(Relaxed),
+                counters.in_flight.load(Relaxed),
+                self.0.slots.queued(),
+                counters.run_us.load(),
+            )
+        });
+        let (events_dropped, control_stalls) = self.0.events.losses();
+        Event::Telemetry {
+            peers: peers.collect(),
+            seeds: seeds.collect(),
+            memory_bytes: self.0.memory_bytes.saturating_sub(self.0.sandbox.memory_available()),
+            events_dropped,
+            control_stalls,
+        }
+    }
+
+    fn state_text(&self) -> String {
+        format!(
+            "running {}, queued {}, events waiting {}, links {}, generation {}",
+            self.0.slots.running(),
+            self.0.slots.queued(),
+            self.0.events.len(),
+            self.0.net.get().map_or(0, |net| net.linked().len()),
+            self.0.tables.load().generation,
+        )
+    }
+
+    /// Counters and gauges by name, for the metrics page and `status`.
+    pub fn metrics(&self) -> Vec<(&'static str, u64)> {
+        let counters = &self.0.counters;
+        let sandbox = self.0.sandbox.metrics();
+        let (dropped, stalls) = self.0.events.losses();
+        vec![
+            ("door_calls", counters.door_calls.load(Relaxed)),
+            ("link_calls", counters.link_calls.load(Relaxed)),
+            ("retries", counters.retries.load(Relaxed)),
+            ("overloaded", counters.overloaded.load(Relaxed)),
+            ("duplicates", counters.duplicates.load(Relaxed)),
+            ("denied", counters.denied.load(Relaxed)),
+            ("cancelled", counters.cancelled.load(Relaxed)),
+            ("running", self.0.slots.running()),
+            ("queued", self.0.slots.queued()),
+            ("links", self.net().linked().len() as u64),
+            ("events_waiting", self.0.events.len() as u64),
+            ("events_dropped", dropped),
+            ("control_stalls", stalls),
+            ("brain_age_ms", u64::try_from(self.0.heart.age().as_millis()).unwrap_or(u64::MAX)),
+            ("tables_generation", self.0.tables.load().generation),
+            ("guest_memory_bytes", sandbox.memory_bytes),
+            ("guest_instances", sandbox.instances as u64),
+            ("guest_idle", sandbox.idle as u64),
+            ("mappings", sandbox.mappings as u64),
+            ("page_table_bytes", sandbox.page_table_bytes),
+            ("compiles", sandbox.compiles),
+            ("code_cache_hits", sandbox.cache_hits),
+        ]
+    }
+}
+
+impl Upcalls for Plane {
+    fn emit(&self, event: NetEvent) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.events.emit(event.into()))
+    }
+
+    fn serve(&self, link: &Arc<Link>, send: SendStream, recv: RecvStream) {
+        tokio::spawn(inbound::serve(self.clone(), link.clone(), send, recv));
+    }
+
+    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<(), &'static str> {
+        let tables = self.0.tables.load();
+        if !self.0.tables.is_leased() || !tables.peers.contains_key(peer) {
+            return Err("denied");
+        }
+        let lists = |entry: &Arc<SeedEntry>| {
+            entry.row.content == request.content && request.path == "module"
+        };
+        if tables.seed(&request.seed).is_some_and(lists) { Ok(()) } else { Err("blob-not-found") }
+    }
+
+    fn brain_age_ms(&self) -> u32 {
+        u32::try_from(self.0.heart.age().as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+impl From<NetEvent> for Event {
+    fn from(event: NetEvent) -> Self {
+        match event {
+            NetEvent::Hello { link, peer, dialled, remote, hello, boot } => Self::Hello {
+                link,
+                peer,
+                dialled,
+                remote,
+                cluster: hello.cluster,
+                minor_min: hello.minor_min,
+                minor_max: hello.minor_max,
+                boot: raw(&boot),
+                chain: raw(&hello.chain),
+            },
+            NetEvent::LinkClosed { link, peer, code, reason } => {
+                Self::LinkClosed { link, peer, code, reason }
+            }
+            NetEvent::DialFailed { peer, slug, reason } => Self::DialFailed { peer, slug, reason },
+            NetEvent::Message { link, peer, body } => Self::Message { link, peer, body: body.into() },
+            NetEvent::Records { link, peer, records, rejected } => Self::Records {
+                link,
+                peer,
+                records: records
+                    .into_iter()
+                    .map(|r| (raw(&r.owner), r.body.into(), raw(&r.signature)))
+                    .collect(),
+                rejected: rejected as u64,
+            },
+            NetEvent::Join { request, peer, remote, body } => {
+                Self::Join { request, peer, remote, body: body.into() }
+            }
+        }
+    }
+}
+
+fn settings(row: &SeedRow) -> SeedSettings {
+    SeedSettings {
+        memory_bytes: row.memory_bytes,
+        config: row.config.clone(),
+        env: row.env.clone(),
+        allow_hosts: row.allow_hosts.clone(),
+        isolate: row.isolate,
+        shared: row.shared,
+        tail_call: row.tail_call,
+        ..SeedSettings::new(&row.name)
+    }
+}
+
+/// Two runtimes, so that a burning guest never looks like a dead node (SANDBOX).
+fn runtimes(cores: usize) -> std::io::Result<(Runtime, Runtime)> {
+    let net = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .event_interval(13)
+        .thread_name("pollen-net")
+        .enable_all()
+        .build()?;
+    let guest = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .thread_name("pollen-guest")
+        .on_thread_start(lower_priority)
+        .enable_all()
+        .build()?;
+    Ok((net, guest))
+}
+
+/// Guests yield to the network where the two compete for a core.
+#[allow(unsafe_code)]
+fn lower_priority() {
+    // SAFETY: setpriority has no memory effects; on Linux, who = 0 is the calling thread.
+    let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, GUEST_NICE) } != 0;
+    if refused {
+        tracing::debug!("the guest threads keep their priority");
+    }
+}
+
+/// A fresh call id: 128 random bits.
+pub(crate) fn call_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    let (low, high) = id.split_at_mut(8);
+    low.copy_from_slice(&draw().to_le_bytes());
+    high.copy_from_slice(&draw().to_le_bytes());
+    id
+}
+
+/// 64 random bits: a per-thread wyrand seeded by the system, since a syscall a call costs too much.
+pub(crate) fn draw() -> u64 {
+    use std::cell::Cell;
+    thread_local!(static STATE: Cell<u64> = const { Cell::new(0) });
+    STATE.with(|state| {
+        if state.get() == 0 {
+            let mut seed = [0; 8];
+            // Without system entropy the address of a thread's own cell still differs by thread.
+            if getrandom::fill(&mut seed).is_err() {
+                seed = (std::ptr::from_ref(state) as u64).to_le_bytes();
+            }
+            state.set(u64::from_le_bytes(seed) | 1);
+        }
+        let next = state.get().wrapping_add(0xa076_1d64_78bd_642f);
+        state.set(next);
+        let wide = u128::from(next) * u128::from(next ^ 0xe703_7ed1_a0b4_28db);
+        (wide >> 64) as u64 ^ wide as u64
+    })
+}
+

@@ -1,0 +1,348 @@
+//! The caller's side of a call: resolve, choose, try, retry, follow a tail call.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use bytes::Bytes;
+use pollen_net::Link;
+use pollen_wasm::TailCall;
+use pollen_wire::{Id, call::CallHeader};
+
+use crate::{
+    Reply, Request, SeedRef,
+    call::CallError,
+    host::{Arrived, execute, left_us, no_such_function, over_limit, parse_uri},
+    metrics::{count, micros32},
+    percall::{Attempt, Candidate, Retry, choose, classify_retry},
+    plane::Plane,
+    remote,
+    tables::{SeedEntry, Tables},
+};
+
+/// Rows name at most so many replicas (PROTOCOL 5).
+const MAX_REPLICAS: usize = 16;
+/// How long a peer that said it is full is left alone.
+const SATURATED: Duration = Duration::from_millis(100);
+
+/// One attempt's result, wherever it ran.
+struct Tried {
+    result: Result<(Bytes, i32, Option<TailCall>), CallError>,
+    node: Id,
+    remote: bool,
+    queue_us: u32,
+    run_us: u32,
+    rtt_us: u32,
+    calls_used: u32,
+}
+
+/// A call so far.
+struct Progress {
+    tried: Vec<Id>,
+    attempts: u8,
+    retries: u8,
+    calls_used: u32,
+}
+
+impl Plane {
+    /// Makes a call from this node. Dropping the future cancels it wherever it runs.
+    pub async fn call(&self, mut request: Request) -> Reply {
+        let mut progress =
+            Progress { tried: Vec::new(), attempts: 0, retries: request.retries, calls_used: 0 };
+        loop {
+            let tried = self.attempts(&request, &mut progress).await;
+            let node = tried.as_ref().map(|tried| tried.node).ok();
+            let tried = match tried {
+                Ok(tried) => tried,
+                Err(error) => return reply_error(error, &progress),
+            };
+            let result = match tried.result {
+                Ok((output, status, None)) => Ok((output, status)),
+                Err(error) => Err(error),
+                Ok((_, _, Some(tail))) => match follow(&mut request, &mut progress, tail) {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+            };
+            return Reply {
+                result,
+                node,
+                attempts: progress.attempts,
+                queue_us: tried.queue_us,
+                run_us: tried.run_us,
+                rtt_us: tried.rtt_us,
+                calls_used: progress.calls_used,
+            };
+        }
+    }
+
+    /// Tries replicas until one answers or the retry class says to give up.
+    async fn attempts(&self, request: &Request, progress: &mut Progress) -> Result<Tried, CallError> {
+        progress.tried.clear();
+        let mut last: Option<Tried> = None;
+        loop {
+            let tables = self.tables().load_full();
+            let entry = resolve(&tables, &request.seed)?;
+            let function = pick_function(entry, request.function.as_ref())?;
+            if last.is_none() {
+                count(&entry.local.counters.demand);
+            }
+            let idempotent = request.idempotent || entry.row.idempotent;
+            let Some((node, link)) = self.next_replica(&tables, entry, &progress.tried) else {
+                return last.map_or_else(|| Err(nobody(entry)), Ok);
+            };
+            if left_us(request.deadline) == 0 {
+                return last.map_or_else(|| Err(CallError::deadline(false)), Ok);
+            }
+            let attempt = progress.attempts;
+            progress.attempts = progress.attempts.saturating_add(1);
+            let tried = match link {
+                None => self.try_here(request, entry, function, progress.retries).await,
+                Some(link) => {
+                    let header = header(request, entry, &function, idempotent, attempt, progress.retries);
+                    self.try_there(request, &tables, entry, node, &link, header).await
+                }
+            };
+            progress.calls_used = progress.calls_used.saturating_add(tried.calls_used);
+            let Err(error) = &tried.result else { return Ok(tried) };
+            let judged = classify_retry(&Attempt {
+                slug: &error.slug,
+                may_have_executed: error.may_have_executed,
+                idempotent,
+                remote: tried.remote,
+                retries: u64::from(progress.retries),
+                budget_us: left_us(request.deadline),
+            });
+            if judged == Retry::GiveUp {
+                return Ok(tried);
+            }
+            progress.retries -= 1;
+            progress.tried.push(node);
+            count(&self.counters().retries);
+            last = Some(tried);
+        }
+    }
+
+    /// The replica to try next and the link to it; no link means this node.
+    fn next_replica(
+        &self,
+        tables: &Tables,
+        entry: &SeedEntry,
+        tried: &[Id],
+    ) -> Option<(Id, Option<Arc<Link>>)> {
+        let replicas = entry.row.replicas.get(..MAX_REPLICAS).unwrap_or(&entry.row.replicas);
+        let mut candidates = [Candidate::default(); MAX_REPLICAS];
+        let mut links: [Option<Arc<Link>>; MAX_REPLICAS] = Default::default();
+        let service_us = entry.local.counters.run_us.load();
+        for ((replica, candidate), slot) in replicas.iter().zip(&mut candidates).zip(&mut links) {
+            candidate.service_us = service_us;
+            candidate.tried = tried.contains(replica);
+            if *replica == self.id() {
+                candidate.in_flight = entry.local.counters.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+                candidate.saturated = self.slots().load() == u8::MAX;
+                continue;
+            }
+            let link = self.net().link(*replica);
+            candidate.ejected = !link.as_ref().is_some_and(|link| self.is_usable(link));
+            candidate.in_flight = link.as_ref().map_or(0, |link| link.calls() as u64);
+            if let Some(peer) = tables.peers.get(replica) {
+                candidate.price_us = peer.row.price_us;
+                let until = *peer.local.saturated_until.lock();
+                candidate.saturated = until.is_some_and(|until| Instant::now() < until);
+            } else {
+                candidate.ejected = true;
+            }
+            *slot = link;
+        }
+        let draw = if replicas.len() > 2 { crate::plane::draw() } else { 0 };
+        let index = choose(candidates.get(..replicas.len())?, draw)?;
+        Some((*replicas.get(index)?, links.get_mut(index)?.take()))
+    }
+
+    /// Heard of lately, and its brain is alive: a dead one is drained (PROTOCOL 5).
+    fn is_usable(&self, link: &Link) -> bool {
+        !link.is_ejected() && link.brain_age_ms() < crate::watchdog::DRAIN_MS
+    }
+
+    async fn try_here(
+        &self,
+        request: &Request,
+        entry: &Arc<SeedEntry>,
+        function: Arc<str>,
+        retries: u8,
+    ) -> Tried {
+        let ran = execute(
+            self,
+            Arrived {
+                id: request.id,
+                entry: entry.clone(),
+                function,
+                input: request.input.clone(),
+                deadline: request.deadline,
+                hops: request.hops,
+                calls_left: request.calls_left,
+                retries,
+                principal: request.principal,
+                acting: request.acting,
+                origin: request.origin,
+                traceparent: request.traceparent.clone(),
+            },
+        )
+        .await;
+        Tried {
+            result: ran.result.map(|output| (output.bytes, output.status, output.tail_call)),
+            node: self.id(),
+            remote: false,
+            queue_us: ran.queue_us,
+            run_us: ran.run_us,
+            rtt_us: 0,
+            calls_used: ran.calls_used,
+        }
+    }
+
+    async fn try_there(
+        &self,
+        request: &Request,
+        tables: &Tables,
+        entry: &SeedEntry,
+        node: Id,
+        link: &Arc<Link>,
+        header: CallHeader<'_>,
+    ) -> Tried {
+        let attempt = remote::attempt(link, &header, request.input.clone());
+        let answered = match tokio::time::timeout_at(request.deadline.into(), attempt).await {
+            Ok(answered) => answered,
+            Err(_) => Err(CallError::deadline(true)),
+        };
+        let mut tried = Tried {
+            result: Err(CallError::deadline(true)),
+            node,
+            remote: true,
+            queue_us: 0,
+            run_us: 0,
+            rtt_us: micros32(link.rtt()),
+            calls_used: 1,
+        };
+        match answered {
+            Err(error) => tried.result = Err(error),
+            Ok(reply) => {
+                if reply.load == u8::MAX && let Some(peer) = tables.peers.get(&node) {
+                    *peer.local.saturated_until.lock() = Some(Instant::now() + SATURATED);
+                }
+                entry.local.counters.run_us.record(Duration::from_micros(u64::from(reply.run_us)));
+                (tried.queue_us, tried.run_us) = (reply.queue_us, reply.run_us);
+                tried.calls_used = reply.calls_used;
+                tried.result = reply.result.and_then(|(output, status, is_tail)| {
+                    if !is_tail {
+                        return Ok((output, status, None));
+                    }
+                    let tail = decode_tail(&output).ok_or_else(|| {
+                        CallError::refused("internal", "a peer sent a broken tail call", "").executed(true)
+                    })?;
+                    Ok((Bytes::new(), 0, Some(tail)))
+                });
+            }
+        }
+        tried
+    }
+}
+
+fn header<'a>(
+    request: &'a Request,
+    entry: &SeedEntry,
+    function: &'a str,
+    idempotent: bool,
+    attempt: u8,
+    retries: u8,
+) -> CallHeader<'a> {
+    CallHeader {
+        call: request.id,
+        seed: entry.row.seed,
+        function,
+        budget_us: left_us(request.deadline),
+        hops: request.hops,
+        calls_left: request.calls_left,
+        retries,
+        idempotent,
+        wake: false,
+        attempt,
+        acting_seed: request.acting,
+        origin: request.origin,
+        traceparent: &request.traceparent,
+        input_len: u32::try_from(request.input.len()).unwrap_or(u32::MAX),
+    }
+}
+
+fn resolve<'a>(tables: &'a Tables, seed: &SeedRef) -> Result<&'a Arc<SeedEntry>, CallError> {
+    let found = match seed {
+        SeedRef::Name(name) => tables.named(name),
+        SeedRef::Hash(hash) => tables.seed(hash),
+    };
+    found.ok_or_else(|| {
+        let reason = format!("no seed named \"{seed}\" in this node's view of the cluster");
+        CallError::refused("seed-not-found", reason, "pln status seeds")
+    })
+}
+
+fn pick_function(entry: &SeedEntry, asked: Option<&Arc<str>>) -> Result<Arc<str>, CallError> {
+    match (asked, entry.row.functions.as_slice()) {
+        (Some(name), exports) if exports.iter().any(|export| *export == *name) => Ok(name.clone()),
+        (Some(name), _) => Err(no_such_function(entry, name)),
+        (None, [only]) => Ok(only.clone()),
+        (None, exports) => {
+            let names: Vec<&str> = exports.iter().map(|export| &**export).collect();
+            let reason = format!("seed \"{}\" has {} functions", entry.row.name, exports.len());
+            let remedy = format!("name one of: {}", names.join(", "));
+            Err(CallError::refused("function-not-found", reason, &remedy))
+        }
+    }
+}
+
+fn nobody(entry: &SeedEntry) -> CallError {
+    let ready = entry.row.replicas.len();
+    let reason = match ready {
+        0 => format!("no replica of \"{}\" is ready", entry.row.name),
+        _ => format!("none of the {ready} replicas of \"{}\" can be reached", entry.row.name),
+    };
+    CallError::refused("unreachable", reason, "pln status shows where it is loading and who is offline")
+}
+
+/// Turns the request into the one that the marker asks for, under the same identity and budget.
+fn follow(request: &mut Request, progress: &mut Progress, tail: TailCall) -> Result<(), CallError> {
+    let (seed, function) = parse_uri(&tail.uri).map_err(|error| error.executed(true))?;
+    let limit = |slug| over_limit(slug, &request.seed.to_string(), &tail.uri).executed(true);
+    request.hops = request.hops.checked_sub(1).ok_or_else(|| limit("hop-limit"))?;
+    request.calls_left = request
+        .calls_left
+        .checked_sub(progress.calls_used)
+        .filter(|left| *left > 0)
+        .ok_or_else(|| limit("call-limit"))?;
+    request.id = crate::plane::call_id();
+    request.seed = seed;
+    request.function = Some(function);
+    request.input = tail.input;
+    request.retries = progress.retries;
+    Ok(())
+}
+
+fn reply_error(error: CallError, progress: &Progress) -> Reply {
+    Reply {
+        result: Err(error),
+        node: None,
+        attempts: progress.attempts,
+        queue_us: 0,
+        run_us: 0,
+        rtt_us: 0,
+        calls_used: progress.calls_used,
+    }
+}
+
+/// A marker on the link: `uri`, a newline that no address contains, and the input.
+pub(crate) fn encode_tail(tail: &TailCall) -> Bytes {
+    [tail.uri.as_bytes(), b"\n", &tail.input].concat().into()
+}
+
+fn decode_tail(output: &Bytes) -> Option<TailCall> {
+    let at = output.iter().position(|byte| *byte == b'\n')?;
+    let uri = std::str::from_utf8(output.get(..at)?).ok()?.to_owned();
+    Some(TailCall { uri, input: output.slice(at + 1..) })
+}
+

@@ -1,0 +1,266 @@
+//! Running slots and the queue for them. A slot means *running*: a call gives it back while it awaits a
+//! nested result and retakes it without queueing, so crossing chains cannot deadlock (SANDBOX).
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::{
+    call::CallError,
+    metrics::micros,
+    percall::{Admission, Arrival, admit, shed},
+};
+
+/// The slots of one node.
+pub(crate) struct Slots {
+    running: AtomicU64,
+    waiting: Mutex<VecDeque<Waiter>>,
+    /// Length of `waiting`, readable without its lock.
+    queued: AtomicUsize,
+    slots: u64,
+    queue_limit: u64,
+}
+
+struct Waiter {
+    deadline: Instant,
+    turn: oneshot::Sender<Result<Slot, CallError>>,
+}
+
+/// The right to run; given back on drop.
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    held: bool,
+}
+
+/// What a call needs and brings, for the decision.
+pub(crate) struct Ask {
+    pub(crate) depth: u64,
+    pub(crate) memory_free: u64,
+    pub(crate) memory_reserve: u64,
+    pub(crate) memory_need: u64,
+    pub(crate) deadline: Instant,
+    /// Smoothed run time of what is waiting, for the expected wait.
+    pub(crate) service_us: u64,
+}
+
+impl Slots {
+    pub(crate) fn new(slots: u64, queue_limit: u64) -> Arc<Self> {
+        Arc::new(Self {
+            running: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            slots: slots.max(1),
+            queue_limit,
+        })
+    }
+
+    pub(crate) fn running(&self) -> u64 {
+        self.running.load(Relaxed)
+    }
+
+    pub(crate) fn queued(&self) -> u64 {
+        u64::try_from(self.queued.load(Relaxed)).unwrap_or(u64::MAX)
+    }
+
+    /// How full: 0 idle, 127 all slots taken, 255 the queue is full too.
+    pub(crate) fn load(&self) -> u8 {
+        let part = |taken: u64, of: u64| taken.min(of) * 127 / of.max(1);
+        let load = part(self.running(), self.slots) + part(self.queued(), self.queue_limit);
+        u8::try_from(if load >= 254 { 255 } else { load }).unwrap_or(255)
+    }
+
+    /// A slot, at once or after waiting; or the refusal. Dropping the future leaves the queue.
+    pub(crate) async fn take(self: &Arc<Self>, ask: &Ask) -> Result<Slot, CallError> {
+        let judged = admit(&Arrival {
+            running: self.running(),
+            slots: self.slots,
+            queued: self.queued(),
+            queue_limit: self.queue_limit,
+            depth: ask.depth,
+            memory_free: ask.memory_free,
+            memory_reserve: ask.memory_reserve,
+            memory_need: ask.memory_need,
+            // Links look ids up before they ask for a slot: `seen.rs`.
+            seen: false,
+        });
+        match judged {
+            Admission::Run => match self.try_occupy() {
+                Some(slot) => Ok(slot),
+                None => self.wait(ask).await,
+            },
+            Admission::Queue => self.wait(ask).await,
+            Admission::Shed => {
+                self.make_room(ask)?;
+                self.wait(ask).await
+            }
+            Admission::Overloaded | Admission::Duplicate => {
+                Err(CallError::overloaded("the memory for guests is used up", 100))
+            }
+        }
+    }
+
+    async fn wait(self: &Arc<Self>, ask: &Ask) -> Result<Slot, CallError> {
+        let (turn, told) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            waiting.push_back(Waiter { deadline: ask.deadline, turn });
+            self.queued.store(waiting.len(), Relaxed);
+        }
+        // A slot may have been given back between the decision and the push.
+        self.hand_on();
+        match tokio::time::timeout_at(ask.deadline.into(), told).await {
+            Ok(Ok(turn)) => turn,
+            Ok(Err(_)) => Err(CallError::shutting_down()),
+            Err(_) => Err(CallError::deadline(false)),
+        }
+    }
+
+    /// Refuses one of the queue in the newcomer's favour, or the newcomer.
+    fn make_room(self: &Arc<Self>, ask: &Ask) -> Result<(), CallError> {
+        let now = Instant::now();
+        let left = |deadline: Instant| micros(deadline.saturating_duration_since(now));
+        let mut waiting = self.waiting.lock();
+        let ahead = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
+        let wait_us = ahead.saturating_mul(ask.service_us) / self.slots;
+        let refusal = || {
+            let after = u32::try_from(wait_us / 1000).unwrap_or(u32::MAX).clamp(10, 10_000);
+            CallError::overloaded(format!("{ahead} calls wait for a slot here"), after)
+        };
+        let victim = shed(waiting.iter().map(|w| left(w.deadline)), left(ask.deadline), wait_us);
+        let victim = victim.and_then(|index| waiting.remove(index)).ok_or_else(refusal)?;
+        let _ = victim.turn.send(Err(refusal()));
+        Ok(())
+    }
+
+    /// A slot unless others wait for one or the last one was taken meanwhile.
+    fn try_occupy(self: &Arc<Self>) -> Option<Slot> {
+        if self.queued.load(Relaxed) > 0 {
+            return None;
+        }
+        let free = |running| (running < self.slots).then_some(running + 1);
+        self.running.try_update(Relaxed, Relaxed, free).ok()?;
+        Some(Slot { slots: self.clone(), held: true })
+    }
+
+    fn occupy(self: &Arc<Self>) -> Slot {
+        self.running.fetch_add(1, Relaxed);
+        Slot { slots: self.clone(), held: true }
+    }
+
+    /// Gives free slots to those who wait, oldest first.
+    fn hand_on(self: &Arc<Self>) {
+        while self.queued.load(Relaxed) > 0 {
+            let (waiter, slot) = {
+                let mut waiting = self.waiting.lock();
+                if self.running.load(Relaxed) >= self.slots {
+                    return;
+                }
+                let Some(waiter) = waiting.pop_front() else { return };
+                self.queued.store(waiting.len(), Relaxed);
+                (waiter, self.occupy())
+            };
+            // A waiter that gave up drops the slot, which hands it on: not under the lock.
+            if let Err(Ok(mut slot)) = waiter.turn.send(Ok(slot)) {
+                slot.held = false;
+                self.running.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Gives the slot back while the call waits for a nested one.
+    pub(crate) fn suspend(&mut self) {
+        if std::mem::replace(&mut self.held, false) {
+            self.slots.running.fetch_sub(1, Relaxed);
+            self.slots.hand_on();
+        }
+    }
+
+    /// Takes a slot again at once: resumes go first, even beyond the number of slots.
+    pub(crate) fn resume(&mut self) {
+        if !std::mem::replace(&mut self.held, true) {
+            self.slots.running.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.suspend();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ask(budget_ms: u64) -> Ask {
+        Ask {
+            depth: 0,
+            memory_free: 1000,
+            memory_reserve: 250,
+            memory_need: 1,
+            deadline: Instant::now() + Duration::from_millis(budget_ms),
+            service_us: 1000,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiter_gets_the_slot_that_is_given_back() {
+        let slots = Slots::new(1, 4);
+        let first = slots.take(&ask(1000)).await.unwrap();
+        let waiting = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.take(&ask(5000)).await.map(|_| ()) }
+        });
+        while slots.queued() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        assert_eq!((slots.running(), slots.queued()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_suspended_call_frees_its_slot_and_resumes_without_queueing() {
+        let slots = Slots::new(1, 4);
+        let mut parent = slots.take(&ask(1000)).await.unwrap();
+        parent.suspend();
+        let child = slots.take(&ask(1000)).await.unwrap();
+        parent.resume();
+        assert_eq!(slots.running(), 2);
+        drop((parent, child));
+        assert_eq!(slots.running(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_with_a_time_to_come_back() {
+        let slots = Slots::new(1, 0);
+        let _running = slots.take(&ask(1000)).await.unwrap();
+        let refused = slots.take(&ask(1000)).await.map(|_| ()).unwrap_err();
+        assert_eq!((&*refused.slug, refused.may_have_executed), ("overloaded", false));
+        assert!(refused.retry_after_ms >= 10);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_gave_up_leaves_no_slot_taken() {
+        let slots = Slots::new(1, 4);
+        let running = slots.take(&ask(1000)).await.unwrap();
+        let late = slots.take(&ask(1)).await.map(|_| ()).unwrap_err();
+        assert_eq!(late.slug, "deadline");
+        drop(running);
+        assert!(slots.take(&ask(1000)).await.is_ok());
+    }
+}

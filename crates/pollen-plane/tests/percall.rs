@@ -1,0 +1,127 @@
+//! The six per-call algorithms agree with their reference: both run the same vectors.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use pollen_plane::percall::{
+    Admission, Arrival, Attempt, Candidate, Retry, admit, choose, classify_retry, match_gate, shed, split,
+};
+use serde_json::Value;
+
+fn cases(text: &str) -> Vec<(String, Value, Value)> {
+    let cases: Vec<Value> = serde_json::from_str(text).unwrap();
+    assert!(cases.len() > 10, "the vectors are there");
+    cases
+        .into_iter()
+        .map(|case| (case["name"].as_str().unwrap().to_owned(), case["input"].clone(), case["expected"].clone()))
+        .collect()
+}
+
+fn number(input: &Value, key: &str) -> u64 {
+    input[key].as_u64().unwrap_or_else(|| panic!("{key} in {input}"))
+}
+
+fn flag(input: &Value, key: &str) -> bool {
+    input[key].as_bool().unwrap_or_else(|| panic!("{key} in {input}"))
+}
+
+fn index(expected: &Value) -> Option<usize> {
+    expected.as_u64().map(|index| usize::try_from(index).unwrap())
+}
+
+#[test]
+fn choose_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_choose.json")) {
+        let candidates: Vec<_> = input["candidates"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| Candidate {
+                price_us: number(c, "price_us"),
+                in_flight: number(c, "in_flight"),
+                service_us: number(c, "service_us"),
+                ejected: flag(c, "ejected"),
+                saturated: flag(c, "saturated"),
+                tried: flag(c, "tried"),
+            })
+            .collect();
+        assert_eq!(choose(&candidates, number(&input, "draw")), index(&expected), "{name}");
+    }
+}
+
+#[test]
+fn retry_class_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_retry.json")) {
+        let judged = classify_retry(&Attempt {
+            slug: input["slug"].as_str().unwrap(),
+            may_have_executed: flag(&input, "may_have_executed"),
+            idempotent: flag(&input, "idempotent"),
+            remote: flag(&input, "remote"),
+            retries: number(&input, "retries"),
+            budget_us: number(&input, "budget_us"),
+        });
+        let text = match judged {
+            Retry::Elsewhere => "elsewhere",
+            Retry::GiveUp => "give-up",
+        };
+        assert_eq!(text, expected, "{name}");
+    }
+}
+
+#[test]
+fn gate_match_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_gate.json")) {
+        let pairs: Vec<(String, String)> = serde_json::from_value(input["pairs"].clone()).unwrap();
+        let passes = match_gate(&pairs, input["properties"].as_str().unwrap());
+        assert_eq!(Value::from(passes), expected, "{name}");
+    }
+}
+
+#[test]
+fn admit_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_admit.json")) {
+        let judged = admit(&Arrival {
+            running: number(&input, "running"),
+            slots: number(&input, "slots"),
+            queued: number(&input, "queued"),
+            queue_limit: number(&input, "queue_limit"),
+            depth: number(&input, "depth"),
+            memory_free: number(&input, "memory_free"),
+            memory_reserve: number(&input, "memory_reserve"),
+            memory_need: number(&input, "memory_need"),
+            seen: flag(&input, "seen"),
+        });
+        let text = match judged {
+            Admission::Run => "run",
+            Admission::Queue => "queue",
+            Admission::Shed => "shed",
+            Admission::Overloaded => "overloaded",
+            Admission::Duplicate => "duplicate",
+        };
+        assert_eq!(text, expected, "{name}");
+    }
+}
+
+#[test]
+fn shed_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_shed.json")) {
+        let queued = input["queued_us"].as_array().unwrap().iter().map(|us| us.as_u64().unwrap());
+        let judged = shed(queued, number(&input, "newcomer_us"), number(&input, "wait_us"));
+        assert_eq!(judged, index(&expected), "{name}");
+    }
+}
+
+#[test]
+fn split_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_split.json")) {
+        let hops = u8::try_from(number(&input, "hops")).unwrap();
+        let calls = u32::try_from(number(&input, "calls_left")).unwrap();
+        let retries = u8::try_from(number(&input, "retries")).unwrap();
+        let judged = match split(hops, calls, retries) {
+            Err(slug) => Value::from(slug),
+            Ok(share) => serde_json::json!({
+                "child": {"hops": share.hops, "calls": share.calls, "retries": share.retries},
+                "parent_calls": share.parent_calls,
+            }),
+        };
+        assert_eq!(judged, expected, "{name}");
+    }
+}
