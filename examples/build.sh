@@ -12,10 +12,10 @@ for source in c/*.c; do
     -Wl,--no-entry -Wl,--strip-all -Wl,-z,stack-size=65536 -o "${source%.c}.wasm" "$source"
 done
 
-if command -v go >/dev/null && [ -d go ]; then
+if command -v go >/dev/null ; then
   mkdir -p build
-  for program in go/*/; do
+  for program in go/echo go/shout; do
     name=$(basename "$program")
-    (cd "$program" && GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o "../../build/$name-go.wasm" .)
+    (cd go && GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o "../build/$name-go.wasm" "./$name")
   done
 fi

@@ -10,7 +10,7 @@ static u64 number(void) {
 }
 
 /* Grows linear memory a page at a time and dies of the first refusal. */
-EXPORT(memory) i32 memory(void) {
+EXPORT(linear) i32 linear(void) {
   for (;;)
     if (__builtin_wasm_memory_grow(0, 1) == (__SIZE_TYPE__)-1) __builtin_trap();
 }

@@ -1,10 +1,23 @@
-//! Seed-time checks.
+//! Seed-time checks: everything that can be wrong with a module, found without an engine and said
+//! at once, with a remedy.
+//!
+//! Decides: what is a callable export, which imports are known. Invariant: what passes here links;
+//! what links here has imports of exactly the host's types.
 
-use wasmparser::Parser;
+use wasmparser::{
+    Encoding, ExternalKind, FuncType, Import, Parser, Payload, TableType, TypeRef, ValType,
+    Validator,
+};
 
+use crate::engine::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::envelope::ModuleInfo;
 use crate::error::SandboxError;
-use crate::known;
+use crate::known::{self, Signature};
+
+/// A module larger than this is refused, bytes.
+const MODULE: usize = 32 << 20;
+
+const PAGE: u64 = 64 << 10;
 
 /// Compiles the text format to a module.
 ///
@@ -14,8 +27,319 @@ pub fn wat_to_wasm(text: &str) -> Result<Vec<u8>, SandboxError> {
     wat::parse_str(text).map_err(|error| SandboxError::invalid(error.to_string(), ""))
 }
 
+/// The checks behind [`Sandbox::inspect`](crate::Sandbox::inspect).
 pub(crate) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
-    let _ = (Parser::new(0), known::signature("", ""), crate::engine::features());
-    let _ = wasm;
-    Ok(ModuleInfo { functions: vec![], not_callable: vec![], minimum_memory_bytes: 0 })
+    check_format(wasm)?;
+    Validator::new_with_features(engine::features())
+        .validate_all(wasm)
+        .map_err(|error| broken(&error, wasm.len()))?;
+    let parts = Parts::read(wasm).map_err(|error| broken(&error, wasm.len()))?;
+    parts.check_imports()?;
+    parts.check_limits()?;
+    parts.check_entry()?;
+    Ok(parts.info())
+}
+
+fn check_format(wasm: &[u8]) -> Result<(), SandboxError> {
+    let invalid = |reason: &str, remedy: &'static str| Err(SandboxError::invalid(reason, remedy));
+    if wasm.len() > MODULE {
+        return Err(SandboxError::invalid(
+            format!("the module has {} bytes; the limit is {MODULE}", wasm.len()),
+            "strip it (wasm-opt -Oz --strip-debug) or split it",
+        ));
+    }
+    if wasm.is_empty() {
+        return invalid("the file is empty", "");
+    }
+    let Some(rest) = wasm.strip_prefix(b"\0asm") else { return Err(foreign(wasm)) };
+    match rest.first_chunk::<4>() {
+        Some([1, 0, 0, 0]) => Ok(()),
+        Some([_, _, 1, 0]) => invalid(
+            "the file is a component; seeds are core modules",
+            "build a core module with an Extism PDK (for example GOOS=wasip1, or --target wasm32-wasip1)",
+        ),
+        Some(version) => invalid(&format!("unknown version {version:?} of the format"), ""),
+        None => invalid("the file ends within its header", "copy or build it again"),
+    }
+}
+
+/// What a file is that is no WebAssembly.
+fn foreign(bytes: &[u8]) -> SandboxError {
+    let head = bytes.get(..bytes.len().min(512)).unwrap_or(bytes).trim_ascii_start();
+    if head.starts_with(b"(module") || head.starts_with(b"(component") || head.starts_with(b";;") {
+        return SandboxError::invalid(
+            "the file is WebAssembly text, not a module",
+            "convert it: wat2wasm file.wat",
+        );
+    }
+    if b"\0asm".starts_with(bytes) {
+        return SandboxError::invalid("the file ends within its header", "copy or build it again");
+    }
+    if std::str::from_utf8(bytes.get(..bytes.len().min(64)).unwrap_or(bytes)).is_ok() {
+        return SandboxError::invalid(
+            "the file is text, not a WebAssembly module",
+            "seed the .wasm file that your compiler wrote",
+        );
+    }
+    SandboxError::invalid(
+        "the file is not a WebAssembly module",
+        "seed the .wasm file that your compiler wrote",
+    )
+}
+
+fn broken(error: &wasmparser::BinaryReaderError, length: usize) -> SandboxError {
+    let text = error.message();
+    if text.contains("unexpected end") || error.offset() as usize >= length {
+        return SandboxError::invalid(
+            format!("the module is cut off at byte {length}: {text}"),
+            "copy or build it again",
+        );
+    }
+    let remedy = if text.contains("must be enabled") || text.contains("not enabled") {
+        "build without this feature of WebAssembly"
+    } else {
+        ""
+    };
+    SandboxError::invalid(format!("invalid at byte {:#x}: {text}", error.offset()), remedy)
+}
+
+/// The sections that are looked at.
+#[derive(Default)]
+struct Parts<'a> {
+    types: Vec<FuncType>,
+    imports: Vec<Import<'a>>,
+    /// Type index of each function, imported ones first.
+    functions: Vec<u32>,
+    exports: Vec<(&'a str, ExternalKind, u32)>,
+    tables: Vec<TableType>,
+    memories: Vec<u64>,
+}
+
+impl<'a> Parts<'a> {
+    fn read(wasm: &'a [u8]) -> Result<Self, wasmparser::BinaryReaderError> {
+        let mut parts = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::Version { encoding: Encoding::Component, .. } => break,
+                Payload::TypeSection(types) => {
+                    parts.types = types.into_iter_err_on_gc_types().collect::<Result<_, _>>()?;
+                }
+                Payload::ImportSection(imports) => {
+                    parts.imports = imports.into_imports().collect::<Result<_, _>>()?;
+                    parts.functions.extend(parts.imports.iter().filter_map(|import| match import.ty {
+                        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => Some(ty),
+                        _ => None,
+                    }));
+                }
+                Payload::FunctionSection(functions) => {
+                    for ty in functions {
+                        parts.functions.push(ty?);
+                    }
+                }
+                Payload::TableSection(tables) => {
+                    for table in tables {
+                        parts.tables.push(table?.ty);
+                    }
+                }
+                Payload::MemorySection(memories) => {
+                    for memory in memories {
+                        parts.memories.push(memory?.initial);
+                    }
+                }
+                Payload::ExportSection(exports) => {
+                    for export in exports {
+                        let export = export?;
+                        parts.exports.push((export.name, export.kind, export.index));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(parts)
+    }
+
+    /// All imports that the host does not have, at once.
+    fn check_imports(&self) -> Result<(), SandboxError> {
+        let mut problems = Vec::new();
+        let mut remedies: Vec<String> = Vec::new();
+        for import in &self.imports {
+            if let Some((problem, remedy)) = self.import_problem(import) {
+                problems.push(problem);
+                if !remedy.is_empty() && !remedies.contains(&remedy) {
+                    remedies.push(remedy);
+                }
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(SandboxError::refused("import-unknown", problems.join("; "), remedies.join("; ")))
+    }
+
+    fn import_problem(&self, import: &Import<'_>) -> Option<(String, String)> {
+        let name = format!("{}.{}", import.module, import.name);
+        let ty = match import.ty {
+            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => ty,
+            other => {
+                let problem = format!("the import {name} is a {}, not a function", kind_of(&other));
+                return Some((problem, remedy_for(import.module, import.name)));
+            }
+        };
+        let Some(known) = known::signature(import.module, import.name) else {
+            let near = nearest(import.module, import.name)
+                .map_or(String::new(), |near| format!(" (nearest: {near})"));
+            let remedy = remedy_for(import.module, import.name);
+            return Some((format!("the import {name} does not exist here{near}"), remedy));
+        };
+        let ty = self.types.get(ty as usize)?;
+        (!is_type(ty, known)).then(|| {
+            let (wanted, found) = (show_known(known), show(ty));
+            let problem = format!("the import {name} has the type {found}; the host's is {wanted}");
+            (problem, "rebuild with a current PDK".to_owned())
+        })
+    }
+
+    fn check_limits(&self) -> Result<(), SandboxError> {
+        let invalid = |reason: String, remedy: &'static str| Err(SandboxError::invalid(reason, remedy));
+        if self.memories.len() > MAX_MEMORIES as usize {
+            return invalid(format!("the module has {} memories; the limit is 1", self.memories.len()), "");
+        }
+        if self.tables.len() > MAX_TABLES as usize {
+            let count = self.tables.len();
+            return invalid(format!("the module has {count} tables; the limit is {MAX_TABLES}"), "");
+        }
+        match self.tables.iter().map(|table| table.initial).max() {
+            Some(elements) if elements > MAX_TABLE_ELEMENTS as u64 => invalid(
+                format!("a table has {elements} elements; the limit is {MAX_TABLE_ELEMENTS}"),
+                "build with fewer functions that are called indirectly",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The exports of the entry protocol have the types that it calls them with.
+    fn check_entry(&self) -> Result<(), SandboxError> {
+        let entries: [(&str, Signature); 3] =
+            [("_initialize", ("", "")), ("__wasm_call_ctors", ("", "")), ("hs_init", ("ii", ""))];
+        for (name, wanted) in entries {
+            let found = self.exports.iter().find(|(export, kind, _)| *export == name && *kind == ExternalKind::Func);
+            if let Some(ty) = found.and_then(|(_, _, index)| self.function_type(*index))
+                && !is_type(ty, wanted)
+            {
+                let (wanted, found) = (show_known(wanted), show(ty));
+                return Err(SandboxError::invalid(
+                    format!("the export {name} has the type {found}; initialisation calls {wanted}"),
+                    "rename the export",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn function_type(&self, index: u32) -> Option<&FuncType> {
+        let ty = *self.functions.get(index as usize)?;
+        self.types.get(ty as usize)
+    }
+
+    fn info(&self) -> ModuleInfo {
+        let mut info = ModuleInfo {
+            functions: Vec::new(),
+            not_callable: Vec::new(),
+            minimum_memory_bytes: self.memories.iter().sum::<u64>().saturating_mul(PAGE),
+        };
+        for (name, kind, index) in &self.exports {
+            if *kind != ExternalKind::Func {
+                continue;
+            }
+            let Some(ty) = self.function_type(*index) else { continue };
+            if known::is_entry(name) {
+                let reason = "runs once at initialisation".to_owned();
+                info.not_callable.push(((*name).to_owned(), reason));
+            } else if is_type(ty, ("", "")) || is_type(ty, ("", "i")) {
+                info.functions.push((*name).to_owned());
+            } else {
+                let reason = format!("its type is {}; callable are () -> () and () -> i32", show(ty));
+                info.not_callable.push(((*name).to_owned(), reason));
+            }
+        }
+        info
+    }
+}
+
+fn is_type(ty: &FuncType, (params, results): Signature) -> bool {
+    let same = |types: &[ValType], letters: &str| {
+        types.len() == letters.len()
+            && types.iter().zip(letters.chars()).all(|(ty, letter)| match letter {
+                'i' => *ty == ValType::I32,
+                _ => *ty == ValType::I64,
+            })
+    };
+    same(ty.params(), params) && same(ty.results(), results)
+}
+
+fn show(ty: &FuncType) -> String {
+    let list = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("({}) -> ({})", list(ty.params()), list(ty.results()))
+}
+
+fn show_known((params, results): Signature) -> String {
+    let list = |letters: &str| {
+        letters.chars().map(|c| if c == 'i' { "i32" } else { "i64" }).collect::<Vec<_>>().join(", ")
+    };
+    format!("({}) -> ({})", list(params), list(results))
+}
+
+fn kind_of(ty: &TypeRef) -> &'static str {
+    match ty {
+        TypeRef::Table(_) => "table",
+        TypeRef::Memory(_) => "memory",
+        TypeRef::Global(_) => "global",
+        _ => "tag",
+    }
+}
+
+/// What to do about an import that is not there.
+fn remedy_for(module: &str, name: &str) -> String {
+    match (module, name) {
+        ("env", "abort") => "AssemblyScript: compile with asc --use abort=".into(),
+        ("env", "memory") => "let the module define its memory: asc without --importMemory, wasm-ld without --import-memory".into(),
+        ("env", name) if name.starts_with("extism_") || name.starts_with("emscripten") => {
+            "rebuild with a current Extism PDK".into()
+        }
+        ("env", _) => "a function is declared and not defined: link the library that has it".into(),
+        ("wasi_unstable", _) => "rebuild for WASI preview 1 (wasm32-wasip1)".into(),
+        (module, _) if module.starts_with("wasi:") || module.starts_with("wasi_") => {
+            "only WASI preview 1 is here: build for wasm32-wasip1 without extensions".into()
+        }
+        (module, _) if module.starts_with("__wbindgen") || module == "wbg" => {
+            "this module is made for a browser: build without wasm-bindgen".into()
+        }
+        ("gojs" | "go", _) => "build with GOOS=wasip1, not GOOS=js".into(),
+        _ => String::new(),
+    }
+}
+
+/// The known import whose name is closest, if any is close.
+fn nearest(module: &str, name: &str) -> Option<String> {
+    known::GROUPS
+        .iter()
+        .flat_map(|(group, names)| names.iter().map(move |(known, _)| (*group, *known)))
+        .map(|(group, known)| (distance(name, known) + usize::from(group != module), group, known))
+        .filter(|(distance, _, known)| *distance <= known.len().max(name.len()) / 3)
+        .min()
+        .map(|(_, group, known)| format!("{group}.{known}"))
+}
+
+/// Edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().take(64).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let cost = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }

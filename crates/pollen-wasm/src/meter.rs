@@ -27,6 +27,10 @@ impl Budget {
         Self { total, used: AtomicU64::new(0) }
     }
 
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }

@@ -141,6 +141,13 @@ impl Sandbox {
         }
     }
 
+    /// Bytes that guests may still be given, counting what idle guests would give back. Cheap: it
+    /// is read on each call.
+    #[must_use]
+    pub fn memory_available(&self) -> u64 {
+        self.0.registry.available()
+    }
+
     /// Drops guests that were idle for a minute; the number dropped. Happens by itself only while
     /// calls end, so an idle node should call this now and then.
     pub fn reap(&self) -> usize {

@@ -69,6 +69,11 @@ impl Registry {
         self.instances.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn available(&self) -> u64 {
+        let busy = self.budget.used().saturating_sub(self.idle_bytes.load(Ordering::Relaxed));
+        self.budget.total().saturating_sub(busy)
+    }
+
     pub(crate) fn idle(&self) -> (usize, u64) {
         (self.idle.load(Ordering::Relaxed), self.idle_bytes.load(Ordering::Relaxed))
     }

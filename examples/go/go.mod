@@ -1,0 +1,3 @@
+module pollen.example
+
+go 1.24
