@@ -50,8 +50,12 @@ impl KeyPair {
             text.push_str(&format!("{byte:02x}"));
         }
         text.push('\n');
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         let folder = Path::new(path).parent().filter(|p| !p.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new("."))).and_then(|f| f.sync_all()).map_err(failed)

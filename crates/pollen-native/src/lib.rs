@@ -37,7 +37,12 @@ fn hash_content<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
 /// Check (public key, message, signature) triples; malformed ones are False.
 #[pyfunction]
 fn verify_signatures(py: Python<'_>, items: Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>) -> Vec<bool> {
-    py.detach(|| items.iter().map(|(key, message, signature)| keys::verify(key, message, signature)).collect())
+    py.detach(|| {
+        items
+            .iter()
+            .map(|(key, message, signature)| keys::verify(key, message, signature))
+            .collect()
+    })
 }
 
 /// Versions of the muscles; builds no engine.

@@ -116,7 +116,8 @@ impl Muscles {
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let plane = self.plane()?;
         let packed = py.detach(|| rmp_serde::to_vec_named(&plane.events().drain()));
-        let packed = packed.map_err(|e| native("internal", format!("events do not encode: {e}")))?;
+        let packed =
+            packed.map_err(|e| native("internal", format!("events do not encode: {e}")))?;
         Ok(PyBytes::new(py, &packed))
     }
 
@@ -286,9 +287,9 @@ impl Muscles {
             listen,
         };
         let plane = Plane::start(config, wake)?;
-        let opened = plane.open_socket(call_socket).and_then(|()| {
-            http.map_or(Ok(()), |address| plane.open_http(address).map(drop))
-        });
+        let opened = plane
+            .open_socket(call_socket)
+            .and_then(|()| http.map_or(Ok(()), |address| plane.open_http(address).map(drop)));
         if let Err(error) = opened {
             plane.close(Duration::ZERO);
             return Err(error);
@@ -304,6 +305,9 @@ fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {
 
 fn address(text: &str) -> PyResult<SocketAddr> {
     text.parse().map_err(|_| {
-        native("bad-request", format!("\"{text}\" is no address; write 192.0.2.1:60611 or [::1]:60611"))
+        native(
+            "bad-request",
+            format!("\"{text}\" is no address; write 192.0.2.1:60611 or [::1]:60611"),
+        )
     })
 }

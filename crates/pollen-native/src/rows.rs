@@ -10,9 +10,9 @@ use crate::error::native;
 
 /// Exactly 32 bytes.
 pub(crate) fn id(bytes: &[u8], what: &str) -> PyResult<Id> {
-    bytes.try_into().map_err(|_| {
-        native("bad-request", format!("{what} must be 32 bytes, not {}", bytes.len()))
-    })
+    bytes
+        .try_into()
+        .map_err(|_| native("bad-request", format!("{what} must be 32 bytes, not {}", bytes.len())))
 }
 
 pub(crate) fn ids(list: &[Vec<u8>], what: &str) -> PyResult<Vec<Id>> {
@@ -95,9 +95,11 @@ pub(crate) struct PySignedRecord {
 
 impl PySignedRecord {
     pub(crate) fn parts(&self) -> PyResult<(Id, [u8; 64])> {
-        let signature = self.signature.as_slice().try_into().map_err(|_| {
-            native("bad-request", "a signature must be 64 bytes")
-        })?;
+        let signature = self
+            .signature
+            .as_slice()
+            .try_into()
+            .map_err(|_| native("bad-request", "a signature must be 64 bytes"))?;
         Ok((id(&self.owner, "owner")?, signature))
     }
 }

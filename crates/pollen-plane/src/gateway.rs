@@ -115,7 +115,11 @@ impl Plane {
         }
     }
 
-    async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Door) {
+    async fn serve_http(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        door: Door,
+    ) {
         let service = service_fn(|request| {
             let plane = self.clone();
             async move { Ok::<_, Infallible>(plane.answer(request, door).await) }
@@ -133,21 +137,35 @@ impl Plane {
     async fn answer(&self, request: HttpRequest<Incoming>, door: Door) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (request.method(), path) {
-            (&Method::POST, path) if path.starts_with("/call/") => self.answer_call(request, door).await,
-            (&Method::PUT, "/content") if door.may_upload => self.answer_upload(request).await,
-            (&Method::GET, "/healthz") => plain(StatusCode::OK, "text/plain", Bytes::from_static(b"ok\n")),
-            (_, "/healthz" | "/content") => {
-                problem(&CallError::refused("bad-request", "this path takes another method", ""), None, 0)
+            (&Method::POST, path) if path.starts_with("/call/") => {
+                self.answer_call(request, door).await
             }
+            (&Method::PUT, "/content") if door.may_upload => self.answer_upload(request).await,
+            (&Method::GET, "/healthz") => {
+                plain(StatusCode::OK, "text/plain", Bytes::from_static(b"ok\n"))
+            }
+            (_, "/healthz" | "/content") => problem(
+                &CallError::refused("bad-request", "this path takes another method", ""),
+                None,
+                0,
+            ),
             (_, path) if path.starts_with("/call/") => {
-                let error = CallError::refused("bad-request", "a call is a POST", "POST /call/<seed>/<function>");
+                let error = CallError::refused(
+                    "bad-request",
+                    "a call is a POST",
+                    "POST /call/<seed>/<function>",
+                );
                 problem(&error, None, 0)
             }
             _ => problem(&unknown_path(), None, 0),
         }
     }
 
-    async fn answer_call(&self, request: HttpRequest<Incoming>, door: Door) -> Response<Full<Bytes>> {
+    async fn answer_call(
+        &self,
+        request: HttpRequest<Incoming>,
+        door: Door,
+    ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let call = match self.read_call(request, door, started).await {
             Ok(call) => call,
@@ -169,7 +187,8 @@ impl Plane {
         let budget = budget(headers)?;
         let idempotent = headers.get("pollen-idempotent").is_some_and(|v| v.as_bytes() == b"true");
         let trace = headers.get("traceparent").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let trace = if trace.len() <= pollen_wire::call::MAX_NAME { trace.into() } else { "".into() };
+        let trace =
+            if trace.len() <= pollen_wire::call::MAX_NAME { trace.into() } else { "".into() };
         let input = read_body(request.into_body(), MAX_INPUT).await?;
         Ok(Request {
             id: call_id(),
@@ -213,7 +232,8 @@ async fn is_framed(stream: &UnixStream) -> Option<bool> {
     use std::os::fd::AsRawFd;
     let mut first = [0u8; 1];
     loop {
-        let peeked = stream.try_io(tokio::io::Interest::READABLE, || peek(stream.as_raw_fd(), &mut first));
+        let peeked =
+            stream.try_io(tokio::io::Interest::READABLE, || peek(stream.as_raw_fd(), &mut first));
         match peeked {
             Ok(0) => return None,
             Ok(_) => return Some(first.first() == PREFACE.first()),
@@ -383,8 +403,12 @@ fn problem(error: &CallError, node: Option<&[u8; 32]>, attempts: u8) -> Response
 /// The HTTP column of the error table.
 fn http_status(slug: &str) -> StatusCode {
     match slug {
-        "usage" | "bad-request" | "module-invalid" | "import-unknown" | "name-invalid" => StatusCode::BAD_REQUEST,
-        "seed-not-found" | "function-not-found" | "peer-not-found" | "blob-not-found" => StatusCode::NOT_FOUND,
+        "usage" | "bad-request" | "module-invalid" | "import-unknown" | "name-invalid" => {
+            StatusCode::BAD_REQUEST
+        }
+        "seed-not-found" | "function-not-found" | "peer-not-found" | "blob-not-found" => {
+            StatusCode::NOT_FOUND
+        }
         "denied" | "token-invalid" => StatusCode::FORBIDDEN,
         "unreachable" | "daemon-not-running" | "version-mismatch" => StatusCode::BAD_GATEWAY,
         "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
@@ -400,7 +424,6 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
         headers.insert(name, value);
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -244,7 +244,8 @@ impl Host for GuestHost {
         if let Principal::Node(peer) = self.call.principal {
             info.insert("peerKey".into(), hex(&peer).into());
             let properties = tables.peers.get(&peer).map(|peer| &*peer.row.properties);
-            if let Some(Ok(serde_json::Value::Object(attributes))) = properties.map(serde_json::from_str)
+            if let Some(Ok(serde_json::Value::Object(attributes))) =
+                properties.map(serde_json::from_str)
                 && !attributes.is_empty()
             {
                 info.insert("attributes".into(), attributes.into());
@@ -257,7 +258,8 @@ impl Host for GuestHost {
         }
         let mut unverified = serde_json::Map::new();
         if let Some(acting) = self.call.acting {
-            let name = tables.seed(&acting).map_or_else(|| hex(&acting), |e| e.row.name.to_string());
+            let name =
+                tables.seed(&acting).map_or_else(|| hex(&acting), |e| e.row.name.to_string());
             unverified.insert("callingSeed".into(), name.into());
         }
         unverified.insert("originPeerKey".into(), hex(&self.call.origin).into());
@@ -273,7 +275,8 @@ pub(crate) fn parse_uri(uri: &str) -> Result<(SeedRef, Arc<str>), CallError> {
         CallError::refused("bad-request", reason, "write pln://seed/<name>/<function>")
     };
     let rest = uri.strip_prefix("pln://seed/").ok_or_else(bad)?;
-    let (seed, function) = rest.split_once('/').filter(|(s, f)| !s.is_empty() && !f.is_empty()).ok_or_else(bad)?;
+    let (seed, function) =
+        rest.split_once('/').filter(|(s, f)| !s.is_empty() && !f.is_empty()).ok_or_else(bad)?;
     Ok((SeedRef::parse(seed), function.into()))
 }
 

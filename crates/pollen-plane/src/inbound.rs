@@ -27,7 +27,12 @@ use crate::{
 const MAX_BUDGET: Duration = Duration::from_secs(3600);
 
 /// Serves one call of an admitted peer to its end. The caller's STOP_SENDING drops the guest.
-pub(crate) async fn serve(plane: Plane, link: Arc<Link>, mut send: SendStream, mut recv: RecvStream) {
+pub(crate) async fn serve(
+    plane: Plane,
+    link: Arc<Link>,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) {
     count(&plane.counters().link_calls);
     let stopped = send.stopped();
     let ran = tokio::select! {

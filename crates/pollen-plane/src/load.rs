@@ -130,7 +130,10 @@ impl Due {
             None => Instant::now(),
             Some(rate) => {
                 let number = self.next.fetch_add(1, Relaxed);
-                self.start + Duration::from_nanos(number.saturating_mul(1_000_000_000) / u64::from(rate.max(1)))
+                self.start
+                    + Duration::from_nanos(
+                        number.saturating_mul(1_000_000_000) / u64::from(rate.max(1)),
+                    )
             }
         };
         (due < self.end).then_some(due)

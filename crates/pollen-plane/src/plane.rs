@@ -118,7 +118,8 @@ impl Plane {
     /// that rings for the brain. On an error nothing is left running.
     pub fn start(config: PlaneConfig, wake: UnixStream) -> Result<Self, PlaneError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (net, guest) = runtimes(cores).map_err(|e| PlaneError::System(format!("no runtime: {e}")))?;
+        let (net, guest) =
+            runtimes(cores).map_err(|e| PlaneError::System(format!("no runtime: {e}")))?;
         let sandbox = Sandbox::new(SandboxConfig {
             memory_bytes: config.memory_bytes,
             instances: INSTANCES,
@@ -248,7 +249,8 @@ impl Plane {
                 Ok(bytes) => {
                     event.0 = bytes.len() as u64;
                     // Parsing a large module takes milliseconds: not on a network thread.
-                    let inspected = tokio::task::spawn_blocking(move || Sandbox::inspect(&bytes)).await;
+                    let inspected =
+                        tokio::task::spawn_blocking(move || Sandbox::inspect(&bytes)).await;
                     match inspected {
                         Ok(Ok(info)) => event.1 = info.functions,
                         Ok(Err(error)) => {
@@ -263,7 +265,8 @@ impl Plane {
                 }
             }
             let (size, functions, slug, reason, remedy) = event;
-            let event = Event::Inspected { request, content, size, functions, slug, reason, remedy };
+            let event =
+                Event::Inspected { request, content, size, functions, slug, reason, remedy };
             plane.events().emit(event).await;
         });
     }
@@ -498,7 +501,9 @@ impl From<NetEvent> for Event {
                 Self::LinkClosed { link, peer, code, reason }
             }
             NetEvent::DialFailed { peer, slug, reason } => Self::DialFailed { peer, slug, reason },
-            NetEvent::Message { link, peer, body } => Self::Message { link, peer, body: body.into() },
+            NetEvent::Message { link, peer, body } => {
+                Self::Message { link, peer, body: body.into() }
+            }
             NetEvent::Records { link, peer, records, rejected } => Self::Records {
                 link,
                 peer,
@@ -583,4 +588,3 @@ pub(crate) fn draw() -> u64 {
         (wide >> 64) as u64 ^ wide as u64
     })
 }
-

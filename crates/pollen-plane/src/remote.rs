@@ -91,7 +91,9 @@ pub(crate) async fn attempt(
 fn not_sent(error: &NetError) -> CallError {
     match error {
         NetError::Overloaded(reason) => CallError::overloaded(reason.clone(), 50),
-        other => CallError::refused("unreachable", other.to_string(), "check the peer with pln status"),
+        other => {
+            CallError::refused("unreachable", other.to_string(), "check the peer with pln status")
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The caller's side of a call: resolve, choose, try, retry, follow a tail call.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use pollen_net::Link;
@@ -75,7 +78,11 @@ impl Plane {
     }
 
     /// Tries replicas until one answers or the retry class says to give up.
-    async fn attempts(&self, request: &Request, progress: &mut Progress) -> Result<Tried, CallError> {
+    async fn attempts(
+        &self,
+        request: &Request,
+        progress: &mut Progress,
+    ) -> Result<Tried, CallError> {
         progress.tried.clear();
         let mut last: Option<Tried> = None;
         loop {
@@ -97,7 +104,8 @@ impl Plane {
             let tried = match link {
                 None => self.try_here(request, entry, function, progress.retries).await,
                 Some(link) => {
-                    let header = header(request, entry, &function, idempotent, attempt, progress.retries);
+                    let header =
+                        header(request, entry, &function, idempotent, attempt, progress.retries);
                     self.try_there(request, &tables, entry, node, &link, header).await
                 }
             };
@@ -136,7 +144,8 @@ impl Plane {
             candidate.service_us = service_us;
             candidate.tried = tried.contains(replica);
             if *replica == self.id() {
-                candidate.in_flight = entry.local.counters.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+                candidate.in_flight =
+                    entry.local.counters.in_flight.load(std::sync::atomic::Ordering::Relaxed);
                 candidate.saturated = self.slots().load() == u8::MAX;
                 continue;
             }
@@ -224,7 +233,9 @@ impl Plane {
         match answered {
             Err(error) => tried.result = Err(error),
             Ok(reply) => {
-                if reply.load == u8::MAX && let Some(peer) = tables.peers.get(&node) {
+                if reply.load == u8::MAX
+                    && let Some(peer) = tables.peers.get(&node)
+                {
                     *peer.local.saturated_until.lock() = Some(Instant::now() + SATURATED);
                 }
                 entry.local.counters.run_us.record(Duration::from_micros(u64::from(reply.run_us)));
@@ -235,7 +246,8 @@ impl Plane {
                         return Ok((output, status, None));
                     }
                     let tail = decode_tail(&output).ok_or_else(|| {
-                        CallError::refused("internal", "a peer sent a broken tail call", "").executed(true)
+                        CallError::refused("internal", "a peer sent a broken tail call", "")
+                            .executed(true)
                     })?;
                     Ok((Bytes::new(), 0, Some(tail)))
                 });
@@ -302,7 +314,11 @@ fn nobody(entry: &SeedEntry) -> CallError {
         0 => format!("no replica of \"{}\" is ready", entry.row.name),
         _ => format!("none of the {ready} replicas of \"{}\" can be reached", entry.row.name),
     };
-    CallError::refused("unreachable", reason, "pln status shows where it is loading and who is offline")
+    CallError::refused(
+        "unreachable",
+        reason,
+        "pln status shows where it is loading and who is offline",
+    )
 }
 
 /// Turns the request into the one that the marker asks for, under the same identity and budget.
@@ -345,4 +361,3 @@ fn decode_tail(output: &Bytes) -> Option<TailCall> {
     let uri = std::str::from_utf8(output.get(..at)?).ok()?.to_owned();
     Some(TailCall { uri, input: output.slice(at + 1..) })
 }
-

@@ -193,11 +193,13 @@ impl Held {
             peers.remove(gone);
         }
         for row in push.seeds {
-            let local = old.seeds.get(&row.seed).map_or_else(Arc::default, |entry| entry.local.clone());
+            let local =
+                old.seeds.get(&row.seed).map_or_else(Arc::default, |entry| entry.local.clone());
             seeds.insert(row.seed, Arc::new(SeedEntry { row, local }));
         }
         for row in push.peers {
-            let local = old.peers.get(&row.peer).map_or_else(Arc::default, |entry| entry.local.clone());
+            let local =
+                old.peers.get(&row.peer).map_or_else(Arc::default, |entry| entry.local.clone());
             peers.insert(row.peer, Arc::new(PeerEntry { row, local }));
         }
         let names = seeds.values().map(|entry| (entry.row.name.clone(), entry.clone())).collect();
@@ -212,4 +214,3 @@ impl Held {
         u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
-

@@ -58,12 +58,17 @@ impl Heart {
                 } else if !std::mem::replace(&mut warned, true) {
                     tracing::error!(age_s = self.age().as_secs(), "the brain is silent");
                 } else if !self.stopped.load(Relaxed) {
-                    eprintln!("pollen: the brain was silent for {} s; ending. {}", self.age().as_secs(), state());
+                    eprintln!(
+                        "pollen: the brain was silent for {} s; ending. {}",
+                        self.age().as_secs(),
+                        state()
+                    );
                     std::process::exit(EXIT);
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("pollen-watchdog".into()).spawn(watch) {
+        if let Err(error) = std::thread::Builder::new().name("pollen-watchdog".into()).spawn(watch)
+        {
             tracing::error!(%error, "no watchdog: the system gives no thread");
         }
     }

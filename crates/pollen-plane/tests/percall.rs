@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use pollen_plane::percall::{
-    Admission, Arrival, Attempt, Candidate, Retry, admit, choose, classify_retry, match_gate, shed, split,
+    Admission, Arrival, Attempt, Candidate, Retry, admit, choose, classify_retry, match_gate, shed,
+    split,
 };
 use serde_json::Value;
 
@@ -11,7 +12,13 @@ fn cases(text: &str) -> Vec<(String, Value, Value)> {
     assert!(cases.len() > 10, "the vectors are there");
     cases
         .into_iter()
-        .map(|case| (case["name"].as_str().unwrap().to_owned(), case["input"].clone(), case["expected"].clone()))
+        .map(|case| {
+            (
+                case["name"].as_str().unwrap().to_owned(),
+                case["input"].clone(),
+                case["expected"].clone(),
+            )
+        })
         .collect()
 }
 
@@ -29,7 +36,8 @@ fn index(expected: &Value) -> Option<usize> {
 
 #[test]
 fn choose_agrees_with_its_reference() {
-    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_choose.json")) {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_choose.json"))
+    {
         let candidates: Vec<_> = input["candidates"]
             .as_array()
             .unwrap()
@@ -49,7 +57,8 @@ fn choose_agrees_with_its_reference() {
 
 #[test]
 fn retry_class_agrees_with_its_reference() {
-    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_retry.json")) {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_retry.json"))
+    {
         let judged = classify_retry(&Attempt {
             slug: input["slug"].as_str().unwrap(),
             may_have_executed: flag(&input, "may_have_executed"),
@@ -77,7 +86,8 @@ fn gate_match_agrees_with_its_reference() {
 
 #[test]
 fn admit_agrees_with_its_reference() {
-    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_admit.json")) {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_admit.json"))
+    {
         let judged = admit(&Arrival {
             running: number(&input, "running"),
             slots: number(&input, "slots"),
@@ -111,7 +121,8 @@ fn shed_agrees_with_its_reference() {
 
 #[test]
 fn split_agrees_with_its_reference() {
-    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_split.json")) {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_split.json"))
+    {
         let hops = u8::try_from(number(&input, "hops")).unwrap();
         let calls = u32::try_from(number(&input, "calls_left")).unwrap();
         let retries = u8::try_from(number(&input, "retries")).unwrap();

@@ -23,7 +23,10 @@ impl Candidate {
     }
 
     fn cost(&self) -> u64 {
-        self.in_flight.saturating_add(1).saturating_mul(self.service_us).saturating_add(self.price_us)
+        self.in_flight
+            .saturating_add(1)
+            .saturating_mul(self.service_us)
+            .saturating_add(self.price_us)
     }
 }
 
