@@ -95,7 +95,7 @@ class Machine:
 
     @property
     def address(self) -> str:
-        return f"{self.name}:60611"
+        return f"192.0.2.{ord(self.name[0])}:60611"
 
     def restored(self) -> dict[str, list[tuple[bytes, bytes]]]:
         return {table: sorted(rows.items()) for table, rows in self.disk.items()}

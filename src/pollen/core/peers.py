@@ -11,6 +11,7 @@ Source: PROTOCOL 5 and 6, specs/discovery (remembered peers, back-off for ever).
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
 import msgspec
@@ -91,6 +92,7 @@ class Peers:
                 return [_log("peer-not-remembered", peer)]
             known = self._peers[peer] = Peer(peer=peer, addresses=[])
             self._unsaved[peer] = None
+        addresses = [address for address in addresses if is_dialable(address)]
         merged = list(dict.fromkeys([*addresses, *known.addresses]))[: limits.PEER_ADDRESSES_MAX]
         is_news = any(a not in known.addresses for a in merged)
         if merged != known.addresses:
@@ -213,6 +215,19 @@ class Peers:
 
     def _sorted(self) -> list[Peer]:
         return [self._peers[peer] for peer in sorted(self._peers)]
+
+
+def is_dialable(address: str) -> bool:
+    """True for ``ip:port`` and ``[ipv6]:port``, which the muscles can dial: no names."""
+    host, _, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        version = ipaddress.ip_address(bare).version
+    except ValueError:
+        return False
+    is_wrapped = bare != host
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65_536
+    return is_port and is_wrapped == (version == 6)
 
 
 def redial_wait(attempts: int) -> int:

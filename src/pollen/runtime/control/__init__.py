@@ -1,0 +1,1 @@
+"""The control API: what ``pln`` administers, over HTTP and JSON on a unix socket."""

@@ -1,0 +1,204 @@
+"""The routes as a Starlette application over what the daemon can do.
+
+Every error leaves as ``application/problem+json`` with its slug; what is no ``PollenError`` is
+``internal``, logged with its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route as StarletteRoute
+
+from pollen.core import commands as cmd
+from pollen.core.commands import Command
+from pollen.errors import BadRequest, PollenError
+from pollen.runtime import logs
+from pollen.runtime.control import routes
+from pollen.runtime.control.routes import ROUTES, Route
+
+BODY_MAX = 256 * 1024
+LINES_MAX = 10_000
+FOLLOW_SECONDS = 0.25
+
+Handler = Callable[[Request, Any], Awaitable[Any]]
+
+
+class Daemon(Protocol):
+    """What the routes need of the daemon."""
+
+    @property
+    def log_path(self) -> Path: ...
+    @property
+    def log(self) -> Any: ...
+    def health(self) -> routes.Health: ...
+    def version(self) -> routes.Version: ...
+    def metrics_text(self) -> str: ...
+    def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping: ...
+    async def command(self, command: Command) -> msgspec.Struct: ...
+
+
+def make_app(daemon: Daemon) -> Starlette:
+    """The application; one endpoint a line of ``ROUTES``."""
+    handlers = _Handlers(daemon)
+    table = [
+        StarletteRoute(r.path, _endpoint(r, getattr(handlers, r.name), daemon), methods=[r.method])
+        for r in ROUTES
+    ]
+    return Starlette(routes=table, exception_handlers={HTTPException: _on_http_exception})
+
+
+def problem(error: PollenError) -> Response:
+    """An error as the response that carries it (RFC 9457)."""
+    body: dict[str, Any] = error.to_dict()
+    if error.retry_after is not None:
+        body["retry_after"] = error.retry_after
+    return Response(
+        msgspec.json.encode(body),
+        status_code=error.http_status,
+        media_type="application/problem+json",
+    )
+
+
+def _endpoint(
+    route: Route, handler: Handler, daemon: Daemon
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            body = await _read_body(request, route)
+            result = await handler(request, body)
+        except PollenError as error:
+            return problem(error)
+        except Exception as error:
+            daemon.log.error("control-fault", route=route.name, exc_info=error)
+            reason = f"this is a bug in pollen: {type(error).__name__}: {error}"
+            return problem(PollenError("internal", reason, f"see the log: {daemon.log_path}"))
+        if isinstance(result, Response):
+            return result
+        return Response(msgspec.json.encode(result), media_type="application/json")
+
+    return endpoint
+
+
+async def _read_body(request: Request, route: Route) -> msgspec.Struct | None:
+    if route.request is None:
+        return None
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_MAX:
+            raise BadRequest("bad-request", f"the body is over {BODY_MAX} bytes")
+    try:
+        return msgspec.json.decode(bytes(raw) or b"{}", type=route.request)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadRequest("bad-request", f"the body does not fit: {error}") from error
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """No such route, or another method: still a problem with a slug."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = f"{request.method} {request.url.path}"
+    fault = BadRequest("bad-request", f"there is no {what}", "see GET /v1/openapi.json")
+    response = problem(fault)
+    response.status_code = status
+    return response
+
+
+class _Handlers:
+    """One method a route, by its name; each returns a struct or a response."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def health(self, request: Request, body: None) -> routes.Health:
+        return self._daemon.health()
+
+    async def version(self, request: Request, body: None) -> routes.Version:
+        return self._daemon.version()
+
+    async def status(self, request: Request, body: None) -> msgspec.Struct:
+        return await self._daemon.command(cmd.StatusCommand())
+
+    async def seeds(self, request: Request, body: None) -> routes.Seeds:
+        status = await self._daemon.command(cmd.StatusCommand())
+        return routes.Seeds(seeds=status.seeds if isinstance(status, cmd.Status) else [])
+
+    async def publish(self, request: Request, body: routes.SeedRequest) -> msgspec.Struct:
+        command = cmd.SeedCommand(
+            name=body.name, content=body.content, options=body.options, take_over=body.take_over
+        )
+        return await self._daemon.command(command)
+
+    async def withdraw(self, request: Request, body: None) -> msgspec.Struct:
+        return await self._daemon.command(cmd.UnseedCommand(target=request.path_params["target"]))
+
+    async def invite(self, request: Request, body: routes.InviteRequest) -> msgspec.Struct:
+        command = cmd.InviteCommand(
+            subject=body.subject,
+            ttl_ms=body.ttl_ms,
+            tier=body.tier,
+            properties=body.properties,
+            access_ms=body.access_ms,
+        )
+        return await self._daemon.command(command)
+
+    async def drain(self, request: Request, body: None) -> msgspec.Struct:
+        return await self._daemon.command(cmd.DrainCommand())
+
+    async def shutdown(self, request: Request, body: routes.ShutdownRequest) -> routes.Stopping:
+        return self._daemon.stop(body.grace_ms, drain=body.drain)
+
+    async def metrics(self, request: Request, body: None) -> Response:
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return Response(self._daemon.metrics_text(), media_type=kind)
+
+    async def logs(self, request: Request, body: None) -> Response:
+        query = request.query_params
+        try:
+            lines = min(int(query.get("lines", "50")), LINES_MAX)
+        except ValueError:
+            raise BadRequest("bad-request", "lines is no number") from None
+        follow = query.get("follow", "false") in ("true", "1")
+        stream = _log_lines(self._daemon.log_path, lines, query.get("seed", ""), follow)
+        return StreamingResponse(stream, media_type="application/x-ndjson")
+
+    async def openapi(self, request: Request, body: None) -> Any:
+        return routes.openapi_view(self._daemon.version().pollen)
+
+
+async def _log_lines(path: Path, lines: int, seed: str, follow: bool) -> AsyncIterator[str]:
+    """The tail, then what is appended. A rotated file is followed under its name."""
+    for line in logs.tail(path, lines, seed):
+        yield line + "\n"
+    position, inode = _mark(path)
+    while follow:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        size, now = _mark(path)
+        if now != inode or size < position:
+            position, inode = 0, now
+        if size == position:
+            continue
+        with path.open("rb") as file:
+            file.seek(position)
+            chunk = file.read()
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        position += len(whole)
+        for line in whole.decode("utf-8", "replace").splitlines():
+            if logs.is_about(line, seed):
+                yield line + "\n"
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    try:
+        held = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return held.st_size, held.st_ino

@@ -1,0 +1,303 @@
+"""One daemon from its start to its end: the order in which its parts come and go.
+
+Up: folder, lock, log, keys, store, muscles, node, driver, control API, pid file. Down: the control
+API says so, the node drains, calls in flight end, the muscles stop, the store is flushed, the pid
+file goes. With no credentials a new cluster is founded, and the log says how to join another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import os
+import platform
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from pollen.core import limits, restoring
+from pollen.core.commands import Command, DrainCommand
+from pollen.core.ids import PeerId
+from pollen.core.node import Node, NodeConfig
+from pollen.core.restoring import Identity
+from pollen.core.rng import Rng
+from pollen.errors import InvariantError, PollenError
+from pollen.runtime import entropy, identity, lock, logs, metrics, paths
+from pollen.runtime.config import Config
+from pollen.runtime.control import routes
+from pollen.runtime.control.app import make_app
+from pollen.runtime.control.server import ControlServer, bind_control
+from pollen.runtime.driver import Driver
+from pollen.runtime.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
+from pollen.runtime.paths import Paths
+from pollen.runtime.store import Store
+from pollen.runtime.version import VERSION
+
+OPEN_FILES = 65_536
+DRAIN_SECONDS = 5.0
+
+
+class Daemon:
+    """A running node. ``run`` ends with the exit code when it was stopped."""
+
+    def __init__(self, where: Paths, config: Config, native: Native, log: Any) -> None:
+        self._paths = where
+        self._config = config
+        self._native = native
+        self.log = log
+        self._began = time.monotonic()
+        self._state = "starting"
+        self._stopping: asyncio.Future[tuple[int, bool]] | None = None
+        self._driver: Driver | None = None
+        self._muscles: Muscles | None = None
+        self._identity: Identity | None = None
+        self._node = b""
+        self._engine = ""
+
+    # -- the life -------------------------------------------------------------------------------
+
+    async def run(self, on_ready: Callable[[], None] = lambda: None) -> int:
+        """Start, serve until stopped, end in order."""
+        loop = asyncio.get_running_loop()
+        self._stopping = loop.create_future()
+        store = Store(self._paths.store)
+        try:
+            muscles, node, addresses = self._assemble(store)
+        except BaseException:
+            store.close()
+            raise
+        self._muscles = muscles
+        driver = self._driver = Driver(node, muscles, store, self.log)
+        server: ControlServer | None = None
+        try:
+            server = ControlServer(make_app(self), bind_control(self._paths.control_socket))
+            driver.start(addresses)
+            await server.start()
+            lock.write_pid(self._paths)
+            self._state = "running"
+            self.log.info("up", node=self._node.hex(), addresses=addresses, pid=os.getpid())
+            on_ready()
+            return await self._serve(driver, self._stopping)
+        finally:
+            if server is not None:
+                await server.stop()
+            await driver.close(0)
+            lock.remove_pid(self._paths)
+            self.log.info("down", faults=driver.counters["faults"])
+
+    async def _serve(self, driver: Driver, stopping: asyncio.Future[tuple[int, bool]]) -> int:
+        """Wait for the end, then drain and let calls finish."""
+        with _signals(self._on_signal):
+            ends: list[asyncio.Future[Any]] = [stopping, driver.failed]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            self._state = "draining"
+            code = driver.failed.result() if driver.failed.done() else 0
+            grace_ms, drain = (
+                stopping.result() if stopping.done() else (self._config.grace_ms, True)
+            )
+            self.log.info("stopping", grace_ms=grace_ms, drain=drain, code=code)
+            if drain and code == 0:
+                with contextlib.suppress(PollenError):
+                    await driver.command(DrainCommand(), timeout=DRAIN_SECONDS)
+            await driver.close(grace_ms)
+        return code
+
+    def _assemble(self, store: Store) -> tuple[Muscles, Node, list[str]]:
+        """Keys, state, muscles and node; the muscles are closed again if the rest fails."""
+        restored = store.load()
+        held = self._identity = restoring.read_identity(restored)
+        if held is None:
+            raise InvariantError("the folder was enrolled before the store was opened")
+        name = self._config.name or held.name
+        if name != held.name:
+            store.write_now([(restoring.META_TABLE, restoring.NAME_KEY, name.encode())])
+        key = identity.node_key(self._paths, self._native)
+        root = identity.root_key(self._paths, self._native, held.root)
+        boot = entropy.draw_boot()
+        self._node = key.public
+        self._engine = self._native.version()
+        memory = self._config.guest_memory()
+        muscles = self._native.open_muscles(
+            key=key, boot=boot, directory=str(self._paths.home), memory_bytes=memory
+        )
+        try:
+            bound = self._start_muscles(muscles)
+            config = NodeConfig(
+                node=PeerId(key.public),
+                cluster=held.cluster,
+                root=held.root,
+                chain=held.chain,
+                boot=boot,
+                name=name,
+                version=VERSION,
+                memory_bytes=memory,
+                has_root=root is not None,
+            )
+            rng, sign = Rng(entropy.draw_seed()), make_sign(key, root)
+            node = Node(config, rng, sign, make_verify(self._native), restored)
+            muscles.set_hello(
+                cluster=held.cluster,
+                minor_min=limits.MINOR_MIN,
+                minor_max=limits.MINOR_MAX,
+                chain=held.chain,
+            )
+        except BaseException:
+            muscles.close(0)
+            raise
+        return muscles, node, dialable(bound)
+
+    def _start_muscles(self, muscles: Muscles) -> list[str]:
+        paths.check_socket_path(self._paths.call_socket)
+        mask = os.umask(0o077)
+        try:
+            return muscles.start(
+                listen=self._config.listen,
+                call_socket=str(self._paths.call_socket),
+                http=self._config.http or None,
+            )
+        except PollenError:
+            raise
+        except Exception as error:
+            raise as_error(error) from error
+        finally:
+            os.umask(mask)
+
+    def _on_signal(self) -> None:
+        self.stop(self._config.grace_ms, drain=True)
+
+    # -- what the control API asks --------------------------------------------------------------
+
+    @property
+    def log_path(self) -> Path:
+        """The file that ``logs`` shows."""
+        return self._paths.log_file
+
+    def health(self) -> routes.Health:
+        """Whether and how the daemon lives."""
+        held = self._identity
+        return routes.Health(
+            state=self._state,
+            pid=os.getpid(),
+            node=self._node.hex(),
+            cluster=held.cluster.hex() if held else "",
+            name=(self._config.name or held.name) if held else "",
+            uptime_ms=int((time.monotonic() - self._began) * 1000),
+            version=VERSION,
+        )
+
+    def version(self) -> routes.Version:
+        """What runs here."""
+        return routes.Version(pollen=VERSION, python=platform.python_version(), native=self._engine)
+
+    def metrics_text(self) -> str:
+        """The Prometheus page."""
+        if self._muscles is None or self._driver is None:
+            raise PollenError("internal", "the daemon is starting", "ask again")
+        own = {f"driver_{name}": value for name, value in self._driver.counters.items()}
+        return metrics.metrics_page(self._muscles.metrics(), own)
+
+    def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping:
+        """Begin the end; the answer leaves before the socket closes."""
+        if self._stopping is not None and not self._stopping.done():
+            grace = self._config.grace_ms if grace_ms < 0 else grace_ms
+            self._stopping.set_result((grace, drain))
+        return routes.Stopping(pid=os.getpid())
+
+    async def command(self, command: Command) -> msgspec.Struct:
+        """Ask the node."""
+        if self._driver is None:
+            raise PollenError("unreachable", "the daemon is starting", "ask again")
+        return await self._driver.command(command)
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT stop in order while the context lasts; a second SIGINT ends at once."""
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        stop()
+
+    try:
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    except (ValueError, RuntimeError):
+        yield  # not the main thread: a test drives us
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def dialable(bound: Sequence[str]) -> list[str]:
+    """The addresses to publish: an unspecified one stands for the machine's own addresses.
+
+    Loopback is published only when it was asked for, or when there is nothing else.
+    """
+    found: dict[str, None] = {}
+    for address in bound:
+        host, _, port = address.rpartition(":")
+        if host in ("0.0.0.0", "[::]"):
+            for own in _own_hosts(is_v6=host == "[::]"):
+                found[f"{own}:{port}"] = None
+        else:
+            found[address] = None
+    return list(found)
+
+
+def _own_hosts(*, is_v6: bool) -> list[str]:
+    family = "AF_INET6" if is_v6 else "AF_INET"
+    hosts: list[str] = []
+    loopback: list[str] = []
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family.name != family or address.address.startswith("fe80"):
+                continue
+            text = f"[{address.address}]" if is_v6 else address.address
+            is_loopback = address.address == "::1" or address.address.startswith("127.")
+            (loopback if is_loopback else hosts).append(text)
+    return sorted(hosts) or ([] if is_v6 else sorted(loopback))
+
+
+def run_daemon(
+    where: Paths,
+    config: Config,
+    *,
+    with_text: bool,
+    on_ready: Callable[[], None] = lambda: None,
+    native: Native | None = None,
+) -> int:
+    """Run in the foreground of this process until stopped. Returns the exit code.
+
+    ``on_ready`` is called once, when the control API answers.
+    """
+    # Before any engine exists: enabled later, a guest's trap would end the process (SANDBOX).
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
+    paths.make_home(where)
+    with lock.hold(where):
+        log = logs.open_log(where.log_file, level=config.log_level, with_text=with_text)
+        native = native or RealNative()
+        _raise_open_files()
+        if identity.read(where) is None:
+            founded = identity.found(where, config.name, "{}", native)
+            log.info("new-cluster", cluster=founded.cluster.hex(), to_join="pln join TOKEN")
+        return asyncio.run(Daemon(where, config, native, log).run(on_ready))
+
+
+def _raise_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

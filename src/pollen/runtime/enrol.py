@@ -1,0 +1,128 @@
+"""The joiner's side of enrolment: a token in, a member's folder out.
+
+Nothing is written before the issuer's answer was checked; a failed join changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pollen.core import invites, restoring
+from pollen.core.certs import Tier
+from pollen.core.codec import Refusal, encode
+from pollen.core.ids import ClusterId, PeerId
+from pollen.core.invites import Invite, JoinReply, JoinRequest
+from pollen.core.joins import TABLE as NONCE_TABLE
+from pollen.core.peers import TABLE as PEER_TABLE
+from pollen.core.restoring import Identity
+from pollen.errors import Conflict
+from pollen.runtime import entropy, identity, lock, paths
+from pollen.runtime.native import Key, Native, RealNative, as_error, make_verify
+from pollen.runtime.paths import Paths
+from pollen.runtime.store import Store
+
+T = TypeVar("T")
+
+JOIN_TIMEOUT_MS = 20_000
+_PROBE_MEMORY = 1 << 20
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What ``join`` left."""
+
+    node: PeerId
+    cluster: ClusterId
+    tier: str
+    peers: int
+    is_new: bool = True
+
+
+def join(
+    where: Paths, token: str, name: str = "", *, replace: bool = False, native: Native | None = None
+) -> Joined:
+    """Redeem a token at its issuer and write what makes this folder a member.
+
+    ``replace`` gives up a one-node cluster that was never shared. Errors: ``token-invalid``,
+    ``unreachable``, ``already-in-cluster``, ``already-running``, ``denied``.
+    """
+    native = native or RealNative()
+    paths.make_home(where)
+    chosen = identity.check_or_default(name)
+    raw = _or_raise(invites.token_bytes(token))
+    invite = _or_raise(invites.open_token(raw, make_verify(native)))
+    with lock.hold(where):
+        held = _check_place(where, invite, replace)
+        key = identity.node_key(where, native)
+        body = encode(JoinRequest(raw, chosen))
+        answer = _ask(where, native, key, invite, body)
+        checked = _or_raise(
+            invites.check_reply(answer, invite, PeerId(key.public), make_verify(native))
+        )
+        reply, certificate = checked
+        _write(where, reply, chosen, held if held and held.cluster != invite.cluster else None)
+    tier = Tier(certificate.tier).label
+    return Joined(PeerId(key.public), ClusterId(invite.cluster), tier, len(reply.peers))
+
+
+def _check_place(where: Paths, invite: Invite, replace: bool) -> Identity | None:
+    """The identity that stands here, when it may be replaced or is of the same cluster."""
+    held = identity.read(where)
+    if held is None or held.cluster == invite.cluster:
+        return held
+    mine = f"this node is in cluster {held.cluster.hex()[:8]} already"
+    if not (where.root_key.exists() and is_never_shared(where)):
+        raise Conflict("already-in-cluster", mine, "to leave it first: pln purge")
+    if not replace:
+        raise Conflict("already-in-cluster", f"{mine}, alone", "to replace it: pln join --yes")
+    return held
+
+
+def is_never_shared(where: Paths) -> bool:
+    """True when this folder knows no other node and never let one in."""
+    store = Store(where.store)
+    try:
+        rows = store.load()
+    finally:
+        store.close()
+    return not rows.get(PEER_TABLE) and not rows.get(NONCE_TABLE)
+
+
+def _ask(where: Paths, native: Native, key: Key, invite: Invite, body: bytes) -> bytes:
+    """One exchange over an endpoint that lives for it only."""
+    boot = entropy.draw_boot()
+    muscles = native.open_muscles(
+        key=key,
+        boot=boot,
+        directory=str(where.home),
+        memory_bytes=_PROBE_MEMORY,
+    )
+    mask = os.umask(0o077)
+    try:
+        muscles.start(listen=["0.0.0.0:0", "[::]:0"], call_socket=str(where.call_socket))
+        return muscles.ask_join(invite.addresses, invite.issuer, body, JOIN_TIMEOUT_MS)
+    except Exception as error:
+        raise as_error(error) from error
+    finally:
+        os.umask(mask)
+        muscles.close(0)
+
+
+def _write(where: Paths, reply: JoinReply, name: str, replaced: Identity | None) -> None:
+    store = Store(where.store)
+    try:
+        if replaced is not None:
+            old = where.root_key.with_name(f"root-{replaced.cluster.hex()[:8]}.key")
+            where.root_key.rename(old)
+            store.clear_now()
+        store.write_now(restoring.enrolment_rows(reply, name))
+    finally:
+        store.close()
+
+
+def _or_raise(value: T | Refusal) -> T:
+    if isinstance(value, Refusal):
+        raise value.to_error()
+    return value

@@ -1,0 +1,22 @@
+"""The operating system's entropy, read in one place."""
+
+from __future__ import annotations
+
+import os
+
+from pollen.core.ids import BOOT_BYTES
+
+
+def draw_seed() -> int:
+    """A seed for the core's generator."""
+    return int.from_bytes(os.urandom(8), "big")
+
+
+def draw_boot() -> bytes:
+    """What tells this run of the process from every other (PROTOCOL 2)."""
+    return os.urandom(BOOT_BYTES)
+
+
+def draw_nonce() -> bytes:
+    """Thirty-two bytes that nobody guesses."""
+    return os.urandom(32)

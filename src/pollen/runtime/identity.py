@@ -1,0 +1,145 @@
+"""Keys and the state that makes a folder a node: ``init``, ``id``.
+
+``node.key`` says who this machine is, ``root.key`` beside it who may make members; both are written
+by the native module with mode 0600 and never overwritten.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from dataclasses import dataclass
+
+from pollen.core import certs, restoring
+from pollen.core.certs import Certificate, Tier
+from pollen.core.codec import Refusal
+from pollen.core.ids import ClusterId, PeerId
+from pollen.core.restoring import Identity
+from pollen.core.specs import check_name
+from pollen.errors import Conflict, PollenError
+from pollen.runtime import entropy, lock, paths
+from pollen.runtime.native import Key, Native, RealNative, make_sign
+from pollen.runtime.paths import Paths
+from pollen.runtime.store import Store
+
+
+@dataclass(frozen=True)
+class Founded:
+    """What ``init`` left: ``is_new`` is false when the folder was a node already."""
+
+    node: PeerId
+    cluster: ClusterId
+    is_new: bool
+
+
+def node_key(where: Paths, native: Native) -> Key:
+    """The node's key pair, made on first use."""
+    return _load_or_make(str(where.node_key), where.node_key.exists(), native)
+
+
+def root_key(where: Paths, native: Native, root: PeerId) -> Key | None:
+    """The root's key pair when it lies here and is this cluster's."""
+    if not where.root_key.exists():
+        return None
+    key = native.load_key(str(where.root_key))
+    return key if key.public == root else None
+
+
+def node_id(where: Paths, native: Native | None = None) -> PeerId:
+    """The node's public key; makes the folder and the key on first use."""
+    paths.make_home(where)
+    return PeerId(node_key(where, native or RealNative()).public)
+
+
+def read(where: Paths) -> Identity | None:
+    """The identity in the store, or None when the folder is in no cluster."""
+    if not where.store.exists():
+        return None
+    store = Store(where.store)
+    try:
+        return restoring.read_identity(store.load())
+    finally:
+        store.close()
+
+
+def is_enrolled(where: Paths) -> bool:
+    """True when the folder is a member of a cluster."""
+    return read(where) is not None
+
+
+def init(
+    where: Paths, name: str = "", properties: str = "{}", native: Native | None = None
+) -> Founded:
+    """Make a cluster with this node as its first admin. Idempotent for the same root.
+
+    Raises ``already-in-cluster`` when the folder joined somebody else's; ``already-running``.
+    """
+    native = native or RealNative()
+    paths.make_home(where)
+    with lock.hold(where):
+        return found(where, name, properties, native)
+
+
+def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
+    """``init`` for a caller that holds the folder's lock."""
+    checked = certs.check_properties(properties)
+    if isinstance(checked, Refusal):
+        raise checked.to_error()
+    node = node_key(where, native)
+    held = read(where)
+    if held is not None:
+        if root_key(where, native, held.root) is None:
+            raise Conflict(
+                "already-in-cluster",
+                f"this node is a member of cluster {held.cluster.hex()[:8]}",
+                "to leave it first: pln purge",
+            )
+        return Founded(PeerId(node.public), held.cluster, is_new=False)
+    root = _load_or_make(str(where.root_key), where.root_key.exists(), native)
+    cluster = certs.cluster_id_of(root.public, entropy.draw_nonce())
+    certificate = Certificate(
+        cluster=cluster,
+        subject=PeerId(node.public),
+        issuer=PeerId(root.public),
+        tier=Tier.ADMIN,
+        properties=checked,
+        lineage=[],
+        generation=1,
+        not_before=time.time_ns(),
+    )
+    chain = certs.issue_certificate(certificate, make_sign(node, root))
+    identity = Identity(
+        cluster=cluster, root=PeerId(root.public), chain=chain, name=check_or_default(name)
+    )
+    store = Store(where.store)
+    try:
+        store.write_now(restoring.identity_rows(identity))
+    finally:
+        store.close()
+    return Founded(PeerId(node.public), cluster, is_new=True)
+
+
+def check_or_default(name: str) -> str:
+    """The node's name: the one given when it is valid, else the machine's."""
+    if name:
+        refusal = check_name(name)
+        if refusal is not None:
+            raise refusal.to_error()
+        return name
+    wild = socket.gethostname().split(".")[0].lower()
+    tame = re.sub(r"[^a-z0-9._-]", "-", wild).lstrip("._-")[:63]
+    return tame if check_name(tame) is None else "node"
+
+
+def _load_or_make(path: str, exists: bool, native: Native) -> Key:
+    if exists:
+        return native.load_key(path)
+    key = native.generate_key()
+    try:
+        key.save(path)
+    except Exception as error:
+        raise PollenError(
+            "state-unusable", f"the key {path} cannot be written: {error}", "check the folder"
+        ) from error
+    return key

@@ -1,0 +1,87 @@
+"""One daemon a folder: a lock that the kernel gives back when its holder dies, and a pid file.
+
+The pid file names the process and its start time, so that a recycled pid is never taken for ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from pollen.errors import PollenError
+from pollen.runtime.paths import Paths
+
+
+@contextlib.contextmanager
+def hold(paths: Paths) -> Iterator[None]:
+    """Hold the folder's lock. Raises ``already-running`` with the pid of the holder."""
+    try:
+        descriptor = os.open(paths.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PollenError(
+            "state-unusable",
+            f"the lock {paths.lock_file} cannot be opened: {error.strerror}",
+            "give another folder: --dir or PLN_DIR",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise PollenError(
+            "already-running",
+            f"a process with pid {holder} uses {paths.home}",
+            "stop it first: pln down",
+        ) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_pid(paths: Paths) -> None:
+    """Say who runs here, in one atomic step."""
+    body = json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())})
+    temporary = paths.pid_file.with_suffix(".tmp")
+    temporary.write_text(body)
+    temporary.replace(paths.pid_file)
+
+
+def remove_pid(paths: Paths) -> None:
+    """Take the pid file away if it is ours."""
+    if read_pid(paths) == os.getpid():
+        paths.pid_file.unlink(missing_ok=True)
+
+
+def read_pid(paths: Paths) -> int | None:
+    """The pid of the live daemon of this folder, or None."""
+    try:
+        held = json.loads(paths.pid_file.read_text())
+        pid, started = int(held["pid"]), str(held["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid if start_time(pid) == started else None
+
+
+def start_time(pid: int) -> str:
+    """When a process started, as text to compare; empty when there is none or it is a zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        # The command may hold spaces and parentheses; the fields begin after the last one.
+        fields = stat.read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return ""
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,134 @@
+"""The node's log: JSON lines in a rotating file, and human text on a terminal.
+
+A line is ``{"at", "level", "event", …fields}``; ``at`` is UTC with milliseconds.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+FILE_BYTES = 8 * 1024 * 1024
+FILES_KEPT = 3
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+class RotatingFile:
+    """A file that is renamed to ``.1`` … ``.3`` when it is full. Safe from any thread."""
+
+    def __init__(self, path: Path, limit: int = FILE_BYTES) -> None:
+        self._path = path
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._file = self._open()
+
+    def _open(self) -> Any:
+        descriptor = os.open(
+            self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        return os.fdopen(descriptor, "ab", buffering=0)
+
+    def write_line(self, line: str) -> None:
+        """Append one line; a full disk loses the line, never the daemon."""
+        data = line.encode("utf-8", "replace") + b"\n"
+        with self._lock:
+            if self._file.closed:
+                return
+            try:
+                if self._file.tell() + len(data) > self._limit:
+                    self._rotate()
+                self._file.write(data)
+            except OSError:
+                return
+
+    def _rotate(self) -> None:
+        self._file.close()
+        for n in range(FILES_KEPT - 1, 0, -1):
+            older = self._path.with_name(f"{self._path.name}.{n}")
+            if older.exists():
+                older.replace(self._path.with_name(f"{self._path.name}.{n + 1}"))
+        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        self._file = self._open()
+
+    def close(self) -> None:
+        """Close the file; later lines are dropped."""
+        with self._lock:
+            self._file.close()
+
+
+class _Sink:
+    """What structlog writes to: the file, and the terminal when there is one."""
+
+    def __init__(self, file: RotatingFile, with_text: bool) -> None:
+        self._file = file
+        self._with_text = with_text
+
+    def msg(self, message: str) -> None:
+        self._file.write_line(message)
+        if self._with_text:
+            print(human_line(message), file=sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = log = msg
+
+
+def open_log(path: Path, *, level: str = "info", with_text: bool = False) -> Any:
+    """A structlog logger over ``path``. Its ``close_log`` is the file's ``close``."""
+    sink = _Sink(RotatingFile(path), with_text)
+    return structlog.wrap_logger(
+        sink,
+        processors=[
+            structlog.processors.add_log_level,
+            _stamp,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, 20)),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _stamp(_logger: Any, _method: str, fields: Any) -> Any:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"at": at, "level": fields.pop("level"), "event": fields.pop("event"), **fields}
+
+
+def human_line(line: str) -> str:
+    """A JSON line as a person reads it on a terminal."""
+    fields = json.loads(line)
+    at, level, event = fields.pop("at", ""), fields.pop("level", ""), fields.pop("event", "")
+    rest = " ".join(f"{key}={value}" for key, value in fields.items())
+    return f"{at[11:23]} {level:<7} {event} {rest}".rstrip()
+
+
+def tail(path: Path, lines: int, seed: str = "") -> Iterator[str]:
+    """The last lines of the file, oldest first; only those of one seed when it is named."""
+    last: collections.deque[str] = collections.deque(maxlen=max(lines, 0))
+    for name in (path.with_name(f"{path.name}.1"), path):
+        try:
+            with name.open(encoding="utf-8", errors="replace") as file:
+                last.extend(line.rstrip("\n") for line in file if is_about(line, seed))
+        except FileNotFoundError:
+            continue
+    yield from last
+
+
+def is_about(line: str, seed: str) -> bool:
+    """True when a line speaks of this seed (name or hash prefix), or no seed is asked for."""
+    if not seed:
+        return True
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return False
+    return seed in (fields.get("name"), fields.get("seed")) or str(
+        fields.get("seed", "")
+    ).startswith(seed)

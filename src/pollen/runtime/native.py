@@ -1,0 +1,314 @@
+"""The one place that touches ``pollen._native``: effects become calls, drained bytes events.
+
+The module is loaded lazily, so that nothing else of the runtime needs it.
+A command queue that is full (``overloaded``) is back-pressure: the effect is kept and tried again,
+a send only behind earlier sends to the same peer. A peer whose backlog outgrows its bound has its
+link closed: a new link begins with everything, so nothing is lost by it.
+Source: docs/internals/seam.md.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from pollen.core import effects as fx
+from pollen.core import events as ev
+from pollen.core import limits
+from pollen.core.ids import KeyRole, LinkId, PeerId, Sign, Verify
+from pollen.errors import InvariantError, PollenError, error_from
+
+BACKLOG_MAX = 1_024
+
+
+class LogLine(ev.Event, frozen=True, kw_only=True, tag="log"):
+    """A log line of the muscles or of a guest; it goes to the log and never to the core."""
+
+    level: str = "info"
+    source: str = ""
+    seed: str = ""
+    call: str = ""
+    text: str = ""
+
+
+Drained = (
+    ev.HelloReceived
+    | ev.LinkClosed
+    | ev.DialFailed
+    | ev.MessageReceived
+    | ev.RecordsReceived
+    | ev.JoinRequested
+    | ev.ModuleInspected
+    | ev.LoadFinished
+    | ev.Telemetry
+    | LogLine
+)
+
+
+class Key(Protocol):
+    """``pollen._native.KeyPair``, as far as the runtime uses it."""
+
+    @property
+    def public(self) -> bytes: ...
+    def save(self, path: str) -> None: ...
+    def sign(self, message: bytes) -> bytes: ...
+
+
+class Muscles(Protocol):
+    """``pollen._native.Muscles``, so that a fake can stand in for it in contract tests."""
+
+    def start(
+        self, *, listen: Sequence[str], call_socket: str, http: str | None = None
+    ) -> list[str]: ...
+    def event_fd(self) -> int: ...
+    def drain(self) -> bytes: ...
+    def set_hello(
+        self, *, cluster: bytes, minor_min: int, minor_max: int, chain: bytes
+    ) -> None: ...
+    def dial(self, peer: bytes, addresses: Sequence[str]) -> None: ...
+    def admit_link(self, link: int) -> None: ...
+    def close_link(self, link: int, code: int, reason: str) -> None: ...
+    def send_message(self, peer: bytes, body: bytes) -> None: ...
+    def send_records(self, peer: bytes, records: Sequence[ev.SignedRecord]) -> None: ...
+    def answer_join(self, request: int, body: bytes) -> None: ...
+    def ask_join(
+        self, addresses: Sequence[str], peer: bytes, body: bytes, timeout_ms: int
+    ) -> bytes: ...
+    def inspect_module(self, request: int, content: bytes) -> None: ...
+    def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
+    def unload_seed(self, seed: bytes) -> None: ...
+    def push_tables(
+        self,
+        *,
+        generation: int,
+        base: int,
+        seeds: Sequence[fx.SeedRow],
+        gone_seeds: Sequence[bytes],
+        peers: Sequence[fx.PeerRow],
+        gone_peers: Sequence[bytes],
+        lease_ms: int,
+    ) -> None: ...
+    def beat(self) -> None: ...
+    def metrics(self) -> bytes: ...
+    def close(self, grace_ms: int) -> None: ...
+
+
+class Native(Protocol):
+    """The module itself, or what stands in for it."""
+
+    def load_key(self, path: str) -> Key: ...
+    def generate_key(self) -> Key: ...
+    def open_muscles(
+        self, *, key: Key, boot: bytes, directory: str, memory_bytes: int
+    ) -> Muscles: ...
+    def verify(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]: ...
+    def version(self) -> str: ...
+
+
+class RealNative:
+    """``pollen._native`` behind ``Native``; its errors become ``PollenError``."""
+
+    def __init__(self) -> None:
+        try:
+            from pollen import _native
+        except ImportError as error:
+            raise PollenError(
+                "internal",
+                f"the native module cannot be loaded: {error}",
+                "install the wheel: pip install pollen-mesh",
+            ) from error
+        self._module: Any = _native
+
+    def load_key(self, path: str) -> Key:
+        """Read a key file. ``state-unusable`` when it is unreadable or malformed."""
+        try:
+            return cast(Key, self._module.KeyPair.load(path))
+        except self._module.NativeError as error:
+            raise as_error(error) from error
+
+    def generate_key(self) -> Key:
+        """A new key pair."""
+        return cast(Key, self._module.KeyPair.generate())
+
+    def open_muscles(self, *, key: Key, boot: bytes, directory: str, memory_bytes: int) -> Muscles:
+        """The data plane of this process, not started."""
+        try:
+            muscles = self._module.Muscles(
+                key=key, boot=boot, directory=directory, memory_bytes=memory_bytes
+            )
+        except self._module.NativeError as error:
+            raise as_error(error) from error
+        return cast(Muscles, muscles)
+
+    def verify(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
+        """Check (public key, message, signature) triples."""
+        return list(self._module.verify_signatures(items))
+
+    def version(self) -> str:
+        """Versions of the muscles."""
+        return str(self._module.engine_version())
+
+
+def as_error(error: Exception) -> PollenError:
+    """The typed error of a ``NativeError``."""
+    slug, reason = slug_of(error), str(error.args[1] if len(error.args) > 1 else error)
+    return error_from(slug, reason, _REMEDIES.get(slug, ""))
+
+
+def slug_of(error: Exception) -> str:
+    """The slug that a ``NativeError`` carries, else ``internal``."""
+    return str(error.args[0]) if error.args and len(error.args) > 1 else "internal"
+
+
+_REMEDIES = {
+    "port-in-use": "give another port: pln up --port N, or --listen ADDRESS:0 for any",
+    "state-unusable": "restore the folder from a copy, or give another one: --dir",
+    "unreachable": "check that the issuer is up and its address can be reached from here",
+}
+
+
+def make_sign(node: Key, root: Key | None) -> Sign:
+    """The signing function that the core is given; private keys stay in the native module."""
+
+    def sign(role: KeyRole, message: bytes) -> bytes:
+        if role is KeyRole.NODE:
+            return node.sign(message)
+        if root is None:
+            raise InvariantError("the core signs with a root key that is not here")
+        return root.sign(message)
+
+    return sign
+
+
+def make_verify(native: Native) -> Verify:
+    """The verifying function that the core is given."""
+    return native.verify
+
+
+class Port:
+    """Effects in, calls out; what cannot be taken now is kept in order."""
+
+    def __init__(self, muscles: Muscles, warn: Callable[[str, dict[str, str | int]], None]) -> None:
+        self._muscles = muscles
+        self._warn = warn
+        self._held: collections.deque[fx.Effect] = collections.deque()
+        self._sends: dict[PeerId, collections.deque[fx.Effect]] = {}
+        self._links: dict[PeerId, LinkId] = {}
+        self._seen: dict[LinkId, PeerId] = {}
+        self._decoder = msgspec.msgpack.Decoder(list[Drained])
+        self.refused = 0
+        self.is_stale = False
+
+    def drain(self) -> list[Drained]:
+        """The next events, at most 512."""
+        events = self._decoder.decode(self._muscles.drain())
+        for event in events:
+            if isinstance(event, ev.HelloReceived):
+                self._seen[event.link] = event.peer
+            elif isinstance(event, ev.LinkClosed):
+                self._forget(event.link, event.peer)
+        return events
+
+    def _forget(self, link: LinkId, peer: PeerId) -> None:
+        self._seen.pop(link, None)
+        if self._links.get(peer) == link:
+            del self._links[peer]
+            self._sends.pop(peer, None)
+
+    @property
+    def has_backlog(self) -> bool:
+        """True while something waits for room: call ``retry`` soon."""
+        return bool(self._held or self._sends)
+
+    def carry_out(self, effect: fx.Effect) -> None:
+        """Do what the core asked of the muscles, now or as soon as there is room."""
+        if isinstance(effect, fx.SendRecords | fx.SendMessage):
+            self._send(effect)
+        elif self._held or not self._try(effect):
+            self._held.append(effect)
+
+    def retry(self) -> None:
+        """Try what waits, in order."""
+        while self._held and self._try(self._held[0]):
+            self._held.popleft()
+        for peer in list(self._sends):
+            waiting = self._sends[peer]
+            while waiting and self._try(waiting[0]):
+                waiting.popleft()
+            if not waiting:
+                del self._sends[peer]
+
+    def _send(self, effect: fx.SendRecords | fx.SendMessage) -> None:
+        waiting = self._sends.get(effect.peer)
+        # An AdmitLink that waits must go before the first send on its link.
+        if waiting is None and not self._held and self._try(effect):
+            return
+        waiting = self._sends.setdefault(effect.peer, collections.deque())
+        waiting.append(effect)
+        if len(waiting) > BACKLOG_MAX:
+            self._cut(effect.peer)
+
+    def _cut(self, peer: PeerId) -> None:
+        del self._sends[peer]
+        link = self._links.get(peer)
+        self._warn("link-cut", {"peer": peer.hex()[:8], "reason": "its backlog is full"})
+        if link is not None:
+            reason = "the backlog to this node is full"
+            self._held.append(
+                fx.CloseLink(link=link, code=limits.CLOSE_PROTOCOL_ERROR, reason=reason)
+            )
+
+    def _try(self, effect: fx.Effect) -> bool:
+        """False when there is no room; any other refusal is logged and done with."""
+        try:
+            self._call(effect)
+        except Exception as error:
+            slug = slug_of(error)
+            if slug == "overloaded":
+                self.refused += 1
+                return False
+            if slug == "stale-generation":
+                self.is_stale = True
+                return True
+            kind = type(effect).__name__
+            self._warn("effect-failed", {"effect": kind, "slug": slug, "reason": str(error)})
+        return True
+
+    def _call(self, effect: fx.Effect) -> None:
+        muscles = self._muscles
+        match effect:
+            case fx.Dial(peer=peer, addresses=addresses):
+                muscles.dial(peer, addresses)
+            case fx.AdmitLink(link=link):
+                if link in self._seen:
+                    self._links[self._seen[link]] = link
+                muscles.admit_link(link)
+            case fx.CloseLink(link=link, code=code, reason=reason):
+                muscles.close_link(link, code, reason)
+            case fx.SendMessage(peer=peer, body=body):
+                muscles.send_message(peer, body)
+            case fx.SendRecords(peer=peer, records=records):
+                muscles.send_records(peer, records)
+            case fx.AnswerJoin(request=request, body=body):
+                muscles.answer_join(request, body)
+            case fx.InspectModule(request=request, content=content):
+                muscles.inspect_module(request, content)
+            case fx.LoadSeed(seed=seed, holders=holders):
+                muscles.load_seed(seed, holders)
+            case fx.UnloadSeed(seed=seed):
+                muscles.unload_seed(seed)
+            case fx.PushTables():
+                muscles.push_tables(
+                    generation=effect.generation,
+                    base=effect.base,
+                    seeds=effect.seeds,
+                    gone_seeds=effect.gone_seeds,
+                    peers=effect.peers,
+                    gone_peers=effect.gone_peers,
+                    lease_ms=effect.lease_ms,
+                )
+            case _:
+                raise InvariantError(f"{type(effect).__name__} is not for the muscles")

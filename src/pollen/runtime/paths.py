@@ -1,0 +1,111 @@
+"""Where a node keeps its files: one folder, fixed names.
+
+Errors: ``path-too-long`` when a unix socket could not be bound there, with a shorter folder to use;
+``state-unusable`` when the folder cannot be made or is somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pollen.errors import PollenError
+
+# The longest path a unix socket can be bound to: sun_path less its terminating zero.
+SOCKET_PATH_MAX = 103 if sys.platform == "darwin" else 107
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of one node, all in ``home``."""
+
+    home: Path
+
+    @property
+    def control_socket(self) -> Path:
+        return self.home / "control.sock"
+
+    @property
+    def call_socket(self) -> Path:
+        return self.home / "call.sock"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "state.db"
+
+    @property
+    def node_key(self) -> Path:
+        return self.home / "node.key"
+
+    @property
+    def root_key(self) -> Path:
+        return self.home / "root.key"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.home / "pollen.pid"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.home / "lock"
+
+    @property
+    def log_file(self) -> Path:
+        return self.home / "pollen.log"
+
+    @property
+    def config_file(self) -> Path:
+        return self.home / "config.toml"
+
+
+def resolve(directory: str | None = None) -> Paths:
+    """The paths of ``directory``, else of PLN_DIR, else of ``~/.pln``. Nothing is created."""
+    given = directory or os.environ.get("PLN_DIR") or "~/.pln"
+    paths = Paths(Path(os.path.abspath(Path(given).expanduser())))  # noqa: PTH100 keeps symlinks
+    check_socket_path(paths.control_socket)
+    return paths
+
+
+def check_socket_path(path: Path) -> None:
+    """Raise ``path-too-long`` when no socket can be bound at ``path``."""
+    length = len(os.fsencode(path))
+    if length <= SOCKET_PATH_MAX:
+        return
+    raise PollenError(
+        "path-too-long",
+        f"the socket path {path} has {length} bytes, over {SOCKET_PATH_MAX}",
+        f"use a shorter folder: PLN_DIR={_shorter()}",
+    )
+
+
+def _shorter() -> str:
+    home = Path("~/.pln").expanduser()
+    if len(os.fsencode(home / "control.sock")) <= SOCKET_PATH_MAX:
+        return str(home)
+    return f"/var/tmp/pln-{os.getuid()}"
+
+
+def make_home(paths: Paths) -> None:
+    """Make the folder, closed to others; refuse one that is not ours or not writable."""
+    try:
+        paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = paths.home.stat()
+    except OSError as error:
+        raise _unusable(paths, error.strerror or str(error)) from error
+    if held.st_uid not in (os.getuid(), 0):
+        raise _unusable(paths, f"it belongs to user id {held.st_uid}")
+    if not os.access(paths.home, os.W_OK | os.X_OK):
+        raise _unusable(paths, "it is not writable")
+    if stat.S_IMODE(held.st_mode) & 0o077:
+        paths.home.chmod(0o700)
+
+
+def _unusable(paths: Paths, why: str) -> PollenError:
+    return PollenError(
+        "state-unusable",
+        f"the state folder {paths.home} cannot be used: {why}",
+        "give another one: --dir or PLN_DIR",
+    )

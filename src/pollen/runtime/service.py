@@ -1,0 +1,176 @@
+"""A detached daemon without any init system: start, find, stop.
+
+The daemon is a new process in a session of its own, started through a second fork so that no zombie
+stays with a long-lived starter. It tells through a pipe when it answers, or why it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from socket import AF_UNIX, SOCK_STREAM, socket
+
+from pollen.errors import PollenError, Unreachable, error_from_dict
+from pollen.runtime import lock, paths
+from pollen.runtime.paths import Paths
+
+START_SECONDS = 30.0
+STOP_MARGIN_SECONDS = 15.0
+KILL_SECONDS = 5.0
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """What ``up`` passes on; empty is the configured value."""
+
+    listen: Sequence[str] = ()
+    http: str = ""
+    name: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def arguments(self, where: Paths) -> list[str]:
+        """The command line of the daemon, without the interpreter."""
+        line = ["--dir", str(where.home)]
+        for address in self.listen:
+            line += ["--listen", address]
+        for flag, value in (("--http", self.http), ("--name", self.name)):
+            line += [flag, value] if value else []
+        return line
+
+
+def running(where: Paths) -> int | None:
+    """The pid of the live daemon of this folder, or None."""
+    return lock.read_pid(where)
+
+
+def start(where: Paths, options: StartOptions = StartOptions()) -> int:
+    """Start a detached daemon and wait until it answers; returns its pid.
+
+    Raises what the daemon's start raised: ``already-running``, ``port-in-use``, …
+    """
+    pid = running(where)
+    if pid is not None:
+        raise PollenError(
+            "already-running", f"the daemon of {where.home} runs with pid {pid}", "pln status"
+        )
+    paths.make_home(where)
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        _spawn(where, [*options.arguments(where), "--ready-fd", str(writer)], options.environment)
+    finally:
+        os.close(writer)
+    try:
+        return _await_ready(where, reader)
+    finally:
+        os.close(reader)
+
+
+def _spawn(where: Paths, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """fork, setsid, fork, exec: what runs then belongs to init."""
+    line = [sys.executable, "-m", "pollen.runtime", *arguments]
+    env = {**os.environ, **environment}
+    middle = os.fork()
+    if middle == 0:
+        # Only async-signal-safe calls from here on: the starter may have threads.
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                quiet = os.open(os.devnull, os.O_RDWR)
+                log = os.open(
+                    where.home / "daemon.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+                )
+                os.dup2(quiet, 0)
+                os.dup2(quiet, 1)
+                os.dup2(log, 2)
+                os.execve(sys.executable, line, env)
+        finally:
+            os._exit(0)
+    os.waitpid(middle, 0)
+
+
+def _await_ready(where: Paths, reader: int) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    heard = b""
+    while not heard.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([reader], [], [], left)[0]:
+            raise Unreachable(
+                "daemon-not-running",
+                f"the daemon did not answer within {START_SECONDS:.0f} s",
+                f"see {where.log_file}",
+            )
+        chunk = os.read(reader, 65_536)
+        if not chunk:
+            raise PollenError("internal", *_last_words(where))
+        heard += chunk
+    body = json.loads(heard)
+    if "pid" in body:
+        return int(body["pid"])
+    raise error_from_dict(body)
+
+
+def _last_words(where: Paths) -> tuple[str, str]:
+    words = where.home / "daemon.err"
+    try:
+        lines = words.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    last = lines[-1] if lines else "it said nothing"
+    return f"the daemon ended while it started: {last}", f"see {words} and {where.log_file}"
+
+
+def stop(where: Paths, grace_ms: int = -1, *, drain: bool = True) -> None:
+    """End the daemon in order, by the API, else by signals. ``daemon-not-running`` if none."""
+    pid = running(where)
+    if pid is None:
+        raise Unreachable("daemon-not-running", f"no daemon runs for {where.home}", "pln up -d")
+    if not _ask_to_stop(where, grace_ms, drain):
+        _signal(pid, signal.SIGTERM)
+    patience = max(grace_ms, 5_000) / 1000 + STOP_MARGIN_SECONDS
+    if _gone_within(where, pid, patience):
+        return
+    _signal(pid, signal.SIGKILL)
+    if not _gone_within(where, pid, KILL_SECONDS):
+        raise PollenError("internal", f"the process {pid} does not end", f"see {where.log_file}")
+
+
+def _ask_to_stop(where: Paths, grace_ms: int, drain: bool) -> bool:
+    connection = HTTPConnection("localhost", timeout=5)
+    try:
+        connection.sock = socket(AF_UNIX, SOCK_STREAM)
+        connection.sock.settimeout(5)
+        connection.sock.connect(str(where.control_socket))
+        body = json.dumps({"grace_ms": grace_ms, "drain": drain})
+        connection.request("POST", "/v1/shutdown", body)
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _gone_within(where: Paths, pid: int, seconds: float) -> bool:
+    """Wait for the process, by its start time: a recycled pid is another process."""
+    began = lock.start_time(pid)
+    deadline = time.monotonic() + seconds
+    while began and lock.start_time(pid) == began:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True

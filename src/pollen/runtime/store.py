@@ -1,0 +1,178 @@
+"""The disk: rows by (table, key) in SQLite, written by one thread with group commit.
+
+A batch is on disk when its token is reported. A write that fails (a full disk) is tried again until
+it succeeds; what depends on it waits, nothing is lost or reported early.
+Errors at opening: ``state-unusable`` when the file is no store of ours, damaged, of a newer schema,
+or not writable. The file is left as it was.
+Source: PROTOCOL 2 (durability). Refused: one file a record, whose fsyncs do not group.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pollen.core.ids import Token
+from pollen.errors import PollenError
+
+Row = tuple[str, bytes, bytes | None]
+
+SCHEMA = 1
+APPLICATION_ID = 0x706C6E31  # "pln1"
+GROUP_MAX = 256
+RETRY_SECONDS = 1.0
+
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS row "
+    "(tab TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (tab, key)) "
+    "WITHOUT ROWID"
+)
+_PUT = (
+    "INSERT INTO row (tab, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET value = excluded.value"
+)
+_DELETE = "DELETE FROM row WHERE tab = ? AND key = ?"
+
+
+class Store:
+    """One open store. ``start`` begins the writer; without it ``write_now`` is the only writer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: queue.SimpleQueue[tuple[Token, list[Row]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._db = _open(path)
+
+    def load(self) -> dict[str, list[tuple[bytes, bytes]]]:
+        """All rows by table, in the order of their keys."""
+        found: dict[str, list[tuple[bytes, bytes]]] = {}
+        try:
+            for table, key, value in self._db.execute(
+                "SELECT tab, key, value FROM row ORDER BY tab, key"
+            ):
+                found.setdefault(table, []).append((bytes(key), bytes(value)))
+        except sqlite3.Error as error:
+            raise _unusable(self._path, str(error)) from error
+        return found
+
+    def write_now(self, rows: Sequence[Row]) -> None:
+        """Write and sync before returning; only while the writer thread is not running."""
+        try:
+            self._commit(rows)
+        except sqlite3.Error as error:
+            raise _unusable(self._path, str(error)) from error
+
+    def clear_now(self) -> None:
+        """Forget every row; only while the writer thread is not running."""
+        with self._db:
+            self._db.execute("DELETE FROM row")
+
+    def start(self, done: Callable[[list[Token]], None], failed: Callable[[str], None]) -> None:
+        """Begin writing. Both callbacks run on the writer thread, after a commit or a failure."""
+        self._thread = threading.Thread(
+            target=self._run, args=(done, failed), name="pollen-store", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, token: Token, rows: list[Row]) -> None:
+        """Queue a batch; never blocks."""
+        self._queue.put((token, rows))
+
+    def close(self) -> None:
+        """Write what is queued, then close. Idempotent."""
+        if self._thread is not None:
+            self._stop.set()
+            self._queue.put(None)
+            self._thread.join(timeout=30)
+            self._thread = None
+        self._db.close()
+
+    def _run(self, done: Callable[[list[Token]], None], failed: Callable[[str], None]) -> None:
+        is_last = False
+        while not is_last:
+            group, is_last = self._next_group()
+            if not group:
+                continue
+            rows = [row for _, batch in group for row in batch]
+            while not self._try_commit(rows, failed):
+                if self._stop.wait(RETRY_SECONDS):
+                    return
+            done([token for token, _ in group])
+
+    def _next_group(self) -> tuple[list[tuple[Token, list[Row]]], bool]:
+        """One batch, and whatever else is waiting: they share a commit."""
+        group: list[tuple[Token, list[Row]]] = []
+        item = self._queue.get()
+        while item is not None:
+            group.append(item)
+            if len(group) >= GROUP_MAX or self._queue.empty():
+                return group, False
+            item = self._queue.get()
+        return group, True
+
+    def _try_commit(self, rows: Sequence[Row], failed: Callable[[str], None]) -> bool:
+        try:
+            self._commit(rows)
+        except sqlite3.Error as error:
+            failed(str(error))
+            return False
+        return True
+
+    def _commit(self, rows: Sequence[Row]) -> None:
+        with self._db:
+            for table, key, value in rows:
+                if value is None:
+                    self._db.execute(_DELETE, (table, key))
+                else:
+                    self._db.execute(_PUT, (table, key, value))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(path, check_same_thread=False, timeout=5)
+    except sqlite3.Error as error:
+        raise _unusable(path, str(error)) from error
+    try:
+        _prepare(db, path)
+    except sqlite3.Error as error:
+        db.close()
+        raise _unusable(path, str(error)) from error
+    except PollenError:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise _unusable(path, "it is a database of another program")
+    if version > SCHEMA:
+        raise PollenError(
+            "state-unusable",
+            f"{path} was written by a newer pollen (schema {version}, this one reads {SCHEMA})",
+            "install that version again, or restore an older copy of the folder",
+        )
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise _unusable(path, str(verdict))
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    with db:
+        db.execute(_CREATE)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _unusable(path: Path, why: str) -> PollenError:
+    return PollenError(
+        "state-unusable",
+        f"the store {path} cannot be used: {why}",
+        "restore the folder from a copy, or start over: pln purge",
+    )

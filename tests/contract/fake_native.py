@@ -1,0 +1,383 @@
+"""A small faithful stand-in for ``pollen._native``, trusted only as far as ``test_muscles`` runs it
+through the same claims as the real module.
+
+All its muscles of one process share one ``Network``. Keys sign with a keyed hash whose secret the
+verifier looks up, so that a forged signature fails as it does in reality.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pollen.core import events as ev
+from pollen.core.ids import Hash, LinkId, PeerId, RequestId
+
+QUEUE_MAX = 512
+_SECRETS: dict[bytes, bytes] = {}
+
+
+class NativeError(Exception):
+    """As the real one: ``args`` is (slug, reason)."""
+
+    def __init__(self, slug: str, reason: str) -> None:
+        super().__init__(slug, reason)
+        self.slug = slug
+        self.reason = reason
+
+
+class FakeKey:
+    """A key pair whose signatures only this process can check."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._public = hashlib.blake2b(b"public" + secret, digest_size=32).digest()
+        _SECRETS[self._public] = secret
+
+    @property
+    def public(self) -> bytes:
+        return self._public
+
+    def save(self, path: str) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(self._secret)
+
+    def sign(self, message: bytes) -> bytes:
+        return hashlib.blake2b(message, key=self._secret, digest_size=64).digest()
+
+
+def verify_signatures(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
+    return [
+        key in _SECRETS and FakeKey(_SECRETS[key]).sign(message) == signature
+        for key, message, signature in items
+    ]
+
+
+class Network:
+    """Who listens where; links and content of one process."""
+
+    def __init__(self) -> None:
+        self.by_address: dict[str, FakeMuscles] = {}
+        self.by_key: dict[bytes, FakeMuscles] = {}
+        self.joins: dict[int, bytes] = {}
+        self.links = 0
+        self.requests = 0
+        self.ports = 40_000
+
+
+class FakeMuscles:
+    """The calls of ``pollen._native.Muscles`` over a ``Network``."""
+
+    def __init__(self, network: Network, key: FakeKey, boot: bytes) -> None:
+        self._network = network
+        self.key = key
+        self._boot = boot
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._events: collections.deque[ev.Event] = collections.deque()
+        self._is_armed = False
+        self._hello: tuple[bytes, int, int, bytes] | None = None
+        self.links: dict[int, tuple[FakeMuscles, bool]] = {}
+        self.admitted: set[int] = set()
+        self._early: dict[int, list[ev.Event]] = {}
+        self.content: dict[bytes, bytes] = {}
+        self.seeds: dict[bytes, Any] = {}
+        self.peers: dict[bytes, Any] = {}
+        self.generation = 0
+        self.loaded: set[bytes] = set()
+        self.is_open = False
+        self.is_closed = False
+        self.fail_next: list[str] = []
+
+    # -- the calls of the real one --------------------------------------------------------------
+
+    def start(
+        self, *, listen: Sequence[str], call_socket: str, http: str | None = None
+    ) -> list[str]:
+        bound = []
+        for address in listen:
+            host, _, port = address.rpartition(":")
+            if port == "0":
+                self._network.ports += 1
+                port = str(self._network.ports)
+            full = f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
+            if full in self._network.by_address:
+                raise NativeError("port-in-use", f"{full} is in use")
+            self._network.by_address[full] = self
+            bound.append(full)
+        self._network.by_key[self.key.public] = self
+        self.is_open = True
+        return bound
+
+    def event_fd(self) -> int:
+        return self._reader.fileno()
+
+    def drain(self) -> bytes:
+        if self.is_closed and not self._events:
+            return msgspec.msgpack.encode([])
+        try:
+            while self._reader.recv(64):
+                pass
+        except (BlockingIOError, OSError):
+            pass
+        self._is_armed = False
+        batch = [self._events.popleft() for _ in range(min(512, len(self._events)))]
+        if self._events:
+            self._wake()
+        return msgspec.msgpack.encode(batch)
+
+    def set_hello(self, *, cluster: bytes, minor_min: int, minor_max: int, chain: bytes) -> None:
+        self._hello = (cluster, minor_min, minor_max, chain)
+
+    def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
+        self._check_room()
+        target = next(
+            (self._network.by_address[a] for a in addresses if a in self._network.by_address), None
+        )
+        if target is None or target.key.public != peer or target._hello is None:
+            self._emit(ev.DialFailed(peer=PeerId(peer), slug="unreachable", reason="nobody"))
+            return
+        self._network.links += 1
+        link = LinkId(self._network.links)
+        self.links[link] = (target, True)
+        target.links[link] = (self, False)
+        self._emit_hello(link, target, True)
+        target._emit_hello(link, self, False)
+
+    def admit_link(self, link: int) -> None:
+        self._check_room()
+        if link in self.links:
+            self.admitted.add(link)
+            for event in self._early.pop(link, []):
+                self._emit(event)
+
+    def close_link(self, link: int, code: int, reason: str) -> None:
+        held = self.links.pop(link, None)
+        self.admitted.discard(link)
+        if held is None:
+            return
+        other = held[0]
+        if other.links.pop(link, None) is not None:
+            other.admitted.discard(link)
+            me = PeerId(self.key.public)
+            other._emit(ev.LinkClosed(link=LinkId(link), peer=me, code=code, reason=reason))
+        peer = PeerId(other.key.public)
+        self._emit(ev.LinkClosed(link=LinkId(link), peer=peer, code=0, reason="closed here"))
+
+    def send_message(self, peer: bytes, body: bytes) -> None:
+        self._check_room()
+        for link, other in self._to(peer):
+            me = PeerId(self.key.public)
+            other._receive(link, ev.MessageReceived(link=LinkId(link), peer=me, body=body))
+
+    def send_records(self, peer: bytes, records: Sequence[ev.SignedRecord]) -> None:
+        self._check_room()
+        triples = [(r.owner, b"pollen-record/1\0" + r.body, r.signature) for r in records]
+        good = verify_signatures(triples)
+        kept = [record for record, is_good in zip(records, good, strict=True) if is_good]
+        for link, other in self._to(peer):
+            event = ev.RecordsReceived(
+                link=LinkId(link),
+                peer=PeerId(self.key.public),
+                records=kept,
+                rejected=len(records) - len(kept),
+            )
+            other._receive(link, event)
+
+    def answer_join(self, request: int, body: bytes) -> None:
+        self._network.joins[request] = body
+
+    def ask_join(
+        self, addresses: Sequence[str], peer: bytes, body: bytes, timeout_ms: int
+    ) -> bytes:
+        target = next(
+            (self._network.by_address[a] for a in addresses if a in self._network.by_address), None
+        )
+        if target is None or target.key.public != peer:
+            raise NativeError("unreachable", "nobody answers at the issuer's addresses")
+        self._network.requests += 1
+        request = RequestId(self._network.requests)
+        joiner = PeerId(self.key.public)
+        target._emit(ev.JoinRequested(request=request, peer=joiner, remote="x:1", body=body))
+        deadline = timeout_ms / 1000
+        while request not in self._network.joins and deadline > 0:
+            deadline -= 0.005
+            import time
+
+            time.sleep(0.005)
+        if request not in self._network.joins:
+            raise NativeError("unreachable", "no answer in time")
+        return self._network.joins.pop(request)
+
+    def inspect_module(self, request: int, content: bytes) -> None:
+        data = self.content.get(content)
+        is_module = data is not None and data.startswith(b"\0asm")
+        slug = "" if is_module else "blob-not-found" if data is None else "module-invalid"
+        event = ev.ModuleInspected(
+            request=RequestId(request),
+            content=Hash(content),
+            size=len(data or b""),
+            functions=["run"] if is_module else [],
+            slug=slug,
+            reason=slug and "no such content, or no module",
+        )
+        self._emit(event)
+
+    def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None:
+        row = self.seeds.get(seed)
+        if row is None:
+            event = ev.LoadFinished(seed=Hash(seed), slug="seed-not-found", reason="no row")
+            self._emit(event)
+            return
+        for holder in holders:
+            other = self._network.by_key.get(holder)
+            if row.content not in self.content and other is not None and other.is_open:
+                data = other.content.get(row.content)
+                if data is not None:
+                    self.content[row.content] = data
+        if row.content in self.content:
+            self.loaded.add(seed)
+            self._emit(ev.LoadFinished(seed=Hash(seed)))
+        else:
+            event = ev.LoadFinished(seed=Hash(seed), slug="unreachable", reason="no holder")
+            self._emit(event)
+
+    def unload_seed(self, seed: bytes) -> None:
+        self.loaded.discard(seed)
+
+    def push_tables(
+        self,
+        *,
+        generation: int,
+        base: int,
+        seeds: Sequence[Any],
+        gone_seeds: Sequence[bytes],
+        peers: Sequence[Any],
+        gone_peers: Sequence[bytes],
+        lease_ms: int,
+    ) -> None:
+        if base not in (0, self.generation):
+            raise NativeError("stale-generation", f"{self.generation} is held, not {base}")
+        if base == 0:
+            self.seeds, self.peers = {}, {}
+        self.seeds |= {row.seed: row for row in seeds}
+        self.peers |= {row.peer: row for row in peers}
+        for seed in gone_seeds:
+            self.seeds.pop(seed, None)
+        for peer in gone_peers:
+            self.peers.pop(peer, None)
+        self.generation = generation
+
+    def beat(self) -> None:
+        return
+
+    def metrics(self) -> bytes:
+        return msgspec.msgpack.encode({"calls": 0, "rejected": {"bad-signature": 0}})
+
+    def close(self, grace_ms: int) -> None:
+        if self.is_closed:
+            return
+        for link in list(self.links):
+            self.close_link(link, 5, "shutting down")
+        self._network.by_address = {
+            a: m for a, m in self._network.by_address.items() if m is not self
+        }
+        if self._network.by_key.get(self.key.public) is self:
+            del self._network.by_key[self.key.public]
+        self.is_open = False
+        self.is_closed = True
+        self._reader.close()
+        self._writer.close()
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def put(self, data: bytes) -> bytes:
+        """What ``PUT /content`` does."""
+        content = hash_content(data)
+        self.content[content] = data
+        return content
+
+    def _check_room(self) -> None:
+        if self.fail_next:
+            raise NativeError(self.fail_next.pop(0), "as the test asked")
+
+    def _to(self, peer: bytes) -> list[tuple[int, FakeMuscles]]:
+        return [
+            (link, other)
+            for link, (other, _) in self.links.items()
+            if other.key.public == peer and link in self.admitted
+        ]
+
+    def _receive(self, link: int, event: ev.Event) -> None:
+        if link in self.admitted:
+            self._emit(event)
+        elif link in self.links:
+            self._early.setdefault(link, []).append(event)
+
+    def _emit_hello(self, link: LinkId, other: FakeMuscles, dialled: bool) -> None:
+        assert other._hello is not None
+        cluster, low, high, chain = other._hello
+        event = ev.HelloReceived(
+            link=link,
+            peer=PeerId(other.key.public),
+            dialled=dialled,
+            remote="",
+            cluster=Hash(cluster),
+            minor_min=low,
+            minor_max=high,
+            boot=other._boot,
+            chain=chain,
+        )
+        self._emit(event)
+
+    def _emit(self, event: ev.Event) -> None:
+        if self.is_closed:
+            return
+        self._events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._is_armed:
+            self._is_armed = True
+            with contextlib.suppress(BlockingIOError, OSError):
+                self._writer.send(b"\1")
+
+
+def hash_content(data: bytes) -> bytes:
+    return hashlib.blake2b(b"content" + data, digest_size=32).digest()
+
+
+class FakeNative:
+    """``pollen.runtime.native.Native`` over the fakes."""
+
+    error = NativeError
+
+    def __init__(self, network: Network | None = None) -> None:
+        self.network = network or Network()
+
+    def load_key(self, path: str) -> FakeKey:
+        return FakeKey(Path(path).read_bytes())
+
+    def generate_key(self) -> FakeKey:
+        return FakeKey(os.urandom(32))
+
+    def open_muscles(
+        self, *, key: Any, boot: bytes, directory: str, memory_bytes: int
+    ) -> FakeMuscles:
+        return FakeMuscles(self.network, key, boot)
+
+    def verify(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
+        return verify_signatures(items)
+
+    def version(self) -> str:
+        return "fake"

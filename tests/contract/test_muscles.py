@@ -1,0 +1,227 @@
+"""What the runtime relies on of the muscles: the same claims for the fake and the real module."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pollen.core import effects as fx
+from pollen.core import events as ev
+from pollen.core.ids import Hash, PeerId
+from pollen.runtime.native import Port, slug_of
+
+pytestmark = pytest.mark.timeout(60)
+CLUSTER = b"c" * 32
+DEADLINE = 15.0
+
+
+class Side:
+    """One muscles with its port, and the events that came."""
+
+    def __init__(self, native: Any, home: Path, name: str) -> None:
+        place = home / name
+        place.mkdir()
+        self.key = native.generate_key()
+        self.muscles = native.open_muscles(
+            key=self.key,
+            boot=name.encode().ljust(16, b"."),
+            directory=str(place),
+            memory_bytes=1 << 28,
+        )
+        self.addresses = self.muscles.start(
+            listen=["127.0.0.1:0"], call_socket=str(place / "call.sock")
+        )
+        self.faults: list[Any] = []
+        self.port = Port(self.muscles, lambda event, fields: self.faults.append((event, fields)))
+        self.events: list[Any] = []
+
+    @property
+    def peer(self) -> PeerId:
+        return PeerId(self.key.public)
+
+    def say_hello(self) -> None:
+        self.muscles.set_hello(cluster=CLUSTER, minor_min=1, minor_max=1, chain=b"chain")
+
+    def wait(self, kind: type[Any], count: int = 1) -> Any:
+        """The ``count``-th event of a kind, waiting by the descriptor alone."""
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end:
+            found = [event for event in self.events if isinstance(event, kind)]
+            if len(found) >= count:
+                return found[count - 1]
+            self.muscles.beat()
+            if select.select([self.muscles.event_fd()], [], [], 0.2)[0]:
+                self.events += self.port.drain()
+        raise AssertionError(f"no {kind.__name__}; came: {self.events}")
+
+
+@pytest.fixture
+def sides(native: Any, folder: Path) -> Iterator[Callable[[str], Side]]:
+    opened: list[Side] = []
+
+    def make(name: str) -> Side:
+        opened.append(Side(native, folder, name))
+        return opened[-1]
+
+    yield make
+    for side in opened:
+        side.muscles.close(0)
+
+
+def linked(sides: Callable[[str], Side]) -> tuple[Side, Side]:
+    a, b = sides("a"), sides("b")
+    a.say_hello()
+    b.say_hello()
+    a.port.carry_out(fx.Dial(peer=b.peer, addresses=b.addresses))
+    for side in (a, b):
+        side.port.carry_out(fx.AdmitLink(link=side.wait(ev.HelloReceived).link))
+    return a, b
+
+
+def make_record(side: Side, body: bytes = b"body") -> ev.SignedRecord:
+    return ev.SignedRecord(side.peer, body, side.key.sign(b"pollen-record/1\0" + body))
+
+
+def test_a_dial_ends_in_a_hello_on_both_sides(sides: Callable[[str], Side]) -> None:
+    """Both learn who the other is, which side dialled, and its opaque chain."""
+    a, b = sides("a"), sides("b")
+    a.say_hello()
+    b.say_hello()
+    a.port.carry_out(fx.Dial(peer=b.peer, addresses=b.addresses))
+    here, there = a.wait(ev.HelloReceived), b.wait(ev.HelloReceived)
+    assert (b.peer, True, b"chain", CLUSTER) == (
+        here.peer,
+        here.dialled,
+        here.chain,
+        here.cluster,
+    )
+    assert (a.peer, False) == (there.peer, there.dialled)
+    assert b"a".ljust(16, b".") == there.boot
+
+
+def test_a_dial_to_nobody_fails_as_an_event(sides: Callable[[str], Side]) -> None:
+    """No exception and no silence: ``DialFailed`` with a slug."""
+    a = sides("a")
+    a.say_hello()
+    nobody = PeerId(sides("b").key.public)
+    a.port.carry_out(fx.Dial(peer=nobody, addresses=["127.0.0.1:9"]))
+    assert (nobody, "unreachable") == (a.wait(ev.DialFailed).peer, a.events[-1].slug)
+
+
+def test_records_arrive_verified_and_forged_ones_are_counted(sides: Callable[[str], Side]) -> None:
+    """A forged record never becomes an event; its count does."""
+    a, b = linked(sides)
+    forged = ev.SignedRecord(a.peer, b"other", b"\1" * 64)
+    a.port.carry_out(fx.SendRecords(peer=b.peer, records=[make_record(a), forged]))
+    event = b.wait(ev.RecordsReceived)
+    assert ([make_record(a)], 1) == (event.records, event.rejected)
+
+
+def test_what_is_sent_before_the_other_side_admits_is_not_lost(
+    sides: Callable[[str], Side],
+) -> None:
+    """A admits and sends at once; B, slower, still gets it."""
+    a, b = sides("a"), sides("b")
+    a.say_hello()
+    b.say_hello()
+    a.port.carry_out(fx.Dial(peer=b.peer, addresses=b.addresses))
+    a.port.carry_out(fx.AdmitLink(link=a.wait(ev.HelloReceived).link))
+    a.port.carry_out(fx.SendRecords(peer=b.peer, records=[make_record(a)]))
+    hello = b.wait(ev.HelloReceived)
+    time.sleep(0.05)
+    b.port.carry_out(fx.AdmitLink(link=hello.link))
+    assert [make_record(a)] == b.wait(ev.RecordsReceived).records
+
+
+def test_messages_arrive_whole(sides: Callable[[str], Side]) -> None:
+    """One message, one event, the same bytes."""
+    a, b = linked(sides)
+    body = bytes(range(256)) * 400
+    b.port.carry_out(fx.SendMessage(peer=a.peer, body=body))
+    assert (b.peer, body) == (a.wait(ev.MessageReceived).peer, a.events[-1].body)
+
+
+def test_a_closed_link_is_told_to_both_with_the_code(sides: Callable[[str], Side]) -> None:
+    """The peer sees the close code."""
+    a, b = linked(sides)
+    link = a.wait(ev.HelloReceived).link
+    a.port.carry_out(fx.CloseLink(link=link, code=4, reason="denied"))
+    closed = b.wait(ev.LinkClosed)
+    assert (a.peer, 4) == (closed.peer, closed.code)
+
+
+def test_a_join_is_asked_and_answered(sides: Callable[[str], Side]) -> None:
+    """One opaque body each way; the joiner is known by its key."""
+    import threading
+
+    a, b = sides("a"), sides("b")
+    a.say_hello()
+    got: list[bytes] = []
+    asker = threading.Thread(
+        target=lambda: got.append(b.muscles.ask_join(a.addresses, a.peer, b"please", 10_000))
+    )
+    asker.start()
+    asked = a.wait(ev.JoinRequested)
+    a.port.carry_out(fx.AnswerJoin(request=asked.request, body=b"yes"))
+    asker.join(DEADLINE)
+    assert (b.peer, b"please", [b"yes"]) == (asked.peer, asked.body, got)
+
+
+def test_a_join_at_nobody_is_unreachable(sides: Callable[[str], Side]) -> None:
+    """A typed refusal with a slug, within the time-out."""
+    a, b = sides("a"), sides("b")
+    with pytest.raises(Exception) as caught:
+        a.muscles.ask_join(["127.0.0.1:9"], b.peer, b"please", 1_000)
+    assert slug_of(caught.value) == "unreachable"
+
+
+def test_unknown_content_is_refused_by_inspection(sides: Callable[[str], Side]) -> None:
+    """``ModuleInspected`` carries a slug and the request."""
+    a = sides("a")
+    a.port.carry_out(fx.InspectModule(request=ev.RequestId(7), content=Hash(b"\2" * 32)))
+    event = a.wait(ev.ModuleInspected)
+    assert event.request == 7
+    assert event.slug
+
+
+def test_a_delta_on_another_generation_is_stale(sides: Callable[[str], Side]) -> None:
+    """The port turns it into a flag; the driver asks the node to push whole."""
+    a = sides("a")
+    push = fx.PushTables(
+        generation=5, base=4, seeds=[], gone_seeds=[], peers=[], gone_peers=[], lease_ms=15_000
+    )
+    a.port.carry_out(push)
+    assert (a.port.is_stale, a.faults) == (True, [])
+
+
+def test_keys_survive_their_file_and_are_never_overwritten(native: Any, folder: Path) -> None:
+    """The same public key comes back; mode 0600; an existing file is kept."""
+    path = folder / "node.key"
+    key = native.generate_key()
+    key.save(str(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert key.public == native.load_key(str(path)).public
+    with pytest.raises(Exception):  # noqa: B017 the real and the fake raise other classes
+        native.generate_key().save(str(path))
+    assert key.public == native.load_key(str(path)).public
+
+
+def test_signatures_hold_for_the_exact_bytes_only(native: Any) -> None:
+    """Malformed keys and signatures are False, never an error."""
+    key = native.generate_key()
+    good = (key.public, b"message", key.sign(b"message"))
+    assert native.verify(
+        [good, (good[0], b"massage", good[2]), (b"short", b"m", good[2]), (good[0], b"m", b"")]
+    ) == [True, False, False, False]
+
+
+def test_closing_twice_is_harmless(sides: Callable[[str], Side]) -> None:
+    """Every handle closes idempotently."""
+    a = sides("a")
+    a.muscles.close(0)
+    a.muscles.close(0)
