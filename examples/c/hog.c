@@ -55,3 +55,12 @@ EXPORT(count) i32 count(void) {
   output_bytes(&digit, 1);
   return 0;
 }
+
+/* Counts the calls in a variable; variables live as long as the instance. */
+EXPORT(visits) i32 visits(void) {
+  u64 old = var_get(host_text("visits"));
+  u8 digit = old ? (u8)host_load_u8(old) + 1 : '1';
+  var_set(host_text("visits"), host_copy(&digit, 1));
+  output_bytes(&digit, 1);
+  return 0;
+}

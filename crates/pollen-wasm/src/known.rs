@@ -116,3 +116,17 @@ pub(crate) fn signature(module: &str, name: &str) -> Option<Signature> {
     let (_, names) = GROUPS.iter().find(|(group, _)| *group == module)?;
     names.iter().find(|(known, _)| *known == name).map(|(_, signature)| *signature)
 }
+
+/// All imports as module, name, parameters and results (each a list of text-format types); for
+/// tests and documentation.
+#[must_use]
+pub fn known_imports() -> Vec<(&'static str, &'static str, String, String)> {
+    let text = |letters: &str| {
+        letters.chars().map(|c| if c == 'i' { "i32" } else { "i64" }).collect::<Vec<_>>().join(" ")
+    };
+    GROUPS
+        .iter()
+        .flat_map(|(module, names)| names.iter().map(move |(name, signature)| (*module, *name, *signature)))
+        .map(|(module, name, (params, results))| (module, name, text(params), text(results)))
+        .collect()
+}

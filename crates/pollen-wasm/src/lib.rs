@@ -54,6 +54,7 @@ pub use envelope::{
 };
 pub use error::SandboxError;
 pub use inspect::wat_to_wasm;
+pub use known::known_imports;
 pub use kernel::{Kernel, Quota, Unlimited};
 pub use sandbox::{Sandbox, SandboxMetrics};
 pub use seed::Seed;
