@@ -151,3 +151,22 @@ impl Host for Recorder {
         r#"{"peerKey":"00ff"}"#.into()
     }
 }
+
+/// A guest whose `run` makes the HTTP request of its input with the body "the body", returns the
+/// reply's body, and the status as its code.
+pub fn wat_http() -> &'static str {
+    r#"(module
+    (import "extism:host/env" "input_offset" (func $input (result i64)))
+    (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+    (import "extism:host/env" "store_u64" (func $store (param i64 i64)))
+    (import "extism:host/env" "length" (func $length (param i64) (result i64)))
+    (import "extism:host/env" "output_set" (func $output (param i64 i64)))
+    (import "extism:host/env" "http_request" (func $request (param i64 i64) (result i64)))
+    (import "extism:host/env" "http_status_code" (func $status (result i32)))
+    (func (export "run") (result i32) (local $body i64) (local $reply i64)
+      (local.set $body (call $alloc (i64.const 8)))
+      (call $store (local.get $body) (i64.const 0x79646f6220656874))
+      (local.set $reply (call $request (call $input) (local.get $body)))
+      (call $output (local.get $reply) (call $length (local.get $reply)))
+      (call $status)))"#
+}
