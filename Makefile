@@ -1,0 +1,89 @@
+# One .venv, one cargo build, one profile. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Outside the checkout, so that a fresh clone finds what the last one built.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/pollen/target
+# Set for every cargo command: a change of it would build PyO3 a second time.
+export PYO3_BUILD_EXTENSION_MODULE := 1
+export PYTHONDONTWRITEBYTECODE :=
+CARGO := cargo --locked
+WHEELS := build/wheels
+T ?= 60
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
+
+$(VENV)/.locked: requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+.PHONY: venv
+venv: $(VENV)/.locked ## the virtual environment, from requirements.lock alone
+
+.PHONY: native
+native: $(VENV)/.locked ## build the muscles and install the whole package into .venv
+	rm -rf $(WHEELS)
+	$(BIN)/maturin build --quiet --locked --release --out $(WHEELS) --interpreter $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $(WHEELS)/*.whl
+
+.PHONY: demo
+demo: native ## a three-node cluster on this machine, from seed to take-over
+	$(BIN)/pln demo
+
+.PHONY: check
+check: $(VENV)/.locked ## the brain's loop: pure Python, no cargo, no native module
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n auto tests/unit tests/properties tests/style
+
+.PHONY: rust
+rust: $(VENV)/.locked ## the crates' own tests, formatting and lints
+	cargo fmt --check
+	$(CARGO) test --release --workspace
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+.PHONY: lint
+lint: $(VENV)/.locked ## formatting and lints of both languages
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	cargo fmt --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+.PHONY: test
+test: ## everything that proves the product
+	./.ci/setup
+	$(MAKE) --no-print-directory check rust native
+	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -n auto tests/contract tests/native tests/cli
+	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. tests/e2e
+	$(MAKE) --no-print-directory fuzz T=20
+
+.PHONY: fuzz
+fuzz: ## run the decoder fuzzers, T seconds each
+	./fuzz/run $(T)
+
+.PHONY: bench
+bench: native ## the product against its anchors, interleaved; writes benchmarks/results.json
+	$(CARGO) build --release --workspace
+	$(BIN)/python benchmarks/bench.py
+
+.PHONY: accept
+accept: test bench ## strict numbers and long runs, on an otherwise idle machine
+	$(MAKE) --no-print-directory fuzz T=600
+
+.PHONY: wheel
+wheel: $(VENV)/.locked ## a wheel for other machines, into dist/
+	$(BIN)/maturin build --locked --release --out dist --interpreter $(BIN)/python
+
+.PHONY: clean
+clean: ## remove what make made here, not the shared cargo build
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,94 @@
+"""Pollen: a mesh of unequal machines that runs WASM modules as one.
+
+``connect()`` and ``connect_sync()`` reach the node on this machine; everything else follows from
+what they return. Names are loaded when first used, so that ``import pollen`` costs next to nothing
+and needs no native module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pollen.client import Function, Mesh, Reply, SyncFunction, SyncMesh, connect, connect_sync
+    from pollen.errors import (
+        Ambiguous,
+        BadRequest,
+        CallError,
+        Conflict,
+        DeadlineExceeded,
+        Denied,
+        GuestError,
+        LimitExceeded,
+        NotFound,
+        Overloaded,
+        PollenError,
+        TooLarge,
+        Unreachable,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "pollen.client": (
+        "Function",
+        "Mesh",
+        "Reply",
+        "SyncFunction",
+        "SyncMesh",
+        "connect",
+        "connect_sync",
+    ),
+    "pollen.errors": (
+        "Ambiguous",
+        "BadRequest",
+        "CallError",
+        "Conflict",
+        "DeadlineExceeded",
+        "Denied",
+        "GuestError",
+        "LimitExceeded",
+        "NotFound",
+        "Overloaded",
+        "PollenError",
+        "TooLarge",
+        "Unreachable",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "__version__",
+    "Ambiguous",
+    "BadRequest",
+    "CallError",
+    "Conflict",
+    "DeadlineExceeded",
+    "Denied",
+    "Function",
+    "GuestError",
+    "LimitExceeded",
+    "Mesh",
+    "NotFound",
+    "Overloaded",
+    "PollenError",
+    "Reply",
+    "SyncFunction",
+    "SyncMesh",
+    "TooLarge",
+    "Unreachable",
+    "connect",
+    "connect_sync",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'pollen' has no attribute {name!r}")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,543 @@
+"""The SDK: call seeds and publish them, from asyncio or from plain blocking code.
+
+``connect()`` and ``connect_sync()`` have the same names; the blocking twin uses a blocking socket and
+no hidden thread. Neither needs the native module. A daemon that goes away is ``Unreachable``; the next
+call connects again. Cancelling an awaited call cancels it across the mesh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from pollen import door
+from pollen.control import Control
+from pollen.errors import BadRequest, CallError, GuestError, TooLarge, Unreachable
+from pollen.runtime.paths import Paths, resolve
+
+Payload = bytes | bytearray | memoryview | str
+_RECEIVE = 256 * 1024
+# How long past a call's own time-out a blocking client waits for the node to say so.
+_GRACE = 2.0
+_UNSET: Any = object()
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call brought back.
+
+    ``node`` is the hex id of where it ran; ``elapsed``, ``queue``, ``run`` and ``rtt`` are seconds as
+    the node measured them (``rtt`` 0.0 when it ran on the nearest node itself).
+    """
+
+    data: bytes
+    node: str
+    attempts: int
+    elapsed: float
+    queue: float
+    run: float
+    rtt: float
+
+    @property
+    def text(self) -> str:
+        """The data as UTF-8; raises ``UnicodeDecodeError``."""
+        return self.data.decode()
+
+    def json(self) -> Any:
+        """The data as JSON; raises ``msgspec.DecodeError``."""
+        return msgspec.json.decode(self.data)
+
+
+def _payload(data: Payload, json: object) -> bytes:
+    if json is not _UNSET:
+        if data:
+            raise BadRequest("bad-request", "data and json were both given", "give one of them")
+        raw = msgspec.json.encode(json)
+    else:
+        raw = data.encode() if isinstance(data, str) else bytes(data)
+    if len(raw) > door.MAX_INPUT:
+        reason = f"the input is {len(raw)} bytes, the limit {door.MAX_INPUT}"
+        raise TooLarge("input-too-large", reason, "send less at once")
+    return raw
+
+
+def _reply(answer: door.Answer) -> Reply:
+    """The reply, or the typed error that the answer is."""
+    if isinstance(answer, door.Failed):
+        raise answer.error()
+    node = answer.node.hex()
+    if answer.guest_status is not None:
+        error = GuestError(
+            "guest-status",
+            f"the function returned the code {answer.guest_status}",
+            "see pln logs on the node that ran it",
+            node=node,
+            attempts=answer.attempts,
+        )
+        error.output, error.status = answer.output, answer.guest_status
+        raise error
+    return Reply(
+        data=answer.output,
+        node=node,
+        attempts=answer.attempts,
+        elapsed=answer.total_us / 1e6,
+        queue=answer.queue_us / 1e6,
+        run=answer.run_us / 1e6,
+        rtt=answer.rtt_us / 1e6,
+    )
+
+
+def _gone(paths: Paths, why: object) -> CallError:
+    slug = "unreachable"
+    if isinstance(why, FileNotFoundError | ConnectionRefusedError):
+        slug = "daemon-not-running"
+    reason = f"no node answers at {paths.call_socket}: {why}"
+    return Unreachable(slug, reason, "start it with: pln up -d", may_have_executed=False)
+
+
+class _Lost(Exception):
+    """The connection broke; whoever waits is told with what may have happened."""
+
+
+class _Call(msgspec.Struct, frozen=True):
+    """What one call asks for, checked."""
+
+    seed: str
+    function: str | None
+    data: bytes
+    timeout: float
+    retries: int
+    idempotent: bool
+    traceparent: str | None
+
+    def encode(self, conversation: door.Conversation) -> tuple[int, bytes]:
+        return conversation.call(
+            self.seed,
+            self.function,
+            self.data,
+            budget_ms=min(max(1, round(self.timeout * 1000)), 0xFFFF_FFFF),
+            retries=self.retries,
+            idempotent=self.idempotent,
+            traceparent=self.traceparent,
+        )
+
+
+class _Options(msgspec.Struct, frozen=True):
+    timeout: float
+    retries: int
+    idempotent: bool
+
+
+class _Handle:
+    """A seed's function and how to call it; no I/O."""
+
+    def __init__(self, seed: str, function: str | None, options: _Options) -> None:
+        if not 0 <= options.retries <= 255:
+            raise BadRequest("bad-request", "retries must be 0 to 255", "3 is the default")
+        self.seed = seed
+        self.name = function
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.seed}/{self.name or '(only export)'}>"
+
+    def _call(
+        self,
+        data: Payload,
+        json: object,
+        timeout: float | None,
+        idempotent: bool | None,
+        traceparent: str | None,
+    ) -> _Call:
+        timeout = self._options.timeout if timeout is None else timeout
+        if not timeout > 0:
+            raise BadRequest("bad-request", "a time-out must be above 0 seconds", "60 is usual")
+        return _Call(
+            self.seed,
+            self.name,
+            _payload(data, json),
+            timeout,
+            self._options.retries,
+            self._options.idempotent if idempotent is None else idempotent,
+            traceparent,
+        )
+
+
+# --- asyncio ----------------------------------------------------------------------------------
+
+
+class _Connection(asyncio.Protocol):
+    """One socket to the node; many calls share it."""
+
+    def __init__(self) -> None:
+        self.conversation = door.Conversation()
+        self.transport: asyncio.Transport | None = None
+        self.lost: Exception | None = None
+        self._waiting: dict[int, asyncio.Future[door.Answer]] = {}
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(door.PREFACE)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            answers = self.conversation.receive(data)
+        except Unreachable as error:
+            self._break(error)
+            return
+        for answer in answers:
+            future = self._waiting.pop(answer.id, None)
+            if future is not None and not future.done():
+                future.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break(exc or ConnectionResetError("the node closed the connection"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _break(self, why: Exception) -> None:
+        if self.lost is None:
+            self.lost = why
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(_Lost())
+        self._waiting.clear()
+        self._writable.set()
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def ask(self, call: _Call) -> door.Answer:
+        """Send a call and wait for its answer; cancelling sends CANCEL."""
+        await self._writable.wait()
+        if self.lost is not None or self.transport is None:
+            raise _Lost
+        number, frame = call.encode(self.conversation)
+        future: asyncio.Future[door.Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self.transport.write(frame)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._waiting.pop(number, None)
+            cancel = self.conversation.forget(number)
+            if cancel and self.lost is None:
+                self.transport.write(cancel)
+            raise
+
+
+class Mesh:
+    """A connection to the nearest node, for asyncio; safe to share among tasks of one loop."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._connection: _Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._connected()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled. Idempotent."""
+        if self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.close()
+        self._connection = None
+
+    def function(
+        self,
+        seed: str,
+        name: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 3,
+        idempotent: bool = False,
+    ) -> Function:
+        """A handle on a function; ``name`` may be left out when there is one export."""
+        return Function(self, seed, name, _Options(timeout, retries, idempotent))
+
+    async def call(self, seed: str, name: str | None = None, data: Payload = b"", **how: Any) -> Reply:
+        """Call once; the keywords are those of ``function`` and of calling a handle."""
+        keys = ("timeout", "retries", "idempotent")
+        options = {key: how.pop(key) for key in keys if key in how}
+        return await self.function(seed, name, **options)(data, **how)
+
+    async def seed(self, source: str | os.PathLike[str], name: str, **options: Any) -> dict[str, Any]:
+        """Publish a module file; the options are those of ``pln seed`` with underscores."""
+        control = Control(self._paths)
+        return await asyncio.to_thread(control.publish, source, name, options)
+
+    async def unseed(self, target: str) -> dict[str, Any]:
+        """Withdraw a seed by name or hash."""
+        return await asyncio.to_thread(Control(self._paths).withdraw, target)
+
+    async def status(self) -> dict[str, Any]:
+        """What ``pln status --json`` prints."""
+        return await asyncio.to_thread(Control(self._paths).get, "/v1/status")
+
+    async def _connected(self) -> _Connection:
+        connection = self._connection
+        if connection is not None and connection.lost is None:
+            return connection
+        async with self._connecting:
+            if self._connection is not None and self._connection.lost is None:
+                return self._connection
+            loop = asyncio.get_running_loop()
+            try:
+                _, connection = await loop.create_unix_connection(
+                    _Connection, str(self._paths.call_socket)
+                )
+            except OSError as error:
+                raise _gone(self._paths, error) from None
+            self._connection = connection
+            return connection
+
+    async def _ask(self, call: _Call) -> Reply:
+        connection = await self._connected()
+        try:
+            return _reply(await connection.ask(call))
+        except _Lost:
+            reason = f"the node went away during the call: {connection.lost}"
+            raise Unreachable(
+                "unreachable", reason, "the next call connects again", may_have_executed=True
+            ) from None
+
+
+class Function(_Handle):
+    """``await handle(b"input")`` calls it."""
+
+    def __init__(self, mesh: Mesh, seed: str, function: str | None, options: _Options) -> None:
+        super().__init__(seed, function, options)
+        self._mesh = mesh
+
+    async def __call__(
+        self,
+        data: Payload = b"",
+        *,
+        json: object = _UNSET,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        traceparent: str | None = None,
+    ) -> Reply:
+        """Call it. ``timeout`` is in seconds. Raises ``CallError``; cancelling cancels the guest."""
+        return await self._mesh._ask(self._call(data, json, timeout, idempotent, traceparent))
+
+    async def map(
+        self, inputs: Iterable[Payload] | AsyncIterable[Payload], *, in_flight: int = 64
+    ) -> AsyncIterator[Reply]:
+        """Replies in the order of the inputs, at most ``in_flight`` under way.
+
+        The first error is raised in its place; leaving the loop cancels what is under way.
+        """
+        if in_flight < 1:
+            raise BadRequest("bad-request", "in_flight must be at least 1", "64 is the default")
+        tasks: deque[asyncio.Task[Reply]] = deque()
+        try:
+            async for data in _each(inputs):
+                tasks.append(asyncio.ensure_future(self(data)))
+                if len(tasks) >= in_flight:
+                    yield await tasks[0]
+                    tasks.popleft()
+            while tasks:
+                yield await tasks[0]
+                tasks.popleft()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _each(inputs: Iterable[Payload] | AsyncIterable[Payload]) -> AsyncIterator[Payload]:
+    if isinstance(inputs, AsyncIterable):
+        async for data in inputs:
+            yield data
+    else:
+        for data in inputs:
+            yield data
+
+
+def connect(directory: str | os.PathLike[str] | None = None) -> Mesh:
+    """The node of ``directory``, else of PLN_DIR, else of this user: ``async with connect() as mesh``."""
+    return Mesh(resolve(None if directory is None else os.fspath(directory)))
+
+
+# --- blocking ---------------------------------------------------------------------------------
+
+
+class SyncMesh:
+    """The blocking twin of ``Mesh``: one socket, one call at a time; other threads wait their turn."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._socket: socket.socket | None = None
+        self._conversation = door.Conversation()
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> Self:
+        with self._turn:
+            self._connected()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def function(
+        self,
+        seed: str,
+        name: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 3,
+        idempotent: bool = False,
+    ) -> SyncFunction:
+        """A handle on a function; ``name`` may be left out when there is one export."""
+        return SyncFunction(self, seed, name, _Options(timeout, retries, idempotent))
+
+    def call(self, seed: str, name: str | None = None, data: Payload = b"", **how: Any) -> Reply:
+        """Call once; the keywords are those of ``function`` and of calling a handle."""
+        keys = ("timeout", "retries", "idempotent")
+        options = {key: how.pop(key) for key in keys if key in how}
+        return self.function(seed, name, **options)(data, **how)
+
+    def seed(self, source: str | os.PathLike[str], name: str, **options: Any) -> dict[str, Any]:
+        """Publish a module file; the options are those of ``pln seed`` with underscores."""
+        return Control(self._paths).publish(source, name, options)
+
+    def unseed(self, target: str) -> dict[str, Any]:
+        """Withdraw a seed by name or hash."""
+        return Control(self._paths).withdraw(target)
+
+    def status(self) -> dict[str, Any]:
+        """What ``pln status --json`` prints."""
+        return Control(self._paths).get("/v1/status")
+
+    def _connected(self) -> socket.socket:
+        if self._socket is not None:
+            return self._socket
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            opened.connect(str(self._paths.call_socket))
+            opened.sendall(door.PREFACE)
+        except OSError as error:
+            opened.close()
+            raise _gone(self._paths, error) from None
+        self._socket, self._conversation = opened, door.Conversation()
+        return opened
+
+    def _ask(self, calls: Iterable[_Call], in_flight: int) -> Iterator[Reply]:
+        """Replies in order, at most ``in_flight`` under way; what is left is cancelled on exit."""
+        with self._turn:
+            source = iter(calls)
+            order: deque[tuple[int, float]] = deque()
+            answers: dict[int, door.Answer] = {}
+            try:
+                while True:
+                    for call in source:
+                        number, frame = call.encode(self._conversation_of())
+                        order.append((number, time.monotonic() + call.timeout + _GRACE))
+                        self._connected().sendall(frame)
+                        if len(order) >= in_flight:
+                            break
+                    if not order:
+                        return
+                    number, deadline = order[0]
+                    while number not in answers:
+                        self._receive(answers, deadline)
+                    order.popleft()
+                    yield _reply(answers.pop(number))
+            except OSError as error:
+                self.close()
+                reason = f"the node went away during the call: {error}"
+                raise Unreachable(
+                    "unreachable", reason, "the next call connects again", may_have_executed=True
+                ) from None
+            finally:
+                self._cancel(order)
+
+    def _conversation_of(self) -> door.Conversation:
+        self._connected()
+        return self._conversation
+
+    def _receive(self, answers: dict[int, door.Answer], deadline: float) -> None:
+        connected = self._connected()
+        connected.settimeout(max(0.001, deadline - time.monotonic()))
+        data = connected.recv(_RECEIVE)
+        if not data:
+            raise ConnectionResetError("the node closed the connection")
+        try:
+            answers.update((answer.id, answer) for answer in self._conversation.receive(data))
+        except Unreachable as error:
+            raise ConnectionResetError(error.reason) from None
+
+    def _cancel(self, order: Iterable[tuple[int, float]]) -> None:
+        for number, _ in order:
+            frame = self._conversation.forget(number)
+            if not frame or self._socket is None:
+                continue
+            try:
+                self._socket.sendall(frame)
+            except OSError:
+                self.close()
+
+
+class SyncFunction(_Handle):
+    """``handle(b"input")`` calls it."""
+
+    def __init__(self, mesh: SyncMesh, seed: str, function: str | None, options: _Options) -> None:
+        super().__init__(seed, function, options)
+        self._mesh = mesh
+
+    def __call__(
+        self,
+        data: Payload = b"",
+        *,
+        json: object = _UNSET,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        traceparent: str | None = None,
+    ) -> Reply:
+        """Call it. ``timeout`` is in seconds. Raises ``CallError``; Ctrl-C cancels the guest."""
+        call = self._call(data, json, timeout, idempotent, traceparent)
+        return next(self._mesh._ask((call,), 1))
+
+    def map(self, inputs: Iterable[Payload], *, in_flight: int = 64) -> Iterator[Reply]:
+        """Replies in the order of the inputs, at most ``in_flight`` under way.
+
+        The first error is raised in its place; leaving the loop cancels what is under way.
+        """
+        if in_flight < 1:
+            raise BadRequest("bad-request", "in_flight must be at least 1", "64 is the default")
+        calls = (self._call(data, _UNSET, None, None, None) for data in inputs)
+        return self._mesh._ask(calls, in_flight)
+
+
+def connect_sync(directory: str | os.PathLike[str] | None = None) -> SyncMesh:
+    """As ``connect``, blocking: ``with connect_sync() as mesh``."""
+    return SyncMesh(resolve(None if directory is None else os.fspath(directory)))
