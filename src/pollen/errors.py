@@ -135,7 +135,14 @@ class DeadlineExceeded(CallError):
 
 
 class GuestError(CallError):
-    """The guest itself failed."""
+    """The guest itself failed.
+
+    With ``guest-status`` the output was delivered all the same: ``output``, and the ``status`` that
+    the function returned.
+    """
+
+    output: bytes = b""
+    status: int | None = None
 
 
 class TooLarge(CallError):

@@ -125,11 +125,6 @@ class FakeMuscles:
     def drain(self) -> bytes:
         if self.is_closed and not self._events:
             return msgspec.msgpack.encode([])
-        try:
-            while self._reader.recv(64):
-                pass
-        except (BlockingIOError, OSError):
-            pass
         self._is_armed = False
         batch = [self._events.popleft() for _ in range(min(512, len(self._events)))]
         if self._events:

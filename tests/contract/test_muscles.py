@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core.ids import Hash, PeerId
-from pollen.runtime.native import Port, slug_of
+from pollen.runtime.native import Port, RealNative, slug_of
 
 pytestmark = pytest.mark.timeout(60)
 CLUSTER = b"c" * 32
@@ -47,6 +48,18 @@ class Side:
     def say_hello(self) -> None:
         self.muscles.set_hello(cluster=CLUSTER, minor_min=1, minor_max=1, chain=b"chain")
 
+    def part(self) -> None:
+        """Close every link and forget what came, for the next test."""
+        for event in self.events:
+            if isinstance(event, ev.HelloReceived):
+                self.port.carry_out(fx.CloseLink(link=event.link, code=5, reason="next test"))
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            if select.select([self.muscles.event_fd()], [], [], 0.05)[0]:
+                self.port.drain()
+        self.port.is_stale = False
+        self.faults.clear()
+
     def wait(self, kind: type[Any], count: int = 1) -> Any:
         """The ``count``-th event of a kind, waiting by the descriptor alone."""
         end = time.monotonic() + DEADLINE
@@ -60,17 +73,42 @@ class Side:
         raise AssertionError(f"no {kind.__name__}; came: {self.events}")
 
 
+# Muscles are one a process in the product, and each real one reserves tens of terabytes of address
+# space for its pool: two of them serve all tests, with their links closed in between.
+_kept: dict[str, Side] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def close_kept() -> Iterator[None]:
+    yield
+    for side in _kept.values():
+        side.muscles.close(0)
+    _kept.clear()
+
+
 @pytest.fixture
 def sides(native: Any, folder: Path) -> Iterator[Callable[[str], Side]]:
     opened: list[Side] = []
+    is_real = isinstance(native, RealNative)
 
     def make(name: str) -> Side:
-        opened.append(Side(native, folder, name))
-        return opened[-1]
+        if is_real and name in _kept:
+            side = _kept[name]
+            side.events.clear()
+        else:
+            home = Path(tempfile.mkdtemp(prefix="pln-")) if is_real else folder
+            side = Side(native, home, name)
+        if is_real:
+            _kept[name] = side
+        opened.append(side)
+        return side
 
     yield make
     for side in opened:
-        side.muscles.close(0)
+        if is_real:
+            side.part()
+        else:
+            side.muscles.close(0)
 
 
 def linked(sides: Callable[[str], Side]) -> tuple[Side, Side]:
@@ -104,11 +142,11 @@ def test_a_dial_ends_in_a_hello_on_both_sides(sides: Callable[[str], Side]) -> N
     assert b"a".ljust(16, b".") == there.boot
 
 
-def test_a_dial_to_nobody_fails_as_an_event(sides: Callable[[str], Side]) -> None:
+def test_a_dial_to_nobody_fails_as_an_event(sides: Callable[[str], Side], native: Any) -> None:
     """No exception and no silence: ``DialFailed`` with a slug."""
     a = sides("a")
     a.say_hello()
-    nobody = PeerId(sides("b").key.public)
+    nobody = PeerId(native.generate_key().public)
     a.port.carry_out(fx.Dial(peer=nobody, addresses=["127.0.0.1:9"]))
     assert (nobody, "unreachable") == (a.wait(ev.DialFailed).peer, a.events[-1].slug)
 
@@ -220,8 +258,25 @@ def test_signatures_hold_for_the_exact_bytes_only(native: Any) -> None:
     ) == [True, False, False, False]
 
 
-def test_closing_twice_is_harmless(sides: Callable[[str], Side]) -> None:
-    """Every handle closes idempotently."""
-    a = sides("a")
-    a.muscles.close(0)
-    a.muscles.close(0)
+def test_the_descriptor_is_quiet_once_drained(sides: Callable[[str], Side]) -> None:
+    """Else the loop would spin: readable means that something waits."""
+    a, b = linked(sides)
+    b.port.carry_out(fx.SendMessage(peer=a.peer, body=b"one"))
+    a.wait(ev.MessageReceived)
+    quiet = 0
+    for _ in range(40):
+        if select.select([a.muscles.event_fd()], [], [], 0.01)[0]:
+            a.events += a.port.drain()
+        else:
+            quiet += 1
+    assert quiet > 30
+
+
+def test_closing_twice_is_harmless(native: Any, folder: Path) -> None:
+    """Every handle closes idempotently, started or not."""
+    key = native.generate_key()
+    muscles = native.open_muscles(
+        key=key, boot=b"z" * 16, directory=str(folder), memory_bytes=1 << 28
+    )
+    muscles.close(0)
+    muscles.close(0)

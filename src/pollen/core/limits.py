@@ -88,8 +88,9 @@ PEER_ADDRESSES_MAX = 16
 BOOTS_REMEMBERED = 4
 
 # -- placement ----------------------------------------------------------------------------------
-# Wait before a failed fetch is tried again; doubled up to the cap. Guess.
-LOAD_RETRY_FIRST_NS = 500 * MILLISECOND
+# Wait before a failed fetch is tried again; doubled up to the cap. The first is short: a holder
+# refuses a fetcher whose node record it has not read yet. Guess.
+LOAD_RETRY_FIRST_NS = 100 * MILLISECOND
 LOAD_RETRY_MAX_NS = 30 * SECOND
 # How long a refusal for a reason of our own (memory, engine) stands before another try. Guess.
 REFUSED_NS = 5 * MINUTE

@@ -409,8 +409,8 @@ class Node:
     def _settle(self, now: Now) -> list[Effect]:
         """Bring names, hosting, records, disk and tables up to date, in an order that holds.
 
-        A row leaves before the ``LoadSeed`` that needs it, a record for the disk before the
-        ``Persisted`` that a reply waits for.
+        A row leaves before the ``LoadSeed`` that needs it and before its record: whoever hears of
+        a seed may fetch it here at once, and the muscles must know it by then.
         """
         out: list[Effect] = []
         changes = self._apply_changes(now, out)
@@ -419,12 +419,11 @@ class Node:
             planned = self._converge(now)
             changes += self._apply_changes(now, out)
             self._tables.stage(*self._situation.rows(self._hosting.seeds_view(), now.wall))
-        out += self._spread(changes)
-        out += self._persist(changes, now)
         if self._is_started:
             is_urgent = any(isinstance(effect, LoadSeed) for effect in planned)
             out += self._tables.push(now.mono, is_urgent=is_urgent)
-        return out + planned
+        out += self._persist(changes, now)
+        return out + self._spread(changes) + planned
 
     def _apply_changes(self, now: Now, out: list[Effect]) -> list[Change]:
         changes = self._records.take_changes()

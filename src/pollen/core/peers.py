@@ -98,7 +98,11 @@ class Peers:
         if merged != known.addresses:
             known.addresses = merged
             self._unsaved[peer] = None
-        return self._dial(known, now) if is_news else []
+        if not is_news:
+            return []
+        # A dial to where the peer was may hang until its time-out: dial where it is now as well.
+        known.dial_until = Nanos(0)
+        return self._dial(known, now)
 
     def take_unsaved(self) -> list[tuple[str, bytes, bytes | None]]:
         """Rows for ``Persist`` of what changed since the last call."""

@@ -140,14 +140,16 @@ class Tables:
     def push(self, now: Nanos, *, is_urgent: bool) -> list[Effect]:
         """Tell the muscles what changed: at once when urgent or overdue, else by a timer soon.
 
-        Losing a peer and gaining a row are urgent: calls hang on the one, a load on the other.
+        Losing or gaining a row is urgent: calls hang on the one, loads and fetches on the other.
         """
         delta = self._delta() if self._is_staged else None
         self._is_staged = delta is not None
         is_renewal = self._generation == 0 or now >= self.pushed_at + limits.TABLE_RENEW_NS
         if delta is None and not is_renewal:
             return []
-        is_urgent = is_urgent or (delta is not None and _cannot_wait(delta, self._seeds))
+        is_urgent = is_urgent or (
+            delta is not None and _cannot_wait(delta, self._seeds, self._peers)
+        )
         if not (is_urgent or is_renewal or now >= self.pushed_at + limits.TABLE_PUSH_NS):
             if self._is_waiting:
                 return []
@@ -192,10 +194,13 @@ class Tables:
         )
 
 
-def _cannot_wait(delta: PushTables, held: Mapping[Hash, SeedRow]) -> bool:
+def _cannot_wait(
+    delta: PushTables, seeds: Mapping[Hash, SeedRow], peers: Mapping[PeerId, PeerRow]
+) -> bool:
     return (
         delta.base == 0
         or bool(delta.gone_peers)
         or bool(delta.gone_seeds)
-        or any(row.seed not in held for row in delta.seeds)
+        or any(row.seed not in seeds for row in delta.seeds)
+        or any(row.peer not in peers for row in delta.peers)
     )

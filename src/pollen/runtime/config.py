@@ -15,6 +15,7 @@ import psutil
 from pollen.errors import BadRequest
 
 DEFAULT_PORT = 60611
+DEFAULT_LISTEN = (f"0.0.0.0:{DEFAULT_PORT}", f"[::]:{DEFAULT_PORT}")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,7 +25,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
     """
 
-    listen: list[str] = [f"0.0.0.0:{DEFAULT_PORT}", f"[::]:{DEFAULT_PORT}"]
+    listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
     http: str = ""
     name: str = ""
     memory_bytes: int = 0

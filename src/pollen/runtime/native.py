@@ -10,6 +10,8 @@ Source: docs/internals/seam.md.
 from __future__ import annotations
 
 import collections
+import contextlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -203,7 +205,10 @@ class Port:
         self.is_stale = False
 
     def drain(self) -> list[Drained]:
-        """The next events, at most 512."""
+        """The next events, at most 512. The wake-up byte is read first: what comes after the read
+        is in this batch or writes another byte."""
+        with contextlib.suppress(OSError):
+            os.read(self._muscles.event_fd(), 4096)
         events = self._decoder.decode(self._muscles.drain())
         for event in events:
             if isinstance(event, ev.HelloReceived):

@@ -9,6 +9,7 @@ Source: PROTOCOL 2 (durability). Refused: one file a record, whose fsyncs do not
 
 from __future__ import annotations
 
+import os
 import queue
 import sqlite3
 import threading
@@ -133,8 +134,10 @@ class Store:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
+        # SQLite would make the file readable by others; its WAL takes the mode of the file.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(path, check_same_thread=False, timeout=5)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise _unusable(path, str(error)) from error
     try:
         _prepare(db, path)
