@@ -59,7 +59,6 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "__version__",
     "Ambiguous",
     "BadRequest",
     "CallError",
@@ -78,6 +77,7 @@ __all__ = [
     "SyncMesh",
     "TooLarge",
     "Unreachable",
+    "__version__",
     "connect",
     "connect_sync",
 ]

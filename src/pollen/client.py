@@ -1,8 +1,8 @@
 """The SDK: call seeds and publish them, from asyncio or from plain blocking code.
 
-``connect()`` and ``connect_sync()`` have the same names; the blocking twin uses a blocking socket and
-no hidden thread. Neither needs the native module. A daemon that goes away is ``Unreachable``; the next
-call connects again. Cancelling an awaited call cancels it across the mesh.
+What ``connect()`` and ``connect_sync()`` give has the same names; the blocking twin uses a blocking
+socket and no hidden thread. Neither needs the native module. A daemon that goes away is
+``Unreachable``; the next call connects again. Cancelling an awaited call cancels it across the mesh.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _UNSET: Any = object()
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a call brought back.
 
-    ``node`` is the hex id of where it ran; ``elapsed``, ``queue``, ``run`` and ``rtt`` are seconds as
-    the node measured them (``rtt`` 0.0 when it ran on the nearest node itself).
+    ``node`` is the hex id of where it ran; ``elapsed``, ``queue``, ``run`` and ``rtt`` are seconds
+    as the node measured them (``rtt`` 0.0 when it ran on the nearest node itself).
     """
 
     data: bytes
@@ -253,7 +253,10 @@ class Mesh:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -275,13 +278,17 @@ class Mesh:
         """A handle on a function; ``name`` may be left out when there is one export."""
         return Function(self, seed, name, _Options(timeout, retries, idempotent))
 
-    async def call(self, seed: str, name: str | None = None, data: Payload = b"", **how: Any) -> Reply:
+    async def call(
+        self, seed: str, name: str | None = None, data: Payload = b"", **how: Any
+    ) -> Reply:
         """Call once; the keywords are those of ``function`` and of calling a handle."""
         keys = ("timeout", "retries", "idempotent")
         options = {key: how.pop(key) for key in keys if key in how}
         return await self.function(seed, name, **options)(data, **how)
 
-    async def seed(self, source: str | os.PathLike[str], name: str, **options: Any) -> dict[str, Any]:
+    async def seed(
+        self, source: str | os.PathLike[str], name: str, **options: Any
+    ) -> dict[str, Any]:
         """Publish a module file; the options are those of ``pln seed`` with underscores."""
         control = Control(self._paths)
         return await asyncio.to_thread(control.publish, source, name, options)
@@ -338,7 +345,7 @@ class Function(_Handle):
         idempotent: bool | None = None,
         traceparent: str | None = None,
     ) -> Reply:
-        """Call it. ``timeout`` is in seconds. Raises ``CallError``; cancelling cancels the guest."""
+        """Call it; ``timeout`` in seconds. Raises ``CallError``; cancelling cancels the guest."""
         return await self._mesh._ask(self._call(data, json, timeout, idempotent, traceparent))
 
     async def map(
@@ -376,7 +383,7 @@ async def _each(inputs: Iterable[Payload] | AsyncIterable[Payload]) -> AsyncIter
 
 
 def connect(directory: str | os.PathLike[str] | None = None) -> Mesh:
-    """The node of ``directory``, else of PLN_DIR, else of this user: ``async with connect() as mesh``."""
+    """The node of ``directory``, else of PLN_DIR, else of this user; use it as a context."""
     return Mesh(resolve(None if directory is None else os.fspath(directory)))
 
 
@@ -384,7 +391,7 @@ def connect(directory: str | os.PathLike[str] | None = None) -> Mesh:
 
 
 class SyncMesh:
-    """The blocking twin of ``Mesh``: one socket, one call at a time; other threads wait their turn."""
+    """The blocking twin of ``Mesh``: one socket; other threads wait their turn."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -398,7 +405,10 @@ class SyncMesh:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -87,7 +87,7 @@ class PollenError(Exception):
     def to_dict(self) -> dict[str, str | int | bool | None]:
         """The body of ``application/problem+json`` (RFC 9457), also printed by ``--json``."""
         return {
-            "type": f"https://pollen-mesh.dev/errors/{self.slug}",
+            "type": f"urn:pollen:error:{self.slug}",
             "title": self.reason,
             "status": self.http_status,
             "slug": self.slug,

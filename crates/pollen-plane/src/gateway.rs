@@ -383,7 +383,7 @@ fn plain(code: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Byt
 fn problem(error: &CallError, node: Option<&[u8; 32]>, attempts: u8) -> Response<Full<Bytes>> {
     let code = http_status(&error.slug);
     let body = serde_json::json!({
-        "type": "about:blank",
+        "type": format!("urn:pollen:error:{}", error.slug),
         "title": error.reason,
         "status": code.as_u16(),
         "slug": error.slug,

@@ -1,0 +1,25 @@
+//! `pollen-call/1`: a stream of frames from a local client, and the node's answers.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pollen_wire::{
+    door::{Answer, Ask},
+    frame,
+};
+
+fuzz_target!(|data: &[u8]| {
+    let mut rest = data;
+    while let Ok(Some((body, used))) = frame::split(rest, frame::MAX_DOOR) {
+        if let Ok(ask) = Ask::decode(body) {
+            let mut out = Vec::new();
+            ask.encode(&mut out);
+            assert_eq!(Ask::decode(&out), Ok(ask));
+        }
+        if let Ok(answer) = Answer::decode(body) {
+            let mut out = Vec::new();
+            answer.encode(&mut out);
+            assert_eq!(Answer::decode(&out), Ok(answer));
+        }
+        rest = rest.get(used..).unwrap_or_default();
+    }
+});

@@ -1,0 +1,41 @@
+//! Frames of a link: what decodes must encode to something that decodes to the same.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pollen_wire::{
+    call::{CallHeader, ReplyHeader},
+    control::Control,
+    fetch::FetchRequest,
+    frame,
+    probe::Probe,
+};
+
+fn again(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
+}
+
+fuzz_target!(|data: &[u8]| {
+    if let Some(probe) = Probe::decode(data) {
+        assert_eq!(Probe::decode(&probe.encode()), Some(probe));
+    }
+    let Ok(Some((body, used))) = frame::split(data, frame::MAX_CONTROL) else { return };
+    assert!(used <= data.len());
+    if let Ok(control) = Control::decode(body) {
+        let bytes = again(|out| control.encode(out));
+        assert_eq!(Control::decode(&bytes), Ok(control));
+    }
+    if let Ok(header) = CallHeader::decode(body) {
+        let bytes = again(|out| header.encode(out));
+        assert_eq!(CallHeader::decode(&bytes), Ok(header));
+    }
+    if let Ok(header) = ReplyHeader::decode(body) {
+        let bytes = again(|out| header.encode(out));
+        assert_eq!(ReplyHeader::decode(&bytes), Ok(header));
+    }
+    if let Ok(request) = FetchRequest::decode(body) {
+        let bytes = again(|out| request.encode(out));
+        assert_eq!(FetchRequest::decode(&bytes), Ok(request));
+    }
+});

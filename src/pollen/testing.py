@@ -1,0 +1,319 @@
+"""Clusters of real daemons on this machine, for tests, demos and experiments.
+
+::
+
+    async with Cluster(3) as cluster:
+        a, b, c = cluster
+        await cluster.seed("echo.wasm", "echo")
+        async with b.connect() as mesh:
+            reply = await mesh.call("echo", data=b"hi")
+        await a.kill()
+
+Every node is a process of its own, in a folder of its own, on loopback, or in a network namespace
+of its own (``namespaces=True``, which needs the right to make them) where it can be cut off from
+others. Nothing is left behind: processes, folders and namespaces go when the block ends, also by
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pollen.client import Mesh, connect
+from pollen.control import Control
+from pollen.errors import PollenError
+from pollen.namespaces import Network
+from pollen.runtime.paths import Paths, resolve
+
+START = 30.0
+STOP = 20.0
+SETTLE = 30.0
+_POLL = 0.02
+
+
+class Node:
+    """One daemon of a cluster. ``name`` is its node name, ``home`` its folder."""
+
+    def __init__(self, name: str, home: Path, address: str, network: Network | None) -> None:
+        self.name = name
+        self.home = home
+        self.address = address
+        self.paths: Paths = resolve(str(home))
+        self.process: subprocess.Popen[bytes] | None = None
+        self._network = network
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.address} in {self.home}>"
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process; raises ``PollenError`` when it was never started."""
+        if self.process is None:
+            raise PollenError("daemon-not-running", f"{self.name} was not started")
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there, paused or not."""
+        return self.process is not None and self.process.poll() is None
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of ``python -m …`` in this node's network."""
+        line = [sys.executable, *arguments]
+        return line if self._network is None else self._network.inside(self.name, line)
+
+    async def pln(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run ``pln --dir HOME …`` and return what it printed; the exit code is not checked."""
+        line = self.command("-m", "pollen.cli", "--dir", str(self.home), *arguments)
+        process = await asyncio.create_subprocess_exec(
+            *line,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate(stdin)
+        return subprocess.CompletedProcess(line, process.returncode or 0, out, err)
+
+    async def start(self, *options: str) -> None:
+        """Start the daemon and wait until it answers. Raises with its last words when it ends."""
+        line = self.command("-m", "pollen.runtime", "--dir", str(self.home))
+        line += ["--listen", self.address, "--name", self.name, *options]
+        with (self.home / "stderr.txt").open("ab") as words:
+            self.process = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=words, stderr=words
+            )
+        await until(self._answers, START, f"{self.name} answers")
+
+    async def _answers(self) -> bool:
+        if not self.is_running:
+            raise PollenError("internal", f"{self.name} ended at its start:\n{self.last_words()}")
+        try:
+            return bool((await self.get("/v1/health"))["state"] == "running")
+        except PollenError:
+            return False
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """A GET of the control API."""
+        return await asyncio.to_thread(Control(self.paths).get, path)
+
+    async def status(self) -> dict[str, Any]:
+        """What ``pln status --json`` prints there."""
+        return await self.get("/v1/status")
+
+    async def post(self, path: str, body: object) -> dict[str, Any]:
+        """A POST of the control API."""
+        return await asyncio.to_thread(Control(self.paths).request, "POST", path, body)
+
+    def connect(self) -> Mesh:
+        """The SDK's connection to this node: ``async with node.connect() as mesh``."""
+        return connect(self.home)
+
+    async def kill(self) -> None:
+        """``kill -9`` and wait for the end."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Ask it to end in order, and wait."""
+        await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> None:
+        process = self.process
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(number)
+        if number is not signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
+        try:
+            await asyncio.to_thread(process.wait, STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            reason = f"{self.name} did not end within {STOP:.0f} s"
+            raise PollenError("internal", reason, "see its log") from None
+
+    def pause(self) -> None:
+        """SIGSTOP: alive and silent."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    async def restart(self) -> None:
+        """Stop in order and start again on the same state and address."""
+        await self.stop()
+        await self.start()
+
+    def last_words(self, lines: int = 30) -> str:
+        """The end of its log and of what it wrote to stderr."""
+        parts = []
+        for name in ("pollen.log", "stderr.txt"):
+            path = self.home / name
+            if path.exists():
+                text = path.read_text(errors="replace").splitlines()[-lines:]
+                parts.append(f"--- {self.name} {name}\n" + "\n".join(text))
+        return "\n".join(parts)
+
+
+class Cluster:
+    """``size`` daemons, enrolled by the first one and linked with each other."""
+
+    def __init__(self, size: int = 3, *, namespaces: bool = False) -> None:
+        if not 1 <= size <= 26:
+            raise ValueError("a cluster here has 1 to 26 nodes")
+        self._size = size
+        self._with_namespaces = namespaces
+        self._folder: Path | None = None
+        self.network: Network | None = None
+        self.nodes: list[Node] = []
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __getitem__(self, index: int) -> Node:
+        return self.nodes[index]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    async def __aenter__(self) -> Self:
+        # Short, since the sockets' paths are limited to 107 bytes.
+        self._folder = Path(tempfile.mkdtemp(prefix="pln-", dir="/tmp"))
+        try:
+            if self._with_namespaces:
+                self.network = Network(self._size)
+                self.network.make()
+            for index in range(self._size):
+                self.nodes.append(self._node(index))
+            await self._found()
+        except BaseException as error:
+            self._print_logs(error)
+            self._clean()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if error is not None and not isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            self._print_logs(error)
+        self._clean()
+
+    def _node(self, index: int) -> Node:
+        assert self._folder is not None
+        name = chr(ord("a") + index)
+        home = self._folder / name
+        home.mkdir(mode=0o700)
+        if self.network is None:
+            return Node(name, home, f"127.0.0.1:{_free_port()}", None)
+        return Node(name, home, f"{self.network.address(name)}:60611", self.network)
+
+    async def _found(self) -> None:
+        """The first node makes the cluster; the others join it, one after another."""
+        first, *others = self.nodes
+        await _checked(first, "init")
+        await first.start()
+        for node in others:
+            invited = await first.post("/v1/invites", {"tier": "publisher"})
+            await _checked(node, "join", "--no-up", "--name", node.name, invited["token"])
+            await node.start()
+        await self.linked()
+
+    async def linked(self, timeout: float = SETTLE) -> None:
+        """Wait until every running node sees every other running node online."""
+        running = [node for node in self.nodes if node.is_running]
+        names = {node.name for node in running}
+
+        async def all_see_all() -> bool:
+            for node in running:
+                seen = (await node.status())["nodes"]
+                if not names <= {n["name"] for n in seen if n["state"] in ("self", "online")}:
+                    return False
+            return True
+
+        await until(all_see_all, timeout, f"{sorted(names)} see each other")
+
+    async def seed(
+        self, source: str | os.PathLike[str], name: str, *, at: int = 0, **options: Any
+    ) -> dict[str, Any]:
+        """Publish a module from one node and wait until all running nodes know its replicas."""
+        control = Control(self.nodes[at].paths)
+        published = await asyncio.to_thread(control.publish, source, name, options)
+        await self.ready(name)
+        return published
+
+    async def ready(self, name: str, timeout: float = SETTLE) -> None:
+        """Wait until every running node sees a replica of the seed ready on every running node."""
+        running = [node for node in self.nodes if node.is_running]
+        names = {node.name for node in running}
+
+        async def everywhere() -> bool:
+            for node in running:
+                seeds = {seed["name"]: seed for seed in (await node.status())["seeds"]}
+                replicas = seeds.get(name, {"replicas": []})["replicas"]
+                if not names <= {r["name"] for r in replicas if r["state"] == "ready"}:
+                    return False
+            return True
+
+        await until(everywhere, timeout, f"{name} is ready on {sorted(names)}")
+
+    def _print_logs(self, error: BaseException) -> None:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        for node in self.nodes:
+            print(node.last_words(), file=sys.stderr)
+
+    def _clean(self) -> None:
+        for node in self.nodes:
+            if node.is_running:
+                assert node.process is not None
+                node.process.kill()
+        for node in self.nodes:
+            if node.process is not None:
+                node.process.wait()
+        if self.network is not None:
+            self.network.remove()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+async def until(
+    condition: Callable[[], Awaitable[bool]], timeout: float, what: str, poll: float = _POLL
+) -> None:
+    """Wait for a condition; raises ``TimeoutError`` that says which one did not come true."""
+    deadline = time.monotonic() + timeout
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout:.0f} s: {what}")
+        await asyncio.sleep(poll)
+
+
+async def _checked(node: Node, *arguments: str) -> None:
+    done = await node.pln(*arguments)
+    if done.returncode:
+        command = " ".join(arguments[:1])
+        reason = f"pln {command} on {node.name} ended with {done.returncode}"
+        raise PollenError("internal", f"{reason}: {done.stderr.decode(errors='replace')}")
+
+
+def _free_port() -> int:
+    """A UDP port that nobody holds now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert isinstance(port, int)
+    return port
