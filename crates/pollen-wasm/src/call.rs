@@ -7,26 +7,30 @@ use wasmtime::Store;
 
 use crate::envelope::{Call, Host, Outcome, Output};
 use crate::error::SandboxError;
+use crate::future::poll_began;
 use crate::guest::{Guest, Handle, SLICE, State};
 use crate::outcome;
 use crate::seed::{Function, Seed};
 
 /// Runs the call to its end. Dropping the future discards the guest.
-pub(crate) async fn run(seed: Arc<Seed>, call: Call, host: Arc<dyn Host>) -> Outcome {
-    let result = execute(&seed, call, host).await;
+///
+/// `at` is the function's index in the seed, if it has one.
+pub(crate) async fn run(seed: Arc<Seed>, at: Option<usize>, call: Call, host: Arc<dyn Host>) -> Outcome {
+    let result = execute(&seed, at, call, host).await;
     // `Guarded` fills in the time.
     Outcome { result, run: Duration::ZERO }
 }
 
 async fn execute(
     seed: &Seed,
+    at: Option<usize>,
     call: Call,
     host: Arc<dyn Host>,
 ) -> Result<Output, SandboxError> {
-    let Some((at, function)) = seed.function(&call.function) else {
+    let Some((at, function)) = at.and_then(|at| seed.function_at(at)) else {
         return Err(not_found(seed, &call.function));
     };
-    let began = Instant::now();
+    let began = poll_began();
     if began >= call.deadline {
         return Err(SandboxError::deadline(false));
     }
@@ -42,17 +46,22 @@ async fn execute(
     };
     let handle = resolve(&mut guest, at, function)?;
     begin(&mut guest.store, &call, host)?;
-    let ended = match handle {
+    let returned = match &handle {
         Handle::Unit(run) => run.call_async(&mut guest.store, ()).await.map(|()| 0),
         Handle::Status(run) => run.call_async(&mut guest.store, ()).await,
     };
-    let verdict = outcome::of_call(ended, guest.store.data_mut());
+    if let Some(slot) = guest.handles.get_mut(at) {
+        *slot = Some(handle);
+    }
+    let verdict = outcome::of_call(returned, guest.store.data_mut());
+    let now = Instant::now();
     end(&mut guest.store);
     seed.note_memory(guest.store.data().meter.peak());
-    seed.note_run(at, began.elapsed());
+    seed.note_run(at, now.duration_since(began), guest.calls);
+    guest.calls = guest.calls.wrapping_add(1);
     if verdict.keep && !function.once {
         guest.store.data_mut().recycle();
-        seed.keep(call.identity, guest);
+        seed.keep(call.identity, guest, now);
     }
     verdict.result
 }
@@ -78,22 +87,20 @@ fn not_found(seed: &Seed, function: &str) -> SandboxError {
     )
 }
 
+/// The function in this instance. It is taken out, not cloned: a clone would count on a line that
+/// all threads share.
 fn resolve(guest: &mut Guest, at: usize, function: &Function) -> Result<Handle, SandboxError> {
-    if let Some(Some(handle)) = guest.handles.get(at) {
-        return Ok(handle.clone());
+    if let Some(handle) = guest.handles.get_mut(at).and_then(Option::take) {
+        return Ok(handle);
     }
     let lost = || SandboxError::internal(format!("the export {} was lost", function.name), false);
     let export = guest.instance.get_module_export(&mut guest.store, &function.export);
     let func = export.and_then(wasmtime::Extern::into_func).ok_or_else(lost)?;
-    let handle = if function.returns {
-        Handle::Status(func.typed(&guest.store).map_err(|_| lost())?)
+    if function.returns {
+        Ok(Handle::Status(func.typed(&guest.store).map_err(|_| lost())?))
     } else {
-        Handle::Unit(func.typed(&guest.store).map_err(|_| lost())?)
-    };
-    if let Some(slot) = guest.handles.get_mut(at) {
-        *slot = Some(handle.clone());
+        Ok(Handle::Unit(func.typed(&guest.store).map_err(|_| lost())?))
     }
-    Ok(handle)
 }
 
 fn begin(store: &mut Store<State>, call: &Call, host: Arc<dyn Host>) -> Result<(), SandboxError> {

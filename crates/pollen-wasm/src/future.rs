@@ -30,6 +30,8 @@ pub(crate) const BURNS: u64 = 500_000;
 thread_local! {
     /// The guest polled on this thread yielded because its epoch expired.
     static EXPIRED: Cell<bool> = const { Cell::new(false) };
+    /// When the current poll of a call began.
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Time that calls polled within the current poll took on this thread (nested calls run
     /// inside the poll of their caller), ns.
     static NESTED: Cell<u64> = const { Cell::new(0) };
@@ -38,6 +40,11 @@ thread_local! {
 /// Called by the epoch callback before it yields.
 pub(crate) fn mark_expired() {
     EXPIRED.set(true);
+}
+
+/// When the poll that this thread is in began: the present, without asking the clock again.
+pub(crate) fn poll_began() -> Instant {
+    BEGAN.get().unwrap_or_else(Instant::now)
 }
 
 type Inner = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -60,6 +67,7 @@ impl Guarded {
     fn poll_slice(&mut self, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
         let Some(inner) = self.inner.as_mut() else { return (Poll::Pending, false) };
         let began = Instant::now();
+        let outer_began = BEGAN.replace(Some(began));
         let outer_expired = EXPIRED.replace(false);
         let outer_nested = NESTED.replace(0);
         let polled = {
@@ -67,6 +75,7 @@ impl Guarded {
             catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx)))
         };
         let expired = EXPIRED.replace(outer_expired);
+        BEGAN.set(outer_began);
         let elapsed = began.elapsed();
         let nested = Duration::from_nanos(NESTED.get());
         let total = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);

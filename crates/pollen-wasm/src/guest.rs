@@ -12,7 +12,7 @@ use crate::envelope::{Host, SeedSettings};
 use crate::error::SandboxError;
 use crate::future::mark_expired;
 use crate::http::LastReply;
-use crate::kernel::{Kernel, Quota};
+use crate::kernel::Kernel;
 use crate::log::Logs;
 use crate::meter::Meter;
 use crate::outcome;
@@ -105,7 +105,6 @@ impl Entry {
 }
 
 /// A callable export, resolved in one instance.
-#[derive(Clone)]
 pub(crate) enum Handle {
     Unit(TypedFunc<(), ()>),
     Status(TypedFunc<(), i32>),
@@ -115,8 +114,10 @@ pub(crate) enum Handle {
 pub(crate) struct Guest {
     pub(crate) store: Store<State>,
     pub(crate) instance: Instance,
-    /// By function index of the seed; filled at first use.
+    /// By function index of the seed; filled after the first use.
     pub(crate) handles: Vec<Option<Handle>>,
+    /// Calls served so far, wrapping.
+    pub(crate) calls: u32,
     /// Memory charged after initialisation, bytes.
     pub(crate) initial: u64,
 }
@@ -177,8 +178,8 @@ impl Guest {
         state.logs.end();
         state.kernel.recycle(&mut state.meter);
         let initial = state.meter.charged();
-        let handles = vec![None; blueprint.functions];
-        Ok(Box::new(Self { store, instance, handles, initial }))
+        let handles = (0..blueprint.functions).map(|_| None).collect();
+        Ok(Box::new(Self { store, instance, handles, calls: 0, initial }))
     }
 }
 
@@ -212,11 +213,4 @@ fn on_epoch(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDea
     }
     mark_expired();
     Ok(UpdateDeadline::Yield(SLICE))
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let vars = self.store.data().vars_bytes;
-        self.store.data_mut().meter.release(vars);
-    }
 }

@@ -89,7 +89,7 @@ fn foreign(bytes: &[u8]) -> SandboxError {
 
 fn broken(error: &wasmparser::BinaryReaderError, length: usize) -> SandboxError {
     let text = error.message();
-    if text.contains("unexpected end") || error.offset() as usize >= length {
+    if text.contains("unexpected end") || error.offset() >= length {
         return SandboxError::invalid(
             format!("the module is cut off at byte {length}: {text}"),
             "copy or build it again",
@@ -313,6 +313,9 @@ fn remedy_for(module: &str, name: &str) -> String {
         }
         (module, _) if module.starts_with("__wbindgen") || module == "wbg" => {
             "this module is made for a browser: build without wasm-bindgen".into()
+        }
+        ("extism:host/user", _) => {
+            "the function belongs to another host: ask the mesh with pollen_request instead".into()
         }
         ("gojs" | "go", _) => "build with GOOS=wasip1, not GOOS=js".into(),
         _ => String::new(),

@@ -18,6 +18,7 @@
 //! | `log` | the guest's output, bounded per call |
 //! | `meter` | memory: the limit of a guest and the budget of the node |
 //! | `engine`, `ticker` | wasmtime's settings, the pool ladder, the 1 ms epoch |
+//! | `sharded` | sums that all threads write without meeting |
 //! | `compile`, `cache` | one compile thread, and compiled code on disk |
 //! | `inspect`, `known` | seed-time checks, no engine needed |
 //!
@@ -44,6 +45,7 @@ mod meter;
 mod outcome;
 mod sandbox;
 mod seed;
+mod sharded;
 mod sys;
 mod ticker;
 mod user;

@@ -68,6 +68,8 @@ pub(crate) struct Meter {
     peak: u64,
     nested: bool,
     refused: Option<Refusal>,
+    /// What the registry counts for this guest among those kept for reuse.
+    pooled: u64,
     /// Charge of a growth that wasmtime may still report as failed.
     pending: u64,
 }
@@ -75,7 +77,7 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn new(registry: Arc<Registry>, limit: u64, nested: bool) -> Self {
         registry.instance_made();
-        Self { registry, limit, charged: 0, peak: 0, nested, refused: None, pending: 0 }
+        Self { registry, limit, charged: 0, peak: 0, nested, refused: None, pooled: 0, pending: 0 }
     }
 
     /// Starts a call.
@@ -83,6 +85,19 @@ impl Meter {
         self.nested = nested;
         self.refused = None;
         self.peak = self.charged;
+    }
+
+    /// Counts the guest's memory among that of guests kept for reuse; false when the registry's
+    /// cap is reached. Costs a shared write only when the size changed since the last call.
+    pub(crate) fn pool(&mut self) -> bool {
+        if self.pooled == self.charged {
+            return true;
+        }
+        let fits = self.registry.pool(self.pooled, self.charged);
+        if fits {
+            self.pooled = self.charged;
+        }
+        fits
     }
 
     pub(crate) fn refused(&self) -> Option<Refusal> {
@@ -176,6 +191,7 @@ impl ResourceLimiter for Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         self.registry.budget.release(self.charged);
+        self.registry.pool(self.pooled, 0);
         self.registry.instance_dropped();
     }
 }

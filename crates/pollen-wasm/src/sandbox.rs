@@ -112,20 +112,22 @@ impl Sandbox {
         call: Call,
         host: Arc<dyn Host>,
     ) -> impl Future<Output = Outcome> + Send + use<> {
-        let burns = seed.function(&call.function).is_some_and(|(_, f)| f.smoothed() > BURNS);
+        let function = seed.function(&call.function);
+        let burns = function.is_some_and(|(_, function)| function.smoothed() > BURNS);
+        let at = function.map(|(at, _)| at);
         let deadline = call.deadline;
-        let inner = Box::pin(call::run(seed, call, host));
+        let inner = Box::pin(call::run(seed, at, call, host));
         CallFuture::new(Guarded::new(self.0.clone(), deadline, inner), burns)
     }
 
-    /// The current numbers.
+    /// The current numbers. Reads /proc and looks at every seed, so not for each call.
     #[must_use]
     pub fn metrics(&self) -> SandboxMetrics {
         let core = &self.0;
         let (idle, idle_bytes) = core.registry.idle();
         let pool = core.engine.pooling_allocator_metrics();
         SandboxMetrics {
-            running: core.ticker.running(),
+            running: usize::try_from(core.ticker.running()).unwrap_or(usize::MAX),
             instances: core.registry.instances(),
             idle,
             idle_bytes,

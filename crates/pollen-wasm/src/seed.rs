@@ -2,7 +2,7 @@
 //!
 //! Invariants: an idle guest is handed to the identity that it served before, or to anybody when
 //! the seed is shared; at most [`IDLE_PER_IDENTITY`] wait for one identity, last in first out, and
-//! together they stay under the registry's byte cap.
+//! guests kept for reuse together stay under half of the node's memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,12 +14,17 @@ use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ModuleExport};
 
 use crate::envelope::{Host, SeedSettings};
 use crate::error::SandboxError;
+use crate::future::BURNS;
 use crate::guest::{Blueprint, Entry, Guest, State};
 use crate::known;
 use crate::meter::Budget;
+use crate::sharded::{self, Sharded};
 
 /// Idle guests kept for one seed and identity.
 const IDLE_PER_IDENTITY: usize = 4;
+
+/// Each thread looks at a share of the idle guests of its own first.
+const SHARES: usize = 2;
 
 /// An idle guest lives this long.
 const IDLE_TIME: Duration = Duration::from_secs(60);
@@ -34,9 +39,10 @@ const SMALL: u64 = 4 << 20;
 pub(crate) struct Registry {
     pub(crate) budget: Budget,
     seeds: Mutex<Vec<Weak<Seed>>>,
-    idle: AtomicUsize,
-    idle_bytes: AtomicU64,
-    idle_cap: u64,
+    /// Memory of the guests kept for reuse, those at work included, bytes.
+    pooled: AtomicU64,
+    pool_cap: u64,
+    idle_bytes: Sharded,
     instances: AtomicUsize,
     started: Instant,
     /// Seconds since `started` at the last lazy reaping.
@@ -48,9 +54,9 @@ impl Registry {
         Self {
             budget: Budget::new(memory_bytes),
             seeds: Mutex::new(Vec::new()),
-            idle: AtomicUsize::new(0),
-            idle_bytes: AtomicU64::new(0),
-            idle_cap: memory_bytes / 4,
+            pooled: AtomicU64::new(0),
+            pool_cap: memory_bytes / 2,
+            idle_bytes: Sharded::default(),
             instances: AtomicUsize::new(0),
             started: Instant::now(),
             reaped: AtomicU64::new(0),
@@ -70,12 +76,24 @@ impl Registry {
     }
 
     pub(crate) fn available(&self) -> u64 {
-        let busy = self.budget.used().saturating_sub(self.idle_bytes.load(Ordering::Relaxed));
+        let busy = self.budget.used().saturating_sub(self.idle_bytes.sum());
         self.budget.total().saturating_sub(busy)
     }
 
+    /// Number and bytes of the idle guests; looks at every seed.
     pub(crate) fn idle(&self) -> (usize, u64) {
-        (self.idle.load(Ordering::Relaxed), self.idle_bytes.load(Ordering::Relaxed))
+        self.seeds().iter().map(|seed| seed.idle_totals()).fold((0, 0), |sum, totals| {
+            (sum.0 + totals.0, sum.1.saturating_add(totals.1))
+        })
+    }
+
+    /// Replaces what a guest kept for reuse counts; false changes nothing.
+    pub(crate) fn pool(&self, old: u64, new: u64) -> bool {
+        let room = |sum: u64| {
+            let sum = sum.saturating_sub(old).saturating_add(new);
+            (new <= old || sum <= self.pool_cap).then_some(sum)
+        };
+        self.pooled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
     }
 
     fn add(&self, seed: &Arc<Seed>) {
@@ -90,9 +108,6 @@ impl Registry {
 
     /// Drops idle guests until at least `bytes` were freed; the number of guests dropped.
     pub(crate) fn evict(&self, bytes: u64) -> usize {
-        if self.idle.load(Ordering::Relaxed) == 0 {
-            return 0;
-        }
         let (mut freed, mut count) = (0_u64, 0);
         for seed in self.seeds() {
             while freed < bytes {
@@ -144,6 +159,11 @@ struct Idle {
 
 type Waiting = HashMap<[u8; 32], Vec<Idle>>;
 
+/// A share of the idle guests, on cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(Mutex<Waiting>);
+
 /// The key of guests that have served nobody; no public key is all ones.
 const UNUSED: [u8; 32] = [0xff; 32];
 
@@ -158,7 +178,7 @@ pub struct Seed {
     functions: Vec<Function>,
     names: Vec<String>,
     index: HashMap<String, usize>,
-    idle: Mutex<Waiting>,
+    idle: [Share; SHARES],
     high_water: AtomicU64,
     smoothed: AtomicU64,
 }
@@ -188,7 +208,7 @@ impl Seed {
             functions,
             names,
             index,
-            idle: Mutex::new(HashMap::new()),
+            idle: Default::default(),
             high_water: AtomicU64::new(0),
             smoothed: AtomicU64::new(0),
         });
@@ -235,11 +255,20 @@ impl Seed {
     /// Number of idle guests.
     #[must_use]
     pub fn idle_guests(&self) -> usize {
-        self.idle.lock().values().map(Vec::len).sum()
+        self.idle_totals().0
     }
 
     pub(crate) fn function(&self, name: &str) -> Option<(usize, &Function)> {
-        let at = *self.index.get(name)?;
+        // Comparing a few names is quicker than hashing one.
+        let at = if self.functions.len() <= 8 {
+            self.functions.iter().position(|function| function.name == name)?
+        } else {
+            *self.index.get(name)?
+        };
+        self.function_at(at)
+    }
+
+    pub(crate) fn function_at(&self, at: usize) -> Option<(usize, &Function)> {
         self.functions.get(at).map(|function| (at, function))
     }
 
@@ -270,8 +299,15 @@ impl Seed {
     }
 
     /// Takes a run time into the averages. Concurrent updates may lose one; that is harmless.
-    pub(crate) fn note_run(&self, function: usize, run: Duration) {
+    ///
+    /// `sample` is the guest's count of calls: short runs are taken every eighth time, because the
+    /// averages are shared by all threads.
+    pub(crate) fn note_run(&self, function: usize, run: Duration, sample: u32) {
         let run = u64::try_from(run.as_nanos()).unwrap_or(u64::MAX);
+        let known = self.functions.get(function).is_some_and(|function| function.smoothed() > 0);
+        if known && run < BURNS / 8 && !sample.is_multiple_of(8) {
+            return;
+        }
         for average in self.functions.get(function).map(|f| &f.smoothed).into_iter().chain([&self.smoothed]) {
             let old = average.load(Ordering::Relaxed);
             let new = if old == 0 { run } else { old - old / 8 + run / 8 };
@@ -283,52 +319,64 @@ impl Seed {
         if self.settings.shared { [0; 32] } else { identity }
     }
 
-    /// The idle guest that this identity used last, or one that nobody used, if any.
+    /// An idle guest that this identity used, the last one first, or one that nobody used, if any.
     pub(crate) fn take(&self, identity: [u8; 32]) -> Option<Box<Guest>> {
-        let mut waiting = self.idle.lock();
-        let of = |waiting: &mut Waiting, key| waiting.get_mut(key)?.pop();
-        let idle = of(&mut waiting, &self.key(identity)).or_else(|| of(&mut waiting, &UNUSED))?;
-        drop(waiting);
-        Some(self.taken(idle))
+        let of = |key: &[u8; 32]| self.shares().find_map(|share| share.lock().get_mut(key)?.pop());
+        of(&self.key(identity)).or_else(|| of(&UNUSED)).map(|idle| self.taken(idle))
+    }
+
+    /// The shares, that of the calling thread first.
+    fn shares(&self) -> impl Iterator<Item = &Mutex<Waiting>> {
+        let (before, after) = self.idle.split_at(sharded::place(SHARES));
+        after.iter().chain(before).map(|share| &share.0)
     }
 
     /// Keeps a guest that has not served anybody yet.
     pub(crate) fn keep_unused(&self, guest: Box<Guest>) {
-        self.keep(UNUSED, guest);
+        self.keep(UNUSED, guest, Instant::now());
     }
 
     fn take_any(&self) -> Option<Box<Guest>> {
-        let mut waiting = self.idle.lock();
-        let idle = waiting.values_mut().find_map(|idle| (!idle.is_empty()).then(|| idle.remove(0)))?;
-        drop(waiting);
+        let idle = self.shares().find_map(|share| {
+            let mut waiting = share.lock();
+            waiting.values_mut().find_map(|idle| (!idle.is_empty()).then(|| idle.remove(0)))
+        })?;
         Some(self.taken(idle))
     }
 
     fn taken(&self, idle: Idle) -> Box<Guest> {
-        self.registry.idle.fetch_sub(1, Ordering::Relaxed);
-        self.registry.idle_bytes.fetch_sub(idle.bytes, Ordering::Relaxed);
+        self.registry.idle_bytes.add(-signed(idle.bytes));
         idle.guest
     }
 
+    fn idle_totals(&self) -> (usize, u64) {
+        self.shares().fold((0, 0), |sum, share| {
+            let waiting = share.lock();
+            let idle = waiting.values().flatten();
+            idle.fold(sum, |sum, idle| (sum.0 + 1, sum.1.saturating_add(idle.bytes)))
+        })
+    }
+
     /// Keeps a guest for the next call of this identity, or drops it.
-    pub(crate) fn keep(&self, identity: [u8; 32], guest: Box<Guest>) {
+    pub(crate) fn keep(&self, identity: [u8; 32], mut guest: Box<Guest>, now: Instant) {
         let bytes = guest.store.data().meter.charged();
         let registry = &self.registry;
         let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
-        let full = registry.idle_bytes.load(Ordering::Relaxed).saturating_add(bytes) > registry.idle_cap;
-        if self.settings.isolate || grown || full {
+        if self.settings.isolate || grown || !guest.store.data_mut().meter.pool() {
             return;
         }
-        let now = Instant::now();
-        let mut waiting = self.idle.lock();
-        let idle = waiting.entry(self.key(identity)).or_default();
-        if idle.len() >= IDLE_PER_IDENTITY {
-            drop(waiting);
-            return;
+        let mut waiting = Some(Idle { guest, since: now, bytes });
+        for share in self.shares() {
+            let mut idle = share.lock();
+            let idle = idle.entry(self.key(identity)).or_default();
+            // Each share takes its part, so that together they keep the limit.
+            if idle.len() < IDLE_PER_IDENTITY / SHARES {
+                registry.idle_bytes.add(signed(bytes));
+                idle.extend(waiting.take());
+                break;
+            }
         }
-        registry.idle.fetch_add(1, Ordering::Relaxed);
-        registry.idle_bytes.fetch_add(bytes, Ordering::Relaxed);
-        idle.push(Idle { guest, since: now, bytes });
+        // One too many is dropped here, outside of the locks.
         drop(waiting);
         if registry.is_reaping_due(now) {
             registry.reap(now);
@@ -337,14 +385,14 @@ impl Seed {
 
     fn reap(&self, now: Instant) -> usize {
         let mut old = Vec::new();
-        let mut waiting = self.idle.lock();
-        waiting.retain(|_, idle| {
-            // The longest idle ones stand first.
-            let fresh = idle.partition_point(|idle| now.duration_since(idle.since) >= IDLE_TIME);
-            old.extend(idle.drain(..fresh));
-            !idle.is_empty()
-        });
-        drop(waiting);
+        for share in self.shares() {
+            share.lock().retain(|_, idle| {
+                // The longest idle ones stand first.
+                let late = idle.partition_point(|idle| now.duration_since(idle.since) >= IDLE_TIME);
+                old.extend(idle.drain(..late));
+                !idle.is_empty()
+            });
+        }
         let count = old.len();
         for idle in old {
             drop(self.taken(idle));
@@ -355,10 +403,14 @@ impl Seed {
 
 impl Drop for Seed {
     fn drop(&mut self) {
-        for idle in std::mem::take(self.idle.get_mut()).into_values().flatten() {
-            drop(self.taken(idle));
+        while let Some(guest) = self.take_any() {
+            drop(guest);
         }
     }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn callable(module: &Module) -> Vec<Function> {

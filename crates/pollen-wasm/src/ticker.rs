@@ -4,7 +4,7 @@
 //! thread parks, so an idle node wakes nobody, and sequential calls pay no unpark each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use wasmtime::Engine;
 
 use crate::error::SandboxError;
+use crate::sharded::Sharded;
 
 /// Milliseconds without a running guest after which the ticker parks (a guess).
 const IDLE_TICKS: u32 = 50;
@@ -21,7 +22,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct Shared {
-    running: AtomicUsize,
+    running: Sharded,
     parked: AtomicBool,
     closed: AtomicBool,
     ticks: AtomicU64,
@@ -35,11 +36,11 @@ pub(crate) struct Ticker {
 }
 
 /// While it lives a guest is running.
-pub(crate) struct Running<'a>(&'a Shared);
+pub(crate) struct Running<'a>(&'a Sharded);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.0.add(-1);
     }
 }
 
@@ -58,15 +59,15 @@ impl Ticker {
     pub(crate) fn enter(&self) -> Running<'_> {
         // Why SeqCst: this store and the load of `parked` must not pass each other, nor the
         // ticker's mirror pair, or a guest could run without ticks.
-        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        self.shared.running.add(1);
         if self.shared.parked.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
-        Running(&self.shared)
+        Running(&self.shared.running)
     }
 
-    pub(crate) fn running(&self) -> usize {
-        self.shared.running.load(Ordering::Relaxed)
+    pub(crate) fn running(&self) -> u64 {
+        self.shared.running.sum()
     }
 
     pub(crate) fn ticks(&self) -> u64 {
@@ -94,14 +95,14 @@ impl Drop for Ticker {
 fn run(shared: &Shared, engine: &Engine) {
     let mut idle = 0_u32;
     while !shared.closed.load(Ordering::SeqCst) {
-        if shared.running.load(Ordering::SeqCst) > 0 {
+        if shared.running.sum() > 0 {
             idle = 0;
         } else {
             idle = idle.saturating_add(1);
         }
         if idle > IDLE_TICKS {
             shared.parked.store(true, Ordering::SeqCst);
-            if shared.running.load(Ordering::SeqCst) == 0 && !shared.closed.load(Ordering::SeqCst) {
+            if shared.running.sum() == 0 && !shared.closed.load(Ordering::SeqCst) {
                 std::thread::park();
             }
             shared.parked.store(false, Ordering::SeqCst);

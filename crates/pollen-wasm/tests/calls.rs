@@ -103,21 +103,25 @@ fn four_endless_guests_do_not_stop_the_net_runtime() {
             world.net.spawn(world.sandbox.call(seed.clone(), call, Recorder::new()))
         })
         .collect();
-    let worst = world.net.block_on(world.net.spawn(async {
-        let mut worst = Duration::ZERO;
+    let ticks = world.net.block_on(world.net.spawn(async {
+        let mut ticks = Vec::new();
         let end = Instant::now() + Duration::from_millis(400);
         while Instant::now() < end {
             let began = Instant::now();
             tokio::time::sleep(Duration::from_millis(1)).await;
-            worst = worst.max(began.elapsed());
+            ticks.push(began.elapsed());
         }
-        worst
+        ticks.sort();
+        ticks
     }));
-    let worst = worst.unwrap();
+    let ticks = ticks.unwrap();
     for call in calls {
         assert_eq!("deadline", world.net.block_on(call).unwrap().result.unwrap_err().slug());
     }
-    // The first slices run inline, 2 ms each; the rest of the bound is for a busy machine.
+    // The first slices run inline, 2 ms each; the looser bound is for a busy machine.
+    let (most, worst) = (ticks[ticks.len() * 95 / 100], ticks[ticks.len() - 1]);
+    println!("{} ticks, 95 % under {most:?}, worst {worst:?}", ticks.len());
+    assert!(most < Duration::from_millis(20), "{most:?}");
     assert!(worst < Duration::from_millis(100), "{worst:?}");
 }
 
@@ -330,4 +334,43 @@ impl pollen_wasm::Host for Nested {
     fn caller_json(&self) -> String {
         "{}".into()
     }
+}
+
+/// Each request goes one level deeper, until the echo at the bottom.
+struct Deeper {
+    world: Arc<World>,
+    relay: Arc<pollen_wasm::Seed>,
+    echo: Arc<pollen_wasm::Seed>,
+    left: usize,
+}
+
+impl pollen_wasm::Host for Deeper {
+    fn request(&self, _uri: String, input: Bytes) -> pollen_wasm::HostFuture<'_> {
+        let left = self.left - 1;
+        let (seed, function) = if left == 0 { (&self.echo, "echo") } else { (&self.relay, "relay") };
+        let mut body = if left == 0 { Vec::new() } else { b"pln://seed/next/run\n".to_vec() };
+        body.extend_from_slice(&input);
+        let host = Deeper {
+            world: self.world.clone(),
+            relay: self.relay.clone(),
+            echo: self.echo.clone(),
+            left,
+        };
+        let call = Call { input: Bytes::from(body), nested: true, ..call(function, "") };
+        let future = self.world.sandbox.call(seed.clone(), call, Arc::new(host));
+        Box::pin(async move { future.await.result.map(|output| output.bytes).map_err(|e| e.to_string()) })
+    }
+    fn log(&self, _level: LogLevel, _message: &str) {}
+    fn caller_json(&self) -> String {
+        "{}".into()
+    }
+}
+
+#[test]
+fn guests_nest_as_deep_as_the_hop_budget_allows() {
+    let world = Arc::new(World::new());
+    let (relay, echo) = (world.example("relay"), world.example("echo"));
+    let host = Deeper { world: world.clone(), relay: relay.clone(), echo, left: 16 };
+    let outcome = world.call_with(&relay, call("relay", "pln://seed/next/run\ndeep"), Arc::new(host));
+    assert_eq!(&b"deep"[..], outcome.result.unwrap().bytes);
 }

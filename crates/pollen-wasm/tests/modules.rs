@@ -219,6 +219,25 @@ fn standard_streams_end_in_the_call_s_log_line_by_line() {
     assert_eq!(expected, *host.lines.lock().unwrap());
 }
 
+#[test]
+fn the_environment_is_that_of_the_spec_and_no_file_can_be_opened() {
+    let world = World::new();
+    let mut settings = SeedSettings::new("env");
+    settings.env.insert("NAME".into(), "value".into());
+    // Writes the environment block to memory and returns its size, or fails to open a folder.
+    let wat = r#"(module
+        (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "size") (result i32)
+          (drop (call $sizes (i32.const 0) (i32.const 4))) (i32.load (i32.const 4)))
+        (func (export "folder") (result i32) (call $prestat (i32.const 3) (i32.const 0))))"#;
+    let seed = world.load(wat_to_wasm(wat).unwrap(), settings);
+    assert_eq!(11, world.call(&seed, "size", "").result.unwrap().status);
+    // 8 is EBADF: there is no preopened folder.
+    assert_eq!(8, world.call(&seed, "folder", "").result.unwrap().status);
+}
+
 fn private(world: &World) -> std::sync::Arc<pollen_wasm::Seed> {
     world.example("echo")
 }
