@@ -285,8 +285,10 @@ def run_daemon(
     if not faulthandler.is_enabled():
         faulthandler.enable()
     paths.make_home(where)
-    with lock.hold(where):
-        log = logs.open_log(where.log_file, level=config.log_level, with_text=with_text)
+    with (
+        lock.hold(where),
+        logs.opened(where.log_file, level=config.log_level, with_text=with_text) as log,
+    ):
         native = native or RealNative()
         _raise_open_files()
         if identity.read(where) is None:

@@ -6,6 +6,7 @@ A line is ``{"at", "level", "event", …fields}``; ``at`` is UTC with millisecon
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import sys
@@ -80,9 +81,17 @@ class _Sink:
     debug = info = warning = error = critical = log = msg
 
 
-def open_log(path: Path, *, level: str = "info", with_text: bool = False) -> Any:
-    """A structlog logger over ``path``. Its ``close_log`` is the file's ``close``."""
-    sink = _Sink(RotatingFile(path), with_text)
+@contextlib.contextmanager
+def opened(path: Path, *, level: str = "info", with_text: bool = False) -> Iterator[Any]:
+    """A structlog logger over ``path``; the file is closed with the context."""
+    file = RotatingFile(path)
+    try:
+        yield _make_logger(_Sink(file, with_text), level)
+    finally:
+        file.close()
+
+
+def _make_logger(sink: _Sink, level: str) -> Any:
     return structlog.wrap_logger(
         sink,
         processors=[
@@ -92,7 +101,6 @@ def open_log(path: Path, *, level: str = "info", with_text: bool = False) -> Any
             structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, 20)),
-        cache_logger_on_first_use=True,
     )
 
 
