@@ -31,7 +31,9 @@ impl Real {
         let args: Vec<Val> = args
             .iter()
             .zip(ty.params())
-            .map(|(arg, ty)| if ty.is_i32() { Val::I32(*arg as i32) } else { Val::I64(*arg as i64) })
+            .map(
+                |(arg, ty)| if ty.is_i32() { Val::I32(*arg as i32) } else { Val::I64(*arg as i64) },
+            )
             .collect();
         let mut results = vec![Val::I64(0); ty.results().len()];
         func.call(&mut self.store, &args, &mut results).unwrap();
@@ -44,7 +46,8 @@ impl Real {
 
     /// The address as block and offset; live blocks are searched from the newest.
     fn place(&self, address: u64) -> Value {
-        let found = self.blocks.iter().rposition(|(at, size)| *at <= address && address < at + size);
+        let found =
+            self.blocks.iter().rposition(|(at, size)| *at <= address && address < at + size);
         found.map_or(json!(0), |block| json!([block, address - self.blocks[block].0]))
     }
 
@@ -151,7 +154,8 @@ fn random(real: &mut Real, random: &mut Random) {
         let pick = if live.is_empty() { 0 } else { random.below(live.len() as u64) as usize };
         match random.below(10) {
             0..3 => {
-                let size = 1 + if random.below(4) == 0 { random.below(70_000) } else { random.below(200) };
+                let size =
+                    1 + if random.below(4) == 0 { random.below(70_000) } else { random.below(200) };
                 let block = real.alloc(size);
                 real.at("length", block, 0, &[]);
                 live.push((block, 0));
@@ -216,7 +220,8 @@ fn without_externref(bytes: &[u8]) -> Vec<u8> {
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let (path, out) = (args.next().expect("the kernel's path"), args.next().expect("a path to write"));
+    let (path, out) =
+        (args.next().expect("the kernel's path"), args.next().expect("a path to write"));
     let bytes = std::fs::read(path).unwrap();
     let engine = Engine::default();
     let module = Module::new(&engine, without_externref(&bytes)).unwrap();

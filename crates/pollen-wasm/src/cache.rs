@@ -25,7 +25,13 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Opens or makes the folder; none, with a warning, when it cannot be made private.
-    pub(crate) fn open(folder: PathBuf, key: [u8; 32], quota: u64, engine: &Engine, rung: &str) -> Option<Self> {
+    pub(crate) fn open(
+        folder: PathBuf,
+        key: [u8; 32],
+        quota: u64,
+        engine: &Engine,
+        rung: &str,
+    ) -> Option<Self> {
         match private_folder(&folder) {
             Ok(()) => Some(Self { folder, key, quota, compatibility: compatibility(engine, rung) }),
             Err(error) => {

@@ -15,7 +15,12 @@ use crate::seed::{Function, Seed};
 /// Runs the call to its end. Dropping the future discards the guest.
 ///
 /// `at` is the function's index in the seed, if it has one.
-pub(crate) async fn run(seed: Arc<Seed>, at: Option<usize>, call: Call, host: Arc<dyn Host>) -> Outcome {
+pub(crate) async fn run(
+    seed: Arc<Seed>,
+    at: Option<usize>,
+    call: Call,
+    host: Arc<dyn Host>,
+) -> Outcome {
     let result = execute(&seed, at, call, host).await;
     // `Guarded` fills in the time.
     Outcome { result, run: Duration::ZERO }

@@ -1,8 +1,8 @@
 //! The compile thread: one, of low priority, because compiling a big module takes seconds of
 //! every core that it is given. The disk cache is asked first.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;

@@ -131,7 +131,13 @@ pub(crate) fn features() -> WasmFeatures {
 fn config(rung: Rung) -> Config {
     let mut config = base();
     let (count, reservation) = match rung {
-        Rung::OnDemand => return config,
+        Rung::OnDemand => {
+            // Whoever is down here is short of addresses: map what is used and move when it grows.
+            config.memory_reservation(0);
+            config.memory_reservation_for_growth(1 << 20);
+            config.memory_guard_size(64 << 10);
+            return config;
+        }
         Rung::Full(n) => (n, 4_u64 << 30),
         Rung::Small(n) => (n, 256 << 20),
     };
@@ -170,6 +176,30 @@ mod tests {
         let (engine, _) = build(4).unwrap();
         let core_only = WasmFeatures::WASM3;
         assert_eq!(features() & core_only, engine.get_wasm_features() & core_only);
+    }
+
+    #[test]
+    fn guests_grow_and_stay_within_their_memory_on_each_rung() {
+        let wasm = wat::parse_str(
+            r#"(module (memory 1) (func (export "grow") (result i32)
+                (drop (memory.grow (i32.const 99)))
+                (i32.store (i32.const 6553596) (i32.const 7)) (i32.load (i32.const 6553596)))
+               (func (export "out") (result i32) (i32.load (i32.const 6553600))))"#,
+        )
+        .unwrap();
+        for rung in [Rung::Full(4), Rung::Small(4), Rung::OnDemand] {
+            let engine = Engine::new(&config(rung)).unwrap();
+            let module = wasmtime::Module::new(&engine, &wasm).unwrap();
+            let mut store = wasmtime::Store::new(&engine, ());
+            store.set_epoch_deadline(1);
+            let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+            let grow = instance.get_typed_func::<(), i32>(&mut store, "grow").unwrap();
+            assert_eq!(7, grow.call(&mut store, ()).unwrap(), "{rung}");
+            let out = instance.get_typed_func::<(), i32>(&mut store, "out").unwrap();
+            let trap = out.call(&mut store, ()).unwrap_err();
+            assert!(trap.to_string().contains("wasm"), "{rung}: {trap}");
+            assert_eq!(Some(&wasmtime::Trap::MemoryOutOfBounds), trap.downcast_ref(), "{rung}");
+        }
     }
 
     #[test]

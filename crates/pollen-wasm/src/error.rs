@@ -84,7 +84,9 @@ impl SandboxError {
         Self {
             slug: "deadline",
             reason: "the call's time ran out".into(),
-            remedy: Cow::Borrowed("give the call more time, or find out what the function waits for"),
+            remedy: Cow::Borrowed(
+                "give the call more time, or find out what the function waits for",
+            ),
             executed,
         }
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use wasmtime::{Engine, Instance, InstancePre, Module, Store, StoreContextMut, TypedFunc, UpdateDeadline};
+use wasmtime::{
+    Engine, Instance, InstancePre, Module, Store, StoreContextMut, TypedFunc, UpdateDeadline,
+};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::envelope::{Host, SeedSettings};
@@ -16,7 +18,7 @@ use crate::kernel::Kernel;
 use crate::log::Logs;
 use crate::meter::Meter;
 use crate::outcome;
-use crate::seed::Registry;
+use crate::registry::Registry;
 
 /// Epoch ticks that a guest runs before its callback is asked.
 pub(crate) const SLICE: u64 = 2;
@@ -42,7 +44,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn new(registry: Arc<Registry>, settings: Arc<SeedSettings>, nested: bool, deadline: Instant) -> Self {
+    fn new(
+        registry: Arc<Registry>,
+        settings: Arc<SeedSettings>,
+        nested: bool,
+        deadline: Instant,
+    ) -> Self {
         let logs = Logs::default();
         Self {
             kernel: Kernel::new(),
@@ -145,7 +152,9 @@ impl Guest {
     ) -> Result<Box<Self>, SandboxError> {
         match Self::attempt(&blueprint, host, nested, deadline).await {
             // The pool is full: idle guests of other seeds make room, once.
-            Err(error) if error.slug() == "overloaded" && blueprint.registry.evict(u64::MAX) > 0 => {
+            Err(error)
+                if error.slug() == "overloaded" && blueprint.registry.evict(u64::MAX) > 0 =>
+            {
                 Self::attempt(&blueprint, host, nested, deadline).await
             }
             made => made,

@@ -119,7 +119,8 @@ fn failed(reason: String) -> SandboxError {
 }
 
 async fn exchange(wish: Wish, body: Bytes, allowed: &[String]) -> Result<Reply, SandboxError> {
-    let uri: Uri = wish.url.parse().map_err(|error| failed(format!("bad URL {:?}: {error}", wish.url)))?;
+    let uri: Uri =
+        wish.url.parse().map_err(|error| failed(format!("bad URL {:?}: {error}", wish.url)))?;
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err(failed(format!("bad URL {:?}: no scheme or host", wish.url)));
     };
@@ -144,14 +145,22 @@ async fn exchange(wish: Wish, body: Bytes, allowed: &[String]) -> Result<Reply, 
     send(stream, request).await.map_err(|error| failed(format!("{host}:{port}: {error}")))
 }
 
-fn to_request(wish: &Wish, uri: &Uri, host: &str, body: Bytes) -> Result<Request<Full<Bytes>>, SandboxError> {
+fn to_request(
+    wish: &Wish,
+    uri: &Uri,
+    host: &str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, SandboxError> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let method = wish.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
     let mut builder = Request::builder().method(method.as_str()).uri(path);
     let names_host = wish.headers.keys().any(|name| name.eq_ignore_ascii_case("host"));
     for (name, value) in &wish.headers {
         // The body's framing is ours: a guest that chooses it could smuggle a second request.
-        if !["content-length", "transfer-encoding", "connection"].iter().any(|n| name.eq_ignore_ascii_case(n)) {
+        if !["content-length", "transfer-encoding", "connection"]
+            .iter()
+            .any(|n| name.eq_ignore_ascii_case(n))
+        {
             builder = builder.header(name, value);
         }
     }
@@ -181,7 +190,9 @@ fn is_allowed(patterns: &[String], host: &str, port: u16) -> bool {
         let name = name.trim_start_matches('[').trim_end_matches(']');
         let fits = match name.strip_prefix('*') {
             Some("") => true,
-            Some(suffix) => suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(suffix),
+            Some(suffix) => {
+                suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(suffix)
+            }
             None => name == host,
         };
         fits && only.is_none_or(|only| only == port)
@@ -216,11 +227,14 @@ fn trust() -> Result<Arc<ClientConfig>, String> {
             let found = rustls_native_certs::load_native_certs();
             let (added, _) = roots.add_parsable_certificates(found.certs);
             if added == 0 {
-                return Err("this machine has no trusted certificates (install ca-certificates)".into());
+                return Err(
+                    "this machine has no trusted certificates (install ca-certificates)".into()
+                );
             }
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let builder = ClientConfig::builder_with_provider(provider);
-            let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
+            let builder =
+                builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
             Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
         })
         .clone()
@@ -292,8 +306,12 @@ mod tests {
             assert!(allowed(host, port), "{host}:{port}");
         }
         for (host, port) in [
-            ("example.org", 443), ("evil-api.example.org", 443), ("cdn.example", 80),
-            ("evilcdn.example", 80), ("localhost", 80), ("api.example.org.evil.net", 443),
+            ("example.org", 443),
+            ("evil-api.example.org", 443),
+            ("cdn.example", 80),
+            ("evilcdn.example", 80),
+            ("localhost", 80),
+            ("api.example.org.evil.net", 443),
         ] {
             assert!(!allowed(host, port), "{host}:{port}");
         }

@@ -134,7 +134,9 @@ fn config(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         MODULE,
         "var_set",
-        |mut caller: Caller<'_, State>, key: u64, value: u64| var_set(caller.data_mut(), key, value),
+        |mut caller: Caller<'_, State>, key: u64, value: u64| {
+            var_set(caller.data_mut(), key, value)
+        },
     )?;
     Ok(())
 }

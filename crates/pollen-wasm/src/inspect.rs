@@ -56,7 +56,7 @@ fn check_format(wasm: &[u8]) -> Result<(), SandboxError> {
         Some([1, 0, 0, 0]) => Ok(()),
         Some([_, _, 1, 0]) => invalid(
             "the file is a component; seeds are core modules",
-            "build a core module with an Extism PDK (for example GOOS=wasip1, or --target wasm32-wasip1)",
+            "build a core module with an Extism PDK (GOOS=wasip1, or --target wasm32-wasip1)",
         ),
         Some(version) => invalid(&format!("unknown version {version:?} of the format"), ""),
         None => invalid("the file ends within its header", "copy or build it again"),
@@ -126,10 +126,12 @@ impl<'a> Parts<'a> {
                 }
                 Payload::ImportSection(imports) => {
                     parts.imports = imports.into_imports().collect::<Result<_, _>>()?;
-                    parts.functions.extend(parts.imports.iter().filter_map(|import| match import.ty {
-                        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => Some(ty),
-                        _ => None,
-                    }));
+                    parts.functions.extend(parts.imports.iter().filter_map(
+                        |import| match import.ty {
+                            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => Some(ty),
+                            _ => None,
+                        },
+                    ));
                 }
                 Payload::FunctionSection(functions) => {
                     for ty in functions {
@@ -200,13 +202,20 @@ impl<'a> Parts<'a> {
     }
 
     fn check_limits(&self) -> Result<(), SandboxError> {
-        let invalid = |reason: String, remedy: &'static str| Err(SandboxError::invalid(reason, remedy));
+        let invalid =
+            |reason: String, remedy: &'static str| Err(SandboxError::invalid(reason, remedy));
         if self.memories.len() > MAX_MEMORIES as usize {
-            return invalid(format!("the module has {} memories; the limit is 1", self.memories.len()), "");
+            return invalid(
+                format!("the module has {} memories; the limit is 1", self.memories.len()),
+                "",
+            );
         }
         if self.tables.len() > MAX_TABLES as usize {
             let count = self.tables.len();
-            return invalid(format!("the module has {count} tables; the limit is {MAX_TABLES}"), "");
+            return invalid(
+                format!("the module has {count} tables; the limit is {MAX_TABLES}"),
+                "",
+            );
         }
         match self.tables.iter().map(|table| table.initial).max() {
             Some(elements) if elements > MAX_TABLE_ELEMENTS as u64 => invalid(
@@ -222,13 +231,18 @@ impl<'a> Parts<'a> {
         let entries: [(&str, Signature); 3] =
             [("_initialize", ("", "")), ("__wasm_call_ctors", ("", "")), ("hs_init", ("ii", ""))];
         for (name, wanted) in entries {
-            let found = self.exports.iter().find(|(export, kind, _)| *export == name && *kind == ExternalKind::Func);
+            let found = self
+                .exports
+                .iter()
+                .find(|(export, kind, _)| *export == name && *kind == ExternalKind::Func);
             if let Some(ty) = found.and_then(|(_, _, index)| self.function_type(*index))
                 && !is_type(ty, wanted)
             {
                 let (wanted, found) = (show_known(wanted), show(ty));
                 return Err(SandboxError::invalid(
-                    format!("the export {name} has the type {found}; initialisation calls {wanted}"),
+                    format!(
+                        "the export {name} has the type {found}; initialisation calls {wanted}"
+                    ),
                     "rename the export",
                 ));
             }
@@ -258,7 +272,8 @@ impl<'a> Parts<'a> {
             } else if is_type(ty, ("", "")) || is_type(ty, ("", "i")) {
                 info.functions.push((*name).to_owned());
             } else {
-                let reason = format!("its type is {}; callable are () -> () and () -> i32", show(ty));
+                let reason =
+                    format!("its type is {}; callable are () -> () and () -> i32", show(ty));
                 info.not_callable.push(((*name).to_owned(), reason));
             }
         }
@@ -278,7 +293,8 @@ fn is_type(ty: &FuncType, (params, results): Signature) -> bool {
 }
 
 fn show(ty: &FuncType) -> String {
-    let list = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let list =
+        |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!("({}) -> ({})", list(ty.params()), list(ty.results()))
 }
 
@@ -302,7 +318,10 @@ fn kind_of(ty: &TypeRef) -> &'static str {
 fn remedy_for(module: &str, name: &str) -> String {
     match (module, name) {
         ("env", "abort") => "AssemblyScript: compile with asc --use abort=".into(),
-        ("env", "memory") => "let the module define its memory: asc without --importMemory, wasm-ld without --import-memory".into(),
+        ("env", "memory") => {
+            "let the module define its memory: no --importMemory (asc), no --import-memory (ld)"
+                .into()
+        }
         ("env", name) if name.starts_with("extism_") || name.starts_with("emscripten") => {
             "rebuild with a current Extism PDK".into()
         }

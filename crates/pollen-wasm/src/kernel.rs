@@ -9,6 +9,8 @@
 //! `tests/vectors/kernel.json`. Refused: running the real kernel's wasm (1.1 us more a call).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use crate::classes::{CLASSES, capacity_of, class_of};
+
 /// Offsets below this are never a block, so that 0 stays the null handle.
 const BASE: u64 = 64;
 
@@ -20,9 +22,6 @@ const KEEP_BLOCKS: usize = 1024;
 
 /// The arena grows in steps of at least this, bytes.
 const STEP: u64 = 64 << 10;
-
-/// Size classes: 16 bytes, then four steps a doubling, up to 4 GiB.
-const CLASSES: usize = 128;
 
 /// No block.
 const NONE: u32 = u32::MAX;
@@ -400,8 +399,7 @@ impl Kernel {
         let end = block.offset.saturating_add(capacity_of(block.class));
         let holds = |offset: u64| block.offset <= offset && offset < end;
         let output_end = self.output.0.saturating_add(self.output.1);
-        let in_output =
-            self.output.1 > 0 && self.output.0 < end && block.offset < output_end;
+        let in_output = self.output.1 > 0 && self.output.0 < end && block.offset < output_end;
         let [output, error] = &mut self.parked;
         if in_output && *output == NONE {
             *output = at;
@@ -452,53 +450,4 @@ fn range(offset: u64, length: u64) -> Option<std::ops::Range<usize>> {
 #[inline]
 fn word(bytes: &[u8]) -> u64 {
     <[u8; 8]>::try_from(bytes).map_or(0, u64::from_le_bytes)
-}
-
-/// The size class that holds `n` bytes, and its capacity; none for 0 and for more than 4 GiB.
-#[inline]
-fn class_of(n: u64) -> Option<(usize, u64)> {
-    if n == 0 || n > u64::from(u32::MAX) {
-        return None;
-    }
-    if n <= 16 {
-        return Some((0, 16));
-    }
-    // Four classes to each doubling: 16 < 20 < 24 < 28 < 32 < 40 ... in units of 4 at first.
-    let doubling = n.saturating_sub(1).checked_ilog2()?.checked_sub(4)?;
-    let step = 4_u64.checked_shl(doubling)?;
-    let base = 16_u64.checked_shl(doubling)?;
-    let quarter = n.saturating_sub(base).div_ceil(step);
-    let class = u64::from(doubling).checked_mul(4)?.checked_add(quarter)?;
-    let capacity = base.checked_add(quarter.checked_mul(step)?)?;
-    Some((usize::try_from(class).ok().filter(|class| *class < CLASSES)?, capacity))
-}
-
-/// Capacity of a class: the inverse of [`class_of`].
-fn capacity_of(class: u8) -> u64 {
-    let class = u32::from(class);
-    if class == 0 {
-        return 16;
-    }
-    let doubling = class.saturating_sub(1) / 4;
-    let quarter = u64::from(class).saturating_sub(u64::from(doubling).saturating_mul(4));
-    let base = 16_u64.checked_shl(doubling).unwrap_or(u64::MAX);
-    let step = 4_u64.checked_shl(doubling).unwrap_or(u64::MAX);
-    base.saturating_add(quarter.saturating_mul(step))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_class_is_the_smallest_that_holds_its_size() {
-        for n in (1..5000_u64).chain((1..32).map(|bit| 1 << bit)).chain([u64::from(u32::MAX)]) {
-            let Some((class, capacity)) = class_of(n) else { panic!("no class for {n}") };
-            assert!(capacity >= n, "{n} in {capacity}");
-            assert_eq!(capacity, capacity_of(class as u8), "class {class} of {n}");
-            assert!(capacity == 16 || capacity <= n + n / 4 + 4, "{n} wastes {capacity}");
-        }
-        assert_eq!(None, class_of(0));
-        assert_eq!(None, class_of(u64::MAX));
-    }
 }

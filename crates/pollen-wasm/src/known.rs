@@ -126,7 +126,9 @@ pub fn known_imports() -> Vec<(&'static str, &'static str, String, String)> {
     };
     GROUPS
         .iter()
-        .flat_map(|(module, names)| names.iter().map(move |(name, signature)| (*module, *name, *signature)))
+        .flat_map(|(module, names)| {
+            names.iter().map(move |(name, signature)| (*module, *name, *signature))
+        })
         .map(|(module, name, (params, results))| (module, name, text(params), text(results)))
         .collect()
 }

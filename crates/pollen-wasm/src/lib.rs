@@ -11,10 +11,10 @@
 //! | `future` | where a call runs: inline first, on the guest runtime once it burns; its deadline |
 //! | `call` | one call: take or make a guest, run it, judge the result, keep or discard the guest |
 //! | `outcome` | results: errors, statuses, tail-call markers |
-//! | `seed` | a loaded module, its functions and its idle guests by caller identity |
+//! | `seed`, `registry` | a loaded module, its functions, its idle guests by caller identity |
 //! | `guest` | one live instance: store, state, entry protocol |
 //! | `imports`, `user`, `http`, `wasi` | what a guest may import |
-//! | `kernel` | the per-call host heap of the Extism ABI; total, never panics |
+//! | `kernel`, `classes` | the per-call host heap of the Extism ABI; total, never panics |
 //! | `log` | the guest's output, bounded per call |
 //! | `meter` | memory: the limit of a guest and the budget of the node |
 //! | `engine`, `ticker` | wasmtime's settings, the pool ladder, the 1 ms epoch |
@@ -29,6 +29,7 @@
 
 mod cache;
 mod call;
+mod classes;
 mod compile;
 mod engine;
 mod envelope;
@@ -43,6 +44,7 @@ mod known;
 mod log;
 mod meter;
 mod outcome;
+mod registry;
 mod sandbox;
 mod seed;
 mod sharded;
@@ -52,11 +54,12 @@ mod user;
 mod wasi;
 
 pub use envelope::{
-    Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, SandboxConfig, SeedSettings, TailCall,
+    Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, SandboxConfig, SeedSettings,
+    TailCall,
 };
 pub use error::SandboxError;
 pub use inspect::wat_to_wasm;
-pub use known::known_imports;
 pub use kernel::{Kernel, Quota, Unlimited};
+pub use known::known_imports;
 pub use sandbox::{Sandbox, SandboxMetrics};
 pub use seed::Seed;

@@ -52,7 +52,10 @@ impl Logs {
             && let Some(host) = &state.host
         {
             let dropped = state.dropped;
-            host.log(LogLevel::Warn, &format!("{dropped} bytes of log dropped: over the call's limit"));
+            host.log(
+                LogLevel::Warn,
+                &format!("{dropped} bytes of log dropped: over the call's limit"),
+            );
         }
         state.host = None;
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use wasmtime::ResourceLimiter;
 
 use crate::kernel::Quota;
-use crate::seed::Registry;
+use crate::registry::Registry;
 
 /// Bytes per table element in the host.
 const TABLE_ELEMENT: usize = 8;

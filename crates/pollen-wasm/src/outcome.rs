@@ -42,8 +42,13 @@ pub(crate) fn of_instantiation(error: Error, state: &mut State) -> SandboxError 
     if error.is::<PoolConcurrencyLimitError>() {
         return SandboxError::overloaded(format!("the instance pool is full: {error}"));
     }
+    if error.is::<std::io::Error>() {
+        return SandboxError::overloaded(format!("this machine gives no memory: {error}"));
+    }
     match state.meter.refused() {
-        Some(Refusal::Budget) => SandboxError::overloaded("the node's memory for guests is used up"),
+        Some(Refusal::Budget) => {
+            SandboxError::overloaded("the node's memory for guests is used up")
+        }
         Some(Refusal::Limit) => SandboxError::out_of_memory(format!(
             "the module needs more than its memory limit of {} bytes to start",
             state.settings.memory_bytes
@@ -70,8 +75,10 @@ pub(crate) fn of_initialisation(error: Error, state: &mut State) -> SandboxError
         )
         .not_executed(),
         Err(error) => error.not_executed(),
-        Ok(_) => SandboxError::ran("guest-failed", "the module exited while it was initialised", "")
-            .not_executed(),
+        Ok(_) => {
+            SandboxError::ran("guest-failed", "the module exited while it was initialised", "")
+                .not_executed()
+        }
     }
 }
 
@@ -112,7 +119,10 @@ fn of_trap(error: &Error, state: &mut State) -> Result<Output, SandboxError> {
     if let Some(refusal) = state.meter.refused() {
         return Err(SandboxError::out_of_memory(match refusal {
             Refusal::Limit => {
-                format!("the guest needed more than its {} bytes of memory", state.settings.memory_bytes)
+                format!(
+                    "the guest needed more than its {} bytes of memory",
+                    state.settings.memory_bytes
+                )
             }
             Refusal::Budget => "the node's memory for guests was used up while it ran".to_owned(),
         }));
@@ -173,7 +183,7 @@ pub(crate) fn tail_call(output: &[u8]) -> Result<Option<TailCall>, SandboxError>
         SandboxError::ran(
             "guest-failed",
             format!("the output looks like a tail call but is none: {why}"),
-            r#"return {"kind":"tail_call","uri":"pln://seed/<name>/<function>","input":"<base64>"} or seed with --no-tail-call"#,
+            "it has kind, uri and input (base64), nothing else; or seed with --no-tail-call",
         )
     };
     let value: serde_json::Value =
@@ -182,11 +192,13 @@ pub(crate) fn tail_call(output: &[u8]) -> Result<Option<TailCall>, SandboxError>
         return Ok(None);
     }
     // Why from the text again: the strict form refuses fields that stand twice.
-    let marker: Marker = serde_json::from_slice(text).map_err(|error| malformed(error.to_string()))?;
+    let marker: Marker =
+        serde_json::from_slice(text).map_err(|error| malformed(error.to_string()))?;
     if !is_seed_uri(&marker.uri) {
         return Err(malformed(format!("{:?} is not pln://seed/<name>/<function>", marker.uri)));
     }
-    let input = STANDARD.decode(&marker.input).map_err(|error| malformed(format!("input: {error}")))?;
+    let input =
+        STANDARD.decode(&marker.input).map_err(|error| malformed(format!("input: {error}")))?;
     Ok(Some(TailCall { uri: marker.uri, input: Bytes::from(input) }))
 }
 
@@ -214,7 +226,8 @@ mod tests {
         let marker = tail_call(
             b" \n{\"kind\":\"tail_call\",\"uri\":\"pln://seed/a/b/c\",\"input\":\"aGk=\"}\n",
         );
-        let expected = TailCall { uri: "pln://seed/a/b/c".into(), input: Bytes::from_static(b"hi") };
+        let expected =
+            TailCall { uri: "pln://seed/a/b/c".into(), input: Bytes::from_static(b"hi") };
         assert_eq!(Some(expected), marker.unwrap());
         let without = r#"{"kind":"tail_call","uri":"pln://seed/a/b"}"#;
         assert_eq!(Some("pln://seed/a/b".into()), uri(without));
@@ -222,7 +235,9 @@ mod tests {
 
     #[test]
     fn other_outputs_are_left_alone() {
-        for text in ["", "tail_call", "{}", r#"{"kind":"other","note":"tail_call"}"#, r#"["tail_call"]"#] {
+        for text in
+            ["", "tail_call", "{}", r#"{"kind":"other","note":"tail_call"}"#, r#"["tail_call"]"#]
+        {
             assert_eq!(None, uri(text), "{text}");
         }
     }

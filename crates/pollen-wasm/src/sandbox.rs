@@ -18,7 +18,8 @@ use crate::error::SandboxError;
 use crate::future::{BURNS, CallFuture, Guarded};
 use crate::guest::State;
 use crate::inspect;
-use crate::seed::{Registry, Seed};
+use crate::registry::Registry;
+use crate::seed::Seed;
 use crate::sys;
 use crate::ticker::Ticker;
 use crate::{imports, user};
@@ -47,8 +48,9 @@ impl Sandbox {
     /// `internal` when the machine gives no engine or thread at all; nothing is left behind.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
         let (engine, rung) = engine::build(config.instances)?;
-        let linker = linker(&engine)
-            .map_err(|e| SandboxError::internal(format!("the imports do not link: {e:#}"), false))?;
+        let linker = linker(&engine).map_err(|e| {
+            SandboxError::internal(format!("the imports do not link: {e:#}"), false)
+        })?;
         let cache = config.cache_dir.and_then(|folder| {
             let rung = rung.to_string();
             Cache::open(folder, config.cache_key, config.cache_quota_bytes, &engine, &rung)

@@ -5,8 +5,8 @@
 //! guests kept for reuse together stay under half of the node's memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,8 +17,8 @@ use crate::error::SandboxError;
 use crate::future::BURNS;
 use crate::guest::{Blueprint, Entry, Guest, State};
 use crate::known;
-use crate::meter::Budget;
-use crate::sharded::{self, Sharded};
+use crate::registry::Registry;
+use crate::sharded;
 
 /// Idle guests kept for one seed and identity.
 const IDLE_PER_IDENTITY: usize = 4;
@@ -34,103 +34,6 @@ const GROWN: u64 = 4;
 
 /// ... unless it is still smaller than this, bytes (a guess: reuse saves more than it holds).
 const SMALL: u64 = 4 << 20;
-
-/// What all seeds of a sandbox share: the memory budget and the idle guests' totals.
-pub(crate) struct Registry {
-    pub(crate) budget: Budget,
-    seeds: Mutex<Vec<Weak<Seed>>>,
-    /// Memory of the guests kept for reuse, those at work included, bytes.
-    pooled: AtomicU64,
-    pool_cap: u64,
-    idle_bytes: Sharded,
-    instances: AtomicUsize,
-    started: Instant,
-    /// Seconds since `started` at the last lazy reaping.
-    reaped: AtomicU64,
-}
-
-impl Registry {
-    pub(crate) fn new(memory_bytes: u64) -> Self {
-        Self {
-            budget: Budget::new(memory_bytes),
-            seeds: Mutex::new(Vec::new()),
-            pooled: AtomicU64::new(0),
-            pool_cap: memory_bytes / 2,
-            idle_bytes: Sharded::default(),
-            instances: AtomicUsize::new(0),
-            started: Instant::now(),
-            reaped: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn instance_made(&self) {
-        self.instances.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn instance_dropped(&self) {
-        self.instances.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn instances(&self) -> usize {
-        self.instances.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn available(&self) -> u64 {
-        let busy = self.budget.used().saturating_sub(self.idle_bytes.sum());
-        self.budget.total().saturating_sub(busy)
-    }
-
-    /// Number and bytes of the idle guests; looks at every seed.
-    pub(crate) fn idle(&self) -> (usize, u64) {
-        self.seeds().iter().map(|seed| seed.idle_totals()).fold((0, 0), |sum, totals| {
-            (sum.0 + totals.0, sum.1.saturating_add(totals.1))
-        })
-    }
-
-    /// Replaces what a guest kept for reuse counts; false changes nothing.
-    pub(crate) fn pool(&self, old: u64, new: u64) -> bool {
-        let room = |sum: u64| {
-            let sum = sum.saturating_sub(old).saturating_add(new);
-            (new <= old || sum <= self.pool_cap).then_some(sum)
-        };
-        self.pooled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
-    }
-
-    fn add(&self, seed: &Arc<Seed>) {
-        let mut seeds = self.seeds.lock();
-        seeds.retain(|seed| seed.strong_count() > 0);
-        seeds.push(Arc::downgrade(seed));
-    }
-
-    fn seeds(&self) -> Vec<Arc<Seed>> {
-        self.seeds.lock().iter().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Drops idle guests until at least `bytes` were freed; the number of guests dropped.
-    pub(crate) fn evict(&self, bytes: u64) -> usize {
-        let (mut freed, mut count) = (0_u64, 0);
-        for seed in self.seeds() {
-            while freed < bytes {
-                let Some(guest) = seed.take_any() else { break };
-                freed = freed.saturating_add(guest.store.data().meter.charged());
-                count += 1;
-                drop(guest);
-            }
-        }
-        count
-    }
-
-    /// Drops the guests that were idle for too long; the number dropped.
-    pub(crate) fn reap(&self, now: Instant) -> usize {
-        self.reaped.store(now.duration_since(self.started).as_secs(), Ordering::Relaxed);
-        self.seeds().iter().map(|seed| seed.reap(now)).sum()
-    }
-
-    fn is_reaping_due(&self, now: Instant) -> bool {
-        let seconds = now.duration_since(self.started).as_secs();
-        seconds >= self.reaped.load(Ordering::Relaxed).saturating_add(15)
-    }
-}
 
 /// A callable export.
 pub(crate) struct Function {
@@ -308,7 +211,9 @@ impl Seed {
         if known && run < BURNS / 8 && !sample.is_multiple_of(8) {
             return;
         }
-        for average in self.functions.get(function).map(|f| &f.smoothed).into_iter().chain([&self.smoothed]) {
+        for average in
+            self.functions.get(function).map(|f| &f.smoothed).into_iter().chain([&self.smoothed])
+        {
             let old = average.load(Ordering::Relaxed);
             let new = if old == 0 { run } else { old - old / 8 + run / 8 };
             average.store(new.max(1), Ordering::Relaxed);
@@ -336,7 +241,7 @@ impl Seed {
         self.keep(UNUSED, guest, Instant::now());
     }
 
-    fn take_any(&self) -> Option<Box<Guest>> {
+    pub(crate) fn take_any(&self) -> Option<Box<Guest>> {
         let idle = self.shares().find_map(|share| {
             let mut waiting = share.lock();
             waiting.values_mut().find_map(|idle| (!idle.is_empty()).then(|| idle.remove(0)))
@@ -349,7 +254,7 @@ impl Seed {
         idle.guest
     }
 
-    fn idle_totals(&self) -> (usize, u64) {
+    pub(crate) fn idle_totals(&self) -> (usize, u64) {
         self.shares().fold((0, 0), |sum, share| {
             let waiting = share.lock();
             let idle = waiting.values().flatten();
@@ -383,7 +288,7 @@ impl Seed {
         }
     }
 
-    fn reap(&self, now: Instant) -> usize {
+    pub(crate) fn reap(&self, now: Instant) -> usize {
         let mut old = Vec::new();
         for share in self.shares() {
             share.lock().retain(|_, idle| {

@@ -173,8 +173,14 @@ fn a_shared_seed_reuses_instances_across_identities_and_an_isolated_one_never() 
             world.call_with(&seed, call, Recorder::new()).result.unwrap().bytes
         })
     };
-    assert_eq!([&b"1"[..], b"2", b"3"], count(|settings| settings.shared = true).each_ref().map(|b| &**b));
-    assert_eq!([&b"1"[..], b"1", b"1"], count(|settings| settings.isolate = true).each_ref().map(|b| &**b));
+    assert_eq!(
+        [&b"1"[..], b"2", b"3"],
+        count(|settings| settings.shared = true).each_ref().map(|b| &**b)
+    );
+    assert_eq!(
+        [&b"1"[..], b"1", b"1"],
+        count(|settings| settings.isolate = true).each_ref().map(|b| &**b)
+    );
 }
 
 #[test]
@@ -328,7 +334,9 @@ impl pollen_wasm::Host for Nested {
     fn request(&self, _uri: String, input: Bytes) -> pollen_wasm::HostFuture<'_> {
         let call = Call { input, nested: true, ..call("echo", "") };
         let future = self.world.sandbox.call(self.seed.clone(), call, Recorder::new());
-        Box::pin(async move { future.await.result.map(|output| output.bytes).map_err(|e| e.to_string()) })
+        Box::pin(async move {
+            future.await.result.map(|output| output.bytes).map_err(|e| e.to_string())
+        })
     }
     fn log(&self, _level: LogLevel, _message: &str) {}
     fn caller_json(&self) -> String {
@@ -347,7 +355,8 @@ struct Deeper {
 impl pollen_wasm::Host for Deeper {
     fn request(&self, _uri: String, input: Bytes) -> pollen_wasm::HostFuture<'_> {
         let left = self.left - 1;
-        let (seed, function) = if left == 0 { (&self.echo, "echo") } else { (&self.relay, "relay") };
+        let (seed, function) =
+            if left == 0 { (&self.echo, "echo") } else { (&self.relay, "relay") };
         let mut body = if left == 0 { Vec::new() } else { b"pln://seed/next/run\n".to_vec() };
         body.extend_from_slice(&input);
         let host = Deeper {
@@ -358,7 +367,9 @@ impl pollen_wasm::Host for Deeper {
         };
         let call = Call { input: Bytes::from(body), nested: true, ..call(function, "") };
         let future = self.world.sandbox.call(seed.clone(), call, Arc::new(host));
-        Box::pin(async move { future.await.result.map(|output| output.bytes).map_err(|e| e.to_string()) })
+        Box::pin(async move {
+            future.await.result.map(|output| output.bytes).map_err(|e| e.to_string())
+        })
     }
     fn log(&self, _level: LogLevel, _message: &str) {}
     fn caller_json(&self) -> String {
@@ -371,6 +382,7 @@ fn guests_nest_as_deep_as_the_hop_budget_allows() {
     let world = Arc::new(World::new());
     let (relay, echo) = (world.example("relay"), world.example("echo"));
     let host = Deeper { world: world.clone(), relay: relay.clone(), echo, left: 16 };
-    let outcome = world.call_with(&relay, call("relay", "pln://seed/next/run\ndeep"), Arc::new(host));
+    let outcome =
+        world.call_with(&relay, call("relay", "pln://seed/next/run\ndeep"), Arc::new(host));
     assert_eq!(&b"deep"[..], outcome.result.unwrap().bytes);
 }

@@ -52,9 +52,13 @@ fn modules_of_many_languages_give_the_answers_that_they_give_elsewhere() {
     });
     assert!(world.text(&configured, "run_test", "").contains("hello"));
     assert_eq!("guest-failed", world.slug(&load("fail", &|_| {}), "run_test", ""));
-    let output = world.text(&load("hello_haskell", &|settings| {
-        settings.config.insert("greeting".into(), "Howdy".into());
-    }), "testing", "John");
+    let output = world.text(
+        &load("hello_haskell", &|settings| {
+            settings.config.insert("greeting".into(), "Howdy".into());
+        }),
+        "testing",
+        "John",
+    );
     assert_eq!("Howdy, John", output);
     assert!(world.call(&load("noop", &|_| {}), "run_test", "").result.is_ok());
     let offset = load("input_offset", &|_| {});
@@ -68,8 +72,12 @@ fn logs_and_exits_of_foreign_modules_are_seen() {
     let log = world.load(fixture(&folder, "log"), SeedSettings::new("log"));
     let host = Recorder::new();
     world.call_with(&log, call("run_test", ""), host.clone()).result.unwrap();
-    assert_eq!([
-            "this is a debug log", "this is an info log", "this is a warning log", "this is an error log"
+    assert_eq!(
+        [
+            "this is a debug log",
+            "this is an info log",
+            "this is a warning log",
+            "this is an error log"
         ]
         .as_slice(),
         host.text()

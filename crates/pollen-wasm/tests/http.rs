@@ -39,14 +39,18 @@ fn request(world: &World, hosts: &[&str], wish: &str) -> Result<(i32, String), S
 #[test]
 fn a_request_to_an_allowed_host_carries_method_headers_and_body() {
     let world = World::new();
-    let (port, server) = server("HTTP/1.1 404 Not Found\r\nx-answer: 42\r\ncontent-length: 5\r\n\r\nnope!");
+    let (port, server) =
+        server("HTTP/1.1 404 Not Found\r\nx-answer: 42\r\ncontent-length: 5\r\n\r\nnope!");
     let wish = format!(
         r#"{{"url":"http://127.0.0.1:{port}/a?b=c","method":"post","headers":{{"x-one":"1","Content-Length":"0"}}}}"#
     );
     assert_eq!((404, "nope!".to_owned()), request(&world, &["127.0.0.1"], &wish).unwrap());
     let request = server.join().unwrap();
     assert!(request.starts_with("POST /a?b=c HTTP/1.1\r\n"), "{request}");
-    assert!(request.contains("x-one: 1\r\n") && request.contains("content-length: 8\r\n"), "{request}");
+    assert!(
+        request.contains("x-one: 1\r\n") && request.contains("content-length: 8\r\n"),
+        "{request}"
+    );
     assert!(request.contains(&format!("host: 127.0.0.1:{port}\r\n")), "{request}");
 }
 

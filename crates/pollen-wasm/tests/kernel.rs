@@ -109,7 +109,11 @@ fn live_blocks_never_overlap_and_keep_their_bytes() {
             let pick = model.keys().copied().min_by_key(|at| at ^ random.0).unwrap_or(0);
             match random.below(4) {
                 0 | 1 => {
-                    let size = 1 + if random.below(8) == 0 { random.below(100_000) } else { random.below(64) };
+                    let size = 1 + if random.below(8) == 0 {
+                        random.below(100_000)
+                    } else {
+                        random.below(64)
+                    };
                     let at = kernel.alloc(size, &mut Unlimited);
                     assert!(at != 0 && !model.contains_key(&at), "seed {seed} step {step}");
                     let bytes: Vec<u8> = (0..size).map(|_| random.below(256) as u8).collect();
@@ -148,8 +152,20 @@ fn nothing_that_a_guest_passes_makes_the_kernel_panic_or_lose_count() {
         }
     }
     const OPS: [&str; 14] = [
-        "free", "store_u8", "store_u64", "input_set", "output_set", "error_set", "length", "load_u8",
-        "load_u64", "input_load_u8", "input_load_u64", "input_length", "output_length", "error_get",
+        "free",
+        "store_u8",
+        "store_u64",
+        "input_set",
+        "output_set",
+        "error_set",
+        "length",
+        "load_u8",
+        "load_u64",
+        "input_load_u8",
+        "input_load_u64",
+        "input_length",
+        "output_length",
+        "error_get",
     ];
     for seed in 1..=200 {
         let mut random = Random(seed * 0x2545_f491);

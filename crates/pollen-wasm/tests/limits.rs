@@ -163,7 +163,10 @@ fn everything_is_given_back_when_the_seeds_are_gone() {
         drop(seed);
     }
     let metrics = world.sandbox.metrics();
-    assert_eq!((0, 0, 0, 0), (metrics.instances, metrics.idle, metrics.idle_bytes, metrics.memory_bytes));
+    assert_eq!(
+        (0, 0, 0, 0),
+        (metrics.instances, metrics.idle, metrics.idle_bytes, metrics.memory_bytes)
+    );
     assert_eq!((0, 0), (metrics.pool_memories, metrics.pool_stacks));
 }
 

@@ -20,7 +20,10 @@ fn callable_are_functions_without_parameters_that_return_nothing_or_an_i32() {
     assert_eq!(["a", "b", "_start"].as_slice(), info.functions);
     let names: Vec<&str> = info.not_callable.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(["c", "d", "_initialize"].as_slice(), names);
-    assert_eq!("its type is (i32) -> (); callable are () -> () and () -> i32", info.not_callable[0].1);
+    assert_eq!(
+        "its type is (i32) -> (); callable are () -> () and () -> i32",
+        info.not_callable[0].1
+    );
     assert_eq!(2 << 16, info.minimum_memory_bytes);
 }
 
@@ -40,7 +43,8 @@ fn all_unknown_imports_are_listed_with_the_nearest_name_and_a_remedy() {
 
 #[test]
 fn an_import_of_the_wrong_type_is_refused_with_both_types() {
-    let error = refused(r#"(module (import "extism:host/env" "alloc" (func (param i32) (result i64))))"#);
+    let error =
+        refused(r#"(module (import "extism:host/env" "alloc" (func (param i32) (result i64))))"#);
     let expected = "the import extism:host/env.alloc has the type (i32) -> (i64); the host's is (i64) -> (i64)";
     assert_eq!(("import-unknown", expected), (error.slug(), error.reason()));
 }
@@ -77,7 +81,9 @@ fn every_cut_within_a_section_is_refused_and_none_panics() {
 fn what_does_not_fit_the_engine_s_limits_fails_when_inspected() {
     let table = refused(r#"(module (table 200000 funcref) (func (export "f")))"#);
     assert!(table.reason().contains("200000 elements"), "{table}");
-    let tables = refused("(module (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref))");
+    let tables = refused(
+        "(module (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref))",
+    );
     assert!(tables.reason().contains("5 tables"), "{tables}");
     let large = Sandbox::inspect(&vec![0; (32 << 20) + 1]).unwrap_err();
     assert!(large.reason().contains("the limit is 33554432"), "{large}");
@@ -89,7 +95,8 @@ fn what_does_not_fit_the_engine_s_limits_fails_when_inspected() {
 fn what_passes_inspection_with_every_known_import_also_links() {
     let mut wat = String::from("(module (memory (export \"memory\") 1)\n");
     for (module, name, params, results) in pollen_wasm::known_imports() {
-        wat += &format!("(import {module:?} {name:?} (func (param {params}) (result {results})))\n");
+        wat +=
+            &format!("(import {module:?} {name:?} (func (param {params}) (result {results})))\n");
     }
     // Imports stand before everything else.
     let memory = wat.find("(memory").unwrap();
@@ -211,8 +218,12 @@ fn standard_streams_end_in_the_call_s_log_line_by_line() {
     let host = Recorder::new();
     world.call_with(&seed, call("say", ""), host.clone()).result.unwrap();
     let expected: Vec<(LogLevel, String)> = [
-        (LogLevel::Info, "one"), (LogLevel::Info, "two"), (LogLevel::Warn, "one"),
-        (LogLevel::Warn, "two"), (LogLevel::Info, "rest"), (LogLevel::Warn, "rest"),
+        (LogLevel::Info, "one"),
+        (LogLevel::Info, "two"),
+        (LogLevel::Warn, "one"),
+        (LogLevel::Warn, "two"),
+        (LogLevel::Info, "rest"),
+        (LogLevel::Warn, "rest"),
     ]
     .map(|(level, line)| (level, line.to_owned()))
     .into();
@@ -259,13 +270,18 @@ fn compiled_code_is_cached_and_an_altered_or_foreign_entry_is_compiled_again() {
     };
     assert_eq!((1, 0), counts(1));
     assert_eq!((0, 1), counts(1));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(0o700, mode & 0o777);
     let entry = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
     let genuine = std::fs::read(&entry).unwrap();
     for altered in [
         genuine[..genuine.len() - 1].to_vec(),
-        genuine.iter().enumerate().map(|(i, b)| if i == genuine.len() / 2 { !b } else { *b }).collect(),
+        genuine
+            .iter()
+            .enumerate()
+            .map(|(i, b)| if i == genuine.len() / 2 { !b } else { *b })
+            .collect(),
         Vec::new(),
     ] {
         std::fs::write(&entry, altered).unwrap();
@@ -287,7 +303,10 @@ fn the_cache_keeps_its_quota_and_drops_the_oldest_entry_first() {
         world.wat(&format!(r#"(module (memory 1) (func (export "f{n}")))"#));
     }
     let sizes = || -> u64 {
-        std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+        std::fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .sum()
     };
     assert!(sizes() > 0 && sizes() <= quota, "{}", sizes());
     assert_eq!(12, world.sandbox.metrics().compiles);

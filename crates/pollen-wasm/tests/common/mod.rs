@@ -15,7 +15,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// A module of the examples folder.
 pub fn example(name: &str) -> Bytes {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../examples/c/{name}.wasm"));
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../examples/c/{name}.wasm"));
     Bytes::from(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
