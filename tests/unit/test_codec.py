@@ -1,0 +1,101 @@
+"""The golden bytes of everything that is signed, stored or carried."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pollen.core import codec, invites
+from pollen.core.certs import Certificate
+from pollen.core.codec import Rejection
+from pollen.core.ids import hash_of
+from pollen.core.invites import Invite, JoinReply, JoinRequest
+from pollen.core.members import NodeInfo
+from pollen.core.plan import Claim
+from pollen.core.records import Body
+from pollen.core.specs import Spec, SpecRecord
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+TYPES: dict[str, type[msgspec.Struct]] = {
+    "record-body": Body,
+    "certificate": Certificate,
+    "invite": Invite,
+    "spec": Spec,
+    "spec-record": SpecRecord,
+    "node-info": NodeInfo,
+    "claim": Claim,
+    "join-request": JoinRequest,
+    "join-reply": JoinReply,
+}
+SIGNED = json.loads((VECTORS / "signed.json").read_text())
+HASHES = json.loads((VECTORS / "hashes.json").read_text())
+
+
+def raw_fields(value: Any) -> Any:
+    """JSON with ``{"hex": …}`` for bytes, as plain values."""
+    if isinstance(value, dict):
+        return (
+            bytes.fromhex(value["hex"])
+            if list(value) == ["hex"]
+            else {k: raw_fields(v) for k, v in value.items()}
+        )
+    return [raw_fields(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("row", SIGNED, ids=lambda row: row["name"])
+def test_golden_bytes_decode_to_their_fields_and_encode_back(row: Any) -> None:
+    """The positional format is what the vectors say, in both directions."""
+    kind = TYPES[row["type"]]
+    raw = bytes.fromhex(row["bytes"])
+    value = codec.decode(kind, raw, "vector")
+    assert isinstance(value, kind)
+    assert raw_fields(row["fields"]) == msgspec.msgpack.decode(codec.encode(value))
+    assert raw == codec.encode(value)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in SIGNED if "token" in row], ids=lambda row: row["name"]
+)
+def test_a_golden_token_holds_the_signed_invite(row: Any) -> None:
+    """``pln1`` and base64url of body and signature."""
+    raw = invites.token_bytes(row["token"])
+    assert isinstance(raw, bytes)
+    signed = codec.decode(codec.Signed, raw, "token")
+    assert isinstance(signed, codec.Signed)
+    assert (row["bytes"], row["signature"]) == (signed.body.hex(), signed.signature.hex())
+
+
+@pytest.mark.parametrize("row", HASHES, ids=lambda row: row["use"])
+def test_golden_hashes(row: Any) -> None:
+    """Each part is preceded by its length; the use is the personalisation."""
+    parts = [bytes.fromhex(part) for part in row["parts"]]
+    assert row["hash"] == hash_of(row["use"], *parts).hex()
+
+
+def test_parts_of_a_hash_are_told_apart() -> None:
+    """No two lists of parts share a preimage."""
+    assert hash_of("seed", b"ab", b"c") != hash_of("seed", b"a", b"bc")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xc1",
+        b"\x92",
+        codec.encode(["text", b"x" * 64]),
+        codec.encode([b"body", b"x" * 63]),
+        codec.encode([b"body", b"x" * 64]) + b"\0",
+        codec.encode([b"body", b"x" * 64])[:-1],
+        b"\x93\xc4\x01a\xc4\x40" + b"x" * 64 + b"\x91" * 100_000 + b"\0",
+    ],
+)
+def test_what_does_not_fit_is_a_rejection(raw: bytes) -> None:
+    """Wrong type, short, long, cut, deeply nested: data, not an exception."""
+    judged = codec.decode(codec.Signed, raw, "signed")
+    assert isinstance(judged, Rejection)
+    assert judged.kind == "signed-malformed"
