@@ -126,6 +126,17 @@ class Muscles:
         lease_ms: int,
     ) -> None:
         """NativeError ``stale-generation`` when ``base`` is not the one held: push whole."""
+    def run_load(
+        self,
+        *,
+        seed: str,
+        function: str,
+        input: bytes,
+        rate: int,
+        concurrency: int,
+        duration_ms: int,
+    ) -> bytes:
+        """Blocking (GIL released): load a seed from here; the report as JSON. Rate 0: closed loop."""
     def beat(self) -> None:
         """The brain lives. Probes report the time since the last beat; 60 s without one ends the process."""
     def metrics(self) -> bytes:

@@ -2,7 +2,8 @@
 
 What ``connect()`` and ``connect_sync()`` give has the same names; the blocking twin uses a blocking
 socket and no hidden thread. Neither needs the native module. A daemon that goes away is
-``Unreachable``; the next call connects again. Cancelling an awaited call cancels it across the mesh.
+``Unreachable``; the next call connects again. Cancelling an awaited call cancels it across the
+mesh.
 """
 
 from __future__ import annotations

@@ -44,10 +44,12 @@ class Control:
         """The decoded answer. Raises the typed error of a refusal, ``daemon-not-running``."""
         return self.request("GET", path)
 
-    def request(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """One exchange with a JSON body; the decoded answer."""
+    def request(
+        self, method: str, path: str, body: object = None, timeout: float = _TIMEOUT
+    ) -> dict[str, Any]:
+        """One exchange with a JSON body; the decoded answer. ``timeout`` in seconds."""
         encoded = None if body is None else msgspec.json.encode(body)
-        raw = self._exchange(str(self._paths.control_socket), method, path, encoded)
+        raw = self._exchange(str(self._paths.control_socket), method, path, encoded, timeout)
         answer = msgspec.json.decode(raw)
         assert isinstance(answer, dict)
         return answer
@@ -91,8 +93,10 @@ class Control:
         """Withdraw a seed by name or hash."""
         return self.request("DELETE", f"/v1/seeds/{quote(target, safe='')}")
 
-    def _exchange(self, path: str, method: str, url: str, body: bytes | None) -> bytes:
-        connection = _UnixConnection(path, _TIMEOUT)
+    def _exchange(
+        self, path: str, method: str, url: str, body: bytes | None, timeout: float = _TIMEOUT
+    ) -> bytes:
+        connection = _UnixConnection(path, timeout)
         try:
             return self._send(connection, method, url, body).read()
         finally:

@@ -12,7 +12,7 @@ use std::{
 };
 
 use pollen_net::HelloData;
-use pollen_plane::{Plane, PlaneConfig, tables::Push};
+use pollen_plane::{Plane, PlaneConfig, load::LoadPlan, tables::Push};
 use pollen_wire::control::SignedRecord;
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -242,6 +242,32 @@ impl Muscles {
     fn beat(&self) -> PyResult<()> {
         self.plane()?.beat();
         Ok(())
+    }
+
+    /// Load a seed from this node; blocks with the interpreter released. The report as JSON.
+    ///
+    /// `rate` 0 is closed loop. Each call has the seed's own time-out.
+    #[pyo3(signature = (*, seed, function, input, rate, concurrency, duration_ms))]
+    #[allow(clippy::too_many_arguments)]
+    fn run_load<'py>(
+        &self,
+        py: Python<'py>,
+        seed: &str,
+        function: &str,
+        input: Vec<u8>,
+        rate: u32,
+        concurrency: usize,
+        duration_ms: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let plane = self.plane()?;
+        let plan = LoadPlan {
+            rate: (rate > 0).then_some(rate),
+            concurrency,
+            duration: Duration::from_millis(duration_ms),
+        };
+        let report = py.detach(|| plane.load(seed, function, input.into(), plan));
+        let json = serde_json::to_vec(&report).map_err(|e| native("internal", e.to_string()))?;
+        Ok(PyBytes::new(py, &json))
     }
 
     /// A msgpack map of counters and gauges.

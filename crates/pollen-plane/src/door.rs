@@ -23,11 +23,10 @@ use tokio::{
 };
 
 use crate::{
-    CallError, Plane, Principal, Reply, Request, SeedRef,
-    call::{CALLS, HOPS},
+    CallError, Plane, Reply, Request, SeedRef,
     inbound::cut,
     metrics::{count, micros32},
-    plane::{MAX_INPUT, call_id},
+    plane::MAX_INPUT,
 };
 
 /// Calls of one connection that may be under way.
@@ -141,20 +140,14 @@ fn check(call: &DoorCall<'_>, under_way: usize) -> Result<(), CallError> {
 }
 
 fn request(plane: &Plane, call: &DoorCall<'_>, frame: &Bytes, started: Instant) -> Request {
+    let deadline = started + Duration::from_millis(u64::from(call.budget_ms));
+    let function = call.function.map(Into::into);
+    let input = frame.slice_ref(call.input);
     Request {
-        id: call_id(),
-        seed: SeedRef::parse(call.seed),
-        function: call.function.map(Into::into),
-        input: frame.slice_ref(call.input),
-        deadline: started + Duration::from_millis(u64::from(call.budget_ms)),
-        hops: HOPS,
-        calls_left: CALLS,
         retries: call.retries,
         idempotent: call.idempotent,
-        principal: Principal::Node(plane.id()),
-        acting: None,
-        origin: plane.id(),
         traceparent: call.traceparent.unwrap_or_default().into(),
+        ..plane.request(SeedRef::parse(call.seed), function, input, deadline)
     }
 }
 

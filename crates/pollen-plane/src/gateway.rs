@@ -27,15 +27,14 @@ use tokio::{
 
 use crate::{
     CallError, Plane, Principal, Reply, Request, SeedRef,
-    call::{CALLS, HOPS, hex},
+    call::hex,
     door,
     metrics::count,
-    plane::{MAX_INPUT, MAX_MODULE, PlaneError, call_id},
+    plane::{MAX_INPUT, MAX_MODULE, PlaneError},
 };
 
 /// Budget of an HTTP call that names none.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(30);
-const DEFAULT_RETRIES: u8 = 3;
 /// A client that says nothing is dropped.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 
@@ -191,19 +190,10 @@ impl Plane {
             if trace.len() <= pollen_wire::call::MAX_NAME { trace.into() } else { "".into() };
         let input = read_body(request.into_body(), MAX_INPUT).await?;
         Ok(Request {
-            id: call_id(),
-            seed,
-            function,
-            input,
-            deadline: started + budget,
-            hops: HOPS,
-            calls_left: CALLS,
-            retries: DEFAULT_RETRIES,
             idempotent,
             principal: door.principal,
-            acting: None,
-            origin: self.id(),
             traceparent: trace,
+            ..self.request(seed, function, input, started + budget)
         })
     }
 

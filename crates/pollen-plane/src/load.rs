@@ -13,9 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
+
+/// Time that each call of `Plane::load` is given; the seed's own limit may be shorter.
+const BUDGET: Duration = Duration::from_secs(60);
 
 /// How to load.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +117,27 @@ where
         let _ = lane.await;
     }
     report(&tally, start.elapsed())
+}
+
+impl crate::Plane {
+    /// Loads a seed from this node and blocks until it is over. Calls are made as this node's own;
+    /// an empty function is the only export.
+    pub fn load(&self, seed: &str, function: &str, input: Bytes, plan: LoadPlan) -> LoadReport {
+        let seed = crate::SeedRef::parse(seed);
+        let function: Option<Arc<str>> = (!function.is_empty()).then(|| function.into());
+        let loading = run(plan, Arc::default(), |_lane| {
+            let (plane, seed) = (self.clone(), seed.clone());
+            let (function, input) = (function.clone(), input.clone());
+            move || {
+                let deadline = Instant::now() + BUDGET;
+                let request =
+                    plane.request(seed.clone(), function.clone(), input.clone(), deadline);
+                let plane = plane.clone();
+                async move { plane.call(request).await.result.map(drop).map_err(|e| e.slug.into()) }
+            }
+        });
+        self.handle().block_on(loading)
+    }
 }
 
 /// When each call is due.

@@ -11,8 +11,8 @@ use pollen_wasm::TailCall;
 use pollen_wire::{Id, call::CallHeader};
 
 use crate::{
-    Reply, Request, SeedRef,
-    call::CallError,
+    Principal, Reply, Request, SeedRef,
+    call::{CALLS, CallError, HOPS},
     host::{Arrived, execute, left_us, no_such_function, over_limit, parse_uri},
     metrics::{count, micros32},
     percall::{Attempt, Candidate, Retry, choose, classify_retry},
@@ -23,6 +23,10 @@ use crate::{
 
 /// Rows name at most so many replicas (PROTOCOL 5).
 const MAX_REPLICAS: usize = 16;
+/// How long a call waits for the first replica of a seed that was just published.
+const COLD: Duration = Duration::from_secs(10);
+/// Retries of a call that names no number.
+const RETRIES: u8 = 3;
 /// How long a peer that said it is full is left alone.
 const SATURATED: Duration = Duration::from_millis(100);
 
@@ -46,6 +50,31 @@ struct Progress {
 }
 
 impl Plane {
+    /// A call that begins here, as this node's own, with the limits of a fresh tree of calls.
+    pub fn request(
+        &self,
+        seed: SeedRef,
+        function: Option<Arc<str>>,
+        input: Bytes,
+        deadline: Instant,
+    ) -> Request {
+        Request {
+            id: crate::plane::call_id(),
+            seed,
+            function,
+            input,
+            deadline,
+            hops: HOPS,
+            calls_left: CALLS,
+            retries: RETRIES,
+            idempotent: false,
+            principal: Principal::Node(self.id()),
+            acting: None,
+            origin: self.id(),
+            traceparent: "".into(),
+        }
+    }
+
     /// Makes a call from this node. Dropping the future cancels it wherever it runs.
     pub async fn call(&self, mut request: Request) -> Reply {
         let mut progress =
@@ -84,11 +113,16 @@ impl Plane {
         progress: &mut Progress,
     ) -> Result<Tried, CallError> {
         progress.tried.clear();
+        let patience = request.deadline.min(Instant::now() + COLD);
         let mut last: Option<Tried> = None;
         loop {
             let tables = self.tables().load_full();
             let entry = resolve(&tables, &request.seed)?;
             let function = pick_function(entry, request.function.as_ref())?;
+            if entry.row.replicas.is_empty() && Instant::now() < patience {
+                self.tables().changed(tables.generation, patience).await;
+                continue;
+            }
             if last.is_none() {
                 count(&entry.local.counters.demand);
             }

@@ -140,6 +140,7 @@ pub struct StaleGeneration {
 /// The tables in force and until when.
 pub struct Held {
     tables: ArcSwap<Tables>,
+    pushed: tokio::sync::Notify,
     writing: Mutex<()>,
     born: Instant,
     /// Nanoseconds after `born` at which the lease ends.
@@ -150,6 +151,7 @@ impl Default for Held {
     fn default() -> Self {
         Self {
             tables: ArcSwap::default(),
+            pushed: tokio::sync::Notify::new(),
             writing: Mutex::new(()),
             born: Instant::now(),
             until: AtomicU64::new(0),
@@ -166,6 +168,14 @@ impl Held {
     /// The same, to be kept across awaits.
     pub fn load_full(&self) -> Arc<Tables> {
         self.tables.load_full()
+    }
+
+    /// Waits for a push after `generation`, or until the deadline.
+    pub async fn changed(&self, generation: u64, deadline: Instant) {
+        let pushed = self.pushed.notified();
+        if self.tables.load().generation == generation {
+            let _ = tokio::time::timeout_at(deadline.into(), pushed).await;
+        }
     }
 
     /// Whether the brain renewed the lease in time. Routes outlive it, admission does not.
@@ -205,6 +215,7 @@ impl Held {
         let names = seeds.values().map(|entry| (entry.row.name.clone(), entry.clone())).collect();
         let left = old.peers.keys().filter(|peer| !peers.contains_key(*peer)).copied().collect();
         self.tables.store(Arc::new(Tables { generation: push.generation, seeds, names, peers }));
+        self.pushed.notify_waiters();
         let lease = u64::try_from(push.lease.as_nanos()).unwrap_or(u64::MAX);
         self.until.store(self.nanos().saturating_add(lease), Relaxed);
         Ok(left)

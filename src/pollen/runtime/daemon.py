@@ -8,6 +8,7 @@ file goes. With no credentials a new cluster is founded, and the log says how to
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import faulthandler
 import os
@@ -28,7 +29,7 @@ from pollen.core.ids import PeerId
 from pollen.core.node import Node, NodeConfig
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
-from pollen.errors import InvariantError, PollenError
+from pollen.errors import BadRequest, InvariantError, PollenError
 from pollen.runtime import entropy, identity, lock, logs, metrics, paths
 from pollen.runtime.config import Config
 from pollen.runtime.control import routes
@@ -195,6 +196,26 @@ class Daemon:
     def version(self) -> routes.Version:
         """What runs here."""
         return routes.Version(pollen=VERSION, python=platform.python_version(), native=self._engine)
+
+    async def load(self, plan: routes.LoadRequest) -> routes.LoadReport:
+        """Load a seed from this node; a thread waits, the calls stay in the muscles."""
+        muscles = self._muscles
+        if muscles is None:
+            raise PollenError("daemon-not-running", "the node is not up yet", "try again")
+        try:
+            data = base64.b64decode(plan.input_base64, validate=True)
+        except ValueError:
+            raise BadRequest("bad-request", "input_base64 is no base64") from None
+        report = await asyncio.to_thread(
+            muscles.run_load,
+            seed=plan.seed,
+            function=plan.function,
+            input=data,
+            rate=plan.rate,
+            concurrency=plan.concurrency,
+            duration_ms=plan.duration_ms,
+        )
+        return msgspec.json.decode(report, type=routes.LoadReport)
 
     def metrics_text(self) -> str:
         """The Prometheus page."""

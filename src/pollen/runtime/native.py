@@ -93,6 +93,16 @@ class Muscles(Protocol):
         gone_peers: Sequence[bytes],
         lease_ms: int,
     ) -> None: ...
+    def run_load(
+        self,
+        *,
+        seed: str,
+        function: str,
+        input: bytes,
+        rate: int,
+        concurrency: int,
+        duration_ms: int,
+    ) -> bytes: ...
     def beat(self) -> None: ...
     def metrics(self) -> bytes: ...
     def close(self, grace_ms: int) -> None: ...

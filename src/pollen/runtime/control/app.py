@@ -44,6 +44,7 @@ class Daemon(Protocol):
     def metrics_text(self) -> str: ...
     def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping: ...
     async def command(self, command: Command) -> msgspec.Struct: ...
+    async def load(self, plan: routes.LoadRequest) -> routes.LoadReport: ...
 
 
 def make_app(daemon: Daemon) -> Starlette:
@@ -155,6 +156,9 @@ class _Handlers:
 
     async def shutdown(self, request: Request, body: routes.ShutdownRequest) -> routes.Stopping:
         return self._daemon.stop(body.grace_ms, drain=body.drain)
+
+    async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
+        return await self._daemon.load(body)
 
     async def metrics(self, request: Request, body: None) -> Response:
         kind = "text/plain; version=0.0.4; charset=utf-8"

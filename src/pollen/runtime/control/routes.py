@@ -6,7 +6,7 @@ The server, the OpenAPI document and the tests are made from it; a client may be
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -37,6 +37,38 @@ class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     grace_ms: int = -1
     drain: bool = True
+
+
+class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/load``. ``rate`` 0 is closed loop; ``function`` "" the only export."""
+
+    seed: str
+    function: str = ""
+    rate: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
+    duration_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)] = 10_000
+    input_base64: str = ""
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles in microseconds."""
+
+    p50: int
+    p90: int
+    p99: int
+    p999: int
+    max: int
+
+
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load measured. ``failed`` by slug; ``missed`` started late (open loop only)."""
+
+    ok: int
+    failed: dict[str, int]
+    missed: int
+    seconds: float
+    rate: float
+    latency_us: Latency
 
 
 class Seeds(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +160,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("drain", "POST", "/v1/drain", "Leave every route", None, cmd.Drained),
     Route("shutdown", "POST", "/v1/shutdown", "Drain and end", ShutdownRequest, Stopping),
+    Route("load", "POST", "/v1/load", "Load a seed from this node", LoadRequest, LoadReport),
     Route("metrics", "GET", "/v1/metrics", "Prometheus text"),
     Route("logs", "GET", "/v1/logs", "Log lines as x-ndjson: lines, follow, seed"),
     Route("openapi", "GET", "/v1/openapi.json", "This table as OpenAPI 3.1"),

@@ -1,0 +1,1 @@
+"""``pln``: the command line. Only click and plain sockets on the way to the daemon."""

@@ -1,0 +1,171 @@
+"""The command group: names to modules, global options, and how every command ends.
+
+A verb's module is imported when the verb is used. Exit codes are those of ``pollen.errors``: 0 ok,
+1 failure, 2 usage, 3 not found, 4 permission, 5 ambiguous, 6 unreachable; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from pollen.errors import PollenError, error_from
+from pollen.runtime.paths import Paths, resolve
+
+# Verb -> (module, one line for the overview), in the order of the overview.
+VERBS: dict[str, tuple[str, str]] = {
+    "init": ("cluster", "Make a new cluster with this machine as its first node"),
+    "up": ("cluster", "Start the node here, in the foreground or detached"),
+    "down": ("cluster", "Stop the node here; it drains first"),
+    "restart": ("cluster", "Stop the detached node and start it again"),
+    "logs": ("cluster", "Show the node's log"),
+    "id": ("trust", "Print this node's public key"),
+    "invite": ("trust", "Make a token with which another machine joins"),
+    "join": ("trust", "Join a cluster with a token, and start"),
+    "seed": ("compute", "Publish a WASM module under a name, or update it"),
+    "unseed": ("compute", "Withdraw a seed"),
+    "call": ("compute", "Call a function of a seed"),
+    "load": ("compute", "Load a seed with calls and measure"),
+    "status": ("status", "Show nodes, seeds and replicas on one screen"),
+    "demo": ("demo", "Run a three-node cluster here, from seed to take-over"),
+    "version": ("trust", "Print the version"),
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Verbs(click.Group):
+    """Loads a verb's module on use and suggests near names."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = VERBS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(import_module(f"pollen.cli.{entry[0]}"), f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS:
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"did you mean: pln {near[0]}" if near else "see: pln --help"
+            raise error_from("usage", f"there is no command {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
+
+
+def with_globals(function: F) -> F:
+    """The options that every verb takes, before or after its name."""
+    return click.option(
+        "--dir",
+        "directory",
+        metavar="DIR",
+        expose_value=False,
+        callback=_remember_directory,
+        help="The node's folder (PLN_DIR; ~/.pln).",
+    )(function)
+
+
+def with_json(function: F) -> F:
+    """``--json`` for verbs that print data; errors then are JSON too."""
+    return click.option(
+        "--json", "as_json", is_flag=True, callback=_remember_json, help="Print JSON."
+    )(function)
+
+
+def _remember_directory(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> str | None:
+    if value is not None:
+        ctx.ensure_object(dict)["directory"] = value
+    return value
+
+
+def _remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    if value:
+        ctx.ensure_object(dict)["json"] = True
+    return value
+
+
+def paths_of(ctx: click.Context) -> Paths:
+    """The folder that the options, PLN_DIR or the default name."""
+    return resolve(ctx.ensure_object(dict).get("directory"))
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@with_globals
+@click.version_option(None, "--version", package_name="pollen-mesh", message="%(version)s")
+@click.pass_context
+def pln(ctx: click.Context) -> None:
+    """Pollen turns your machines into one: seed a WASM module on any of them, call it from any.
+
+    \b
+    A cluster of two in three commands:
+      pln up -d                  on the first machine
+      pln invite                 there; it prints a token
+      pln join TOKEN             on the second machine
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> NoReturn:
+    """Run ``pln`` and exit; see the module for the codes."""
+    held: dict[str, Any] = {}
+    sys.exit(_run(held))
+
+
+def _run(held: dict[str, Any]) -> int:
+    from pollen.cli import output
+
+    try:
+        code = pln.main(prog_name="pln", standalone_mode=False, obj=held)
+        sys.stdout.flush()
+    except PollenError as error:
+        if os.environ.get("PLN_DEBUG") == "1":
+            raise
+        output.print_error(error, as_json=bool(held.get("json")))
+        return error.exit_code
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print(file=sys.stderr)
+        return 130
+    except click.ClickException as error:
+        usage = error_from("usage", _usage_text(error), _usage_remedy(error))
+        output.print_error(usage, as_json=bool(held.get("json")))
+        return usage.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _usage_text(error: click.ClickException) -> str:
+    message = error.format_message()
+    return message[:1].lower() + message[1:].rstrip(".")
+
+
+def _usage_remedy(error: click.ClickException) -> str:
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "pln"
+    return f"see: {path} --help"

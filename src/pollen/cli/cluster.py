@@ -1,0 +1,202 @@
+"""Verbs around the daemon: init, up, down, restart, logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from pollen.cli import output
+from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.values import DURATION, PAIR, properties_of
+from pollen.control import Control
+from pollen.errors import PollenError, error_from
+from pollen.runtime.paths import Paths
+
+
+@click.command("init")
+@click.option("--prop", "props", type=PAIR, multiple=True, help="A property of this node.")
+@click.option("--name", default="", help="The node's name; the machine's by default.")
+@with_json
+@with_globals
+@click.pass_context
+def init_command(
+    ctx: click.Context, props: tuple[tuple[str, str], ...], name: str, as_json: bool
+) -> None:
+    """Make a new cluster with this machine as its first node.
+
+    Writes a root key, which decides who is an admin. Running it again changes nothing.
+
+    \b
+    Examples:
+      pln init
+      pln init --name attic --prop zone=home
+    """
+    from pollen.runtime import identity
+
+    where = paths_of(ctx)
+    founded = identity.init(where, name, properties_of(props))
+    if as_json:
+        output.print_json(
+            {"node": founded.node.hex(), "cluster": founded.cluster.hex(), "new": founded.is_new}
+        )
+        return
+    verb = "made" if founded.is_new else "already in"
+    click.echo(f"{verb} cluster {founded.cluster.hex()[:8]} as node {founded.node.hex()[:8]}")
+    if founded.is_new:
+        click.echo(f"hint: the root key is {where.root_key}; keep a copy off this machine")
+        click.echo("next: pln up -d")
+
+
+def _listen(port: int | None, ips: tuple[str, ...]) -> list[str]:
+    """The addresses that --port and --ips name; empty is the configured ones."""
+    from pollen.runtime.config import DEFAULT_PORT
+
+    if port is None and not ips:
+        return []
+    port = DEFAULT_PORT if port is None else port
+    hosts = [ip for given in ips for ip in given.split(",") if ip] or ["0.0.0.0", "::"]
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]
+
+
+@click.command("up")
+@click.option("-d", "--detach", is_flag=True, help="Go to the background and return when ready.")
+@click.option("--port", type=click.IntRange(0, 65535), help="UDP port for links (60611).")
+@click.option("--ips", multiple=True, metavar="IP[,IP…]", help="Listen on these addresses only.")
+@click.option("--http", default="", metavar="IP:PORT", help="Also serve public seeds over TCP.")
+@click.option("--name", default="", help="The node's name.")
+@with_globals
+@click.pass_context
+def up_command(
+    ctx: click.Context,
+    detach: bool,
+    port: int | None,
+    ips: tuple[str, ...],
+    http: str,
+    name: str,
+) -> None:
+    """Start the node here.
+
+    Without -d it stays in the foreground and Ctrl-C ends it. A machine that is in no cluster yet
+    starts a new one; to enter an existing one use pln join.
+
+    \b
+    Examples:
+      pln up -d
+      pln up --port 60700 --http 127.0.0.1:8080
+    """
+    from pollen.runtime import identity, service
+
+    where = paths_of(ctx)
+    if service.running(where) is None and not identity.is_enrolled(where):
+        founded = identity.init(where, name)
+        click.echo(
+            f"started a NEW cluster {founded.cluster.hex()[:8]}; "
+            "to enter an existing one: pln join TOKEN",
+            err=True,
+        )
+    options = service.StartOptions(listen=_listen(port, ips), http=http, name=name)
+    if detach:
+        start_detached(where, options)
+        return
+    # The daemon replaces this process: one pid, and signals reach it directly.
+    os.execv(sys.executable, [sys.executable, "-m", "pollen.runtime", *options.arguments(where)])
+
+
+def start_detached(where: Paths, options: Any = None) -> None:
+    """Start the daemon in the background and say where it is."""
+    from pollen.runtime import service
+
+    pid = service.start(where, options or service.StartOptions())
+    health = Control(where).get("/v1/health")
+    click.echo(f"up: node {health['name']} ({health['node'][:8]}), pid {pid}, in {where.home}")
+
+
+@click.command("down")
+@click.option("--force", is_flag=True, help="Do not drain; end at once.")
+@click.option("--grace", type=DURATION, default="5s", show_default=True, help="For calls to end.")
+@with_globals
+@click.pass_context
+def down_command(ctx: click.Context, force: bool, grace: int) -> None:
+    """Stop the node here. It leaves every route first, so that no call is lost.
+
+    \b
+    Examples:
+      pln down
+      pln down --force
+    """
+    from pollen.runtime import service
+
+    service.stop(paths_of(ctx), 0 if force else grace, drain=not force)
+    click.echo("down")
+
+
+@click.command("restart")
+@with_globals
+@click.pass_context
+def restart_command(ctx: click.Context) -> None:
+    """Stop the detached node and start it again with its configured settings.
+
+    \b
+    Example:
+      pln restart
+    """
+    from pollen.runtime import service
+
+    where = paths_of(ctx)
+    if service.running(where) is not None:
+        service.stop(where)
+    start_detached(where)
+
+
+@click.command("logs")
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come.")
+@click.option("-n", "--lines", type=click.IntRange(0, 10_000), default=50, show_default=True)
+@click.option("--seed", default="", metavar="NAME", help="Only lines of this seed.")
+@with_json
+@with_globals
+@click.pass_context
+def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_json: bool) -> None:
+    """Show the node's log; also when the node is down.
+
+    \b
+    Examples:
+      pln logs -n 20
+      pln logs -f --seed echo
+    """
+    from urllib.parse import quote
+
+    where = paths_of(ctx)
+    query = f"lines={lines}&follow={'true' if follow else 'false'}&seed={quote(seed)}"
+    try:
+        for line in Control(where).lines(f"/v1/logs?{query}"):
+            _print_line(line, as_json)
+    except PollenError as error:
+        if error.slug != "daemon-not-running":
+            raise
+        if not where.log_file.exists():
+            raise error_from(
+                "daemon-not-running", f"there is no log in {where.home}", "start it: pln up -d"
+            ) from None
+        from pollen.runtime import logs
+
+        for text in logs.tail(where.log_file, lines, seed):
+            _print_line(text.encode(), as_json)
+
+
+def _print_line(raw: bytes, as_json: bool) -> None:
+    text = raw.decode(errors="replace").rstrip("\n")
+    if as_json:
+        print(text, flush=True)
+        return
+    try:
+        line = json.loads(text)
+    except ValueError:
+        print(text, flush=True)
+        return
+    at, level, event = (str(line.pop(key, "")) for key in ("at", "level", "event"))
+    fields = " ".join(f"{key}={value}" for key, value in line.items() if value not in ("", None))
+    print(f"{at[:19].replace('T', ' ')}  {level:<7}  {event}  {fields}".rstrip(), flush=True)

@@ -1,0 +1,236 @@
+"""Verbs around seeds: seed, unseed, call, load."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pollen.cli import output
+from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.values import DURATION, PAIR, SIZE, read_input
+from pollen.control import Control
+from pollen.errors import GuestError, NotFound, PollenError, error_from
+
+
+@click.command("seed")
+@click.argument("source")
+@click.argument("name", required=False)
+@click.option("--min-replicas", type=click.IntRange(0, 16), default=2, show_default=True)
+@click.option("--everywhere", is_flag=True, help="A replica on every node that may host it.")
+@click.option("--memory", type=SIZE, default="64MiB", show_default=True, help="Limit of a guest.")
+@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="Limit of a call.")
+@click.option("--allow-prop", "allow", type=PAIR, multiple=True, help="Callers need this property.")
+@click.option("--host-prop", "host", type=PAIR, multiple=True, help="Hosts need this property.")
+@click.option("--act-as", type=click.Choice(["host", "publisher"]), default="host")
+@click.option("--allow-host", "hosts", multiple=True, help="A host that http_request may reach.")
+@click.option("--no-tail-call", is_flag=True, help="Output is never read as a tail call.")
+@click.option("--idempotent", is_flag=True, help="Running a call twice does no harm.")
+@click.option("--isolate", is_flag=True, help="A fresh instance for each call.")
+@click.option("--shared", is_flag=True, help="Instances serve all callers.")
+@click.option("--config", type=PAIR, multiple=True, help="A value for the guest's config_get.")
+@click.option("--env", type=PAIR, multiple=True, help="An environment variable of the guest.")
+@click.option("--public", is_flag=True, help="Anonymous clients of the TCP door may call it.")
+@click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
+@with_json
+@with_globals
+@click.pass_context
+def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: Any) -> None:
+    """Publish the module SOURCE as seed NAME (its file name by default), or update it.
+
+    \b
+    Examples:
+      pln seed hello.wasm
+      pln seed hello.wasm greeter --allow-prop team=red --idempotent
+    """
+    path = Path(source)
+    if source == "-" or path.is_dir() or path.suffix not in (".wasm", ".wat"):
+        reason = f"{source} is no WASM module"
+        raise error_from("usage", reason, "name a file that ends in .wasm or .wat")
+    options = {
+        "min_replicas": given["min_replicas"],
+        "everywhere": given["everywhere"],
+        "memory_bytes": given["memory"],
+        "timeout_ms": given["timeout"],
+        "allow": given["allow"],
+        "host": given["host"],
+        "act_as": given["act_as"],
+        "allow_hosts": given["hosts"],
+        "tail_call": not given["no_tail_call"],
+        "idempotent": given["idempotent"],
+        "isolate": given["isolate"],
+        "shared": given["shared"],
+        "public": given["public"],
+        "config": dict(given["config"]),
+        "env": dict(given["env"]),
+        "take_over": given["take_over"],
+    }
+    answer = Control(paths_of(ctx)).publish(path, name or path.stem, options)
+    if given["as_json"]:
+        output.print_json(answer)
+        return
+    verb = "unchanged" if answer["unchanged"] else "updated" if answer["replaced"] else "seeded"
+    size = output.human_bytes(answer["size_bytes"])
+    click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
+    click.echo(f"  functions: {', '.join(answer['functions'])}")
+    click.echo(f"  call it:   pln call {answer['name']} {answer['functions'][0]}")
+
+
+@click.command("unseed")
+@click.argument("target")
+@with_json
+@with_globals
+@click.pass_context
+def unseed_command(ctx: click.Context, target: str, as_json: bool) -> None:
+    """Withdraw the seed TARGET, a name or a hash.
+
+    \b
+    Example:
+      pln unseed hello
+    """
+    answer = Control(paths_of(ctx)).withdraw(target)
+    if as_json:
+        output.print_json(answer)
+    else:
+        click.echo(f"withdrew {answer['name']} ({answer['seed'][:8]})")
+
+
+@click.command("call")
+@click.argument("name")
+@click.argument("function", required=False)
+@click.argument("text", metavar="[INPUT]", required=False)
+@click.option("--timeout", type=DURATION, default="60s", show_default=True)
+@click.option("--retries", type=click.IntRange(0, 255), default=3, show_default=True)
+@click.option("--idempotent", is_flag=True, help="Running it twice does no harm.")
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr where it ran and how long.")
+@with_json
+@with_globals
+@click.pass_context
+def call_command(
+    ctx: click.Context,
+    name: str,
+    function: str | None,
+    text: str | None,
+    timeout: int,
+    retries: int,
+    idempotent: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Call FUNCTION of seed NAME with INPUT; the raw output goes to stdout.
+
+    FUNCTION may be left out when there is only one. INPUT is text, - for stdin, @file for a file.
+
+    \b
+    Examples:
+      pln call hello greet world
+      pln call resize - < photo.jpg > small.jpg
+    """
+    from pollen.client import connect_sync
+
+    where = paths_of(ctx)
+    seed = name.removeprefix("seed/")
+    if function == "-" and text is None:
+        function, text = None, "-"
+    data = read_input(text)
+    try:
+        with connect_sync(where.home) as mesh:
+            handle = mesh.function(seed, function, timeout=timeout / 1000, retries=retries)
+            reply = handle(data, idempotent=idempotent or None)
+    except GuestError as error:
+        sys.stdout.buffer.write(error.output)
+        sys.stdout.buffer.flush()
+        raise
+    except NotFound as error:
+        raise _with_neighbours(error, Control(where), seed) from None
+    if as_json:
+        facts = {name: getattr(reply, name) for name in reply.__struct_fields__ if name != "data"}
+        output.print_json({"data": reply.data.decode(errors="replace"), **facts})
+    else:
+        sys.stdout.buffer.write(reply.data)
+        sys.stdout.buffer.flush()
+        if sys.stdout.isatty() and not reply.data.endswith(b"\n"):
+            click.echo()
+    if verbose:
+        how = f"direct, {reply.rtt * 1000:.1f} ms away" if reply.rtt else "here"
+        spent = f"queued {reply.queue * 1000:.2f} ms, ran {reply.run * 1000:.2f} ms"
+        total = f"{reply.elapsed * 1000:.2f} ms in all, {reply.attempts} attempt(s)"
+        click.echo(f"ran on {reply.node[:8]} ({how}): {spent}, {total}", err=True)
+
+
+def _with_neighbours(error: NotFound, control: Control, seed: str) -> PollenError:
+    """The same error with what the node knows: the cluster, its view's age, near names."""
+    if error.slug != "seed-not-found":
+        return error
+    import difflib
+
+    try:
+        status = control.get("/v1/status")
+    except PollenError:
+        return error
+    near = difflib.get_close_matches(seed, [held["name"] for held in status["seeds"]], n=1)
+    age = output.human_age(status["view_age_ms"])
+    nodes = len(status["nodes"])
+    plural = "" if nodes == 1 else "s"
+    view = f"view {age} old, {nodes} node{plural}"
+    reason = f'no seed named "{seed}" in cluster {status["cluster"][:8]} ({view})'
+    remedy = [f"did you mean: {near[0]}"] if near else []
+    return error_from("seed-not-found", reason, "\n".join([*remedy, "try: pln status seeds"]))
+
+
+@click.command("load")
+@click.argument("target", metavar="NAME[/FUNCTION]")
+@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Calls a second (open loop).")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True)
+@click.option("--duration", type=DURATION, default="10s", show_default=True)
+@click.option("--input", "text", help="Input of every call; - for stdin, @file.")
+@with_json
+@with_globals
+@click.pass_context
+def load_command(
+    ctx: click.Context,
+    target: str,
+    rate: int | None,
+    concurrency: int,
+    duration: int,
+    text: str | None,
+    as_json: bool,
+) -> None:
+    """Load a seed with calls from this node and print rates and latencies.
+
+    With --rate calls are due at a constant rate and latency counts from when each was due; without
+    it, as many as --concurrency are always under way.
+
+    \b
+    Examples:
+      pln load hello/greet --duration 5s
+      pln load hello --rate 1000 --input world
+    """
+    import base64
+
+    seed, _, function = target.removeprefix("seed/").partition("/")
+    body = {
+        "seed": seed,
+        "function": function,
+        "rate": rate or 0,
+        "concurrency": concurrency,
+        "duration_ms": duration,
+        "input_base64": base64.b64encode(read_input(text)).decode(),
+    }
+    report = Control(paths_of(ctx)).request("POST", "/v1/load", body, timeout=duration / 1000 + 120)
+    if as_json:
+        output.print_json(report)
+        return
+    failed = sum(report["failed"].values())
+    click.echo(f"{report['ok']} calls in {report['seconds']:.1f} s: {report['rate']:.0f} a second")
+    latency = report["latency_us"]
+    names = ("p50", "p90", "p99", "p999", "max")
+    click.echo("  ".join(f"{name} {output.human_us(latency[name])}" for name in names))
+    if report["missed"]:
+        click.echo(f"{report['missed']} calls started late: raise --concurrency or lower --rate")
+    for slug, count in report["failed"].items():
+        click.echo(f"failed: {count} x {slug}")
+    if failed:
+        ctx.exit(1)

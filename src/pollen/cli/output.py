@@ -1,0 +1,99 @@
+"""What a person reads: errors, tables, quantities. Colour only on a terminal, and only on words."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from pollen.errors import PollenError
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+def coloured(text: str, colour: str, stream: TextIO) -> str:
+    """The text in a colour, when ``stream`` is a terminal and NO_COLOR is not set."""
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+def print_error(error: PollenError, *, as_json: bool) -> None:
+    """An error on stderr: what happened, what to do, its slug; or the object of the HTTP doors."""
+    if as_json:
+        print(json.dumps(error.to_dict()), file=sys.stderr)
+        return
+    lines = [f"{coloured('error', 'red', sys.stderr)}: {error.reason}"]
+    lines += [f"  {line}" for line in error.remedy.splitlines()]
+    if error.may_have_executed:
+        lines.append("  the function may have run")
+    if error.retry_after:
+        lines.append(f"  try again after {error.retry_after:g} s")
+    lines.append(f"  [{error.slug}]")
+    print("\n".join(lines), file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, indented on a terminal."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def width() -> int:
+    """Columns to fill: the terminal's, else 80."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+
+
+def table_lines(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    drop: Sequence[str] = (),
+    columns: int = 80,
+) -> list[str]:
+    """Aligned columns. Those named in ``drop`` go, in that order, until the rest fits ``columns``."""
+    kept = list(range(len(head)))
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    for name in drop:
+        if sum(widths[at] + 2 for at in kept) - 2 <= columns:
+            break
+        kept = [at for at in kept if head[at] != name]
+    lines = []
+    for row in (head, *rows):
+        text = "  ".join(row[at].ljust(widths[at]) for at in kept).rstrip()
+        lines.append(text if len(text) <= columns else text[: columns - 1] + "…")
+    return lines
+
+
+def human_bytes(count: int) -> str:
+    """``512 B``, ``1.5 MiB``."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
+def human_us(micros: int) -> str:
+    """``75 us``, ``1.2 ms``, ``3.4 s``; ``-`` for none."""
+    if micros <= 0:
+        return "-"
+    if micros < 1_000:
+        return f"{micros} us"
+    if micros < 1_000_000:
+        return f"{micros / 1_000:.1f} ms"
+    return f"{micros / 1_000_000:.1f} s"
+
+
+def human_age(millis: int) -> str:
+    """``0.4 s``, ``12 s``, ``5 m``, ``3 h``, ``2 d``."""
+    seconds = millis / 1000
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for limit, per, unit in ((120, 1, "s"), (7_200, 60, "m"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            return f"{seconds / per:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"

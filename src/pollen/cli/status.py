@@ -1,0 +1,118 @@
+"""``pln status``: one screen; a health line first, hints last."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from pollen.cli import output
+from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.control import Control
+
+_SECTIONS = ("nodes", "seeds")
+
+
+@click.command("status")
+@click.argument("section", type=click.Choice(_SECTIONS), required=False)
+@click.option("--wide", is_flag=True, help="All columns, whatever the terminal's width.")
+@click.option("--include-offline", is_flag=True, help="Also nodes that are not reachable.")
+@click.option("--watch", is_flag=True, help="Redraw each second until Ctrl-C.")
+@with_json
+@with_globals
+@click.pass_context
+def status_command(
+    ctx: click.Context,
+    section: str | None,
+    wide: bool,
+    include_offline: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Show nodes, seeds and replicas as this node sees them.
+
+    \b
+    Examples:
+      pln status
+      pln status seeds --wide
+    """
+    control = Control(paths_of(ctx))
+    while True:
+        status = control.get("/v1/status")
+        if as_json:
+            output.print_json(status[section] if section else status)
+        else:
+            columns = 10_000 if wide else output.width()
+            sections = (section,) if section else _SECTIONS
+            text = "\n".join(status_lines(status, sections, columns, include_offline))
+            if watch and sys.stdout.isatty():
+                text = f"\x1b[H\x1b[2J{text}"
+            click.echo(text)
+        if not watch:
+            return
+        time.sleep(1)
+
+
+def status_lines(
+    status: dict[str, Any], sections: tuple[str, ...], columns: int, include_offline: bool
+) -> list[str]:
+    """The screen. Warnings follow the health line, hints come last."""
+    head, _, rest = status["summary"].partition(":")
+    colour = "green" if status["healthy"] else "yellow"
+    lines = [f"{output.coloured(head, colour, sys.stdout)}:{rest}"]
+    lines += [f"warning: {text}" for text in status["warnings"]]
+    if "nodes" in sections:
+        lines += ["", *_node_lines(status, columns, include_offline)]
+    if "seeds" in sections:
+        lines += ["", *_seed_lines(status, columns)]
+    lines += [f"hint: {text}" for text in status["hints"]]
+    return lines
+
+
+def _node_lines(status: dict[str, Any], columns: int, include_offline: bool) -> list[str]:
+    shown = [n for n in status["nodes"] if include_offline or n["state"] != "offline"]
+    rows = [
+        (
+            node["name"] + ("*" if node["state"] == "self" else ""),
+            node["node"][:8],
+            "online" if node["state"] == "self" else node["state"],
+            node["tier"],
+            output.human_us(node["rtt_us"]),
+            str(node["ready"]),
+            output.human_bytes(node["memory_bytes"]),
+            node["addresses"][0] if node["addresses"] else "-",
+        )
+        for node in shown
+    ]
+    head = ("NODE", "ID", "STATE", "TIER", "RTT", "REPLICAS", "MEMORY", "ADDRESS")
+    lines = output.table_lines(
+        head, rows, drop=("ADDRESS", "MEMORY", "TIER", "RTT", "ID"), columns=columns
+    )
+    hidden = len(status["nodes"]) - len(shown)
+    if hidden:
+        lines.append(f"{hidden} offline; see them with --include-offline")
+    return lines
+
+
+def _seed_lines(status: dict[str, Any], columns: int) -> list[str]:
+    if not status["seeds"]:
+        return ["no seeds; publish one with: pln seed FILE.wasm NAME"]
+    rows = [
+        (
+            seed["name"],
+            seed["seed"][:8],
+            f"{seed['ready']}/{seed['wanted']}",
+            str(seed["calls"]),
+            str(seed["failures"]),
+            output.human_us(seed["run_us"]),
+            seed["publisher_name"] or seed["publisher"][:8],
+            ", ".join(seed["functions"]),
+        )
+        for seed in status["seeds"]
+    ]
+    head = ("SEED", "HASH", "READY", "CALLS", "FAILED", "RUN", "BY", "FUNCTIONS")
+    return output.table_lines(
+        head, rows, drop=("FUNCTIONS", "BY", "FAILED", "RUN", "HASH"), columns=columns
+    )

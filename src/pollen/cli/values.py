@@ -1,0 +1,121 @@
+"""The one parser for what people type: durations, sizes, key=value, inputs. Units are required."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_DURATIONS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZES = {
+    "B": 1,
+    "kB": 1_000,
+    "MB": 1_000_000,
+    "GB": 1_000_000_000,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z]+)")
+
+
+def _scaled(text: str, units: dict[str, int]) -> int | None:
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match[2] not in units:
+        return None
+    return round(float(match[1]) * units[match[2]])
+
+
+class Duration(click.ParamType[int]):
+    """``250ms``, ``30s``, ``5m``, ``2h``, ``30d``; milliseconds. Above 0."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        millis = _scaled(value, _DURATIONS_MS)
+        if not millis:
+            self.fail(f"{value!r} is no duration; write a unit: {', '.join(_DURATIONS_MS)}", param)
+        return millis
+
+
+class Size(click.ParamType[int]):
+    """``64MiB``, ``1GB``; bytes. Above 0."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        size = _scaled(value, _SIZES)
+        if not size:
+            self.fail(f"{value!r} is no size; write a unit: {', '.join(_SIZES)}", param)
+        return size
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """``key=value``; the value may hold further ``=``."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            self.fail(f"{value!r} is not key=value", param)
+        return key, text
+
+
+DURATION = Duration()
+SIZE = Size()
+PAIR = Pair()
+
+
+def read_input(text: str | None) -> bytes:
+    """A call's input: the text itself, ``-`` stdin, ``@file`` its bytes, ``@@…`` a literal @."""
+    if text is None:
+        return b""
+    if text == "-":
+        return sys.stdin.buffer.read()
+    if text.startswith("@@"):
+        return text[1:].encode()
+    if text.startswith("@"):
+        try:
+            return Path(text[1:]).expanduser().read_bytes()
+        except OSError as error:
+            raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror}") from None
+    return text.encode(errors="surrogateescape")
+
+
+def properties_of(pairs: tuple[tuple[str, str], ...]) -> str:
+    """``--prop k=v`` pairs as the JSON object of a certificate; a key given twice is a list.
+
+    A dotted key makes nested objects, as gates read them.
+    """
+    import json
+
+    held: dict[str, Any] = {}
+    for key, value in pairs:
+        *path, last = key.split(".")
+        at = held
+        for step in path:
+            inner = at.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise click.BadParameter(f"{key}: {step} is a value already")
+            at = inner
+        if last not in at:
+            at[last] = value
+        elif isinstance(at[last], list):
+            at[last].append(value)
+        elif isinstance(at[last], dict):
+            raise click.BadParameter(f"{key} is an object already")
+        else:
+            at[last] = [at[last], value]
+    return json.dumps(held, ensure_ascii=False, separators=(",", ":"))
