@@ -14,14 +14,18 @@ use crate::seed::{Function, Seed};
 
 /// Runs the call to its end. Dropping the future discards the guest.
 ///
-/// `at` is the function's index in the seed, if it has one.
+/// `refused` says that nothing runs any more; `at` is the function's index in the seed, if any.
 pub(crate) async fn run(
+    refused: Result<(), SandboxError>,
     seed: Arc<Seed>,
     at: Option<usize>,
     call: Call,
     host: Arc<dyn Host>,
 ) -> Outcome {
-    let result = execute(&seed, at, call, host).await;
+    let result = match refused {
+        Ok(()) => execute(&seed, at, call, host).await,
+        Err(error) => Err(error),
+    };
     // `Guarded` fills in the time.
     Outcome { result, run: Duration::ZERO }
 }

@@ -118,7 +118,8 @@ impl Sandbox {
         let burns = function.is_some_and(|(_, function)| function.smoothed() > BURNS);
         let at = function.map(|(at, _)| at);
         let deadline = call.deadline;
-        let inner = Box::pin(call::run(seed, at, call, host));
+        let refused = self.refuse_when_closed();
+        let inner = Box::pin(call::run(refused, seed, at, call, host));
         CallFuture::new(Guarded::new(self.0.clone(), deadline, inner), burns)
     }
 
@@ -163,8 +164,8 @@ impl Sandbox {
         self.0.registry.evict(u64::MAX)
     }
 
-    /// Stops the ticker and the compile thread; idempotent. Calls that still run lose their
-    /// deadline checks, so they must have ended or been dropped before.
+    /// Stops the ticker and the compile thread; idempotent. New calls and loads are refused. Calls
+    /// that still run lose their deadline checks, so they must have ended or been dropped before.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
         self.0.registry.evict(u64::MAX);

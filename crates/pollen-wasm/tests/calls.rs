@@ -348,21 +348,24 @@ impl pollen_wasm::Host for Nested {
 struct Deeper {
     world: Arc<World>,
     relay: Arc<pollen_wasm::Seed>,
-    echo: Arc<pollen_wasm::Seed>,
+    last: Arc<pollen_wasm::Seed>,
     left: usize,
 }
 
 impl pollen_wasm::Host for Deeper {
     fn request(&self, _uri: String, input: Bytes) -> pollen_wasm::HostFuture<'_> {
         let left = self.left - 1;
-        let (seed, function) =
-            if left == 0 { (&self.echo, "echo") } else { (&self.relay, "relay") };
+        let (seed, function) = if left == 0 {
+            (&self.last, self.last.functions()[0].as_str())
+        } else {
+            (&self.relay, "relay")
+        };
         let mut body = if left == 0 { Vec::new() } else { b"pln://seed/next/run\n".to_vec() };
         body.extend_from_slice(&input);
         let host = Deeper {
             world: self.world.clone(),
             relay: self.relay.clone(),
-            echo: self.echo.clone(),
+            last: self.last.clone(),
             left,
         };
         let call = Call { input: Bytes::from(body), nested: true, ..call(function, "") };
@@ -380,9 +383,29 @@ impl pollen_wasm::Host for Deeper {
 #[test]
 fn guests_nest_as_deep_as_the_hop_budget_allows() {
     let world = Arc::new(World::new());
-    let (relay, echo) = (world.example("relay"), world.example("echo"));
-    let host = Deeper { world: world.clone(), relay: relay.clone(), echo, left: 16 };
-    let outcome =
-        world.call_with(&relay, call("relay", "pln://seed/next/run\ndeep"), Arc::new(host));
+    let (relay, last) = (world.example("relay"), world.example("echo"));
+    let host = Deeper { world: world.clone(), relay: relay.clone(), last, left: 16 };
+    let call = call("relay", "pln://seed/next/run\ndeep");
+    let outcome = world.call_with(&relay, call, Arc::new(host));
     assert_eq!(&b"deep"[..], outcome.result.unwrap().bytes);
+}
+
+#[test]
+fn dropping_the_first_call_of_a_chain_cancels_all_of_it() {
+    let world = Arc::new(World::new());
+    let (relay, last) = (world.example("relay"), world.example("loop"));
+    let host = Deeper { world: world.clone(), relay: relay.clone(), last, left: 3 };
+    let call = call("relay", "pln://seed/next/run\n");
+    let chain = world.net.spawn(world.sandbox.call(relay, call, Arc::new(host)));
+    world.wait("the loop at depth 3 burns", |sandbox| {
+        let metrics = sandbox.metrics();
+        metrics.instances - metrics.idle == 4 && metrics.running > 0
+    });
+    let began = Instant::now();
+    chain.abort();
+    world.wait("nothing runs", |sandbox| {
+        let metrics = sandbox.metrics();
+        metrics.running == 0 && metrics.instances == metrics.idle
+    });
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }

@@ -171,10 +171,12 @@ fn everything_is_given_back_when_the_seeds_are_gone() {
 }
 
 #[test]
-fn closing_twice_is_harmless_and_loads_are_refused_afterwards() {
+fn closing_twice_is_harmless_and_loads_and_calls_are_refused_afterwards() {
     let world = World::new();
+    let seed = world.example("loop");
     world.sandbox.close();
     world.sandbox.close();
+    assert_eq!("overloaded", world.slug(&seed, "loop", ""));
     let load = world.sandbox.load(example("echo"), [0; 32], SeedSettings::new("echo"));
     assert_eq!("overloaded", world.net.block_on(load).err().unwrap().slug());
 }
