@@ -1,0 +1,135 @@
+"""Links and dials of a static full mesh."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from pollen.core import effects as fx
+from pollen.core import events as ev
+from pollen.core import limits, peers
+from pollen.core.ids import Hash, LinkId, Nanos, PeerId
+from pollen.core.peers import Peers
+from pollen.core.rng import Rng
+
+SMALL, LARGE = PeerId(b"\1" * 32), PeerId(b"\2" * 32)
+HOME = ["192.0.2.1:60611"]
+T0 = Nanos(1)
+
+
+def hello(peer: PeerId, link: int, dialled: bool, boot: bytes = b"1" * 16) -> ev.HelloReceived:
+    return ev.HelloReceived(
+        link=LinkId(link), peer=peer, dialled=dialled, remote="", cluster=Hash(b"c" * 32),
+        minor_min=1, minor_max=1, boot=boot, chain=b"",
+    )  # fmt: skip
+
+
+def closed(effects: list[fx.Effect]) -> list[int]:
+    return [effect.link for effect in effects if isinstance(effect, fx.CloseLink)]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([0, 1])))
+def test_both_sides_of_a_double_dial_keep_the_smaller_ones_dial(order: tuple[int, ...]) -> None:
+    """Link 1 was dialled by the smaller id, link 2 by the larger; any order of arrival."""
+    for own, other in ((SMALL, LARGE), (LARGE, SMALL)):
+        machine = Peers(own, Rng(1))
+        hellos = [hello(other, 1, own == SMALL), hello(other, 2, own == LARGE)]
+        out = [effect for i in order for effect in machine.on_hello(hellos[i], T0)[0]]
+        held = machine.link_of(other)
+        assert held is not None
+        assert (held.link, closed(out)) == (1, [2])
+
+
+def test_a_restarted_peers_link_replaces_the_old_one() -> None:
+    """Another boot id: the old process is gone, whoever dialled."""
+    machine = Peers(SMALL, Rng(1))
+    machine.on_hello(hello(LARGE, 1, True), T0)
+    out, is_new = machine.on_hello(hello(LARGE, 2, False, b"2" * 16), T0)
+    assert (is_new, closed(out)) == (True, [1])
+
+
+def test_a_boot_id_that_comes_back_means_two_live_copies() -> None:
+    """Two processes with one key alternate; a restart never returns to an old boot."""
+    machine = Peers(SMALL, Rng(1))
+    for link, boot in enumerate((b"1" * 16, b"2" * 16)):
+        machine.on_hello(hello(LARGE, link, True, boot), T0)
+    assert list(machine.twins) == []
+    machine.on_hello(hello(LARGE, 9, True, b"1" * 16), T0)
+    assert list(machine.twins) == [LARGE]
+
+
+def test_a_lost_link_is_dialled_again_for_ever() -> None:
+    """Back-off grows to its cap and never ends."""
+    machine = Peers(SMALL, Rng(1))
+    now, waits = T0, []
+    machine.learn(LARGE, HOME, now)
+    for _ in range(20):
+        failed = ev.DialFailed(peer=LARGE, slug="unreachable", reason="")
+        (timer,) = machine.on_dial_failed(failed, now)
+        assert isinstance(timer, fx.SetTimer)
+        waits.append(timer.at - now)
+        now = timer.at
+        dial, _ = machine.on_timer(LARGE, now)
+        assert fx.Dial(peer=LARGE, addresses=HOME) == dial
+    assert limits.REDIAL_FIRST_NS // 2 <= waits[0] <= limits.REDIAL_FIRST_NS * 3 // 2
+    assert all(w <= limits.REDIAL_MAX_NS * 3 // 2 for w in waits)
+    assert waits[-1] >= limits.REDIAL_MAX_NS // 2
+
+
+def test_a_late_dial_timer_is_harmless() -> None:
+    """A peer that is linked by now is not dialled."""
+    machine = Peers(SMALL, Rng(1))
+    machine.learn(LARGE, HOME, T0)
+    machine.on_hello(hello(LARGE, 1, True), T0)
+    assert machine.on_timer(LARGE, Nanos(10**12)) == []
+    assert machine.on_timer(PeerId(rb"\9" * 32), T0) == []
+
+
+def test_the_end_of_a_replaced_link_is_not_the_end_of_the_peer() -> None:
+    """Only the link in use counts."""
+    machine = Peers(SMALL, Rng(1))
+    machine.on_hello(hello(LARGE, 1, True), T0)
+    machine.on_hello(hello(LARGE, 2, True), T0)
+    gone = ev.LinkClosed(link=LinkId(1), peer=LARGE, code=3, reason="")
+    assert machine.on_link_closed(gone, T0) == ([], False)
+    assert machine.has_link(LARGE)
+
+
+def test_a_new_address_is_dialled_while_the_old_one_hangs() -> None:
+    """A moved peer is not waited for where it was."""
+    machine = Peers(SMALL, Rng(1))
+    machine.learn(LARGE, HOME, T0)
+    out = machine.learn(LARGE, ["192.0.2.9:60611"], T0)
+    assert fx.Dial(peer=LARGE, addresses=["192.0.2.9:60611", *HOME]) == out[0]
+    assert machine.learn(LARGE, HOME, T0) == []
+
+
+def test_peers_survive_on_disk() -> None:
+    """What ``take_unsaved`` gives, ``restore`` reads."""
+    machine = Peers(SMALL, Rng(1))
+    machine.learn(LARGE, HOME, T0)
+    rows = [(key, value) for _, key, value in machine.take_unsaved() if value is not None]
+    again = Peers(SMALL, Rng(1))
+    assert again.restore(rows) == []
+    assert again.dialable() == [(LARGE, HOME)]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.1:60611", True),
+        ("[2001:db8::1]:60611", True),
+        ("2001:db8::1:60611", False),
+        ("[192.0.2.1]:1", False),
+        ("host.example:60611", False),
+        ("192.0.2.1", False),
+        ("192.0.2.1:0", False),
+        ("192.0.2.1:65536", False),
+        ("192.0.2.1:٣", False),
+        ("", False),
+    ],
+)
+def test_only_numeric_addresses_are_dialled(address: str, expected: bool) -> None:
+    """A peer may publish anything; only what the muscles can dial is kept."""
+    assert expected == peers.is_dialable(address)
