@@ -1,0 +1,438 @@
+"""The impure parts alone: paths, lock, store, log, settings, and the driver's way with faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pollen.core import effects as fx
+from pollen.core import events as ev
+from pollen.core.commands import StatusCommand
+from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
+from pollen.errors import SLUGS, InvariantError, PollenError, error_from, error_from_dict
+from pollen.runtime import driver as driver_module
+from pollen.runtime import lock, logs, paths
+from pollen.runtime.config import Config, read_config
+from pollen.runtime.driver import Driver
+from pollen.runtime.native import Port
+from pollen.runtime.store import Store
+from tests.contract.fake_native import FakeKey, FakeMuscles, Network
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pln-") as path:
+        yield Path(path)
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slug", list(SLUGS))
+def test_every_slug_makes_its_class_and_comes_back_from_its_body(slug: str) -> None:
+    """One table for CLI, HTTP and SDK."""
+    error = error_from(slug, "what", "then", node="ab", attempts=2, retry_after=1.5)
+    again = error_from_dict({**error.to_dict(), "retry_after": 1.5})
+    assert type(error) is SLUGS[slug].error
+    assert (again.slug, again.reason, again.remedy) == (slug, "what", "then")
+    assert (again.node, again.attempts, again.retry_after) == ("ab", 2, 1.5)
+    assert again.exit_code == error.exit_code
+
+
+def test_an_unknown_slug_is_internal_and_named() -> None:
+    """A newer daemon may say what this client does not know."""
+    error = error_from("brand-new", "what")
+    assert (error.slug, "brand-new" in error.reason) == ("internal", True)
+
+
+# -- paths and lock -------------------------------------------------------------------------------
+
+
+def test_a_socket_path_over_107_bytes_is_refused_with_a_shorter_folder() -> None:
+    """The limit is the kernel's; the remedy is one to paste."""
+    with pytest.raises(PollenError) as caught:
+        paths.resolve("/tmp/" + "x" * 100)
+    assert (caught.value.slug, "PLN_DIR=" in caught.value.remedy) == ("path-too-long", True)
+    room = paths.SOCKET_PATH_MAX - len("/control.sock")
+    assert paths.resolve("/" + "x" * (room - 1))
+
+
+def test_the_folder_is_closed_to_others(folder: Path) -> None:
+    """0700, also when it stood open before."""
+    where = paths.resolve(str(folder / "n"))
+    where.home.mkdir(mode=0o755)
+    paths.make_home(where)
+    assert stat.S_IMODE(where.home.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_unusable() -> None:
+    """With the reason and another way."""
+    with pytest.raises(PollenError) as caught:
+        paths.make_home(paths.resolve("/proc/none"))
+    assert caught.value.slug == "state-unusable"
+
+
+def test_a_second_process_finds_the_lock_and_its_holder(folder: Path) -> None:
+    """The kernel gives it back when the holder dies."""
+    where = paths.resolve(str(folder))
+    script = (
+        "from pollen.runtime import lock, paths\n"
+        f"try:\n    lock.hold(paths.resolve({str(folder)!r})).__enter__()\n"
+        "except Exception as e: print(e.slug, e.reason)\nelse: print('free')"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(paths.__file__).parents[2])}
+    line = [sys.executable, "-c", script]
+    with lock.hold(where):
+        held = subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout
+    free = subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout
+    assert held.startswith("already-running")
+    assert str(os.getpid()) in held
+    assert free == "free\n"
+
+
+def test_a_recycled_pid_is_not_the_daemon(folder: Path) -> None:
+    """The pid file carries the start time of its process."""
+    where = paths.resolve(str(folder))
+    lock.write_pid(where)
+    assert lock.read_pid(where) == os.getpid()
+    where.pid_file.write_text(json.dumps({"pid": os.getpid(), "started": "1"}))
+    assert lock.read_pid(where) is None
+    where.pid_file.write_text("garbage")
+    assert lock.read_pid(where) is None
+
+
+# -- store ----------------------------------------------------------------------------------------
+
+
+def test_rows_are_kept_replaced_and_deleted(folder: Path) -> None:
+    """What was reported is there after a reopening; the file is ours alone."""
+    path = folder / "state.db"
+    store = Store(path)
+    seen: list[Token] = []
+    store.start(seen.extend, lambda reason: None)
+    store.submit(Token("1"), [("t", b"a", b"1"), ("t", b"b", b"1")])
+    store.submit(Token("2"), [("t", b"a", b"2"), ("t", b"b", None)])
+    store.close()
+    again = Store(path)
+    assert again.load() == {"t": [(b"a", b"2")]}
+    again.close()
+    assert sorted(seen) == ["1", "2"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_waiting_batches_share_a_commit(folder: Path) -> None:
+    """Group commit: the tokens come in far fewer reports than batches."""
+    store = Store(folder / "state.db")
+    reports: list[list[Token]] = []
+    for n in range(100):
+        store.submit(Token(str(n)), [("t", str(n).encode(), b"x")])
+    store.start(reports.append, lambda reason: None)
+    store.close()
+    assert sum(len(tokens) for tokens in reports) == 100
+    assert len(reports) <= 2
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "newer", "foreign", "folder"])
+def test_a_store_that_is_no_store_is_unusable_and_left_alone(folder: Path, damage: str) -> None:
+    """Damaged, newer or somebody else's: a slug, a remedy, and the bytes as they were."""
+    path = folder / "state.db"
+    if damage == "text":
+        path.write_bytes(b"this is no database, but it is long enough to be looked at" * 20)
+    elif damage == "folder":
+        path.mkdir()
+    else:
+        _make_store(path, damage)
+    before = b"" if path.is_dir() else path.read_bytes()
+    with pytest.raises(PollenError) as caught:
+        store = Store(path)
+        store.load()
+    assert caught.value.slug == "state-unusable"
+    assert caught.value.remedy
+    assert before == (b"" if path.is_dir() else path.read_bytes())
+
+
+def _make_store(path: Path, damage: str) -> None:
+    if damage == "foreign":
+        with sqlite3.connect(path) as db:
+            db.execute("CREATE TABLE other (x)")
+        db.close()
+        return
+    store = Store(path)
+    store.write_now([("t", str(n).encode(), b"x" * 500) for n in range(200)])
+    store.close()
+    if damage == "newer":
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA user_version = 99")
+        db.close()
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:8192] + b"\xff" * 8192 + whole[16384:-4096])
+
+
+# -- log and settings -----------------------------------------------------------------------------
+
+
+def test_a_log_line_is_json_with_time_level_and_event(folder: Path) -> None:
+    """And the tail finds the lines of one seed."""
+    path = folder / "pollen.log"
+    with logs.opened(path) as log:
+        log.info("one", seed="echo")
+        log.warning("two", n=2)
+        log.debug("not at this level")
+    lines = [json.loads(line) for line in logs.tail(path, 10)]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("one", "info"),
+        ("two", "warning"),
+    ]
+    assert lines[0]["at"].endswith("Z")
+    assert len(list(logs.tail(path, 10, "echo"))) == 1
+
+
+def test_a_full_log_rotates_and_keeps_three(folder: Path) -> None:
+    """The disk does not fill."""
+    file = logs.RotatingFile(folder / "p.log", limit=1_000)
+    for n in range(200):
+        file.write_line(f"{n:04d} " + "x" * 60)
+    file.close()
+    kept = sorted(path.name for path in folder.iterdir())
+    assert kept == ["p.log", "p.log.1", "p.log.2", "p.log.3"]
+    assert all(path.stat().st_size <= 1_000 for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lisen = []", "did you mean: listen"),
+        ("listen = 7", "listen"),
+        ("listen = [", "config.toml"),
+    ],
+)
+def test_a_wrong_setting_is_named(folder: Path, text: str, words: str) -> None:
+    """``config-invalid`` with the key and what was meant."""
+    path = folder / "config.toml"
+    path.write_text(text)
+    with pytest.raises(PollenError) as caught:
+        read_config(path)
+    assert caught.value.slug == "config-invalid"
+    assert words in caught.value.reason + caught.value.remedy
+
+
+def test_settings_are_read_and_default(folder: Path) -> None:
+    """No file is no error."""
+    path = folder / "config.toml"
+    assert read_config(path) == Config()
+    path.write_text('name = "pi"\ngrace_ms = 10\n')
+    assert (read_config(path).name, read_config(path).grace_ms) == ("pi", 10)
+
+
+# -- port and driver ------------------------------------------------------------------------------
+
+
+def make_port() -> tuple[Port, FakeMuscles, list[Any]]:
+    muscles = FakeMuscles(Network(), FakeKey(b"s" * 32), b"b" * 16)
+    warned: list[Any] = []
+    return Port(muscles, lambda event, fields: warned.append((event, fields))), muscles, warned
+
+
+def test_a_full_queue_keeps_effects_and_their_order() -> None:
+    """``overloaded`` is back-pressure: nothing is lost, nothing overtakes."""
+    port, muscles, warned = make_port()
+    muscles.fail_next = ["overloaded"] * 3
+    for n in range(3):
+        port.carry_out(fx.Dial(peer=PeerId(bytes([n]) * 32), addresses=[]))
+    assert port.has_backlog
+    for _ in range(3):
+        port.retry()
+    assert not port.has_backlog
+    port.drain()
+    assert (warned, port.refused) == ([], 3)
+    muscles.close(0)
+
+
+def test_a_peer_whose_backlog_overflows_loses_its_link() -> None:
+    """Memory is bounded; the next link begins with everything."""
+    port, muscles, warned = make_port()
+    peer = PeerId(b"p" * 32)
+    muscles.fail_next = ["overloaded"] * 5_000
+    for _ in range(2_000):
+        port.carry_out(fx.SendMessage(peer=peer, body=b"x"))
+    assert [event for event, _ in warned] == ["link-cut"]
+    muscles.close(0)
+
+
+def test_an_effect_that_fails_for_good_is_logged_and_done_with() -> None:
+    """The rest goes on."""
+    port, muscles, warned = make_port()
+    muscles.fail_next = ["bad-request"]
+    port.carry_out(fx.AdmitLink(link=LinkId(1)))
+    assert not port.has_backlog
+    assert [fields["slug"] for _, fields in warned] == ["bad-request"]
+    muscles.close(0)
+
+
+class StubNode:
+    """Raises what it is told to; else returns what it is told to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.effects: list[fx.Effect] = []
+        self.seen: list[ev.Event] = []
+
+    def handle(self, event: ev.Event, now: Any) -> list[fx.Effect]:
+        self.seen.append(event)
+        if self.error is not None:
+            raise self.error
+        return self.effects
+
+
+class Log:
+    """Collects (level, event)."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def __getattr__(self, level: str) -> Any:
+        return lambda event, **fields: self.lines.append((level, event))
+
+
+async def with_driver(folder: Path, body: Any) -> Any:
+    """Run ``body(driver, node, log)`` under a driver over the fakes."""
+    node, log = StubNode(), Log()
+    muscles = FakeMuscles(Network(), FakeKey(b"s" * 32), b"b" * 16)
+    store = Store(folder / "state.db")
+    held: Any = node
+    driver = Driver(held, muscles, store, log)
+    driver.start([])
+    try:
+        return await body(driver, node, log)
+    finally:
+        await driver.close(0)
+
+
+def test_an_exception_in_handle_is_logged_and_the_daemon_goes_on(folder: Path) -> None:
+    """One bad event is not the end; the next is handled."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        node.error = ValueError("a bug")
+        driver.feed(ev.TimerFired(token=Token("x")))
+        node.error = None
+        driver.feed(ev.TimerFired(token=Token("y")))
+        assert driver.counters["faults"] == 1
+        assert ("error", "fault") in log.lines
+        assert not driver.failed.done()
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_exceptions_again_and_again_end_the_daemon_in_order(folder: Path) -> None:
+    """Ten within a minute: exit 70, for the supervisor."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        node.error = ValueError("a bug")
+        for _ in range(driver_module.FAULTS_MAX):
+            driver.feed(ev.TimerFired(token=Token("x")))
+        assert await asyncio.wait_for(driver.failed, 1) == 70
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_a_broken_invariant_ends_the_daemon_at_once(folder: Path) -> None:
+    """It must not decide from a state that it knows to be wrong."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        node.error = InvariantError("broken")
+        driver.feed(ev.TimerFired(token=Token("x")))
+        assert driver.failed.done()
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_a_user_is_told_of_a_bug_behind_the_command(folder: Path) -> None:
+    """``internal``, with the log to look at; not a time-out."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        node.error = ValueError("a bug")
+        with pytest.raises(PollenError) as caught:
+            await driver.command(StatusCommand())
+        assert caught.value.slug == "internal"
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_timers_fire_once_and_the_last_setting_counts(folder: Path) -> None:
+    """``SetTimer`` replaces the same token."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        import time
+
+        soon = time.monotonic_ns() + 30_000_000
+        token = Token("t")
+        node.effects = [
+            fx.SetTimer(token=token, at=soon + 10**12),  # type: ignore[arg-type]
+            fx.SetTimer(token=token, at=soon),  # type: ignore[arg-type]
+        ]
+        driver.feed(ev.TablesStale())
+        node.effects = []
+        await asyncio.sleep(0.15)
+        assert [e for e in node.seen if isinstance(e, ev.TimerFired)] == [
+            ev.TimerFired(token=token)
+        ]
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_persisted_follows_the_commit(folder: Path) -> None:
+    """From the writer's thread to the node, on the loop."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        node.effects = [fx.Persist(token=Token("p"), batch=[("t", b"k", b"v")])]
+        driver.feed(ev.TablesStale())
+        node.effects = []
+        for _ in range(200):
+            if ev.Persisted(token=Token("p")) in node.seen:
+                break
+            await asyncio.sleep(0.01)
+        assert ev.Persisted(token=Token("p")) in node.seen
+        assert threading.current_thread() is threading.main_thread()
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_a_stale_table_comes_back_as_an_event(folder: Path) -> None:
+    """The node then pushes whole."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        push = fx.PushTables(
+            generation=9, base=8, seeds=[], gone_seeds=[], peers=[], gone_peers=[], lease_ms=1
+        )
+        node.effects = [push]
+        driver.feed(ev.TimerFired(token=Token("x")))
+        node.effects = []
+        await asyncio.sleep(0.05)
+        assert ev.TablesStale() in node.seen
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_what_the_muscles_say_reaches_the_node(folder: Path) -> None:
+    """Decoded, in order, and log lines go to the log."""
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        muscles: Any = driver._muscles
+        muscles.inspect_module(RequestId(3), Hash(b"\1" * 32))
+        await asyncio.sleep(0.05)
+        assert [e.request for e in node.seen if isinstance(e, ev.ModuleInspected)] == [3]
+
+    asyncio.run(with_driver(folder, body))
