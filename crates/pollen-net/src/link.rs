@@ -63,6 +63,7 @@ pub struct Link {
     brain_age_ms: AtomicU32,
     brain_heard: parking_lot::Mutex<Instant>,
     nonce: AtomicU64,
+    rtt_us: AtomicU64,
 }
 
 /// A call's stream to a peer; counts as under way until dropped.
@@ -126,13 +127,10 @@ impl Link {
         *self.ejected.borrow()
     }
 
-    /// Resolves when the link is ejected or closed.
-    pub async fn broken(&self) {
-        let mut ejected = self.ejected.subscribe();
-        tokio::select! {
-            _ = ejected.wait_for(|ejected| *ejected) => {}
-            _ = self.connection.closed() => {}
-        }
+    /// Resolves when the link is ejected. A link that closes ends its streams by itself.
+    pub async fn ejected(&self) {
+        // Err: the sender is a field of this link, so it is still there.
+        let _ = self.ejected.subscribe().wait_for(|ejected| *ejected).await;
     }
 
     /// How long ago the peer's brain beat, as far as probes told, in milliseconds.
@@ -142,10 +140,18 @@ impl Link {
         u64::from(self.brain_age_ms.load(Relaxed)).saturating_add(heard)
     }
 
-    /// Smoothed round trip of the selected path; zero before the first sample.
+    /// Smoothed round trip of the selected path, at most a second old: it is read on each call,
+    /// and asking the connection takes its lock.
     pub fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_us.load(Relaxed))
+    }
+
+    fn sample_rtt(&self) {
         let paths = self.connection.paths();
-        paths.iter().find(|path| path.is_selected()).map_or(Duration::ZERO, |path| path.rtt())
+        if let Some(path) = paths.iter().find(|path| path.is_selected()) {
+            let micros = u64::try_from(path.rtt().as_micros()).unwrap_or(u64::MAX);
+            self.rtt_us.store(micros, Relaxed);
+        }
     }
 
     /// Whether the selected path is direct, not relayed.
@@ -296,7 +302,9 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         brain_age_ms: AtomicU32::new(0),
         brain_heard: parking_lot::Mutex::new(Instant::now()),
         nonce: AtomicU64::new(1),
+        rtt_us: AtomicU64::new(0),
     });
+    link.sample_rtt();
     net.insert(&link);
     let remote = crate::net::remote_text(&connection);
     net.up().emit(hello.event(&link, remote)).await;
@@ -477,6 +485,7 @@ async fn watch_silence(net: &Net, link: &Link) {
         let now = Instant::now();
         if now >= heartbeat + HEARTBEAT {
             heartbeat = now;
+            link.sample_rtt();
             link.probe(false, link.nonce.fetch_add(1, Relaxed), net.up().brain_age_ms());
         }
         if link.calls() == 0 && !link.is_ejected() {

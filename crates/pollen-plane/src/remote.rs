@@ -78,7 +78,7 @@ pub(crate) async fn attempt(
     let answered = tokio::select! {
         biased;
         answer = exchange(&mut stream, header, input, &mut sent) => answer,
-        () = link.broken() => None,
+        () = link.ejected() => None,
     };
     if let Some(reply) = answered {
         stream.complete();
