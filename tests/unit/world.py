@@ -17,6 +17,7 @@ from pollen.core import invites, limits, restoring
 from pollen.core.certs import Certificate, Tier, cluster_id_of, issue_certificate
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions
+from pollen.core.config import NodeConfig
 from pollen.core.ids import (
     MILLISECOND,
     SECOND,
@@ -30,7 +31,7 @@ from pollen.core.ids import (
     RequestId,
     Token,
 )
-from pollen.core.node import Node, NodeConfig
+from pollen.core.node import Node
 from pollen.core.rng import Rng
 
 WALL_ZERO = 1_700_000_000 * SECOND

@@ -83,8 +83,11 @@ class Members:
         certificate = self.judge(record.body.owner, info.chain)
         if isinstance(certificate, Rejection):
             return certificate
-        peer = record.body.owner
-        member = Member(peer=peer, info=info, certificate=certificate, epoch=record.body.epoch)
+        return self.state(record.body.owner, info, certificate, record.body.epoch)
+
+    def state(self, peer: PeerId, info: NodeInfo, certificate: Certificate, epoch: int) -> Member:
+        """A member as its record says; this node states itself before its record is on disk."""
+        member = Member(peer=peer, info=info, certificate=certificate, epoch=epoch)
         self._members[peer] = member
         self.certificates[peer] = certificate
         return member

@@ -28,6 +28,8 @@ from pollen.core.commands import (
     StatusCommand,
     UnseedCommand,
 )
+from pollen.core.config import NodeConfig
+from pollen.core.durability import Durability
 from pollen.core.effects import (
     AnswerJoin,
     CloseLink,
@@ -57,6 +59,7 @@ from pollen.core.events import (
     Telemetry,
     TimerFired,
 )
+from pollen.core.faults import Faults
 from pollen.core.ids import (
     ClusterId,
     Nanos,
@@ -64,12 +67,10 @@ from pollen.core.ids import (
     PeerId,
     RequestId,
     Sign,
-    Token,
     Verify,
     short,
 )
-from pollen.core.invites import Issuer
-from pollen.core.joins import Joins, Row
+from pollen.core.joins import Joins
 from pollen.core.members import Members, NodeInfo
 from pollen.core.peers import Peers
 from pollen.core.plan import Hosting
@@ -93,27 +94,6 @@ from pollen.core.views import Screen, status_view
 from pollen.errors import PollenError
 
 
-class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is from its start to its end."""
-
-    node: PeerId
-    cluster: ClusterId
-    root: PeerId
-    chain: bytes
-    boot: bytes
-    name: str
-    version: str
-    memory_bytes: int
-    has_root: bool
-
-
-class Stats(msgspec.Struct, kw_only=True):
-    """What was counted since the start."""
-
-    events: int = 0
-    rejections: dict[str, int] = {}
-
-
 class Node:
     """One node's brain. ``restored`` is what the store held, by table.
 
@@ -131,21 +111,17 @@ class Node:
         self._peers = Peers(config.node, rng)
         self._hosting = Hosting()
         self._tables = Tables()
-        self._joins = Joins(self._issuer(), rng, sign, verify)
+        self._joins = Joins(config.issuer(self._certificate), rng, sign, verify)
         self._situation = Situation(config.node, self._records, self._members, self._peers)
-        self.stats = Stats()
+        self._durability = Durability()
+        self._faults = Faults()
         self._is_started = False
         self._started = Nanos(0)
         self._addresses: list[str] = []
         self._inspecting: dict[RequestId, SeedCommand] = {}
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
-        self._waiting: dict[Token, list[Effect]] = {}
-        self._rows: list[Row] = []
-        self._after_rows: list[Effect] = []
-        self._persists = 0
         self._asked_epoch = 0
-        self._logged: dict[str, Nanos] = {}
         kept = restore(restored, config.cluster, self._peers, self._joins)
         self._wall_saved = kept.wall
         self._records.restore(kept.records, kept.epoch)
@@ -171,7 +147,6 @@ class Node:
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; what the world must do about it comes out, in order."""
-        self.stats.events += 1
         floor = max(self._wall_saved, self._members.newest_not_before)
         now = Now(now.mono, Nanos(max(now.wall, floor)))
         out = self._handlers[type(event)](event, now)
@@ -189,15 +164,6 @@ class Node:
             "join again with a new token: pln purge, then pln join TOKEN",
         )
 
-    def _issuer(self) -> Issuer:
-        return Issuer(
-            node=self._config.node,
-            cluster=self._config.cluster,
-            root=self._config.root,
-            certificate=self._certificate,
-            has_root=self._config.has_root,
-        )
-
     def _on_started(self, event: Started, now: Now) -> list[Effect]:
         self._addresses = event.addresses[: limits.OWN_ADDRESSES_MAX]
         self._started, self._is_started = now.mono, True
@@ -211,6 +177,8 @@ class Node:
             minor_min=limits.MINOR_MIN,
             minor_max=limits.MINOR_MAX,
         )
+        epoch = self._records.wanted_epoch
+        self._members.state(self._config.node, info, self._certificate, epoch)
         self._records.publish(NODE, b"", encode(info))
         return self._peers.start(now.mono)
 
@@ -221,7 +189,7 @@ class Node:
         if fault is not None:
             code, rejection = fault
             close = CloseLink(link=event.link, code=code, reason=_CLOSE_REASONS[code])
-            return [close, *self._reject(rejection, event.peer, now)]
+            return [close, *self._faults.note(rejection, event.peer, now.mono)]
         out, is_new = self._peers.on_hello(event, now.mono)
         if not is_new:
             return out
@@ -277,22 +245,23 @@ class Node:
 
     def _on_message(self, event: MessageReceived, now: Now) -> list[Effect]:
         """No message kind exists yet: whatever comes is of a newer or a broken peer."""
-        return self._reject(
-            Rejection("message-unknown", f"{len(event.body)} bytes"), event.peer, now
-        )
+        unknown = Rejection("message-unknown", f"{len(event.body)} bytes")
+        return self._faults.note(unknown, event.peer, now.mono)
 
     def _on_records(self, event: RecordsReceived, now: Now) -> list[Effect]:
         out: list[Effect] = []
         if event.rejected:
-            out += self._reject(Rejection("record-signature", str(event.rejected)), event.peer, now)
+            out += self._faults.note(
+                Rejection("record-signature", str(event.rejected)), event.peer, now.mono
+            )
         for signed in event.records:
             record = decode_record(signed, self._config.cluster)
             if isinstance(record, Record):
                 merged = self._records.merge(record, event.peer)
                 if isinstance(merged, Rejection):
-                    out += self._reject(merged, event.peer, now)
+                    out += self._faults.note(merged, event.peer, now.mono)
             else:
-                out += self._reject(record, event.peer, now)
+                out += self._faults.note(record, event.peer, now.mono)
         return out
 
     def _on_join(self, event: JoinRequested, now: Now) -> list[Effect]:
@@ -300,9 +269,9 @@ class Node:
         peers = [own, *self._peers.dialable()]
         reply, rows = self._joins.redeem(event.body, event.peer, peers, now.wall)
         answer = AnswerJoin(request=event.request, body=encode(reply))
-        self._rows += rows
+        self._durability.write(rows)
         if rows:
-            self._after_rows.append(answer)
+            self._durability.hold(answer)
         fields: dict[str, str | int] = {"peer": short(event.peer), "slug": reply.slug}
         log = Log(level="info", event="join-refused" if reply.slug else "join", fields=fields)
         return [log] if rows else [answer, log]
@@ -370,7 +339,7 @@ class Node:
         if not isinstance(planned, Publication):
             return [_answer(request, planned)]
         self._records.publish(SPEC, planned.name.encode(), planned.payload)
-        self._after_rows.append(_answer(request, planned.answer))
+        self._durability.hold(_answer(request, planned.answer))
         return []
 
     def _on_drain(self, request: RequestId, command: DrainCommand, now: Now) -> list[Effect]:
@@ -396,7 +365,7 @@ class Node:
 
     def _on_persisted(self, event: Persisted, now: Now) -> list[Effect]:
         purpose, epoch = timers.parse_token(event.token)
-        out = self._waiting.pop(event.token, [])
+        out = self._durability.release(event.token)
         if purpose == timers.EPOCH:
             self._records.open_epoch(int.from_bytes(epoch, "big"))
             early, self._early = self._early, []
@@ -430,11 +399,11 @@ class Node:
         for change in changes:
             member = self._situation.note_change(change)
             if isinstance(member, Rejection):
-                out += self._reject(member, change.record.body.owner, now)
+                out += self._faults.note(member, change.record.body.owner, now.mono)
             elif member is not None and change.source is not None:
                 out += self._peers.learn(member.peer, member.info.addresses, now.mono)
         for owner, fault in self._situation.refresh(now.wall):
-            out += self._reject(fault, owner, now)
+            out += self._faults.note(fault, owner, now.mono)
         return changes
 
     def _converge(self, now: Now) -> list[Effect]:
@@ -460,19 +429,13 @@ class Node:
 
     def _persist(self, changes: Sequence[Change], now: Now) -> list[Effect]:
         """Write what must last, and the epoch before anything is published under it."""
-        out: list[Effect] = []
-        rows, self._rows = self._rows, []
-        rows += [record_row(c.record) for c in changes if c.record.body.kind not in EPHEMERAL]
-        rows += self._peers.take_unsaved()
+        disk = self._durability
+        disk.write([record_row(c.record) for c in changes if c.record.body.kind not in EPHEMERAL])
+        disk.write(self._peers.take_unsaved())
         if now.wall >= self._wall_saved + limits.WALL_SAVE_NS:
             self._wall_saved = now.wall
-            rows.append(wall_row(now.wall))
-        after, self._after_rows = self._after_rows, []
-        if rows or after:
-            self._persists += 1
-            token = Token(f"{timers.STORE}/{self._persists:08x}")
-            self._waiting[token] = after
-            out.append(Persist(token=token, batch=rows))
+            disk.write([wall_row(now.wall)])
+        out = disk.flush()
         wanted = self._records.wanted_epoch
         if self._is_started and not self._records.is_open and self._asked_epoch != wanted:
             self._asked_epoch = wanted
@@ -501,27 +464,11 @@ class Node:
             hosts=self._situation.hosts,
             telemetry=self._situation.telemetry,
             twins=list(self._peers.twins),
-            rejections=self.stats.rejections,
+            rejections=self._faults.counts,
             started=self._started,
             pushed=self._tables.pushed_at,
             now=now.mono,
         )
-
-    def _reject(self, rejection: Rejection, peer: PeerId, now: Now) -> list[Effect]:
-        """Count a peer's fault; log one of each kind now and then."""
-        count = self.stats.rejections.get(rejection.kind, 0) + 1
-        self.stats.rejections[rejection.kind] = count
-        last = self._logged.get(rejection.kind)
-        if last is not None and now.mono < last + limits.REJECTION_LOG_NS:
-            return []
-        self._logged[rejection.kind] = now.mono
-        fields: dict[str, str | int] = {
-            "kind": rejection.kind,
-            "peer": short(peer),
-            "detail": rejection.detail,
-            "count": count,
-        }
-        return [Log(level="warning", event="rejection", fields=fields)]
 
 
 _CLOSE_REASONS = {

@@ -25,8 +25,9 @@ import psutil
 
 from pollen.core import limits, restoring
 from pollen.core.commands import Command, DrainCommand
+from pollen.core.config import NodeConfig
 from pollen.core.ids import PeerId
-from pollen.core.node import Node, NodeConfig
+from pollen.core.node import Node
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError

@@ -1,0 +1,50 @@
+"""What must be on disk before something may be said.
+
+Decides: which rows go to disk together, and which effects wait for them.
+Does not know: what rows mean; the disk itself.
+Invariants: an effect that was held leaves after the ``Persisted`` of the batch it was held with,
+    never before; a token is used once, so a late or repeated ``Persisted`` releases nothing.
+Source: PROTOCOL 2 (``Persist(batch, token)`` -> ``Persisted``; what depends on it waits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pollen.core import timers
+from pollen.core.effects import Effect, Persist
+from pollen.core.ids import Token
+from pollen.core.joins import Row
+
+
+class Durability:
+    """Rows on their way to disk, and what waits for them."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._held: list[Effect] = []
+        self._waiting: dict[Token, list[Effect]] = {}
+        self._batches = 0
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """These rows go with the next batch."""
+        self._rows += rows
+
+    def hold(self, effect: Effect) -> None:
+        """This effect leaves when the next batch is on disk."""
+        self._held.append(effect)
+
+    def flush(self) -> list[Effect]:
+        """The batch of what was written and held since the last one, if there is any."""
+        if not self._rows and not self._held:
+            return []
+        self._batches += 1
+        token = Token(f"{timers.STORE}/{self._batches:08x}")
+        self._waiting[token] = self._held
+        batch = self._rows
+        self._rows, self._held = [], []
+        return [Persist(token=token, batch=batch)]
+
+    def release(self, token: Token) -> list[Effect]:
+        """What waited for this batch."""
+        return self._waiting.pop(token, [])
