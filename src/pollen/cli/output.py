@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -42,8 +41,14 @@ def print_json(value: Any) -> None:
 
 
 def width() -> int:
-    """Columns to fill: the terminal's, else 80."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+    """Columns to fill: those of COLUMNS or the terminal, else 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def table_lines(
@@ -53,7 +58,7 @@ def table_lines(
     drop: Sequence[str] = (),
     columns: int = 80,
 ) -> list[str]:
-    """Aligned columns. Those named in ``drop`` go, in that order, until the rest fits ``columns``."""
+    """Aligned columns; those named in ``drop`` go, in that order, until the rest fits."""
     kept = list(range(len(head)))
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
     for name in drop:
