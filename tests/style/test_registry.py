@@ -1,0 +1,75 @@
+"""One table of errors: a slug stands in ``pollen.errors.SLUGS`` or it does not exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pollen import errors
+from pollen.errors import SLUGS
+from tests.style.tree import ROOT, SOURCE, python_files, rust_files
+
+# What makes an error of a slug: its first argument is one.
+CALLEES = {"Refusal", "error_from", "raise_error"} | {
+    name for name, held in vars(errors).items() if isinstance(held, type)
+} - {"SlugRow", "InvariantError"}
+
+# Rust literals of a slug's shape that are none: how the seam asks for a whole push, HTTP's and
+# our own header names, thread names.
+NO_SLUGS = re.compile(
+    r"stale-generation|content-.*|server-timing|transfer-encoding|pollen-(?!.*not).*"
+)
+LITERAL = re.compile(r'"([a-z]+(?:-[a-z]+)+)"')
+ANY_LITERAL = re.compile(r'"([a-z-]+)"')
+
+
+def raised_in_python(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        first = node.args[0]
+        if name in CALLEES and isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield first.value
+
+
+def literals_in_python(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def without_tests(path: Path) -> str:
+    """A Rust source up to its unit tests; files of tests are empty."""
+    if "tests" in path.relative_to(ROOT).parts:
+        return ""
+    return path.read_text().split("#[cfg(test)]\nmod tests")[0]
+
+
+def test_every_slug_raised_in_python_is_in_the_table() -> None:
+    modules = [path for path in python_files(SOURCE) if path.name != "errors.py"]
+    raised = {slug for path in modules for slug in raised_in_python(path)}
+    assert len(raised) > 15
+    assert raised - set(SLUGS) == set()
+
+
+def test_every_slug_raised_in_rust_is_in_the_table() -> None:
+    raised = {slug for path in rust_files() for slug in LITERAL.findall(without_tests(path))}
+    assert len(raised) > 15
+    assert {slug for slug in raised - set(SLUGS) if not NO_SLUGS.fullmatch(slug)} == set()
+
+
+def test_every_slug_in_the_table_is_raised_somewhere() -> None:
+    modules = [path for path in python_files(SOURCE) if path.name != "errors.py"]
+    said = {text for path in modules for text in literals_in_python(path)}
+    said |= {text for path in rust_files() for text in ANY_LITERAL.findall(without_tests(path))}
+    assert set(SLUGS) - said == set()
+
+
+def test_every_error_class_is_the_class_of_some_slug() -> None:
+    classes = {row.error for row in SLUGS.values()}
+    declared = {held for held in vars(errors).values() if isinstance(held, type)}
+    tree = {held for held in declared if issubclass(held, errors.PollenError)}
+    assert tree - classes == {errors.CallError}
