@@ -129,7 +129,10 @@ def pln(ctx: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run ``pln`` and exit; see the module for the codes."""
-    held: dict[str, Any] = {}
+    # Read here too: an error in the options themselves comes before click has read them all.
+    given = sys.argv[1:]
+    given = given[: given.index("--")] if "--" in given else given
+    held: dict[str, Any] = {"json": "--json" in given}
     sys.exit(_run(held))
 
 
@@ -153,8 +156,9 @@ def _run(held: dict[str, Any]) -> int:
         usage = error_from("usage", _usage_text(error), _usage_remedy(error))
         output.print_error(usage, as_json=bool(held.get("json")))
         return usage.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has enough; Python would complain once more at exit.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has enough: click exits so, and by nothing else. Python would
+        # complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0

@@ -48,7 +48,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
     path = Path(source)
     if source == "-" or path.is_dir() or path.suffix not in (".wasm", ".wat"):
         reason = f"{source} is no WASM module"
-        raise error_from("usage", reason, "name a file that ends in .wasm or .wat")
+        raise error_from("usage", reason, "name a file that ends in .wasm")
     options = {
         "min_replicas": given["min_replicas"],
         "everywhere": given["everywhere"],

@@ -1,0 +1,208 @@
+"""How commands end: one exit code a kind of failure, and the same error as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pollen.core.commands import SeedOptions
+from pollen.core.ids import Hash, PeerId
+from pollen.core.specs import make_spec, seed_hash
+from pollen.errors import SLUGS
+from tests.cli.conftest import EXAMPLES, Pln
+
+
+def problem(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """The JSON error on stderr, which is the only thing there."""
+    held = json.loads(done.stderr)
+    assert isinstance(held, dict)
+    return held
+
+
+def test_0_a_command_that_did_it(pln: Pln) -> None:
+    assert pln("version", "--short").returncode == 0
+
+
+def test_1_a_failure(up: Pln) -> None:
+    done = up("call", "trap", "error")
+    assert done.returncode == 1
+    assert b"this function always fails" in done.stderr and b"[guest-failed]" in done.stderr
+
+
+def test_1_a_folder_whose_socket_path_is_too_long(pln: Pln) -> None:
+    done = pln("status", "--dir", f"/tmp/{'d' * 100}")
+    assert done.returncode == 1
+    assert b"[path-too-long]" in done.stderr and b"PLN_DIR=" in done.stderr
+
+
+def test_2_usage(pln: Pln) -> None:
+    assert pln("call").returncode == 2
+
+
+def test_3_not_found_with_the_nearest_name(up: Pln) -> None:
+    done = up("call", "ehco", "echo", "hi")
+    assert done.returncode == 3
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].startswith('error: no seed named "ehco" in cluster ')
+    assert lines[1:] == ["  did you mean: echo", "  try: pln status seeds", "  [seed-not-found]"]
+
+
+def test_3_a_function_that_is_not_there_lists_those_that_are(up: Pln) -> None:
+    done = up("call", "trap", "tarp")
+    assert done.returncode == 3
+    assert b"[function-not-found]" in done.stderr
+    assert all(name in done.stderr for name in (b"trap", b"error", b"status"))
+
+
+def test_4_permission(pln: Pln) -> None:
+    done = pln("join", "pln1notatoken")
+    assert done.returncode == 4
+    assert b"[token-invalid]" in done.stderr
+
+
+def _alike(owner: PeerId, content: Hash, size: int) -> tuple[str, str, str]:
+    """Two names whose specs' hashes begin alike, and the digits; by trying names in order."""
+    seen: dict[str, str] = {}
+    for number in range(5_000):
+        spec = make_spec(
+            name=f"n{number}",
+            name_epoch=1,
+            content=content,
+            size=size,
+            functions=["echo"],
+            options=SeedOptions(),
+        )
+        digits = seed_hash(owner, msgspec.msgpack.encode(spec)).hex()[:4]
+        if digits in seen:
+            return seen[digits], spec.name, digits
+        seen[digits] = spec.name
+    raise AssertionError("16 bits never met in 5,000 tries")
+
+
+def test_5_ambiguous_lists_commands_to_paste(up: Pln) -> None:
+    module = EXAMPLES / "echo.wasm"
+    held = next(s for s in json.loads(up.ok("status", "seeds", "--json")) if s["name"] == "echo")
+    owner, content = PeerId(bytes.fromhex(held["publisher"])), Hash(bytes.fromhex(held["content"]))
+    one, other, digits = _alike(owner, content, module.stat().st_size)
+    for name in (one, other):
+        up.ok("seed", str(module), name)
+    done = up("unseed", digits)
+    assert done.returncode == 5
+    assert b"[ambiguous]" in done.stderr and done.stderr.count(b"pln unseed ") == 2
+    pasted = [line.split() for line in done.stderr.decode().splitlines() if "pln unseed" in line]
+    for words in pasted:
+        up.ok(*words[1:3])
+    assert {one, other}.isdisjoint(
+        s["name"] for s in json.loads(up.ok("status", "seeds", "--json"))
+    )
+
+
+@pytest.mark.parametrize("line", [["status"], ["call", "echo"], ["down"], ["logs"], ["invite"]])
+def test_6_unreachable_when_no_daemon_runs(pln: Pln, line: list[str]) -> None:
+    done = pln(*line)
+    assert done.returncode == 6
+    assert b"[daemon-not-running]" in done.stderr and b"pln up -d" in done.stderr
+
+
+@pytest.mark.parametrize("line", [["logs", "-f"], ["status", "--watch"]])
+def test_130_after_ctrl_c(up: Pln, line: list[str]) -> None:
+    process = subprocess.Popen(
+        up.line(*line), env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() != b""
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+
+
+def test_an_error_as_json_is_the_object_of_the_http_doors(up: Pln) -> None:
+    done = up("call", "ehco", "echo", "hi", "--json")
+    assert done.stdout == b""
+    held = problem(done)
+    assert held.keys() == {
+        "type",
+        "title",
+        "status",
+        "slug",
+        "remedy",
+        "node",
+        "attempts",
+        "may_have_executed",
+    }
+    assert (held["slug"], held["status"], held["may_have_executed"]) == (
+        "seed-not-found",
+        404,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["status", "--json", "--wibble"],
+        ["status", "nonsense", "--json"],
+        ["--dir", f"/tmp/{'d' * 100}", "status", "--json"],
+        ["status", "--json"],
+        ["init", "--json", "--name", "NO NAME"],
+        ["join", "--json", "pln1notatoken"],
+    ],
+)
+def test_every_error_is_json_when_json_is_asked_for(pln: Pln, line: list[str]) -> None:
+    done = pln(*line)
+    held = problem(done)
+    assert held["slug"] in SLUGS
+    assert done.returncode == SLUGS[held["slug"]].exit_code != 0
+
+
+def test_a_guest_status_delivers_its_output(up: Pln) -> None:
+    done = up("call", "trap", "status")
+    assert (done.returncode, done.stdout) == (1, b"seven")
+    assert b"[guest-status]" in done.stderr
+
+
+def test_no_error_shows_a_traceback_unless_it_is_asked_for(pln: Pln) -> None:
+    assert b"Traceback" not in pln("status").stderr
+    assert b"Traceback" in pln("status", PLN_DEBUG="1").stderr
+
+
+@pytest.mark.parametrize("line", [["status"], ["logs"], ["--help"]])
+def test_a_reader_that_has_enough_is_no_error(up: Pln, line: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            up.line(*line), env=up.environment, stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 0
+
+
+def test_two_ups_and_two_downs(up: Pln) -> None:
+    done = up("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+    assert done.returncode == 1
+    assert b"[already-running]" in done.stderr
+
+
+def test_the_folder_of_somebody_else_is_not_used(pln: Pln) -> None:
+    """Root could; the rule is about the folder's owner, not about what is possible."""
+    if os.geteuid() == 0:
+        other = pln.home / "theirs"
+        other.mkdir()
+        os.chown(other, 65534, 65534)
+        done = pln("id", "--dir", str(other))
+    else:
+        done = pln("id", "--dir", "/proc/1/cwd")
+    assert done.returncode == 1
+    assert b"[state-unusable]" in done.stderr
+    assert Path("/proc").exists()

@@ -1,0 +1,108 @@
+"""What the screen shows: 80 columns, colours on a terminal only, JSON that is JSON."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+
+import pytest
+
+from tests.cli.conftest import Pln
+
+ESCAPE = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def on_a_terminal(pln: Pln, *arguments: str, columns: int = 80, **environment: str) -> bytes:
+    """What a command writes to a terminal of this width."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = {**pln.environment, "TERM": "xterm", **environment}
+    process = subprocess.Popen(
+        pln.line(*arguments), env=env, stdin=slave, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    heard = b""
+    while True:
+        try:
+            chunk = os.read(master, 65_536)
+        except OSError:
+            break  # the terminal is gone when its last writer is
+        if not chunk:
+            break
+        heard += chunk
+    os.close(master)
+    process.wait(timeout=30)
+    return heard
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_status_fits_the_terminal(up: Pln, columns: int) -> None:
+    text = ESCAPE.sub(b"", on_a_terminal(up, "status", columns=columns)).decode()
+    lines = text.replace("\r\n", "\n").splitlines()
+    # The health line and hints are sentences; the tables are what is fitted.
+    tables = [line for line in lines if line and not line.startswith(("hint:", "warning:"))]
+    assert max(map(len, tables[1:])) <= columns
+    assert lines[0].startswith("healthy: 1 of 1 node, ")
+
+
+def test_status_in_a_pipe_fits_80_columns(up: Pln) -> None:
+    assert max(map(len, up.ok("status").splitlines())) <= 80
+
+
+def test_wide_status_shows_every_column(up: Pln) -> None:
+    text = up.ok("status", "--wide")
+    assert all(head in text for head in ("ADDRESS", "MEMORY", "RTT", "FUNCTIONS", "BY"))
+
+
+def test_hints_come_last_and_health_first(up: Pln) -> None:
+    lines = up.ok("status").splitlines()
+    hints = [number for number, line in enumerate(lines) if line.startswith("hint:")]
+    assert lines[0].startswith("healthy:")
+    assert hints == list(range(len(lines) - len(hints), len(lines)))
+
+
+def test_a_terminal_gets_colour(up: Pln) -> None:
+    assert ESCAPE.search(on_a_terminal(up, "status"))
+    assert ESCAPE.search(on_a_terminal(up, "call", "ehco"))
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_that_wants_none_gets_no_colour(up: Pln, environment: dict[str, str]) -> None:
+    assert not ESCAPE.search(on_a_terminal(up, "status", **environment))
+    assert not ESCAPE.search(on_a_terminal(up, "call", "ehco", **environment))
+
+
+def test_what_is_no_terminal_gets_no_colour(up: Pln) -> None:
+    for line in (["status"], ["call", "ehco"], ["logs"], ["--help"]):
+        done = up(*line)
+        assert not ESCAPE.search(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize(
+    "line", [["status"], ["status", "nodes"], ["version"], ["id"], ["call", "echo", "echo", "hi"]]
+)
+def test_json_is_one_document(up: Pln, line: list[str]) -> None:
+    assert json.loads(up.ok(*line, "--json"))
+
+
+def test_logs_as_json_are_one_object_a_line(up: Pln) -> None:
+    lines = [json.loads(line) for line in up.ok("logs", "--json", "-n", "20").splitlines()]
+    assert lines and all({"at", "level", "event"} <= line.keys() for line in lines)
+
+
+def test_verbose_says_on_stderr_where_it_ran(up: Pln) -> None:
+    done = up("call", "echo", "echo", "hi", "-v")
+    assert done.stdout == b"hi"
+    assert re.search(rb"ran on [0-9a-f]{8} \(here\): queued .* ms, ran .* ms", done.stderr)
+
+
+def test_load_prints_rates_and_latencies(up: Pln) -> None:
+    text = up.ok("load", "echo/echo", "--duration", "200ms", "--concurrency", "2", "--input", "x")
+    assert re.search(r"^\d+ calls in [\d.]+ s: \d+ a second\np50 .*p999 .*max ", text)
+    assert up("load", "trap/error", "--duration", "100ms").returncode == 1

@@ -1,0 +1,83 @@
+"""What people type: quantities with units, inputs, module files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Pln
+
+
+@pytest.mark.parametrize("text", ["5", "0s", "5x", "s", "-1s", "1e3s", ""])
+def test_a_duration_needs_its_unit(pln: Pln, text: str) -> None:
+    done = pln("invite", f"--ttl={text}")
+    assert done.returncode == 2
+    assert b"write a unit: ms, s, m, h, d" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["64", "0B", "64M", "MiB", "1.5.5GB"])
+def test_a_size_needs_its_unit(pln: Pln, text: str) -> None:
+    done = pln("seed", "x.wasm", f"--memory={text}")
+    assert done.returncode == 2
+    assert b"write a unit: B, kB, MB" in done.stderr
+
+
+def test_a_pair_needs_its_equals_sign(pln: Pln) -> None:
+    done = pln("seed", "x.wasm", "--config", "key")
+    assert done.returncode == 2
+    assert b"is not key=value" in done.stderr
+
+
+def test_an_input_is_text_stdin_or_a_file(up: Pln, tmp_path: Path) -> None:
+    file = tmp_path / "input"
+    file.write_bytes(b"\x00from a file\xff")
+    assert up("call", "echo", "echo", "as it is").stdout == b"as it is"
+    assert up("call", "echo", "echo", "-", stdin=b"from\xff stdin").stdout == b"from\xff stdin"
+    assert up("call", "echo", "-", stdin=b"one export").stdout == b"one export"
+    assert up("call", "echo", "echo", f"@{file}").stdout == file.read_bytes()
+    assert up("call", "echo", "echo", "@@literal").stdout == b"@literal"
+    assert up("call", "echo").stdout == b""
+
+
+def test_stdin_is_read_only_when_it_is_asked_for(up: Pln) -> None:
+    assert up("call", "echo", "echo", stdin=b"not asked for").stdout == b""
+
+
+def test_an_input_file_that_is_not_there_is_a_usage_error(up: Pln) -> None:
+    done = up("call", "echo", "echo", "@/nonexistent/input")
+    assert done.returncode == 2
+    assert b"/nonexistent/input cannot be read: No such file" in done.stderr
+
+
+@pytest.mark.parametrize("source", [".", "-", "module.txt"])
+def test_a_source_that_is_no_module_file_is_refused_at_once(
+    pln: Pln, source: str, tmp_path: Path
+) -> None:
+    done = pln("seed", source)
+    assert done.returncode == 2
+    assert b"is no WASM module" in done.stderr and b"[usage]" in done.stderr
+
+
+def test_a_module_file_that_is_not_there_is_named(up: Pln) -> None:
+    done = up("seed", "/nonexistent/module.wasm")
+    assert done.returncode == 2
+    assert b"/nonexistent/module.wasm cannot be read" in done.stderr
+
+
+def test_a_text_file_named_wasm_is_no_module(up: Pln, tmp_path: Path) -> None:
+    fake = tmp_path / "fake.wasm"
+    fake.write_text("this is a text\n")
+    done = up("seed", str(fake))
+    assert done.returncode == 2
+    assert b"[module-invalid]" in done.stderr
+
+
+def test_a_module_in_text_is_refused_with_the_command_that_converts_it(
+    up: Pln, tmp_path: Path
+) -> None:
+    text = tmp_path / "seven.wat"
+    text.write_text('(module (func (export "run") (result i32) i32.const 7))')
+    done = up("seed", str(text))
+    assert done.returncode == 2
+    assert b"wat2wasm" in done.stderr and b"[module-invalid]" in done.stderr
