@@ -1,0 +1,205 @@
+"""Bare muscles without a brain: what a test needs to seed, call and listen to them."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import select
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pollen import _native, door
+from pollen.core import effects as fx
+from pollen.core.ids import Hash, PeerId
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
+CLUSTER = b"c" * 32
+DEADLINE = 20.0
+LEASE_MS = 60_000
+
+
+class Muscle:
+    """One ``Muscles`` with its queue, driven by hand: nothing drains or beats unless asked."""
+
+    def __init__(self, *, event_capacity: int = 8192) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="pln-", dir="/tmp"))
+        self.key = _native.KeyPair.generate()
+        self.raw = _native.Muscles(
+            key=self.key,
+            boot=os.urandom(16),
+            directory=str(self.home),
+            memory_bytes=1 << 28,
+            event_capacity=event_capacity,
+        )
+        self.socket = str(self.home / "call.sock")
+        self.addresses = self.raw.start(listen=["127.0.0.1:0"], call_socket=self.socket)
+        self.events: list[dict[str, Any]] = []
+        self.rows: list[fx.SeedRow] = []
+
+    @property
+    def peer(self) -> PeerId:
+        return PeerId(self.key.public)
+
+    # -- events -----------------------------------------------------------------------------
+
+    def take(self, seconds: float = 0.1) -> list[dict[str, Any]]:
+        """Wait for the descriptor, drain once, beat."""
+        self.raw.beat()
+        if not select.select([self.raw.event_fd()], [], [], seconds)[0]:
+            return []
+        os.read(self.raw.event_fd(), 4096)
+        came: list[dict[str, Any]] = msgspec.msgpack.decode(self.raw.drain())
+        self.events += came
+        return came
+
+    def wait(self, kind: str, count: int = 1) -> dict[str, Any]:
+        """The ``count``-th event with this tag."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            found[:] = [event for event in self.events if event["t"] == kind]
+            return len(found) >= count or bool(self.take() and False)
+
+        wait_for(is_there, f"{kind} number {count}")
+        return found[count - 1]
+
+    # -- seeds and calls --------------------------------------------------------------------
+
+    def seed(self, name: str, functions: list[str], replicas: list[PeerId] | None = None) -> None:
+        """Hold an example module and publish a row for it; load it when this is a replica."""
+        content = self.upload((EXAMPLES / f"{name}.wasm").read_bytes())
+        hosts = [self.peer] if replicas is None else replicas
+        row = seed_row(name, content, functions, hosts)
+        self.rows.append(row)
+        self.push([self.peer, *hosts])
+        if self.peer in hosts:
+            self.raw.load_seed(row.seed, [])
+            assert self.wait("load_finished", len(self.rows))["slug"] == ""
+
+    def push(self, peers: list[PeerId], lease_ms: int = LEASE_MS) -> None:
+        """Replace the tables."""
+        rows = [
+            fx.PeerRow(peer=peer, name=peer.hex()[:8], properties="{}", price_us=1)
+            for peer in dict.fromkeys(peers)
+        ]
+        self.raw.push_tables(
+            generation=1,
+            base=0,
+            seeds=self.rows,
+            gone_seeds=[],
+            peers=rows,
+            gone_peers=[],
+            lease_ms=lease_ms,
+        )
+
+    def upload(self, data: bytes) -> Hash:
+        """PUT /content."""
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = self.connect()
+        try:
+            connection.request("PUT", "/content", data)
+            answer = msgspec.json.decode(connection.getresponse().read())
+        finally:
+            connection.close()
+        return Hash(bytes.fromhex(answer["content"]))
+
+    def connect(self) -> socket.socket:
+        connected = socket.socket(socket.AF_UNIX)
+        connected.settimeout(DEADLINE)
+        connected.connect(self.socket)
+        return connected
+
+    def client(self) -> Client:
+        """A connection that speaks ``pollen-call/1``."""
+        return Client(self.connect())
+
+
+class Client:
+    """``pollen-call/1`` over a blocking socket."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self.talk = door.Conversation()
+        connected.sendall(door.PREFACE)
+
+    def send(self, seed: str, function: str, data: bytes = b"", budget_ms: int = 20_000) -> int:
+        number, frame = self.talk.call(
+            seed,
+            function,
+            data,
+            budget_ms=budget_ms,
+            retries=0,
+            idempotent=False,
+            traceparent=None,
+        )
+        self.socket.sendall(frame)
+        return number
+
+    def answer(self) -> door.Answer | None:
+        """The next answer; None when the connection ends or says goodbye."""
+        while True:
+            try:
+                data = self.socket.recv(65_536)
+                answers = self.talk.receive(data) if data else None
+            except Exception:
+                return None
+            if answers is None:
+                return None
+            if answers:
+                return answers[0]
+
+    def call(self, seed: str, function: str, data: bytes = b"") -> Any:
+        self.send(seed, function, data)
+        return self.answer()
+
+
+def seed_row(name: str, content: Hash, functions: list[str], replicas: list[PeerId]) -> fx.SeedRow:
+    """A row with nothing special about it."""
+    return fx.SeedRow(
+        name=name,
+        seed=Hash(name.encode().ljust(32, b".")),
+        content=content,
+        functions=functions,
+        replicas=replicas,
+        wake=[],
+        gate=[],
+        memory_bytes=1 << 24,
+        timeout_ms=30_000,
+        config={},
+        env={},
+        allow_hosts=[],
+        idempotent=False,
+        isolate=False,
+        shared=False,
+        public=False,
+        tail_call=True,
+    )
+
+
+def link(a: Muscle, b: Muscle) -> None:
+    """Both say Hello, both admit."""
+    for side in (a, b):
+        side.raw.set_hello(cluster=CLUSTER, minor_min=1, minor_max=1, chain=b"chain")
+    a.raw.dial(b.peer, b.addresses)
+    for side in (a, b):
+        side.raw.admit_link(side.wait("hello")["link"])
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+    """A condition with a deadline; the condition itself waits for descriptors."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+
+
+def metric(side: Muscle, name: str) -> int:
+    """One counter of the muscles."""
+    value: int = msgspec.msgpack.decode(side.raw.metrics())[name]
+    return value

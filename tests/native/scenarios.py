@@ -1,0 +1,219 @@
+"""What happens to a process with muscles in it. Each function is run in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+
+import msgspec
+
+from pollen import _native, door
+from tests.native.muscle import Muscle, link, metric, wait_for
+
+SLOW_PRIMES = b"60000"
+
+
+def forked() -> None:
+    """A child of fork has the handles and none of the threads: each use says so."""
+    side = Muscle()
+    child = os.fork()
+    if child == 0:
+        slugs = set()
+        uses = (side.raw.beat, side.raw.metrics, side.raw.drain, lambda: side.raw.close(0))
+        for use in uses:
+            try:
+                use()
+                slugs.add("none")
+            except _native.NativeError as error:
+                slugs.add(error.slug)
+        os._exit(0 if slugs == {"forked"} else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    side.raw.beat()
+    side.raw.close(0)
+
+
+def trapped() -> None:
+    """A guest's trap is a signal that the engine handles, also when faulthandler is there first."""
+    assert faulthandler.is_enabled()
+    side = Muscle()
+    side.seed("trap", ["trap", "error", "status"])
+    client = side.client()
+    for _ in range(3):
+        failed = client.call("trap", "trap")
+        assert isinstance(failed, door.Failed) and failed.slug == "guest-trapped", failed
+    answered = client.call("trap", "status")
+    assert isinstance(answered, door.Answered) and answered.guest_status == 7, answered
+    side.raw.close(0)
+
+
+def full_queue() -> None:
+    """Nobody drains: messages wait at the sender, log lines are dropped, both are counted."""
+    a, b = Muscle(), Muscle(event_capacity=4)
+    link(a, b)
+    wait_for(lambda: bool(a.take(0.01)) or metric(a, "links") == 1, "linked")
+    for number in range(200):
+
+        def sent(number: int = number) -> bool:
+            try:
+                a.raw.send_message(b.peer, number.to_bytes(4, "big") * 1_000)
+            except _native.NativeError as error:
+                assert error.slug == "overloaded", error
+                # The link's own queue is full, since the other side does not read: make it.
+                b.take(0.01)
+                return False
+            return True
+
+        wait_for(sent, f"message {number} is taken")
+    b.wait("message", 200)
+    bodies = [event["body"][:4] for event in b.events if event["t"] == "message"]
+    assert bodies == [number.to_bytes(4, "big") for number in range(200)]
+    assert metric(b, "control_stalls") > 0
+    assert metric(b, "events_dropped") == 0
+    for side in (a, b):
+        side.raw.close(0)
+
+
+def flooded() -> None:
+    """A guest's log flood fills its share of the queue and no more."""
+    side = Muscle(event_capacity=4)
+    side.seed("hog", ["log"])
+    answered = side.client().call("hog", "log", b"500")
+    assert isinstance(answered, door.Answered), answered
+    wait_for(lambda: metric(side, "events_dropped") >= 490, "the rest is dropped")
+    assert metric(side, "events_waiting") <= 5
+    side.raw.close(0)
+
+
+def closed_busy() -> None:
+    """What ends within the grace ends well; new calls are refused meanwhile."""
+    side = Muscle()
+    side.seed("primes", ["primes"])
+    early, late = side.client(), side.client()
+    early.send("primes", "primes", SLOW_PRIMES)
+    wait_for(lambda: metric(side, "running") == 1, "the call runs")
+    closing = threading.Thread(target=side.raw.close, args=(20_000,))
+    closing.start()
+    refused = late.call("primes", "primes", b"10")
+    answered = early.answer()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert isinstance(answered, door.Answered), answered
+    assert refused is None or refused.slug == "unreachable", refused
+    assert refused is None or not refused.may_have_executed
+
+
+def closed_over_endless() -> None:
+    """What does not end is dropped when the grace is over, and its caller is told."""
+    side = Muscle()
+    side.seed("loop", ["loop"])
+    client = side.client()
+    client.send("loop", "loop")
+    wait_for(lambda: metric(side, "running") == 1, "the call runs")
+    began = time.monotonic()
+    side.raw.close(200)
+    assert 0.2 <= time.monotonic() - began < 5
+    assert not isinstance(client.answer(), door.Answered)
+    side.raw.close(0)
+
+
+def exits_busy() -> None:
+    """The interpreter goes while guests run, nobody closed anything."""
+    side = Muscle()
+    side.seed("loop", ["loop"])
+    for _ in range(4):
+        side.client().send("loop", "loop")
+    wait_for(lambda: metric(side, "running") >= 1, "a call runs")
+    print("leaving", flush=True)
+
+
+def exits_by_sys_exit_in_a_call() -> None:
+    """Also from another thread's point of view: a blocking call is under way at the exit."""
+    side = Muscle()
+    side.seed("loop", ["loop"])
+    blocked = threading.Thread(
+        target=lambda: side.raw.run_load(
+            seed="loop", function="loop", input=b"", rate=0, concurrency=2, duration_ms=60_000
+        ),
+        daemon=True,
+    )
+    blocked.start()
+    wait_for(lambda: metric(side, "running") >= 1, "a call runs")
+    sys.exit(3)
+
+
+def consumer_raises() -> None:
+    """An exception in who drains loses the batch it was about, not the wake-up for the next."""
+    side = Muscle()
+    heard: list[dict[str, object]] = []
+    faults: list[BaseException] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+        done = loop.create_future()
+
+        def drain() -> None:
+            os.read(side.raw.event_fd(), 4096)
+            events = msgspec.msgpack.decode(side.raw.drain())
+            if not faults:
+                raise RuntimeError("the first batch is too much")
+            heard.extend(event for event in events if event["t"] == "telemetry")
+            if heard and not done.done():
+                done.set_result(None)
+
+        loop.add_reader(side.raw.event_fd(), drain)
+        await asyncio.wait_for(done, 40)
+        loop.remove_reader(side.raw.event_fd())
+
+    side.raw.beat()
+    asyncio.run(run())
+    assert len(faults) == 1 and heard
+    side.raw.close(0)
+
+
+def brain_stops() -> None:
+    """Nobody beats; the watchdog ends the process before we do."""
+    side = Muscle()
+    side.raw.beat()
+    signal.pause()
+
+
+def lease_ends() -> None:
+    """When the tables' lease is over nothing is admitted from afar; a push brings it back."""
+    a, b = Muscle(), Muscle()
+    link(a, b)
+    b.seed("echo", ["echo"])
+    b.push([a.peer, b.peer])
+    a.seed("echo", ["echo"], replicas=[b.peer])
+    client = a.client()
+
+    def answered() -> bool:
+        a.take(0.01)
+        b.take(0.01)
+        return isinstance(client.call("echo", "echo", b"one"), door.Answered)
+
+    wait_for(answered, "a calls what b hosts")
+    b.push([a.peer, b.peer], lease_ms=200)
+    failed: list[object] = []
+
+    def refused() -> bool:
+        a.take(0.01)
+        b.take(0.01)
+        failed[:] = [client.call("echo", "echo", b"two")]
+        return isinstance(failed[0], door.Failed)
+
+    wait_for(refused, "the lease ends")
+    error = failed[0]
+    assert isinstance(error, door.Failed)
+    assert (error.slug, error.may_have_executed) == ("unreachable", False), error
+    # Its own callers are served all the same: routes fail static.
+    assert isinstance(b.client().call("echo", "echo", b"here"), door.Answered)
+    b.push([a.peer, b.peer])
+    wait_for(answered, "a new push renews it")
+    for side in (a, b):
+        side.raw.close(0)

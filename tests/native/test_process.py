@@ -1,0 +1,60 @@
+"""The muscles and the process they live in: forks, traps, full queues, ends, a dead brain."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.native.conftest import Scenario
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_a_forked_child_is_told_so(scenario: Scenario) -> None:
+    scenario("forked")
+
+
+def test_a_guests_trap_does_not_end_the_process(scenario: Scenario) -> None:
+    scenario("trapped", "-X", "faulthandler")
+
+
+def test_control_events_are_never_lost(scenario: Scenario) -> None:
+    scenario("full_queue")
+
+
+def test_log_lines_beyond_the_room_are_dropped_and_counted(scenario: Scenario) -> None:
+    scenario("flooded")
+
+
+def test_close_waits_for_calls_in_flight(scenario: Scenario) -> None:
+    scenario("closed_busy")
+
+
+def test_close_ends_what_does_not_end(scenario: Scenario) -> None:
+    scenario("closed_over_endless")
+
+
+def test_the_interpreter_may_go_while_guests_run(scenario: Scenario) -> None:
+    assert scenario("exits_busy").stdout == "leaving\n"
+
+
+def test_the_interpreter_may_go_while_a_command_blocks(scenario: Scenario) -> None:
+    scenario("exits_by_sys_exit_in_a_call", expect=3)
+
+
+def test_a_consumer_that_raises_is_woken_again(scenario: Scenario) -> None:
+    scenario("consumer_raises")
+
+
+def test_the_end_of_the_tables_lease_refuses_calls_from_afar(scenario: Scenario) -> None:
+    scenario("lease_ends")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_brain_that_stops_ends_the_process_with_70(scenario: Scenario) -> None:
+    began = time.monotonic()
+    done = scenario("brain_stops", timeout=100, expect=70)
+    assert 60 <= time.monotonic() - began < 80
+    assert "the brain was silent" in done.stderr and "generation" in done.stderr
