@@ -15,7 +15,8 @@ import msgspec
 from pollen import _native, door
 from tests.native.muscle import Muscle, link, metric, wait_for
 
-SLOW_PRIMES = b"60000"
+# About a second of one core.
+SLOW_PRIMES = b"2000000"
 
 
 def forked() -> None:
