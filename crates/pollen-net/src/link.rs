@@ -56,6 +56,8 @@ pub struct Link {
     control: mpsc::Sender<Vec<u8>>,
     admitted_here: AtomicBool,
     admitted_there: AtomicBool,
+    /// Given up by this side's brain; a duplicate lives on until its calls end.
+    closing: AtomicBool,
     admission: Notify,
     calls: AtomicUsize,
     busy: Notify,
@@ -233,6 +235,13 @@ impl Link {
         if batch.is_empty() { Ok(()) } else { self.queue(&Control::Records(batch)) }
     }
 
+    /// This side's brain admitted it and has not given it up: what is said on it is heard.
+    pub(crate) fn is_speaking(&self) -> bool {
+        self.admitted_here.load(Relaxed)
+            && !self.closing.load(Relaxed)
+            && self.connection.close_reason().is_none()
+    }
+
     /// This side's brain said yes; tells the peer.
     pub(crate) fn admit(&self) -> Result<(), NetError> {
         self.admitted_here.store(true, Relaxed);
@@ -242,6 +251,7 @@ impl Link {
 
     /// Closes with a code the peer sees; a duplicate may finish its calls first.
     pub(crate) fn close(self: &Arc<Self>, code: u32, reason: &str) {
+        self.closing.store(true, Relaxed);
         let reason = reason.as_bytes().to_vec();
         let link = self.clone();
         if code != CLOSE_DUPLICATE || self.calls() == 0 {
@@ -295,6 +305,7 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         control,
         admitted_here: AtomicBool::new(false),
         admitted_there: AtomicBool::new(false),
+        closing: AtomicBool::new(false),
         admission: Notify::new(),
         calls: AtomicUsize::new(0),
         busy: Notify::new(),

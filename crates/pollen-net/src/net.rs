@@ -364,13 +364,14 @@ impl Net {
         };
     }
 
-    /// Any link this brain admitted: what it sends waits there until the peer's brain agrees.
+    /// The link that this brain admitted last: what it sends waits there until the peer's brain
+    /// agrees. Not one that it gave up: a link that ends takes with it what was said on it.
     fn speaking(&self, peer: Id) -> Result<Arc<Link>, NetError> {
-        if let Some(link) = self.link(peer) {
-            return Ok(link);
-        }
         let links = self.0.links.read();
-        let link = links.values().filter(|link| link.peer() == peer).min_by_key(|link| link.id());
+        let link = links
+            .values()
+            .filter(|link| link.peer() == peer && link.is_speaking())
+            .max_by_key(|link| link.id());
         link.cloned().ok_or_else(|| NetError::Unreachable("no link to that peer".into()))
     }
 
