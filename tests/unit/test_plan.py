@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pollen.core import effects as fx
 from pollen.core import limits, plan, tables
 from pollen.core.codec import encode
@@ -154,3 +156,13 @@ def test_a_stale_table_is_pushed_whole() -> None:
     held.forget()
     (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
     assert (push.base, len(push.seeds)) == (0, 1)
+
+
+def test_a_seed_is_hosted_only_where_its_host_gate_lets_it() -> None:
+    """A node without the property loads nothing, and unloads what it may host no more."""
+    spec = msgspec.structs.replace(ECHO.spec, host=[("zone", "attic")])
+    gated = msgspec.structs.replace(ECHO, spec=spec)
+    names = {"echo": Holding(name="echo", seed=gated, shadowed=[])}
+    assert ([gated], []) == plan.plan_hosting(names, {}, '{"zone": "attic"}')
+    assert plan.plan_hosting(names, {}, "{}") == ([], [])
+    assert ([], [gated.seed]) == plan.plan_hosting(names, {gated.seed: State.READY}, "{}")

@@ -73,6 +73,7 @@ pub enum Event {
         content: Id,
         size: u64,
         functions: Vec<String>,
+        memory_bytes: u64,
         slug: String,
         reason: String,
         remedy: String,

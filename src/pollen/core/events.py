@@ -109,12 +109,16 @@ class JoinRequested(Event, frozen=True, kw_only=True, tag="join"):
 
 
 class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
-    """The answer to ``InspectModule``: the callable exports, or the slug of a refusal."""
+    """The answer to ``InspectModule``: the callable exports, or the slug of a refusal.
+
+    ``memory_bytes`` is what the module's memory has from the beginning.
+    """
 
     request: RequestId
     content: Hash
     size: int
     functions: list[str]
+    memory_bytes: int = 0
     slug: str = ""
     reason: str = ""
     remedy: str = ""

@@ -109,7 +109,7 @@ class Node:
         self._certificate = self._own_certificate()
         self._records = Records(config.cluster, config.node, sign)
         self._peers = Peers(config.node, rng)
-        self._hosting = Hosting()
+        self._hosting = Hosting(self._certificate.properties)
         self._tables = Tables()
         self._joins = Joins(config.issuer(self._certificate), rng, sign, verify)
         self._situation = Situation(config.node, self._records, self._members, self._peers)

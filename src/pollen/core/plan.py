@@ -1,4 +1,4 @@
-"""Where seeds run: in this first form every member hosts every live seed.
+"""Where seeds run: in this first form every member that may hosts every live seed.
 
 Decides: what this node loads and unloads, from whom it fetches, what it claims, and which hosts of
     a seed count.
@@ -23,6 +23,7 @@ from pollen.core.events import LoadFinished
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.names import Holding
 from pollen.core.records import Record
+from pollen.core.routing import match_gate
 from pollen.core.specs import Seed
 
 # Slugs of a load that speak of the way to the content, not of this host: try again soon.
@@ -95,15 +96,16 @@ def hosts_view(claims: Sequence[Record], epochs: Mapping[PeerId, int]) -> dict[H
 
 
 def plan_hosting(
-    names: Mapping[str, Holding], hosted: Mapping[Hash, State]
+    names: Mapping[str, Holding], hosted: Mapping[Hash, State], properties: str = "{}"
 ) -> tuple[list[Seed], list[Hash]]:
-    """What to load and what to unload so that every live seed is hosted here.
+    """What to load and what to unload so that every live seed that we may host is hosted here.
 
-    A replaced seed that is already here stays until its successor is ready.
+    ``properties`` are this node's own, which the seed's host gate asks for. A replaced seed that
+    is already here stays until its successor is ready.
     """
     wanted: dict[Hash, Seed] = {}
     for holding in names.values():
-        if not holding.is_live:
+        if not holding.is_live or not may_host(holding.seed, properties):
             continue
         wanted[holding.seed.seed] = holding.seed
         previous = holding.seed.previous
@@ -112,6 +114,11 @@ def plan_hosting(
             wanted[previous.seed] = previous
     load = [seed for key, seed in wanted.items() if key not in hosted]
     return load, sorted(key for key in hosted if key not in wanted)
+
+
+def may_host(seed: Seed, properties: str) -> bool:
+    """Whether a node with these properties passes the seed's host gate."""
+    return match_gate(seed.spec.host, properties)
 
 
 def plan_holders(seed: Seed, hosts: Sequence[Host], linked: Sequence[PeerId]) -> list[PeerId]:
@@ -129,7 +136,8 @@ def load_wait(attempts: int) -> int:
 class Hosting:
     """The seeds on this node, from wanted to ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, properties: str = "{}") -> None:
+        self._properties = properties
         self._hosted: dict[Hash, Hosted] = {}
         self._is_draining = False
 
@@ -143,7 +151,7 @@ class Hosting:
         """Move towards the plan: unload what fell out, load what is missing or due."""
         out: list[Effect] = []
         states = {key: entry.state for key, entry in self._hosted.items()}
-        load, unload = plan_hosting(names, states)
+        load, unload = plan_hosting(names, states, self._properties)
         for key in unload:
             del self._hosted[key]
             out.append(UnloadSeed(seed=key))

@@ -16,7 +16,7 @@ import msgspec
 from pollen.core import limits, names, specs
 from pollen.core.certs import Certificate
 from pollen.core.codec import Refusal, encode
-from pollen.core.commands import SeedCommand, Seeded, Unseeded
+from pollen.core.commands import SeedCommand, Seeded, SeedOptions, Unseeded
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.names import Holding
@@ -71,9 +71,7 @@ def plan_seed(
     command: SeedCommand, module: ModuleInspected, writer: Writer, held: Mapping[str, Holding]
 ) -> Publication | Seeded | Refusal:
     """What to publish for an inspected module; ``Seeded`` alone when it stands already."""
-    if module.slug:
-        return Refusal(module.slug, module.reason, module.remedy)
-    refusal = _check_name(command, writer, held)
+    refusal = _check_module(module, command.options) or _check_name(command, writer, held)
     if refusal is not None:
         return refusal
     holding = held.get(command.name)
@@ -99,6 +97,26 @@ def plan_seed(
     answer = _answer(specs.seed_hash(writer.node, raw), spec, previous, is_unchanged=False)
     payload = specs.encode_record(raw, previous)
     return Publication(name=command.name, payload=payload, answer=answer)
+
+
+def _check_module(module: ModuleInspected, options: SeedOptions) -> Refusal | None:
+    """Why the inspected module makes no seed, or None."""
+    if module.slug:
+        return Refusal(module.slug, module.reason, module.remedy)
+    if not module.functions:
+        return Refusal(
+            "module-invalid",
+            "the module exports no function that can be called",
+            "export one without parameters that returns nothing or an i32",
+        )
+    if module.memory_bytes > options.memory_bytes:
+        return Refusal(
+            "config-invalid",
+            f"the module begins with {module.memory_bytes} bytes of memory, "
+            f"over the limit of {options.memory_bytes}",
+            f"raise the limit: --memory {-(-module.memory_bytes // (1 << 20))}MiB or more",
+        )
+    return None
 
 
 def plan_unseed(target: str, writer: Writer, held: Mapping[str, Holding]) -> Publication | Refusal:

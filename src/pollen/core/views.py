@@ -19,7 +19,7 @@ from pollen.core.events import Telemetry
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
 from pollen.core.members import Member, Members
 from pollen.core.names import Holding
-from pollen.core.plan import Host, State
+from pollen.core.plan import Host, State, may_host
 
 
 class Screen(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +121,11 @@ def _node_view(screen: Screen, member: Member) -> NodeView:
 def _seed_view(screen: Screen, holding: Holding) -> SeedView:
     seed, spec = holding.seed, holding.seed.spec
     hosts = screen.hosts.get(seed.seed, ())
-    live = [m for m in screen.members.all_members() if m.peer in screen.linked]
+    wanted = sum(
+        may_host(seed, member.certificate.properties)
+        for member in screen.members.all_members()
+        if member.peer in screen.linked or member.peer == screen.node
+    )
     view = SeedView(
         name=holding.name,
         seed=seed.seed.hex(),
@@ -132,7 +136,7 @@ def _seed_view(screen: Screen, holding: Holding) -> SeedView:
         publisher_name=screen.members.name_of(seed.owner),
         name_epoch=spec.name_epoch,
         ready=sum(host.state is State.READY for host in hosts),
-        wanted=len(live) + 1,
+        wanted=wanted,
         replicas=[_replica_view(screen, host) for host in hosts],
         options=specs.options_view(spec),
         shadowed=[s.owner.hex() for s in holding.shadowed],
