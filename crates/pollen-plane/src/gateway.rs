@@ -166,6 +166,9 @@ impl Plane {
         door: Door,
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
+        if door.principal == Principal::Anonymous && !self.is_public(request.uri().path()) {
+            return problem(&no_such_seed(), None, 0);
+        }
         let call = match self.read_call(request, door, started).await {
             Ok(call) => call,
             Err(error) => return problem(&error, None, 0),
@@ -173,6 +176,17 @@ impl Plane {
         count(&self.counters().door_calls);
         let reply = self.call(call).await;
         http_reply(reply, started, door.principal)
+    }
+
+    /// Whether a stranger may know of the seed that a path names.
+    fn is_public(&self, path: &str) -> bool {
+        let tables = self.tables().load();
+        let found = match target(path) {
+            Ok((SeedRef::Name(name), _)) => tables.named(&name).cloned(),
+            Ok((SeedRef::Hash(hash), _)) => tables.seed(&hash).cloned(),
+            Err(_) => None,
+        };
+        found.is_some_and(|entry| entry.row.public)
     }
 
     async fn read_call(
@@ -270,6 +284,13 @@ fn target(path: &str) -> Result<(SeedRef, Option<Arc<str>>), CallError> {
     Ok((SeedRef::parse(&seed), function))
 }
 
+/// What a client of the TCP door is told of everything that is not public: one answer, so that
+/// names and functions of private seeds do not show in it.
+fn no_such_seed() -> CallError {
+    let remedy = "ask for a seed that was published with --public";
+    CallError::refused("seed-not-found", "there is no such seed here", remedy)
+}
+
 fn unknown_path() -> CallError {
     let remedy = "POST /call/<seed>/<function>, GET /healthz";
     CallError::refused("bad-request", "there is nothing at this path", remedy)
@@ -334,10 +355,9 @@ async fn read_body(body: Incoming, most: usize) -> Result<Bytes, CallError> {
 fn http_reply(reply: Reply, started: Instant, principal: Principal) -> Response<Full<Bytes>> {
     let (output, status) = match reply.result {
         Ok(done) => done,
-        // A client of the TCP door is a stranger: what it may not call is not there.
+        // A seed that stopped being public meanwhile.
         Err(error) if principal == Principal::Anonymous && &*error.slug == "denied" => {
-            let gone = CallError::refused("seed-not-found", "there is no such seed here", "");
-            return problem(&gone, None, 0);
+            return problem(&no_such_seed(), None, 0);
         }
         Err(error) => return problem(&error, reply.node.as_ref(), reply.attempts),
     };

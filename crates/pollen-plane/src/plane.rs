@@ -242,6 +242,7 @@ impl Plane {
         self.0.handle.spawn(async move {
             let read = plane.net().content().read(content).await;
             let mut event = (0, Vec::new(), String::new(), String::new(), String::new());
+            let mut memory_bytes = 0;
             match read {
                 Err(error) => {
                     (event.2, event.3) = (error.slug().to_owned(), error.to_string());
@@ -252,7 +253,9 @@ impl Plane {
                     let inspected =
                         tokio::task::spawn_blocking(move || Sandbox::inspect(&bytes)).await;
                     match inspected {
-                        Ok(Ok(info)) => event.1 = info.functions,
+                        Ok(Ok(info)) => {
+                            (event.1, memory_bytes) = (info.functions, info.minimum_memory_bytes);
+                        }
                         Ok(Err(error)) => {
                             event.2 = error.slug().to_owned();
                             event.3 = error.reason().to_owned();
@@ -265,8 +268,16 @@ impl Plane {
                 }
             }
             let (size, functions, slug, reason, remedy) = event;
-            let event =
-                Event::Inspected { request, content, size, functions, slug, reason, remedy };
+            let event = Event::Inspected {
+                request,
+                content,
+                size,
+                functions,
+                memory_bytes,
+                slug,
+                reason,
+                remedy,
+            };
             plane.events().emit(event).await;
         });
     }
@@ -347,13 +358,22 @@ impl Plane {
             return;
         }
         let end = Instant::now() + grace;
-        while self.0.slots.running() + self.0.slots.queued() > 0 && Instant::now() < end {
+        while self.is_busy() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
         if let Some(net) = self.0.net.get() {
             self.0.handle.block_on(net.close());
         }
         self.stop_threads(Duration::from_secs(2));
+    }
+
+    /// Whether a call is under way: running or queued here, suspended on a nested one (it holds no
+    /// slot then), or sent to a peer from a door of ours.
+    fn is_busy(&self) -> bool {
+        let tables = self.0.tables.load();
+        self.0.slots.running() + self.0.slots.queued() > 0
+            || tables.seeds().any(|entry| entry.local.counters.in_flight.load(Relaxed) > 0)
+            || self.0.net.get().is_some_and(|net| net.linked().iter().any(|l| l.calls() > 0))
     }
 
     /// Whether `close` began.

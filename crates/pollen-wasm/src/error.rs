@@ -25,10 +25,10 @@ impl SandboxError {
         &self.reason
     }
 
-    /// What to do next; empty when there is nothing general to say.
+    /// What to do next: said with the error, else what helps with its kind.
     #[must_use]
     pub fn remedy(&self) -> &str {
-        &self.remedy
+        if self.remedy.is_empty() { general_remedy(self.slug) } else { &self.remedy }
     }
 
     /// Whether code of the guest's function may have run.
@@ -89,6 +89,19 @@ impl SandboxError {
             ),
             executed,
         }
+    }
+}
+
+fn general_remedy(slug: &str) -> &'static str {
+    match slug {
+        "module-invalid" => "build it again as a core module with an Extism PDK",
+        "import-unknown" => {
+            "import only what is there: extism:host/env, extism:host/user, wasi_snapshot_preview1"
+        }
+        "guest-trapped" | "guest-failed" => {
+            "see what it logged: pln logs --seed NAME on the node that ran it"
+        }
+        _ => "",
     }
 }
 
