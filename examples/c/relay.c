@@ -16,15 +16,26 @@ EXPORT(relay) i32 relay(void) {
   return 0;
 }
 
-/* The input is a URI; the caller's node is asked to go on there with the input "on". */
-EXPORT(tail) i32 tail(void) {
-  static const char head[] = "{\"kind\":\"tail_call\",\"uri\":\"", rest[] = "\",\"input\":\"b24=\"}\n";
-  u32 at = sizeof head - 1;
-  __builtin_memcpy(buffer, head, at);
-  at += input_read(buffer + at, 4096);
-  __builtin_memcpy(buffer + at, rest, sizeof rest - 1);
-  output_bytes(buffer, at + sizeof rest - 1);
+/* The marker that asks the caller's node to go on at the URI in the buffer, with the input "on". */
+static const char head[] = "{\"kind\":\"tail_call\",\"uri\":\"", rest[] = "\",\"input\":\"b24=\"}\n";
+enum { URI = sizeof head - 1 };
+
+static i32 go_on(u32 length) {
+  __builtin_memcpy(buffer, head, URI);
+  __builtin_memcpy(buffer + URI + length, rest, sizeof rest - 1);
+  output_bytes(buffer, URI + length + sizeof rest - 1);
   return 0;
+}
+
+/* The input is the URI. */
+EXPORT(tail) i32 tail(void) { return go_on(input_read(buffer + URI, 4096)); }
+
+/* The configuration value "next" is the URI, whatever the input. */
+EXPORT(tail_next) i32 tail_next(void) {
+  u64 uri = config_get(host_text("next")), length = host_length(uri);
+  if (length > 4096) return fail("the configuration value is too long");
+  for (u64 i = 0; i < length; i++) buffer[URI + i] = (u8)host_load_u8(uri + i);
+  return go_on((u32)length);
 }
 
 /* A marker that is cut off. */

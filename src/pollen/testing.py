@@ -18,6 +18,7 @@ Ctrl-C.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -168,13 +169,24 @@ class Node:
 
 
 class Cluster:
-    """``size`` daemons, enrolled by the first one and linked with each other."""
+    """``size`` daemons, enrolled by the first one and linked with each other.
 
-    def __init__(self, size: int = 3, *, namespaces: bool = False) -> None:
+    ``properties`` are those of nodes by name (``{"b": {"zone": "attic"}}``); the nodes are called
+    a, b, c and so on.
+    """
+
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        namespaces: bool = False,
+        properties: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         if not 1 <= size <= 26:
             raise ValueError("a cluster here has 1 to 26 nodes")
         self._size = size
         self._with_namespaces = namespaces
+        self._properties = dict(properties or {})
         self._folder: Path | None = None
         self.network: Network | None = None
         self.nodes: list[Node] = []
@@ -226,10 +238,14 @@ class Cluster:
     async def _found(self) -> None:
         """The first node makes the cluster; the others join it, one after another."""
         first, *others = self.nodes
-        await _checked(first, "init")
+        own = self._properties.get(first.name, {})
+        pairs = [part for key, value in own.items() for part in ("--prop", f"{key}={value}")]
+        await _checked(first, "init", *pairs)
         await first.start()
         for node in others:
-            invited = await first.post("/v1/invites", {"tier": "publisher"})
+            held = json.dumps(dict(self._properties.get(node.name, {})))
+            wish = {"tier": "publisher", "properties": held}
+            invited = await first.post("/v1/invites", wish)
             await _checked(node, "join", "--no-up", "--name", node.name, invited["token"])
             await node.start()
         await self.linked()
@@ -249,18 +265,26 @@ class Cluster:
         await until(all_see_all, timeout, f"{sorted(names)} see each other")
 
     async def seed(
-        self, source: str | os.PathLike[str], name: str, *, at: int = 0, **options: Any
+        self,
+        source: str | os.PathLike[str],
+        name: str,
+        *,
+        at: int = 0,
+        on: Iterable[str] | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
-        """Publish a module from one node and wait until all running nodes know its replicas."""
+        """Publish a module from node ``at`` and wait as ``ready`` does."""
         control = Control(self.nodes[at].paths)
         published = await asyncio.to_thread(control.publish, source, name, options)
-        await self.ready(name)
+        await self.ready(name, on=on)
         return published
 
-    async def ready(self, name: str, timeout: float = SETTLE) -> None:
-        """Wait until every running node sees a replica of the seed ready on every running node."""
+    async def ready(
+        self, name: str, timeout: float = SETTLE, *, on: Iterable[str] | None = None
+    ) -> None:
+        """Wait until every running node sees replicas ready on the nodes ``on``, else on all."""
         running = [node for node in self.nodes if node.is_running]
-        names = {node.name for node in running}
+        names = {node.name for node in running} if on is None else set(on)
 
         async def everywhere() -> bool:
             for node in running:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import os
 import select
+import shutil
 import socket
 import tempfile
 import time
@@ -27,9 +29,10 @@ LEASE_MS = 60_000
 class Muscle:
     """One ``Muscles`` with its queue, driven by hand: nothing drains or beats unless asked."""
 
-    def __init__(self, *, event_capacity: int = 8192) -> None:
+    def __init__(self, *, event_capacity: int = 8192, key: _native.KeyPair | None = None) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="pln-", dir="/tmp"))
-        self.key = _native.KeyPair.generate()
+        atexit.register(shutil.rmtree, self.home, ignore_errors=True)
+        self.key = key or _native.KeyPair.generate()
         self.raw = _native.Muscles(
             key=self.key,
             boot=os.urandom(16),

@@ -6,6 +6,7 @@ Unknown keys and wrong types are ``config-invalid``, naming the key and the know
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from pathlib import Path
 
@@ -41,8 +42,14 @@ def read_config(path: Path) -> Config:
     """The settings in ``path``, or the defaults when there is no file."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Config()
+    except PermissionError:
+        if not os.access(path.parent, os.X_OK):
+            return Config()  # the folder itself is the trouble; who uses it says so
+        raise BadRequest(
+            "config-invalid", f"{path} cannot be read", "give it back: chown"
+        ) from None
     except (OSError, ValueError) as error:
         raise BadRequest("config-invalid", f"{path}: {error}", "mend or remove the file") from error
     known = [field.name for field in msgspec.structs.fields(Config)]

@@ -1,0 +1,151 @@
+"""Done-when 3: the module outlives its publisher, as root, in namespaces, as an ordinary user."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pollen.runtime.lock import start_time
+from pollen.testing import Cluster, until
+from tests.e2e.conftest import example
+from tests.e2e.takeover import takeover
+
+pytestmark = pytest.mark.timeout(120)
+ROOT = Path(__file__).parents[2]
+
+
+async def test_a_module_outlives_its_publisher_on_loopback() -> None:
+    await takeover(namespaces=False)
+
+
+async def test_a_module_outlives_its_publisher_in_namespaces(spaces: None) -> None:
+    await takeover(namespaces=True)
+
+
+def as_nobody(*arguments: str) -> list[str]:
+    drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    return [*drop, sys.executable, *arguments]
+
+
+async def test_a_module_outlives_its_publisher_for_an_ordinary_user() -> None:
+    """Without any right of root: no namespaces, no sockets of others, no raised limits."""
+    if os.geteuid() != 0:
+        return await takeover(namespaces=False)
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed")
+    probe = subprocess.run(as_nobody("-c", "import tests.e2e.takeover"), cwd=ROOT, check=False)
+    if probe.returncode:
+        pytest.skip("an ordinary user cannot read this interpreter or this checkout")
+    environment = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        as_nobody("-W", "error", "-m", "tests.e2e.takeover"),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "taken over\n"), done.stderr
+    return None
+
+
+async def test_a_cut_link_is_noticed_and_heals(spaces: None) -> None:
+    """Silence in both directions: calls go on at home, and meet again after the heal."""
+    async with Cluster(2, namespaces=True) as cluster:
+        a, b = cluster
+        await cluster.seed(example("echo"), "echo")
+        assert cluster.network is not None
+        cluster.network.cut("a", "b")
+
+        async def is_alone() -> bool:
+            return {n["state"] for n in (await a.status())["nodes"]} == {"self", "offline"}
+
+        await until(is_alone, 40, "a sees b offline")
+        for node in (a, b):
+            async with node.connect() as mesh:
+                assert (await mesh.call("echo", "echo", b"alone", timeout=5)).data == b"alone"
+        cluster.network.heal()
+        await cluster.linked(60)
+
+
+async def test_a_paused_node_is_routed_around() -> None:
+    """b hangs, it is not dead: what it would have answered a answers, and soon."""
+    async with Cluster(2) as cluster:
+        a, b = cluster
+        await cluster.seed(example("echo"), "echo")
+        b.pause()
+        try:
+            async with a.connect() as mesh:
+                for number in range(50):
+                    text = str(number)
+                    reply = await mesh.call("echo", "echo", text, timeout=5, idempotent=True)
+                    assert reply.text == text
+        finally:
+            b.resume()
+        await cluster.linked(60)
+
+
+def folders() -> set[str]:
+    return {path.name for path in Path("/tmp").glob("pln-*")}
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3, 8, 12])
+async def test_the_demo_leaves_nothing_behind_after_ctrl_c(lines: int) -> None:
+    """At any moment: before the first node is up, between calls, after the kill."""
+    before = folders()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "pollen.cli",
+        "demo",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for _ in range(lines):
+        assert await process.stdout.readline()
+    if not lines:
+
+        async def has_begun() -> bool:
+            return bool(folders() - before)
+
+        await until(has_begun, 20, "the demo begins")
+    # As a terminal does: to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 130, (out, err)
+    assert b"Traceback" not in err
+    assert folders() - before == set()
+    assert not any(start_time(pid) for pid in _members(process.pid))
+
+
+def _members(session: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.getsid(int(entry.name)) == session:
+                    found.append(int(entry.name))
+            except ProcessLookupError:
+                continue
+    return found
+
+
+async def test_the_demo_is_short_and_ends_with_your_turn() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pollen.cli", "demo", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    lines = out.decode().splitlines()
+    assert process.returncode == 0
+    assert len(lines) <= 30 and lines[-1].startswith("your turn")
+    assert any("still here, says C" in line or "STILL HERE, SAYS C" in line for line in lines)
