@@ -196,6 +196,10 @@ impl Drop for CallFuture {
 
 /// The guest runtime was shut down under the call.
 fn stopped() -> Outcome {
-    let error = SandboxError::internal("the guest runtime stopped while the call ran", true);
+    let error = SandboxError::ran(
+        "unreachable",
+        "this node was shut down while the call ran",
+        "call another node",
+    );
     Outcome { result: Err(error), run: Duration::ZERO }
 }
