@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,34 @@ async def test_a_module_outlives_its_publisher_in_namespaces(spaces: None) -> No
     await takeover(namespaces=True)
 
 
-def as_nobody(*arguments: str) -> list[str]:
+_PROBE = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import tests.e2e.takeover, pollen._native"], check=True)
+"""
+
+
+def as_nobody() -> tuple[list[str], dict[str, str]] | None:
+    """The command line and the environment of a Python that an ordinary user can run, and its
+    children too: this one, else the system's with this one's packages."""
     drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    return [*drop, sys.executable, *arguments]
+    held = os.environ.get("PYTHONPATH", "")
+    packages = sysconfig.get_path("purelib")
+    for interpreter, path in (
+        (sys.executable, held),
+        ("/usr/bin/python3", os.pathsep.join(filter(None, (held, packages)))),
+    ):
+        line = [*drop, interpreter]
+        environment = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["PYTHONPATH"] = path
+        try:
+            probe = subprocess.run(
+                [*line, "-c", _PROBE], cwd=ROOT, env=environment, capture_output=True, check=False
+            )
+        except OSError:
+            continue
+        if probe.returncode == 0:
+            return line, environment
+    return None
 
 
 async def test_a_module_outlives_its_publisher_for_an_ordinary_user() -> None:
@@ -40,13 +66,13 @@ async def test_a_module_outlives_its_publisher_for_an_ordinary_user() -> None:
         return await takeover(namespaces=False)
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not installed")
-    probe = subprocess.run(as_nobody("-c", "import tests.e2e.takeover"), cwd=ROOT, check=False)
-    if probe.returncode:
-        pytest.skip("an ordinary user cannot read this interpreter or this checkout")
-    environment = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+    found = await asyncio.to_thread(as_nobody)
+    if found is None:
+        pytest.skip("an ordinary user can run no Python with these packages")
+    line, environment = found
     done = await asyncio.to_thread(
         subprocess.run,
-        as_nobody("-W", "error", "-m", "tests.e2e.takeover"),
+        [*line, "-W", "error", "-m", "tests.e2e.takeover"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
