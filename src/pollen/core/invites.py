@@ -177,9 +177,13 @@ def token_bytes(text: str) -> bytes | Refusal:
         return _invalid("altered", "it is far too long")
     try:
         padded = payload.encode("ascii") + b"=" * (-len(payload) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True)
+        raw = base64.b64decode(padded, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         return _invalid("altered", "it holds letters that no token has")
+    # One text for one token: the last letter may hold bits that no byte takes up.
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != payload:
+        return _invalid("altered", "its last letter is none that a token ends with")
+    return raw
 
 
 def open_token(raw: bytes, verify: Verify) -> Invite | Refusal:
