@@ -339,10 +339,12 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
 }
 
 async fn refuse(net: &Net, connection: &Connection, dialled: bool, error: &NetError) {
+    // Before it is closed from here: what the peer closed it with would be overwritten.
+    let told = crate::net::close_code(connection);
     connection.close(VarInt::from_u32(CLOSE_PROTOCOL), error.to_string().as_bytes());
     tracing::debug!(%error, "a link ended before its Hello");
     if dialled {
-        let (slug, reason) = match crate::net::close_code(connection) {
+        let (slug, reason) = match told {
             Some((2, reason)) => ("version-mismatch", reason),
             Some((_, reason)) => ("unreachable", reason),
             None => ("unreachable", error.to_string()),
