@@ -202,21 +202,22 @@ async def test_a_peer_that_does_not_belong_here(pair: Cluster, folder: Path, wha
     try:
         odd.raw.set_hello(cluster=cluster, minor_min=minor, minor_max=minor, chain=chain)
         odd.raw.dial(peer, [pair[0].address])
-        told: list[int] = []
+        told: list[tuple[str, int, str]] = []
 
         def is_told() -> bool:
             odd.take(0.1)
             for event in odd.events:
                 if event["t"] == "link_closed":
-                    told.append(event["code"])
+                    told.append((event["t"], event["code"], event["reason"]))
                 if event["t"] == "dial_failed":
-                    told.append(2 if event["slug"] == "version-mismatch" else 1)
+                    seen = 2 if event["slug"] == "version-mismatch" else 1
+                    told.append((event["t"], seen, event["reason"]))
             return bool(told)
 
         await asyncio.to_thread(wait_for, is_told, "the link is closed")
     finally:
         await asyncio.to_thread(odd.raw.close, 0)
-    assert told[0] == code
+    assert told[0][1] == code, told
     assert sum((await pair[0].status())["rejections"].values()) > 0
     await alive(*pair)
 

@@ -133,9 +133,10 @@ def exits_busy() -> None:
     """The interpreter goes while guests run, nobody closed anything."""
     side = Muscle()
     side.seed("loop", ["loop"])
-    for _ in range(4):
-        side.client().send("loop", "loop")
-    wait_for(lambda: metric(side, "running") >= 1, "a call runs")
+    clients = [side.client() for _ in range(4)]
+    for client in clients:
+        client.send("loop", "loop")
+    wait_for(lambda: metric(side, "running") == 4, "the calls run")
     print("leaving", flush=True)
 
 
