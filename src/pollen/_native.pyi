@@ -1,4 +1,4 @@
-"""The muscles, as Python sees them. Names, shapes and errors; the words are in docs/internals/seam.md."""
+"""The muscles, as Python sees them: names, shapes, errors; the words are in docs/internals/seam."""
 
 from collections.abc import Sequence
 from typing import Protocol, final
@@ -71,7 +71,7 @@ class KeyPair:
     def generate() -> KeyPair: ...
     @staticmethod
     def load(path: str) -> KeyPair:
-        """Read a key file of ours. Raises NativeError ``state-unusable`` when unreadable or malformed."""
+        """Read a key file of ours. NativeError ``state-unusable`` when unreadable or malformed."""
     def save(self, path: str) -> None:
         """Create ``path`` with mode 0600 and fsync it; an existing file is an error and is kept."""
     @property
@@ -81,7 +81,7 @@ class KeyPair:
 
 @final
 class Muscles:
-    """The data plane of one node: endpoint, sandbox, gateway. One a process; closes idempotently."""
+    """The data plane of one node: endpoint, sandbox, gateway. One a process."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Muscles:
     def start(
         self, *, listen: Sequence[str], call_socket: str, http: str | None = None
     ) -> list[str]:
-        """Bind and serve; returns the bound ``ip:port``s. NativeError ``port-in-use``, ``state-unusable``."""
+        """Bind and serve; the bound ``ip:port``s. NativeError ``port-in-use``, ``state-unusable``."""
     def event_fd(self) -> int:
         """The read end to watch; it turns readable when the queue stops being empty."""
     def drain(self) -> bytes:
@@ -138,13 +138,13 @@ class Muscles:
         concurrency: int,
         duration_ms: int,
     ) -> bytes:
-        """Blocking (GIL released): load a seed from here; the report as JSON. Rate 0: closed loop."""
+        """Blocking (GIL released): load a seed from here; a JSON report. Rate 0: closed loop."""
     def beat(self) -> None:
-        """The brain lives. Probes report the time since the last beat; 60 s without one ends the process."""
+        """The brain lives. Probes tell the time since the last; 60 s without ends the process."""
     def metrics(self) -> bytes:
         """A msgpack map of counters and gauges for ``status`` and the metrics page."""
     def close(self, grace_ms: int) -> None:
-        """Refuse new calls, wait for those in flight up to ``grace_ms``, stop all threads. GIL released."""
+        """Refuse new calls, wait ``grace_ms`` for those in flight, stop. Idempotent; GIL released."""
 
 def verify_signatures(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
     """Check (public key, message, signature) triples; malformed ones are False."""

@@ -299,7 +299,7 @@ def test_bad_requests_are_refused_with_their_slug(
     """A problem with a slug, and the daemon goes on."""
     a = nodes("a")
     if not a.is_fake:
-        pytest.skip("the same code path; the fake is quicker")
+        pytest.skip("by design: the same code path; the fake is quicker")
     a.up()
     with pytest.raises(PollenError) as caught:
         a.post(target, body)
@@ -326,7 +326,7 @@ def test_a_second_daemon_on_the_folder_is_refused(nodes: Callable[[str], Node]) 
     a = nodes("a")
     a.up()
     if a.is_fake:
-        pytest.skip("the lock is per process")
+        pytest.skip("by design: the lock is per process")
     with pytest.raises(PollenError) as caught:
         a.start("127.0.0.1:0")
     assert caught.value.slug == "already-running"
@@ -339,7 +339,7 @@ def test_a_port_in_use_is_said(nodes: Callable[[str], Node]) -> None:
     """The starter learns the slug and the remedy of a start that failed."""
     a = nodes("a")
     if a.is_fake:
-        pytest.skip("only a process of its own reports through the pipe")
+        pytest.skip("by design: only a process of its own reports through the pipe")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
