@@ -95,7 +95,7 @@ class Muscles:
     def start(
         self, *, listen: Sequence[str], call_socket: str, http: str | None = None
     ) -> list[str]:
-        """Bind and serve; the bound ``ip:port``s. NativeError ``port-in-use``, ``state-unusable``."""
+        """Bind and serve; the bound addresses. NativeError ``port-in-use``, ``state-unusable``."""
     def event_fd(self) -> int:
         """The read end to watch; it turns readable when the queue stops being empty."""
     def drain(self) -> bytes:
@@ -144,7 +144,7 @@ class Muscles:
     def metrics(self) -> bytes:
         """A msgpack map of counters and gauges for ``status`` and the metrics page."""
     def close(self, grace_ms: int) -> None:
-        """Refuse new calls, wait ``grace_ms`` for those in flight, stop. Idempotent; GIL released."""
+        """Refuse new calls, wait ``grace_ms`` for those in flight, stop. GIL released."""
 
 def verify_signatures(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
     """Check (public key, message, signature) triples; malformed ones are False."""
