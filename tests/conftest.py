@@ -1,8 +1,8 @@
 """What every kind of test shares: the skip policy, async tests without a plugin, real clusters.
 
 ``POLLEN_NO_SKIP=1`` (CI) makes a skip a failure, so that nothing passes by being left out; only a
-reason that begins with ``by design:`` stands (one parameter of a pair proves nothing). Tests marked ``slow`` run only when they are asked for with ``-m slow``
-(``make accept``).
+reason that begins with ``by design:`` stands (one parameter of a pair proves nothing). Tests
+marked ``slow`` run only when they are asked for with ``-m slow`` (``make accept``).
 """
 
 from __future__ import annotations
