@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +53,14 @@ def test_no_core_module_reads_a_clock_or_draws_at_random(path: Path) -> None:
 
 
 def test_importing_the_core_loads_nothing_impure() -> None:
+    # The checkout, not an installed wheel: the pure loop has none.
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent)}
     done = subprocess.run(
-        [sys.executable, "-c", _LOADED], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _LOADED],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     loaded = set(done.stdout.split())
     assert "pollen.core.node" in loaded
