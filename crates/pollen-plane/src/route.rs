@@ -330,7 +330,7 @@ fn resolve<'a>(tables: &'a Tables, seed: &SeedRef) -> Result<&'a Arc<SeedEntry>,
 
 fn pick_function(entry: &SeedEntry, asked: Option<&Arc<str>>) -> Result<Arc<str>, CallError> {
     match (asked, entry.row.functions.as_slice()) {
-        (Some(name), exports) if exports.iter().any(|export| *export == *name) => Ok(name.clone()),
+        (Some(name), exports) if exports.contains(name) => Ok(name.clone()),
         (Some(name), _) => Err(no_such_function(entry, name)),
         (None, [only]) => Ok(only.clone()),
         (None, exports) => {

@@ -47,7 +47,7 @@ pub struct CallHeader<'a> {
 impl<'a> CallHeader<'a> {
     /// Appends the array, without a length prefix.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let flags = u8::from(self.idempotent) * IDEMPOTENT | u8::from(self.wake) * WAKE;
+        let flags = (u8::from(self.idempotent) * IDEMPOTENT) | (u8::from(self.wake) * WAKE);
         let acting: &[u8] = self.acting_seed.as_ref().map_or(&[], |id| id);
         Writer::new(out)
             .array(13)
