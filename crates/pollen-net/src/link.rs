@@ -64,6 +64,7 @@ pub struct Link {
     ejected: watch::Sender<bool>,
     brain_age_ms: AtomicU32,
     brain_heard: parking_lot::Mutex<Instant>,
+    heard: parking_lot::Mutex<Instant>,
     nonce: AtomicU64,
     rtt_us: AtomicU64,
 }
@@ -140,6 +141,13 @@ impl Link {
         let heard =
             u64::try_from(self.brain_heard.lock().elapsed().as_millis()).unwrap_or(u64::MAX);
         u64::from(self.brain_age_ms.load(Relaxed)).saturating_add(heard)
+    }
+
+    /// Milliseconds since anything came from the peer; told to within a heartbeat.
+    pub fn silent_ms(&self) -> u64 {
+        let probe = *self.brain_heard.lock();
+        let packet = *self.heard.lock();
+        u64::try_from(probe.max(packet).elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Smoothed round trip of the selected path, at most a second old: it is read on each call,
@@ -312,6 +320,7 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         ejected: watch::Sender::new(false),
         brain_age_ms: AtomicU32::new(0),
         brain_heard: parking_lot::Mutex::new(Instant::now()),
+        heard: parking_lot::Mutex::new(Instant::now()),
         nonce: AtomicU64::new(1),
         rtt_us: AtomicU64::new(0),
     });
@@ -486,6 +495,7 @@ async fn accept_calls(net: &Net, link: &Arc<Link>) {
 /// Probes while calls are under way and the link is silent; ejects it and takes it back.
 async fn watch_silence(net: &Net, link: &Link) {
     let mut received = 0;
+    let mut counted = 0;
     let mut asked: Option<Instant> = None;
     let mut heartbeat = Instant::now();
     loop {
@@ -499,6 +509,10 @@ async fn watch_silence(net: &Net, link: &Link) {
         if now >= heartbeat + HEARTBEAT {
             heartbeat = now;
             link.sample_rtt();
+            let bytes = link.connection.stats().udp_rx.bytes;
+            if std::mem::replace(&mut counted, bytes) != bytes {
+                *link.heard.lock() = now;
+            }
             link.probe(false, link.nonce.fetch_add(1, Relaxed), net.up().brain_age_ms());
         }
         if link.calls() == 0 && !link.is_ejected() {

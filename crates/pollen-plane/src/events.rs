@@ -85,7 +85,7 @@ pub enum Event {
         reason: String,
     },
     Telemetry {
-        peers: Vec<(ByteBuf, u64, u64, u64, bool)>,
+        peers: Vec<(ByteBuf, u64, u64, u64, bool, u64, u64)>,
         seeds: Vec<(ByteBuf, u64, u64, u64, u64, u64)>,
         memory_bytes: u64,
         events_dropped: u64,

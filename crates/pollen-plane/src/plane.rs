@@ -44,7 +44,7 @@ const QUEUE: u64 = 16_384;
 const INSTANCES: u32 = 10_000;
 /// Disk that compiled code may take.
 const CODE_CACHE: u64 = 2 * 1024 * 1024 * 1024;
-const TELEMETRY: Duration = Duration::from_secs(1);
+const TELEMETRY: Duration = Duration::from_millis(500);
 const GUEST_NICE: i32 = 10;
 
 /// What a node's muscles are built from.
@@ -401,7 +401,7 @@ impl Plane {
             tick.tick().await;
             self.0.events.telemetry(self.telemetry());
             turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(15) {
+            if turns.is_multiple_of(30) {
                 self.0.sandbox.reap();
             }
         }
@@ -411,7 +411,9 @@ impl Plane {
         let peers = self.net().linked();
         let peers = peers.iter().map(|link| {
             let (sent, received) = link.bytes();
-            (raw(&link.peer()), micros(link.rtt()), sent, received, link.is_direct())
+            let rtt = micros(link.rtt());
+            let (silent, brain) = (link.silent_ms(), link.brain_age_ms());
+            (raw(&link.peer()), rtt, sent, received, link.is_direct(), silent, brain)
         });
         let tables = self.0.tables.load();
         let seeds = tables.seeds().map(|entry| {
@@ -470,7 +472,7 @@ impl Plane {
             ("guest_memory_bytes", sandbox.memory_bytes),
             ("guest_instances", sandbox.instances as u64),
             ("guest_idle", sandbox.idle as u64),
-            ("mappings", sandbox.mappings as u64),
+            ("mappings", sandbox.mappings),
             ("page_table_bytes", sandbox.page_table_bytes),
             ("compiles", sandbox.compiles),
             ("code_cache_hits", sandbox.cache_hits),

@@ -132,15 +132,40 @@ class LoadFinished(Event, frozen=True, kw_only=True, tag="load_finished"):
     reason: str = ""
 
 
-class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
-    """Counters of the muscles since start, coalesced: at most one is ever queued.
+class PeerSample(msgspec.Struct, frozen=True, array_like=True):
+    """One link: smoothed round trip, bytes since it began, and how long its peer was silent.
 
-    ``peers``: (peer, smoothed RTT in microseconds, bytes out, bytes in, direct).
-    ``seeds``: (seed, calls, failures, in flight, queued, smoothed run time in microseconds).
+    ``silent_ms``: since any packet came, told to within a second. ``brain_age_ms``: since the
+    peer's brain last took a turn, as its probes say. ``direct``: the path is not relayed.
     """
 
-    peers: list[tuple[PeerId, int, int, int, bool]]
-    seeds: list[tuple[Hash, int, int, int, int, int]]
+    peer: PeerId
+    rtt_us: int
+    bytes_out: int
+    bytes_in: int
+    direct: bool
+    silent_ms: int = 0
+    brain_age_ms: int = 0
+
+
+class SeedSample(msgspec.Struct, frozen=True, array_like=True):
+    """One seed on this node: ``calls`` begun here and ``failures`` since start, what runs and what
+    waits now, and the smoothed run time.
+    """
+
+    seed: Hash
+    calls: int
+    failures: int
+    in_flight: int
+    queued: int
+    run_us: int
+
+
+class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
+    """Counters of the muscles since start, twice a second; at most one is ever queued."""
+
+    peers: list[PeerSample]
+    seeds: list[SeedSample]
     memory_bytes: int
     events_dropped: int
     control_stalls: int

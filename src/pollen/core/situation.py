@@ -54,11 +54,11 @@ class Situation:
     def note_telemetry(self, telemetry: Telemetry) -> None:
         """New counters; a price that moved past its hysteresis makes the rows stale."""
         self.telemetry = telemetry
-        for peer, rtt_us, *_ in telemetry.peers:
-            held = self._prices.get(peer)
-            price = tables.quantised_price(rtt_us, held) if rtt_us else held
+        for sample in telemetry.peers:
+            held = self._prices.get(sample.peer)
+            price = tables.quantised_price(sample.rtt_us, held) if sample.rtt_us else held
             if price is not None and price != held:
-                self._prices[peer] = price
+                self._prices[sample.peer] = price
                 self.is_stale = True
 
     def refresh(self, wall: Nanos) -> list[Fault]:

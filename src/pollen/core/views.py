@@ -110,10 +110,14 @@ def _node_view(screen: Screen, member: Member) -> NodeView:
         ready=ready,
         memory_bytes=member.info.memory_bytes,
     )
-    for peer, rtt, out, into, is_direct in screen.telemetry.peers if screen.telemetry else ():
-        if peer == member.peer:
+    for sample in screen.telemetry.peers if screen.telemetry else ():
+        if sample.peer == member.peer:
             return msgspec.structs.replace(
-                view, rtt_us=rtt, bytes_out=out, bytes_in=into, direct=is_direct
+                view,
+                rtt_us=sample.rtt_us,
+                bytes_out=sample.bytes_out,
+                bytes_in=sample.bytes_in,
+                direct=sample.direct,
             )
     return view
 
@@ -141,17 +145,15 @@ def _seed_view(screen: Screen, holding: Holding) -> SeedView:
         options=specs.options_view(spec),
         shadowed=[s.owner.hex() for s in holding.shadowed],
     )
-    for key, calls, failures, running, queued, run_us in (
-        screen.telemetry.seeds if screen.telemetry else ()
-    ):
-        if key == seed.seed:
+    for sample in screen.telemetry.seeds if screen.telemetry else ():
+        if sample.seed == seed.seed:
             return msgspec.structs.replace(
                 view,
-                calls=calls,
-                failures=failures,
-                in_flight=running,
-                queued=queued,
-                run_us=run_us,
+                calls=sample.calls,
+                failures=sample.failures,
+                in_flight=sample.in_flight,
+                queued=sample.queued,
+                run_us=sample.run_us,
             )
     return view
 
