@@ -26,7 +26,7 @@ def test_three_joined_nodes_form_a_full_mesh() -> None:
     world = three()
     for name in "abc":
         assert keys(world, "abc") == sorted(world.machines[name].peers)
-        assert len(world.machines[name].links) == 2
+        assert len(list(world.network.ends_of(world.machines[name]))) == 2
 
 
 def test_a_seed_on_one_node_becomes_ready_on_all() -> None:

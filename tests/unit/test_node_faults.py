@@ -60,7 +60,7 @@ def test_a_stranger_is_refused_alike_whatever_it_says(change: dict[str, Any]) ->
 def test_a_member_of_another_version_is_told() -> None:
     """Membership first, then the version."""
     world = three()
-    chain = world.machines["b"].disk["meta"][restoring.CHAIN_KEY]
+    chain = world.machines["b"].disk.tables["meta"][restoring.CHAIN_KEY]
     event = hello(world, world.machines["b"].key, chain=chain, minor_min=7, minor_max=9)
     out = world.deliver(world.machines["a"], event)
     assert codes(out) == [limits.CLOSE_VERSION_MISMATCH]
@@ -69,7 +69,7 @@ def test_a_member_of_another_version_is_told() -> None:
 def test_a_chain_of_another_key_is_no_membership() -> None:
     """A copied certificate proves nothing about who shows it."""
     world = three()
-    chain = world.machines["b"].disk["meta"][restoring.CHAIN_KEY]
+    chain = world.machines["b"].disk.tables["meta"][restoring.CHAIN_KEY]
     out = world.deliver(world.machines["a"], hello(world, make_key("thief"), chain=chain))
     assert codes(out) == [limits.CLOSE_NOT_A_MEMBER]
 
@@ -205,7 +205,7 @@ def test_a_seed_is_answered_after_it_is_on_disk() -> None:
 def test_a_row_that_cannot_be_read_is_unusable_state() -> None:
     """Nothing is skipped silently at the start."""
     world, machine = one()
-    machine.disk["record"][b"odd"] = b"\xc1"
+    machine.disk.tables["record"][b"odd"] = b"\xc1"
     with pytest.raises(PollenError) as caught:
         world.start("a")
     assert caught.value.slug == "state-unusable"
@@ -216,7 +216,7 @@ def test_two_live_copies_of_one_key_are_told() -> None:
     """PROTOCOL 2: the boot ids alternate; both see it in their status."""
     world = three()
     b = world.machines["b"]
-    chain = b.disk["meta"][restoring.CHAIN_KEY]
+    chain = b.disk.tables["meta"][restoring.CHAIN_KEY]
     held = world.machines["a"].node
     assert held is not None
     for link, boot in enumerate((b"x" * 16, b"y" * 16, b"x" * 16)):

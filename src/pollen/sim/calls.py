@@ -1,0 +1,481 @@
+"""Calls in a simulated world: the caller's and the callee's side of one node's muscles.
+
+Decides: nothing of its own: where a call goes, whether it is tried again, admitted or refused is
+    asked of ``core.routing``.
+Does not know: how tables came to be, records, who is a member.
+Invariants: a call id that came over a link is run once within the window. A link that is silent
+    while calls are under way is left out after the seam's time and taken back on a byte. A call
+    ends exactly once. A slot means running: a call that waits for its own child holds none.
+Source: docs/internals/seam.md (The six per-call algorithms); PROTOCOL 5 (ejection, wake), 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pollen.core import effects as fx
+from pollen.core import routing
+from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
+from pollen.core.rng import Rng
+from pollen.sim import modules
+from pollen.sim.modules import Module
+from pollen.sim.network import End
+
+if TYPE_CHECKING:
+    from pollen.sim.plane import Plane, Stage
+
+# The muscles' numbers: calls that run at once, that wait, how long an id is remembered.
+SLOTS = 8
+QUEUE = 64
+SEEN_NS = 60 * SECOND
+# How long a call waits for the first replica of a seed, and a full peer is left alone.
+COLD_NS = 10 * SECOND
+SATURATED_NS = 100 * MILLISECOND
+HOPS = 16
+CALLS = 1_000
+RETRIES = 3
+# A link with calls under way is probed so often; the least time before it is left out.
+SILENCE_NS = 100 * MILLISECOND
+EJECT_FLOOR_NS = 400 * MILLISECOND
+# A peer whose brain is silent for so long is left out. Source: the muscles' watchdog.
+DRAIN_NS = 15 * SECOND
+
+
+def eject_after(srtt_ns: int) -> int:
+    """max(6 x srtt + 75 ms, 400 ms): the seam's formula."""
+    return max(6 * srtt_ns + 75 * MILLISECOND, EJECT_FLOOR_NS)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call from its beginning at a door to its end. ``ended`` is 0 until then."""
+
+    call: int
+    origin: str
+    name: str
+    began: int
+    deadline: int
+    idempotent: bool
+    seed: bytes = b""
+    hops: int = HOPS
+    calls_left: int = CALLS
+    retries: int = RETRIES
+    attempts: int = 0
+    tried: list[PeerId] = field(default_factory=list)
+    slug: str = ""
+    reason: str = ""
+    may_have_executed: bool = False
+    ran_on: PeerId | None = None
+    ended: int = 0
+    parent: Callable[[Call], None] | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the caller was told an error."""
+        return self.ended > 0 and self.slug != ""
+
+
+@dataclass(slots=True, eq=False)
+class Arrived:
+    """A call at the node that is to run it. ``answer`` (slug, reason, executed) goes back."""
+
+    call: Call
+    seed: Hash
+    principal: PeerId
+    deadline: int
+    depth: int
+    answer: Callable[[str, str, bool], None]
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """One attempt over a link, until it is answered or given up."""
+
+    call: Call
+    target: PeerId
+    end: End
+    deadline: int
+    is_done: bool = False
+
+
+class Calls:
+    """The calls of one node's muscles."""
+
+    def __init__(self, stage: Stage, plane: Plane, rng: Rng) -> None:
+        self._stage = stage
+        self._plane = plane
+        self._rng = rng
+        self._machine = plane.machine
+        self._boots = plane.machine.boots
+        self._waiting: list[Call] = []
+        self._saturated: dict[PeerId, int] = {}
+        self._seen: dict[tuple[int, int], int] = {}
+        self._woken: dict[bytes, list[Arrived]] = {}
+        self._queue: list[Arrived] = []
+        self._running = 0
+        self.executed: dict[tuple[int, bytes], int] = {}
+        self.counters: dict[bytes, list[int]] = {}
+
+    # -- the caller's side ------------------------------------------------------------------------
+
+    def begin(self, call: Call) -> None:
+        """Make a call from this node, or its next attempt."""
+        now = self._stage.now
+        plane = self._plane
+        row = plane.seeds.get(plane.names.get(call.name, b""))
+        if row is None:
+            self._finish(call, "seed-not-found", "no seed of that name here", False)
+            return
+        if not row.replicas and not row.wake and now < min(call.began + COLD_NS, call.deadline):
+            self._wait(call)
+            return
+        if not call.attempts:
+            self.counters_of(row.seed)[0] += 1
+        replicas = list(row.replicas) or list(row.wake)
+        target = self._choose(row, replicas, call)
+        if target is None:
+            slug = call.slug or "unreachable"
+            reason = call.reason or f"none of {len(replicas)} replicas can be reached"
+            self._finish(call, slug, reason, call.may_have_executed)
+            return
+        if now >= call.deadline:
+            self._finish(call, call.slug or "deadline", "out of time", call.may_have_executed)
+            return
+        call.attempts += 1
+        call.seed = row.seed
+        if target == self._machine.key:
+            self._take_here(call, row.seed)
+        else:
+            self._send(call, target)
+
+    def _wait(self, call: Call) -> None:
+        """No replica yet: the next push wakes it, or its patience ends."""
+        self._waiting.append(call)
+        patience = min(call.began + COLD_NS, call.deadline)
+        self._stage.schedule(patience - self._stage.now, self._lose_patience, call)
+
+    def _lose_patience(self, call: Call) -> None:
+        if call in self._waiting:
+            self._waiting.remove(call)
+            self._finish(call, "unreachable", "no replica is ready", False)
+
+    def on_push(self) -> None:
+        """The tables changed: calls that waited for a replica look again."""
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            self.begin(call)
+
+    def _choose(self, row: fx.SeedRow, replicas: list[PeerId], call: Call) -> PeerId | None:
+        service = self.counters_of(row.seed)[2]
+        candidates = [self._candidate(replica, call, service) for replica in replicas]
+        index = routing.choose(candidates, self._rng.draw())
+        return None if index is None else replicas[index]
+
+    def _candidate(self, replica: PeerId, call: Call, service: int) -> routing.Candidate:
+        is_tried = replica in call.tried
+        if replica == self._machine.key:
+            return routing.Candidate(
+                price_us=0,
+                in_flight=self._running,
+                service_us=service,
+                tried=is_tried,
+                saturated=self._running >= SLOTS and len(self._queue) >= QUEUE,
+            )
+        end = self._stage.network.routed(self._machine, replica)
+        peer = self._plane.peers.get(replica)
+        is_usable = end is not None and peer is not None and self._is_usable(end)
+        return routing.Candidate(
+            price_us=peer.price_us if peer else 0,
+            in_flight=end.calls if end else 0,
+            service_us=service,
+            ejected=not is_usable,
+            saturated=self._stage.now < self._saturated.get(replica, 0),
+            tried=is_tried,
+        )
+
+    def _is_usable(self, end: End) -> bool:
+        age = end.peer_age + self._stage.now - end.probed
+        return not end.is_ejected and age < DRAIN_NS
+
+    def _take_here(self, call: Call, seed: Hash) -> None:
+        def answer(slug: str, reason: str, executed: bool) -> None:
+            if slug:
+                self._failed(call, self._machine.key, slug, reason, executed, remote=False)
+            else:
+                call.ran_on = self._machine.key
+                self._finish(call, "", "", True)
+
+        depth = 1 if call.hops < HOPS else 0
+        key = self._machine.key
+        self._execute(Arrived(call, seed, key, call.deadline, depth, answer))
+
+    def _send(self, call: Call, target: PeerId) -> None:
+        end = self._stage.network.routed(self._machine, target)
+        if end is None or end.other is None:
+            self._failed(call, target, "unreachable", "no link", False, remote=True)
+            return
+        sent = Sent(call, target, end, call.deadline)
+        end.calls += 1
+        end.waits.append(sent)
+        self._stage.schedule(call.deadline - self._stage.now, self._overdue, sent)
+        if not end.is_watched:
+            end.is_watched, end.asked = True, 0
+            self._stage.schedule(SILENCE_NS, self._watch, end)
+        self._stage.network.stream(end, self._arrive, end.other, sent)
+
+    def _arrive(self, end: End, sent: Sent) -> None:
+        """The call's stream reached the peer, whole."""
+        machine = end.machine
+        if machine.is_frozen:
+            self._stage.schedule(SILENCE_NS, self._arrive, end, sent)
+            return
+        if end.is_open and end.boots == machine.boots and machine.plane is not None:
+            machine.plane.calls.take(end, sent, self)
+
+    def _overdue(self, sent: Sent) -> None:
+        if self._settle(sent):
+            self._failed(sent.call, sent.target, "deadline", "out of time", True, remote=True)
+
+    def _settle(self, sent: Sent) -> bool:
+        """An attempt is over; False when it was before."""
+        if sent.is_done:
+            return False
+        sent.is_done = True
+        sent.end.calls -= 1
+        if sent in sent.end.waits:
+            sent.end.waits.remove(sent)
+        return True
+
+    def on_answer(self, sent: Sent, slug: str, reason: str, executed: bool) -> None:
+        """The peer's reply to one attempt is here."""
+        if self._boots != self._machine.boots or not self._settle(sent):
+            return
+        if not slug:
+            sent.call.ran_on = sent.target
+            self._finish(sent.call, "", "", True)
+            return
+        if slug == "overloaded":
+            self._saturated[sent.target] = self._stage.now + SATURATED_NS
+        self._failed(sent.call, sent.target, slug, reason, executed, remote=True)
+
+    def _watch(self, end: End) -> None:
+        """While calls are under way: probe a silent link, eject it, take it back (PROTOCOL 5)."""
+        if not end.is_open or (not end.calls and not end.is_ejected):
+            end.is_watched = False
+            return
+        now = self._stage.now
+        if self._stage.network.is_answering(end):
+            end.heard = max(end.heard, now)
+            end.asked, end.is_ejected = 0, False
+        else:
+            end.asked = end.asked or now
+            if now - end.asked > eject_after(end.srtt_ns) and not end.is_ejected:
+                end.is_ejected = True
+                self._stage.count("ejections")
+                self.on_link_lost(end)
+        self._stage.schedule(SILENCE_NS, self._watch, end)
+
+    def on_link_lost(self, end: End) -> None:
+        """Calls under way on a link that broke or was ejected: they may have executed."""
+        for sent in list(end.waits):
+            if self._settle(sent):
+                reason = "the link broke"
+                self._failed(sent.call, sent.target, "unreachable", reason, True, remote=True)
+
+    def _failed(
+        self, call: Call, target: PeerId, slug: str, reason: str, executed: bool, *, remote: bool
+    ) -> None:
+        """One attempt failed: elsewhere, or the end of it (the retry class decides)."""
+        row = self._plane.seeds.get(call.seed)
+        verdict = routing.classify_retry(
+            slug=slug,
+            may_have_executed=executed,
+            idempotent=call.idempotent or (row is not None and row.idempotent),
+            remote=remote,
+            retries=call.retries,
+            budget_us=max(0, call.deadline - self._stage.now) // 1_000,
+        )
+        is_gone = self._boots != self._machine.boots or self._machine.node is None
+        if is_gone or verdict is routing.Retry.GIVE_UP:
+            self._finish(call, slug, reason, executed)
+            return
+        call.slug, call.reason, call.may_have_executed = slug, reason, executed
+        call.retries -= 1
+        call.tried.append(target)
+        self._stage.count("retries")
+        self.begin(call)
+
+    def _finish(self, call: Call, slug: str, reason: str, executed: bool) -> None:
+        if call.ended:
+            self._stage.note_breach("a-call-ends-once", f"call {call.call:x} to {call.name}")
+            return
+        call.slug, call.reason, call.may_have_executed = slug, reason, executed
+        call.ended = self._stage.now
+        if call.parent is not None:
+            call.parent(call)
+
+    # -- the callee's side ------------------------------------------------------------------------
+
+    def take(self, end: End, sent: Sent, caller: Calls) -> None:
+        """A call came over a link: everything that is decided before the gate."""
+        call = sent.call
+
+        def answer(slug: str, reason: str, executed: bool) -> None:
+            self._stage.network.stream(end, caller.on_answer, sent, slug, reason, executed)
+
+        if not self._plane.is_leased:
+            self._stage.count("refused-unleased")
+            answer("unreachable", "this node's brain is silent", False)
+            return
+        if self._was_seen(call):
+            self._stage.count("duplicates")
+            answer("unreachable", "this call was here before", True)
+            return
+        row = self._plane.seeds.get(call.seed)
+        if row is None:
+            answer("seed-not-found", "no such version here", False)
+            return
+        depth = 1 if call.hops < HOPS else 0
+        arrived = Arrived(call, Hash(call.seed), end.peer, sent.deadline, depth, answer)
+        if call.seed not in self._plane.loaded and self._machine.key in row.wake:
+            self._wake(arrived)
+        else:
+            self._execute(arrived)
+
+    def _was_seen(self, call: Call) -> bool:
+        now = self._stage.now
+        key = (call.call, call.hops)
+        before = self._seen.get(key)
+        self._seen[key] = now
+        return before is not None and now - before < SEEN_NS
+
+    def _wake(self, arrived: Arrived) -> None:
+        """Single flight: the first call loads, the others wait with it (PROTOCOL 5)."""
+        waiting = self._woken.setdefault(arrived.seed, [])
+        waiting.append(arrived)
+        if len(waiting) == 1:
+            self._stage.count("wakes")
+            self._plane.load(fx.LoadSeed(seed=arrived.seed, holders=self._plane.all_peers()))
+
+    def on_loaded(self, seed: Hash) -> None:
+        """A load ended, well or not: the calls that waited for it go on."""
+        for arrived in self._woken.pop(seed, []):
+            self._execute(arrived)
+
+    def _execute(self, arrived: Arrived) -> None:
+        """The gate, the module, admission, the guest."""
+        plane = self._plane
+        row = plane.seeds.get(arrived.seed)
+        peer = plane.peers.get(arrived.principal)
+        if row is None or peer is None or not routing.match_gate(row.gate, peer.properties):
+            arrived.answer("denied", "the gate does not let this caller pass", False)
+            return
+        if arrived.seed not in plane.loaded:
+            arrived.answer("seed-not-found", "the seed is not loaded here", False)
+            return
+        admitted = routing.admit(
+            running=self._running,
+            slots=SLOTS,
+            queued=len(self._queue),
+            queue_limit=QUEUE,
+            depth=arrived.depth,
+            memory_free=self._machine.memory_bytes,
+            memory_reserve=self._machine.memory_bytes // 4,
+            memory_need=row.memory_bytes,
+            seen=False,
+        )
+        if admitted is routing.Admission.RUN:
+            self._run(arrived, modules.find(row.content))
+        elif admitted is routing.Admission.QUEUE:
+            self._queue.append(arrived)
+        elif admitted is routing.Admission.SHED:
+            self._shed(arrived)
+        else:
+            arrived.answer("overloaded", "no memory is free", False)
+
+    def _shed(self, arrived: Arrived) -> None:
+        now = self._stage.now
+        budgets = [max(0, held.deadline - now) // 1_000 for held in self._queue]
+        wait = len(self._queue) * self.counters_of(arrived.seed)[2] // SLOTS
+        victim = routing.shed(budgets, max(0, arrived.deadline - now) // 1_000, wait)
+        self._stage.count("shed")
+        refused = arrived
+        if victim is not None:
+            refused = self._queue.pop(victim)
+            self._queue.append(arrived)
+        refused.answer("overloaded", "the queue is full", False)
+
+    def _run(self, arrived: Arrived, module: Module) -> None:
+        self._running += 1
+        # A call may run again after a restart in the same place, but not twice in one process.
+        key = (arrived.call.call, arrived.seed)
+        self.executed[key] = self.executed.get(key, 0) + 1
+        self._stage.count("executions")
+        if self.executed[key] > 1:
+            text = f"call {arrived.call.call:x} to {arrived.call.name} on {self._machine.name}"
+            self._stage.note_breach("no-call-twice-on-one-node", text)
+        counters = self.counters_of(arrived.seed)
+        counters[2] = (7 * counters[2] + module.run_ns // 1_000) // 8
+        if module.child:
+            self._nest(arrived, module)
+        else:
+            self._stage.schedule(module.run_ns, self._ran, arrived, "", "")
+
+    def _nest(self, arrived: Arrived, module: Module) -> None:
+        """The guest calls another seed: its slot is free meanwhile (PROTOCOL 6)."""
+        call = arrived.call
+        share = routing.split(hops=call.hops, calls_left=call.calls_left, retries=call.retries)
+        if isinstance(share, str):
+            self._stage.schedule(module.run_ns, self._ran, arrived, share, "too deep")
+            return
+        call.calls_left = share.parent_calls
+        self._running -= 1
+        self._stage.count("nested")
+
+        def resume(child: Call) -> None:
+            self._running += 1
+            slug = child.slug and "guest-failed"
+            self._stage.schedule(module.run_ns, self._ran, arrived, slug, child.reason)
+
+        child = Call(
+            call=self._rng.draw() << 64 | self._rng.draw(), origin=self._machine.name,
+            name=module.child, began=self._stage.now, deadline=arrived.deadline,
+            idempotent=call.idempotent, hops=share.hops, calls_left=share.calls,
+            retries=share.retries, parent=resume,
+        )  # fmt: skip
+        self.begin(child)
+
+    def _ran(self, arrived: Arrived, slug: str, reason: str) -> None:
+        if self._boots != self._machine.boots or self._machine.node is None:
+            return
+        if self._machine.is_frozen:
+            self._stage.schedule(SILENCE_NS, self._ran, arrived, slug, reason)
+            return
+        self._running -= 1
+        if slug:
+            self.counters_of(arrived.seed)[1] += 1
+        arrived.answer(slug, reason, True)
+        while self._queue and self._running < SLOTS:
+            self._execute(self._queue.pop(0))
+
+    # -- views ------------------------------------------------------------------------------------
+
+    def counters_of(self, seed: bytes) -> list[int]:
+        """[calls begun here, failures, smoothed run time in microseconds]."""
+        held = self.counters.get(seed)
+        if held is None:
+            held = self.counters[seed] = [0, 0, 1_000]
+        return held
+
+    def sample(self, seed: bytes) -> tuple[int, int, int, int, int]:
+        """What telemetry says of one seed."""
+        calls, failures, run_us = self.counters_of(seed)
+        in_flight = self._running if seed in self._plane.loaded else 0
+        return calls, failures, in_flight, len(self._queue), run_us
+
+    def end_all(self) -> None:
+        """The process is gone, and with it the clients at its doors: nobody waits any more."""
+        self._waiting = []
+        self._queue = []

@@ -1,0 +1,183 @@
+"""A simulated machine: what survives a crash (disk, content, key) and what does not.
+
+Decides: what time its two clocks show, what is on its disk after a crash, and whether its process
+    hears anything now.
+Does not know: links, tables, other machines.
+Invariants: a row counts as on disk only when its batch was committed. A crash keeps a prefix of the
+    batches that were under way, never a later one without an earlier one. The monotonic clock never
+    goes back and stands still while the machine sleeps; the wall clock may do anything.
+Source: PROTOCOL 1 (two clocks), 2 (durability); the lost unsynced writes of TigerBeetle's VOPR.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pollen.core import restoring
+from pollen.core.effects import Effect, Log, PeerRow, Reply, SeedRow
+from pollen.core.events import Event
+from pollen.core.ids import BOOT_BYTES, SECOND, Nanos, Now, PeerId, Token
+from pollen.core.node import Node
+from pollen.core.restoring import Identity, Restored
+
+if TYPE_CHECKING:
+    from pollen.sim.plane import Plane
+
+# Where every wall clock begins: the end of 2023, so that dates in certificates look like dates.
+WALL_ZERO = 1_700_000_000 * SECOND
+_PPM = 1_000_000
+
+Rows = Sequence[tuple[str, bytes, bytes | None]]
+Image = dict[str, dict[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Clock:
+    """A machine's two clocks as functions of the world's time."""
+
+    since: int = 0
+    mono_zero: int = 0
+    drift_ppm: int = 0
+    wall_offset: int = 0
+
+    def mono(self, true: int) -> int:
+        """The monotonic clock."""
+        return self.mono_zero + (true - self.since) * (_PPM + self.drift_ppm) // _PPM
+
+    def true_at(self, mono: int) -> int:
+        """The first moment of the world at which the monotonic clock shows this or more."""
+        return self.since - (-(mono - self.mono_zero) * _PPM // (_PPM + self.drift_ppm))
+
+    def now(self, true: int) -> Now:
+        """Both clocks together, as an event is handed in."""
+        return Now(Nanos(self.mono(true)), Nanos(WALL_ZERO + true + self.wall_offset))
+
+    def stop_for(self, true: int, nanos: int) -> None:
+        """The machine slept: the monotonic clock goes on from where it was ``nanos`` ago."""
+        held = self.mono(true - nanos)
+        self.since, self.mono_zero = true, held
+
+
+class Disk:
+    """Rows by table, and the batches that are not committed yet."""
+
+    def __init__(self) -> None:
+        self.tables: Image = {}
+        self.pending: deque[Rows] = deque()
+        self.free_at = 0
+
+    def submit(self, batch: Rows) -> None:
+        """A batch is on its way: lost by a crash until it is committed."""
+        self.pending.append(batch)
+
+    def commit(self) -> None:
+        """The oldest batch under way is on disk."""
+        self.write(self.pending.popleft())
+
+    def crash(self, kept: int) -> int:
+        """Keep the first ``kept`` batches under way, lose the others. Returns how many went."""
+        for _ in range(min(kept, len(self.pending))):
+            self.commit()
+        lost = len(self.pending)
+        self.pending.clear()
+        return lost
+
+    def write(self, batch: Rows) -> None:
+        """Write rows; None deletes."""
+        for table, key, value in batch:
+            held = self.tables.setdefault(table, {})
+            if value is None:
+                held.pop(key, None)
+            else:
+                held[key] = value
+
+    def image(self) -> Image:
+        """A copy of what is on disk now."""
+        return {table: dict(rows) for table, rows in self.tables.items()}
+
+    def replace(self, image: Image) -> None:
+        """The disk is this image from now on."""
+        self.tables = {table: dict(rows) for table, rows in image.items()}
+        self.pending.clear()
+
+    def wipe(self) -> None:
+        """Nothing is left but who this node is: the key is on another medium."""
+        held = self.tables.get(restoring.META_TABLE, {})
+        keep = (restoring.CLUSTER_KEY, restoring.ROOT_KEY, restoring.CHAIN_KEY, restoring.NAME_KEY)
+        self.tables = {restoring.META_TABLE: {key: held[key] for key in keep if key in held}}
+        self.pending.clear()
+
+    def restored(self) -> Restored:
+        """What a starting node reads."""
+        return {table: sorted(rows.items()) for table, rows in self.tables.items()}
+
+
+@dataclass(slots=True, eq=False)
+class Machine:
+    """One machine. ``node`` is None while no process runs; ``boots`` counts its starts.
+
+    ``busy_until``: the brain takes no turn before (a stall). ``is_frozen``: the whole process
+    stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``.
+    """
+
+    name: str
+    key: PeerId
+    index: int
+    address: str
+    root: PeerId | None = None
+    memory_bytes: int = 1 << 30
+    clock: Clock = field(default_factory=Clock)
+    disk: Disk = field(default_factory=Disk)
+    content: set[bytes] = field(default_factory=set)
+    identity: Identity | None = None
+    node: Node | None = None
+    plane: Plane | None = None
+    boots: int = 0
+    is_frozen: bool = False
+    busy_until: int = 0
+    stalled_since: int = 0
+    inbox: deque[Event] = field(default_factory=deque)
+    timers: dict[Token, int] = field(default_factory=dict)
+    replies: dict[int, Reply] = field(default_factory=dict)
+    answers: dict[int, bytes] = field(default_factory=dict)
+    logs: list[Log] = field(default_factory=list)
+    trace: list[Effect] = field(default_factory=list)
+    keeps_trace: bool = True
+    is_malicious: bool = False
+    cannot_load: bool = False
+    handled: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a process runs and moves."""
+        return self.node is not None and not self.is_frozen
+
+    @property
+    def boot(self) -> bytes:
+        """The boot id of the run that is or was the last."""
+        text = f"{self.name}/{self.boots}".encode()
+        return hashlib.blake2b(text, digest_size=BOOT_BYTES).digest()
+
+    @property
+    def seeds(self) -> dict[bytes, SeedRow]:
+        """The seeds' rows that the muscles hold."""
+        return {} if self.plane is None else self.plane.seeds
+
+    @property
+    def peers(self) -> dict[bytes, PeerRow]:
+        """The members' rows that the muscles hold."""
+        return {} if self.plane is None else self.plane.peers
+
+    @property
+    def loaded(self) -> dict[bytes, PeerId]:
+        """The seeds that can run here, and from whom each was fetched."""
+        return {} if self.plane is None else self.plane.loaded
+
+    def beat_age(self, true: int) -> int:
+        """Nanoseconds since the brain's last turn, as probes report it."""
+        # A turn comes at least every second: on average it was half of that ago.
+        return max(0, true - self.stalled_since) if self.busy_until > true else SECOND // 2

@@ -1,0 +1,196 @@
+"""A model of one node's muscles: leased tables, content, loads; calls are in ``sim.calls``.
+
+Decides: nothing of its own: what may be routed and loaded is what the brain pushed.
+Does not know: records, plans, who is a member; the brain beyond the effects it was given.
+Invariants: a push on another generation than the one held changes nothing. Content is given away
+    only under a row that names it. A load without a row is a breach of the seam and is told so.
+Source: docs/internals/seam.md; PROTOCOL 5 (tables are leases).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from pollen.core import effects as fx
+from pollen.core import events as ev
+from pollen.core import limits
+from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId, RequestId
+from pollen.core.rng import Rng
+from pollen.sim import modules
+from pollen.sim.calls import Calls
+from pollen.sim.machine import Machine
+from pollen.sim.network import End, Network
+
+_BANDWIDTH_BYTES_S = 10_000_000
+# A holder that does not answer costs a fetch so much before the next one is asked.
+_SILENT_HOLDER_NS = 200 * MILLISECOND
+
+
+class Stage(Protocol):
+    """What the plane needs of the world."""
+
+    now: int
+    network: Network
+    by_key: dict[PeerId, Machine]
+
+    def schedule(self, after: int, call: Any, *args: Any) -> None:
+        """Run ``call(*args)`` after so many nanoseconds."""
+
+    def hand(self, machine: Machine, boots: int, event: ev.Event) -> None:
+        """Give an event to a machine's brain."""
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Note that something happened."""
+
+    def note_breach(self, name: str, text: str) -> None:
+        """An invariant was seen broken."""
+
+    def note_load(self, machine: Machine, seed: bytes, state: str) -> None:
+        """A seed began to load, is ready, failed or is gone on a machine."""
+
+
+class Plane:
+    """The muscles of one machine's process; a new process has new ones."""
+
+    def __init__(self, stage: Stage, machine: Machine, rng: Rng) -> None:
+        self._stage = stage
+        self.machine = machine
+        self.boots = machine.boots
+        self.seeds: dict[bytes, fx.SeedRow] = {}
+        self.peers: dict[bytes, fx.PeerRow] = {}
+        self.names: dict[str, bytes] = {}
+        self.generation = 0
+        self.lease_until = 0
+        self.loaded: dict[bytes, PeerId] = {}
+        self.calls = Calls(stage, self, rng)
+
+    # -- tables -----------------------------------------------------------------------------------
+
+    def push(self, push: fx.PushTables) -> bool:
+        """What ``PushTables`` does; False when it builds on another generation than is held."""
+        if push.base not in (0, self.generation):
+            return False
+        if push.base == 0:
+            self.seeds, self.peers = {}, {}
+        self.generation = push.generation
+        for row in push.seeds:
+            self.seeds[row.seed] = row
+        for peer_row in push.peers:
+            self.peers[peer_row.peer] = peer_row
+        for seed in push.gone_seeds:
+            self.seeds.pop(seed, None)
+        gone = [peer for peer in push.gone_peers if self.peers.pop(peer, None) is not None]
+        if push.base == 0 or push.seeds or push.gone_seeds:
+            self.names = {row.name: seed for seed, row in self.seeds.items() if row.name}
+        # The lease runs on the machine's own clock, as its muscles' does.
+        self.lease_until = self._mono() + push.lease_ms * MILLISECOND
+        for end in [e for e in self._stage.network.ends_of(self.machine) if e.peer in gone]:
+            if end.is_routed:
+                code, reason = limits.CLOSE_DENIED, "no member any more"
+                self._stage.network.close(self.machine, end.link, code, reason)
+        self.calls.on_push()
+        return True
+
+    def _mono(self) -> int:
+        return self.machine.clock.mono(self._stage.now)
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether the last push still holds."""
+        return self._mono() < self.lease_until
+
+    def all_peers(self) -> list[PeerId]:
+        """Every member of the table but this node."""
+        return [PeerId(peer) for peer in self.peers if peer != self.machine.key]
+
+    # -- content and loads ------------------------------------------------------------------------
+
+    def inspect(self, effect: fx.InspectModule) -> None:
+        """What ``InspectModule`` does."""
+        module = modules.find(effect.content) if effect.content in self.machine.content else None
+        event = ev.ModuleInspected(
+            request=RequestId(effect.request),
+            content=effect.content,
+            size=module.size if module else 0,
+            functions=list(module.functions) if module else [],
+            slug="" if module else "blob-not-found",
+            reason="" if module else "no such content here",
+        )
+        self._stage.schedule(MILLISECOND, self._stage.hand, self.machine, self.boots, event)
+
+    def load(self, effect: fx.LoadSeed) -> None:
+        """What ``LoadSeed`` does: fetch from the holders in their order, compile, warm up."""
+        row = self.seeds.get(effect.seed)
+        if row is None:
+            text = f"{self.machine.name} loads {effect.seed.hex()[:8]} without a row"
+            self._stage.note_breach("row-before-load", text)
+            return
+        self._stage.note_load(self.machine, effect.seed, "loading")
+        module = modules.find(row.content)
+        after = MILLISECOND
+        source = self.machine.key if row.content in self.machine.content else None
+        for holder in effect.holders if source is None else ():
+            end = self._stage.network.routed(self.machine, holder)
+            if end is None or not self._stage.network.is_heard(end):
+                after += _SILENT_HOLDER_NS
+                continue
+            after += 4 * end.way_ns + module.size * SECOND // _BANDWIDTH_BYTES_S
+            plane = self._stage.by_key[holder].plane
+            if plane is not None and plane.may_fetch(effect.seed, row.content):
+                source = holder
+                break
+        after += module.compile_ns
+        self._stage.schedule(after, self._loaded, effect.seed, row, source)
+
+    def may_fetch(self, seed: Hash, content: Hash) -> bool:
+        """Whether this node gives that content away: its own row names it, and it is here."""
+        row = self.seeds.get(seed)
+        return row is not None and row.content == content and content in self.machine.content
+
+    def _loaded(self, seed: Hash, row: fx.SeedRow, source: PeerId | None) -> None:
+        machine = self.machine
+        if self.boots != machine.boots or machine.node is None:
+            return
+        slug, reason = "", ""
+        if source is None:
+            slug, reason = "unreachable", "no holder could be reached"
+        elif machine.cannot_load or not self._has_room(row):
+            slug, reason = "guest-out-of-memory", "this machine has no room for the module"
+        else:
+            machine.content.add(row.content)
+            self.loaded[seed] = source
+            self._stage.count("loads")
+        self._stage.note_load(machine, seed, slug or "ready")
+        event = ev.LoadFinished(seed=seed, slug=slug, reason=reason)
+        self._stage.hand(machine, self.boots, event)
+        self.calls.on_loaded(seed)
+
+    def _has_room(self, row: fx.SeedRow) -> bool:
+        used = sum(self.seeds[key].memory_bytes for key in self.loaded if key in self.seeds)
+        return used + row.memory_bytes <= self.machine.memory_bytes
+
+    def unload(self, seed: Hash) -> None:
+        """What ``UnloadSeed`` does; content that no other row names is let go."""
+        if self.loaded.pop(seed, None) is not None:
+            self._stage.note_load(self.machine, seed, "gone")
+        row = self.seeds.get(seed)
+        if row is None:
+            return
+        if not any(r.content == row.content and r.seed != seed for r in self.seeds.values()):
+            self.machine.content.discard(row.content)
+
+    # -- what the brain is told -------------------------------------------------------------------
+
+    def telemetry(self) -> ev.Telemetry:
+        """The counters, as the muscles report them twice a second."""
+        return ev.Telemetry(
+            peers=self._stage.network.sample(self.machine),
+            seeds=[ev.SeedSample(Hash(seed), *self.calls.sample(seed)) for seed in self.seeds],
+            memory_bytes=0,
+            events_dropped=0,
+            control_stalls=0,
+        )
+
+    def link_lost(self, end: End) -> None:
+        """A link end is no more."""
+        self.calls.on_link_lost(end)
