@@ -116,6 +116,12 @@ NONCE_KEEP_NS = DAY
 # The longest token text that is looked at.
 TOKEN_MAX_CHARS = 16 * 1024
 
+# -- work ---------------------------------------------------------------------------------------
+# What one turn may spend on long work; a unit is about a microsecond of a slow machine (a
+# Raspberry Pi). Raising it makes turns longer, lowering it makes long work take more turns.
+# Source: PROTOCOL 5 (10 ms a turn, half of it for the rest of the turn).
+WORK_SLICE_UNITS = 5_000
+
 # -- the node itself ----------------------------------------------------------------------------
 # The longest node name, in characters. Source: PROTOCOL 3 (same rule as seeds).
 NODE_NAME_MAX = 63

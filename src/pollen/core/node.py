@@ -72,6 +72,7 @@ from pollen.core.ids import (
 )
 from pollen.core.joins import Joins
 from pollen.core.members import Members, NodeInfo
+from pollen.core.messages import Message, decode_message
 from pollen.core.peers import Peers
 from pollen.core.plan import Hosting
 from pollen.core.publishing import Publication, Writer
@@ -91,6 +92,7 @@ from pollen.core.rng import Rng
 from pollen.core.situation import Situation
 from pollen.core.tables import Tables
 from pollen.core.views import Screen, status_view
+from pollen.core.work import Work
 from pollen.errors import PollenError
 
 
@@ -144,6 +146,10 @@ class Node:
             Persisted: self._on_persisted,
             TablesStale: self._on_tables_stale,
         }
+        # What peers say, by kind; each machine takes its own.
+        self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {}
+        # Machines with long work, see ``core.work``.
+        self._work = Work([])
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; what the world must do about it comes out, in order."""
@@ -244,9 +250,12 @@ class Node:
     # -- what peers say -------------------------------------------------------------------------
 
     def _on_message(self, event: MessageReceived, now: Now) -> list[Effect]:
-        """No message kind exists yet: whatever comes is of a newer or a broken peer."""
-        unknown = Rejection("message-unknown", f"{len(event.body)} bytes")
-        return self._faults.note(unknown, event.peer, now.mono)
+        """Give a peer's message to the machine of its kind."""
+        message = decode_message(event.body)
+        if isinstance(message, Rejection):
+            return self._faults.note(message, event.peer, now.mono)
+        take = self._speech.get(type(message))
+        return [] if take is None else take(message, event.peer, now)
 
     def _on_records(self, event: RecordsReceived, now: Now) -> list[Effect]:
         out: list[Effect] = []
@@ -381,7 +390,7 @@ class Node:
         A row leaves before the ``LoadSeed`` that needs it and before its record: whoever hears of
         a seed may fetch it here at once, and the muscles must know it by then.
         """
-        out: list[Effect] = []
+        out = self._work.turn(now)
         changes = self._apply_changes(now, out)
         planned: list[Effect] = []
         if self._is_started and self._situation.is_stale:

@@ -19,6 +19,7 @@ DRAIN = "drain"
 ACCESS = "access"
 EPOCH = "epoch"
 STORE = "store"
+WORK = "work"
 
 
 def token_for(purpose: str, subject: bytes = b"") -> Token:
