@@ -15,6 +15,7 @@ from pollen.core.codec import encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId
 from pollen.core.invites import Invite
+from pollen.core.liveness import Accusation, Refutation
 from pollen.core.records import Body, Record, decode_record
 from pollen.core.specs import Spec
 from tests.unit.world import make_key, sign_with
@@ -117,4 +118,30 @@ records = st.builds(
     seq=st.integers(1, 3),
     tombstone=st.booleans(),
     payload=st.sampled_from([b"", b"x", b"y"]),
+)
+
+
+CROWD = sorted(make_key(f"crowd-{i}") for i in range(5))
+
+
+def make_evidence(
+    owner: PeerId, subject: PeerId, seq: int, incarnation: int, charge: int, tombstone: bool
+) -> Record:
+    """An accusation, or a refutation where somebody speaks of itself."""
+    if owner == subject:
+        payload = encode(Refutation(incarnation))
+        return make_record(owner, "refute", b"", 1, seq, False, payload)
+    payload = b"" if tombstone else encode(Accusation(1, incarnation, charge))
+    return make_record(owner, "accuse", subject, 1, seq, tombstone, payload)
+
+
+# Few members, versions and incarnations, so that accusations meet their refutations.
+evidence = st.builds(
+    make_evidence,
+    owner=st.sampled_from(CROWD),
+    subject=st.sampled_from(CROWD),
+    seq=st.integers(1, 4),
+    incarnation=st.integers(0, 1),
+    charge=st.integers(0, 2),
+    tombstone=st.booleans(),
 )

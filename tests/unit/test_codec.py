@@ -14,6 +14,7 @@ from pollen.core.certs import Certificate
 from pollen.core.codec import Rejection
 from pollen.core.ids import hash_of
 from pollen.core.invites import Invite, JoinReply, JoinRequest
+from pollen.core.liveness import Accusation, Refutation
 from pollen.core.members import NodeInfo
 from pollen.core.plan import Claim
 from pollen.core.records import Body
@@ -28,6 +29,8 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "spec-record": SpecRecord,
     "node-info": NodeInfo,
     "claim": Claim,
+    "accusation": Accusation,
+    "refutation": Refutation,
     "join-request": JoinRequest,
     "join-reply": JoinReply,
 }

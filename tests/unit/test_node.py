@@ -65,13 +65,13 @@ def test_a_node_that_was_stopped_loads_from_a_survivor() -> None:
     assert keys(world, "bc") == sorted(named_rows(world, "b")["echo"].replicas)
 
 
-def test_a_killed_node_leaves_the_tables_at_once() -> None:
-    """A link down means offline: its rows go with the event, not with the next tick."""
+def test_a_killed_node_leaves_the_tables_within_three_seconds() -> None:
+    """Calls are routed around it in the muscles at once; its membership ends by a verdict."""
     world = three()
     world.seed("a", "echo")
     world.run(2 * SECOND)
     world.kill("b")
-    world.run(2_000_000)
+    world.run(3 * SECOND)
     assert keys(world, "ac") == sorted(world.machines["a"].peers)
     assert keys(world, "ac") == sorted(named_rows(world, "a")["echo"].replicas)
 
@@ -129,7 +129,7 @@ def test_status_says_what_is_there() -> None:
     status = world.ask("c", StatusCommand())
     assert status.summary == "healthy: 3 of 3 nodes, 1 seed, 3 replicas"
     world.kill("b")
-    world.run(SECOND)
+    world.run(3 * SECOND)
     status = world.ask("c", StatusCommand())
     assert status.summary.startswith("degraded: 2 of 3 nodes")
     assert status.warnings == ["node b is offline"]

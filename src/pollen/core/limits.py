@@ -87,6 +87,51 @@ PEER_ADDRESSES_MAX = 16
 # Boot ids remembered for one peer, to tell a twin from a restart. Guess.
 BOOTS_REMEMBERED = 4
 
+# -- liveness -----------------------------------------------------------------------------------
+# Silence of a link that is suffered before its peer is accused, with three smoothed round trips on
+# top and times the local health multiplier. Live peers are heard of every second, so that this is
+# one heartbeat lost and half a heartbeat of room. Source: PROTOCOL 5; tests/unit/liveness model.
+SUSPICION_NS = 1_500 * MILLISECOND
+# The longest patience, whatever a node thinks of itself.
+SUSPICION_MAX_NS = 15 * SECOND
+# Accusers that make a death. Raising it costs small clusters nothing and delays verdicts in large
+# ones; lowering it lets two confused nodes kill. Source: PROTOCOL 5.
+QUORUM = 3
+# Accusations that are published at all: a quorum, and as many that may die with their accuser.
+ACCUSERS_WANTED = 6
+# How long an accusation stands alone before it is confirmed. Guess: twice what a refutation takes
+# to come round at 300 ms of jitter.
+CONFIRM_NS = 2 * SECOND
+# How long a death is doubted before it is acted upon; the second for a peer whose packets arrive
+# here, so that a brain that stalls for 1.5 s can still refute. Guess; issue "Brain", Done-when 4.
+GRACE_NS = 400 * MILLISECOND
+GRACE_HEARD_NS = 2 * SECOND
+# A peer that was never linked in this run is suffered for so long. Guess: a dial or two.
+UNMET_NS = 5 * SECOND
+# More than half of the links silent for this long: we are cut off, not they. Above one heartbeat.
+LONELY_SILENT_NS = 1_100 * MILLISECOND
+LONELY_WITHIN_NS = 30 * SECOND
+LONELY_FACTOR = 3
+# The local health multiplier is 1 + strain; a stall or an accusation adds one, calm takes one off.
+# Source: Lifeguard (maximum 8).
+STRAIN_MAX = 7
+STRAIN_EASE_NS = 10 * SECOND
+# Waits before somebody that refuted us is accused again, doubled each time: it lives, and our path
+# to it does not. Guess; the caps bound the records that a broken path costs for ever.
+QUIET_FIRST_NS = 2 * SECOND
+QUIET_MET_MAX_NS = 30 * SECOND
+QUIET_UNMET_MAX_NS = 5 * MINUTE
+# The age of a peer's brain from which nothing new is placed there. Source: PROTOCOL 5.
+BRAIN_DRAIN_MS = 15_000
+# Starts within the window that make a node unfit to host, and for how long. Guess: a crash loop
+# under a supervisor restarts every few seconds, a person never five times in ten minutes.
+RESTARTS_QUARANTINE = 5
+RESTARTS_WITHIN_NS = 10 * MINUTE
+# A gap between events, or between the two clocks, that means that we did not run. The driver feeds
+# an event every half second. Source: PROTOCOL 1.
+STALL_NS = 1_200 * MILLISECOND
+CLOCK_STEP_NS = SECOND
+
 # -- placement ----------------------------------------------------------------------------------
 # Wait before a failed fetch is tried again; doubled up to the cap. The first is short: a holder
 # refuses a fetcher whose node record it has not read yet. Guess.

@@ -1,7 +1,7 @@
 """Who the members are: node records and the certificates that they carry.
 
-Decides: whether a node record makes its owner a member, and which members count as live.
-Does not know: links (told which peers are linked), names, tables.
+Decides: whether a node record makes its owner a member, and whether its access has ended.
+Does not know: links, who is alive (``membership``), names, tables.
 Invariants: membership is a function of records and verified chains; the signature of one chain is
     checked once. A member that is gone stays a member: what it published goes on.
 Source: PROTOCOL 1, 4. Refused: trusting the Hello's chain alone, which would leave the authority of
@@ -16,7 +16,7 @@ import msgspec
 
 from pollen.core import certs
 from pollen.core.certs import Certificate
-from pollen.core.codec import U32, U64, Rejection, WireBoot, decode
+from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
 from pollen.core.records import Record
 from pollen.core.specs import check_name
@@ -34,6 +34,8 @@ class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
     minor_min: U32
     minor_max: U32
     plan_version: U32 = 1
+    phase: U8 = 0
+    restarts: U32 = 0
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,20 +102,13 @@ class Members:
         """All members by id."""
         return [self._members[peer] for peer in sorted(self._members)]
 
-    def live_epochs(self, boots: Mapping[PeerId, bytes], wall: Nanos) -> dict[PeerId, int]:
-        """The epoch of each linked member whose access has not ended.
-
-        ``boots``: the boot id that each linked peer said in its Hello. A node record of another
-        boot is of a dead run: its owner is not live until the new one arrives.
-        """
-        found: dict[PeerId, int] = {}
-        for peer in sorted(boots):
-            member = self._members.get(peer)
-            if member is None or member.info.boot != boots[peer]:
-                continue
-            if certs.has_access(member.certificate, wall):
-                found[peer] = member.epoch
-        return found
+    def with_access(self, live: Mapping[PeerId, int], wall: Nanos) -> dict[PeerId, int]:
+        """Those of the live members whose access has not ended, with their epochs."""
+        return {
+            peer: epoch
+            for peer, epoch in live.items()
+            if peer in self.certificates and certs.has_access(self.certificates[peer], wall)
+        }
 
     def names(self) -> dict[PeerId, str]:
         """Node names by id."""

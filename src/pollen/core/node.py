@@ -16,8 +16,10 @@ from typing import Any
 
 import msgspec
 
-from pollen.core import certs, limits, publishing, timers
+from pollen.core import limits, publishing, timers
+from pollen.core.admission import Admission
 from pollen.core.certs import Certificate
+from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
 from pollen.core.commands import (
     DrainCommand,
@@ -32,7 +34,6 @@ from pollen.core.config import NodeConfig
 from pollen.core.durability import Durability
 from pollen.core.effects import (
     AnswerJoin,
-    CloseLink,
     Effect,
     InspectModule,
     LoadSeed,
@@ -61,7 +62,6 @@ from pollen.core.events import (
 )
 from pollen.core.faults import Faults
 from pollen.core.ids import (
-    ClusterId,
     Nanos,
     Now,
     PeerId,
@@ -71,10 +71,13 @@ from pollen.core.ids import (
     short,
 )
 from pollen.core.joins import Joins
-from pollen.core.members import Members, NodeInfo
+from pollen.core.liveness import Facts
+from pollen.core.members import Members
+from pollen.core.membership import Membership
 from pollen.core.messages import Message, decode_message
 from pollen.core.peers import Peers
 from pollen.core.plan import Hosting
+from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
 from pollen.core.records import (
     CLAIM,
@@ -111,25 +114,27 @@ class Node:
         self._certificate = self._own_certificate()
         self._records = Records(config.cluster, config.node, sign)
         self._peers = Peers(config.node, rng)
+        self._admission = Admission(config, self._members, self._peers)
         self._hosting = Hosting(self._certificate.properties)
         self._tables = Tables()
         self._joins = Joins(config.issuer(self._certificate), rng, sign, verify)
-        self._situation = Situation(config.node, self._records, self._members, self._peers)
+        self._membership = Membership(config.node)
+        self._situation = Situation(config.node, self._records, self._members, self._membership)
         self._durability = Durability()
         self._faults = Faults()
         self._is_started = False
         self._started = Nanos(0)
-        self._addresses: list[str] = []
         self._inspecting: dict[RequestId, SeedCommand] = {}
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
         self._asked_epoch = 0
         kept = restore(restored, config.cluster, self._peers, self._joins)
-        self._wall_saved = kept.wall
+        self._clocks = Clocks(kept.wall)
+        self._presence = Presence(config, kept.starts)
         self._records.restore(kept.records, kept.epoch)
         for record in kept.records:
             if record.body.kind == NODE and record.body.owner != config.node:
-                self._members.apply(record)
+                self._situation.note_node(record, Nanos(0))
         self._handlers: dict[type[Event], Callable[[Any, Now], list[Effect]]] = {
             Started: self._on_started,
             TimerFired: self._on_timer,
@@ -153,8 +158,10 @@ class Node:
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; what the world must do about it comes out, in order."""
-        floor = max(self._wall_saved, self._members.newest_not_before)
-        now = Now(now.mono, Nanos(max(now.wall, floor)))
+        self._clocks.raise_floor(self._members.newest_not_before)
+        now, jump = self._clocks.read(now)
+        if jump is not Jump.NONE:
+            self._membership.on_jump(now.mono)
         out = self._handlers[type(event)](event, now)
         return out + self._settle(now)
 
@@ -171,30 +178,27 @@ class Node:
         )
 
     def _on_started(self, event: Started, now: Now) -> list[Effect]:
-        self._addresses = event.addresses[: limits.OWN_ADDRESSES_MAX]
         self._started, self._is_started = now.mono, True
-        info = NodeInfo(
-            name=self._config.name,
-            addresses=self._addresses,
-            boot=self._config.boot,
-            version=self._config.version,
-            chain=self._config.chain,
-            memory_bytes=self._config.memory_bytes,
-            minor_min=limits.MINOR_MIN,
-            minor_max=limits.MINOR_MAX,
-        )
-        epoch = self._records.wanted_epoch
-        self._members.state(self._config.node, info, self._certificate, epoch)
+        rows, out = self._presence.start(event.addresses, now)
+        self._durability.write(rows)
+        self._state_self(now)
+        self._membership.watch(self._members.certificates, now.mono)
+        return out + self._peers.start(now.mono)
+
+    def _state_self(self, now: Now) -> None:
+        """Publish our node record; we are a member before it is on disk."""
+        own, info, epoch = self._config.node, self._presence.info(), self._records.wanted_epoch
+        self._members.state(own, info, self._certificate, epoch)
+        facts = Facts(epoch=epoch, phase=info.phase, restarts=info.restarts)
+        self._membership.note_member(own, facts, now.mono)
         self._records.publish(NODE, b"", encode(info))
-        return self._peers.start(now.mono)
 
     # -- links ----------------------------------------------------------------------------------
 
     def _on_hello(self, event: HelloReceived, now: Now) -> list[Effect]:
-        fault = self._judge_hello(event, now)
-        if fault is not None:
-            code, rejection = fault
-            close = CloseLink(link=event.link, code=code, reason=_CLOSE_REASONS[code])
+        refused = self._admission.judge(event, now)
+        if refused is not None:
+            close, rejection = refused
             return [close, *self._faults.note(rejection, event.peer, now.mono)]
         out, is_new = self._peers.on_hello(event, now.mono)
         if not is_new:
@@ -204,44 +208,13 @@ class Node:
         everything = [record.signed for record in self._records.all_records()]
         for frame in in_frames(everything):
             out.append(SendRecords(peer=event.peer, records=frame))
-        out += self._watch_access(event, now)
-        self._situation.is_stale = True
-        return out
-
-    def _judge_hello(self, event: HelloReceived, now: Now) -> tuple[int, Rejection] | None:
-        """Membership first, so that a stranger learns nothing; then the version."""
-        if ClusterId(event.cluster) != self._config.cluster:
-            return limits.CLOSE_NOT_A_MEMBER, Rejection("hello-of-another-cluster")
-        judged = self._members.judge(event.peer, event.chain)
-        if isinstance(judged, Rejection):
-            return limits.CLOSE_NOT_A_MEMBER, judged
-        if not certs.has_access(judged, now.wall):
-            return limits.CLOSE_NOT_A_MEMBER, Rejection("access-ended")
-        if event.minor_max < limits.MINOR_MIN or event.minor_min > limits.MINOR_MAX:
-            spoken = f"{event.minor_min}..{event.minor_max}"
-            return limits.CLOSE_VERSION_MISMATCH, Rejection("hello-version", spoken)
-        return None
-
-    def _watch_access(self, event: HelloReceived, now: Now) -> list[Effect]:
-        """PROTOCOL 4: a link ends at the access deadline; one timer each."""
-        judged = self._members.judge(event.peer, event.chain)
-        if isinstance(judged, Rejection) or judged.access_deadline == 0:
-            return []
-        at = Nanos(now.mono + judged.access_deadline - now.wall)
-        return [SetTimer(token=timers.token_for(timers.ACCESS, event.peer), at=at)]
-
-    def _on_access_timer(self, peer: PeerId, now: Now) -> list[Effect]:
-        certificate = self._members.certificates.get(peer)
-        link = self._peers.link_of(peer)
-        if certificate is None or link is None or certs.has_access(certificate, now.wall):
-            return []
-        self._situation.is_stale = True
-        code = limits.CLOSE_DENIED
-        return [CloseLink(link=link.link, code=code, reason=_CLOSE_REASONS[code])]
+        self._membership.on_link(event.peer, now.mono)
+        return out + self._admission.watch(event, now)
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
         out, is_offline = self._peers.on_link_closed(event, now.mono)
-        self._situation.is_stale = self._situation.is_stale or is_offline
+        if is_offline:
+            self._membership.on_link_closed(event.peer)
         return out
 
     def _on_dial_failed(self, event: DialFailed, now: Now) -> list[Effect]:
@@ -274,7 +247,7 @@ class Node:
         return out
 
     def _on_join(self, event: JoinRequested, now: Now) -> list[Effect]:
-        own = (self._config.node, self._addresses)
+        own = (self._config.node, self._presence.addresses)
         peers = [own, *self._peers.dialable()]
         reply, rows = self._joins.redeem(event.body, event.peer, peers, now.wall)
         answer = AnswerJoin(request=event.request, body=encode(reply))
@@ -311,6 +284,7 @@ class Node:
 
     def _on_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
         self._situation.note_telemetry(event)
+        self._membership.on_telemetry(event, now.mono)
         return []
 
     def _on_tables_stale(self, event: TablesStale, now: Now) -> list[Effect]:
@@ -333,7 +307,7 @@ class Node:
             return self._publish(request, planned)
         if isinstance(command, InviteCommand):
             boot = self._config.boot
-            invited = self._joins.invite(command, self._addresses, boot, now.wall)
+            invited = self._joins.invite(command, self._presence.addresses, boot, now.wall)
             return [_answer(request, invited)]
         return self._on_drain(request, command, now)
 
@@ -354,6 +328,8 @@ class Node:
     def _on_drain(self, request: RequestId, command: DrainCommand, now: Now) -> list[Effect]:
         self._drains.append((request, self._hosting.drain()))
         self._situation.is_stale = True
+        self._presence.leave()
+        self._state_self(now)
         at = Nanos(now.mono + limits.DRAIN_SETTLE_NS)
         return [SetTimer(token=timers.token_for(timers.DRAIN), at=at)]
 
@@ -364,12 +340,25 @@ class Node:
         if purpose == timers.DIAL:
             return self._peers.on_timer(subject, now.mono)
         if purpose == timers.ACCESS:
-            return self._on_access_timer(PeerId(subject), now)
+            self._situation.is_stale = True
+            return self._admission.on_timer(PeerId(subject), now)
         if purpose == timers.DRAIN:
-            drains, self._drains = self._drains, []
-            return [_answer(request, Drained(seeds=n)) for request, n in drains]
+            return self._on_drained(now)
+        if purpose == timers.QUARANTINE:
+            out = self._presence.recount(now)
+            self._state_self(now)
+            return out
         if purpose == timers.LOAD:
             self._situation.is_stale = True
+        return []
+
+    def _on_drained(self, now: Now) -> list[Effect]:
+        """We have left: the answer goes when that is on disk, and so on its way."""
+        self._presence.leave()
+        self._state_self(now)
+        for request, seeds in self._drains:
+            self._durability.hold(_answer(request, Drained(seeds=seeds)))
+        self._drains = []
         return []
 
     def _on_persisted(self, event: Persisted, now: Now) -> list[Effect]:
@@ -392,11 +381,12 @@ class Node:
         """
         out = self._work.turn(now)
         changes = self._apply_changes(now, out)
+        changes += self._mind_members(now, out)
         planned: list[Effect] = []
         if self._is_started and self._situation.is_stale:
             planned = self._converge(now)
             changes += self._apply_changes(now, out)
-            self._tables.stage(*self._situation.rows(self._hosting.seeds_view(), now.wall))
+            self._tables.stage(*self._situation.rows(self._hosting.seeds_view()))
         if self._is_started:
             is_urgent = any(isinstance(effect, LoadSeed) for effect in planned)
             out += self._tables.push(now.mono, is_urgent=is_urgent)
@@ -406,13 +396,32 @@ class Node:
     def _apply_changes(self, now: Now, out: list[Effect]) -> list[Change]:
         changes = self._records.take_changes()
         for change in changes:
-            member = self._situation.note_change(change)
+            member = self._situation.note_change(change, now.mono)
             if isinstance(member, Rejection):
                 out += self._faults.note(member, change.record.body.owner, now.mono)
             elif member is not None and change.source is not None:
                 out += self._peers.learn(member.peer, member.info.addresses, now.mono)
+                self._membership.watch(self._members.certificates, now.mono)
         for owner, fault in self._situation.refresh(now.wall):
             out += self._faults.note(fault, owner, now.mono)
+        return changes
+
+    def _mind_members(self, now: Now, out: list[Effect]) -> list[Change]:
+        """Accuse, refute, and take over the verdicts that follow."""
+        changes: list[Change] = []
+        is_moving = self._is_started
+        while is_moving:
+            statements, effects, is_changed = self._membership.advance(now.mono)
+            self._situation.is_stale = self._situation.is_stale or is_changed
+            out += effects
+            for said in statements:
+                if said.payload is None:
+                    self._records.bury(said.kind, said.key)
+                else:
+                    self._records.publish(said.kind, said.key, said.payload)
+            more = self._apply_changes(now, out)
+            changes += more
+            is_moving = bool(more)
         return changes
 
     def _converge(self, now: Now) -> list[Effect]:
@@ -441,9 +450,9 @@ class Node:
         disk = self._durability
         disk.write([record_row(c.record) for c in changes if c.record.body.kind not in EPHEMERAL])
         disk.write(self._peers.take_unsaved())
-        if now.wall >= self._wall_saved + limits.WALL_SAVE_NS:
-            self._wall_saved = now.wall
-            disk.write([wall_row(now.wall)])
+        wall = self._clocks.take_save(now.wall)
+        if wall is not None:
+            disk.write([wall_row(wall)])
         out = disk.flush()
         wanted = self._records.wanted_epoch
         if self._is_started and not self._records.is_open and self._asked_epoch != wanted:
@@ -468,7 +477,7 @@ class Node:
             version=self._config.version,
             has_root=self._config.has_root,
             members=self._members,
-            linked=self._peers.linked(),
+            live=self._membership.live,
             names=self._situation.names,
             hosts=self._situation.hosts,
             telemetry=self._situation.telemetry,
@@ -478,13 +487,6 @@ class Node:
             pushed=self._tables.pushed_at,
             now=now.mono,
         )
-
-
-_CLOSE_REASONS = {
-    limits.CLOSE_NOT_A_MEMBER: "not a member",
-    limits.CLOSE_VERSION_MISMATCH: "no version in common",
-    limits.CLOSE_DENIED: "access has ended",
-}
 
 
 def _answer(request: RequestId, result: msgspec.Struct) -> Reply:

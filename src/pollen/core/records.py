@@ -36,11 +36,13 @@ from pollen.core.ids import ClusterId, Hash, KeyRole, PeerId, Sign, hash_of
 NODE = "node"
 SPEC = "spec"
 CLAIM = "claim"
+ACCUSE = "accuse"
+REFUTE = "refute"
 
 # Kinds that say what a process is doing now: never on disk, never adopted from an earlier run.
-EPHEMERAL = frozenset({CLAIM})
+EPHEMERAL = frozenset({CLAIM, ACCUSE, REFUTE})
 # Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
-OWN_EACH_RUN = frozenset({NODE, CLAIM})
+OWN_EACH_RUN = frozenset({NODE, CLAIM, ACCUSE, REFUTE})
 
 Key = tuple[PeerId, str, bytes]
 

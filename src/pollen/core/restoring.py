@@ -27,6 +27,7 @@ META_TABLE = "meta"
 RECORD_TABLE = "record"
 EPOCH_KEY = b"epoch"
 WALL_KEY = b"wall"
+STARTS_KEY = b"starts"
 
 CLUSTER_KEY = b"cluster"
 ROOT_KEY = b"root"
@@ -42,6 +43,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     records: list[Record]
     epoch: int
     wall: Nanos
+    starts: list[int]
 
 
 def restore(restored: Restored, cluster: ClusterId, peers: Peers, joins: Joins) -> Kept:
@@ -49,17 +51,23 @@ def restore(restored: Restored, cluster: ClusterId, peers: Peers, joins: Joins) 
     meta = dict(restored.get(META_TABLE, ()))
     epoch = decode(int, meta.get(EPOCH_KEY, encode(0)), "epoch-row")
     wall = decode(int, meta.get(WALL_KEY, encode(0)), "wall-row")
+    starts = decode(list[int], meta.get(STARTS_KEY, encode([])), "starts-row")
     kept, faults = _decode_records(restored.get(RECORD_TABLE, ()), cluster)
     faults += peers.restore(restored.get(PEER_TABLE, ()))
     faults += joins.restore(restored.get(NONCE_TABLE, ()))
-    faults += [value for value in (epoch, wall) if isinstance(value, Rejection)]
-    if faults or isinstance(epoch, Rejection) or isinstance(wall, Rejection):
+    faults += [value for value in (epoch, wall, starts) if isinstance(value, Rejection)]
+    if (
+        faults
+        or isinstance(epoch, Rejection)
+        or isinstance(wall, Rejection)
+        or isinstance(starts, Rejection)
+    ):
         raise PollenError(
             "state-unusable",
             f"{len(faults)} rows of the store cannot be read ({faults[0].kind})",
             "restore the folder from a copy, or start over: pln purge",
         )
-    return Kept(records=kept, epoch=epoch, wall=Nanos(wall))
+    return Kept(records=kept, epoch=epoch, wall=Nanos(wall), starts=starts)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +127,11 @@ def epoch_row(epoch: int) -> Row:
 def wall_row(wall: Nanos) -> Row:
     """The row that keeps the wall clock from going back."""
     return META_TABLE, WALL_KEY, encode(int(wall))
+
+
+def starts_row(starts: Sequence[int]) -> Row:
+    """The row that tells the next run when the last ones began."""
+    return META_TABLE, STARTS_KEY, encode(list(starts))
 
 
 def _decode_records(

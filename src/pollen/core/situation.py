@@ -1,8 +1,8 @@
-"""What follows from the records and the links: names, hosts, and the rows of the tables.
+"""What follows from the records and who is alive: names, hosts, and the rows of the tables.
 
 Decides: when a projection is out of date, and rebuilds it then and only then.
 Does not know: effects; how records came; what is done about a projection.
-Invariants: names, hosts and rows are functions of the records, the linked peers and the prices; no
+Invariants: names, hosts and rows are functions of the records, the live members and the prices; no
     projection is kept from before a change that it depends on.
 Source: PROTOCOL 3 and 5. In this first form a projection is rebuilt whole.
 """
@@ -16,11 +16,21 @@ from pollen.core.codec import Rejection
 from pollen.core.effects import PeerRow, SeedRow
 from pollen.core.events import Telemetry
 from pollen.core.ids import Hash, Nanos, PeerId
+from pollen.core.liveness import Facts
 from pollen.core.members import Member, Members
+from pollen.core.membership import Membership
 from pollen.core.names import Holding, resolve
-from pollen.core.peers import Peers
 from pollen.core.plan import Host, hosts_view
-from pollen.core.records import CLAIM, NODE, SPEC, Change, Records
+from pollen.core.records import (
+    ACCUSE,
+    CLAIM,
+    NODE,
+    REFUTE,
+    SPEC,
+    Change,
+    Record,
+    Records,
+)
 from pollen.core.specs import Seed, decode_seed
 
 Fault = tuple[PeerId, Rejection]
@@ -29,27 +39,41 @@ Fault = tuple[PeerId, Rejection]
 class Situation:
     """The projections of one node."""
 
-    def __init__(self, own: PeerId, store: Records, members: Members, peers: Peers) -> None:
+    def __init__(
+        self, own: PeerId, store: Records, members: Members, membership: Membership
+    ) -> None:
         self._own = own
         self._records = store
         self._members = members
-        self._peers = peers
+        self._membership = membership
         self._are_names_stale = True
         self._prices: dict[PeerId, int] = {}
         self.is_stale = True
         self.names: dict[str, Holding] = {}
         self.hosts: dict[Hash, list[Host]] = {}
+        self.live: dict[PeerId, int] = {}
         self.telemetry: Telemetry | None = None
 
-    def note_change(self, change: Change) -> Member | Rejection | None:
+    def note_change(self, change: Change, now: Nanos) -> Member | Rejection | None:
         """A record changed: a member that follows from it, or the fault in it."""
+        if change.record.body.kind in (ACCUSE, REFUTE):
+            return self._membership.note_record(change.record, now)
         self.is_stale = True
         if change.record.body.kind == SPEC:
             self._are_names_stale = True
         if change.record.body.kind != NODE:
             return None
         self._are_names_stale = True
-        return self._members.apply(change.record)
+        return self.note_node(change.record, now)
+
+    def note_node(self, record: Record, now: Nanos) -> Member | Rejection | None:
+        """A node record: membership hears of its epoch and phase."""
+        member = self._members.apply(record)
+        if isinstance(member, Member):
+            info = member.info
+            facts = Facts(epoch=member.epoch, phase=info.phase, restarts=info.restarts)
+            self._membership.note_member(member.peer, facts, now)
+        return member
 
     def note_telemetry(self, telemetry: Telemetry) -> None:
         """New counters; a price that moved past its hysteresis makes the rows stale."""
@@ -69,11 +93,8 @@ class Situation:
         if self._are_names_stale:
             self.names = resolve(self._readable_seeds(faults), self._members.certificates)
             self._are_names_stale = False
-        epochs = self._members.live_epochs(self._boots(), wall)
-        own = self._members.find(self._own)
-        if own is not None:
-            epochs[self._own] = own.epoch
-        self.hosts = hosts_view(self._records.live_of(CLAIM), epochs)
+        self.live = self._members.with_access(self._membership.live, wall)
+        self.hosts = hosts_view(self._records.live_of(CLAIM), self.live)
         return faults
 
     def _readable_seeds(self, faults: list[Fault]) -> list[Seed]:
@@ -88,20 +109,12 @@ class Situation:
                 faults.append((record.body.owner, seed))
         return seeds
 
-    def _boots(self) -> dict[PeerId, bytes]:
-        links = ((peer, self._peers.link_of(peer)) for peer in self._peers.linked())
-        return {peer: link.boot for peer, link in links if link is not None}
-
-    def rows(
-        self, hosted: Sequence[Seed], wall: Nanos
-    ) -> tuple[dict[Hash, SeedRow], dict[PeerId, PeerRow]]:
+    def rows(self, hosted: Sequence[Seed]) -> tuple[dict[Hash, SeedRow], dict[PeerId, PeerRow]]:
         """The rows of the tables, this node's own included; after it nothing is stale."""
-        live = sorted(self._members.live_epochs(self._boots(), wall))
-        prices = {peer: self._prices.get(peer, limits.PRICE_UNKNOWN_US) for peer in live}
+        prices = {peer: self._prices.get(peer, limits.PRICE_UNKNOWN_US) for peer in self.live}
         prices[self._own] = 0
         names = self._members.names()
         seeds = tables.seed_rows(self.names, self.hosts, hosted, prices)
-        listed = sorted([*live, self._own])
-        peers = tables.peer_rows(listed, self._members.certificates, names, prices)
+        peers = tables.peer_rows(sorted(prices), self._members.certificates, names, prices)
         self.is_stale = False
         return seeds, peers

@@ -20,6 +20,8 @@ ACCESS = "access"
 EPOCH = "epoch"
 STORE = "store"
 WORK = "work"
+VERDICT = "verdict"
+QUARANTINE = "quarantine"
 
 
 def token_for(purpose: str, subject: bytes = b"") -> Token:

@@ -30,7 +30,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     has_root: bool
     members: Members
-    linked: Sequence[PeerId]
+    live: Mapping[PeerId, int]
     names: Mapping[str, Holding]
     hosts: Mapping[Hash, Sequence[Host]]
     telemetry: Telemetry | None
@@ -93,7 +93,7 @@ def _count(n: int, noun: str) -> str:
 
 def _node_view(screen: Screen, member: Member) -> NodeView:
     is_self = member.peer == screen.node
-    is_linked = member.peer in screen.linked
+    is_live = member.peer in screen.live
     ready = sum(
         host.node == member.peer and host.state is State.READY
         for hosts in screen.hosts.values()
@@ -102,7 +102,7 @@ def _node_view(screen: Screen, member: Member) -> NodeView:
     view = NodeView(
         node=member.peer.hex(),
         name=member.info.name,
-        state="self" if is_self else "online" if is_linked else "offline",
+        state="self" if is_self else "online" if is_live else "offline",
         tier=Tier(member.certificate.tier).label,
         properties=member.certificate.properties,
         addresses=member.info.addresses,
@@ -128,7 +128,7 @@ def _seed_view(screen: Screen, holding: Holding) -> SeedView:
     wanted = sum(
         may_host(seed, member.certificate.properties)
         for member in screen.members.all_members()
-        if member.peer in screen.linked or member.peer == screen.node
+        if member.peer in screen.live or member.peer == screen.node
     )
     view = SeedView(
         name=holding.name,

@@ -1,0 +1,74 @@
+"""What this node says of itself in its node record, from its start until it has left.
+
+Decides: the node record's content: addresses, the phase of this run, how often it restarted.
+Does not know: how the record travels, what others make of it (``liveness``).
+Invariants: a run says UP, LEAVING, LEFT in this order and never goes back. Restarts are counted
+    from the starts on disk, so that a crash loop is seen by the node that is in it; everybody else
+    reads the signed number, and all agree.
+Source: PROTOCOL 2 (node record), 5 (quarantine). Refused: counting another node's epochs as they
+    come, which every observer would do at other times and so with another result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pollen.core import limits, timers
+from pollen.core.config import NodeConfig
+from pollen.core.effects import Effect, SetTimer
+from pollen.core.ids import Nanos, Now
+from pollen.core.joins import Row
+from pollen.core.liveness import Phase
+from pollen.core.members import NodeInfo
+from pollen.core.restoring import starts_row
+
+
+class Presence:
+    """This run. ``starts``: the wall times at which earlier ones began, as the disk kept them."""
+
+    def __init__(self, config: NodeConfig, starts: Sequence[int]) -> None:
+        self._config = config
+        self._starts = list(starts)
+        self._restarts = 0
+        self.phase = Phase.UP
+        self.addresses: list[str] = []
+
+    def start(self, addresses: Sequence[str], now: Now) -> tuple[list[Row], list[Effect]]:
+        """This run begins: what to write, and the timer that ends its quarantine if it is in one.
+
+        Starts in the future are of a clock that was wrong; they are forgotten.
+        """
+        self.addresses = list(addresses[: limits.OWN_ADDRESSES_MAX])
+        recent = [at for at in self._starts if at <= now.wall]
+        self._starts = [*recent, now.wall][-limits.RESTARTS_QUARANTINE :]
+        return [starts_row(self._starts)], self.recount(now)
+
+    def recount(self, now: Now) -> list[Effect]:
+        """How many starts the window holds now; a timer for when that is few enough again."""
+        since = now.wall - limits.RESTARTS_WITHIN_NS
+        within = [at for at in self._starts if at > since]
+        self._restarts = len(within) if len(within) >= limits.RESTARTS_QUARANTINE else 0
+        if not self._restarts:
+            return []
+        at = Nanos(now.mono + within[-limits.RESTARTS_QUARANTINE] - since)
+        return [SetTimer(token=timers.token_for(timers.QUARANTINE), at=at)]
+
+    def leave(self) -> None:
+        """The run is ending: nothing new is placed here; said again, it has left."""
+        self.phase = Phase.LEFT if self.phase >= Phase.LEAVING else Phase.LEAVING
+
+    def info(self) -> NodeInfo:
+        """The payload of the node record."""
+        config = self._config
+        return NodeInfo(
+            name=config.name,
+            addresses=self.addresses,
+            boot=config.boot,
+            version=config.version,
+            chain=config.chain,
+            memory_bytes=config.memory_bytes,
+            minor_min=limits.MINOR_MIN,
+            minor_max=limits.MINOR_MAX,
+            phase=int(self.phase),
+            restarts=self._restarts,
+        )
