@@ -57,12 +57,7 @@ class Bench:
         said: list[Statement] = []
         for _ in range(nanos // TICK):
             self.now += TICK
-            samples = [
-                PeerSample(
-                    p, self.rtts.get(p, 1), 0, 0, True, self.silence(p), self.brains.get(p, 0)
-                )
-                for p in self.others
-            ]
+            samples = [self.sample(peer) for peer in self.others]
             event = Telemetry(
                 peers=samples, seeds=[], memory_bytes=0, events_dropped=0, control_stalls=0
             )
