@@ -5,7 +5,7 @@ Does not know: links, clocks, who asks; when to accuse or to believe a verdict (
 Invariants: ``judge`` is a function of the set of records, whatever the order they came in. An
     accusation stands while it names exactly the subject's epoch and incarnation: a newer epoch or
     incarnation voids it, and so no value that an accuser invents can outlive a refutation. What a
-    dead accuser says does not count; of two halves that accuse each other one wins, everywhere the
+    dead or departed accuser says does not count; of two halves that accuse each other one wins, everywhere the
     same. A node that said that it left is gone without any accusation.
 Source: SWIM (Das, Gupta, Motivala 2002), Lifeguard (Dadgar, Phillips, Currey 2017); PROTOCOL 5.
     Refused: asking that an accuser be one of the subject's present watchers; views move, and the
@@ -89,6 +89,7 @@ class Evidence:
 
     def __init__(self) -> None:
         self.facts: dict[PeerId, Facts] = {}
+        self.unfit: dict[PeerId, Facts] = {}
         self._refuted: dict[PeerId, tuple[int, int]] = {}
         self._accusations: dict[PeerId, dict[PeerId, Accusation]] = {}
 
@@ -97,11 +98,15 @@ class Evidence:
         if self.facts.get(peer) == facts:
             return False
         self.facts[peer] = facts
+        self.unfit.pop(peer, None)
+        if facts.phase != Phase.UP or facts.restarts >= limits.RESTARTS_QUARANTINE:
+            self.unfit[peer] = facts
         return True
 
     def forget_member(self, peer: PeerId) -> None:
         """Its node record is gone: it is nobody, as subject and as accuser."""
         self.facts.pop(peer, None)
+        self.unfit.pop(peer, None)
 
     def note_accusation(self, record: Record) -> Rejection | None:
         """An accusation or its withdrawal, the newest record of its key."""
@@ -174,22 +179,23 @@ def judge(evidence: Evidence) -> dict[PeerId, Verdict]:
     dead. That is what makes two halves that meet again agree which of them the records kill until
     it refutes: the one with more accusers.
     """
-    accused = dict(evidence.accused())
     verdicts = {
-        peer: Verdict.LEFT for peer, facts in evidence.facts.items() if facts.phase == Phase.LEFT
+        peer: Verdict.LEFT for peer, facts in evidence.unfit.items() if facts.phase == Phase.LEFT
     }
-    alive = len(evidence.facts) - len(verdicts)
-    trial = _Trial({s: a for s, a in accused.items() if s not in verdicts}, alive)
+    accused = {
+        subject: {a: charge for a, charge in accusers.items() if a not in verdicts}
+        for subject, accusers in evidence.accused()
+        if subject not in verdicts
+    }
+    trial = _Trial(accused, len(evidence.facts) - len(verdicts))
     verdicts.update((peer, Verdict.DEAD) for peer in trial.run())
+    drained: dict[PeerId, Verdict] = {}
     for peer, accusers in accused.items():
-        count = sum(verdicts.get(accuser) != Verdict.DEAD for accuser in accusers)
+        count = sum(accuser not in verdicts for accuser in accusers)
         if peer not in verdicts and count >= quorum(trial.alive - 1):
-            verdicts[peer] = Verdict.DRAINED
-    for peer, facts in evidence.facts.items():
-        is_unfit = facts.phase == Phase.LEAVING or facts.restarts >= limits.RESTARTS_QUARANTINE
-        if is_unfit and peer not in verdicts:
-            verdicts[peer] = Verdict.DRAINED
-    return verdicts
+            drained[peer] = Verdict.DRAINED
+    drained.update((peer, Verdict.DRAINED) for peer in evidence.unfit)
+    return drained | verdicts
 
 
 def quorum(others: int) -> int:
