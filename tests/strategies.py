@@ -16,7 +16,7 @@ from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId
 from pollen.core.invites import Invite
 from pollen.core.liveness import Accusation, Refutation
-from pollen.core.records import Body, Record, decode_record
+from pollen.core.records import Body, Record, decode_record, gc_key
 from pollen.core.specs import Spec
 from tests.unit.world import make_key, sign_with
 
@@ -47,6 +47,8 @@ bodies = st.builds(
     schema=st.integers(0, 255),
     tombstone=st.booleans(),
     payload=st.binary(max_size=60),
+    prev_epoch=u32,
+    prev_seq=u64,
 )
 
 certificates = st.builds(
@@ -98,10 +100,18 @@ specs = st.builds(
 
 
 def make_record(
-    owner: PeerId, kind: str, key: bytes, epoch: int, seq: int, tombstone: bool, payload: bytes
+    owner: PeerId,
+    kind: str,
+    key: bytes,
+    epoch: int,
+    seq: int,
+    tombstone: bool,
+    payload: bytes,
+    prev: tuple[int, int] | None = None,
 ) -> Record:
-    """A record as it would come from its owner."""
-    body = encode(Body(CLUSTER, owner, kind, key, epoch, seq, 1, tombstone, payload))
+    """A record as it would come from its owner; ``prev`` is the version before, unless said."""
+    before = (epoch, seq - 1) if prev is None else prev
+    body = encode(Body(CLUSTER, owner, kind, key, epoch, seq, 1, tombstone, payload, *before))
     signed = SignedRecord(owner, body, sign_with(owner, b"pollen-record/1\0" + body))
     record = decode_record(signed, CLUSTER)
     assert isinstance(record, Record)
@@ -112,10 +122,10 @@ def make_record(
 records = st.builds(
     make_record,
     owner=st.sampled_from(OWNERS),
-    kind=st.sampled_from(["node", "spec", "claim"]),
-    key=st.sampled_from([b"", b"k"]),
+    kind=st.sampled_from(["node", "spec", "claim", "gc"]),
+    key=st.sampled_from([b"", b"k", gc_key((1, 1)), gc_key((1, 3)), gc_key((2, 1))]),
     epoch=st.integers(1, 2),
-    seq=st.integers(1, 3),
+    seq=st.integers(1, 4),
     tombstone=st.booleans(),
     payload=st.sampled_from([b"", b"x", b"y"]),
 )

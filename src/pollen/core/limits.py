@@ -29,9 +29,20 @@ RECORD_MAX_BYTES = 64 * 1024
 RECORD_KEY_MAX_BYTES = 255
 # Records in one frame stay under this, so that a frame (1 MiB, seam) holds them with its headers.
 RECORDS_FRAME_BYTES = 768 * 1024
-# Records of one owner. Raising it costs every node memory; lowering it freezes busy owners.
-# Guess: 4,096 seeds of one publisher with a claim each.
-OWNER_RECORDS_MAX = 8_192
+# What one owner may hold, by tier (leaf, publisher, admin) as (records, bytes). Raising it costs
+# every node memory; lowering it freezes busy owners. Guess: a claim for each of 4,000 seeds; 4,000
+# seeds of one publisher with small specs; twice that.
+OWNER_CAPS = ((4_096, 2 << 20), (8_192, 32 << 20), (16_384, 64 << 20))
+# The level of record kinds that this code speaks; a kind of a higher one waits for all live nodes.
+SPEAKS = 1
+# Sequence numbers that one write to disk allows. Raising it wastes more of them at a restart,
+# lowering it writes more often. Source: PROTOCOL 2 (blocks); the number is a guess.
+SEQ_BLOCK = 4_096
+# The shortest time between two jumps to a new epoch: two live processes with one key would
+# otherwise outbid each other as fast as their disks can write. Guess.
+EPOCH_JUMP_NS = 5 * SECOND
+# Decoded records that a process remembers by their bytes. 1,000 simulated nodes share them.
+INTERNED_RECORDS = 65_536
 # The largest epoch and sequence number. Source: PROTOCOL 2 (u32, u64).
 EPOCH_MAX = (1 << 32) - 1
 SEQ_MAX = (1 << 64) - 1

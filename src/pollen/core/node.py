@@ -38,7 +38,6 @@ from pollen.core.effects import (
     InspectModule,
     LoadSeed,
     Log,
-    Persist,
     Reply,
     SendRecords,
     SetTimer,
@@ -81,7 +80,6 @@ from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
 from pollen.core.records import (
     CLAIM,
-    EPHEMERAL,
     NODE,
     SPEC,
     Change,
@@ -90,7 +88,7 @@ from pollen.core.records import (
     decode_record,
     in_frames,
 )
-from pollen.core.restoring import Restored, epoch_row, record_row, restore, wall_row
+from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
 from pollen.core.situation import Situation
 from pollen.core.tables import Tables
@@ -127,11 +125,10 @@ class Node:
         self._inspecting: dict[RequestId, SeedCommand] = {}
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
-        self._asked_epoch = 0
         kept = restore(restored, config.cluster, self._peers, self._joins)
         self._clocks = Clocks(kept.wall)
         self._presence = Presence(config, kept.starts)
-        self._records.restore(kept.records, kept.epoch)
+        self._records.restore(kept.records, kept.epoch, kept.leased)
         for record in kept.records:
             if record.body.kind == NODE and record.body.owner != config.node:
                 self._situation.note_node(record, Nanos(0))
@@ -239,9 +236,7 @@ class Node:
         for signed in event.records:
             record = decode_record(signed, self._config.cluster)
             if isinstance(record, Record):
-                merged = self._records.merge(record, event.peer)
-                if isinstance(merged, Rejection):
-                    out += self._faults.note(merged, event.peer, now.mono)
+                self._records.merge(record, event.peer)
             else:
                 out += self._faults.note(record, event.peer, now.mono)
         return out
@@ -362,10 +357,9 @@ class Node:
         return []
 
     def _on_persisted(self, event: Persisted, now: Now) -> list[Effect]:
-        purpose, epoch = timers.parse_token(event.token)
+        purpose, lease = timers.parse_token(event.token)
         out = self._durability.release(event.token)
-        if purpose == timers.EPOCH:
-            self._records.open_epoch(int.from_bytes(epoch, "big"))
+        if purpose == timers.EPOCH and self._records.open_lease(lease):
             early, self._early = self._early, []
             for waited in early:
                 out += self._handlers[type(waited)](waited, now)
@@ -441,24 +435,22 @@ class Node:
         """Push each change to every linked peer but the one that it came from."""
         out: list[Effect] = []
         for peer in self._peers.linked() if changes else ():
-            due = [c.record.signed for c in changes if c.source != peer]
+            due = [c.record.signed for c in changes if c.source != peer and not c.is_gone]
             out += [SendRecords(peer=peer, records=frame) for frame in in_frames(due)]
         return out
 
     def _persist(self, changes: Sequence[Change], now: Now) -> list[Effect]:
         """Write what must last, and the epoch before anything is published under it."""
         disk = self._durability
-        disk.write([record_row(c.record) for c in changes if c.record.body.kind not in EPHEMERAL])
+        lasting = [c for c in changes if not c.record.is_ephemeral]
+        disk.write([(gone_row if c.is_gone else record_row)(c.record) for c in lasting])
         disk.write(self._peers.take_unsaved())
         wall = self._clocks.take_save(now.wall)
         if wall is not None:
             disk.write([wall_row(wall)])
         out = disk.flush()
-        wanted = self._records.wanted_epoch
-        if self._is_started and not self._records.is_open and self._asked_epoch != wanted:
-            self._asked_epoch = wanted
-            token = timers.token_for(timers.EPOCH, wanted.to_bytes(4, "big"))
-            out.append(Persist(token=token, batch=[epoch_row(wanted)]))
+        if self._is_started:
+            out += self._records.plan_lease(now.mono)
         return out
 
     # -- views ----------------------------------------------------------------------------------

@@ -1,129 +1,69 @@
-"""The converging state of a cluster: single-writer records, and how two sets of them merge.
+"""The converging state of a cluster: everybody's records, and the writer of one's own.
 
-Decides: which of two records with one key wins, what is refused, and the versions of one's own.
+Decides: what of a record that comes in is kept, and the records that this node writes.
 Does not know: what a payload means, links, tables, or any clock: merging reads none.
 Invariants: a key is (owner, kind, key) and only its owner writes it. Merging is commutative,
-    associative and idempotent. A version (epoch, seq) is never used twice by one process; equal
+    associative and idempotent (``owners``). A version is never used twice (``versions``); equal
     versions with other bytes go to the larger hash, everywhere, and are counted. Nothing of ours
     is published before this run's epoch is on disk.
-Source: PROTOCOL 2. In this first form there are no digests: a new link gets everything, and each
-    change is pushed to every linked peer. Refused: last-writer-wins by wall clock.
+Source: PROTOCOL 2.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Iterator
-
-import msgspec
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pollen.core import limits
-from pollen.core.codec import (
-    RECORD_DOMAIN,
-    U8,
-    U32,
-    U64,
-    Rejection,
-    WireClusterId,
-    WirePeerId,
-    decode,
-    encode,
-    signing_bytes,
-)
+from pollen.core import record as kinds
+from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
+from pollen.core.effects import Effect
 from pollen.core.events import SignedRecord
-from pollen.core.ids import ClusterId, Hash, KeyRole, PeerId, Sign, hash_of
+from pollen.core.ids import ClusterId, KeyRole, Nanos, PeerId, Sign
+from pollen.core.owners import ZERO, Merge, OwnerSet, Slot, Sums, Version
+from pollen.core.record import (
+    ACCUSE,
+    CLAIM,
+    GC,
+    NODE,
+    OWN_EACH_RUN,
+    REFUTE,
+    SPEC,
+    Body,
+    Change,
+    Interned,
+    Key,
+    Record,
+    as_buried,
+    decode_record,
+    gc_key,
+    in_frames,
+    record_of,
+    winner_of,
+)
+from pollen.core.versions import Versions
 
-NODE = "node"
-SPEC = "spec"
-CLAIM = "claim"
-ACCUSE = "accuse"
-REFUTE = "refute"
-
-# Kinds that say what a process is doing now: never on disk, never adopted from an earlier run.
-EPHEMERAL = frozenset({CLAIM, ACCUSE, REFUTE})
-# Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
-OWN_EACH_RUN = frozenset({NODE, CLAIM, ACCUSE, REFUTE})
-
-Key = tuple[PeerId, str, bytes]
-
-
-class Body(msgspec.Struct, frozen=True, array_like=True):
-    """What a record's signature covers, after the domain prefix (PROTOCOL 2)."""
-
-    cluster: WireClusterId
-    owner: WirePeerId
-    kind: str
-    key: bytes
-    epoch: U32
-    seq: U64
-    schema: U8
-    tombstone: bool
-    payload: bytes
-
-
-class Record(msgspec.Struct, frozen=True):
-    """A record in memory: decoded, with the bytes as carried and their hash."""
-
-    body: Body
-    signed: SignedRecord
-    digest: Hash
-
-    @property
-    def key(self) -> Key:
-        """(owner, kind, key)."""
-        return self.body.owner, self.body.kind, self.body.key
-
-    @property
-    def precedence(self) -> tuple[int, int, bytes]:
-        """What decides a merge: version, then the hash of the bytes."""
-        return self.body.epoch, self.body.seq, self.digest
-
-    @property
-    def is_live(self) -> bool:
-        """False for a tombstone."""
-        return not self.body.tombstone
-
-    @property
-    def is_opaque(self) -> bool:
-        """True when a newer schema wrote it: kept and forwarded, never applied."""
-        return self.body.schema > limits.SCHEMA
-
-
-class Merge(enum.Enum):
-    """What became of a record that came in."""
-
-    APPLIED = "applied"
-    KNOWN = "known"
-    OLDER = "older"
-    OWN_STALE = "own-stale"
-
-
-class Change(msgspec.Struct, frozen=True):
-    """A record that is new here, and the peer that it came from (None: written here)."""
-
-    record: Record
-    source: PeerId | None
-
-
-def decode_record(signed: SignedRecord, cluster: ClusterId) -> Record | Rejection:
-    """A carried record, when its shape, owner and cluster are right. Its signature was checked."""
-    if len(signed.body) > limits.RECORD_MAX_BYTES:
-        return Rejection("record-too-large", f"{len(signed.body)} bytes")
-    body = decode(Body, signed.body, "record")
-    if isinstance(body, Rejection):
-        return body
-    if body.owner != signed.owner:
-        return Rejection("record-wrong-owner")
-    if body.cluster != cluster:
-        return Rejection("record-of-another-cluster")
-    if len(body.key) > limits.RECORD_KEY_MAX_BYTES:
-        return Rejection("record-key-too-long", f"{len(body.key)} bytes")
-    return Record(body, signed, hash_of("record", signed.body))
-
-
-def winner_of(one: Record, other: Record) -> Record:
-    """The record of one key that stays: the higher version, then the larger hash."""
-    return other if other.precedence > one.precedence else one
+# The door to records: callers import what they need of them from here.
+__all__ = [
+    "ACCUSE",
+    "CLAIM",
+    "GC",
+    "NODE",
+    "REFUTE",
+    "SPEC",
+    "Body",
+    "Change",
+    "Interned",
+    "Merge",
+    "OwnerSet",
+    "Record",
+    "Records",
+    "Version",
+    "as_buried",
+    "decode_record",
+    "gc_key",
+    "in_frames",
+    "winner_of",
+]
 
 
 class Records:
@@ -133,135 +73,221 @@ class Records:
         self._cluster = cluster
         self._owner = owner
         self._sign = sign
-        self._rows: dict[Key, Record] = {}
-        self._counts: dict[PeerId, int] = {}
+        self._sets: dict[PeerId, OwnerSet] = {owner: OwnerSet(owner)}
+        self._own = self._sets[owner]
+        self._kinds: dict[str, dict[Key, Record]] = {}
+        self._sorted: dict[str, list[Record]] = {}
+        self._generations: dict[str, int] = {}
         self._changes: list[Change] = []
-        self._wished: dict[tuple[str, bytes], tuple[bytes, bool]] = {}
-        self._waiting: dict[tuple[str, bytes], tuple[bytes, bool]] = {}
-        self.epoch = 0
-        self.seq = 0
-        self.wanted_epoch = 1
+        self._wished: dict[Slot, tuple[bytes, bool]] = {}
+        self._waiting: dict[Slot, tuple[bytes, bool]] = {}
+        self._versions = Versions()
+        self._spoken = limits.SPEAKS
+        self.sums = Sums()
         self.ties = 0
+        self.doubled: dict[PeerId, int] = {}
 
     # -- this run's epoch -----------------------------------------------------------------------
 
-    def restore(self, records: Iterable[Record], epoch: int) -> None:
-        """Take over what the disk held; ``epoch`` is the last one that was durable."""
+    def restore(self, records: Iterable[Record], epoch: int, leased: int = 0) -> None:
+        """Take over what the disk held; ``epoch`` and ``leased`` are the last durable lease."""
         for record in records:
-            self._put(record)
-            if record.body.owner == self._owner:
-                epoch = max(epoch, record.body.epoch)
-        self.wanted_epoch = min(epoch + 1, limits.EPOCH_MAX)
+            owned = self.set_of(record.body.owner)
+            if owned.merge(record)[0] is Merge.APPLIED:
+                self.sums.touch(owned)
+        for owned in self._sets.values():
+            owned.kept = owned.top
+            for record in owned.rows.values():
+                self._index(record)
+        self._own.reach(self._own.top)
+        self._versions.restore(epoch, leased, self._own.top)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in use, 0 before one is on disk."""
+        return self._versions.epoch
+
+    @property
+    def wanted_epoch(self) -> int:
+        """The epoch that this run publishes under, now or once it is on disk."""
+        return self._versions.wanted_epoch
 
     @property
     def is_open(self) -> bool:
-        """True while the epoch in use is the one on disk, so that publishing is allowed."""
-        return self.epoch == self.wanted_epoch
+        """True while publishing is allowed: this run's versions are on disk."""
+        return self._versions.is_open
 
-    def open_epoch(self, epoch: int) -> None:
-        """``epoch`` is on disk: publish under it whatever this run states, and what waited."""
-        if epoch != self.wanted_epoch or self.is_open:
-            return
-        self.epoch, self.seq = epoch, 0
-        due = {**self._wished, **self._waiting}
+    def plan_lease(self, now: Nanos) -> list[Effect]:
+        """What must go to disk before (more) records can be published."""
+        return self._versions.plan_lease(now)
+
+    def open_lease(self, subject: bytes) -> bool:
+        """A lease is on disk: publish what waited. True when it opened an epoch."""
+        is_new = self._versions.grant(subject)
+        due = {**self._wished, **self._waiting} if is_new else self._waiting
         self._waiting = {}
-        for (kind, key), (payload, tombstone) in due.items():
-            self._write(kind, key, payload, tombstone)
+        for slot, value in due.items():
+            self._say(slot, value)
+        return is_new
 
     # -- one's own ------------------------------------------------------------------------------
 
     def publish(self, kind: str, key: bytes, payload: bytes) -> bool:
         """State a value of our own; False when it stands already. Waits for the epoch."""
-        return self._state(kind, key, payload, False)
+        return self._state((kind, key), (payload, False))
 
     def bury(self, kind: str, key: bytes) -> bool:
         """Publish the tombstone of a value of our own."""
-        return self._state(kind, key, b"", True)
+        return self._state((kind, key), (b"", True))
 
-    def _state(self, kind: str, key: bytes, payload: bytes, tombstone: bool) -> bool:
-        value = (payload, tombstone)
-        if kind in OWN_EACH_RUN:
-            if self._wished.get((kind, key)) == value:
+    def note_spoken(self, level: int) -> None:
+        """The lowest level that a live node speaks: no kind above it is written (PROTOCOL 2)."""
+        if level == self._spoken:
+            return
+        self._spoken = level
+        waiting, self._waiting = self._waiting, {}
+        for slot, value in waiting.items():
+            self._say(slot, value)
+
+    def restate(self, record: Record) -> None:
+        """Sign a value of ours anew, above all that was said; it keeps its place."""
+        if self.is_open and self._own.rows.get(record.slot) is record:
+            self._write(record.slot, record.body.payload, record.body.tombstone)
+
+    def _state(self, slot: Slot, value: tuple[bytes, bool]) -> bool:
+        if slot[0] in OWN_EACH_RUN:
+            if self._wished.get(slot) == value:
                 return False
-            self._wished[kind, key] = value
-        if not self.is_open:
-            self._waiting[kind, key] = value
-            return True
-        self._write(kind, key, payload, tombstone)
+            self._wished[slot] = value
+        self._say(slot, value)
         return True
 
-    def _write(self, kind: str, key: bytes, payload: bytes, tombstone: bool) -> None:
-        self.seq += 1
+    def _say(self, slot: Slot, value: tuple[bytes, bool]) -> None:
+        if not self.is_open or kinds.KIND_LEVELS.get(slot[0], 1) > self._spoken:
+            self._waiting[slot] = value
+            return
+        held = self._own.rows.get(slot)
+        is_nothing = value[1] and (held is None or not held.is_live)
+        if not is_nothing:
+            self._write(slot, *value)
+
+    def _write(self, slot: Slot, payload: bytes, tombstone: bool) -> None:
+        prev = self._own.top
+        epoch, seq = self._versions.take()
         body = Body(
             cluster=self._cluster,
             owner=self._owner,
-            kind=kind,
-            key=key,
-            epoch=self.epoch,
-            seq=self.seq,
+            kind=slot[0],
+            key=slot[1],
+            epoch=epoch,
+            seq=seq,
             schema=limits.SCHEMA,
             tombstone=tombstone,
             payload=payload,
+            prev_epoch=prev[0],
+            prev_seq=prev[1],
         )
         raw = encode(body)
         signature = self._sign(KeyRole.NODE, signing_bytes(RECORD_DOMAIN, raw))
-        signed = SignedRecord(self._owner, raw, signature)
-        record = Record(body, signed, hash_of("record", raw))
-        self._put(record)
-        self._changes.append(Change(record, None))
+        self._take_in(record_of(body, SignedRecord(self._owner, raw, signature)), None)
+        self._own.reach(self._own.top)
 
     # -- everybody's ----------------------------------------------------------------------------
 
-    def merge(self, record: Record, source: PeerId | None) -> Merge | Rejection:
+    def merge(self, record: Record, source: PeerId | None) -> Merge:
         """Take in a record of somebody else, or one of ours that somebody kept."""
         if record.body.owner == self._owner:
             return self._merge_own(record, source)
-        held = self._rows.get(record.key)
-        if held is None and self._counts.get(record.body.owner, 0) >= limits.OWNER_RECORDS_MAX:
-            return Rejection("owner-over-cap", record.body.owner.hex())
-        return self._settle(held, record, source)
+        return self._take_in(record, source)
 
-    def _settle(self, held: Record | None, record: Record, source: PeerId | None) -> Merge:
-        if held is not None:
-            if held.digest == record.digest:
-                return Merge.KNOWN
-            if held.precedence[:2] == record.precedence[:2]:
-                self.ties += 1
-            if winner_of(held, record) is held:
-                return Merge.OLDER
-        self._put(record)
-        self._changes.append(Change(record, source))
-        return Merge.APPLIED
+    def _take_in(self, record: Record, source: PeerId | None) -> Merge:
+        owned = self.set_of(record.body.owner)
+        before = owned.rows.get(record.slot)
+        self._note_tie(before, record)
+        merged, gone = owned.merge(record)
+        if merged is not Merge.APPLIED:
+            return merged
+        self.sums.touch(owned)
+        for row in gone:
+            self._unindex(row)
+        self._index(record)
+        self._changes.append(Change(record, source, before))
+        self._changes += [Change(row, source, None, True) for row in gone if row is not before]
+        return merged
+
+    def _note_tie(self, held: Record | None, record: Record) -> None:
+        if held is None or held.version != record.version or held.digest == record.digest:
+            return
+        self.ties += 1
+        self.doubled[record.body.owner] = self.doubled.get(record.body.owner, 0) + 1
 
     def _merge_own(self, record: Record, source: PeerId | None) -> Merge:
         """PROTOCOL 2: a version of ours at or above our own makes us jump above it.
 
         Lasting values are adopted: they were acknowledged by an earlier run whose disk is lost.
-        What each run states anew is stated again above it, or buried.
+        What each run states anew is stated again in the epoch above, where theirs is void.
         """
-        held = self._rows.get(record.key)
+        held = self._own.rows.get(record.slot)
         if held is not None and held.digest == record.digest:
             return Merge.KNOWN
-        if record.body.epoch >= self.wanted_epoch and record.body.epoch > self.epoch:
-            self.wanted_epoch = min(record.body.epoch + 1, limits.EPOCH_MAX)
-        elif record.body.epoch == self.epoch:
-            self.seq = max(self.seq, record.body.seq)
-        if record.body.kind not in OWN_EACH_RUN:
-            return self._settle(held, record, source)
-        if held is not None and winner_of(held, record) is held and self.is_open:
+        if record.version <= self._own.floor:
             return Merge.OLDER
-        slot = (record.body.kind, record.body.key)
-        if slot not in self._wished and not record.is_live:
-            return self._settle(held, record, source)
-        payload, tombstone = self._wished.setdefault(slot, (b"", True))
-        if self.is_open:
-            self._write(*slot, payload, tombstone)
-        return Merge.OWN_STALE
+        if record.version[0] >= self.epoch > 0 and self._is_not_ours(record, held):
+            self.doubled[self._owner] = self.doubled.get(self._owner, 0) + 1
+        if record.version > self._own.top or self._is_not_ours(record, held):
+            self._versions.jump_above(record.version)
+        if record.body.kind in OWN_EACH_RUN:
+            return Merge.OWN_STALE
+        merged = self._take_in(record, source)
+        self._own.reach(self._own.top)
+        return merged
 
-    def _put(self, record: Record) -> None:
-        if record.key not in self._rows:
-            self._counts[record.body.owner] = self._counts.get(record.body.owner, 0) + 1
-        self._rows[record.key] = record
+    def _is_not_ours(self, record: Record, held: Record | None) -> bool:
+        """Of this run's epoch, and yet not what this run wrote under that version."""
+        if record.version[0] != self._versions.epoch:
+            return False
+        return (
+            record.version > self._versions.last or held is None or held.version <= record.version
+        )
+
+    # -- sets -----------------------------------------------------------------------------------
+
+    def set_of(self, owner: PeerId) -> OwnerSet:
+        """The set of one owner, empty when nothing of it is known."""
+        owned = self._sets.get(owner)
+        if owned is None:
+            owned = self._sets[owner] = OwnerSet(owner)
+        return owned
+
+    def find_set(self, owner: PeerId) -> OwnerSet | None:
+        """The set of one owner, if there is one."""
+        return self._sets.get(owner)
+
+    def reach(self, owned: OwnerSet, version: Version) -> None:
+        """Everything of this owner up to ``version`` was seen."""
+        before = owned.version
+        owned.reach(version)
+        if owned.version != before:
+            self.sums.touch(owned)
+
+    def collect(self, owner: PeerId) -> Record | None:
+        """Bury a long absent owner: drop what does not last, keep the proof of its version."""
+        owned = self._sets.get(owner)
+        if owned is None or owned.is_grave or owner == self._owner or not owned.rows:
+            return None
+        owned.is_grave = True
+        last = max(owned.rows.values(), key=lambda r: r.precedence)
+        for row in [r for r in owned.rows.values() if not r.is_durable]:
+            if row is not last:
+                owned.drop(row)
+            self._unindex(row)
+            self._changes.append(Change(row, None, None, True))
+        self.sums.touch(owned)
+        return last
+
+    def owners(self) -> list[PeerId]:
+        """Every owner of whom something is held, by id."""
+        return sorted(owner for owner, owned in self._sets.items() if owned.rows)
 
     # -- views ----------------------------------------------------------------------------------
 
@@ -270,32 +296,43 @@ class Records:
         changes, self._changes = self._changes, []
         return changes
 
+    def generation_of(self, kind: str) -> int:
+        """Rises whenever a readable record of this kind comes, changes or goes."""
+        return self._generations.get(kind, 0)
+
     def all_records(self) -> Iterator[Record]:
-        """Everything, nodes first so that a receiver knows an owner before its words."""
-        order = {NODE: 0, SPEC: 1}
-        yield from sorted(self._rows.values(), key=lambda r: (order.get(r.body.kind, 2), r.key))
+        """Everything, by owner and version."""
+        for owner in self.owners():
+            yield from self._sets[owner].after(ZERO)
 
     def find(self, owner: PeerId, kind: str, key: bytes) -> Record | None:
         """One record, tombstones included."""
-        return self._rows.get((owner, kind, key))
+        owned = self._sets.get(owner)
+        return None if owned is None else owned.rows.get((kind, key))
 
-    def live_of(self, kind: str) -> list[Record]:
-        """The live, readable records of one kind, by owner and key."""
-        rows = [
-            r for r in self._rows.values() if r.body.kind == kind and r.is_live and not r.is_opaque
-        ]
-        return sorted(rows, key=lambda r: r.key)
+    def live_of(self, kind: str) -> Sequence[Record]:
+        """The live, readable records of one kind, by owner and key; not to be changed."""
+        found = self._sorted.get(kind)
+        if found is None:
+            rows = self._kinds.get(kind, {})
+            found = self._sorted[kind] = [rows[key] for key in sorted(rows)]
+        return found
 
+    def rows_of(self, kind: str) -> Mapping[Key, Record]:
+        """The same in no order: only for what does not depend on one."""
+        return self._kinds.get(kind, {})
 
-def in_frames(records: Iterable[SignedRecord]) -> list[list[SignedRecord]]:
-    """Records packed so that no list outgrows a control frame (seam)."""
-    frames: list[list[SignedRecord]] = []
-    room = 0
-    for record in records:
-        size = len(record.body) + 128
-        if not frames or size > room:
-            frames.append([])
-            room = limits.RECORDS_FRAME_BYTES
-        frames[-1].append(record)
-        room -= size
-    return frames
+    def _index(self, record: Record) -> None:
+        kind = record.body.kind
+        if record.is_opaque:
+            return
+        if record.is_live:
+            self._kinds.setdefault(kind, {})[record.key] = record
+            self._sorted.pop(kind, None)
+        self._generations[kind] = self._generations.get(kind, 0) + 1
+
+    def _unindex(self, record: Record) -> None:
+        kind = record.body.kind
+        if self._kinds.get(kind, {}).pop(record.key, None) is not None:
+            self._sorted.pop(kind, None)
+            self._generations[kind] = self._generations.get(kind, 0) + 1

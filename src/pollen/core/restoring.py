@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from pollen.core import versions
 from pollen.core.codec import Rejection, decode, encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
@@ -21,11 +22,11 @@ from pollen.core.joins import Joins, Row
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.peers import KnownPeer, Peers
 from pollen.core.records import Record, decode_record
+from pollen.core.versions import EPOCH_KEY, lease_value, read_lease
 from pollen.errors import PollenError
 
-META_TABLE = "meta"
+META_TABLE = versions.META_TABLE
 RECORD_TABLE = "record"
-EPOCH_KEY = b"epoch"
 WALL_KEY = b"wall"
 STARTS_KEY = b"starts"
 
@@ -42,6 +43,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
     records: list[Record]
     epoch: int
+    leased: int
     wall: Nanos
     starts: list[int]
 
@@ -49,25 +51,22 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 def restore(restored: Restored, cluster: ClusterId, peers: Peers, joins: Joins) -> Kept:
     """Fill the machines from disk. Raises ``PollenError`` (``state-unusable``)."""
     meta = dict(restored.get(META_TABLE, ()))
-    epoch = decode(int, meta.get(EPOCH_KEY, encode(0)), "epoch-row")
+    lease = read_lease(meta.get(EPOCH_KEY, lease_value(0, 0)))
     wall = decode(int, meta.get(WALL_KEY, encode(0)), "wall-row")
     starts = decode(list[int], meta.get(STARTS_KEY, encode([])), "starts-row")
     kept, faults = _decode_records(restored.get(RECORD_TABLE, ()), cluster)
     faults += peers.restore(restored.get(PEER_TABLE, ()))
     faults += joins.restore(restored.get(NONCE_TABLE, ()))
-    faults += [value for value in (epoch, wall, starts) if isinstance(value, Rejection)]
-    if (
-        faults
-        or isinstance(epoch, Rejection)
-        or isinstance(wall, Rejection)
-        or isinstance(starts, Rejection)
-    ):
+    if lease is None:
+        faults.append(Rejection("epoch-row-malformed"))
+    faults += [value for value in (wall, starts) if isinstance(value, Rejection)]
+    if faults or lease is None or isinstance(wall, Rejection) or isinstance(starts, Rejection):
         raise PollenError(
             "state-unusable",
             f"{len(faults)} rows of the store cannot be read ({faults[0].kind})",
             "restore the folder from a copy, or start over: pln purge",
         )
-    return Kept(records=kept, epoch=epoch, wall=Nanos(wall), starts=starts)
+    return Kept(records=kept, epoch=lease[0], leased=lease[1], wall=Nanos(wall), starts=starts)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,9 +118,9 @@ def record_row(record: Record) -> Row:
     return RECORD_TABLE, owner + kind.encode() + b"\0" + key, encode(record.signed)
 
 
-def epoch_row(epoch: int) -> Row:
-    """The row that makes an epoch durable."""
-    return META_TABLE, EPOCH_KEY, encode(epoch)
+def gone_row(record: Record) -> Row:
+    """The row that forgets a record."""
+    return record_row(record)[0], record_row(record)[1], None
 
 
 def wall_row(wall: Nanos) -> Row:

@@ -30,6 +30,7 @@ from pollen.core.records import (
     Change,
     Record,
     Records,
+    as_buried,
 )
 from pollen.core.specs import Seed, decode_seed
 
@@ -57,14 +58,16 @@ class Situation:
     def note_change(self, change: Change, now: Nanos) -> Member | Rejection | None:
         """A record changed: a member that follows from it, or the fault in it."""
         if change.record.body.kind in (ACCUSE, REFUTE):
-            return self._membership.note_record(change.record, now)
+            record = as_buried(change.record) if change.is_gone else change.record
+            return self._membership.note_record(record, now)
         self.is_stale = True
         if change.record.body.kind == SPEC:
             self._are_names_stale = True
         if change.record.body.kind != NODE:
             return None
         self._are_names_stale = True
-        return self.note_node(change.record, now)
+        # Who is gone stays a member: what it published goes on.
+        return None if change.is_gone else self.note_node(change.record, now)
 
     def note_node(self, record: Record, now: Nanos) -> Member | Rejection | None:
         """A node record: membership hears of its epoch and phase."""
