@@ -1,4 +1,4 @@
-"""Links and dials of a static full mesh."""
+"""Remembered peers: links, dials, and who is forgotten."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_lost_link_is_dialled_again_for_ever() -> None:
     machine = Peers(SMALL, Rng(1))
     now, waits = T0, []
     machine.learn(LARGE, HOME, now)
-    for _ in range(20):
+    for _ in range(limits.REDIAL_SOON_ATTEMPTS + 2):
         failed = ev.DialFailed(peer=LARGE, slug="unreachable", reason="")
         (timer,) = machine.on_dial_failed(failed, now)
         assert isinstance(timer, fx.SetTimer)
@@ -75,6 +75,70 @@ def test_a_lost_link_is_dialled_again_for_ever() -> None:
     assert limits.REDIAL_FIRST_NS // 2 <= waits[0] <= limits.REDIAL_FIRST_NS * 3 // 2
     assert all(w <= limits.REDIAL_MAX_NS * 3 // 2 for w in waits)
     assert waits[-1] >= limits.REDIAL_MAX_NS // 2
+
+
+@pytest.mark.parametrize(
+    ("attempts", "absent", "expected"),
+    [
+        (0, 1, limits.REDIAL_FIRST_NS),
+        (9, 1, limits.REDIAL_SOON_NS),
+        (9, 20, 20 * limits.REDIAL_EACH_NS),
+        (9, 1_000, limits.REDIAL_MAX_NS),
+        (limits.REDIAL_SOON_ATTEMPTS, 1, limits.REDIAL_MAX_NS),
+    ],
+)
+def test_dials_are_soon_while_few_are_absent(attempts: int, absent: int, expected: int) -> None:
+    """About two a second in all, for some minutes; then one in half a minute for ever."""
+    assert expected == peers.redial_wait(attempts, absent)
+
+
+def crowded(wanted: frozenset[PeerId]) -> Peers:
+    machine = Peers(SMALL, Rng(1), wanted.__contains__)
+    for number in range(limits.KNOWN_PEERS_MAX):
+        machine.learn(peer_of(number), HOME, T0)
+    return machine
+
+
+def peer_of(number: int) -> PeerId:
+    return PeerId(number.to_bytes(32, "big")[::-1])
+
+
+def test_the_peer_that_failed_most_is_forgotten_first() -> None:
+    """A linked or a wanted one never; its row goes from the disk."""
+    machine = crowded(frozenset({peer_of(1), peer_of(3)}))
+    machine.take_unsaved()
+    for number in (1, 2, 2, 3):
+        failed = ev.DialFailed(peer=peer_of(number), slug="unreachable", reason="")
+        machine.on_dial_failed(failed, T0)
+    machine.learn(LARGE, HOME, T0)
+    rows = machine.take_unsaved()
+    assert [key for _, key, value in rows if value is None] == [peer_of(2)]
+    assert [key for _, key, value in rows if value is not None] == [LARGE]
+    assert len(machine.dialable()) == limits.KNOWN_PEERS_MAX
+
+
+def test_where_all_are_wanted_nobody_is_forgotten() -> None:
+    """The newcomer is not remembered, and that is said."""
+    machine = crowded(frozenset(peer_of(n) for n in range(limits.KNOWN_PEERS_MAX)))
+    (line,) = machine.learn(LARGE, HOME, T0)
+    assert isinstance(line, fx.Log)
+
+
+def test_an_unwanted_peer_is_known_but_not_dialled() -> None:
+    """Until somebody wants it, or seeks anybody."""
+    machine = Peers(SMALL, Rng(1), lambda _: False)
+    assert machine.learn(LARGE, HOME, T0) == []
+    assert machine.start(T0) == []
+    assert machine.explore(1, T0, {LARGE: 1}) == []
+    assert fx.Dial(peer=LARGE, addresses=HOME) in machine.explore(1, T0)
+
+
+def test_news_of_a_peer_ends_its_back_off() -> None:
+    """It came alive elsewhere: dial it now."""
+    machine = Peers(SMALL, Rng(1))
+    machine.learn(LARGE, HOME, T0)
+    machine.on_dial_failed(ev.DialFailed(peer=LARGE, slug="unreachable", reason=""), T0)
+    assert fx.Dial(peer=LARGE, addresses=HOME) in machine.end_backoff([LARGE], T0)
 
 
 def test_a_late_dial_timer_is_harmless() -> None:

@@ -171,6 +171,12 @@ class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     control_stalls: int
 
 
+class LinkWanted(Event, frozen=True, kw_only=True, tag="link_wanted"):
+    """A call found its nearest replica unlinked; told once a second a peer while calls need it."""
+
+    peer: PeerId
+
+
 class Commanded(Event, frozen=True, kw_only=True, tag="commanded"):
     """A user asked for something; answered by ``Reply`` with the same request."""
 

@@ -17,6 +17,7 @@ CLOSE_DUPLICATE_LINK = 3
 CLOSE_DENIED = 4
 CLOSE_SHUTTING_DOWN = 5
 CLOSE_PROTOCOL_ERROR = 6
+CLOSE_IDLE = 7
 
 # The minor versions of ``pollen/1`` that this code speaks. Source: PROTOCOL 6.
 MINOR_MIN = 1
@@ -86,11 +87,40 @@ PRICE_HYSTERESIS_BP = 2_500
 
 # -- links --------------------------------------------------------------------------------------
 # First and longest wait before a peer is dialled again (half to one and a half of it by chance).
-# Raising the cap delays healing after an outage; lowering it costs packets to absent peers. Guess.
+# Up to so many attempts the wait is bounded by the number of absent peers alone, so that a node
+# dials about twice a second in all and the one cut between two halves is found within seconds of
+# its healing; a peer that was absent longer costs a dial in half a minute. Guess.
 REDIAL_FIRST_NS = 500 * MILLISECOND
+REDIAL_SOON_NS = 2_500 * MILLISECOND
+REDIAL_EACH_NS = 500 * MILLISECOND
+REDIAL_SOON_ATTEMPTS = 60
 REDIAL_MAX_NS = 30 * SECOND
 # A dial without an answer is given up after this, should the muscles lose it. Guess.
 DIAL_DEADLINE_NS = 20 * SECOND
+# Members up to which everybody is linked with everybody. Raising it costs links (n squared) and
+# probes; lowering it makes calls over links that must be dialled first. Source: PROTOCOL 5, guess.
+FULL_MESH = 64
+# How far a member reaches on each ring: four places both ways on the first are the eight neighbours
+# that a view guarantees; the others are shortcuts by chance, at least a quarter of any view.
+RING_REACH = (4, 1, 1)
+# A view has 2 log2(members) links and these. Source: issue "Brain".
+VIEW_EXTRA = 4
+# How often near neighbours are looked for, among so many drawn by chance, and how much nearer (as
+# a part of the old distance) a newcomer must be. Guess: slow churn.
+NEAR_LOOK_NS = 10 * SECOND
+NEAR_DRAWN = 48
+NEAR_HYSTERESIS_BP = 7_500
+# A link that nobody wants is closed when it moved less than this between two telemetries for so
+# long. Probes and keep-alives move about 100 bytes in that time. Guess.
+LINK_IDLE_BYTES = 1_024
+LINK_IDLE_NS = MINUTE
+# Links below which a member of a large cluster dials anybody. Source: PROTOCOL 5.
+VIEW_MIN = 8
+# Unlinked peers that a node without enough links dials each half second, by chance. Guess.
+EXPLORE_DIALS = 4
+# How often a member of a large cluster dials one remembered peer by chance that nobody here thinks
+# alive: the other half of a partition is found by it. Guess: 1,000 nodes make 200 dials a second.
+REACH_OUT_NS = 5 * SECOND
 # Peers remembered on disk. Source: issue "Brain".
 KNOWN_PEERS_MAX = 4_096
 # Addresses remembered for one peer. Guess: interfaces x families.

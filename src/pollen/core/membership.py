@@ -61,7 +61,7 @@ class Membership:
     """Liveness as one node sees it: ``live`` and ``able`` are what everybody else reads.
 
     ``live``: the epoch of each member that is not dead or gone, this node included; ``able``: those
-    of them on which something new may be placed.
+    of them on which something new may be placed. In no order that means anything.
     """
 
     def __init__(self, own: PeerId) -> None:
@@ -71,6 +71,8 @@ class Membership:
         self._verdicts: dict[PeerId, Verdict] = {}
         self._doubted: dict[PeerId, Nanos] = {}
         self._is_dirty = False
+        self._touched: dict[PeerId, None] = {}
+        self._moved: dict[PeerId, None] = {}
         self._is_due = False
         self._strain = 0
         self._strained_at = Nanos(0)
@@ -86,7 +88,7 @@ class Membership:
         held = self._evidence.facts.get(peer)
         if not self._evidence.note_member(peer, facts):
             return
-        self._is_dirty = True
+        self._touched[peer] = None
         watch = self._watches.get(peer)
         if watch is not None and held is not None and facts.epoch != held.epoch:
             watch.heard, watch.refuted, watch.quiet_until = now, 0, Nanos(0)
@@ -96,7 +98,7 @@ class Membership:
         """It is no member any more."""
         self._evidence.forget_member(peer)
         self._watches.pop(peer, None)
-        self._is_dirty = True
+        self._touched[peer] = None
 
     def note_record(self, record: Record, now: Nanos) -> Rejection | None:
         """An ``accuse`` or ``refute`` record that won its key."""
@@ -164,13 +166,11 @@ class Membership:
             self._is_due = False
             statements += self._judge_peers(now)
         is_changed = False
-        if self._is_dirty:
-            self._is_dirty = False
+        if self._is_dirty or self._touched:
             statements += self._refute(now)
-            self._verdicts = judge(self._evidence)
-            is_changed = self._believe(now)
+            is_changed = self._rejudge(now)
         elif self._doubted and now >= self._timer:
-            is_changed = self._believe(now)
+            is_changed = self._believe(list(self._doubted), now)
         return statements, self._set_timer(), is_changed
 
     def _judge_peers(self, now: Nanos) -> list[Statement]:
@@ -258,27 +258,43 @@ class Membership:
 
     # -- believing ------------------------------------------------------------------------------
 
-    def _believe(self, now: Nanos) -> bool:
-        """Take the verdicts over, deaths after their time of grace; True when something changed."""
-        live: dict[PeerId, int] = {}
-        able: dict[PeerId, int] = {}
-        doubted: dict[PeerId, Nanos] = {}
-        for peer in sorted(self._evidence.facts):
-            verdict = self._verdicts.get(peer, Verdict.LIVE)
-            epoch = self._evidence.facts[peer].epoch
-            if verdict is Verdict.LEFT:
-                continue
-            if verdict is Verdict.DEAD and peer != self._own:
-                due = self._doubted.get(peer) or self._grace(peer, now)
-                if now >= due or peer not in self.live:
+    def _rejudge(self, now: Nanos) -> bool:
+        """New verdicts, and what changed by them; only members that it touches are looked at."""
+        held, self._verdicts = self._verdicts, judge(self._evidence)
+        moved = dict.fromkeys([*held, *self._verdicts])
+        changed = [p for p in moved if held.get(p) is not self._verdicts.get(p)]
+        touched, self._touched, self._is_dirty = self._touched, {}, False
+        return self._believe(sorted({*changed, *touched, *self._doubted}), now)
+
+    def _believe(self, peers: Iterable[PeerId], now: Nanos) -> bool:
+        """Take verdicts over, deaths after their time of grace; True when something changed."""
+        is_changed = False
+        for peer in peers:
+            verdict, facts = self.verdict_of(peer), self._evidence.facts.get(peer)
+            is_doubted = self._is_doubted(peer, verdict, now)
+            is_live = facts is not None and (verdict < Verdict.DEAD or is_doubted)
+            epoch = facts.epoch if facts is not None and is_live else None
+            able = epoch if verdict is not Verdict.DRAINED else None
+            for view, value in ((self.live, epoch), (self.able, able)):
+                if view.get(peer) == value:
                     continue
-                doubted[peer] = due
-            live[peer] = epoch
-            if verdict is not Verdict.DRAINED:
-                able[peer] = epoch
-        is_changed = live != self.live or able != self.able
-        self.live, self.able, self._doubted = live, able, doubted
+                is_changed = True
+                self._moved[peer] = None
+                if value is None:
+                    del view[peer]
+                else:
+                    view[peer] = value
         return is_changed
+
+    def _is_doubted(self, peer: PeerId, verdict: Verdict, now: Nanos) -> bool:
+        """Whether a death is not believed yet: never one's own, nor before its time is over."""
+        if verdict is not Verdict.DEAD or peer == self._own or peer not in self.live:
+            self._doubted.pop(peer, None)
+            return verdict is Verdict.DEAD and peer == self._own
+        due = self._doubted.setdefault(peer, self._grace(peer, now))
+        if now >= due:
+            del self._doubted[peer]
+        return now < due
 
     def _grace(self, peer: PeerId, now: Nanos) -> Nanos:
         """Until when a death is doubted: as long as a refutation takes to come round; one whose
@@ -299,9 +315,18 @@ class Membership:
 
     # -- views ----------------------------------------------------------------------------------
 
+    def take_moved(self) -> list[PeerId]:
+        """The peers whose place in ``live`` or ``able`` changed since the last call."""
+        moved, self._moved = self._moved, {}
+        return list(moved)
+
     def verdict_of(self, peer: PeerId) -> Verdict:
         """What the records say of a member, believed or not yet."""
         return self._verdicts.get(peer, Verdict.LIVE)
+
+    def members(self) -> list[PeerId]:
+        """Everybody with a node record, dead or alive."""
+        return list(self._evidence.facts)
 
     def is_watched(self, peer: PeerId) -> bool:
         """True while this node would accuse the peer if it fell silent."""

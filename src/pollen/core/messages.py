@@ -113,8 +113,17 @@ class Prune(Message, frozen=True, array_like=True, tag=7):
     agreed: bool = False
 
 
+# -- membership and links: 10-19 -------------------------------------------------------------------
+
+
+class Keep(Message, frozen=True, array_like=True, tag=10):
+    """Whether the sender wants this link beside those that the rings tell; false until it says."""
+
+    is_kept: bool
+
+
 # Every message that this code understands. Each new kind is added here and in ``Node``.
-KINDS: tuple[type[Message], ...] = (Digest, Buckets, Lines, Pull, Delta, Have, Prune)
+KINDS: tuple[type[Message], ...] = (Digest, Buckets, Lines, Pull, Delta, Have, Prune, Keep)
 
 _union: Any = Union[KINDS]  # noqa: UP007 - a union of a tuple, which no operator makes
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(_union)

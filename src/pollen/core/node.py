@@ -49,6 +49,7 @@ from pollen.core.events import (
     HelloReceived,
     JoinRequested,
     LinkClosed,
+    LinkWanted,
     LoadFinished,
     MessageReceived,
     ModuleInspected,
@@ -72,9 +73,8 @@ from pollen.core.ids import (
 from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
 from pollen.core.members import Members
-from pollen.core.membership import Membership
-from pollen.core.messages import Message, decode_message
-from pollen.core.peers import Peers
+from pollen.core.mesh import Mesh
+from pollen.core.messages import Keep, Message, decode_message
 from pollen.core.plan import Hosting
 from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
@@ -111,12 +111,12 @@ class Node:
         self._members = Members(config.cluster, config.root, verify)
         self._certificate = self._own_certificate()
         self._records = Records(config.cluster, config.node, sign)
-        self._peers = Peers(config.node, rng)
+        self._mesh = Mesh(config.node, rng)
+        self._peers, self._membership = self._mesh.peers, self._mesh.membership
         self._admission = Admission(config, self._members, self._peers)
         self._hosting = Hosting(self._certificate.properties)
         self._tables = Tables()
         self._joins = Joins(config.issuer(self._certificate), rng, sign, verify)
-        self._membership = Membership(config.node)
         self._situation = Situation(config.node, self._records, self._members, self._membership)
         self._durability = Durability()
         self._faults = Faults()
@@ -138,6 +138,7 @@ class Node:
             HelloReceived: self._on_hello,
             LinkClosed: self._on_link_closed,
             DialFailed: self._on_dial_failed,
+            LinkWanted: self._on_link_wanted,
             MessageReceived: self._on_message,
             RecordsReceived: self._on_records,
             JoinRequested: self._on_join,
@@ -149,7 +150,9 @@ class Node:
             TablesStale: self._on_tables_stale,
         }
         # What peers say, by kind; each machine takes its own.
-        self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {}
+        self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {
+            Keep: self._mesh.on_keep,
+        }
         # Machines with long work, see ``core.work``.
         self._work = Work([])
 
@@ -179,8 +182,7 @@ class Node:
         rows, out = self._presence.start(event.addresses, now)
         self._durability.write(rows)
         self._state_self(now)
-        self._membership.watch(self._members.certificates, now.mono)
-        return out + self._peers.start(now.mono)
+        return out + self._mesh.start(now.mono)
 
     def _state_self(self, now: Now) -> None:
         """Publish our node record; we are a member before it is on disk."""
@@ -197,25 +199,22 @@ class Node:
         if refused is not None:
             close, rejection = refused
             return [close, *self._faults.note(rejection, event.peer, now.mono)]
-        out, is_new = self._peers.on_hello(event, now.mono)
+        out, is_new = self._mesh.on_hello(event, now.mono)
         if not is_new:
             return out
-        if event.dialled and event.remote:
-            out += self._peers.learn(event.peer, [event.remote], now.mono)
         everything = [record.signed for record in self._records.all_records()]
         for frame in in_frames(everything):
             out.append(SendRecords(peer=event.peer, records=frame))
-        self._membership.on_link(event.peer, now.mono)
         return out + self._admission.watch(event, now)
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
-        out, is_offline = self._peers.on_link_closed(event, now.mono)
-        if is_offline:
-            self._membership.on_link_closed(event.peer)
-        return out
+        return self._mesh.on_link_closed(event, now.mono)
 
     def _on_dial_failed(self, event: DialFailed, now: Now) -> list[Effect]:
-        return self._peers.on_dial_failed(event, now.mono)
+        return self._mesh.on_dial_failed(event, now.mono)
+
+    def _on_link_wanted(self, event: LinkWanted, now: Now) -> list[Effect]:
+        return self._mesh.on_wanted(event, now.mono)
 
     # -- what peers say -------------------------------------------------------------------------
 
@@ -279,8 +278,7 @@ class Node:
 
     def _on_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
         self._situation.note_telemetry(event)
-        self._membership.on_telemetry(event, now.mono)
-        return []
+        return self._mesh.on_telemetry(event, now.mono)
 
     def _on_tables_stale(self, event: TablesStale, now: Now) -> list[Effect]:
         self._tables.forget()
@@ -394,8 +392,7 @@ class Node:
             if isinstance(member, Rejection):
                 out += self._faults.note(member, change.record.body.owner, now.mono)
             elif member is not None and change.source is not None:
-                out += self._peers.learn(member.peer, member.info.addresses, now.mono)
-                self._membership.watch(self._members.certificates, now.mono)
+                out += self._mesh.learn(member, now.mono)
         for owner, fault in self._situation.refresh(now.wall):
             out += self._faults.note(fault, owner, now.mono)
         return changes
@@ -405,7 +402,7 @@ class Node:
         changes: list[Change] = []
         is_moving = self._is_started
         while is_moving:
-            statements, effects, is_changed = self._membership.advance(now.mono)
+            statements, effects, is_changed = self._mesh.advance(now.mono)
             self._situation.is_stale = self._situation.is_stale or is_changed
             out += effects
             for said in statements:

@@ -1,18 +1,22 @@
-"""Who is out there and who is linked: a static full mesh, dialled for ever.
+"""Who is out there and who is linked: remembered peers, and dials that never give up.
 
-Decides: whom to dial when, whether a Hello becomes a link, which of two links to one peer stays.
-Does not know: records, seeds, tables; what a certificate allows (it is judged by the caller).
-Invariants: at most one admitted link a peer; a peer with an address is linked, being dialled, or
-    waits for a timer that was set. Of two links dialled by both sides the one dialled by the
-    smaller node id stays; both sides see the same rule and keep the same one.
-Source: PROTOCOL 5 and 6, specs/discovery (remembered peers, back-off for ever). In this first form
-    a link that is down means that the peer is offline. Refused: giving up after n attempts.
+Decides: when to dial again, whether a Hello becomes a link, which of two links to one peer stays,
+    which peer is forgotten when too many are known.
+Does not know: who ought to be linked (``links``, asked by ``is_wanted``), records, tables; what a
+    certificate allows (it is judged by the caller).
+Invariants: at most one admitted link a peer; a wanted peer with an address is linked, is dialled
+    or waits for a timer that was set. Of two links dialled by both sides the one dialled by the
+    smaller node id stays; both sides see the same rule and keep the same one. A linked or wanted
+    peer is never forgotten; of the others the one that failed most dials goes first.
+Source: PROTOCOL 5 and 6, specs/discovery (remembered peers, back-off for ever).
+    Refused: giving up after n attempts.
 """
 
 from __future__ import annotations
 
+import bisect
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 
@@ -49,17 +53,23 @@ class Peer(msgspec.Struct, kw_only=True):
     link: Link | None = None
     attempts: int = 0
     dial_until: Nanos = Nanos(0)
+    retry_at: Nanos = Nanos(0)
     boots: list[bytes] = []
 
 
 class Peers:
     """The peers of one node and the links to them."""
 
-    def __init__(self, own: PeerId, rng: Rng) -> None:
+    def __init__(
+        self, own: PeerId, rng: Rng, is_wanted: Callable[[PeerId], bool] = lambda _: True
+    ) -> None:
         self._own = own
         self._rng = rng
+        self._is_wanted = is_wanted
+        self._linked: list[PeerId] = []
         self._peers: dict[PeerId, Peer] = {}
         self._unsaved: dict[PeerId, None] = {}
+        self._forgotten: list[PeerId] = []
         self.twins: dict[PeerId, None] = {}
 
     # -- knowing --------------------------------------------------------------------------------
@@ -76,10 +86,28 @@ class Peers:
         return faults
 
     def start(self, now: Nanos) -> list[Effect]:
-        """Dial everybody known."""
+        """Dial everybody known that is wanted."""
+        return self.dial(sorted(self._peers), now)
+
+    def dial(self, peers: Sequence[PeerId], now: Nanos) -> list[Effect]:
+        """Dial these, where they are wanted, known and neither linked nor being dialled."""
         out: list[Effect] = []
-        for peer in self._sorted():
-            out += self._dial(peer, now)
+        for peer in peers:
+            known = self._peers.get(peer)
+            if known is not None and self._is_wanted(peer):
+                out += self._dial(known, now)
+        return out
+
+    def explore(self, count: int, now: Nanos, but: Container[PeerId] = frozenset()) -> list[Effect]:
+        """Dial a few remembered peers by chance, wanted or not, but those not: for a node that has
+        too few links or seeks the lost. One that failed waits for its time all the same.
+        """
+        out: list[Effect] = []
+        known = [p for p in self._peers.values() if p.peer not in but]
+        for _ in range(count if known else 0):
+            drawn = known[self._rng.below(len(known))]
+            if now >= drawn.retry_at:
+                out += self._dial(drawn, now)
         return out
 
     def learn(self, peer: PeerId, addresses: Sequence[str], now: Nanos) -> list[Effect]:
@@ -88,7 +116,7 @@ class Peers:
             return []
         known = self._peers.get(peer)
         if known is None:
-            if len(self._peers) >= limits.KNOWN_PEERS_MAX:
+            if len(self._peers) >= limits.KNOWN_PEERS_MAX and not self._forget_one():
                 return [_log("peer-not-remembered", peer)]
             known = self._peers[peer] = Peer(peer=peer, addresses=[])
             self._unsaved[peer] = None
@@ -102,14 +130,26 @@ class Peers:
             return []
         # A dial to where the peer was may hang until its time-out: dial where it is now as well.
         known.dial_until = Nanos(0)
-        return self._dial(known, now)
+        return self._dial(known, now) if self._is_wanted(peer) else []
+
+    def _forget_one(self) -> bool:
+        """Make room: the idle, unwanted peer with the most failed dials, the largest id then."""
+        idle = [p for p in self._peers.values() if p.link is None and not self._is_wanted(p.peer)]
+        if not idle:
+            return False
+        victim = max(idle, key=lambda p: (p.attempts, p.peer)).peer
+        del self._peers[victim]
+        self._unsaved.pop(victim, None)
+        self._forgotten.append(victim)
+        return True
 
     def take_unsaved(self) -> list[tuple[str, bytes, bytes | None]]:
         """Rows for ``Persist`` of what changed since the last call."""
         rows: list[tuple[str, bytes, bytes | None]] = [
             (TABLE, peer, encode(KnownPeer(self._peers[peer].addresses))) for peer in self._unsaved
         ]
-        self._unsaved = {}
+        rows += [(TABLE, peer, None) for peer in self._forgotten if peer not in self._peers]
+        self._unsaved, self._forgotten = {}, []
         return rows
 
     # -- links ----------------------------------------------------------------------------------
@@ -129,6 +169,8 @@ class Peers:
         if held is not None:
             reason = "a newer link took its place"
             out.append(CloseLink(link=held.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
+        if held is None:
+            bisect.insort(self._linked, event.peer)
         known.link = Link(link=event.link, dialled=event.dialled, boot=event.boot, since=now)
         known.attempts, known.dial_until = 0, Nanos(0)
         out.append(AdmitLink(link=event.link))
@@ -158,6 +200,7 @@ class Peers:
             return [], False
         if known.link is not None and known.link.link == event.link:
             known.link = None
+            del self._linked[bisect.bisect_left(self._linked, event.peer)]
             return self._retry(known, now), True
         if known.link is None:
             known.dial_until = Nanos(0)
@@ -174,8 +217,7 @@ class Peers:
 
     def on_timer(self, subject: bytes, now: Nanos) -> list[Effect]:
         """Dial again, unless the peer was linked or is being dialled meanwhile."""
-        known = self._peers.get(PeerId(subject))
-        return [] if known is None else self._dial(known, now)
+        return self.dial([PeerId(subject)], now)
 
     def _dial(self, known: Peer, now: Nanos) -> list[Effect]:
         if known.link is not None or not known.addresses or now < known.dial_until:
@@ -190,16 +232,29 @@ class Peers:
     def _retry(self, known: Peer, now: Nanos) -> list[Effect]:
         if not known.addresses:
             return []
-        wait = redial_wait(known.attempts)
+        absent = len(self._peers) - len(self._linked)
+        wait = redial_wait(known.attempts, absent)
         known.attempts += 1
-        at = Nanos(now + self._rng.jittered(wait))
-        return [SetTimer(token=timers.token_for(timers.DIAL, known.peer), at=at)]
+        known.retry_at = Nanos(now + self._rng.jittered(wait))
+        if not self._is_wanted(known.peer):
+            return []
+        return [SetTimer(token=timers.token_for(timers.DIAL, known.peer), at=known.retry_at)]
+
+    def end_backoff(self, peers: Sequence[PeerId], now: Nanos) -> list[Effect]:
+        """There is news of these: dial them soon, whatever happened before."""
+        out: list[Effect] = []
+        for peer in peers:
+            known = self._peers.get(peer)
+            if known is not None and known.link is None:
+                known.attempts = 0
+                out += self.dial([peer], now)
+        return out
 
     # -- views ----------------------------------------------------------------------------------
 
     def linked(self) -> list[PeerId]:
         """The peers with an admitted link, in the order of their ids."""
-        return [p.peer for p in self._sorted() if p.link is not None]
+        return list(self._linked)
 
     def has_link(self, peer: PeerId) -> bool:
         """True while a link to this peer is admitted."""
@@ -234,9 +289,13 @@ def is_dialable(address: str) -> bool:
     return is_port and is_wrapped == (version == 6)
 
 
-def redial_wait(attempts: int) -> int:
-    """Nanoseconds before dial ``attempts`` + 1: doubled each time up to the cap."""
-    return int(min(limits.REDIAL_FIRST_NS << min(attempts, 16), limits.REDIAL_MAX_NS))
+def redial_wait(attempts: int, absent: int) -> int:
+    """Nanoseconds before dial ``attempts`` + 1, while so many peers are absent: doubled each time
+    up to a cap, which rises with their number and, after many attempts, to the longest wait."""
+    cap = max(limits.REDIAL_SOON_NS, absent * limits.REDIAL_EACH_NS)
+    if attempts >= limits.REDIAL_SOON_ATTEMPTS:
+        cap = limits.REDIAL_MAX_NS
+    return int(min(limits.REDIAL_FIRST_NS << min(attempts, 16), cap, limits.REDIAL_MAX_NS))
 
 
 def _log(event: str, peer: PeerId) -> Log:

@@ -46,6 +46,7 @@ Drained = (
     | ev.ModuleInspected
     | ev.LoadFinished
     | ev.Telemetry
+    | ev.LinkWanted
     | LogLine
 )
 

@@ -1,0 +1,131 @@
+"""The peers of a node as one machine: who is known, who ought to be linked, who is alive.
+
+Decides: in which order ``peers``, ``links`` and ``membership`` hear of an event.
+Does not know: what a Hello proves (``admission``), records but by what follows from them.
+Invariants: a peer that comes alive is dialled without waiting for its back-off; a watcher watches
+    exactly those with whom it is or ought to be linked.
+Source: PROTOCOL 5; STYLE (machines nest by a forwarding parent).
+"""
+
+from __future__ import annotations
+
+from pollen.core import limits
+from pollen.core.effects import CloseLink, Effect, SendMessage
+from pollen.core.events import DialFailed, HelloReceived, LinkClosed, LinkWanted, Telemetry
+from pollen.core.ids import Nanos, Now, PeerId
+from pollen.core.links import Links
+from pollen.core.members import Member
+from pollen.core.membership import Membership, Statement
+from pollen.core.messages import Keep, encode_message
+from pollen.core.peers import Peers
+from pollen.core.rng import Rng
+
+
+class Mesh:
+    """Peers, links and membership of one node."""
+
+    def __init__(self, own: PeerId, rng: Rng) -> None:
+        self._own = own
+        self.links = Links(own, rng)
+        self.peers = Peers(own, rng, self.links.is_wanted)
+        self.membership = Membership(own)
+        self._rtts: dict[PeerId, int] = {}
+        self._reached_out_at = Nanos(0)
+
+    def start(self, now: Nanos) -> list[Effect]:
+        """Take over who is alive by what the disk says, and dial."""
+        self.membership.advance(now)
+        self._follow_live(now)
+        self._watch(now)
+        return self.peers.start(now)
+
+    # -- links ----------------------------------------------------------------------------------
+
+    def on_hello(self, event: HelloReceived, now: Nanos) -> tuple[list[Effect], bool]:
+        """A Hello that was judged good. True when it became the peer's link."""
+        out, is_new = self.peers.on_hello(event, now)
+        if not is_new:
+            return out, False
+        if event.dialled and event.remote:
+            out += self.peers.learn(event.peer, [event.remote], now)
+        self.links.on_closed(event.peer)
+        self.membership.on_link(event.peer, now)
+        return out + self._tell([event.peer]), True
+
+    def on_link_closed(self, event: LinkClosed, now: Nanos) -> list[Effect]:
+        """Dial again where the link is wanted."""
+        out, is_offline = self.peers.on_link_closed(event, now)
+        if is_offline:
+            self.membership.on_link_closed(event.peer)
+            self.links.on_closed(event.peer)
+        return out
+
+    def on_dial_failed(self, event: DialFailed, now: Nanos) -> list[Effect]:
+        """Wait and dial again."""
+        return self.peers.on_dial_failed(event, now)
+
+    def on_wanted(self, event: LinkWanted, now: Nanos) -> list[Effect]:
+        """A call needs a link that is not there: dial on demand."""
+        if not self.links.on_wanted(event.peer, now):
+            return []
+        return self.peers.end_backoff([event.peer], now) + self._tell([event.peer])
+
+    def on_keep(self, message: Keep, peer: PeerId, now: Now) -> list[Effect]:
+        """The other side's wish."""
+        self.links.on_keep(peer, message.is_kept, now.mono)
+        return []
+
+    # -- telemetry ------------------------------------------------------------------------------
+
+    def on_telemetry(self, event: Telemetry, now: Nanos) -> list[Effect]:
+        """Half a second went by: silence, idle links, nearer neighbours, too few links."""
+        self.membership.on_telemetry(event, now)
+        out: list[Effect] = []
+        for peer in self.links.on_telemetry(event.peers, now):
+            link = self.peers.link_of(peer)
+            if link is not None:
+                reason = "neither side needs this link"
+                out.append(CloseLink(link=link.link, code=limits.CLOSE_IDLE, reason=reason))
+        if self.links.is_full_mesh:
+            return out
+        self._rtts = {sample.peer: sample.rtt_us for sample in event.peers if sample.rtt_us}
+        linked = self.peers.linked()
+        near = self.links.choose_near(dict.fromkeys(linked), self._rtts.get, now)
+        out += self.peers.dial(near, now)
+        if len(linked) < limits.VIEW_MIN:
+            out += self.peers.explore(limits.EXPLORE_DIALS, now)
+        elif now >= self._reached_out_at + limits.REACH_OUT_NS:
+            self._reached_out_at = now
+            out += self.peers.explore(1, now, self.membership.live)
+        return out + self._tell(linked)
+
+    def _tell(self, peers: list[PeerId]) -> list[Effect]:
+        said = self.links.tell(peer for peer in peers if self.peers.has_link(peer))
+        return [SendMessage(peer=p, body=encode_message(Keep(is_kept))) for p, is_kept in said]
+
+    # -- records --------------------------------------------------------------------------------
+
+    def learn(self, member: Member, now: Nanos) -> list[Effect]:
+        """A member's node record came: where it can be dialled."""
+        return self.peers.learn(member.peer, member.info.addresses, now)
+
+    def advance(self, now: Nanos) -> tuple[list[Statement], list[Effect], bool]:
+        """What to state, what to do, and whether who is alive changed."""
+        statements, out, is_changed = self.membership.advance(now)
+        if is_changed:
+            came, is_moved = self._follow_live(now)
+            out = out + self.peers.end_backoff(came, now)
+            if is_moved or self.links.is_full_mesh:
+                self._watch(now)
+                out += self.peers.dial(self.links.wanted() or [], now)
+        return statements, out, is_changed
+
+    def _follow_live(self, now: Nanos) -> tuple[list[PeerId], bool]:
+        live = self.membership.live
+        moved = self.membership.take_moved()
+        came = [peer for peer in moved if peer in live]
+        return came, self.links.note_live(came, [peer for peer in moved if peer not in live])
+
+    def _watch(self, now: Nanos) -> None:
+        wanted = self.links.wanted()
+        self.membership.watch(self.membership.members() if wanted is None else wanted, now)
