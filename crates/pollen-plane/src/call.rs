@@ -54,11 +54,8 @@ impl std::fmt::Display for SeedRef {
 
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 pub(crate) fn parse_hex(text: &str) -> Option<Id> {
@@ -105,8 +102,13 @@ pub struct Request {
     pub acting: Option<Id>,
     /// Where the tree of calls began.
     pub origin: Id,
-    /// W3C trace context, or empty.
-    pub traceparent: Arc<str>,
+    /// W3C trace context, if there is one.
+    pub traceparent: Option<Arc<str>>,
+}
+
+/// A trace context of a length that the wire carries; anything else is dropped, never an error.
+pub(crate) fn trace_of(text: &str) -> Option<Arc<str>> {
+    (!text.is_empty() && text.len() <= pollen_wire::call::MAX_NAME).then(|| text.into())
 }
 
 /// Nested calls that may follow one another (PROTOCOL 6).

@@ -23,9 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    CallError, Plane, Reply, Request, SeedRef,
-    inbound::cut,
-    metrics::{count, micros32},
+    CallError, Plane, Reply, Request, SeedRef, call::trace_of, inbound::cut, metrics::micros32,
     plane::MAX_INPUT,
 };
 
@@ -106,7 +104,7 @@ fn start(
     calls: &Calls,
 ) {
     let started = Instant::now();
-    count(&plane.counters().door_calls);
+    plane.counters().door_calls.add(1);
     let id = call.id;
     let checked = check(call, calls.lock().len());
     let request = request(plane, call, frame, started);
@@ -146,7 +144,7 @@ fn request(plane: &Plane, call: &DoorCall<'_>, frame: &Bytes, started: Instant) 
     Request {
         retries: call.retries,
         idempotent: call.idempotent,
-        traceparent: call.traceparent.unwrap_or_default().into(),
+        traceparent: call.traceparent.and_then(trace_of),
         ..plane.request(SeedRef::parse(call.seed), function, input, deadline)
     }
 }

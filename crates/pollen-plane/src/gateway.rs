@@ -1,6 +1,7 @@
 //! The doors: a unix socket that speaks HTTP and `pollen-call/1`, and HTTP on TCP when configured.
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -12,9 +13,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
-    Method, Request as HttpRequest, Response, StatusCode,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
+    Method, Request as HttpRequest, Response, StatusCode, body::Incoming, header::HeaderValue,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -26,10 +25,10 @@ use tokio::{
 };
 
 use crate::{
-    CallError, Plane, Principal, Reply, Request, SeedRef,
-    call::hex,
+    CallError, Plane, Principal, Request, SeedRef,
+    answer::{http_reply, no_such_seed, plain, problem},
+    call::{hex, trace_of},
     door,
-    metrics::count,
     plane::{MAX_INPUT, MAX_MODULE, PlaneError},
 };
 
@@ -173,7 +172,7 @@ impl Plane {
             Ok(call) => call,
             Err(error) => return problem(&error, None, 0),
         };
-        count(&self.counters().door_calls);
+        self.counters().door_calls.add(1);
         let reply = self.call(call).await;
         http_reply(reply, started, door.principal)
     }
@@ -196,17 +195,21 @@ impl Plane {
         started: Instant,
     ) -> Result<Request, CallError> {
         let (seed, function) = target(request.uri().path())?;
-        let headers = request.headers();
-        let budget = budget(headers)?;
-        let idempotent = headers.get("pollen-idempotent").is_some_and(|v| v.as_bytes() == b"true");
-        let trace = headers.get("traceparent").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let trace =
-            if trace.len() <= pollen_wire::call::MAX_NAME { trace.into() } else { "".into() };
+        let (mut budget, mut idempotent, mut traceparent) = (DEFAULT_BUDGET, false, None);
+        // One walk over the few headers that there are is quicker than three look-ups by hash.
+        for (name, value) in request.headers() {
+            match name.as_str() {
+                "pollen-timeout" => budget = read_budget(value)?,
+                "pollen-idempotent" => idempotent = value == "true",
+                "traceparent" => traceparent = value.to_str().ok().and_then(trace_of),
+                _ => {}
+            }
+        }
         let input = read_body(request.into_body(), MAX_INPUT).await?;
         Ok(Request {
             idempotent,
             principal: door.principal,
-            traceparent: trace,
+            traceparent,
             ..self.request(seed, function, input, started + budget)
         })
     }
@@ -279,16 +282,9 @@ fn target(path: &str) -> Result<(SeedRef, Option<Arc<str>>), CallError> {
     let seed = percent_decoded(seed).filter(|seed| !seed.is_empty()).ok_or_else(unknown_path)?;
     let function = match function {
         None | Some("") => None,
-        Some(text) => Some(percent_decoded(text).ok_or_else(unknown_path)?.into()),
+        Some(text) => Some(Arc::from(&*percent_decoded(text).ok_or_else(unknown_path)?)),
     };
     Ok((SeedRef::parse(&seed), function))
-}
-
-/// What a client of the TCP door is told of everything that is not public: one answer, so that
-/// names and functions of private seeds do not show in it.
-fn no_such_seed() -> CallError {
-    let remedy = "ask for a seed that was published with --public";
-    CallError::refused("seed-not-found", "there is no such seed here", remedy)
 }
 
 fn unknown_path() -> CallError {
@@ -296,9 +292,9 @@ fn unknown_path() -> CallError {
     CallError::refused("bad-request", "there is nothing at this path", remedy)
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
+fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
-        return Some(text.to_owned());
+        return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -311,12 +307,11 @@ fn percent_decoded(text: &str) -> Option<String> {
         let low = char::from(bytes.next()?).to_digit(16)?;
         out.push(u8::try_from(high << 4 | low).ok()?);
     }
-    String::from_utf8(out).ok()
+    String::from_utf8(out).ok().map(Cow::Owned)
 }
 
 /// `Pollen-Timeout`: a number with the unit `ms`, `s`, `m` or `h`.
-fn budget(headers: &HeaderMap) -> Result<Duration, CallError> {
-    let Some(value) = headers.get("pollen-timeout") else { return Ok(DEFAULT_BUDGET) };
+fn read_budget(value: &HeaderValue) -> Result<Duration, CallError> {
     let parsed = value.to_str().ok().and_then(parse_duration);
     parsed.ok_or_else(|| {
         let reason = "the header Pollen-Timeout is no duration";
@@ -349,89 +344,6 @@ async fn read_body(body: Incoming, most: usize) -> Result<Bytes, CallError> {
             let reason = format!("the body broke off: {error}");
             Err(CallError::refused("bad-request", reason, "send the request again"))
         }
-    }
-}
-
-fn http_reply(reply: Reply, started: Instant, principal: Principal) -> Response<Full<Bytes>> {
-    let (output, status) = match reply.result {
-        Ok(done) => done,
-        // A seed that stopped being public meanwhile.
-        Err(error) if principal == Principal::Anonymous && &*error.slug == "denied" => {
-            return problem(&no_such_seed(), None, 0);
-        }
-        Err(error) => return problem(&error, reply.node.as_ref(), reply.attempts),
-    };
-    let code = if status == 0 { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-    let mut response = plain(code, "application/octet-stream", output);
-    let headers = response.headers_mut();
-    if status != 0 {
-        headers.insert("pollen-guest-status", HeaderValue::from(status));
-    }
-    if let Some(node) = &reply.node {
-        insert(headers, "pollen-node", &hex(node));
-    }
-    headers.insert("pollen-attempts", HeaderValue::from(u16::from(reply.attempts)));
-    let millis = |us: u32| f64::from(us) / 1000.0;
-    let timing = format!(
-        "queue;dur={:.3}, run;dur={:.3}, total;dur={:.3}",
-        millis(reply.queue_us),
-        millis(reply.run_us),
-        started.elapsed().as_secs_f64() * 1000.0
-    );
-    insert(headers, "server-timing", &timing);
-    response
-}
-
-fn plain(code: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-/// RFC 9457, with the fields of the error table.
-fn problem(error: &CallError, node: Option<&[u8; 32]>, attempts: u8) -> Response<Full<Bytes>> {
-    let code = http_status(&error.slug);
-    let body = serde_json::json!({
-        "type": format!("urn:pollen:error:{}", error.slug),
-        "title": error.reason,
-        "status": code.as_u16(),
-        "slug": error.slug,
-        "remedy": error.remedy,
-        "node": node.map(|node| hex(node)),
-        "attempts": attempts,
-        "may_have_executed": error.may_have_executed,
-    });
-    let mut response = plain(code, "application/problem+json", body.to_string().into());
-    if error.retry_after_ms > 0 {
-        let seconds = error.retry_after_ms.div_ceil(1000);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
-
-/// The HTTP column of the error table.
-fn http_status(slug: &str) -> StatusCode {
-    match slug {
-        "usage" | "bad-request" | "module-invalid" | "import-unknown" | "name-invalid" => {
-            StatusCode::BAD_REQUEST
-        }
-        "seed-not-found" | "function-not-found" | "peer-not-found" | "blob-not-found" => {
-            StatusCode::NOT_FOUND
-        }
-        "denied" | "token-invalid" => StatusCode::FORBIDDEN,
-        "unreachable" | "daemon-not-running" | "version-mismatch" => StatusCode::BAD_GATEWAY,
-        "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
-        "deadline" => StatusCode::GATEWAY_TIMEOUT,
-        "input-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
-        "hop-limit" | "call-limit" => StatusCode::LOOP_DETECTED,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
     }
 }
 

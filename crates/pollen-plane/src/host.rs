@@ -3,21 +3,21 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output};
+use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded};
 use pollen_wire::Id;
 
 use crate::{
     Principal, SeedRef,
     call::{CallError, Request, hex},
     events::Event,
-    metrics::{count, micros, micros32},
+    metrics::{SeedCounters, count, micros, micros32},
     percall::{match_gate, split},
     plane::Plane,
     slots::{Ask, Slot},
@@ -38,7 +38,7 @@ pub(crate) struct Arrived {
     /// The seed for which the caller says it speaks; information only.
     pub(crate) acting: Option<Id>,
     pub(crate) origin: Id,
-    pub(crate) traceparent: Arc<str>,
+    pub(crate) traceparent: Option<Arc<str>>,
 }
 
 /// How it went.
@@ -56,26 +56,26 @@ impl Ran {
 }
 
 /// Counts a call as in flight until dropped, also when its future is.
-struct InFlight<'a>(&'a AtomicU64);
+struct InFlight<'a>(&'a Sharded);
 
 impl<'a> InFlight<'a> {
-    fn new(counter: &'a AtomicU64) -> Self {
-        count(counter);
+    fn new(counter: &'a Sharded) -> Self {
+        counter.add(1);
         Self(counter)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.add(-1);
     }
 }
 
 /// Runs a call here, or says why not. Dropping the future cancels the guest.
-pub(crate) async fn execute(plane: &Plane, call: Arrived) -> Ran {
-    let local = call.entry.local.clone();
-    let counters = &local.counters;
-    count(&counters.calls);
+///
+/// `counters` are those of the call's seed, borrowed from the caller: the guest takes the call away.
+pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrived) -> Ran {
+    counters.calls.add(1);
     let _in_flight = InFlight::new(&counters.in_flight);
     let ran = match check(plane, &call) {
         Ok(seed) => run(plane, seed, call).await,
@@ -130,9 +130,8 @@ pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {
 }
 
 async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran {
-    let row = &call.entry.row;
-    let limit = Instant::now() + Duration::from_millis(row.timeout_ms);
-    let deadline = call.deadline.min(limit);
+    let asked = Instant::now();
+    let deadline = call.deadline.min(asked + Duration::from_millis(call.entry.row.timeout_ms));
     let nested = call.hops < crate::call::HOPS;
     let memory = plane.memory();
     let ask = Ask {
@@ -143,12 +142,10 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
         deadline,
         service_us: call.entry.local.counters.run_us.load(),
     };
-    let asked = Instant::now();
-    let slot = match plane.slots().take(&ask).await {
-        Ok(slot) => slot,
+    let (slot, queue_us) = match plane.slots().take(&ask, asked).await {
+        Ok((slot, waited)) => (slot, micros32(waited)),
         Err(error) => return Ran::refused(error),
     };
-    let queue_us = micros32(asked.elapsed());
     let inner = Call {
         function: call.function.clone(),
         input: call.input.clone(),

@@ -14,7 +14,7 @@ use pollen_wire::{
 
 use crate::{
     Principal,
-    call::CallError,
+    call::{CallError, trace_of},
     host::{Arrived, Ran, execute},
     metrics::count,
     plane::{MAX_INPUT, Plane},
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
     mut send: SendStream,
     mut recv: RecvStream,
 ) {
-    count(&plane.counters().link_calls);
+    plane.counters().link_calls.add(1);
     let stopped = send.stopped();
     let ran = tokio::select! {
         biased;
@@ -70,7 +70,8 @@ async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Optio
         Ok(arrived) => arrived,
         Err(error) => return Some(refused(error)),
     };
-    Some(execute(plane, arrived).await)
+    let local = arrived.entry.local.clone();
+    Some(execute(plane, &local.counters, arrived).await)
 }
 
 /// Everything that is decided before the gate.
@@ -114,7 +115,7 @@ fn accept(
         principal: Principal::Node(link.peer()),
         acting: header.acting_seed,
         origin: header.origin,
-        traceparent: header.traceparent.into(),
+        traceparent: trace_of(header.traceparent),
     })
 }
 

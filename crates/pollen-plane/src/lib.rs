@@ -7,10 +7,11 @@
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
 //! - `slots.rs`, `seen.rs`: running slots with their queue; ids that must not run twice.
 //! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
-//! - `gateway.rs` (HTTP), `door.rs` (`pollen-call/1`): the local and the TCP door.
+//! - `gateway.rs` (HTTP, its answers in `answer.rs`), `door.rs` (`pollen-call/1`): the local and the TCP door.
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
 //! - [`load`]: the load generator.
 
+mod answer;
 mod call;
 mod door;
 pub mod events;

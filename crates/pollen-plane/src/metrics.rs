@@ -1,32 +1,35 @@
-//! Counters of the call path: relaxed atomics, read by `Telemetry` and the metrics page.
+//! Counters of the call path, read by `Telemetry` and the metrics page. What every call counts is
+//! sharded by thread: a line that two cores write at each call costs more than the call's gate.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
+use pollen_wasm::Sharded;
+
 /// Counters of one spec on this node, as a callee.
 #[derive(Default)]
 pub struct SeedCounters {
     /// Calls that were admitted or refused here.
-    pub calls: AtomicU64,
+    pub calls: Sharded,
     /// Of these, the ones that ended with an error.
     pub failures: AtomicU64,
     /// Admitted and not ended.
-    pub in_flight: AtomicU64,
+    pub in_flight: Sharded,
     /// Smoothed run time in microseconds, also of remote replicas as their replies tell.
     pub run_us: Smoothed,
     /// Calls that began on this node, wherever they ran: the demand it publishes.
-    pub demand: AtomicU64,
+    pub demand: Sharded,
 }
 
 /// Counters of the node.
 #[derive(Default)]
 pub struct NodeCounters {
     /// Calls that came through a door here.
-    pub door_calls: AtomicU64,
+    pub door_calls: Sharded,
     /// Calls that came over links.
-    pub link_calls: AtomicU64,
+    pub link_calls: Sharded,
     /// Attempts beyond the first.
     pub retries: AtomicU64,
     /// Calls refused for want of a slot or memory.

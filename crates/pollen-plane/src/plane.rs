@@ -372,7 +372,7 @@ impl Plane {
     fn is_busy(&self) -> bool {
         let tables = self.0.tables.load();
         self.0.slots.running() + self.0.slots.queued() > 0
-            || tables.seeds().any(|entry| entry.local.counters.in_flight.load(Relaxed) > 0)
+            || tables.seeds().any(|entry| entry.local.counters.in_flight.sum() > 0)
             || self.0.net.get().is_some_and(|net| net.linked().iter().any(|l| l.calls() > 0))
     }
 
@@ -420,9 +420,9 @@ impl Plane {
             let counters = &entry.local.counters;
             (
                 raw(&entry.row.seed),
-                counters.demand.load(Relaxed),
+                counters.demand.sum(),
                 counters.failures.load(Relaxed),
-                counters.in_flight.load(Relaxed),
+                counters.in_flight.sum(),
                 self.0.slots.queued(),
                 counters.run_us.load(),
             )
@@ -454,8 +454,8 @@ impl Plane {
         let sandbox = self.0.sandbox.metrics();
         let (dropped, stalls) = self.0.events.losses();
         vec![
-            ("door_calls", counters.door_calls.load(Relaxed)),
-            ("link_calls", counters.link_calls.load(Relaxed)),
+            ("door_calls", counters.door_calls.sum()),
+            ("link_calls", counters.link_calls.sum()),
             ("retries", counters.retries.load(Relaxed)),
             ("overloaded", counters.overloaded.load(Relaxed)),
             ("duplicates", counters.duplicates.load(Relaxed)),

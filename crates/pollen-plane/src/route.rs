@@ -71,7 +71,7 @@ impl Plane {
             principal: Principal::Node(self.id()),
             acting: None,
             origin: self.id(),
-            traceparent: "".into(),
+            traceparent: None,
         }
     }
 
@@ -113,24 +113,30 @@ impl Plane {
         progress: &mut Progress,
     ) -> Result<Tried, CallError> {
         progress.tried.clear();
-        let patience = request.deadline.min(Instant::now() + COLD);
+        let mut patience = None;
         let mut last: Option<Tried> = None;
         loop {
-            let tables = self.tables().load_full();
+            // Held over the attempt: the guard counts on no line that the threads share.
+            let tables = self.tables().load();
             let entry = resolve(&tables, &request.seed)?;
             let function = pick_function(entry, request.function.as_ref())?;
-            if entry.row.replicas.is_empty() && Instant::now() < patience {
-                self.tables().changed(tables.generation, patience).await;
-                continue;
+            if entry.row.replicas.is_empty() {
+                let now = Instant::now();
+                let patience = *patience.get_or_insert(request.deadline.min(now + COLD));
+                if now < patience {
+                    self.tables().changed(tables.generation, patience).await;
+                    continue;
+                }
             }
             if last.is_none() {
-                count(&entry.local.counters.demand);
+                entry.local.counters.demand.add(1);
             }
             let idempotent = request.idempotent || entry.row.idempotent;
             let Some((node, link)) = self.next_replica(&tables, entry, &progress.tried) else {
                 return last.map_or_else(|| Err(nobody(entry)), Ok);
             };
-            if left_us(request.deadline) == 0 {
+            // The first attempt's callee looks at the clock itself.
+            if last.is_some() && left_us(request.deadline) == 0 {
                 return last.map_or_else(|| Err(CallError::deadline(false)), Ok);
             }
             let attempt = progress.attempts;
@@ -178,8 +184,10 @@ impl Plane {
             candidate.service_us = service_us;
             candidate.tried = tried.contains(replica);
             if *replica == self.id() {
-                candidate.in_flight =
-                    entry.local.counters.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+                // Alone it is not compared with anybody.
+                if replicas.len() > 1 {
+                    candidate.in_flight = entry.local.counters.in_flight.sum();
+                }
                 candidate.saturated = self.slots().load() == u8::MAX;
                 continue;
             }
@@ -214,6 +222,7 @@ impl Plane {
     ) -> Tried {
         let ran = execute(
             self,
+            &entry.local.counters,
             Arrived {
                 id: request.id,
                 entry: entry.clone(),
@@ -312,7 +321,7 @@ fn header<'a>(
         attempt,
         acting_seed: request.acting,
         origin: request.origin,
-        traceparent: &request.traceparent,
+        traceparent: request.traceparent.as_deref().unwrap_or_default(),
         input_len: u32::try_from(request.input.len()).unwrap_or(u32::MAX),
     }
 }

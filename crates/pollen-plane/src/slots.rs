@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -77,8 +77,21 @@ impl Slots {
         u8::try_from(if load >= 254 { 255 } else { load }).unwrap_or(255)
     }
 
-    /// A slot, at once or after waiting; or the refusal. Dropping the future leaves the queue.
-    pub(crate) async fn take(self: &Arc<Self>, ask: &Ask) -> Result<Slot, CallError> {
+    /// A slot, at once or after waiting, and how long that took since `asked`; or the refusal.
+    /// Dropping the future leaves the queue.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        ask: &Ask,
+        asked: Instant,
+    ) -> Result<(Slot, Duration), CallError> {
+        match self.take_now(ask)? {
+            Some(slot) => Ok((slot, Duration::ZERO)),
+            None => self.wait(ask).await.map(|slot| (slot, asked.elapsed())),
+        }
+    }
+
+    /// A slot without waiting, or nothing when the call has to queue; or the refusal.
+    fn take_now(self: &Arc<Self>, ask: &Ask) -> Result<Option<Slot>, CallError> {
         let judged = admit(&Arrival {
             running: self.running(),
             slots: self.slots,
@@ -92,15 +105,9 @@ impl Slots {
             seen: false,
         });
         match judged {
-            Admission::Run => match self.try_occupy() {
-                Some(slot) => Ok(slot),
-                None => self.wait(ask).await,
-            },
-            Admission::Queue => self.wait(ask).await,
-            Admission::Shed => {
-                self.make_room(ask)?;
-                self.wait(ask).await
-            }
+            Admission::Run => Ok(self.try_occupy()),
+            Admission::Queue => Ok(None),
+            Admission::Shed => self.make_room(ask).map(|()| None),
             Admission::Overloaded | Admission::Duplicate => {
                 Err(CallError::overloaded("the memory for guests is used up", 100))
             }
@@ -202,8 +209,6 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use super::*;
 
     fn ask(budget_ms: u64) -> Ask {
@@ -217,13 +222,17 @@ mod tests {
         }
     }
 
+    async fn take(slots: &Arc<Slots>, budget_ms: u64) -> Result<Slot, CallError> {
+        slots.take(&ask(budget_ms), Instant::now()).await.map(|(slot, _waited)| slot)
+    }
+
     #[tokio::test]
     async fn a_waiter_gets_the_slot_that_is_given_back() {
         let slots = Slots::new(1, 4);
-        let first = slots.take(&ask(1000)).await.unwrap();
+        let first = take(&slots, 1000).await.unwrap();
         let waiting = tokio::spawn({
             let slots = slots.clone();
-            async move { slots.take(&ask(5000)).await.map(|_| ()) }
+            async move { take(&slots, 5000).await.map(|_| ()) }
         });
         while slots.queued() == 0 {
             tokio::task::yield_now().await;
@@ -236,9 +245,9 @@ mod tests {
     #[tokio::test]
     async fn a_suspended_call_frees_its_slot_and_resumes_without_queueing() {
         let slots = Slots::new(1, 4);
-        let mut parent = slots.take(&ask(1000)).await.unwrap();
+        let mut parent = take(&slots, 1000).await.unwrap();
         parent.suspend();
-        let child = slots.take(&ask(1000)).await.unwrap();
+        let child = take(&slots, 1000).await.unwrap();
         parent.resume();
         assert_eq!(slots.running(), 2);
         drop((parent, child));
@@ -248,8 +257,8 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses_with_a_time_to_come_back() {
         let slots = Slots::new(1, 0);
-        let _running = slots.take(&ask(1000)).await.unwrap();
-        let refused = slots.take(&ask(1000)).await.map(|_| ()).unwrap_err();
+        let _running = take(&slots, 1000).await.unwrap();
+        let refused = take(&slots, 1000).await.map(|_| ()).unwrap_err();
         assert_eq!((&*refused.slug, refused.may_have_executed), ("overloaded", false));
         assert!(refused.retry_after_ms >= 10);
     }
@@ -257,10 +266,10 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_gave_up_leaves_no_slot_taken() {
         let slots = Slots::new(1, 4);
-        let running = slots.take(&ask(1000)).await.unwrap();
-        let late = slots.take(&ask(1)).await.map(|_| ()).unwrap_err();
+        let running = take(&slots, 1000).await.unwrap();
+        let late = take(&slots, 1).await.map(|_| ()).unwrap_err();
         assert_eq!(late.slug, "deadline");
         drop(running);
-        assert!(slots.take(&ask(1000)).await.is_ok());
+        assert!(take(&slots, 1000).await.is_ok());
     }
 }

@@ -23,18 +23,19 @@ pub(crate) fn place(count: usize) -> usize {
 
 /// A sum of contributions that may be taken back by another thread.
 #[derive(Default)]
-pub(crate) struct Sharded([Line; LINES]);
+pub struct Sharded([Line; LINES]);
 
 impl Sharded {
     /// Adds to the calling thread's line. Sequentially consistent, for the ticker's handshake.
-    pub(crate) fn add(&self, amount: i64) {
+    pub fn add(&self, amount: i64) {
         let [first, ..] = &self.0;
         let line = self.0.get(LINE.with(|line| *line)).unwrap_or(first);
         line.0.fetch_add(amount, Ordering::SeqCst);
     }
 
     /// The sum; while others write it may be off by what they are adding.
-    pub(crate) fn sum(&self) -> u64 {
+    #[must_use]
+    pub fn sum(&self) -> u64 {
         let sum: i64 = self.0.iter().map(|line| line.0.load(Ordering::SeqCst)).sum();
         u64::try_from(sum).unwrap_or(0)
     }

@@ -1,0 +1,156 @@
+//! How the end of a call looks over HTTP: headers, problem documents, status codes.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+
+use crate::{CallError, Principal, Reply, call::hex, metrics::micros32};
+
+const NODE: HeaderName = HeaderName::from_static("pollen-node");
+const ATTEMPTS: HeaderName = HeaderName::from_static("pollen-attempts");
+const GUEST_STATUS: HeaderName = HeaderName::from_static("pollen-guest-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The answer to a call that ended.
+pub(crate) fn http_reply(
+    reply: Reply,
+    started: Instant,
+    principal: Principal,
+) -> Response<Full<Bytes>> {
+    let (output, status) = match reply.result {
+        Ok(done) => done,
+        // A seed that stopped being public meanwhile.
+        Err(error) if principal == Principal::Anonymous && &*error.slug == "denied" => {
+            return problem(&no_such_seed(), None, 0);
+        }
+        Err(error) => return problem(&error, reply.node.as_ref(), reply.attempts),
+    };
+    let code = if status == 0 { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let mut response = plain(code, "application/octet-stream", output);
+    let headers = response.headers_mut();
+    if status != 0 {
+        headers.insert(GUEST_STATUS, HeaderValue::from(status));
+    }
+    if let Some(node) = &reply.node {
+        insert(headers, NODE, hex(node));
+    }
+    headers.insert(ATTEMPTS, HeaderValue::from(u16::from(reply.attempts)));
+    let total_us = micros32(started.elapsed());
+    insert(headers, SERVER_TIMING, server_timing(reply.queue_us, reply.run_us, total_us));
+    response
+}
+
+/// `queue;dur=0.000, run;dur=0.004, total;dur=0.031`: milliseconds, as the header wants them.
+fn server_timing(queue_us: u32, run_us: u32, total_us: u32) -> String {
+    let mut text = String::with_capacity(64);
+    for (name, us) in [("queue;dur=", queue_us), (", run;dur=", run_us), (", total;dur=", total_us)]
+    {
+        text.push_str(name);
+        push_millis(&mut text, us);
+    }
+    text
+}
+
+/// Microseconds as milliseconds with three places. By hand: the formatter of floats costs more
+/// than the guest of a small call.
+fn push_millis(text: &mut String, us: u32) {
+    let mut digits = [b'0'; 11];
+    let mut rest = us;
+    let mut first = digits.len();
+    // At least one digit before the point and three behind it.
+    while rest > 0 || first > digits.len() - 4 {
+        first -= 1;
+        if let Some(digit) = digits.get_mut(first) {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        }
+        rest /= 10;
+    }
+    let point = digits.len() - 3;
+    for (at, digit) in digits.iter().enumerate().skip(first) {
+        if at == point {
+            text.push('.');
+        }
+        text.push(char::from(*digit));
+    }
+}
+
+/// A response with a content type.
+pub(crate) fn plain(code: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// RFC 9457, with the fields of the error table.
+pub(crate) fn problem(
+    error: &CallError,
+    node: Option<&[u8; 32]>,
+    attempts: u8,
+) -> Response<Full<Bytes>> {
+    let code = http_status(&error.slug);
+    let body = serde_json::json!({
+        "type": format!("urn:pollen:error:{}", error.slug),
+        "title": error.reason,
+        "status": code.as_u16(),
+        "slug": error.slug,
+        "remedy": error.remedy,
+        "node": node.map(|node| hex(node)),
+        "attempts": attempts,
+        "may_have_executed": error.may_have_executed,
+    });
+    let mut response = plain(code, "application/problem+json", body.to_string().into());
+    if error.retry_after_ms > 0 {
+        let seconds = error.retry_after_ms.div_ceil(1000);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The HTTP column of the error table.
+fn http_status(slug: &str) -> StatusCode {
+    match slug {
+        "usage" | "bad-request" | "module-invalid" | "import-unknown" | "name-invalid" => {
+            StatusCode::BAD_REQUEST
+        }
+        "seed-not-found" | "function-not-found" | "peer-not-found" | "blob-not-found" => {
+            StatusCode::NOT_FOUND
+        }
+        "denied" | "token-invalid" => StatusCode::FORBIDDEN,
+        "unreachable" | "daemon-not-running" | "version-mismatch" => StatusCode::BAD_GATEWAY,
+        "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
+        "deadline" => StatusCode::GATEWAY_TIMEOUT,
+        "input-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "hop-limit" | "call-limit" => StatusCode::LOOP_DETECTED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// What a client of the TCP door is told of everything that is not public: one answer, so that
+/// names and functions of private seeds do not show in it.
+pub(crate) fn no_such_seed() -> CallError {
+    let remedy = "ask for a seed that was published with --public";
+    CallError::refused("seed-not-found", "there is no such seed here", remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_timing_is_in_milliseconds() {
+        let expected = "queue;dur=0.000, run;dur=12.034, total;dur=4294967.295";
+        assert_eq!(server_timing(0, 12_034, u32::MAX), expected);
+    }
+}
