@@ -40,8 +40,8 @@ demo: native ## a three-node cluster on this machine, from seed to take-over
 
 .PHONY: check
 check: $(VENV)/.locked ## the brain's loop: pure Python, no cargo, no native module
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n auto tests/unit tests/properties tests/style
 
@@ -53,8 +53,8 @@ rust: $(VENV)/.locked ## the crates' own tests, formatting and lints
 
 .PHONY: lint
 lint: $(VENV)/.locked ## formatting and lints of both languages
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	cargo fmt --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
