@@ -8,8 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pollen.core import certs, codec, invites, plan, records, routing, specs, tables, timers
+from pollen.core import certs, codec, invites, records, routing, specs, tables, timers
 from pollen.core.certs import Certificate
+from pollen.core.claims import Claim
 from pollen.core.codec import Refusal, Rejection, Signed
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId
@@ -87,7 +88,7 @@ def test_appended_fields_are_ignored(value: msgspec.Struct, extra: bytes) -> Non
     assert value == codec.decode(type(value), codec.encode([*fields, extra]), "value")
 
 
-KINDS = [Body, Certificate, Invite, JoinRequest, JoinReply, Spec, SpecRecord, NodeInfo, plan.Claim]
+KINDS = [Body, Certificate, Invite, JoinRequest, JoinReply, Spec, SpecRecord, NodeInfo, Claim]
 
 
 @given(st.binary(max_size=200), st.sampled_from([*KINDS, Signed, SignedRecord]))

@@ -10,13 +10,14 @@ import msgspec
 import pytest
 
 from pollen.core import codec, invites
+from pollen.core.bundle import Fast
 from pollen.core.certs import Certificate
+from pollen.core.claims import Claim
 from pollen.core.codec import Rejection
 from pollen.core.ids import hash_of
 from pollen.core.invites import Invite, JoinReply, JoinRequest
 from pollen.core.liveness import Accusation, Refutation
 from pollen.core.members import NodeInfo
-from pollen.core.plan import Claim
 from pollen.core.records import Body
 from pollen.core.specs import Spec, SpecRecord
 
@@ -29,6 +30,7 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "spec-record": SpecRecord,
     "node-info": NodeInfo,
     "claim": Claim,
+    "fast": Fast,
     "accusation": Accusation,
     "refutation": Refutation,
     "join-request": JoinRequest,

@@ -29,10 +29,21 @@ def test_three_joined_nodes_form_a_full_mesh() -> None:
         assert len(list(world.network.ends_of(world.machines[name]))) == 2
 
 
-def test_a_seed_on_one_node_becomes_ready_on_all() -> None:
-    """Placement of the first form: every member hosts; every table lists all three."""
+def test_a_seed_runs_on_two_nodes_and_every_table_says_which() -> None:
+    """The default minimum is 2: the plan picks them, whoever published."""
     world = three()
-    reply = world.seed("a", "echo")
+    seed = bytes.fromhex(world.seed("a", "echo").result.seed)
+    world.run(2 * SECOND)
+    hosts = sorted(m.key for m in world.machines.values() if seed in m.loaded)
+    assert len(hosts) == 2
+    for name in "abc":
+        assert hosts == sorted(named_rows(world, name)["echo"].replicas)
+
+
+def test_a_seed_everywhere_becomes_ready_on_all() -> None:
+    """``everywhere`` means every member; every table lists all three."""
+    world = three()
+    reply = world.seed("a", "echo", everywhere=True)
     assert reply.slug == ""
     world.run(2 * SECOND)
     for name in "abc":
@@ -43,7 +54,7 @@ def test_a_seed_on_one_node_becomes_ready_on_all() -> None:
 def test_the_nearest_replica_is_the_node_itself() -> None:
     """A row lists replicas nearest first; this node's own price is zero."""
     world = three()
-    world.seed("a", "echo")
+    world.seed("a", "echo", everywhere=True)
     world.run(2 * SECOND)
     for name in "abc":
         assert world.machines[name].key == named_rows(world, name)["echo"].replicas[0]
@@ -79,7 +90,7 @@ def test_a_killed_node_leaves_the_tables_within_three_seconds() -> None:
 def test_a_total_restart_comes_back_from_disk() -> None:
     """Names, members and addresses survive; claims are made anew."""
     world = three()
-    world.seed("b", "echo")
+    world.seed("b", "echo", everywhere=True)
     world.run(2 * SECOND)
     for name in "abc":
         world.kill(name)
@@ -94,16 +105,16 @@ def test_a_total_restart_comes_back_from_disk() -> None:
 def test_an_update_serves_the_old_seed_until_the_new_one_is_ready() -> None:
     """While no host is ready with the new spec, the name still leads to the old one."""
     world = three()
-    old = bytes.fromhex(world.seed("a", "echo").result.seed)
+    old = bytes.fromhex(world.seed("a", "echo", everywhere=True).result.seed)
     world.run(2 * SECOND)
-    reply = world.seed("a", "echo", data=b"second")
+    reply = world.seed("a", "echo", data=b"second", everywhere=True)
     new = bytes.fromhex(reply.result.seed)
     assert old.hex() == reply.result.replaced
     for effect in world.machines["b"].trace:
         if isinstance(effect, fx.PushTables):
             for row in effect.seeds:
                 assert not (row.seed == new and row.name and not row.replicas)
-    world.run(3 * SECOND)
+    world.run(15 * SECOND)
     for name in "abc":
         assert new == named_rows(world, name)["echo"].seed
         assert [new] == list(world.machines[name].loaded)
@@ -127,7 +138,7 @@ def test_status_says_what_is_there() -> None:
     world.seed("a", "echo")
     world.run(2 * SECOND)
     status = world.ask("c", StatusCommand())
-    assert status.summary == "healthy: 3 of 3 nodes, 1 seed, 3 replicas"
+    assert status.summary == "healthy: 3 of 3 nodes, 1 seed, 2 replicas"
     world.kill("b")
     world.run(3 * SECOND)
     status = world.ask("c", StatusCommand())

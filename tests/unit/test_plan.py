@@ -1,168 +1,146 @@
-"""Hosting and tables: what is loaded, claimed, routed and pushed."""
+"""The plan as a pure function: how many, which, in proportion, and steady."""
 
 from __future__ import annotations
 
-import msgspec
+import pytest
 
-from pollen.core import effects as fx
-from pollen.core import limits, plan, tables
-from pollen.core.codec import encode
-from pollen.core.events import LoadFinished
-from pollen.core.ids import SECOND, Nanos, PeerId
-from pollen.core.names import Holding
-from pollen.core.plan import Claim, Host, Hosting, State
-from pollen.core.tables import Tables
-from tests.strategies import make_record
-from tests.unit.test_names import A, B, C, seed
+from pollen.core import limits, plan, rendezvous
+from pollen.core.ids import Hash, PeerId, hash_of
+from pollen.core.plan import Need, NodeFacts, Placement, Snapshot, Standing
 
-T0 = Nanos(1)
-ECHO = seed(A)
-NAMES = {"echo": Holding(name="echo", seed=ECHO, shadowed=[])}
+GIB = 1 << 30
+NODES = [PeerId(hash_of("test-node", bytes([i]))) for i in range(8)]
+SEED = Hash(hash_of("test-seed", b"0"))
+TWO = Need(min_replicas=2)
 
 
-def host(node: PeerId, state: State = State.READY) -> Host:
-    return Host(node=node, state=state, reason="")
+def facts(gib: int = 1, **change: object) -> NodeFacts:
+    return NodeFacts(capacity_bytes=gib * GIB, **change)  # type: ignore[arg-type]
 
 
-def test_the_publisher_is_asked_first_then_ready_hosts_by_id() -> None:
-    """Only linked ones; a host that is loading has nothing to give."""
-    hosts = [host(C), host(B), host(PeerId(b"\7" * 32), State.LOADING)]
-    assert plan.plan_holders(ECHO, hosts, [A, B, C]) == [A, B, C]
-    assert plan.plan_holders(ECHO, hosts, [B, C]) == [B, C]
+def placed(
+    need: Need = TWO,
+    nodes: dict[PeerId, NodeFacts] | None = None,
+    standings: dict[PeerId, Standing] | None = None,
+    demand: dict[PeerId, int] | None = None,
+    seed: Hash = SEED,
+) -> Placement:
+    snapshot = Snapshot(
+        nodes={node: facts() for node in NODES} if nodes is None else nodes,
+        needs={seed: need},
+        standings={seed: standings or {}},
+        demand={seed: demand or {}},
+    )
+    return plan.plan(snapshot)[seed]
 
 
-def test_a_claim_of_another_epoch_does_not_count() -> None:
-    """What a dead run said is void."""
-    claim = encode(Claim(int(State.READY)))
-    record = make_record(A, "claim", ECHO.seed, 2, 1, False, claim)
-    assert plan.hosts_view([record], {A: 3}) == {}
-    assert {ECHO.seed: [host(A)]} == plan.hosts_view([record], {A: 2})
+def test_the_minimum_is_capped_by_the_eligible_nodes() -> None:
+    """Two of one is one."""
+    assert placed().wanted == 2
+    assert placed(nodes={NODES[0]: facts()}).wanted == 1
+    assert placed(nodes={}) == plan.NOWHERE
 
 
-def test_an_unreadable_claim_does_not_count() -> None:
-    """A newer state or garbage is no host."""
-    for payload in (b"", encode(Claim(9)), b"\xc1"):
-        record = make_record(A, "claim", ECHO.seed, 2, 1, False, payload)
-        assert plan.hosts_view([record], {A: 2}) == {}
+def test_everywhere_is_every_node_that_may() -> None:
+    """The host gate still holds, and a node that leaves takes nothing."""
+    nodes = {node: facts(properties='{"zone": "attic"}') for node in NODES[:3]}
+    nodes |= {NODES[3]: facts(), NODES[4]: facts(is_open=False)}
+    assert sorted(placed(Need(min_replicas=2, everywhere=True), nodes).chosen) == sorted(NODES[:4])
+    gated = Need(min_replicas=2, everywhere=True, host=(("zone", "attic"),))
+    assert sorted(placed(gated, nodes).chosen) == sorted(NODES[:3])
 
 
-def test_a_fetch_that_failed_is_tried_again_at_once_with_a_new_holder() -> None:
-    """Else after a wait that doubles."""
-    hosting = Hosting()
-    hosting.converge(NAMES, {}, [], T0)
-    failed = LoadFinished(seed=ECHO.seed, slug="unreachable", reason="nobody")
-    (timer,) = hosting.on_load_finished(failed, T0)
-    assert fx.SetTimer(token=timer.token, at=Nanos(T0 + limits.LOAD_RETRY_FIRST_NS)) == timer  # type: ignore[attr-defined]
-    assert hosting.converge(NAMES, {}, [], Nanos(T0 + 1)) == []
-    again = hosting.converge(NAMES, {}, [A], Nanos(T0 + 2))
-    assert [fx.LoadSeed(seed=ECHO.seed, holders=[A])] == again
+def test_a_refused_node_is_skipped_and_the_next_rank_takes_over() -> None:
+    """The Pi that cannot load does not cost a replica."""
+    ranks = placed().ranks
+    skipped = placed(standings={ranks[0]: Standing.SKIPPED})
+    assert skipped.chosen == ranks[1:3]
 
 
-def test_a_refusal_is_claimed_with_its_reason_and_stands_for_a_while() -> None:
-    """The Pi that cannot load says so instead of trying in a loop."""
-    hosting = Hosting()
-    hosting.converge(NAMES, {}, [A], T0)
-    refused = LoadFinished(seed=ECHO.seed, slug="guest-out-of-memory", reason="no room")
-    hosting.on_load_finished(refused, T0)
-    claim = Claim(int(State.REFUSED), "guest-out-of-memory: no room")
-    assert {ECHO.seed: encode(claim)} == hosting.claims_view()
-    hosts = {ECHO.seed: [host(B)]}
-    assert hosting.converge(NAMES, hosts, [A, B], Nanos(T0 + SECOND)) == []
-    later = Nanos(T0 + limits.REFUSED_NS)
-    assert len(hosting.converge(NAMES, hosts, [A, B], later)) == 1
+@pytest.mark.parametrize("index", range(20))
+def test_one_step_of_any_bucket_moves_no_incumbent(index: int) -> None:
+    """Hysteresis comes from the claims: half the room here and twice the room there is noise."""
+    seed = Hash(hash_of("test-seed", bytes([index])))
+    chosen = placed(nodes={node: facts(4) for node in NODES}, seed=seed).chosen
+    held = dict.fromkeys(chosen, Standing.INCUMBENT)
+    nodes = {node: facts(2 if node in chosen else 8) for node in NODES}
+    assert placed(nodes=nodes, standings=held, seed=seed).chosen == chosen
 
 
-def test_a_draining_node_loads_nothing_new_and_claims_to_drain() -> None:
-    """Others drop it from their routes by the claim."""
-    hosting = Hosting()
-    hosting.converge(NAMES, {}, [A], T0)
-    hosting.on_load_finished(LoadFinished(seed=ECHO.seed), T0)
-    assert hosting.drain() == 1
-    assert {ECHO.seed: encode(Claim(int(State.DRAINING)))} == hosting.claims_view()
-    more = {**NAMES, "two": Holding(name="two", seed=seed(A, "two"), shadowed=[])}
-    assert hosting.converge(more, {}, [A], T0) == []
-
-
-def test_a_late_load_of_something_gone_is_unloaded() -> None:
-    """The name was withdrawn while the muscles compiled."""
-    assert [fx.UnloadSeed(seed=ECHO.seed)] == Hosting().on_load_finished(
-        LoadFinished(seed=ECHO.seed), T0
+def test_a_node_takes_its_share_by_weight() -> None:
+    """1, 2 and 4 GiB get 1/7, 2/7 and 4/7 of the first ranks, within 3 %."""
+    nodes = {NODES[0]: facts(1), NODES[1]: facts(2), NODES[2]: facts(4)}
+    counts = dict.fromkeys(nodes, 0)
+    for i in range(7_000):
+        seed = Hash(hash_of("test-seed", i.to_bytes(2, "big")))
+        counts[placed(nodes=nodes, seed=seed).ranks[0]] += 1
+    assert [round(count / 1_000) for count in counts.values()] == [1, 2, 4]
+    assert all(
+        abs(count - share) < 210
+        for count, share in zip(counts.values(), (1_000, 2_000, 4_000), strict=True)
     )
 
 
-def test_replicas_are_nearest_first_and_by_id_among_equals() -> None:
-    """A host without a price is not live."""
-    hosts = {ECHO.seed: [host(A), host(B), host(C), host(PeerId(b"\7" * 32))]}
-    assert tables.replicas_of(ECHO.seed, hosts, {A: 5, B: 5, C: 1}) == [C, A, B]
+def test_a_busy_node_weighs_half() -> None:
+    """New replicas go elsewhere while calls queue there."""
+    assert plan.weight_of(facts(2, is_busy=True)) == plan.weight_of(facts(1))
 
 
-def rows(*nodes: PeerId) -> dict[bytes, fx.SeedRow]:
-    hosts = {ECHO.seed: [host(node) for node in nodes]}
-    return tables.seed_rows(NAMES, hosts, [], dict.fromkeys(nodes, 1))  # type: ignore[return-value]
+@pytest.mark.parametrize("dead", NODES)
+def test_a_death_moves_only_what_was_there(dead: PeerId) -> None:
+    """The others keep their order: the plan of the rest is the old one without the dead."""
+    nodes = {node: facts() for node in NODES if node != dead}
+    before = [node for node in placed(Need(min_replicas=8)).ranks if node != dead]
+    assert list(placed(Need(min_replicas=8), nodes).ranks) == before
 
 
-def pushes(out: list[fx.Effect]) -> list[fx.PushTables]:
-    return [effect for effect in out if isinstance(effect, fx.PushTables)]
+@pytest.mark.parametrize(
+    ("milli", "incumbents", "wanted"),
+    [
+        (0, 0, 2), (0, 5, 2), (1_500, 2, 2), (1_501, 2, 3), (4_000, 0, 6), (4_000, 7, 7),
+        (1_000, 3, 3), (1_000, 4, 3), (1_000_000, 0, 8),
+    ],
+)  # fmt: skip
+def test_replicas_follow_load_with_a_hysteresis(milli: int, incumbents: int, wanted: int) -> None:
+    """Grow past 75 % of the slots, shrink when one less stays under 35 %, else stay."""
+    assert plan.count_wanted(TWO, [1] * 8, incumbents, [milli]) == wanted
 
 
-def test_the_first_push_is_whole_and_the_next_a_delta() -> None:
-    """Generations rise by one; a delta names its base."""
-    held = Tables()
-    held.stage(rows(A), {})  # type: ignore[arg-type]
-    (whole,) = pushes(held.push(T0, is_urgent=False))
-    held.stage(rows(A, B), {})  # type: ignore[arg-type]
-    (delta,) = pushes(held.push(Nanos(T0 + SECOND), is_urgent=False))
-    assert (whole.generation, whole.base, delta.generation, delta.base) == (1, 0, 2, 1)
+def test_larger_nodes_carry_more() -> None:
+    """Slots are counted in the order of the ranks."""
+    assert plan.count_for(9_000, [8, 8, 8], limits.GROW_BP) == 2
+    assert plan.count_for(9_000, [1, 16, 8], limits.GROW_BP) == 2
+    assert plan.count_for(9_000, [1, 1, 1, 16], limits.GROW_BP) == 4
 
 
-def test_changes_that_can_wait_are_pushed_ten_times_a_second() -> None:
-    """A replica more is no hurry; a timer carries it."""
-    held = Tables()
-    held.stage(rows(A), {})  # type: ignore[arg-type]
-    held.push(T0, is_urgent=False)
-    held.stage(rows(A, B), {})  # type: ignore[arg-type]
-    (timer,) = held.push(Nanos(T0 + 1), is_urgent=False)
-    assert isinstance(timer, fx.SetTimer)
-    assert held.push(Nanos(T0 + 2), is_urgent=False) == []
-    assert len(pushes(held.push(timer.at, is_urgent=False))) == 1
+def test_nothing_is_wanted_of_a_seed_that_may_be_zero_and_is_not_called() -> None:
+    """Its first ranks are still named, to be woken."""
+    none = placed(Need(min_replicas=0))
+    assert (none.wanted, len(none.wake)) == (0, limits.WAKE_RANKS)
+    assert placed(Need(min_replicas=0), demand={NODES[0]: 0}).wanted == 1
 
 
-def test_a_row_that_goes_is_pushed_at_once() -> None:
-    """Deny and loss never wait."""
-    held = Tables()
-    held.stage(rows(A), {})  # type: ignore[arg-type]
-    held.push(T0, is_urgent=False)
-    held.stage({}, {})
-    (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
-    assert [ECHO.seed] == push.gone_seeds
+def test_the_plan_version_in_force_is_the_lowest() -> None:
+    """All plan alike, and none below what this code can."""
+    assert plan.effective_version([3, 2, 7]) == 2
+    assert plan.effective_version([0, 2]) == limits.PLAN_VERSION_MIN
+    assert plan.effective_version([]) == limits.PLAN_VERSION
 
 
-def test_a_lease_is_renewed_when_nothing_changes() -> None:
-    """An empty delta, well before the lease ends."""
-    held = Tables()
-    held.stage(rows(A), {})  # type: ignore[arg-type]
-    held.push(T0, is_urgent=False)
-    assert limits.TABLE_RENEW_NS * 3 < limits.TABLE_LEASE_MS * 1_000_000
-    assert held.push(Nanos(T0 + SECOND), is_urgent=False) == []
-    (push,) = pushes(held.push(Nanos(T0 + limits.TABLE_RENEW_NS), is_urgent=False))
-    assert (push.base, push.seeds) == (1, [])
+def test_the_logarithm_is_that_of_the_mathematicians() -> None:
+    """-log2 of 1, 1/2, 1/4 and 2**-64 exactly; between them it falls nowhere."""
+    draws = [0, 1 << 63, 3 << 62, (1 << 64) - 1]
+    assert [rendezvous.exponential(d) >> 32 for d in draws] == [0, 1, 2, 64]
+    steps = [rendezvous.exponential(i << 51) for i in range(1 << 13)]
+    assert steps == sorted(steps)
 
 
-def test_a_stale_table_is_pushed_whole() -> None:
-    """The muscles restarted or lost a push."""
-    held = Tables()
-    held.stage(rows(A), {})  # type: ignore[arg-type]
-    held.push(T0, is_urgent=False)
-    held.forget()
-    (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
-    assert (push.base, len(push.seeds)) == (0, 1)
-
-
-def test_a_seed_is_hosted_only_where_its_host_gate_lets_it() -> None:
-    """A node without the property loads nothing, and unloads what it may host no more."""
-    spec = msgspec.structs.replace(ECHO.spec, host=[("zone", "attic")])
-    gated = msgspec.structs.replace(ECHO, spec=spec)
-    names = {"echo": Holding(name="echo", seed=gated, shadowed=[])}
-    assert ([gated], []) == plan.plan_hosting(names, {}, '{"zone": "attic"}')
-    assert plan.plan_hosting(names, {}, "{}") == ([], [])
-    assert ([], [gated.seed]) == plan.plan_hosting(names, {gated.seed: State.READY}, "{}")
+def test_the_cheap_bound_is_never_above_the_cost() -> None:
+    """What is out by the bound is out."""
+    keys = [(rendezvous.node_key_of(node), 3) for node in NODES]
+    for i in range(100):
+        seed_key = rendezvous.seed_key_of(Hash(hash_of("test-seed", bytes([i]))))
+        draws = [rendezvous.draw_of(seed_key, key) for key, _ in keys]
+        bounds = rendezvous.least_costs(seed_key, keys)
+        for bound, draw in zip(bounds, draws, strict=True):
+            assert bound <= 3 * rendezvous.exponential(draw)

@@ -16,7 +16,9 @@ from pollen.core.invites import Issuer
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is from its start to its end. ``has_root``: the root key can be asked to sign."""
+    """What a node is from its start to its end. ``has_root``: the root key can be asked to sign.
+    ``slots``: calls that run at once.
+    """
 
     node: PeerId
     cluster: ClusterId
@@ -27,6 +29,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     memory_bytes: int
     has_root: bool
+    slots: int = 1
 
     def issuer(self, certificate: Certificate) -> Issuer:
         """This node as invites need it."""

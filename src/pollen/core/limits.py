@@ -174,6 +174,65 @@ STALL_NS = 1_200 * MILLISECOND
 CLOCK_STEP_NS = SECOND
 
 # -- placement ----------------------------------------------------------------------------------
+# The plan that this code makes, and the oldest one it can still make. Source: PROTOCOL 5.
+PLAN_VERSION = 1
+PLAN_VERSION_MIN = 1
+# A seed's load grows its replicas past the first share of their slots, and shrinks them when one
+# less would stay under the second, in basis points. Closer together they flap. Guess.
+GROW_BP = 7_500
+SHRINK_BP = 3_500
+# An incumbent's bid is divided by 2**n, that of a node where calls begin as well. Raising the
+# first keeps replicas where they are though better places appear; lowering it moves them for
+# noise: 2 outlasts one step of any bucket. Guess.
+INCUMBENT_SHIFT = 2
+ORIGIN_SHIFT = 1
+# A node's weight is at most so many MiB: one huge machine does not take everything. Guess.
+WEIGHT_MAX_MIB = 1 << 16
+# A node tells its fast values at most so often, and a value only when it moved by more than this
+# since it was told, in basis points. Source: PROTOCOL 5 (2 s, 25 %).
+FAST_TICK_NS = 2 * SECOND
+FAST_HYSTERESIS_BP = 2_500
+# Seeds in a node's demand. Source: PROTOCOL 5.
+DEMAND_SEEDS = 32
+# A rate that fell moves by the share of this time that passed. Raising it keeps replicas longer
+# after a burst; lowering it moves them for a pause. Guess.
+DEMAND_DECAY_NS = 30 * SECOND
+# A seed without a call for so long is in no demand. Source: specs/cli (5 min).
+DEMAND_KEEP_NS = 5 * MINUTE
+# Ranks that a cold seed's row lists. Source: PROTOCOL 5.
+WAKE_RANKS = 3
+# Ranks kept beyond those in use, so that a death seldom ranks a seed again. Guess.
+RANKS_SPARE = 5
+# Pairs of seed and node that one slice of planning looks at: about 3 ms. Measured: 1-4 us each.
+PLAN_SLICE_PAIRS = 1_000
+# Seeds whose hosting and row one slice brings up to date: about 3 ms. Measured: 15-20 us each.
+PLACE_SLICE_SEEDS = 150
+# How often one turn follows what its own claims change in the plan; the rest goes to the next.
+PLACE_ROUNDS = 3
+# Length of a hash, and so of a claim's key.
+HASH_BYTES = 32
+# A seed that did not load within this is refused by its host. Raising it lets a slow host hold a
+# rank; lowering it refuses large modules on slow links. Guess: 32 MiB at 4 Mbit/s, and compiling.
+LOAD_DEADLINE_NS = 2 * MINUTE
+# The others skip an overdue host only after this: its own brain speaks first, clocks differ. Guess.
+OVERDUE_GRACE_NS = 10 * SECOND
+# A version is halted when so many nodes found it at fault, or this share of those that tried, in
+# basis points. Source: PROTOCOL 5.
+HALT_FAULTS = 2
+HALT_SHARE_BP = 2_500
+# A replaced version's successor is at fault where so many calls failed and none succeeded. Guess:
+# one caller's bad input is no verdict.
+FAULT_CALLS = 5
+# How long the minimum of others was ready before a replica begins to drain. Source: PROTOCOL 5
+# (one suspicion period). Lowering it drains into a host that is about to die.
+DRAIN_HOLD_NS = 3 * SECOND
+# How long the minimum of a new version must have served before the one it replaced drains: so
+# long the old one can take back over at once. Guess.
+ROLLOUT_TRIAL_NS = 10 * SECOND
+# The longest reason in a claim. Guess: one line.
+REASON_MAX_CHARS = 200
+# How long ``down`` waits for its seeds to find other hosts. Guess: a load and a spread.
+DRAIN_MAX_NS = 8 * SECOND
 # Wait before a failed fetch is tried again; doubled up to the cap. The first is short: a holder
 # refuses a fetcher whose node record it has not read yet. Guess.
 LOAD_RETRY_FIRST_NS = 100 * MILLISECOND

@@ -18,6 +18,7 @@ import msgspec
 
 from pollen.core import limits, publishing, timers
 from pollen.core.admission import Admission
+from pollen.core.bundle import Bundle
 from pollen.core.certs import Certificate
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
@@ -61,6 +62,7 @@ from pollen.core.events import (
     TimerFired,
 )
 from pollen.core.faults import Faults
+from pollen.core.hosting import Hosting
 from pollen.core.ids import (
     Nanos,
     Now,
@@ -75,11 +77,10 @@ from pollen.core.liveness import Facts
 from pollen.core.members import Members
 from pollen.core.mesh import Mesh
 from pollen.core.messages import Keep, Message, decode_message
-from pollen.core.plan import Hosting
+from pollen.core.placing import Placing
 from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
 from pollen.core.records import (
-    CLAIM,
     NODE,
     SPEC,
     Change,
@@ -91,7 +92,6 @@ from pollen.core.records import (
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
 from pollen.core.situation import Situation
-from pollen.core.tables import Tables
 from pollen.core.views import Screen, status_view
 from pollen.core.work import Work
 from pollen.errors import PollenError
@@ -114,10 +114,17 @@ class Node:
         self._mesh = Mesh(config.node, rng)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
         self._admission = Admission(config, self._members, self._peers)
-        self._hosting = Hosting(self._certificate.properties)
-        self._tables = Tables()
         self._joins = Joins(config.issuer(self._certificate), rng, sign, verify)
-        self._situation = Situation(config.node, self._records, self._members, self._membership)
+        self._situation = Situation(self._members, self._membership)
+        self._placing = Placing(
+            config.node,
+            self._records,
+            self._members,
+            self._situation,
+            self._peers.has_link,
+            Hosting(config.node, self._certificate.properties, config.memory_bytes),
+            Bundle(config.memory_bytes, config.slots),
+        )
         self._durability = Durability()
         self._faults = Faults()
         self._is_started = False
@@ -130,8 +137,8 @@ class Node:
         self._presence = Presence(config, kept.starts)
         self._records.restore(kept.records, kept.epoch, kept.leased)
         for record in kept.records:
-            if record.body.kind == NODE and record.body.owner != config.node:
-                self._situation.note_node(record, Nanos(0))
+            if record.body.kind != NODE or record.body.owner != config.node:
+                self._situation.note_change(Change(record, None), Nanos(0))
         self._handlers: dict[type[Event], Callable[[Any, Now], list[Effect]]] = {
             Started: self._on_started,
             TimerFired: self._on_timer,
@@ -188,6 +195,7 @@ class Node:
         """Publish our node record; we are a member before it is on disk."""
         own, info, epoch = self._config.node, self._presence.info(), self._records.wanted_epoch
         self._members.state(own, info, self._certificate, epoch)
+        self._situation.note_member(own)
         facts = Facts(epoch=epoch, phase=info.phase, restarts=info.restarts)
         self._membership.note_member(own, facts, now.mono)
         self._records.publish(NODE, b"", encode(info))
@@ -205,6 +213,7 @@ class Node:
         everything = [record.signed for record in self._records.all_records()]
         for frame in in_frames(everything):
             out.append(SendRecords(peer=event.peer, records=frame))
+        self._placing.note_links()
         return out + self._admission.watch(event, now)
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
@@ -265,8 +274,7 @@ class Node:
         return self._publish(event.request, planned)
 
     def _on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
-        self._situation.is_stale = True
-        out = self._hosting.on_load_finished(event, now.mono)
+        out = self._placing.on_load_finished(event, now)
         if event.slug:
             fields: dict[str, str | int] = {
                 "seed": short(event.seed),
@@ -277,11 +285,11 @@ class Node:
         return out
 
     def _on_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
-        self._situation.note_telemetry(event)
-        return self._mesh.on_telemetry(event, now.mono)
+        out = self._mesh.on_telemetry(event, now.mono)
+        return out + self._placing.note_telemetry(event, now)
 
     def _on_tables_stale(self, event: TablesStale, now: Now) -> list[Effect]:
-        self._tables.forget()
+        self._placing.forget_tables()
         return []
 
     # -- what the user says ---------------------------------------------------------------------
@@ -319,11 +327,10 @@ class Node:
         return []
 
     def _on_drain(self, request: RequestId, command: DrainCommand, now: Now) -> list[Effect]:
-        self._drains.append((request, self._hosting.drain()))
-        self._situation.is_stale = True
+        self._drains.append((request, self._placing.leave()))
         self._presence.leave()
         self._state_self(now)
-        at = Nanos(now.mono + limits.DRAIN_SETTLE_NS)
+        at = Nanos(now.mono + limits.DRAIN_MAX_NS)
         return [SetTimer(token=timers.token_for(timers.DRAIN), at=at)]
 
     # -- timers and the disk --------------------------------------------------------------------
@@ -342,7 +349,7 @@ class Node:
             self._state_self(now)
             return out
         if purpose == timers.LOAD:
-            self._situation.is_stale = True
+            self._placing.on_timer(subject)
         return []
 
     def _on_drained(self, now: Now) -> list[Effect]:
@@ -375,13 +382,10 @@ class Node:
         changes = self._apply_changes(now, out)
         changes += self._mind_members(now, out)
         planned: list[Effect] = []
-        if self._is_started and self._situation.is_stale:
-            planned = self._converge(now)
-            changes += self._apply_changes(now, out)
-            self._tables.stage(*self._situation.rows(self._hosting.seeds_view()))
         if self._is_started:
+            planned = self._place(changes, now, out)
             is_urgent = any(isinstance(effect, LoadSeed) for effect in planned)
-            out += self._tables.push(now.mono, is_urgent=is_urgent)
+            out += self._placing.push(now.mono, is_urgent=is_urgent)
         out += self._persist(changes, now)
         return out + self._spread(changes) + planned
 
@@ -393,8 +397,6 @@ class Node:
                 out += self._faults.note(member, change.record.body.owner, now.mono)
             elif member is not None and change.source is not None:
                 out += self._mesh.learn(member, now.mono)
-        for owner, fault in self._situation.refresh(now.wall):
-            out += self._faults.note(fault, owner, now.mono)
         return changes
 
     def _mind_members(self, now: Now, out: list[Effect]) -> list[Change]:
@@ -415,17 +417,20 @@ class Node:
             is_moving = bool(more)
         return changes
 
-    def _converge(self, now: Now) -> list[Effect]:
-        """Load and unload towards the plan, and claim what is so."""
-        situation = self._situation
-        linked = self._peers.linked()
-        planned = self._hosting.converge(situation.names, situation.hosts, linked, now.mono)
-        claims = self._hosting.claims_view()
-        for seed, payload in claims.items():
-            self._records.publish(CLAIM, seed, payload)
-        for record in self._records.live_of(CLAIM):
-            if record.body.owner == self._config.node and record.body.key not in claims:
-                self._records.bury(CLAIM, record.body.key)
+    def _place(self, changes: list[Change], now: Now, out: list[Effect]) -> list[Effect]:
+        """Follow the plan, and what this node's own claims change in it; in slices."""
+        planned = self._placing.converge(now)
+        for _ in range(limits.PLACE_ROUNDS):
+            own = self._apply_changes(now, out)
+            if not own:
+                break
+            changes += own
+            planned += self._placing.converge(now)
+        if self._drains and self._placing.is_gone:
+            self._on_drained(now)
+        changes += self._apply_changes(now, out)
+        if self._placing.has_work:
+            out.append(SetTimer(token=timers.token_for(timers.WORK), at=now.mono))
         return planned
 
     def _spread(self, changes: Sequence[Change]) -> list[Effect]:
@@ -466,14 +471,12 @@ class Node:
             version=self._config.version,
             has_root=self._config.has_root,
             members=self._members,
-            live=self._membership.live,
-            names=self._situation.names,
-            hosts=self._situation.hosts,
-            telemetry=self._situation.telemetry,
+            situation=self._situation,
+            telemetry=self._placing.telemetry,
             twins=list(self._peers.twins),
             rejections=self._faults.counts,
             started=self._started,
-            pushed=self._tables.pushed_at,
+            pushed=self._placing.pushed_at,
             now=now.mono,
         )
 

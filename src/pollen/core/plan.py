@@ -1,214 +1,182 @@
-"""Where seeds run: in this first form every member that may hosts every live seed.
+"""Where seeds should run: one pure function of what the records say.
 
-Decides: what this node loads and unloads, from whom it fetches, what it claims, and which hosts of
-    a seed count.
-Does not know: links and clocks beyond its arguments, the muscles, other nodes' reasons.
-Invariants: the seed that a name's new one replaced stays loaded until the new one is ready here.
-    A claim counts only in the epoch of its owner's node record: what a dead run said is void.
-    A refusal is claimed with its reason and tried again after a while, never in a loop.
-Source: PROTOCOL 5 (claims). The Brain issue replaces "every member" by the ranked plan.
+Decides: how many replicas a seed wants, which nodes rank for it, and in which order.
+Does not know: claims as records, links, clocks, what this node does about it (``claims``), how the
+    same answer is kept up to date piece by piece (``planner``).
+Invariants: equal snapshots give equal plans on every platform: integers only, ties by node id. A
+    node's chance of a rank is proportional to its weight. A node that changes moves only the ranks
+    that it takes or gives up. Refused and overdue nodes rank nowhere.
+Source: PROTOCOL 5; ``rendezvous`` for the draws. Refused: a cache of the draws of all pairs, which
+    costs more to look up among a million entries than a draw.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from pollen.core import limits, timers
-from pollen.core.codec import U8, Rejection, decode, encode
-from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
-from pollen.core.events import LoadFinished
-from pollen.core.ids import Hash, Nanos, PeerId
-from pollen.core.names import Holding
-from pollen.core.records import Record
+from pollen.core import limits
+from pollen.core.ids import Hash, PeerId
+from pollen.core.rendezvous import draw_of, exponential, node_key_of, seed_key_of
 from pollen.core.routing import match_gate
-from pollen.core.specs import Seed
 
-# Slugs of a load that speak of the way to the content, not of this host: try again soon.
-_FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadline"})
+Pairs = tuple[tuple[str, str], ...]
+# A node's place in a ranking: the lower wins, the id decides among equals.
+Cost = tuple[int, PeerId]
+
+_WEIGHT_SCALE = 1 << 24
 
 
-class State(enum.IntEnum):
-    """What a host says about one seed."""
+class Standing(enum.Enum):
+    """What a counted claim means for the ranking of its owner."""
 
-    LOADING = 0
-    READY = 1
-    DRAINING = 2
-    REFUSED = 3
+    INCUMBENT = "incumbent"
+    SKIPPED = "skipped"
+
+
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the records say of a live node. ``is_open``: it takes seeds (it is not leaving)."""
+
+    capacity_bytes: int
+    slots: int = 1
+    properties: str = "{}"
+    is_open: bool = True
+    is_busy: bool = False
+    plan_version: int = limits.PLAN_VERSION
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What a spec asks of the plan."""
+
+    min_replicas: int
+    everywhere: bool = False
+    host: Pairs = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a plan is a function of.
+
+    ``nodes``: the live ones. ``standings``: by seed, of nodes whose claim counts for or against
+    them. ``demand``: by seed and origin, thousandths of a slot kept busy; 0 is a call now and then.
+    """
+
+    nodes: Mapping[PeerId, NodeFacts]
+    needs: Mapping[Hash, Need]
+    standings: Mapping[Hash, Mapping[PeerId, Standing]]
+    demand: Mapping[Hash, Mapping[PeerId, int]]
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """The plan of one seed: ``ranks`` are the chosen, then those that are next in line."""
+
+    wanted: int
+    ranks: tuple[PeerId, ...]
 
     @property
-    def label(self) -> str:
-        """The word that users read."""
-        return self.name.lower()
+    def chosen(self) -> tuple[PeerId, ...]:
+        """The nodes that should serve."""
+        return self.ranks[: self.wanted]
+
+    @property
+    def wake(self) -> tuple[PeerId, ...]:
+        """The first ranks, to be woken when nobody serves (PROTOCOL 5)."""
+        return self.ranks[: limits.WAKE_RANKS]
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True):
-    """The payload of a claim record; its key is the seed's hash."""
-
-    state: U8
-    reason: str = ""
+NOWHERE = Placement(0, ())
 
 
-class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """One counted claim."""
-
-    node: PeerId
-    state: State
-    reason: str
-
-
-class Hosted(msgspec.Struct, kw_only=True):
-    """One seed on this node."""
-
-    seed: Seed
-    state: State = State.LOADING
-    reason: str = ""
-    attempts: int = 0
-    retry_at: Nanos = Nanos(0)
-    in_flight: bool = False
-    asked: list[PeerId] = []
-
-
-def decode_claim(payload: bytes) -> Claim | Rejection:
-    """A claim; an unknown state is malformed."""
-    claim = decode(Claim, payload, "claim")
-    if isinstance(claim, Claim) and claim.state > State.REFUSED:
-        return Rejection("claim-state", str(claim.state))
-    return claim
+def plan(snapshot: Snapshot) -> dict[Hash, Placement]:
+    """The placement of every seed that is needed. ``planner`` keeps the same answer."""
+    placements = {}
+    for seed in snapshot.needs:
+        standings = snapshot.standings.get(seed, {})
+        demand = snapshot.demand.get(seed, {})
+        need, seed_key = snapshot.needs[seed], seed_key_of(seed)
+        ranked = sorted(
+            (cost_of(seed_key, node, facts, standings.get(node), node in demand), node)
+            for node, facts in snapshot.nodes.items()
+            if may_rank(need, facts, standings.get(node))
+        )
+        ranks = [node for _, node in ranked]
+        slots = [snapshot.nodes[node].slots for node in ranks]
+        incumbents = sum(standings.get(node) is Standing.INCUMBENT for node in ranks)
+        wanted = count_wanted(need, slots, incumbents, demand.values())
+        placements[seed] = Placement(wanted, tuple(ranks[: wanted + limits.WAKE_RANKS]))
+    return placements
 
 
-def hosts_view(claims: Sequence[Record], epochs: Mapping[PeerId, int]) -> dict[Hash, list[Host]]:
-    """The claims that count, by seed: those made in their owner's epoch in ``epochs``.
+def effective_version(versions: Iterable[int]) -> int:
+    """The plan version in force: the lowest among live nodes, so that all plan alike."""
+    return max(min(versions, default=limits.PLAN_VERSION), limits.PLAN_VERSION_MIN)
 
-    ``epochs`` holds the live members only: a peer without a link has no say about hosting.
+
+# -- who may rank ---------------------------------------------------------------------------------
+
+
+def may_rank(need: Need, facts: NodeFacts, standing: Standing | None) -> bool:
+    """Whether a node is a candidate at all."""
+    if not facts.is_open or standing is Standing.SKIPPED:
+        return False
+    return not need.host or match_gate(need.host, facts.properties)
+
+
+# -- how many -------------------------------------------------------------------------------------
+
+
+def count_wanted(need: Need, slots: Sequence[int], incumbents: int, demand: Iterable[int]) -> int:
+    """How many of the ranked nodes should serve. ``slots``: those of the ranked, in their order.
+
+    Grows when the load passes 75 % of what the first ranks have, shrinks when it would stay under
+    35 % with one less; in between as many as there are (``incumbents``) stay.
     """
-    found: dict[Hash, list[Host]] = {}
-    for record in claims:
-        if epochs.get(record.body.owner) != record.body.epoch:
-            continue
-        claim = decode_claim(record.body.payload)
-        if isinstance(claim, Claim):
-            host = Host(node=record.body.owner, state=State(claim.state), reason=claim.reason)
-            found.setdefault(Hash(record.body.key), []).append(host)
-    return found
+    if need.everywhere:
+        return len(slots)
+    milli, is_called = 0, False
+    for part in demand:
+        milli, is_called = milli + part, True
+    grown = count_for(milli, slots, limits.GROW_BP)
+    shrunk = count_for(milli, slots, limits.SHRINK_BP)
+    by_load = min(max(incumbents, grown), shrunk)
+    floor = max(need.min_replicas, 1 if is_called else 0)
+    return min(max(floor, by_load), len(slots))
 
 
-def plan_hosting(
-    names: Mapping[str, Holding], hosted: Mapping[Hash, State], properties: str = "{}"
-) -> tuple[list[Seed], list[Hash]]:
-    """What to load and what to unload so that every live seed that we may host is hosted here.
-
-    ``properties`` are this node's own, which the seed's host gate asks for. A replaced seed that
-    is already here stays until its successor is ready.
-    """
-    wanted: dict[Hash, Seed] = {}
-    for holding in names.values():
-        if not holding.is_live or not may_host(holding.seed, properties):
-            continue
-        wanted[holding.seed.seed] = holding.seed
-        previous = holding.seed.previous
-        is_new_ready = hosted.get(holding.seed.seed) == State.READY
-        if previous is not None and previous.seed in hosted and not is_new_ready:
-            wanted[previous.seed] = previous
-    load = [seed for key, seed in wanted.items() if key not in hosted]
-    return load, sorted(key for key in hosted if key not in wanted)
+def count_for(milli: int, slots: Sequence[int], share_bp: int) -> int:
+    """The least number of first ranks of whose slots this share carries the load."""
+    room = 0
+    for count, own in enumerate(slots):
+        if room * share_bp >= milli * 10_000:
+            return count
+        room += own * 1_000
+    return len(slots)
 
 
-def may_host(seed: Seed, properties: str) -> bool:
-    """Whether a node with these properties passes the seed's host gate."""
-    return match_gate(seed.spec.host, properties)
+# -- which ----------------------------------------------------------------------------------------
 
 
-def plan_holders(seed: Seed, hosts: Sequence[Host], linked: Sequence[PeerId]) -> list[PeerId]:
-    """Whom to ask for the content: the publisher first, then the ready hosts by id."""
-    ready = [h.node for h in hosts if h.state in (State.READY, State.DRAINING)]
-    wish = [seed.owner, *sorted(ready)]
-    return [peer for peer in dict.fromkeys(wish) if peer in linked]
+def weight_of(facts: NodeFacts) -> int:
+    """A node's share: its quantised capacity in MiB, half of it while calls queue there."""
+    weight = min(max(facts.capacity_bytes >> 20, 1), limits.WEIGHT_MAX_MIB)
+    return max(weight >> 1, 1) if facts.is_busy else weight
 
 
-def load_wait(attempts: int) -> int:
-    """Nanoseconds before a failed fetch is tried again: doubled each time up to the cap."""
-    return int(min(limits.LOAD_RETRY_FIRST_NS << min(attempts, 16), limits.LOAD_RETRY_MAX_NS))
+def inverse_weight(facts: NodeFacts) -> int:
+    """What a draw is multiplied by: the lighter a node, the dearer its draws."""
+    return _WEIGHT_SCALE // weight_of(facts)
 
 
-class Hosting:
-    """The seeds on this node, from wanted to ready."""
+def cost_of(
+    seed_key: int, node: PeerId, facts: NodeFacts, standing: Standing | None, is_origin: bool
+) -> int:
+    """What a node bids for a seed: the lowest serve. Incumbents and origins of demand bid less."""
+    cost = exponential(draw_of(seed_key, node_key_of(node))) * inverse_weight(facts)
+    return discounted(cost, standing, is_origin)
 
-    def __init__(self, properties: str = "{}") -> None:
-        self._properties = properties
-        self._hosted: dict[Hash, Hosted] = {}
-        self._is_draining = False
 
-    def converge(
-        self,
-        names: Mapping[str, Holding],
-        hosts: Mapping[Hash, Sequence[Host]],
-        linked: Sequence[PeerId],
-        now: Nanos,
-    ) -> list[Effect]:
-        """Move towards the plan: unload what fell out, load what is missing or due."""
-        out: list[Effect] = []
-        states = {key: entry.state for key, entry in self._hosted.items()}
-        load, unload = plan_hosting(names, states, self._properties)
-        for key in unload:
-            del self._hosted[key]
-            out.append(UnloadSeed(seed=key))
-        if self._is_draining:
-            return out
-        for seed in load:
-            self._hosted[seed.seed] = Hosted(seed=seed)
-        for key, entry in self._hosted.items():
-            holders = plan_holders(entry.seed, hosts.get(key, ()), linked)
-            if self._is_due(entry, holders, now):
-                entry.in_flight, entry.asked, entry.state = True, holders, State.LOADING
-                out.append(LoadSeed(seed=key, holders=holders))
-        return out
-
-    def _is_due(self, entry: Hosted, holders: Sequence[PeerId], now: Nanos) -> bool:
-        """Not while one is under way; at once for a new holder, else when the wait is over."""
-        if entry.in_flight or entry.state in (State.READY, State.DRAINING):
-            return False
-        has_new_holder = any(peer not in entry.asked for peer in holders)
-        return now >= entry.retry_at or (entry.state is State.LOADING and has_new_holder)
-
-    def on_load_finished(self, event: LoadFinished, now: Nanos) -> list[Effect]:
-        """Ready, or wait and try again: soon when the content was out of reach, else later."""
-        entry = self._hosted.get(event.seed)
-        if entry is None:
-            return [] if event.slug else [UnloadSeed(seed=event.seed)]
-        entry.in_flight = False
-        if not event.slug:
-            entry.state = State.DRAINING if self._is_draining else State.READY
-            entry.reason, entry.attempts = "", 0
-            return []
-        entry.reason = f"{event.slug}: {event.reason}"[:200]
-        if event.slug in _FETCH_SLUGS:
-            entry.state, wait = State.LOADING, load_wait(entry.attempts)
-        else:
-            entry.state, wait = State.REFUSED, limits.REFUSED_NS
-        entry.attempts += 1
-        entry.retry_at = Nanos(now + wait)
-        return [SetTimer(token=timers.token_for(timers.LOAD, event.seed), at=entry.retry_at)]
-
-    def drain(self) -> int:
-        """Stop being chosen: every ready seed drains. Returns how many."""
-        self._is_draining = True
-        count = 0
-        for entry in self._hosted.values():
-            if entry.state is State.READY:
-                entry.state = State.DRAINING
-                count += 1
-        return count
-
-    def claims_view(self) -> dict[Hash, bytes]:
-        """The payload of the claim that each hosted seed deserves now."""
-        return {
-            key: encode(Claim(int(entry.state), entry.reason))
-            for key, entry in self._hosted.items()
-        }
-
-    def seeds_view(self) -> list[Seed]:
-        """The seeds that the muscles must have a row for, whatever the names say."""
-        return [entry.seed for entry in self._hosted.values()]
+def discounted(cost: int, standing: Standing | None, is_origin: bool) -> int:
+    """The incumbency bonus is the plan's hysteresis: a challenger must be better by that much."""
+    shift = limits.INCUMBENT_SHIFT if standing is Standing.INCUMBENT else 0
+    return cost >> (shift + (limits.ORIGIN_SHIFT if is_origin else 0))

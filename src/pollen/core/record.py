@@ -24,15 +24,16 @@ from pollen.core.owners import ZERO, Slot, Version
 NODE = "node"
 SPEC = "spec"
 CLAIM = "claim"
+FAST = "fast"
 ACCUSE = "accuse"
 REFUTE = "refute"
 # Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
 GC = "gc"
 
 # Kinds that say what a process is doing now: never on disk, void with the next epoch.
-EPHEMERAL = frozenset({CLAIM, ACCUSE, REFUTE})
+EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
-OWN_EACH_RUN = frozenset({NODE, CLAIM, ACCUSE, REFUTE})
+OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds that outlive a collected owner (PROTOCOL 2).
 DURABLE = frozenset({SPEC, GC})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.

@@ -23,6 +23,7 @@ from pollen.core.owners import ZERO, Merge, OwnerSet, Slot, Sums, Version
 from pollen.core.record import (
     ACCUSE,
     CLAIM,
+    FAST,
     GC,
     NODE,
     OWN_EACH_RUN,
@@ -46,6 +47,7 @@ from pollen.core.versions import Versions
 __all__ = [
     "ACCUSE",
     "CLAIM",
+    "FAST",
     "GC",
     "NODE",
     "REFUTE",

@@ -1,123 +1,327 @@
-"""What follows from the records and who is alive: names, hosts, and the rows of the tables.
+"""What follows from the records and who is alive: names, roles, claims that count, and the plan.
 
-Decides: when a projection is out of date, and rebuilds it then and only then.
+Decides: which projections a change touches, and brings those up to date.
 Does not know: effects; how records came; what is done about a projection.
-Invariants: names, hosts and rows are functions of the records, the live members and the prices; no
-    projection is kept from before a change that it depends on.
-Source: PROTOCOL 3 and 5. In this first form a projection is rebuilt whole.
+Invariants: every projection is a function of the records, the live members and the wall clock (for
+    overdue claims), whatever the order in which they came. A change costs what it touches: no
+    projection is rebuilt whole.
+Source: PROTOCOL 3 and 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping
+from typing import TypeVar
 
-from pollen.core import limits, tables
+from pollen.core import limits
+from pollen.core.bundle import Bundles
+from pollen.core.claims import Claims, State, is_halted
 from pollen.core.codec import Rejection
-from pollen.core.effects import PeerRow, SeedRow
-from pollen.core.events import Telemetry
-from pollen.core.ids import Hash, Nanos, PeerId
+from pollen.core.demand import bucket_of, value_of
+from pollen.core.hosting import Role, roles_of
+from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.liveness import Facts
 from pollen.core.members import Member, Members
 from pollen.core.membership import Membership
 from pollen.core.names import Holding, resolve
-from pollen.core.plan import Host, hosts_view
+from pollen.core.plan import Need, NodeFacts, Placement, effective_version
+from pollen.core.planner import Planner
 from pollen.core.records import (
     ACCUSE,
     CLAIM,
+    FAST,
     NODE,
     REFUTE,
     SPEC,
     Change,
     Record,
-    Records,
     as_buried,
 )
-from pollen.core.specs import Seed, decode_seed
+from pollen.core.specs import EVERYWHERE, Seed, decode_seed
 
-Fault = tuple[PeerId, Rejection]
+K = TypeVar("K")
+
+
+def taken(waiting: dict[K, None], most: int) -> list[K]:
+    """Take at most so many out, the oldest first."""
+    first = list(itertools.islice(waiting, most))
+    for key in first:
+        del waiting[key]
+    return first
 
 
 class Situation:
     """The projections of one node."""
 
-    def __init__(
-        self, own: PeerId, store: Records, members: Members, membership: Membership
-    ) -> None:
-        self._own = own
-        self._records = store
+    def __init__(self, members: Members, membership: Membership) -> None:
         self._members = members
         self._membership = membership
-        self._are_names_stale = True
-        self._prices: dict[PeerId, int] = {}
+        self._specs: dict[str, dict[PeerId, Seed]] = {}
+        self._stale_names: dict[str, None] = {}
+        self._stale_nodes: dict[PeerId, None] = {}
+        self._halted: dict[Hash, None] = {}
+        self._demand: dict[Hash, dict[PeerId, int]] = {}
+        self._called_from: dict[PeerId, dict[Hash, int]] = {}
+        self._wall = Nanos(0)
+        self._loading: dict[tuple[Hash, PeerId], int] = {}
+        self._touched: dict[Hash, None] = {}
+        self._touched_peers: dict[PeerId, None] = {}
         self.is_stale = True
         self.names: dict[str, Holding] = {}
-        self.hosts: dict[Hash, list[Host]] = {}
+        self.roles: dict[Hash, Role] = {}
+        self._able: Mapping[PeerId, int] = {}
         self.live: dict[PeerId, int] = {}
-        self.telemetry: Telemetry | None = None
+        self.claims = Claims()
+        self.bundles = Bundles()
+        self.planner = Planner()
+
+    # -- records --------------------------------------------------------------------------------
 
     def note_change(self, change: Change, now: Nanos) -> Member | Rejection | None:
         """A record changed: a member that follows from it, or the fault in it."""
-        if change.record.body.kind in (ACCUSE, REFUTE):
-            record = as_buried(change.record) if change.is_gone else change.record
+        kind = change.record.body.kind
+        if kind == NODE:
+            # Who is gone stays a member: what it published goes on.
+            return None if change.is_gone else self._note_node(change.record, now)
+        record = as_buried(change.record) if change.is_gone else change.record
+        if kind in (ACCUSE, REFUTE):
             return self._membership.note_record(record, now)
-        self.is_stale = True
-        if change.record.body.kind == SPEC:
-            self._are_names_stale = True
-        if change.record.body.kind != NODE:
-            return None
-        self._are_names_stale = True
-        # Who is gone stays a member: what it published goes on.
-        return None if change.is_gone else self.note_node(change.record, now)
+        if kind == CLAIM:
+            return self.claims.apply(record)
+        if kind == FAST:
+            self._stale_nodes[record.body.owner] = None
+            return self.bundles.apply(record)
+        return self._note_spec(record) if kind == SPEC else None
 
-    def note_node(self, record: Record, now: Nanos) -> Member | Rejection | None:
-        """A node record: membership hears of its epoch and phase."""
+    def _note_node(self, record: Record, now: Nanos) -> Member | Rejection | None:
+        """A node record: membership hears of its epoch and phase, names of its authority."""
+        owner = record.body.owner
+        before = self._members.certificates.get(owner)
         member = self._members.apply(record)
         if isinstance(member, Member):
             info = member.info
             facts = Facts(epoch=member.epoch, phase=info.phase, restarts=info.restarts)
-            self._membership.note_member(member.peer, facts, now)
+            self._membership.note_member(owner, facts, now)
+            self.note_member(owner)
+            if member.certificate != before:
+                self._stale_names.update(
+                    (name, None) for name, specs in self._specs.items() if owner in specs
+                )
         return member
 
-    def note_telemetry(self, telemetry: Telemetry) -> None:
-        """New counters; a price that moved past its hysteresis makes the rows stale."""
-        self.telemetry = telemetry
-        for sample in telemetry.peers:
-            held = self._prices.get(sample.peer)
-            price = tables.quantised_price(sample.rtt_us, held) if sample.rtt_us else held
-            if price is not None and price != held:
-                self._prices[sample.peer] = price
-                self.is_stale = True
+    def note_member(self, peer: PeerId) -> None:
+        """What a member says of itself changed."""
+        self.is_stale = True
+        self._stale_nodes[peer] = None
+        self._touched_peers[peer] = None
 
-    def refresh(self, wall: Nanos) -> list[Fault]:
-        """Rebuild what is out of date; the specs that could not be read are returned."""
-        faults: list[Fault] = []
-        if not self.is_stale:
-            return faults
-        if self._are_names_stale:
-            self.names = resolve(self._readable_seeds(faults), self._members.certificates)
-            self._are_names_stale = False
-        self.live = self._members.with_access(self._membership.live, wall)
-        self.hosts = hosts_view(self._records.live_of(CLAIM), self.live)
-        return faults
-
-    def _readable_seeds(self, faults: list[Fault]) -> list[Seed]:
-        seeds = []
-        for record in self._records.live_of(SPEC):
-            seed = decode_seed(record.body.owner, record.body.payload)
+    def _note_spec(self, record: Record) -> Rejection | None:
+        if record.is_opaque:
+            return None
+        owner, name = record.body.owner, record.body.key.decode("utf-8", "replace")
+        seed: Seed | Rejection | None = None
+        if record.is_live:
+            seed = decode_seed(owner, record.body.payload)
             if isinstance(seed, Seed) and seed.spec.name.encode() != record.body.key:
                 seed = Rejection("spec-key", seed.spec.name)
-            if isinstance(seed, Seed):
-                seeds.append(seed)
-            else:
-                faults.append((record.body.owner, seed))
-        return seeds
+        held = self._specs.setdefault(name, {})
+        if isinstance(seed, Seed):
+            held[owner] = seed
+        else:
+            held.pop(owner, None)
+        self._stale_names[name] = None
+        return seed if isinstance(seed, Rejection) else None
 
-    def rows(self, hosted: Sequence[Seed]) -> tuple[dict[Hash, SeedRow], dict[PeerId, PeerRow]]:
-        """The rows of the tables, this node's own included; after it nothing is stale."""
-        prices = {peer: self._prices.get(peer, limits.PRICE_UNKNOWN_US) for peer in self.live}
-        prices[self._own] = 0
-        names = self._members.names()
-        seeds = tables.seed_rows(self.names, self.hosts, hosted, prices)
-        peers = tables.peer_rows(sorted(prices), self._members.certificates, names, prices)
+    # -- bringing up to date --------------------------------------------------------------------
+
+    def refresh(self, now: Now) -> None:
+        """Bring every projection but the plan up to date; the planner is told what changed."""
+        self._wall = now.wall
+        if self.is_stale:
+            self._refresh_live(now.wall)
+        self._refresh_names()
+        self._refresh_claims(now.wall)
+        # A version that was halted, or is no more, changes the roles of its name.
+        self._refresh_names()
+        self._refresh_nodes()
+
+    def _refresh_live(self, wall: Nanos) -> None:
         self.is_stale = False
-        return seeds, peers
+        live = self._members.with_access(self._membership.live, wall)
+        able = self._membership.able
+        held, self.live = self.live, live
+        was_able, self._able = self._able, able
+        for peer in [*(p for p in held if p not in live), *live]:
+            epoch = live.get(peer)
+            if held.get(peer) != epoch:
+                self.claims.set_live(peer, epoch)
+                self.bundles.set_live(peer, epoch)
+                self._touched_peers[peer] = None
+            elif (peer in able) == (peer in was_able):
+                continue
+            self._stale_nodes[peer] = None
+
+    def _refresh_names(self) -> None:
+        for name in taken(self._stale_names, limits.PLACE_SLICE_SEEDS):
+            specs = self._specs.get(name, {})
+            seeds = [specs[owner] for owner in sorted(specs)]
+            holding = resolve(seeds, self._members.certificates).get(name)
+            before = self._roles_of(self.names.get(name))
+            if holding is None:
+                self.names.pop(name, None)
+            else:
+                self.names[name] = holding
+            self._set_roles(before, self._roles_of(holding))
+
+    def _roles_of(self, holding: Holding | None) -> list[Role]:
+        if holding is None:
+            return []
+        return roles_of(holding, holding.seed.seed in self._halted)
+
+    def _set_roles(self, before: list[Role], after: list[Role]) -> None:
+        for role in before:
+            key = role.seed.seed
+            self._touched[key] = None
+            if self.roles.get(key) == role:
+                del self.roles[key]
+        for role in after:
+            key = role.seed.seed
+            self._touched[key] = None
+            # A seed that one name serves and another has replaced is one to serve.
+            if key not in self.roles or role.heir == key:
+                self.roles[key] = role
+        for role in (*before, *after):
+            self._set_need(role.seed.seed)
+
+    def _set_need(self, key: Hash) -> None:
+        role = self.roles.get(key)
+        if role is None or role.heir != key:
+            self.planner.set_need(key, None)
+            return
+        spec, is_new = role.seed.spec, self.planner.placement(key) is None
+        need = Need(
+            min_replicas=spec.min_replicas,
+            everywhere=bool(spec.flags & EVERYWHERE),
+            host=tuple((k, v) for k, v in spec.host),
+        )
+        self.planner.set_need(key, need)
+        if not is_new:
+            return
+        for host in self.claims.hosts(key):
+            self.planner.set_standing(key, host.node, host.standing(self._wall))
+        for origin, milli in self._demand.get(key, {}).items():
+            self.planner.set_demand(key, origin, milli)
+
+    def _refresh_claims(self, wall: Nanos) -> None:
+        for key, node in taken(self.claims.changed, 4 * limits.PLACE_SLICE_SEEDS):
+            host = self.claims.host(key, node)
+            if host is not None and host.state is State.LOADING:
+                self._loading[key, node] = host.claim.until + limits.OVERDUE_GRACE_NS
+            else:
+                self._loading.pop((key, node), None)
+            self.planner.set_standing(key, node, None if host is None else host.standing(wall))
+            self._touch_kin(key)
+            self._check_halted(key)
+        for key, node in [pair for pair, until in self._loading.items() if wall >= until]:
+            del self._loading[key, node]
+            host = self.claims.host(key, node)
+            self.planner.set_standing(key, node, None if host is None else host.standing(wall))
+
+    @property
+    def next_overdue(self) -> int | None:
+        """The wall time at which some host's loading is overdue, if any is loading."""
+        return min(self._loading.values(), default=None)
+
+    def _touch_kin(self, key: Hash) -> None:
+        """The seed, and those of the same name, whose rows and drains depend on it."""
+        self._touched[key] = None
+        role = self.roles.get(key)
+        if role is not None:
+            for kin in self._roles_of(self.names.get(role.name)):
+                self._touched[kin.seed.seed] = None
+
+    def _check_halted(self, key: Hash) -> None:
+        role = self.roles.get(key)
+        holding = None if role is None else self.names.get(role.name)
+        if holding is None or holding.seed.seed != key or holding.seed.previous is None:
+            self._halted.pop(key, None)
+            return
+        is_now = is_halted(self.claims.hosts(key))
+        if is_now == (key in self._halted):
+            return
+        before = self._roles_of(holding)
+        if is_now:
+            self._halted[key] = None
+        else:
+            del self._halted[key]
+        self._set_roles(before, self._roles_of(holding))
+
+    def _refresh_nodes(self) -> None:
+        for peer in taken(self._stale_nodes, limits.PLACE_SLICE_SEEDS):
+            self.planner.set_node(peer, self._facts_of(peer))
+            fast = self.bundles.counted.get(peer)
+            told = {} if fast is None else {row.seed: row.milli for row in fast.demand}
+            for key in [k for k in self._called_from.pop(peer, {}) if k not in told]:
+                del self._demand[key][peer]
+                self.planner.set_demand(key, peer, None)
+            for key, milli in told.items():
+                self._demand.setdefault(key, {})[peer] = milli
+                self.planner.set_demand(key, peer, milli)
+            if told:
+                self._called_from[peer] = told
+
+    def _facts_of(self, peer: PeerId) -> NodeFacts | None:
+        member = self._members.find(peer)
+        if peer not in self.live or member is None:
+            return None
+        fast, info = self.bundles.counted.get(peer), member.info
+        stated = value_of(bucket_of(info.memory_bytes))
+        return NodeFacts(
+            capacity_bytes=stated if fast is None else fast.free_bytes,
+            slots=1 if fast is None else fast.slots,
+            properties=member.certificate.properties,
+            is_open=peer in self._able,
+            is_busy=fast is not None and fast.is_busy,
+            plan_version=info.plan_version,
+        )
+
+    # -- what changed, and views ----------------------------------------------------------------
+
+    def touch(self, key: Hash) -> None:
+        """Something about this seed is to be looked at again."""
+        self._touched[key] = None
+
+    def take_touched(self) -> list[Hash]:
+        """Seeds about which something changed and was not looked at, the plan included."""
+        self._touched.update((key, None) for key in self.planner.take_changed())
+        return taken(self._touched, limits.PLACE_SLICE_SEEDS)
+
+    @property
+    def has_work(self) -> bool:
+        """True while some projection, or what follows from it, is not up to date."""
+        return bool(
+            self._touched
+            or self._stale_names
+            or self._stale_nodes
+            or self.claims.changed
+            or self.planner.has_work
+        )
+
+    def take_touched_peers(self) -> list[PeerId]:
+        """The peers about which something changed since the last call."""
+        touched, self._touched_peers = self._touched_peers, {}
+        return list(touched)
+
+    def is_halted(self, key: Hash) -> bool:
+        """True while the nodes' refusals keep a version out."""
+        return key in self._halted
+
+    def plan_version(self) -> int:
+        """The plan version in force."""
+        members = (self._members.find(peer) for peer in self.live)
+        return effective_version(m.info.plan_version for m in members if m is not None)
+
+    def placement(self, key: Hash) -> Placement | None:
+        """Where a seed should run, as far as the plan is up to date."""
+        return self.planner.placement(key)

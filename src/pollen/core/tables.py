@@ -1,23 +1,27 @@
 """The leased tables: what the muscles route, gate and run by, and the deltas that keep them so.
 
-Decides: the rows that follow from names, hosts, members and prices; when to push and what.
+Decides: the rows that follow from roles, claims, the plan, members and prices; when to push what.
 Does not know: how rows are used; records; the muscles' state beyond the last generation sent.
 Invariants: a row is a pure function of its arguments; generations rise by one; a push is whole when
-    nothing is known to be held, else a delta on the last one. A lease is renewed in good time even
-    when nothing changed. A seed's row stands in a push before its ``LoadSeed``.
+    nothing is known to be held, else a delta on the last one, and carries all that is known: rows,
+    peers and gates of one push belong together. ``urgent-never-waits``: a row or peer that comes or
+    goes, and a gate or property that changes, leaves in the turn in which it became known; only
+    replicas and prices wait for the 10 Hz tick. A price moves no seed row. A lease is renewed in
+    good time even when nothing changed. A seed's row stands in a push before its ``LoadSeed``.
 Source: PROTOCOL 5 (tables are leases, deltas, at most 10 Hz, urgent ones at once).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from pollen.core import limits, timers
 from pollen.core.certs import Certificate
+from pollen.core.claims import Claims, State
 from pollen.core.effects import Effect, PeerRow, PushTables, SeedRow, SetTimer
+from pollen.core.hosting import Role
 from pollen.core.ids import Hash, Nanos, PeerId
-from pollen.core.names import Holding
-from pollen.core.plan import Host, State
 from pollen.core.specs import (
     IDEMPOTENT,
     ISOLATE,
@@ -27,43 +31,48 @@ from pollen.core.specs import (
     Seed,
 )
 
+K = TypeVar("K")
+R = TypeVar("R")
 
-def seed_rows(
-    names: Mapping[str, Holding],
-    hosts: Mapping[Hash, Sequence[Host]],
-    hosted: Sequence[Seed],
-    prices: Mapping[PeerId, int],
-) -> dict[Hash, SeedRow]:
-    """A row for every live seed, for what it replaced while that still serves, and for what is
-    loaded here. A name belongs to the new seed as soon as one host is ready, else to the old one.
+
+def seed_row(
+    key: Hash,
+    roles: Mapping[Hash, Role],
+    claims: Claims,
+    wake: Sequence[PeerId],
+    price_of: Callable[[PeerId], int],
+    hosted: Seed | None,
+) -> SeedRow | None:
+    """The row of one seed, or None when there is none: it is live, it still serves while another
+    takes over from it, or it is on this node (``hosted``).
+
+    A name belongs to the seed that is to serve as soon as one host is ready, and until then to the
+    one that it takes over from.
     """
-    rows: dict[Hash, SeedRow] = {}
-    for holding in names.values():
-        if not holding.is_live:
-            continue
-        current, previous = holding.seed, holding.seed.previous
-        ready = replicas_of(current.seed, hosts, prices)
-        old_ready = [] if previous is None else replicas_of(previous.seed, hosts, prices)
-        is_old_named = bool(old_ready) and not ready
-        rows[current.seed] = _row("" if is_old_named else holding.name, current, ready)
-        if previous is not None and old_ready:
-            old_name = holding.name if is_old_named else ""
-            rows[previous.seed] = _row(old_name, previous, old_ready)
-    for seed in hosted:
-        if seed.seed not in rows:
-            rows[seed.seed] = _row("", seed, replicas_of(seed.seed, hosts, prices))
-    return rows
+    role = roles.get(key)
+    servers = servers_of(key, claims)
+    if role is None or (role.heir != key and not servers):
+        return None if hosted is None else _row("", hosted, _nearest(servers, price_of), ())
+    if role.heir == key:
+        is_named = bool(servers) or role.elder is None or not servers_of(role.elder, claims)
+    else:
+        is_named = roles[role.heir].elder == key and not servers_of(role.heir, claims)
+    name = role.name if is_named else ""
+    return _row(name, role.seed, _nearest(servers, price_of), () if servers else wake)
 
 
-def replicas_of(
-    seed: Hash, hosts: Mapping[Hash, Sequence[Host]], prices: Mapping[PeerId, int]
-) -> list[PeerId]:
-    """The ready hosts that have a price, nearest first, by id among equals."""
-    ready = [h.node for h in hosts.get(seed, ()) if h.state is State.READY and h.node in prices]
-    return sorted(ready, key=lambda peer: (prices[peer], peer))[: limits.ROW_REPLICAS]
+def servers_of(seed: Hash, claims: Claims) -> list[PeerId]:
+    """The hosts to call: those that are ready, else those that drain and serve until others do."""
+    ready = claims.nodes_in(seed, State.READY)
+    return ready or claims.nodes_in(seed, State.DRAINING)
 
 
-def _row(name: str, seed: Seed, replicas: list[PeerId]) -> SeedRow:
+def _nearest(servers: Sequence[PeerId], price_of: Callable[[PeerId], int]) -> list[PeerId]:
+    """The nearest first as prices are when the row is made; the muscles order by the peer table."""
+    return sorted(servers, key=lambda peer: (price_of(peer), peer))[: limits.ROW_REPLICAS]
+
+
+def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) -> SeedRow:
     spec = seed.spec
     return SeedRow(
         name=name,
@@ -71,7 +80,7 @@ def _row(name: str, seed: Seed, replicas: list[PeerId]) -> SeedRow:
         content=spec.content,
         functions=spec.functions,
         replicas=replicas,
-        wake=[],
+        wake=list(wake),
         gate=spec.allow,
         memory_bytes=spec.memory_bytes,
         timeout_ms=spec.timeout_ms,
@@ -86,23 +95,9 @@ def _row(name: str, seed: Seed, replicas: list[PeerId]) -> SeedRow:
     )
 
 
-def peer_rows(
-    live: Sequence[PeerId],
-    members: Mapping[PeerId, Certificate],
-    node_names: Mapping[PeerId, str],
-    prices: Mapping[PeerId, int],
-) -> dict[PeerId, PeerRow]:
-    """A row for every live member, this node included."""
-    return {
-        peer: PeerRow(
-            peer=peer,
-            name=node_names.get(peer, ""),
-            properties=members[peer].properties,
-            price_us=prices[peer],
-        )
-        for peer in live
-        if peer in members and peer in prices
-    }
+def peer_row(peer: PeerId, certificate: Certificate, name: str, price_us: int) -> PeerRow:
+    """The row of one live member, this node included."""
+    return PeerRow(peer=peer, name=name, properties=certificate.properties, price_us=price_us)
 
 
 def quantised_price(rtt_us: int, held: int | None) -> int:
@@ -121,35 +116,48 @@ class Tables:
         self._is_held = False
         self._seeds: dict[Hash, SeedRow] = {}
         self._peers: dict[PeerId, PeerRow] = {}
-        self._next_seeds: dict[Hash, SeedRow] = {}
-        self._next_peers: dict[PeerId, PeerRow] = {}
-        self._is_staged = False
+        self._told_seeds: dict[Hash, SeedRow | None] = {}
+        self._told_peers: dict[PeerId, PeerRow | None] = {}
+        self._is_urgent = False
         self._is_waiting = False
         self.pushed_at = Nanos(0)
 
     def forget(self) -> None:
         """The muscles hold something else: the next push is whole."""
         self._is_held = False
-        self._is_staged = True
 
-    def stage(self, seeds: dict[Hash, SeedRow], peers: dict[PeerId, PeerRow]) -> None:
-        """These rows are what the muscles must hold."""
-        self._next_seeds, self._next_peers = seeds, peers
-        self._is_staged = True
+    def set_seed(self, key: Hash, row: SeedRow | None) -> None:
+        """The muscles must hold this row for the seed, or none."""
+        held = self._seeds.get(key)
+        if row == held:
+            return
+        self._told_seeds.setdefault(key, held)
+        self._is_urgent = self._is_urgent or row is None or held is None or _gate_moved(row, held)
+        if row is None:
+            del self._seeds[key]
+        else:
+            self._seeds[key] = row
+
+    def set_peer(self, peer: PeerId, row: PeerRow | None) -> None:
+        """The muscles must hold this row for the peer, or none."""
+        held = self._peers.get(peer)
+        if row == held:
+            return
+        self._told_peers.setdefault(peer, held)
+        is_urgent = row is None or held is None or row.properties != held.properties
+        self._is_urgent = self._is_urgent or is_urgent
+        if row is None:
+            del self._peers[peer]
+        else:
+            self._peers[peer] = row
 
     def push(self, now: Nanos, *, is_urgent: bool) -> list[Effect]:
-        """Tell the muscles what changed: at once when urgent or overdue, else by a timer soon.
-
-        Losing or gaining a row is urgent: calls hang on the one, loads and fetches on the other.
-        """
-        delta = self._delta() if self._is_staged else None
-        self._is_staged = delta is not None
+        """Tell the muscles what changed: at once when urgent or overdue, else by a timer soon."""
+        delta = self._delta()
         is_renewal = self._generation == 0 or now >= self.pushed_at + limits.TABLE_RENEW_NS
         if delta is None and not is_renewal:
             return []
-        is_urgent = is_urgent or (
-            delta is not None and _cannot_wait(delta, self._seeds, self._peers)
-        )
+        is_urgent = delta is not None and (is_urgent or self._is_urgent or delta.base == 0)
         if not (is_urgent or is_renewal or now >= self.pushed_at + limits.TABLE_PUSH_NS):
             if self._is_waiting:
                 return []
@@ -158,22 +166,23 @@ class Tables:
             return [SetTimer(token=timers.token_for(timers.TABLES), at=at)]
         push = delta if delta is not None else self._push(self._generation, [], [], [], [])
         self._generation, self._is_held = push.generation, True
-        self._seeds, self._peers = self._next_seeds, self._next_peers
-        self.pushed_at, self._is_waiting, self._is_staged = now, False, False
+        self._told_seeds, self._told_peers = {}, {}
+        self.pushed_at, self._is_waiting, self._is_urgent = now, False, False
         renew = timers.token_for(timers.RENEW)
         return [push, SetTimer(token=renew, at=Nanos(now + limits.TABLE_RENEW_NS))]
 
     def _delta(self) -> PushTables | None:
-        seeds, peers = self._next_seeds, self._next_peers
         if not self._is_held:
-            return self._push(0, list(seeds.values()), [], list(peers.values()), [])
-        new_seeds = [row for key, row in seeds.items() if self._seeds.get(key) != row]
-        new_peers = [row for key, row in peers.items() if self._peers.get(key) != row]
-        gone_seeds = [key for key in self._seeds if key not in seeds]
-        gone_peers = [key for key in self._peers if key not in peers]
-        if not (new_seeds or new_peers or gone_seeds or gone_peers):
+            return self._push(0, list(self._seeds.values()), [], list(self._peers.values()), [])
+        if not (self._told_seeds or self._told_peers):
             return None
-        return self._push(self._generation, new_seeds, gone_seeds, new_peers, gone_peers)
+        seeds, gone_seeds = _split(self._told_seeds, self._seeds)
+        peers, gone_peers = _split(self._told_peers, self._peers)
+        if not (seeds or gone_seeds or peers or gone_peers):
+            # Whatever changed changed back before it was told.
+            self._told_seeds, self._told_peers, self._is_urgent = {}, {}, False
+            return None
+        return self._push(self._generation, seeds, gone_seeds, peers, gone_peers)
 
     def _push(
         self,
@@ -194,13 +203,12 @@ class Tables:
         )
 
 
-def _cannot_wait(
-    delta: PushTables, seeds: Mapping[Hash, SeedRow], peers: Mapping[PeerId, PeerRow]
-) -> bool:
-    return (
-        delta.base == 0
-        or bool(delta.gone_peers)
-        or bool(delta.gone_seeds)
-        or any(row.seed not in seeds for row in delta.seeds)
-        or any(row.peer not in peers for row in delta.peers)
-    )
+def _split(told: Mapping[K, R | None], wanted: Mapping[K, R]) -> tuple[list[R], list[K]]:
+    """Of the rows that may differ from what was told: those to send, and those that go."""
+    send = [wanted[key] for key, row in told.items() if key in wanted and wanted[key] != row]
+    gone = [key for key, row in told.items() if key not in wanted and row is not None]
+    return send, gone
+
+
+def _gate_moved(row: SeedRow, held: SeedRow) -> bool:
+    return (row.gate, row.public) != (held.gate, held.public)

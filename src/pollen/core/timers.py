@@ -13,6 +13,7 @@ from pollen.core.ids import Token
 
 DIAL = "dial"
 LOAD = "load"
+OVERDUE = "overdue"
 RENEW = "renew"
 TABLES = "tables"
 DRAIN = "drain"

@@ -14,12 +14,13 @@ import msgspec
 
 from pollen.core import specs
 from pollen.core.certs import Tier
+from pollen.core.claims import Host, State
 from pollen.core.commands import NodeView, ReplicaView, SeedView, Status
 from pollen.core.events import Telemetry
-from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
+from pollen.core.ids import MILLISECOND, ClusterId, Nanos, PeerId, short
 from pollen.core.members import Member, Members
 from pollen.core.names import Holding
-from pollen.core.plan import Host, State, may_host
+from pollen.core.situation import Situation
 
 
 class Screen(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +31,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     has_root: bool
     members: Members
-    live: Mapping[PeerId, int]
-    names: Mapping[str, Holding]
-    hosts: Mapping[Hash, Sequence[Host]]
+    situation: Situation
     telemetry: Telemetry | None
     twins: Sequence[PeerId]
     rejections: Mapping[str, int]
@@ -45,7 +44,8 @@ def status_view(screen: Screen) -> Status:
     """The answer to ``StatusCommand``."""
     nodes = [_node_view(screen, member) for member in screen.members.all_members()]
     nodes.sort(key=lambda n: (n.state != "self", n.state != "online", n.name, n.node))
-    seeds = [_seed_view(screen, h) for h in screen.names.values() if h.is_live]
+    names = screen.situation.names
+    seeds = [_seed_view(screen, names[name]) for name in sorted(names) if names[name].is_live]
     warnings = _warnings(screen, nodes, seeds)
     own = screen.members.find(screen.node)
     telemetry = screen.telemetry
@@ -93,12 +93,8 @@ def _count(n: int, noun: str) -> str:
 
 def _node_view(screen: Screen, member: Member) -> NodeView:
     is_self = member.peer == screen.node
-    is_live = member.peer in screen.live
-    ready = sum(
-        host.node == member.peer and host.state is State.READY
-        for hosts in screen.hosts.values()
-        for host in hosts
-    )
+    is_live = member.peer in screen.situation.live
+    ready = screen.situation.claims.count(member.peer, State.READY)
     view = NodeView(
         node=member.peer.hex(),
         name=member.info.name,
@@ -124,12 +120,8 @@ def _node_view(screen: Screen, member: Member) -> NodeView:
 
 def _seed_view(screen: Screen, holding: Holding) -> SeedView:
     seed, spec = holding.seed, holding.seed.spec
-    hosts = screen.hosts.get(seed.seed, ())
-    wanted = sum(
-        may_host(seed, member.certificate.properties)
-        for member in screen.members.all_members()
-        if member.peer in screen.live or member.peer == screen.node
-    )
+    hosts = screen.situation.claims.hosts(seed.seed)
+    placement = screen.situation.placement(seed.seed)
     view = SeedView(
         name=holding.name,
         seed=seed.seed.hex(),
@@ -140,7 +132,7 @@ def _seed_view(screen: Screen, holding: Holding) -> SeedView:
         publisher_name=screen.members.name_of(seed.owner),
         name_epoch=spec.name_epoch,
         ready=sum(host.state is State.READY for host in hosts),
-        wanted=wanted,
+        wanted=0 if placement is None else placement.wanted,
         replicas=[_replica_view(screen, host) for host in hosts],
         options=specs.options_view(spec),
         shadowed=[s.owner.hex() for s in holding.shadowed],

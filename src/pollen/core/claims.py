@@ -1,0 +1,229 @@
+"""What hosts say about seeds: the claim, its life, and the claims that count.
+
+Decides: how a claim changes state, which claims count, what they mean for the plan, and when a
+    version is halted.
+Does not know: why a cue came (``hosting``), links, tables.
+Invariants: ``step`` is total. A claim counts only in the epoch in which its owner is live: what a
+    dead run said is void. ``halted`` is a function of the counted claims.
+Source: PROTOCOL 5 (claims, drain, rollout), PROTOCOL 3 (halted).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+import msgspec
+
+from pollen.core import limits
+from pollen.core.codec import U8, U32, U64, Rejection, WirePeerId, decode
+from pollen.core.ids import Hash, Nanos, PeerId
+from pollen.core.plan import Standing
+from pollen.core.records import Record
+
+
+class State(enum.IntEnum):
+    """What a host says about one seed. ``ABSENT`` is to say nothing and is never on the wire."""
+
+    LOADING = 0
+    READY = 1
+    DRAINING = 2
+    REFUSED = 3
+    ABSENT = 4
+
+    @property
+    def label(self) -> str:
+        """The word that users read."""
+        return self.name.lower()
+
+
+class Cue(enum.Enum):
+    """What can happen to a claim."""
+
+    WANT = "want"  # the plan ranks this node, and its turn has come
+    SPARE = "spare"  # the plan does not, and others are enough
+    DROP = "drop"  # nobody needs the seed any more, or this node may not host it
+    LOADED = "loaded"
+    UNFETCHED = "unfetched"  # the content was out of reach: try again soon
+    REFUSE = "refuse"  # this node cannot, or the version fails here
+    LATE = "late"  # the deadline of loading passed
+    AGAIN = "again"  # the time of a retry has come, or a refusal has run out
+    RELEASE = "release"  # the others have promised to stay for long enough
+
+
+class Act(enum.Enum):
+    """What the muscles must do about it."""
+
+    NONE = "none"
+    LOAD = "load"
+    UNLOAD = "unload"
+
+
+_S, _N, _L, _U = State, Act.NONE, Act.LOAD, Act.UNLOAD
+
+# The whole life of a claim: a cue that stands in no row changes nothing.
+_STEPS: dict[tuple[State, Cue], tuple[State, Act]] = {
+    (_S.ABSENT, Cue.WANT): (_S.LOADING, _L),
+    (_S.ABSENT, Cue.REFUSE): (_S.REFUSED, _N),
+    (_S.ABSENT, Cue.LOADED): (_S.ABSENT, _U),
+    (_S.LOADING, Cue.SPARE): (_S.ABSENT, _U),
+    (_S.LOADING, Cue.DROP): (_S.ABSENT, _U),
+    (_S.LOADING, Cue.LOADED): (_S.READY, _N),
+    (_S.LOADING, Cue.REFUSE): (_S.REFUSED, _N),
+    (_S.LOADING, Cue.LATE): (_S.REFUSED, _U),
+    (_S.LOADING, Cue.AGAIN): (_S.LOADING, _L),
+    (_S.READY, Cue.SPARE): (_S.DRAINING, _N),
+    (_S.READY, Cue.DROP): (_S.ABSENT, _U),
+    (_S.READY, Cue.REFUSE): (_S.REFUSED, _U),
+    (_S.DRAINING, Cue.WANT): (_S.READY, _N),
+    (_S.DRAINING, Cue.DROP): (_S.ABSENT, _U),
+    (_S.DRAINING, Cue.REFUSE): (_S.REFUSED, _U),
+    (_S.DRAINING, Cue.RELEASE): (_S.ABSENT, _U),
+    (_S.REFUSED, Cue.DROP): (_S.ABSENT, _N),
+    (_S.REFUSED, Cue.AGAIN): (_S.ABSENT, _N),
+    (_S.REFUSED, Cue.LOADED): (_S.REFUSED, _U),
+}
+
+
+def step(state: State, cue: Cue) -> tuple[State, Act]:
+    """The state after a cue, and what the muscles must do. Defined for every pair."""
+    return _STEPS.get((state, cue), (state, Act.NONE))
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """The payload of a claim record; its key is the seed's hash. Positional, only appended.
+
+    ``until``: unix ns, the deadline of ``loading`` and the end of ``refused``. ``is_fault``: the
+    refusal speaks of the version, not of this node. ``drain``: numbers the drains of this run.
+    ``promises``: (host, its ``drain``) whom this ready host promised to stay for.
+    """
+
+    state: U8
+    reason: str = ""
+    until: U64 = 0
+    is_fault: bool = False
+    drain: U32 = 0
+    promises: list[tuple[WirePeerId, U32]] = []
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """One counted claim."""
+
+    node: PeerId
+    state: State
+    claim: Claim
+
+    @property
+    def reason(self) -> str:
+        """Why it refuses, or why it still loads."""
+        return self.claim.reason
+
+    def has_promised(self, node: PeerId, drain: int) -> bool:
+        """True when this host is ready and stays until that drain of ``node`` has ended."""
+        return self.state is State.READY and (node, drain) in self.claim.promises
+
+    def standing(self, wall: Nanos) -> Standing | None:
+        """What the claim means for the ranking; overdue loading is judged by the wall clock."""
+        if self.state is State.REFUSED:
+            return Standing.SKIPPED
+        if self.state is State.LOADING and wall >= self.claim.until + limits.OVERDUE_GRACE_NS:
+            return Standing.SKIPPED
+        return None if self.state is State.DRAINING else Standing.INCUMBENT
+
+
+def decode_claim(payload: bytes) -> Claim | Rejection:
+    """A claim; an unknown state is malformed."""
+    claim = decode(Claim, payload, "claim")
+    if isinstance(claim, Claim) and claim.state > State.REFUSED:
+        return Rejection("claim-state", str(claim.state))
+    return claim
+
+
+def is_halted(hosts: Iterable[Host]) -> bool:
+    """Whether a version must not go on: refused for its own fault on 2 nodes, or on 25 % of those
+    that tried (PROTOCOL 5). A node that lacks room says nothing about the version.
+    """
+    tried = faults = 0
+    for host in hosts:
+        is_fault = host.state is State.REFUSED and host.claim.is_fault
+        faults += is_fault
+        tried += is_fault or host.state in (State.READY, State.DRAINING)
+    return faults >= limits.HALT_FAULTS or faults * 10_000 >= limits.HALT_SHARE_BP * max(tried, 1)
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """A claim as its record says, whether or not it counts."""
+
+    epoch: int
+    claim: Claim
+
+
+class Claims:
+    """All claims by seed and by owner, and those that count."""
+
+    def __init__(self) -> None:
+        self._said: dict[PeerId, dict[Hash, _Said]] = {}
+        self._live: dict[PeerId, int] = {}
+        self._counted: dict[Hash, dict[PeerId, Host]] = {}
+        # The pairs whose counted claim changed and was not looked at: their reader takes them out.
+        self.changed: dict[tuple[Hash, PeerId], None] = {}
+
+    def apply(self, record: Record) -> Rejection | None:
+        """A claim record changed."""
+        owner, seed = record.body.owner, Hash(record.body.key)
+        claim = decode_claim(record.body.payload) if record.is_live else None
+        if record.is_opaque or len(seed) != limits.HASH_BYTES:
+            return None
+        said = self._said.setdefault(owner, {})
+        if isinstance(claim, Claim):
+            said[seed] = _Said(record.body.epoch, claim)
+        else:
+            said.pop(seed, None)
+        self._count(seed, owner)
+        return claim if isinstance(claim, Rejection) else None
+
+    def set_live(self, peer: PeerId, epoch: int | None) -> None:
+        """A peer is live in this epoch, or not live."""
+        if self._live.get(peer) == epoch:
+            return
+        if epoch is None:
+            del self._live[peer]
+        else:
+            self._live[peer] = epoch
+        for seed in self._said.get(peer, ()):
+            self._count(seed, peer)
+
+    def _count(self, seed: Hash, owner: PeerId) -> None:
+        said = self._said.get(owner, {}).get(seed)
+        hosts = self._counted.setdefault(seed, {})
+        held = hosts.pop(owner, None)
+        host = None
+        if said is not None and self._live.get(owner) == said.epoch:
+            host = Host(node=owner, state=State(said.claim.state), claim=said.claim)
+            hosts[owner] = host
+        if not hosts:
+            del self._counted[seed]
+        if host != held:
+            self.changed[seed, owner] = None
+
+    # -- views ----------------------------------------------------------------------------------
+
+    def host(self, seed: Hash, node: PeerId) -> Host | None:
+        """The counted claim of one node on one seed."""
+        return self._counted.get(seed, {}).get(node)
+
+    def hosts(self, seed: Hash) -> list[Host]:
+        """The counted claims on a seed, by node."""
+        held = self._counted.get(seed)
+        return [] if held is None else [held[node] for node in sorted(held)]
+
+    def nodes_in(self, seed: Hash, *states: State) -> list[PeerId]:
+        """The nodes whose counted claim on a seed is in one of these states, by id."""
+        held = self._counted.get(seed, {})
+        return sorted(node for node, host in held.items() if host.state in states)
+
+    def count(self, node: PeerId, state: State) -> int:
+        """How many counted claims of a node are in a state."""
+        epoch = self._live.get(node)
+        said = self._said.get(node, {}).values()
+        return sum(s.epoch == epoch and s.claim.state == state for s in said)

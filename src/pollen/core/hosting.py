@@ -1,0 +1,377 @@
+"""The seeds on this node: from wanted to ready, and out of service without a gap.
+
+Decides: what this node loads, serves and unloads, from whom it fetches, what it claims, whom it
+    promises to stay for.
+Does not know: how the plan came about, records, other nodes' reasons.
+Invariants: ``last-ready-stays``: a replica that the plan dropped begins to drain when the minimum
+    of others was ready for one suspicion period, and unloads when that many of them have promised
+    in their claims to stay until it has; who promised does not begin to drain. Views may be as
+    stale as they like: a promise is an answer to this very drain. ``rollout-by-rank``: while the
+    version before still serves, rank k loads when rank k-1 is ready. A refusal is claimed with its
+    reason and tried again after a while, never in a loop; a version's own fault is not.
+Source: PROTOCOL 5. Refused: draining one at a time by rank alone, since two views of the ranks can
+    each put the other first; a wait alone, since a view can be staler than any wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from pollen.core import limits, timers
+from pollen.core.claims import Act, Claim, Claims, Cue, Host, State, step
+from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
+from pollen.core.events import LoadFinished, SeedSample
+from pollen.core.ids import Hash, Nanos, Now, PeerId
+from pollen.core.names import Holding
+from pollen.core.plan import NOWHERE, Placement
+from pollen.core.routing import match_gate
+from pollen.core.specs import Seed
+
+# Slugs of a load that speak of the way to the content, not of this host: try again soon.
+_FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadline"})
+# Slugs of a load that speak of the version: no other host would do better.
+_FAULT_SLUGS = frozenset({"module-invalid", "import-unknown", "guest-failed", "guest-trapped"})
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """A seed that a live name needs. ``heir`` is the seed that is to serve under the name: itself,
+    or the one that takes over from it; ``elder`` is the one that it takes over from.
+    """
+
+    name: str
+    seed: Seed
+    heir: Hash
+    elder: Hash | None = None
+
+
+def roles_of(holding: Holding, is_halted: bool) -> list[Role]:
+    """The seeds of one name: the one to serve first, then the one that it takes over from."""
+    if not holding.is_live:
+        return []
+    current, previous = holding.seed, holding.seed.previous
+    if previous is None:
+        return [Role(name=holding.name, seed=current, heir=current.seed)]
+    serving, other = (previous, current) if is_halted else (current, previous)
+    # While it is halted the new version stays out: the old one has nothing to take over.
+    elder = None if is_halted else previous.seed
+    return [
+        Role(name=holding.name, seed=serving, heir=serving.seed, elder=elder),
+        Role(name=holding.name, seed=other, heir=serving.seed),
+    ]
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision about one seed reads."""
+
+    roles: dict[Hash, Role]
+    placement: Callable[[Hash], Placement | None]
+    claims: Claims
+    is_linked: Callable[[PeerId], bool]
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One seed on this node. Times are monotonic but ``until``, which the claim carries."""
+
+    seed: Seed
+    state: State = State.ABSENT
+    reason: str = ""
+    until: int = 0
+    is_fault: bool = False
+    has_elder: bool = False
+    attempts: int = 0
+    in_flight: bool = False
+    asked: list[PeerId] = []
+    retry_at: Nanos = Nanos(0)
+    due_at: Nanos = Nanos(0)
+    enough_since: Nanos | None = None
+    drain_since: Nanos = Nanos(0)
+    drain: int = 0
+    promises: list[tuple[PeerId, int]] = []
+    timer_at: Nanos | None = None
+
+
+def may_host(seed: Seed, properties: str) -> bool:
+    """Whether a node with these properties passes the seed's host gate."""
+    return match_gate(seed.spec.host, properties)
+
+
+def plan_holders(
+    seed: Seed, hosts: Sequence[Host], is_linked: Callable[[PeerId], bool]
+) -> list[PeerId]:
+    """Whom to ask for the content: the publisher first, then those who have it loaded, by id."""
+    ready = sorted(h.node for h in hosts if h.state in (State.READY, State.DRAINING))
+    return [peer for peer in dict.fromkeys([seed.owner, *ready]) if is_linked(peer)]
+
+
+def load_wait(attempts: int) -> int:
+    """Nanoseconds before a failed fetch is tried again: doubled each time up to the cap."""
+    return int(min(limits.LOAD_RETRY_FIRST_NS << min(attempts, 16), limits.LOAD_RETRY_MAX_NS))
+
+
+def minimum_of(seed: Seed, placement: Placement) -> int:
+    """How many others must be ready before a replica may go: none only when none is wanted."""
+    if placement.wanted == 0 and seed.spec.min_replicas == 0:
+        return 0
+    return max(1, min(seed.spec.min_replicas, placement.wanted))
+
+
+class Hosting:
+    """The seeds on this node."""
+
+    def __init__(self, own: PeerId, properties: str, capacity_bytes: int) -> None:
+        self._own = own
+        self._properties = properties
+        self._entries: dict[Hash, Entry] = {}
+        self._drains = 0
+        self.free_bytes = capacity_bytes
+        self.is_leaving = False
+
+    def converge(self, key: Hash, view: View, now: Now) -> list[Effect]:
+        """Move one seed towards the plan."""
+        role = view.roles.get(key)
+        entry = self._entries.get(key)
+        if entry is None:
+            if role is None:
+                return []
+            entry = Entry(seed=role.seed)
+        entry.has_elder = role is not None and role.elder is not None
+        out: list[Effect] = []
+        for cue in self._cues(key, entry, role, view, now):
+            out += self._take(key, entry, cue, view, now)
+        if entry.state is State.ABSENT:
+            self._entries.pop(key, None)
+            return out
+        self._entries[key] = entry
+        entry.promises = self._promises(key, entry, role, view)
+        return out + self._set_timer(key, entry, role, now.mono)
+
+    # -- cues -----------------------------------------------------------------------------------
+
+    def _cues(
+        self, key: Hash, entry: Entry, role: Role | None, view: View, now: Now
+    ) -> Iterator[Cue]:
+        """What is so for one seed now; each cue is taken before the next is looked for."""
+        if role is None or not may_host(role.seed, self._properties):
+            yield Cue.DROP
+            return
+        is_stuck = entry.state is State.REFUSED and entry.is_fault and entry.has_elder
+        if entry.state is State.LOADING and now.mono >= entry.due_at:
+            yield Cue.LATE
+        elif self._is_retry_due(entry, view, now.mono) and not is_stuck:
+            yield Cue.AGAIN
+            if entry.state is State.ABSENT:
+                return
+        placement = view.placement(key) or NOWHERE
+        if self._own in placement.chosen:
+            entry.enough_since = None
+            if entry.state is not State.ABSENT or self._is_turn(role, placement, view):
+                yield self._want_or_refuse(entry)
+        elif entry.state is State.LOADING or self._are_others_enough(key, entry, role, view, now):
+            yield Cue.SPARE
+        if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
+            yield Cue.RELEASE
+
+    def _want_or_refuse(self, entry: Entry) -> Cue:
+        need = entry.seed.spec.memory_bytes
+        if entry.state is not State.ABSENT or need <= self.free_bytes:
+            return Cue.WANT
+        entry.reason = f"no room: needs {need >> 20} MiB, {self.free_bytes >> 20} MiB are free"
+        entry.is_fault = False
+        return Cue.REFUSE
+
+    def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
+        """PROTOCOL 5: rank k starts when k-1 is ready; refused ones have no rank."""
+        rank = placement.chosen.index(self._own)
+        if rank == 0 or role.elder is None:
+            return True
+        if not view.claims.nodes_in(role.elder, State.READY, State.DRAINING):
+            return True
+        before = view.claims.host(role.seed.seed, placement.chosen[rank - 1])
+        return before is not None and before.state is State.READY
+
+    def _is_retry_due(self, entry: Entry, view: View, now: Nanos) -> bool:
+        """At once for a new holder, else when the wait is over; not while one is under way."""
+        if entry.in_flight or entry.state not in (State.LOADING, State.REFUSED):
+            return False
+        if now >= entry.retry_at:
+            return True
+        hosts = view.claims.hosts(entry.seed.seed)
+        holders = plan_holders(entry.seed, hosts, view.is_linked)
+        return entry.state is State.LOADING and any(p not in entry.asked for p in holders)
+
+    def _are_others_enough(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
+        """Phase one of a drain: the minimum of others was ready for long enough."""
+        if entry.state is not State.READY or entry.promises:
+            return False
+        if len(self._successors(key, role, view)) < self._minimum(role, view):
+            entry.enough_since = None
+            return False
+        if entry.enough_since is None:
+            entry.enough_since = now.mono
+        return now.mono >= entry.enough_since + self._hold(key, role)
+
+    def _hold(self, key: Hash, role: Role) -> int:
+        if self.is_leaving:
+            return 0
+        return limits.DRAIN_HOLD_NS if role.heir == key else limits.ROLLOUT_TRIAL_NS
+
+    def _minimum(self, role: Role, view: View) -> int:
+        heir = view.roles[role.heir].seed
+        return minimum_of(heir, view.placement(role.heir) or NOWHERE)
+
+    def _successors(self, key: Hash, role: Role, view: View) -> list[PeerId]:
+        ready = view.claims.nodes_in(role.heir, State.READY)
+        return [node for node in ready if role.heir != key or node != self._own]
+
+    def _is_released(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
+        """Phase two: the others promised to stay, and routes have had time to follow."""
+        if now.mono < entry.drain_since + limits.DRAIN_SETTLE_NS:
+            return False
+        stay = self._successors(key, role, view)
+        if role.heir == key:
+            hosts = (view.claims.host(key, node) for node in stay)
+            stay = [h.node for h in hosts if h and h.has_promised(self._own, entry.drain)]
+        return len(stay) >= self._minimum(role, view)
+
+    def _promises(
+        self, key: Hash, entry: Entry, role: Role | None, view: View
+    ) -> list[tuple[PeerId, int]]:
+        """Whom this replica stays for: those it promised already, and, while the plan wants it
+        among the first, whoever drains. A promise ends with the drain that it answers."""
+        if entry.state is not State.READY or role is None:
+            return []
+        draining = [h for h in view.claims.hosts(key) if h.state is State.DRAINING]
+        placement = view.placement(key) or NOWHERE
+        is_first = self._own in placement.chosen[: minimum_of(role.seed, placement) + 1]
+        return [
+            (host.node, host.claim.drain)
+            for host in draining
+            if is_first or (host.node, host.claim.drain) in entry.promises
+        ]
+
+    # -- transitions ----------------------------------------------------------------------------
+
+    def _take(self, key: Hash, entry: Entry, cue: Cue, view: View, now: Now) -> list[Effect]:
+        before = entry.state
+        entry.state, act = step(before, cue)
+        if entry.state is not before:
+            self._enter(entry, before, now)
+        if act is Act.LOAD:
+            hosts = view.claims.hosts(key)
+            entry.asked = plan_holders(entry.seed, hosts, view.is_linked)
+            entry.in_flight = True
+            return [LoadSeed(seed=key, holders=entry.asked)]
+        return [UnloadSeed(seed=key)] if act is Act.UNLOAD else []
+
+    def _enter(self, entry: Entry, before: State, now: Now) -> None:
+        entry.enough_since = None
+        if entry.state is State.LOADING:
+            entry.due_at = Nanos(now.mono + limits.LOAD_DEADLINE_NS)
+            entry.until = now.wall + limits.LOAD_DEADLINE_NS
+            entry.reason, entry.attempts = "", 0
+        elif entry.state is State.REFUSED:
+            if before is State.LOADING and now.mono >= entry.due_at:
+                entry.reason, entry.is_fault = f"not loaded in time; {entry.reason}", False
+            entry.retry_at = Nanos(now.mono + limits.REFUSED_NS)
+            entry.until = now.wall + limits.REFUSED_NS
+            entry.in_flight = False
+        elif entry.state is State.READY:
+            entry.reason, entry.attempts, entry.until = "", 0, 0
+        elif entry.state is State.DRAINING:
+            self._drains += 1
+            entry.drain, entry.drain_since = self._drains, now.mono
+
+    def on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
+        """Ready, or wait and try again: soon when the content was out of reach, else later."""
+        entry = self._entries.get(event.seed)
+        if entry is None:
+            return [] if event.slug else [UnloadSeed(seed=event.seed)]
+        entry.in_flight = False
+        cue = Cue.LOADED
+        if event.slug in _FETCH_SLUGS:
+            cue, wait = Cue.UNFETCHED, load_wait(entry.attempts)
+            entry.attempts += 1
+            entry.retry_at = Nanos(now.mono + wait)
+        elif event.slug:
+            cue, entry.is_fault = Cue.REFUSE, event.slug in _FAULT_SLUGS
+        if event.slug:
+            entry.reason = f"{event.slug}: {event.reason}"[: limits.REASON_MAX_CHARS]
+        before = entry.state
+        entry.state, act = step(before, cue)
+        if entry.state is not before:
+            self._enter(entry, before, now)
+        return [UnloadSeed(seed=event.seed)] if act is Act.UNLOAD else []
+
+    def note_samples(self, samples: Sequence[SeedSample], now: Now) -> list[tuple[Hash, Effect]]:
+        """A version on trial of which no call succeeded and several failed here is refused."""
+        out: list[tuple[Hash, Effect]] = []
+        for sample in samples:
+            entry = self._entries.get(sample.seed)
+            if entry is None or entry.state is not State.READY or not entry.has_elder:
+                continue
+            if sample.run_us or sample.failures < limits.FAULT_CALLS:
+                continue
+            entry.reason, entry.is_fault = f"all of {sample.failures} calls failed", True
+            entry.state, _ = step(entry.state, Cue.REFUSE)
+            self._enter(entry, State.READY, now)
+            out.append((sample.seed, UnloadSeed(seed=sample.seed)))
+        return out
+
+    def _set_timer(self, key: Hash, entry: Entry, role: Role | None, now: Nanos) -> list[Effect]:
+        """One timer a seed, at the first time to come when something may be due."""
+        due: list[int] = []
+        if entry.state is State.LOADING:
+            due = [entry.due_at] if entry.in_flight else [entry.due_at, entry.retry_at]
+        elif entry.state is State.REFUSED and not (entry.is_fault and entry.has_elder):
+            due = [entry.retry_at]
+        elif entry.state is State.DRAINING:
+            due = [entry.drain_since + limits.DRAIN_SETTLE_NS]
+        elif entry.enough_since is not None and role is not None:
+            due = [entry.enough_since + self._hold(key, role)]
+        to_come = [at for at in due if at > now]
+        at = Nanos(min(to_come)) if to_come else None
+        if at is None or at == entry.timer_at:
+            return []
+        entry.timer_at = at
+        return [SetTimer(token=timers.token_for(timers.LOAD, key), at=at)]
+
+    # -- views ----------------------------------------------------------------------------------
+
+    def claim(self, key: Hash) -> Claim | None:
+        """The claim that a seed deserves now; None when there is nothing to say."""
+        entry = self._entries.get(key)
+        if entry is None or entry.state is State.ABSENT:
+            return None
+        is_draining = entry.state is State.DRAINING
+        return Claim(
+            state=int(entry.state),
+            reason=entry.reason,
+            until=entry.until,
+            is_fault=entry.is_fault and entry.state is State.REFUSED,
+            drain=entry.drain if is_draining else 0,
+            promises=entry.promises,
+        )
+
+    def seed(self, key: Hash) -> Seed | None:
+        """The spec of a seed that is on this node."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.seed
+
+    def waiting(self) -> list[Hash]:
+        """The seeds that a new link may help to load."""
+        return [key for key, entry in self._entries.items() if entry.state is State.LOADING]
+
+    def leave(self) -> list[Hash]:
+        """Take nothing more and hand over what serves; returns the seeds concerned."""
+        self.is_leaving = True
+        return list(self._entries)
+
+    def count_leaving(self, view: View) -> int:
+        """The seeds that still serve here and that some other node could take over."""
+        return sum(
+            entry.state in (State.READY, State.DRAINING)
+            and bool((view.placement(key) or NOWHERE).ranks)
+            for key, entry in self._entries.items()
+        )

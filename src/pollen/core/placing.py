@@ -1,0 +1,191 @@
+"""Placement on one node: from what changed to what is loaded, claimed, told and routed.
+
+Decides: in which order the projections, the plan, the hosting and the tables follow a change.
+Does not know: links, disks; how records spread. It publishes by the writer that it was given.
+Invariants: what a change does not touch is not looked at. The plan advances in slices; what follows
+    from a placement follows when it is found. A claim is published when it differs, and only then.
+Source: PROTOCOL 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pollen.core import limits, tables, timers
+from pollen.core.bundle import Bundle
+from pollen.core.codec import encode
+from pollen.core.effects import Effect, PeerRow, SetTimer
+from pollen.core.events import LoadFinished, PeerSample, Telemetry
+from pollen.core.hosting import Hosting, View
+from pollen.core.ids import Hash, Nanos, Now, PeerId
+from pollen.core.members import Members
+from pollen.core.records import CLAIM, FAST, Records
+from pollen.core.situation import Situation
+from pollen.core.tables import Tables
+
+
+class Placing:
+    """What this node does about the plan."""
+
+    def __init__(
+        self,
+        own: PeerId,
+        records: Records,
+        members: Members,
+        situation: Situation,
+        is_linked: Callable[[PeerId], bool],
+        hosting: Hosting,
+        bundle: Bundle,
+    ) -> None:
+        self._own = own
+        self._records = records
+        self._members = members
+        self._situation = situation
+        self._hosting = hosting
+        self._bundle = bundle
+        self._tables = Tables()
+        self._prices: dict[PeerId, int] = {}
+        self._claimed: dict[Hash, None] = {}
+        self._unrouted: dict[Hash, None] = {}
+        self._unrouted_peers: dict[PeerId, None] = {}
+        self._overdue_at: int | None = None
+        self._view = View(
+            roles=situation.roles,
+            placement=situation.placement,
+            claims=situation.claims,
+            is_linked=is_linked,
+        )
+        self.telemetry: Telemetry | None = None
+
+    # -- what the muscles say -------------------------------------------------------------------
+
+    def note_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
+        """New counters: prices, the fast record, and versions that fail."""
+        self.telemetry = event
+        self._note_prices(event.peers)
+        self._bundle.note_telemetry(event, now.mono)
+        self._hosting.free_bytes = self._bundle.free_bytes
+        out: list[Effect] = []
+        for key, effect in self._hosting.note_samples(event.seeds, now):
+            self._situation.touch(key)
+            out.append(effect)
+        self._tell_fast(now.mono)
+        return out
+
+    def _note_prices(self, samples: Sequence[PeerSample]) -> None:
+        """A price that moved past its hysteresis changes the row of its peer, and no other."""
+        for sample in samples:
+            held = self._prices.get(sample.peer)
+            price = tables.quantised_price(sample.rtt_us, held) if sample.rtt_us else held
+            if price is not None and price != held:
+                self._prices[sample.peer] = price
+                self._unrouted_peers[sample.peer] = None
+
+    def _tell_fast(self, now: Nanos) -> None:
+        payload = self._bundle.due(now)
+        if payload is not None:
+            self._records.publish(FAST, b"", payload)
+
+    def on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
+        """A seed can be called here, or not."""
+        self._situation.touch(event.seed)
+        return self._hosting.on_load_finished(event, now)
+
+    def on_timer(self, key: bytes) -> None:
+        """Something about a seed on this node may be due."""
+        self._situation.touch(Hash(key))
+
+    def note_links(self) -> None:
+        """A link came: it may lead to content that is missing."""
+        for key in self._hosting.waiting():
+            self._situation.touch(key)
+
+    def forget_tables(self) -> None:
+        """The muscles hold other tables than those told: the next push is whole."""
+        self._tables.forget()
+
+    # -- leaving --------------------------------------------------------------------------------
+
+    def leave(self) -> int:
+        """Hand over what serves here. Returns how many seeds that are."""
+        keys = self._hosting.leave()
+        for key in keys:
+            self._situation.touch(key)
+        return len(keys)
+
+    @property
+    def is_gone(self) -> bool:
+        """True when nothing serves here any more that some other node could take over."""
+        return self._hosting.count_leaving(self._view) == 0
+
+    # -- what follows ---------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """True while something is not brought up to date that has changed."""
+        return self._situation.has_work
+
+    def converge(self, now: Now) -> list[Effect]:
+        """One slice: plan, load and unload towards the plan, and claim what is so."""
+        self._situation.refresh(now)
+        self._situation.planner.advance(limits.PLAN_SLICE_PAIRS)
+        out: list[Effect] = []
+        for key in self._situation.take_touched():
+            out += self._hosting.converge(key, self._view, now)
+            self._unrouted[key] = None
+            self._claim(key)
+        return out + self._watch_overdue(now)
+
+    def _claim(self, key: Hash) -> None:
+        claim = self._hosting.claim(key)
+        if claim is not None:
+            self._claimed[key] = None
+            self._records.publish(CLAIM, key, encode(claim))
+        elif key in self._claimed:
+            del self._claimed[key]
+            self._records.bury(CLAIM, key)
+
+    def _watch_overdue(self, now: Now) -> list[Effect]:
+        """One timer for the first host whose loading will be overdue."""
+        at = self._situation.next_overdue
+        if at is None or at == self._overdue_at:
+            return []
+        self._overdue_at = at
+        due = Nanos(now.mono + max(at - now.wall, 0))
+        return [SetTimer(token=timers.token_for(timers.OVERDUE), at=due)]
+
+    # -- tables ---------------------------------------------------------------------------------
+
+    def push(self, now: Nanos, *, is_urgent: bool) -> list[Effect]:
+        """Bring the rows up to date that something touched, and tell the muscles."""
+        for peer in self._situation.take_touched_peers():
+            self._unrouted_peers[peer] = None
+        for peer in self._unrouted_peers:
+            self._tables.set_peer(peer, self._peer_row(peer))
+        for key in self._unrouted:
+            placement = self._situation.placement(key)
+            row = tables.seed_row(
+                key,
+                self._situation.roles,
+                self._situation.claims,
+                () if placement is None else placement.wake,
+                self._price_of,
+                self._hosting.seed(key),
+            )
+            self._tables.set_seed(key, row)
+        self._unrouted, self._unrouted_peers = {}, {}
+        return self._tables.push(now, is_urgent=is_urgent)
+
+    def _price_of(self, peer: PeerId) -> int:
+        return 0 if peer == self._own else self._prices.get(peer, limits.PRICE_UNKNOWN_US)
+
+    def _peer_row(self, peer: PeerId) -> PeerRow | None:
+        member = self._members.find(peer)
+        if member is None or peer not in self._situation.live:
+            return None
+        return tables.peer_row(peer, member.certificate, member.info.name, self._price_of(peer))
+
+    @property
+    def pushed_at(self) -> Nanos:
+        """When the muscles were last told."""
+        return self._tables.pushed_at

@@ -1,0 +1,179 @@
+"""The leased tables: rows as functions, and what is pushed when."""
+
+from __future__ import annotations
+
+from pollen.core import effects as fx
+from pollen.core import limits, tables
+from pollen.core.claims import Claim, Claims, State
+from pollen.core.codec import encode
+from pollen.core.hosting import Role
+from pollen.core.ids import SECOND, Hash, Nanos, PeerId
+from pollen.core.specs import Seed
+from pollen.core.tables import Tables
+from tests.strategies import make_record
+from tests.unit.test_names import A, B, C, seed
+
+T0 = Nanos(1)
+NEW, OLD = seed(A, epoch=2), seed(A)
+ROLES = {
+    NEW.seed: Role(name="echo", seed=NEW, heir=NEW.seed, elder=OLD.seed),
+    OLD.seed: Role(name="echo", seed=OLD, heir=NEW.seed),
+}
+PRICES = {A: 5, B: 5, C: 1}
+
+
+def claimed(*said: tuple[PeerId, Seed, State]) -> Claims:
+    held = Claims()
+    for node, of, state in said:
+        held.set_live(node, 1)
+        held.apply(make_record(node, "claim", of.seed, 1, 1, False, encode(Claim(int(state)))))
+    return held
+
+
+def row_of(key: Hash, held: Claims, hosted: Seed | None = None) -> fx.SeedRow | None:
+    return tables.seed_row(key, ROLES, held, [B, A], PRICES.__getitem__, hosted)
+
+
+def test_replicas_are_nearest_first_and_by_id_among_equals() -> None:
+    """As the prices are when the row is made."""
+    held = claimed(*((node, NEW, State.READY) for node in (A, B, C)))
+    row = row_of(NEW.seed, held)
+    assert row is not None
+    assert (row.replicas, row.wake) == ([C, A, B], [])
+
+
+def test_who_drains_serves_while_nobody_is_ready() -> None:
+    """A row is never empty while somebody still serves."""
+    row = row_of(NEW.seed, claimed((A, NEW, State.DRAINING), (B, NEW, State.LOADING)))
+    assert row is not None
+    assert row.replicas == [A]
+    row = row_of(NEW.seed, claimed((A, NEW, State.DRAINING), (B, NEW, State.READY)))
+    assert row is not None
+    assert row.replicas == [B]
+
+
+def test_a_cold_row_lists_whom_to_wake() -> None:
+    """The first ranks, in the order of the plan."""
+    row = row_of(NEW.seed, claimed())
+    assert row is not None
+    assert (row.name, row.replicas, row.wake) == ("echo", [], [B, A])
+
+
+def test_a_name_leads_to_the_old_seed_until_the_new_one_is_ready() -> None:
+    """Exactly one row carries the name."""
+    held = claimed((A, OLD, State.READY), (B, NEW, State.LOADING))
+    rows = [row_of(key, held) for key in ROLES]
+    assert [row.name for row in rows if row] == ["", "echo"]
+    held.apply(make_record(B, "claim", NEW.seed, 1, 2, False, encode(Claim(int(State.READY)))))
+    rows = [row_of(key, held) for key in ROLES]
+    assert [row.name for row in rows if row] == ["echo", ""]
+
+
+def test_an_old_seed_that_serves_nowhere_has_a_row_only_where_it_is_loaded() -> None:
+    """What is loaded must have its row; nobody else needs one."""
+    assert row_of(OLD.seed, claimed()) is None
+    row = row_of(OLD.seed, claimed(), hosted=OLD)
+    assert row is not None
+    assert row.name == ""
+
+
+ROW = row_of(NEW.seed, claimed((A, NEW, State.READY)))
+MORE = row_of(NEW.seed, claimed((A, NEW, State.READY), (B, NEW, State.READY)))
+
+
+def pushes(out: list[fx.Effect]) -> list[fx.PushTables]:
+    return [effect for effect in out if isinstance(effect, fx.PushTables)]
+
+
+def held_tables() -> Tables:
+    held = Tables()
+    held.set_seed(NEW.seed, ROW)
+    held.push(T0, is_urgent=False)
+    return held
+
+
+def test_the_first_push_is_whole_and_the_next_a_delta() -> None:
+    """Generations rise by one; a delta names its base and holds what changed."""
+    held = Tables()
+    held.set_seed(NEW.seed, ROW)
+    (whole,) = pushes(held.push(T0, is_urgent=False))
+    held.set_seed(NEW.seed, MORE)
+    (delta,) = pushes(held.push(Nanos(T0 + SECOND), is_urgent=False))
+    assert (whole.generation, whole.base, delta.generation, delta.base) == (1, 0, 2, 1)
+    assert (whole.seeds, delta.seeds) == ([ROW], [MORE])
+
+
+def test_changes_that_can_wait_are_pushed_ten_times_a_second() -> None:
+    """A replica more is no hurry; a timer carries it."""
+    held = held_tables()
+    held.set_seed(NEW.seed, MORE)
+    (timer,) = held.push(Nanos(T0 + 1), is_urgent=False)
+    assert isinstance(timer, fx.SetTimer)
+    assert held.push(Nanos(T0 + 2), is_urgent=False) == []
+    assert len(pushes(held.push(timer.at, is_urgent=False))) == 1
+
+
+def test_a_change_that_was_undone_before_its_push_is_not_pushed() -> None:
+    """Only the difference to what was told counts."""
+    held = held_tables()
+    held.set_seed(NEW.seed, MORE)
+    held.set_seed(NEW.seed, ROW)
+    assert held.push(Nanos(T0 + SECOND), is_urgent=False) == []
+
+
+def test_a_row_that_goes_is_pushed_at_once() -> None:
+    """Deny and loss never wait, and carry along what waited."""
+    held = held_tables()
+    held.set_peer(A, tables.peer_row(A, certificate(), "a", 1))
+    held.push(Nanos(T0 + 1), is_urgent=False)
+    held.set_seed(NEW.seed, None)
+    held.set_peer(A, None)
+    (push,) = pushes(held.push(Nanos(T0 + 2), is_urgent=False))
+    assert ([NEW.seed], [A]) == (push.gone_seeds, push.gone_peers)
+
+
+def certificate() -> object:
+    from tests.unit.test_names import MEMBERS
+
+    return MEMBERS[A]
+
+
+def test_gates_and_properties_never_wait() -> None:
+    """Whoever may no longer call may not for another tenth of a second either."""
+    held = held_tables()
+    assert ROW is not None
+    row = fx.SeedRow(
+        **{**{f: getattr(ROW, f) for f in ROW.__struct_fields__}, "gate": [("a", "b")]}
+    )
+    held.set_seed(NEW.seed, row)
+    (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
+    assert push.seeds == [row]
+
+
+def test_a_price_moves_the_row_of_its_peer_alone_and_can_wait() -> None:
+    """A seed row is not sent again for a price."""
+    held = held_tables()
+    held.set_peer(A, tables.peer_row(A, certificate(), "a", 1))
+    held.push(Nanos(T0 + 1), is_urgent=False)
+    held.set_peer(A, tables.peer_row(A, certificate(), "a", 9))
+    (timer,) = held.push(Nanos(T0 + 2), is_urgent=False)
+    assert isinstance(timer, fx.SetTimer)
+    (push,) = pushes(held.push(timer.at, is_urgent=False))
+    assert ([row.price_us for row in push.peers], push.seeds) == ([9], [])
+
+
+def test_a_lease_is_renewed_when_nothing_changes() -> None:
+    """An empty delta, well before the lease ends."""
+    held = held_tables()
+    assert limits.TABLE_RENEW_NS * 3 < limits.TABLE_LEASE_MS * 1_000_000
+    assert held.push(Nanos(T0 + SECOND), is_urgent=False) == []
+    (push,) = pushes(held.push(Nanos(T0 + limits.TABLE_RENEW_NS), is_urgent=False))
+    assert (push.base, push.seeds) == (1, [])
+
+
+def test_a_stale_table_is_pushed_whole() -> None:
+    """The muscles restarted or lost a push."""
+    held = held_tables()
+    held.forget()
+    (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
+    assert (push.base, len(push.seeds)) == (0, 1)
