@@ -282,19 +282,22 @@ class Cluster:
     async def ready(
         self, name: str, timeout: float = SETTLE, *, on: Iterable[str] | None = None
     ) -> None:
-        """Wait until every running node sees replicas ready on the nodes ``on``, else on all."""
+        """Wait until every running node sees replicas ready on the nodes ``on``, else as many as
+        are wanted."""
         running = [node for node in self.nodes if node.is_running]
-        names = {node.name for node in running} if on is None else set(on)
+        names = set() if on is None else set(on)
 
-        async def everywhere() -> bool:
+        async def is_ready() -> bool:
             for node in running:
                 seeds = {seed["name"]: seed for seed in (await node.status())["seeds"]}
-                replicas = seeds.get(name, {"replicas": []})["replicas"]
-                if not names <= {r["name"] for r in replicas if r["state"] == "ready"}:
+                seed = seeds.get(name, {"replicas": [], "wanted": 0})
+                ready = {r["name"] for r in seed["replicas"] if r["state"] == "ready"}
+                if not names <= ready or not 0 < seed["wanted"] <= len(ready):
                     return False
             return True
 
-        await until(everywhere, timeout, f"{name} is ready on {sorted(names)}")
+        where = "enough nodes" if on is None else str(sorted(names))
+        await until(is_ready, timeout, f"{name} is ready on {where}")
 
     def _print_logs(self, error: BaseException) -> None:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)

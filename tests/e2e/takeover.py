@@ -30,7 +30,7 @@ async def takeover(*, namespaces: bool) -> None:
     async with Cluster(3, namespaces=namespaces) as cluster:
         a, b, c = cluster
         await c.stop()
-        published = await cluster.seed(example("shout"), "shout")
+        published = await cluster.seed(example("shout"), "shout", everywhere=True)
         content = published["content"]
         assert holds(a, content) and holds(b, content) and not holds(c, content)
         # Nothing but A could have given it to B: the folder never saw the file.
@@ -43,7 +43,7 @@ async def takeover(*, namespaces: bool) -> None:
 
         await c.start()
         await cluster.linked()
-        await cluster.ready("shout")
+        await cluster.ready("shout", on=["b", "c"])
         assert holds(c, content)
         assert await answers(c, "c is here") in (own, (await c.status())["node"])
         assert await answers(b, "b goes on") in (own, (await c.status())["node"])

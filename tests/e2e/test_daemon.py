@@ -142,14 +142,14 @@ async def test_a_store_that_was_cut_off(folder: Path) -> None:
 async def test_damaged_caches_are_made_again(folder: Path) -> None:
     """Compiled code and content are no state: what is spoiled there is not fatal."""
     async with Cluster(2) as cluster:
-        await cluster.seed(example("echo"), "echo")
+        await cluster.seed(example("echo"), "echo", on=["a", "b"])
         node = cluster[1]
         await node.stop()
         for code in (node.home / "code").glob("*"):
             code.write_bytes(b"spoiled")
         await node.start()
         await cluster.linked()
-        await cluster.ready("echo")
+        await cluster.ready("echo", on=["a", "b"])
         await alive(*cluster)
 
 

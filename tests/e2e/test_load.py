@@ -69,7 +69,7 @@ async def test_status_answers_and_links_hold_while_guests_burn_all_cores() -> No
     """Done-when 7, with loose bounds: less than 2 s for each answer, no link drops."""
     async with Cluster(3) as cluster:
         for name in ("primes", "echo"):
-            await cluster.seed(example(name), name)
+            await cluster.seed(example(name), name, everywhere=True)
         answers, _ = await burn(cluster, 5, loose=True)
         print(f"status: median {statistics.median(answers) * 1e3:.0f} ms of {len(answers)}")
         await alive(*cluster)
@@ -80,7 +80,7 @@ async def test_round_trips_stay_under_100_ms_while_guests_burn_all_cores() -> No
     """Done-when 7, strict: 30 s; the links' own round trips as the transport measures them."""
     async with Cluster(3) as cluster:
         for name in ("primes", "echo"):
-            await cluster.seed(example(name), name)
+            await cluster.seed(example(name), name, everywhere=True)
         answers, rtts = await burn(cluster, 30, loose=False)
         p99 = percentile([float(rtt) for rtt in rtts], 0.99)
         slow = percentile(answers, 0.99)
@@ -173,7 +173,7 @@ async def test_an_idle_node_costs_next_to_nothing() -> None:
     """Done-when 9: three linked, quiet for 30 s; then 20 s measured."""
     quiet, measured = 30.0, 20.0
     async with Cluster(3) as cluster:
-        await cluster.seed(example("echo"), "echo")
+        await cluster.seed(example("echo"), "echo", everywhere=True)
         await alive(*cluster)
         start = time.monotonic()
 

@@ -37,8 +37,8 @@ async def _demo() -> None:
         async with Cluster(3) as cluster:
             a, b, c = cluster
             _say("")
-            _command("on a", "pln seed shout.wasm shout")
-            published = await cluster.seed(module, "shout")
+            _command("on a", "pln seed shout.wasm shout --everywhere")
+            published = await cluster.seed(module, "shout", everywhere=True)
             functions = ", ".join(published["functions"])
             _say(f"  seed {published['seed'][:8]}: {functions}; ready on a, b and c")
             for node in (b, c, a):

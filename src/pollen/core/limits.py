@@ -232,7 +232,7 @@ ROLLOUT_TRIAL_NS = 10 * SECOND
 # The longest reason in a claim. Guess: one line.
 REASON_MAX_CHARS = 200
 # How long ``down`` waits for its seeds to find other hosts. Guess: a load and a spread.
-DRAIN_MAX_NS = 8 * SECOND
+DRAIN_MAX_NS = 4 * SECOND
 # Wait before a failed fetch is tried again; doubled up to the cap. The first is short: a holder
 # refuses a fetcher whose node record it has not read yet. Guess.
 LOAD_RETRY_FIRST_NS = 100 * MILLISECOND

@@ -37,6 +37,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Bytes that guests may use."""
         return self.memory_bytes or int(psutil.virtual_memory().total) // 2
 
+    def guest_slots(self) -> int:
+        """Guests that run at once: one a core, as the muscles do."""
+        return psutil.cpu_count() or 1
+
 
 def read_config(path: Path) -> Config:
     """The settings in ``path``, or the defaults when there is no file."""

@@ -141,6 +141,7 @@ class Daemon:
                 version=VERSION,
                 memory_bytes=memory,
                 has_root=root is not None,
+                slots=self._config.guest_slots(),
             )
             rng, sign = Rng(entropy.draw_seed()), make_sign(key, root)
             node = Node(config, rng, sign, make_verify(self._native), restored)
