@@ -17,7 +17,7 @@ from pollen.core.invites import Issuer
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a node is from its start to its end. ``has_root``: the root key can be asked to sign.
-    ``slots``: calls that run at once.
+    ``slots``: how many calls can burn at once, a core each.
     """
 
     node: PeerId

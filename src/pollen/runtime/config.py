@@ -38,7 +38,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.memory_bytes or int(psutil.virtual_memory().total) // 2
 
     def guest_slots(self) -> int:
-        """Guests that run at once: one a core, as the muscles do."""
+        """Cores that guests share."""
         return psutil.cpu_count() or 1
 
 
