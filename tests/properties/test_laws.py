@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pollen.core import certs, codec, invites, records, routing, specs, tables, timers
+from pollen.core import codec, invites, records, routing, specs, tables, timers
 from pollen.core.certs import Certificate
 from pollen.core.claims import Claim
 from pollen.core.codec import Refusal, Rejection, Signed
@@ -111,13 +111,8 @@ def test_decoding_damaged_bytes_never_raises(value: msgspec.Struct, data: st.Dat
 @given(st.binary(max_size=300))
 def test_no_bytes_pass_as_a_chain(raw: bytes) -> None:
     """Nobody becomes a member by noise, and nothing crashes."""
-    judged = certs.judge_chain(
-        raw,
-        cluster=ClusterId(b"c" * 32),
-        root=PeerId(b"r" * 32),
-        subject=PeerId(b"s" * 32),
-        verify=verify,
-    )
+    root, subject = PeerId(b"r" * 32), PeerId(b"s" * 32)
+    judged = invites.judge_credentials(raw, root, ClusterId(b"c" * 32), subject, verify)
     assert isinstance(judged, Rejection)
 
 

@@ -13,18 +13,28 @@ from pollen.core import codec, invites
 from pollen.core.bundle import Fast
 from pollen.core.certs import Certificate
 from pollen.core.claims import Claim
-from pollen.core.codec import Rejection
+from pollen.core.codec import Rejection, Signed
+from pollen.core.denies import Deny, DenyPayload
 from pollen.core.ids import hash_of
 from pollen.core.invites import Invite, JoinReply, JoinRequest
+from pollen.core.leases import Credentials, Lease
 from pollen.core.liveness import Accusation, Refutation
 from pollen.core.members import NodeInfo
 from pollen.core.records import Body
 from pollen.core.specs import Spec, SpecRecord
+from pollen.core.succession import Succession
+from tests.vectors.remake import remake, text_of, value_of
 
 VECTORS = Path(__file__).parent.parent / "vectors"
-TYPES: dict[str, type[msgspec.Struct]] = {
+TYPES: dict[str, Any] = {
     "record-body": Body,
     "certificate": Certificate,
+    "chain": list[Signed],
+    "lease": Lease,
+    "deny": Deny,
+    "deny-payload": DenyPayload,
+    "succession": Succession,
+    "credentials": Credentials,
     "invite": Invite,
     "spec": Spec,
     "spec-record": SpecRecord,
@@ -41,14 +51,8 @@ HASHES = json.loads((VECTORS / "hashes.json").read_text())
 
 
 def raw_fields(value: Any) -> Any:
-    """JSON with ``{"hex": …}`` for bytes, as plain values."""
-    if isinstance(value, dict):
-        return (
-            bytes.fromhex(value["hex"])
-            if list(value) == ["hex"]
-            else {k: raw_fields(v) for k, v in value.items()}
-        )
-    return [raw_fields(item) for item in value] if isinstance(value, list) else value
+    """The fields of a row as plain values."""
+    return value_of(value, {row["name"]: row for row in SIGNED})
 
 
 @pytest.mark.parametrize("row", SIGNED, ids=lambda row: row["name"])
@@ -57,7 +61,7 @@ def test_golden_bytes_decode_to_their_fields_and_encode_back(row: Any) -> None:
     kind = TYPES[row["type"]]
     raw = bytes.fromhex(row["bytes"])
     value = codec.decode(kind, raw, "vector")
-    assert isinstance(value, kind)
+    assert not isinstance(value, Rejection)
     assert raw_fields(row["fields"]) == msgspec.msgpack.decode(codec.encode(value))
     assert raw == codec.encode(value)
 
@@ -79,6 +83,12 @@ def test_golden_hashes(row: Any) -> None:
     """Each part is preceded by its length; the use is the personalisation."""
     parts = [bytes.fromhex(part) for part in row["parts"]]
     assert row["hash"] == hash_of(row["use"], *parts).hex()
+
+
+def test_the_golden_file_follows_from_its_fields() -> None:
+    """Worked out by code that knows nothing of ours: nobody edited bytes by hand."""
+    path = VECTORS / "signed.json"
+    assert path.read_text() == text_of(remake(json.loads(path.read_text())))
 
 
 def test_parts_of_a_hash_are_told_apart() -> None:

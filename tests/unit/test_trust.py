@@ -7,14 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core import certs, invites
-from pollen.core.certs import Certificate, Tier
+from pollen.core import certs, invites, leases, limits
+from pollen.core.certs import Certificate, Chain, Tier
 from pollen.core.codec import CERTIFICATE_DOMAIN, Refusal, Rejection, Signed, decode, encode
 from pollen.core.commands import InviteCommand
+from pollen.core.config import NodeConfig
 from pollen.core.ids import MINUTE, ClusterId, Nanos, PeerId
-from pollen.core.invites import Invite, Issuer, JoinReply, JoinRequest, SpentNonce
+from pollen.core.invites import Invite, JoinReply, JoinRequest, SpentNonce
 from pollen.core.joins import Joins
 from pollen.core.rng import Rng
+from pollen.core.trust import Trust
 from tests.unit.world import make_key, sign_with, signer, verify
 
 ROOT, ISSUER, JOINER, OTHER = (make_key(name) for name in ("root", "issuer", "joiner", "other"))
@@ -23,20 +25,21 @@ T0 = Nanos(1_000 * MINUTE)
 ADMIN = Certificate(CLUSTER, ISSUER, ROOT, Tier.ADMIN, "{}", [], 1, 0)
 
 
-def make_issuer(**change: Any) -> Issuer:
+def make_joins(certificate: Certificate = ADMIN, **change: Any) -> Joins:
+    """What an admin node has, or one with another identity."""
     fields: dict[str, Any] = {
-        "node": ISSUER, "cluster": CLUSTER, "root": ROOT, "certificate": ADMIN, "has_root": True,
+        "node": ISSUER, "cluster": CLUSTER, "root": ROOT, "chain": b"", "boot": b"b" * 16,
+        "name": "issuer", "version": "1", "memory_bytes": 1, "has_root": True,
     }  # fmt: skip
-    return Issuer(**{**fields, **change})
-
-
-def make_joins(**change: Any) -> Joins:
-    return Joins(make_issuer(**change), Rng(1), signer(ISSUER, ROOT), verify)
+    config = NodeConfig(**{**fields, **change})
+    trust = Trust(CLUSTER, ROOT, verify)
+    trust.state(ISSUER, certs.issue_certificate(certificate, signer(ISSUER, ROOT)))
+    return Joins(config, trust, Rng(1), signer(ISSUER, ROOT), verify)
 
 
 def make_token(joins: Joins | None = None, **options: Any) -> str:
     command = InviteCommand(**options)
-    invited = (joins or make_joins()).invite(command, ["192.0.2.1:1"], b"b" * 16, T0)
+    invited = (joins or make_joins()).invite(command, ["192.0.2.1:1"], [], T0)
     assert not isinstance(invited, Refusal), invited
     return invited.token
 
@@ -46,14 +49,24 @@ def redeem(
 ) -> tuple[JoinReply, list[Any]]:
     raw = invites.token_bytes(token)
     assert isinstance(raw, bytes)
-    return joins.redeem(encode(JoinRequest(raw, "name")), joiner, [], wall)
+    redeemed = joins.redeem(encode(JoinRequest(raw, "name")), joiner, [], wall)
+    return redeemed.reply, [*redeemed.rows]
 
 
 def judge(chain: bytes, subject: PeerId = JOINER) -> Certificate | Rejection:
-    return certs.judge_chain(chain, cluster=CLUSTER, root=ROOT, subject=subject, verify=verify)
+    return invites.judge_credentials(chain, ROOT, CLUSTER, subject, verify)
 
 
-def test_a_redeemed_token_earns_a_certificate_of_the_root() -> None:
+def judge_one(certificate: Certificate) -> Certificate | Rejection:
+    """What one certificate that the root signed proves for the joiner."""
+    carried = certs.issue_certificate(certificate, signer(ISSUER, ROOT))
+    judged = certs.judge_chain(
+        carried, cluster=CLUSTER, roots={ROOT: None}, subject=JOINER, verify=verify
+    )
+    return judged.leaf if isinstance(judged, Chain) else judged
+
+
+def test_a_redeemed_token_earns_a_certificate_of_its_issuer() -> None:
     """Tier and properties as the invite says, the issuer as ancestor."""
     joins = make_joins()
     token = make_token(joins, tier="publisher", properties='{"team": "red"}', access_ms=60_000)
@@ -112,7 +125,7 @@ def test_old_nonces_are_forgotten() -> None:
     redeem(joins, make_token(joins))
     late = Nanos(T0 + 3 * 24 * 60 * MINUTE)
     command = InviteCommand()
-    invited = joins.invite(command, [], b"b" * 16, late)
+    invited = joins.invite(command, [], [], late)
     assert not isinstance(invited, Refusal)
     _, rows = redeem(joins, invited.token, OTHER, late)
     assert [value for _, _, value in rows[:1]] == [None]
@@ -154,17 +167,17 @@ def test_white_space_in_a_pasted_token_is_forgiven() -> None:
         ({"has_root": False}, "the root key is not on this node"),
     ],
 )
-def test_who_may_not_invite_is_told_why(change: dict[str, Any], words: str) -> None:
+def test_who_may_not_make_an_admin_is_told_why(change: dict[str, Any], words: str) -> None:
     """Denied, with where to run it instead."""
-    refused = make_joins(**change).invite(InviteCommand(), [], b"b" * 16, T0)
+    refused = make_joins(**change).invite(InviteCommand(tier="admin"), [], [], T0)
     assert isinstance(refused, Refusal)
     assert (refused.slug, words in refused.reason, bool(refused.remedy)) == ("denied", True, True)
 
 
 def test_a_malformed_join_request_is_answered() -> None:
     """Noise gets a refusal, not silence."""
-    reply, rows = make_joins().redeem(b"\xc1noise", JOINER, [], T0)
-    assert (reply.slug, rows) == ("bad-request", [])
+    redeemed = make_joins().redeem(b"\xc1noise", JOINER, [], T0)
+    assert (redeemed.reply.slug, redeemed.rows) == ("bad-request", ())
 
 
 def test_a_joiner_does_not_believe_a_false_issuer() -> None:
@@ -190,13 +203,16 @@ def test_a_joiner_does_not_believe_a_false_issuer() -> None:
         ({"issuer": OTHER}, "certificate-of-another-root"),
         ({"tier": 9}, "certificate-tier-unknown"),
         ({"properties": "[]"}, "certificate-properties"),
+        ({"properties": '{"a": 1}'}, "certificate-properties"),
+        ({"lease_ns": limits.LEASE_MAX_NS + 1}, "certificate-lease"),
+        ({"lineage": [OTHER]}, "certificate-lineage"),
     ],
 )
 def test_a_certificate_that_does_not_fit_is_rejected(change: dict[str, Any], kind: str) -> None:
     """Even when the root signed it."""
     certificate = msgspec.structs.replace(ADMIN, subject=JOINER)
     bad = msgspec.structs.replace(certificate, **change)
-    judged = judge(certs.issue_certificate(bad, signer(ISSUER, ROOT)))
+    judged = judge_one(bad)
     assert isinstance(judged, Rejection)
     assert kind == judged.kind
 
@@ -204,8 +220,8 @@ def test_a_certificate_that_does_not_fit_is_rejected(change: dict[str, Any], kin
 def test_only_the_roots_signature_counts() -> None:
     """A node key that signs a certificate for itself is nobody."""
     body = encode(msgspec.structs.replace(ADMIN, subject=JOINER))
-    forged = encode([Signed(body, sign_with(OTHER, CERTIFICATE_DOMAIN + body))])
-    judged = judge(forged)
+    forged = Signed(body, sign_with(OTHER, CERTIFICATE_DOMAIN + body))
+    judged = judge(leases.encode_credentials([forged]))
     assert isinstance(judged, Rejection)
     assert judged.kind == "certificate-signature"
 

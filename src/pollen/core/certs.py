@@ -1,18 +1,20 @@
-"""Who belongs to the cluster, with which authority: certificates signed by the root.
+"""Who belongs to the cluster, with which authority: certificates in chains that end at a root.
 
-Decides: whether a chain of bytes makes its bearer a member now, and what a new certificate says.
-Does not know: links, records, invites, private keys (``sign`` is injected), the clock (the wall
-    time is an argument).
-Invariants: a certificate is immutable; what a chain proves depends on its bytes, the cluster, the
-    root and the wall time only. A chain that does not verify proves nothing, whatever it says.
-Source: PROTOCOL 4. In this first form every certificate is signed by the root itself; chains with
-    admins in between, leases and denies come with the Brain issue, so a chain of more than one
-    certificate is refused.
+Decides: whether a chain of bytes proves an authority, and what a new certificate may say.
+Does not know: links, records, denies, leases, private keys (``sign`` is injected), the clock (the
+    wall time is an argument).
+Invariants: a certificate is immutable; what a chain proves depends on its bytes, the cluster and
+    the roots only. A chain that does not verify proves nothing, whatever it says. Only a root
+    makes admins, only admins make others, and nobody gives more than it has. No signature is
+    checked before the chain's shape, so a chain costs at most one batch within its budget.
+Source: PROTOCOL 4. Refused: bounding the properties of a child to those that its issuer itself
+    has (docs/decisions/properties-of-a-child.md).
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Container, Mapping, Sequence
 
 import msgspec
 
@@ -31,7 +33,7 @@ from pollen.core.codec import (
     encode,
     signing_bytes,
 )
-from pollen.core.ids import ClusterId, KeyRole, Nanos, PeerId, Sign, Verify, hash_of
+from pollen.core.ids import ClusterId, Hash, KeyRole, Nanos, PeerId, Sign, Verify, hash_of
 
 
 class Tier(enum.IntEnum):
@@ -50,7 +52,9 @@ class Tier(enum.IntEnum):
 class Certificate(msgspec.Struct, frozen=True, array_like=True):
     """Immutable authority of one key. Times are wall nanoseconds; ``access_deadline`` 0 is never.
 
-    ``properties`` is a JSON object as text; ``lineage`` the ancestors, oldest first.
+    ``properties`` is a JSON object as text; ``lineage`` the ancestors, oldest first, the root not
+    among them. ``cites`` is the hash of the deny that this one lifts, or empty. ``lease_ns`` is how
+    long each lease of it lasts, 0 for the default.
     """
 
     cluster: WireClusterId
@@ -62,6 +66,34 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True):
     generation: U32
     not_before: U64
     access_deadline: U64 = 0
+    cites: bytes = b""
+    lease_ns: U64 = 0
+
+
+class Chain(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified chain, the one that the root signed first: what it says, and as it was carried.
+
+    ``hash`` names the proved certificate in leases.
+    """
+
+    certificates: tuple[Certificate, ...]
+    carried: tuple[Signed, ...]
+    hash: Hash
+
+    @property
+    def leaf(self) -> Certificate:
+        """The certificate that the chain proves."""
+        return self.certificates[-1]
+
+    @property
+    def root(self) -> PeerId:
+        """The root that it ends at."""
+        return self.certificates[0].issuer
+
+    @property
+    def raw(self) -> bytes:
+        """The encoded chain, as records carry it."""
+        return encode(self.carried)
 
 
 def cluster_id_of(root: bytes, nonce: bytes) -> ClusterId:
@@ -69,54 +101,163 @@ def cluster_id_of(root: bytes, nonce: bytes) -> ClusterId:
     return ClusterId(hash_of("cluster", root, nonce))
 
 
-def issue_certificate(certificate: Certificate, sign: Sign) -> bytes:
-    """The encoded chain that proves ``certificate``: the root signs it. ``sign`` needs the root."""
+# -- making -------------------------------------------------------------------------------------
+
+
+def issue_certificate(
+    certificate: Certificate, sign: Sign, parent: Sequence[Signed] = ()
+) -> list[Signed]:
+    """The chain that proves ``certificate``: ``parent`` and a signature below it.
+
+    Without ``parent`` the root signs, else the node whose chain ``parent`` is.
+    """
     body = encode(certificate)
-    signature = sign(KeyRole.ROOT, signing_bytes(CERTIFICATE_DOMAIN, body))
-    return encode([Signed(body, signature)])
+    role = KeyRole.NODE if parent else KeyRole.ROOT
+    return [*parent, Signed(body, sign(role, signing_bytes(CERTIFICATE_DOMAIN, body)))]
+
+
+def certificate_hash(carried: Signed) -> Hash:
+    """What names a certificate in leases."""
+    return hash_of("certificate", carried.body)
+
+
+# -- judging ------------------------------------------------------------------------------------
+
+
+def decode_chain(raw: bytes) -> list[Signed] | Rejection:
+    """The links of an encoded chain, unjudged but within the budget of bytes."""
+    if len(raw) > limits.CHAIN_MAX_BYTES:
+        return Rejection("chain-too-long", f"{len(raw)} bytes")
+    return decode(list[Signed], raw, "chain")
 
 
 def judge_chain(
-    raw: bytes, *, cluster: ClusterId, root: PeerId, subject: PeerId, verify: Verify
-) -> Certificate | Rejection:
-    """The certificate that ``raw`` proves for ``subject``, dates aside."""
-    if len(raw) > limits.CHAIN_MAX_BYTES:
-        return Rejection("chain-too-long", f"{len(raw)} bytes")
-    chain = decode(list[Signed], raw, "chain")
-    if isinstance(chain, Rejection):
-        return chain
-    if len(chain) != 1:
-        return Rejection("chain-length", f"{len(chain)} certificates")
-    link = chain[0]
-    certificate = decode(Certificate, link.body, "certificate")
-    if isinstance(certificate, Rejection):
-        return certificate
-    fault = _fault_of(certificate, cluster, root, subject)
-    if fault:
-        return Rejection(fault)
-    message = signing_bytes(CERTIFICATE_DOMAIN, link.body)
-    if verify([(root, message, link.signature)]) != [True]:
+    carried: Sequence[Signed],
+    *,
+    cluster: ClusterId,
+    roots: Container[PeerId],
+    subject: PeerId,
+    verify: Verify,
+) -> Chain | Rejection:
+    """What a chain proves for ``subject``, dates and denies aside."""
+    if not 1 <= len(carried) <= limits.CHAIN_MAX_CERTIFICATES:
+        return Rejection("chain-length", f"{len(carried)} certificates")
+    if sum(len(link.body) for link in carried) > limits.CHAIN_MAX_BYTES:
+        return Rejection("chain-too-long")
+    certificates: list[Certificate] = []
+    for link in carried:
+        certificate = decode(Certificate, link.body, "certificate")
+        if isinstance(certificate, Rejection):
+            return certificate
+        fault = _fault_of(certificate, cluster) or _fault_below(certificate, certificates, roots)
+        if fault:
+            return Rejection(fault)
+        certificates.append(certificate)
+    if certificates[-1].subject != subject:
+        return Rejection("certificate-of-another-key")
+    items = [
+        (bytes(c.issuer), signing_bytes(CERTIFICATE_DOMAIN, link.body), link.signature)
+        for c, link in zip(certificates, carried, strict=True)
+    ]
+    if verify(items) != [True] * len(items):
         return Rejection("certificate-signature")
-    return certificate
+    return Chain(
+        certificates=tuple(certificates),
+        carried=tuple(carried),
+        hash=certificate_hash(carried[-1]),
+    )
 
 
-def _fault_of(certificate: Certificate, cluster: ClusterId, root: PeerId, subject: PeerId) -> str:
+def _fault_of(certificate: Certificate, cluster: ClusterId) -> str:
+    """What is wrong with a certificate by itself."""
     if certificate.cluster != cluster:
         return "certificate-of-another-cluster"
-    if certificate.subject != subject:
-        return "certificate-of-another-key"
-    if certificate.issuer != root:
-        return "certificate-of-another-root"
     if certificate.tier > Tier.ADMIN:
         return "certificate-tier-unknown"
-    if isinstance(check_properties(certificate.properties), Refusal):
+    # Only compact text: two readers of one text must not see two objects.
+    if check_properties(certificate.properties) != certificate.properties:
         return "certificate-properties"
+    if certificate.lease_ns > limits.LEASE_MAX_NS:
+        return "certificate-lease"
+    return ""
+
+
+def _fault_below(
+    certificate: Certificate, above: Sequence[Certificate], roots: Container[PeerId]
+) -> str:
+    """What is wrong with a certificate at its place: below a root, or below its issuer."""
+    if certificate.lineage != [c.subject for c in above]:
+        return "certificate-lineage"
+    if not above:
+        return "" if certificate.issuer in roots else "certificate-of-another-root"
+    issuer = above[-1]
+    if certificate.issuer != issuer.subject or certificate.subject in certificate.lineage:
+        return "certificate-lineage"
+    if issuer.tier < Tier.ADMIN:
+        return "certificate-issuer-no-admin"
+    if certificate.tier >= Tier.ADMIN:
+        return "certificate-admin-not-of-root"
+    if outlives(certificate.access_deadline, issuer.access_deadline):
+        return "certificate-outlives-issuer"
+    if excess_of(certificate.properties, issuer.properties):
+        return "certificate-exceeds-issuer"
     return ""
 
 
 def has_access(certificate: Certificate, wall: Nanos) -> bool:
     """False once the access deadline has passed."""
     return certificate.access_deadline == 0 or wall < certificate.access_deadline
+
+
+def lease_length(certificate: Certificate) -> Nanos:
+    """How long a lease of this certificate may last."""
+    return Nanos(certificate.lease_ns or limits.LEASE_NS)
+
+
+def outlives(deadline: int, other: int) -> bool:
+    """True when the first deadline is later than the second; 0 is never."""
+    return other != 0 and (deadline == 0 or deadline > other)
+
+
+def earlier(deadline: int, other: int) -> int:
+    """The earlier of two deadlines, of which 0 is never."""
+    return min(deadline or other, other or deadline)
+
+
+# -- properties ---------------------------------------------------------------------------------
+
+
+def excess_of(child: str, issuer: str) -> str:
+    """The first property that an issuer may not give, or "".
+
+    What an issuer's certificate states, its children may only repeat or leave out: of a list any
+    part, of an object by key. What it does not state is free. Both are checked JSON objects.
+    """
+    if issuer == "{}":
+        return ""
+    return _excess(msgspec.json.decode(child), msgspec.json.decode(issuer))
+
+
+def _excess(child: Mapping[str, object], issuer: Mapping[str, object]) -> str:
+    for key, value in child.items():
+        if key not in issuer:
+            continue
+        bound = issuer[key]
+        if isinstance(value, dict) and isinstance(bound, dict):
+            deeper = _excess(value, bound)
+            if deeper:
+                return f"{key}.{deeper}"
+            continue
+        allowed = [_text(item) for item in bound] if isinstance(bound, list) else [_text(bound)]
+        given = value if isinstance(value, list) else [value]
+        if any(_text(item) not in allowed for item in given):
+            return key
+    return ""
+
+
+def _text(value: object) -> bytes:
+    """A value as text, so that ``1``, ``true`` and ``"1"`` are three values."""
+    return msgspec.json.encode(value)
 
 
 def check_properties(text: str) -> str | Refusal:
@@ -126,6 +267,8 @@ def check_properties(text: str) -> str | Refusal:
         "the properties are no JSON object",
         'give them as an object, e.g. {"team": "red", "role": ["web", "db"]}',
     )
+    if len(text) > 4 * limits.PROPERTIES_MAX_BYTES:
+        return _too_long()
     try:
         value = msgspec.json.decode(text)
         compact = msgspec.json.encode(value).decode()
@@ -134,12 +277,16 @@ def check_properties(text: str) -> str | Refusal:
     if not isinstance(value, dict):
         return wrong
     if len(compact.encode()) > limits.PROPERTIES_MAX_BYTES:
-        return Refusal(
-            "bad-request",
-            f"the properties are over {limits.PROPERTIES_MAX_BYTES} bytes",
-            "shorten them: they travel in every handshake",
-        )
+        return _too_long()
     return compact
+
+
+def _too_long() -> Refusal:
+    return Refusal(
+        "bad-request",
+        f"the properties are over {limits.PROPERTIES_MAX_BYTES} bytes",
+        "shorten them: they travel in every handshake",
+    )
 
 
 def parse_tier(text: str) -> Tier | Refusal:

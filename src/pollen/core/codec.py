@@ -37,6 +37,9 @@ U64 = Annotated[int, msgspec.Meta(ge=0)]
 RECORD_DOMAIN = b"pollen-record/1\0"
 CERTIFICATE_DOMAIN = b"pollen-certificate/1\0"
 INVITE_DOMAIN = b"pollen-invite/1\0"
+LEASE_DOMAIN = b"pollen-lease/1\0"
+DENY_DOMAIN = b"pollen-deny/1\0"
+SUCCESSION_DOMAIN = b"pollen-succession/1\0"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type, msgspec.msgpack.Decoder[object]] = {}

@@ -65,7 +65,8 @@ class InviteCommand(_Command, frozen=True, kw_only=True, tag="invite"):
     """Make a token; answered by ``Invited``.
 
     ``subject``: hex id of the only key that may use it, else it is single use. ``access_ms``: how
-    long the member that comes of it has access, 0 for ever. ``properties``: a JSON object.
+    long the member that comes of it has access, 0 for ever. ``lease_ms``: how long it is a member
+    without hearing from an admin, 0 for the default. ``properties``: a JSON object.
     """
 
     subject: str = ""
@@ -73,6 +74,7 @@ class InviteCommand(_Command, frozen=True, kw_only=True, tag="invite"):
     tier: str = "leaf"
     properties: str = "{}"
     access_ms: int = 0
+    lease_ms: int = 0
 
 
 class DrainCommand(_Command, frozen=True, kw_only=True, tag="drain"):

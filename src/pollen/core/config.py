@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import msgspec
 
-from pollen.core.certs import Certificate
 from pollen.core.ids import ClusterId, PeerId
-from pollen.core.invites import Issuer
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a node is from its start to its end. ``has_root``: the root key can be asked to sign.
+    ``root`` is the cluster's first root; ``chain`` the credentials that the node began with.
     ``slots``: how many calls can burn at once, a core each.
     """
 
@@ -31,12 +30,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     has_root: bool
     slots: int = 1
 
-    def issuer(self, certificate: Certificate) -> Issuer:
-        """This node as invites need it."""
-        return Issuer(
-            node=self.node,
-            cluster=self.cluster,
-            root=self.root,
-            certificate=certificate,
-            has_root=self.has_root,
-        )
+    @property
+    def signing_root(self) -> PeerId | None:
+        """The root whose key can be asked to sign, or None."""
+        return self.root if self.has_root else None

@@ -54,6 +54,15 @@ class SendRecords(Effect, frozen=True, kw_only=True):
     records: list[SignedRecord]
 
 
+class SetHello(Effect, frozen=True, kw_only=True):
+    """What this node says in every later Hello: its cluster, versions and credentials."""
+
+    cluster: Hash
+    minor_min: int
+    minor_max: int
+    chain: bytes
+
+
 class AnswerJoin(Effect, frozen=True, kw_only=True):
     """Answer ``JoinRequested``; the body is opaque to the muscles."""
 

@@ -1,9 +1,10 @@
 """How a key becomes a member: signed tokens, and the exchange that redeems them.
 
 Decides: what a token grants, whether a joiner's token holds, and the certificate it earns.
-Does not know: links and sockets; the clock of anybody but the issuer, who judges its own tokens.
-Invariants: a nonce is spent for one key for ever, and on disk before the reply leaves; the same key
-    asking again gets the same reply. A refusal says which: expired, altered, foreign or used.
+Does not know: links and sockets; which tokens were spent (``joins``); who is an admin (``trust``).
+Invariants: a nonce is good at its issuer only, judged by the issuer's clock; a token bound to a key
+    is good at every admin. Nobody earns more than the one who redeems has. A denied key is let in
+    again only by who may lift the deny. A refusal says which: expired, altered, foreign or used.
 Source: PROTOCOL 4 (invites). Refused: a shared join secret, which cannot be taken back.
 """
 
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Container, Sequence
 
 import msgspec
 
-from pollen.core import certs, limits
-from pollen.core.certs import Certificate, Tier
+from pollen.core import certs, denies, limits
+from pollen.core.certs import Certificate, Chain, Tier
 from pollen.core.codec import (
     INVITE_DOMAIN,
     U8,
@@ -30,6 +32,7 @@ from pollen.core.codec import (
     signing_bytes,
 )
 from pollen.core.commands import InviteCommand
+from pollen.core.denies import Verdict
 from pollen.core.ids import (
     HOUR,
     MILLISECOND,
@@ -45,6 +48,7 @@ from pollen.core.ids import (
     is_hash_text,
     short,
 )
+from pollen.core.trust import Trust
 
 TOKEN_PREFIX = "pln1"
 _ASK_AGAIN = "ask for a new token: pln invite"
@@ -54,7 +58,8 @@ class Invite(msgspec.Struct, frozen=True, array_like=True):
     """What a token says, signed by its issuer's node key. Times are wall nanoseconds.
 
     ``nonce`` is empty for a token bound to ``subject``, and ``subject`` for a single-use one.
-    ``access_ns`` is how long the new member has access, 0 for ever.
+    ``access_ns`` is how long the new member has access, 0 for ever; ``lease_ns`` how long each of
+    its leases lasts, 0 for the default. ``carriers`` are other members that pass a request on.
     """
 
     cluster: WireClusterId
@@ -68,19 +73,26 @@ class Invite(msgspec.Struct, frozen=True, array_like=True):
     tier: U8
     properties: str
     access_ns: U64 = 0
+    lease_ns: U64 = 0
+    carriers: list[tuple[WirePeerId, list[str]]] = []
 
 
 class JoinRequest(msgspec.Struct, frozen=True, array_like=True):
-    """The body of ``pollen-join/1``: the token's bytes and the name that the joiner wishes."""
+    """The body of ``pollen-join/1``: the token's bytes and the name that the joiner wishes.
+
+    A member whose lease ran out has no token: it shows its credentials and asks for a lease.
+    """
 
     token: bytes
     name: str
+    credentials: bytes = b""
 
 
 class JoinReply(msgspec.Struct, frozen=True, array_like=True):
     """The answer: a slug with its reason and remedy, or (slug empty) all a member needs.
 
-    ``peers`` are (id, addresses) of members that can be dialled, the issuer first.
+    ``chain`` are the new credentials. ``peers`` are (id, addresses) of members that can be dialled,
+    the issuer first.
     """
 
     slug: str
@@ -101,28 +113,44 @@ class SpentNonce(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Issuer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who issues: this node's identity as invites need it."""
+    """Who issues: this node's identity as invites need it.
+
+    ``chain`` is None for a node without a certificate that counts. ``root`` is the cluster's first
+    root, ``signing_root`` the one whose key is here and counts, or None.
+    """
 
     node: PeerId
     cluster: ClusterId
     root: PeerId
-    certificate: Certificate
-    has_root: bool
+    chain: Chain | None
+    signing_root: PeerId | None
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """The authority that an invite promises: what bounds it is the issuer's own."""
+
+    tier: Tier
+    properties: str
 
 
 def plan_invite(
-    command: InviteCommand, issuer: Issuer, addresses: list[str], nonce: bytes, wall: Nanos
+    command: InviteCommand,
+    issuer: Issuer,
+    addresses: list[str],
+    carriers: list[tuple[PeerId, list[str]]],
+    nonce: bytes,
+    wall: Nanos,
 ) -> Invite | Refusal:
     """The invite that a command asks for, or why it may not be made."""
-    refusal = _may_invite(issuer)
-    tier = certs.parse_tier(command.tier)
-    properties = certs.check_properties(command.properties)
-    for checked in (refusal, tier, properties):
-        if isinstance(checked, Refusal):
-            return checked
+    wish = _wish_of(command, issuer)
+    if isinstance(wish, Refusal):
+        return wish
     ttl = command.ttl_ms * MILLISECOND
     if not 0 < ttl <= limits.INVITE_TTL_MAX_NS or command.access_ms < 0:
         return Refusal("bad-request", "the ttl is out of range", "give one up to 365d, e.g. 10m")
+    lease = command.lease_ms * MILLISECOND
+    if lease and not limits.LEASE_MIN_NS <= lease <= limits.LEASE_MAX_NS:
+        return Refusal("bad-request", "the lease is out of range", "give one from 10m to 365d")
     if command.subject and not is_hash_text(command.subject):
         return Refusal(
             "bad-request",
@@ -138,26 +166,56 @@ def plan_invite(
         expires=wall + ttl,
         nonce=b"" if command.subject else nonce,
         subject=bytes.fromhex(command.subject),
-        tier=int(tier) if isinstance(tier, Tier) else 0,
-        properties=str(properties),
+        tier=int(wish.tier),
+        properties=wish.properties,
         access_ns=command.access_ms * MILLISECOND,
+        lease_ns=lease,
+        carriers=carriers,
     )
 
 
-def _may_invite(issuer: Issuer) -> Refusal | None:
-    if issuer.certificate.tier < Tier.ADMIN:
+def _wish_of(command: InviteCommand, issuer: Issuer) -> Wish | Refusal:
+    tier = certs.parse_tier(command.tier)
+    properties = certs.check_properties(command.properties)
+    if isinstance(tier, Refusal):
+        return tier
+    if isinstance(properties, Refusal):
+        return properties
+    wish = Wish(tier=tier, properties=properties)
+    return _may_give(issuer, wish) or wish
+
+
+def _may_give(issuer: Issuer, wish: Wish) -> Refusal | None:
+    """Why this node may not make a member of that authority, or None."""
+    if issuer.chain is None:
         return Refusal(
             "denied",
-            f"this node is a {Tier(issuer.certificate.tier).label}: only admins invite",
+            "this node's own certificate does not count any more",
             "run `pln invite` on an admin node",
         )
-    if not issuer.has_root:
+    own = issuer.chain.leaf
+    if own.tier < Tier.ADMIN:
         return Refusal(
             "denied",
-            "the root key is not on this node, and only it can sign certificates so far",
-            "run `pln invite` on the node where `pln init` was run",
+            f"this node is a {Tier(own.tier).label}: only admins invite",
+            "run `pln invite` on an admin node",
         )
-    return None
+    if wish.tier >= Tier.ADMIN:
+        if issuer.signing_root is not None:
+            return None
+        return Refusal(
+            "denied",
+            "the root key is not on this node, and only it makes admins",
+            "run `pln invite --admin` where the root key is, or invite a publisher",
+        )
+    excess = certs.excess_of(wish.properties, own.properties)
+    if not excess:
+        return None
+    return Refusal(
+        "denied",
+        f"this node's own certificate bounds the property {excess!r} to another value",
+        "give what this node has itself, or invite on a node without that bound",
+    )
 
 
 def encode_token(invite: Invite, sign: Sign) -> str:
@@ -203,36 +261,72 @@ def open_token(raw: bytes, verify: Verify) -> Invite | Refusal:
 
 
 def judge_join(
-    invite: Invite, joiner: PeerId, issuer: Issuer, spent: SpentNonce | None, wall: Nanos
+    invite: Invite,
+    joiner: PeerId,
+    issuer: Issuer,
+    inviter: Certificate | None,
+    spent: SpentNonce | None,
+    wall: Nanos,
 ) -> Refusal | None:
-    """Why this joiner may not redeem this invite here and now, or None."""
+    """Why this joiner may not redeem this invite here and now, or None.
+
+    ``inviter`` is the certificate that counts of the invite's issuer.
+    """
     if invite.cluster != issuer.cluster or invite.root != issuer.root:
         return _invalid("foreign", f"it is for cluster {short(invite.cluster)}, not this one")
-    if invite.issuer != issuer.node:
+    if not invite.subject and invite.issuer != issuer.node:
         return _invalid("foreign", f"node {short(invite.issuer)} issued it, and only that one can")
+    if inviter is None or inviter.tier < Tier.ADMIN:
+        return _invalid("foreign", f"node {short(invite.issuer)} issued it, which is no admin")
     if invite.subject and invite.subject != joiner:
         return _invalid("foreign", f"it is for the key {short(invite.subject)} only")
     if spent is not None and spent.joiner != joiner:
         return _invalid("used", f"the key {short(spent.joiner)} has joined with it")
     if spent is None and wall >= invite.expires:
         return _invalid("expired", f"{_ago(wall - invite.expires)} ago by the issuer's clock")
-    return _may_invite(issuer)
+    if invite.tier > Tier.ADMIN or certs.check_properties(invite.properties) != invite.properties:
+        return _invalid("altered", "it grants what there is not")
+    return _may_give(issuer, Wish(tier=Tier(invite.tier), properties=invite.properties))
 
 
 def plan_certificate(
-    invite: Invite, joiner: PeerId, issuer: Issuer, generation: int, wall: Nanos
-) -> Certificate:
-    """The certificate that an accepted invite earns: never more than the issuer has."""
+    invite: Invite,
+    joiner: PeerId,
+    issuer: Issuer,
+    verdicts: Sequence[Verdict],
+    roots: Container[PeerId],
+    wall: Nanos,
+) -> Certificate | Refusal:
+    """The certificate that an accepted invite earns. The root signs it when only it can.
+
+    ``verdicts`` are the denies of the joiner: the certificate must be one that survives them.
+    """
+    if issuer.chain is None:
+        return Refusal("denied", "this node's own certificate does not count any more")
+    unliftable = [v for v in verdicts if not denies.may_lift(v, issuer.node, roots)]
+    is_roots = invite.tier >= Tier.ADMIN or bool(unliftable)
+    if is_roots and issuer.signing_root is None:
+        denier = short(unliftable[0].deny.issuer) if unliftable else "the root"
+        return Refusal(
+            "denied",
+            f"this key was denied by {denier}, and only that one or the root lets it in again",
+            "ask there for a new token: pln invite",
+        )
+    own = issuer.chain.leaf
+    access = wall + invite.access_ns if invite.access_ns else 0
+    generation, cites = denies.next_generation(verdicts)
     return Certificate(
         cluster=issuer.cluster,
         subject=joiner,
-        issuer=issuer.root,
-        tier=min(invite.tier, issuer.certificate.tier),
+        issuer=issuer.signing_root if is_roots and issuer.signing_root else issuer.node,
+        tier=invite.tier,
         properties=invite.properties,
-        lineage=[*issuer.certificate.lineage, issuer.node],
+        lineage=[] if is_roots else [*own.lineage, issuer.node],
         generation=generation,
         not_before=wall,
-        access_deadline=wall + invite.access_ns if invite.access_ns else 0,
+        access_deadline=access if is_roots else certs.earlier(access, own.access_deadline),
+        cites=cites,
+        lease_ns=invite.lease_ns,
     )
 
 
@@ -250,16 +344,21 @@ def check_reply(
         return Refusal("internal", f"the issuer's answer is malformed: {reply.detail}")
     if reply.slug:
         return Refusal(reply.slug, reply.reason, reply.remedy)
-    certificate = certs.judge_chain(
-        reply.chain,
-        cluster=ClusterId(invite.cluster),
-        root=PeerId(invite.root),
-        subject=joiner,
-        verify=verify,
+    judged = judge_credentials(
+        reply.chain, PeerId(invite.root), ClusterId(invite.cluster), joiner, verify
     )
-    if isinstance(certificate, Rejection):
-        return Refusal("internal", f"the issuer's certificate does not hold: {certificate.kind}")
-    return reply, certificate
+    if isinstance(judged, Rejection):
+        return Refusal("internal", f"the issuer's certificate does not hold: {judged.kind}")
+    return reply, judged
+
+
+def judge_credentials(
+    raw: bytes, root: PeerId, cluster: ClusterId, subject: PeerId, verify: Verify
+) -> Certificate | Rejection:
+    """The certificate in credentials, for somebody who knows nothing but the first root."""
+    trust = Trust(cluster, root, verify)
+    chain = trust.take_shown(subject, raw)
+    return chain if isinstance(chain, Rejection) else chain.leaf
 
 
 def nonce_key(nonce: bytes) -> bytes:

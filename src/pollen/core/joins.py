@@ -1,9 +1,10 @@
-"""The issuer's side of enrolment: making tokens and redeeming them once.
+"""The issuer's side of enrolment: making tokens, redeeming them once, and lending new leases.
 
 Decides: which nonce is spent for whom, and what the answer to a joiner is.
-Does not know: what a token must say (``invites``), the disk (it returns rows and waits for them).
+Does not know: what a token must say (``invites``), links, the disk (it returns rows and waits).
 Invariants: the reply to a joiner is released only when its nonce is on disk; the same joiner gets
-    the same chain again; another one is told ``used``.
+    the same credentials again; another one is told ``used``. A member whose lease ran out gets a
+    lease for the certificate that it has, and nothing else.
 Source: PROTOCOL 4.
 """
 
@@ -11,24 +12,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pollen.core import certs, invites, limits
+import msgspec
+
+from pollen.core import certs, invites, leases, limits
+from pollen.core.certs import Chain, Tier
 from pollen.core.codec import Refusal, Rejection, decode, encode
 from pollen.core.commands import InviteCommand, Invited
+from pollen.core.config import NodeConfig
 from pollen.core.ids import MILLISECOND, Hash, Nanos, PeerId, Sign, Verify, hash_of
 from pollen.core.invites import Invite, Issuer, JoinReply, JoinRequest, SpentNonce
+from pollen.core.leases import Lease
 from pollen.core.rng import Rng
+from pollen.core.trust import Held, Trust
 
 TABLE = "nonce"
 _PEERS_TOLD = 64
+_CARRIERS = 3
 
 Row = tuple[str, bytes, bytes | None]
+Addressed = list[tuple[PeerId, list[str]]]
+
+
+class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a joiner, the rows that must be on disk before it, the lease to publish."""
+
+    reply: JoinReply
+    rows: Sequence[Row] = ()
+    lease: Held | None = None
 
 
 class Joins:
     """The invites of one issuer: what was spent, and for whom."""
 
-    def __init__(self, issuer: Issuer, rng: Rng, sign: Sign, verify: Verify) -> None:
-        self._issuer = issuer
+    def __init__(
+        self, config: NodeConfig, trust: Trust, rng: Rng, sign: Sign, verify: Verify
+    ) -> None:
+        self._config = config
+        self._trust = trust
         self._rng = rng
         self._sign = sign
         self._verify = verify
@@ -45,13 +65,27 @@ class Joins:
                 self._spent[key] = spent
         return faults
 
+    def issuer(self) -> Issuer:
+        """This node as invites need it, with the authority that it has now."""
+        config, trust = self._config, self._trust
+        root = config.signing_root
+        is_counting = config.node in trust.certificates
+        return Issuer(
+            node=config.node,
+            cluster=config.cluster,
+            root=config.root,
+            chain=trust.chain_of(config.node) if is_counting else None,
+            signing_root=root if root in trust.roots else None,
+        )
+
     def invite(
-        self, command: InviteCommand, addresses: list[str], boot: bytes, wall: Nanos
+        self, command: InviteCommand, addresses: list[str], peers: Addressed, wall: Nanos
     ) -> Invited | Refusal:
         """A token for a command. Its nonce need only be unique: the token is signed."""
         draw = self._rng.draw().to_bytes(8, "big")
-        nonce = hash_of("invite", boot, draw)[: limits.INVITE_NONCE_BYTES]
-        invite = invites.plan_invite(command, self._issuer, addresses, nonce, wall)
+        nonce = hash_of("invite", self._config.boot, draw)[: limits.INVITE_NONCE_BYTES]
+        carriers = [(peer, known[:2]) for peer, known in peers[:_CARRIERS]]
+        invite = invites.plan_invite(command, self.issuer(), addresses, carriers, nonce, wall)
         if isinstance(invite, Refusal):
             return invite
         return Invited(
@@ -62,31 +96,19 @@ class Joins:
             addresses=invite.addresses,
         )
 
-    def redeem(
-        self, body: bytes, joiner: PeerId, peers: list[tuple[PeerId, list[str]]], wall: Nanos
-    ) -> tuple[JoinReply, list[Row]]:
-        """The answer to a joiner, and the rows that must be on disk before it leaves."""
-        invite = self._open(body)
-        if isinstance(invite, Refusal):
-            return invites.refuse_join(invite), []
-        key = invites.nonce_key(invite.nonce)
-        spent = self._spent.get(key) if invite.nonce else None
-        refusal = invites.judge_join(invite, joiner, self._issuer, spent, wall)
-        if refusal is not None:
-            return invites.refuse_join(refusal), []
-        if spent is not None:
-            return self._reply(spent.chain, peers), [(TABLE, key, encode(spent))]
-        certificate = invites.plan_certificate(invite, joiner, self._issuer, 1, wall)
-        chain = certs.issue_certificate(certificate, self._sign)
-        if not invite.nonce:
-            return self._reply(chain, peers), []
-        rows = self._forget_old(wall)
-        spent = SpentNonce(joiner, invite.expires + limits.NONCE_KEEP_NS, chain)
-        self._spent[key] = spent
-        rows.append((TABLE, key, encode(spent)))
-        return self._reply(chain, peers), rows
+    # -- redeeming ------------------------------------------------------------------------------
 
-    def _open(self, body: bytes) -> Invite | Refusal:
+    def redeem(self, body: bytes, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
+        """What a joiner is answered, and what must happen for it."""
+        request = self.read(body)
+        if isinstance(request, Refusal):
+            return Redeemed(reply=invites.refuse_join(request))
+        if isinstance(request, Invite):
+            return self._redeem(request, joiner, peers, wall)
+        return self._renew(request.credentials, joiner, peers, wall)
+
+    def read(self, body: bytes) -> Invite | JoinRequest | Refusal:
+        """The invite in a request, or the request itself when it asks for a lease."""
         request = decode(JoinRequest, body[: limits.JOIN_MAX_BYTES], "join-request")
         if isinstance(request, Rejection):
             return Refusal(
@@ -94,7 +116,77 @@ class Joins:
                 f"the join request is malformed: {request.detail}",
                 "use the same version of pollen on both machines",
             )
+        if request.credentials and not request.token:
+            return request
         return invites.open_token(request.token, self._verify)
+
+    def _redeem(self, invite: Invite, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
+        key = invites.nonce_key(invite.nonce)
+        spent = self._spent.get(key) if invite.nonce else None
+        issuer, trust = self.issuer(), self._trust
+        inviter = trust.certificates.get(PeerId(invite.issuer))
+        refusal = invites.judge_join(invite, joiner, issuer, inviter, spent, wall)
+        if refusal is not None:
+            return Redeemed(reply=invites.refuse_join(refusal))
+        if spent is not None:
+            return self._answer(spent.chain, peers, [(TABLE, key, encode(spent))])
+        verdicts = trust.verdicts_of(joiner)
+        certificate = invites.plan_certificate(invite, joiner, issuer, verdicts, trust.roots, wall)
+        if isinstance(certificate, Refusal):
+            return Redeemed(reply=invites.refuse_join(certificate))
+        parent = issuer.chain.carried if certificate.lineage and issuer.chain else ()
+        carried = certs.issue_certificate(certificate, self._sign, parent)
+        chain = trust.judge(joiner, carried)
+        if isinstance(chain, Rejection):
+            refusal = Refusal("internal", f"what this node signed does not hold: {chain.kind}")
+            return Redeemed(reply=invites.refuse_join(refusal))
+        held = self.lend(chain, wall)
+        credentials = self._credentials(chain, held)
+        rows: list[Row] = []
+        if invite.nonce:
+            rows = self._forget_old(wall)
+            spent = SpentNonce(joiner, invite.expires + limits.NONCE_KEEP_NS, credentials)
+            self._spent[key] = spent
+            rows.append((TABLE, key, encode(spent)))
+        return self._answer(credentials, peers, rows, held)
+
+    def _renew(self, shown: bytes, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
+        """A member that nobody leased for too long: its certificate still counts."""
+        chain = self._trust.take_shown(joiner, shown)
+        if isinstance(chain, Rejection) or not certs.has_access(chain.leaf, wall):
+            refusal = Refusal("denied", "this key is no member", "ask for a token: pln invite")
+            return Redeemed(reply=invites.refuse_join(refusal))
+        if not self.is_lender():
+            refusal = Refusal("denied", "this node is no admin", "ask an admin node")
+            return Redeemed(reply=invites.refuse_join(refusal))
+        held = self.lend(chain, wall)
+        return self._answer(self._credentials(chain, held), peers, [], held)
+
+    def is_lender(self) -> bool:
+        """True on an admin node whose certificate counts: it signs leases."""
+        own = self._trust.certificates.get(self._config.node)
+        return own is not None and own.tier >= Tier.ADMIN
+
+    def lend(self, chain: Chain, wall: Nanos) -> Held:
+        """A lease of full length for a certificate, signed by this node."""
+        lease = Lease(
+            cluster=self._config.cluster,
+            signer=self._config.node,
+            subject=chain.leaf.subject,
+            certificate=chain.hash,
+            not_before=wall,
+            not_after=wall + certs.lease_length(chain.leaf),
+        )
+        return Held(lease=lease, carried=leases.issue_lease(lease, self._sign))
+
+    def _credentials(self, chain: Chain, held: Held) -> bytes:
+        own = self._trust.chain_of(self._config.node)
+        return leases.encode_credentials(
+            chain.carried,
+            held.carried,
+            () if own is None else own.carried,
+            self._trust.successions(),
+        )
 
     def _forget_old(self, wall: Nanos) -> list[Row]:
         old: list[bytes] = [k for k, spent in self._spent.items() if spent.forget_after < wall]
@@ -102,6 +194,10 @@ class Joins:
             del self._spent[key]
         return [(TABLE, Hash(key), None) for key in old]
 
-    def _reply(self, chain: bytes, peers: list[tuple[PeerId, list[str]]]) -> JoinReply:
-        issuer = self._issuer
-        return JoinReply("", "", "", issuer.cluster, issuer.root, chain, peers[:_PEERS_TOLD])
+    def _answer(
+        self, chain: bytes, peers: Addressed, rows: Sequence[Row], held: Held | None = None
+    ) -> Redeemed:
+        config = self._config
+        told = peers[:_PEERS_TOLD]
+        reply = JoinReply("", "", "", config.cluster, config.root, chain, told)
+        return Redeemed(reply=reply, rows=rows, lease=held)

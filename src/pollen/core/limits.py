@@ -251,6 +251,35 @@ JOIN_MAX_BYTES = 64 * 1024
 PROPERTIES_MAX_BYTES = 4 * 1024
 # Certificates in one chain: root -> admin -> publisher -> node with room. Guess.
 CHAIN_MAX_CERTIFICATES = 8
+# Chains that a node remembers as verified: one for each peer and one that it showed before. A lower
+# number checks signatures again; a higher one costs about 2 kB an entry. Guess.
+CHAINS_JUDGED_MAX = 8_192
+# Denies and successions that are kept until the root that they name is known. Guess: none in peace.
+UNPROVEN_MAX = 64
+# Default and longest life of a lease, and the shortest. Raising it lets a denied node that hides in
+# a partition live longer there; lowering it ends the membership of machines that sleep for long
+# until they ask again. Source: PROTOCOL 4 (30 days); the bounds are a guess.
+LEASE_NS = 30 * DAY
+LEASE_MAX_NS = 365 * DAY
+LEASE_MIN_NS = 10 * MINUTE
+# What a denied admin signed is good for others this much longer, so that the rest of the admins can
+# sign anew before anybody falls. Source: docs/decisions/leases-of-a-denied-admin.md; a guess.
+LEASE_GRACE_NS = 10 * MINUTE
+# Admin of rank k renews this share of the lease's length, times k, after its half life; at most the
+# cap. Raising it delays renewal when the first ranks are gone; lowering it signs twice. Guess.
+LEASE_RANK_SHARE = 32
+LEASE_RANK_MAX_NS = 60 * MINUTE
+# Leases that one turn signs: a signature takes about 50 microseconds. Guess: far under 10 ms.
+LEASES_A_TURN = 16
+# The longest a node sleeps towards the next end of a membership. Guess: a timer of weeks is of no
+# use on a machine that is suspended meanwhile.
+STANDING_WAKE_MAX_NS = 60 * MINUTE
+# How often an admin looks again at a member that is past half life and not to be seen. Guess.
+LEASE_RECHECK_NS = 10 * MINUTE
+# The largest generation that a deny may kill: one more must fit its u32 to come back.
+DENY_GENERATION_MAX = (1 << 32) - 2
+# Successions that are followed from the first root. Guess: a root is changed a few times, ever.
+SUCCESSIONS_MAX = 8
 # Default and longest life of an invite. Source: specs/cli (5m); the cap is a guess.
 INVITE_TTL_NS = 5 * MINUTE
 INVITE_TTL_MAX_NS = 365 * DAY
@@ -258,6 +287,10 @@ INVITE_NONCE_BYTES = 16
 # A used nonce is remembered this long after its invite expired, so that a repeated request of the
 # same joiner is still answered alike. Guess.
 NONCE_KEEP_NS = DAY
+# Requests of joiners that wait here for another node's answer, and for how long. Guess: joins are
+# rare; the joiner's own patience is 20 s.
+CARRIED_MAX = 64
+CARRY_WAIT_NS = 10 * SECOND
 # The longest token text that is looked at.
 TOKEN_MAX_CHARS = 16 * 1024
 

@@ -1,9 +1,9 @@
-"""Who the members are: node records and the certificates that they carry.
+"""Who the members are: node records, and the certificates, leases and denies that go with them.
 
-Decides: whether a node record makes its owner a member, and whether its access has ended.
-Does not know: links, who is alive (``membership``), names, tables.
-Invariants: membership is a function of records and verified chains; the signature of one chain is
-    checked once. A member that is gone stays a member: what it published goes on.
+Decides: whether a key is a member: it published a node record, and a chain that counts.
+Does not know: links, names, tables; what makes a chain count (``trust``).
+Invariants: membership is a function of records. A member that is gone stays a member: what it
+    published goes on. A denied one is none from the moment at which the deny is here.
 Source: PROTOCOL 1, 4. Refused: trusting the Hello's chain alone, which would leave the authority of
     an owner unknown whose records came through somebody else.
 """
@@ -14,12 +14,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pollen.core import certs
 from pollen.core.certs import Certificate
 from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
-from pollen.core.records import Record
+from pollen.core.records import CERT, NODE, Record
 from pollen.core.specs import check_name
+from pollen.core.trust import TRUST_KINDS, Trust
+
+# The kinds of records that say who is a member.
+MEMBER_KINDS = TRUST_KINDS | {NODE}
 
 
 class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -29,7 +32,6 @@ class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
     addresses: list[str]
     boot: WireBoot
     version: str
-    chain: bytes
     memory_bytes: U64
     minor_min: U32
     minor_max: U32
@@ -51,30 +53,26 @@ class Members:
     """The members that this node knows of."""
 
     def __init__(self, cluster: ClusterId, root: PeerId, verify: Verify) -> None:
-        self._cluster = cluster
-        self._root = root
-        self._verify = verify
-        self._judged: dict[tuple[PeerId, bytes], Certificate | Rejection] = {}
+        self._infos: dict[PeerId, tuple[NodeInfo, int]] = {}
         self._members: dict[PeerId, Member] = {}
-        self.certificates: dict[PeerId, Certificate] = {}
-        self.newest_not_before = 0
+        self._names: dict[PeerId, str] = {}
+        self.trust = Trust(cluster, root, verify)
 
-    def judge(self, subject: PeerId, chain: bytes) -> Certificate | Rejection:
-        """What a chain proves for this key, dates aside. Only good chains are remembered."""
-        key = (subject, chain)
-        held = self._judged.get(key)
-        if held is not None:
-            return held
-        judged = certs.judge_chain(
-            chain, cluster=self._cluster, root=self._root, subject=subject, verify=self._verify
-        )
-        if isinstance(judged, Certificate):
-            self._judged[key] = judged
-            self.newest_not_before = max(self.newest_not_before, judged.not_before)
-        return judged
+    @property
+    def certificates(self) -> Mapping[PeerId, Certificate]:
+        """The certificate that counts of every key that has one, whoever is a member."""
+        return self.trust.certificates
 
     def apply(self, record: Record) -> Member | Rejection | None:
-        """Take in a node record; None when it says nothing that can be applied."""
+        """Take in a record of one of ``MEMBER_KINDS``: the member that it made or changed."""
+        if record.body.kind == NODE:
+            return self._on_node(record)
+        fault = self.trust.apply(record)
+        if fault is not None or record.body.kind != CERT:
+            return fault
+        return self._join(record.body.owner)
+
+    def _on_node(self, record: Record) -> Member | Rejection | None:
         if record.is_opaque or not record.is_live:
             return None
         info = decode(NodeInfo, record.body.payload, "node-info")
@@ -82,39 +80,54 @@ class Members:
             return info
         if check_name(info.name) is not None:
             return Rejection("node-name", info.name[:80])
-        certificate = self.judge(record.body.owner, info.chain)
-        if isinstance(certificate, Rejection):
-            return certificate
-        return self.state(record.body.owner, info, certificate, record.body.epoch)
+        return self.state(record.body.owner, info, record.body.epoch)
 
-    def state(self, peer: PeerId, info: NodeInfo, certificate: Certificate, epoch: int) -> Member:
-        """A member as its record says; this node states itself before its record is on disk."""
+    def state(self, peer: PeerId, info: NodeInfo, epoch: int) -> Member | None:
+        """A node as its record says; this node states itself before its record is on disk."""
+        self._infos[peer] = info, epoch
+        return self._join(peer)
+
+    def _join(self, peer: PeerId) -> Member | None:
+        """Bring together what is known of a key: a member when there is all of it."""
+        certificate, said = self.certificates.get(peer), self._infos.get(peer)
+        if certificate is None or said is None:
+            self._members.pop(peer, None)
+            self._names.pop(peer, None)
+            return None
+        info, epoch = said
         member = Member(peer=peer, info=info, certificate=certificate, epoch=epoch)
         self._members[peer] = member
-        self.certificates[peer] = certificate
+        self._names[peer] = info.name
         return member
+
+    def take_changed(self, wall: Nanos) -> list[PeerId]:
+        """The keys whose standing changed since the last call, by a record or by the clock."""
+        self.trust.expire(wall)
+        changed = self.trust.take_changed()
+        for peer in changed:
+            self._join(peer)
+        return changed
 
     def find(self, peer: PeerId) -> Member | None:
         """One member."""
         return self._members.get(peer)
 
+    def is_current(self, peer: PeerId) -> bool:
+        """True for a key that is not denied, and whose lease and access have not ended."""
+        return peer in self.trust.current
+
     def all_members(self) -> list[Member]:
         """All members by id."""
         return [self._members[peer] for peer in sorted(self._members)]
 
-    def with_access(self, live: Mapping[PeerId, int], wall: Nanos) -> dict[PeerId, int]:
-        """Those of the live members whose access has not ended, with their epochs."""
-        return {
-            peer: epoch
-            for peer, epoch in live.items()
-            if peer in self.certificates and certs.has_access(self.certificates[peer], wall)
-        }
+    def current_of(self, live: Mapping[PeerId, int]) -> dict[PeerId, int]:
+        """Those of the live nodes that are current members, with their epochs."""
+        return {p: e for p, e in live.items() if p in self._members and self.is_current(p)}
 
-    def names(self) -> dict[PeerId, str]:
+    def names(self) -> Mapping[PeerId, str]:
         """Node names by id."""
-        return {peer: self._members[peer].info.name for peer in sorted(self._members)}
+        return self._names
 
     def name_of(self, peer: PeerId) -> str:
         """A node's name, or the first digits of its id while no record of it is known."""
-        member = self._members.get(peer)
-        return short(peer) if member is None else member.info.name
+        return self._names.get(peer) or short(peer)

@@ -122,8 +122,37 @@ class Keep(Message, frozen=True, array_like=True, tag=10):
     is_kept: bool
 
 
+# -- admission: 30-39 ------------------------------------------------------------------------------
+
+
+class JoinCarried(Message, frozen=True, array_like=True, tag=31):
+    """A joiner's request, brought by the member that it asked; ``key`` is that member's."""
+
+    key: Annotated[bytes, msgspec.Meta(max_length=16)]
+    joiner: WirePeerId
+    body: bytes
+
+
+class JoinReturned(Message, frozen=True, array_like=True, tag=32):
+    """The answer to ``JoinCarried``, for the joiner."""
+
+    key: Annotated[bytes, msgspec.Meta(max_length=16)]
+    body: bytes
+
+
 # Every message that this code understands. Each new kind is added here and in ``Node``.
-KINDS: tuple[type[Message], ...] = (Digest, Buckets, Lines, Pull, Delta, Have, Prune, Keep)
+KINDS: tuple[type[Message], ...] = (
+    Digest,
+    Buckets,
+    Lines,
+    Pull,
+    Delta,
+    Have,
+    Prune,
+    Keep,
+    JoinCarried,
+    JoinReturned,
+)
 
 _union: Any = Union[KINDS]  # noqa: UP007 - a union of a tuple, which no operator makes
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(_union)

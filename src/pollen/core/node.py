@@ -17,9 +17,7 @@ from typing import Any
 import msgspec
 
 from pollen.core import limits, publishing, timers
-from pollen.core.admission import Admission
 from pollen.core.bundle import Bundle
-from pollen.core.certs import Certificate
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
 from pollen.core.commands import (
@@ -34,7 +32,6 @@ from pollen.core.commands import (
 from pollen.core.config import NodeConfig
 from pollen.core.durability import Durability
 from pollen.core.effects import (
-    AnswerJoin,
     Effect,
     InspectModule,
     LoadSeed,
@@ -43,6 +40,7 @@ from pollen.core.effects import (
     SendRecords,
     SetTimer,
 )
+from pollen.core.enrolling import Enrolling
 from pollen.core.events import (
     Commanded,
     DialFailed,
@@ -76,11 +74,12 @@ from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
 from pollen.core.members import Members
 from pollen.core.mesh import Mesh
-from pollen.core.messages import Keep, Message, decode_message
+from pollen.core.messages import JoinCarried, JoinReturned, Keep, Message, decode_message
 from pollen.core.placing import Placing
 from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
 from pollen.core.records import (
+    CERT,
     NODE,
     SPEC,
     Change,
@@ -92,9 +91,9 @@ from pollen.core.records import (
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
 from pollen.core.situation import Situation
+from pollen.core.standing import Standing, own_certificate
 from pollen.core.views import Screen, status_view
 from pollen.core.work import Work
-from pollen.errors import PollenError
 
 
 class Node:
@@ -109,12 +108,12 @@ class Node:
     ) -> None:
         self._config = config
         self._members = Members(config.cluster, config.root, verify)
-        self._certificate = self._own_certificate()
+        self._certificate = own_certificate(config, self._members.trust)
         self._records = Records(config.cluster, config.node, sign)
         self._mesh = Mesh(config.node, rng)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
-        self._admission = Admission(config, self._members, self._peers)
-        self._joins = Joins(config.issuer(self._certificate), rng, sign, verify)
+        self._joins = Joins(config, self._members.trust, rng, sign, verify)
+        self._standing = Standing(config, self._members, self._peers, self._joins, self._records)
         self._situation = Situation(self._members, self._membership)
         self._placing = Placing(
             config.node,
@@ -137,8 +136,18 @@ class Node:
         self._presence = Presence(config, kept.starts)
         self._records.restore(kept.records, kept.epoch, kept.leased)
         for record in kept.records:
-            if record.body.kind != NODE or record.body.owner != config.node:
+            is_own = record.body.owner == config.node
+            if not (is_own and record.body.kind in (NODE, CERT)):
                 self._situation.note_change(Change(record, None), Nanos(0))
+        self._enrolling = Enrolling(
+            config,
+            self._joins,
+            self._members.trust,
+            self._standing,
+            self._presence,
+            self._peers,
+            self._durability,
+        )
         self._handlers: dict[type[Event], Callable[[Any, Now], list[Effect]]] = {
             Started: self._on_started,
             TimerFired: self._on_timer,
@@ -148,7 +157,7 @@ class Node:
             LinkWanted: self._on_link_wanted,
             MessageReceived: self._on_message,
             RecordsReceived: self._on_records,
-            JoinRequested: self._on_join,
+            JoinRequested: self._enrolling.on_join,
             ModuleInspected: self._on_inspected,
             LoadFinished: self._on_load_finished,
             Telemetry: self._on_telemetry,
@@ -159,13 +168,15 @@ class Node:
         # What peers say, by kind; each machine takes its own.
         self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {
             Keep: self._mesh.on_keep,
+            JoinCarried: self._enrolling.on_carried,
+            JoinReturned: self._enrolling.on_returned,
         }
         # Machines with long work, see ``core.work``.
         self._work = Work([])
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; what the world must do about it comes out, in order."""
-        self._clocks.raise_floor(self._members.newest_not_before)
+        self._clocks.raise_floor(self._members.trust.newest_not_before)
         now, jump = self._clocks.read(now)
         if jump is not Jump.NONE:
             self._membership.on_jump(now.mono)
@@ -174,27 +185,18 @@ class Node:
 
     # -- start ----------------------------------------------------------------------------------
 
-    def _own_certificate(self) -> Certificate:
-        judged = self._members.judge(self._config.node, self._config.chain)
-        if isinstance(judged, Certificate):
-            return judged
-        raise PollenError(
-            "state-unusable",
-            f"this node's own certificate does not hold ({judged.kind})",
-            "join again with a new token: pln purge, then pln join TOKEN",
-        )
-
     def _on_started(self, event: Started, now: Now) -> list[Effect]:
         self._started, self._is_started = now.mono, True
         rows, out = self._presence.start(event.addresses, now)
         self._durability.write(rows)
         self._state_self(now)
+        self._standing.start()
         return out + self._mesh.start(now.mono)
 
     def _state_self(self, now: Now) -> None:
         """Publish our node record; we are a member before it is on disk."""
         own, info, epoch = self._config.node, self._presence.info(), self._records.wanted_epoch
-        self._members.state(own, info, self._certificate, epoch)
+        self._members.state(own, info, epoch)
         self._situation.note_member(own)
         facts = Facts(epoch=epoch, phase=info.phase, restarts=info.restarts)
         self._membership.note_member(own, facts, now.mono)
@@ -203,7 +205,7 @@ class Node:
     # -- links ----------------------------------------------------------------------------------
 
     def _on_hello(self, event: HelloReceived, now: Now) -> list[Effect]:
-        refused = self._admission.judge(event, now)
+        refused = self._standing.judge(event, now.wall)
         if refused is not None:
             close, rejection = refused
             return [close, *self._faults.note(rejection, event.peer, now.mono)]
@@ -214,7 +216,8 @@ class Node:
         for frame in in_frames(everything):
             out.append(SendRecords(peer=event.peer, records=frame))
         self._placing.note_links()
-        return out + self._admission.watch(event, now)
+        self._standing.on_linked(event.peer)
+        return out
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
         return self._mesh.on_link_closed(event, now.mono)
@@ -248,18 +251,6 @@ class Node:
             else:
                 out += self._faults.note(record, event.peer, now.mono)
         return out
-
-    def _on_join(self, event: JoinRequested, now: Now) -> list[Effect]:
-        own = (self._config.node, self._presence.addresses)
-        peers = [own, *self._peers.dialable()]
-        reply, rows = self._joins.redeem(event.body, event.peer, peers, now.wall)
-        answer = AnswerJoin(request=event.request, body=encode(reply))
-        self._durability.write(rows)
-        if rows:
-            self._durability.hold(answer)
-        fields: dict[str, str | int] = {"peer": short(event.peer), "slug": reply.slug}
-        log = Log(level="info", event="join-refused" if reply.slug else "join", fields=fields)
-        return [log] if rows else [answer, log]
 
     # -- what the muscles say -------------------------------------------------------------------
 
@@ -307,9 +298,7 @@ class Node:
             planned = publishing.plan_unseed(command.target, self._writer(), self._situation.names)
             return self._publish(request, planned)
         if isinstance(command, InviteCommand):
-            boot = self._config.boot
-            invited = self._joins.invite(command, self._presence.addresses, boot, now.wall)
-            return [_answer(request, invited)]
+            return [_answer(request, self._enrolling.invite(command, now))]
         return self._on_drain(request, command, now)
 
     def _on_seed(self, request: RequestId, command: SeedCommand) -> list[Effect]:
@@ -340,8 +329,9 @@ class Node:
         if purpose == timers.DIAL:
             return self._peers.on_timer(subject, now.mono)
         if purpose == timers.ACCESS:
-            self._situation.is_stale = True
-            return self._admission.on_timer(PeerId(subject), now)
+            self._standing.on_timer()
+        if purpose == timers.JOIN:
+            return self._enrolling.on_timer(subject)
         if purpose == timers.DRAIN:
             return self._on_drained(now)
         if purpose == timers.QUARANTINE:
@@ -380,6 +370,7 @@ class Node:
         """
         out = self._work.turn(now)
         changes = self._apply_changes(now, out)
+        changes += self._mind_standing(now, out)
         changes += self._mind_members(now, out)
         planned: list[Effect] = []
         if self._is_started:
@@ -398,6 +389,14 @@ class Node:
             elif member is not None and change.source is not None:
                 out += self._mesh.learn(member, now.mono)
         return changes
+
+    def _mind_standing(self, now: Now, out: list[Effect]) -> list[Change]:
+        """Cut who is no member any more, renew leases, and spread what was signed for that."""
+        effects, changed = self._standing.settle(now)
+        out += effects
+        for peer in changed:
+            self._situation.note_standing(peer)
+        return self._apply_changes(now, out)
 
     def _mind_members(self, now: Now, out: list[Effect]) -> list[Change]:
         """Accuse, refute, and take over the verdicts that follow."""
@@ -447,6 +446,7 @@ class Node:
         lasting = [c for c in changes if not c.record.is_ephemeral]
         disk.write([(gone_row if c.is_gone else record_row)(c.record) for c in lasting])
         disk.write(self._peers.take_unsaved())
+        disk.write(self._standing.take_rows())
         wall = self._clocks.take_save(now.wall)
         if wall is not None:
             disk.write([wall_row(wall)])

@@ -65,7 +65,6 @@ class Presence:
             addresses=self.addresses,
             boot=config.boot,
             version=config.version,
-            chain=config.chain,
             memory_bytes=config.memory_bytes,
             minor_min=limits.MINOR_MIN,
             minor_max=limits.MINOR_MAX,

@@ -27,6 +27,12 @@ CLAIM = "claim"
 FAST = "fast"
 ACCUSE = "accuse"
 REFUTE = "refute"
+# What says who is a member (``trust``): one's own chain (key empty), a lease of somebody (its key
+# is whose), a deny (its key is the deny's hash), a successor of the root (key empty).
+CERT = "cert"
+LEASE = "lease"
+DENY = "deny"
+SUCCESSION = "succession"
 # Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
 GC = "gc"
 
@@ -35,7 +41,7 @@ EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
 OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds that outlive a collected owner (PROTOCOL 2).
-DURABLE = frozenset({SPEC, GC})
+DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GC})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
 KIND_LEVELS: Mapping[str, int] = {}
 

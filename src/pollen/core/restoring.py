@@ -101,6 +101,11 @@ def identity_rows(identity: Identity) -> list[Row]:
     ]
 
 
+def chain_row(chain: bytes) -> Row:
+    """The row that keeps this node's credentials for its next start."""
+    return META_TABLE, CHAIN_KEY, chain
+
+
 def enrolment_rows(reply: JoinReply, name: str) -> list[Row]:
     """What a joiner writes when its reply was checked: its identity, and whom to dial."""
     identity = Identity(

@@ -22,7 +22,7 @@ from pollen.core.demand import bucket_of, value_of
 from pollen.core.hosting import Role, roles_of
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.liveness import Facts
-from pollen.core.members import Member, Members
+from pollen.core.members import MEMBER_KINDS, Member, Members
 from pollen.core.membership import Membership
 from pollen.core.names import Holding, resolve
 from pollen.core.plan import Need, NodeFacts, Placement, effective_version
@@ -58,6 +58,7 @@ class Situation:
         self._members = members
         self._membership = membership
         self._specs: dict[str, dict[PeerId, Seed]] = {}
+        self._named_by: dict[PeerId, dict[str, None]] = {}
         self._stale_names: dict[str, None] = {}
         self._stale_nodes: dict[PeerId, None] = {}
         self._halted: dict[Hash, None] = {}
@@ -81,10 +82,12 @@ class Situation:
     def note_change(self, change: Change, now: Nanos) -> Member | Rejection | None:
         """A record changed: a member that follows from it, or the fault in it."""
         kind = change.record.body.kind
-        if kind == NODE:
+        if kind == NODE and change.is_gone:
             # Who is gone stays a member: what it published goes on.
-            return None if change.is_gone else self._note_node(change.record, now)
+            return None
         record = as_buried(change.record) if change.is_gone else change.record
+        if kind in MEMBER_KINDS:
+            return self._note_member(record, now)
         if kind in (ACCUSE, REFUTE):
             return self._membership.note_record(record, now)
         if kind == CLAIM:
@@ -94,21 +97,22 @@ class Situation:
             return self.bundles.apply(record)
         return self._note_spec(record) if kind == SPEC else None
 
-    def _note_node(self, record: Record, now: Nanos) -> Member | Rejection | None:
-        """A node record: membership hears of its epoch and phase, names of its authority."""
-        owner = record.body.owner
-        before = self._members.certificates.get(owner)
+    def _note_member(self, record: Record, now: Nanos) -> Member | Rejection | None:
+        """A record of ``MEMBER_KINDS``: membership hears of a member's epoch and phase."""
         member = self._members.apply(record)
         if isinstance(member, Member):
             info = member.info
             facts = Facts(epoch=member.epoch, phase=info.phase, restarts=info.restarts)
-            self._membership.note_member(owner, facts, now)
-            self.note_member(owner)
-            if member.certificate != before:
-                self._stale_names.update(
-                    (name, None) for name, specs in self._specs.items() if owner in specs
-                )
+            self._membership.note_member(member.peer, facts, now)
+            self.note_member(member.peer)
         return member
+
+    def note_standing(self, peer: PeerId) -> None:
+        """The certificate or the lease of a key came, changed or ended."""
+        self.note_member(peer)
+        self._stale_names.update((name, None) for name in self._named_by.get(peer, ()))
+        if self._members.trust.is_denied(peer):
+            self._membership.forget_member(peer)
 
     def note_member(self, peer: PeerId) -> None:
         """What a member says of itself changed."""
@@ -126,6 +130,7 @@ class Situation:
             if isinstance(seed, Seed) and seed.spec.name.encode() != record.body.key:
                 seed = Rejection("spec-key", seed.spec.name)
         held = self._specs.setdefault(name, {})
+        self._named_by.setdefault(owner, {})[name] = None
         if isinstance(seed, Seed):
             held[owner] = seed
         else:
@@ -139,16 +144,16 @@ class Situation:
         """Bring every projection but the plan up to date; the planner is told what changed."""
         self._wall = now.wall
         if self.is_stale:
-            self._refresh_live(now.wall)
+            self._refresh_live()
         self._refresh_names()
         self._refresh_claims(now.wall)
         # A version that was halted, or is no more, changes the roles of its name.
         self._refresh_names()
         self._refresh_nodes()
 
-    def _refresh_live(self, wall: Nanos) -> None:
+    def _refresh_live(self) -> None:
         self.is_stale = False
-        live = self._members.with_access(self._membership.live, wall)
+        live = self._members.current_of(self._membership.live)
         able = self._membership.able
         held, self.live = self.live, live
         was_able, self._able = self._able, able

@@ -23,6 +23,7 @@ STORE = "store"
 WORK = "work"
 VERDICT = "verdict"
 QUARANTINE = "quarantine"
+JOIN = "join"
 
 
 def token_for(purpose: str, subject: bytes = b"") -> Token:

@@ -11,7 +11,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from pollen.core import certs, restoring
+from pollen.core import certs, leases, restoring
 from pollen.core.certs import Certificate, Tier
 from pollen.core.codec import Refusal
 from pollen.core.ids import ClusterId, PeerId
@@ -108,7 +108,7 @@ def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
         generation=1,
         not_before=time.time_ns(),
     )
-    chain = certs.issue_certificate(certificate, make_sign(node, root))
+    chain = leases.founding_credentials(certificate, make_sign(node, root))
     identity = Identity(
         cluster=cluster, root=PeerId(root.public), chain=chain, name=check_or_default(name)
     )

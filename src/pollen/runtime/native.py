@@ -310,6 +310,13 @@ class Port:
                 muscles.send_records(peer, records)
             case fx.AnswerJoin(request=request, body=body):
                 muscles.answer_join(request, body)
+            case fx.SetHello():
+                muscles.set_hello(
+                    cluster=effect.cluster,
+                    minor_min=effect.minor_min,
+                    minor_max=effect.minor_max,
+                    chain=effect.chain,
+                )
             case fx.InspectModule(request=request, content=content):
                 muscles.inspect_module(request, content)
             case fx.LoadSeed(seed=seed, holders=holders):

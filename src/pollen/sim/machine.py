@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pollen.core import restoring
 from pollen.core.effects import Effect, Log, PeerRow, Reply, SeedRow
 from pollen.core.events import Event
@@ -161,6 +163,11 @@ class Machine:
         """The boot id of the run that is or was the last."""
         text = f"{self.name}/{self.boots}".encode()
         return hashlib.blake2b(text, digest_size=BOOT_BYTES).digest()
+
+    def show(self, chain: bytes) -> None:
+        """What the machine says in every later Hello."""
+        if self.identity is not None:
+            self.identity = msgspec.structs.replace(self.identity, chain=chain)
 
     @property
     def seeds(self) -> dict[bytes, SeedRow]:

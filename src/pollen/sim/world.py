@@ -18,11 +18,12 @@ from typing import Any
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import invites, restoring
-from pollen.core.certs import Certificate, Tier, cluster_id_of, issue_certificate
+from pollen.core.certs import Certificate, Tier, cluster_id_of
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions
 from pollen.core.config import NodeConfig
 from pollen.core.ids import MILLISECOND, SECOND, ClusterId, PeerId, RequestId, Token
+from pollen.core.leases import founding_credentials
 from pollen.core.node import Node
 from pollen.core.rng import Rng
 from pollen.sim import modules
@@ -90,7 +91,7 @@ class World:
         certificate = Certificate(
             self.cluster_id, machine.key, self._root, tier, properties, [], 1, WALL_ZERO
         )
-        chain = issue_certificate(certificate, signer(machine.key, self._root))
+        chain = founding_credentials(certificate, signer(machine.key, self._root))
         identity = restoring.Identity(
             cluster=self.cluster_id, root=self._root, chain=chain, name=machine.name
         )
@@ -354,6 +355,8 @@ class World:
                 self.network.close(machine, link, code, reason)
             case fx.AnswerJoin(request=request, body=body):
                 machine.answers[request] = body
+            case fx.SetHello(chain=chain):
+                machine.show(chain)
             case fx.InspectModule():
                 _plane(machine).inspect(effect)
             case fx.LoadSeed():

@@ -1,0 +1,153 @@
+"""That somebody is wanted no more: denies, what they kill, and how a key comes back.
+
+Decides: whether a deny holds, and whether a chain survives the denies that are known.
+Does not know: links, records, the clock. It keeps nothing.
+Invariants: a deny that held once holds for ever: it proves by itself that its issuer is a root or
+    an ancestor of its subject, so that neither its issuer's end nor the order of arrival matters.
+    More denies never revive a chain. Nothing but a higher generation brings a key back, given by
+    the denier, an ancestor of the denier or a root.
+Source: PROTOCOL 4. Refused: a deny that counts for the chains of its issuer only, which would
+    leave a denied key that holds an invite of another admin inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Mapping, Sequence
+
+import msgspec
+
+from pollen.core import certs, limits
+from pollen.core.certs import Certificate, Chain
+from pollen.core.codec import (
+    DENY_DOMAIN,
+    U32,
+    U64,
+    Rejection,
+    Signed,
+    WireClusterId,
+    WirePeerId,
+    decode,
+    encode,
+    signing_bytes,
+)
+from pollen.core.ids import ClusterId, Hash, KeyRole, PeerId, Sign, Verify, hash_of
+
+
+class Deny(msgspec.Struct, frozen=True, array_like=True):
+    """No certificate of ``subject`` up to ``generation`` counts. ``issued`` is wall nanoseconds."""
+
+    cluster: WireClusterId
+    subject: WirePeerId
+    generation: U32
+    issuer: WirePeerId
+    issued: U64
+    reason: str = ""
+
+
+class DenyPayload(msgspec.Struct, frozen=True, array_like=True):
+    """A deny as a record carries it.
+
+    ``evidence`` is a chain of the subject in which the issuer is an ancestor; empty for a root's.
+    """
+
+    deny: Signed
+    evidence: list[Signed] = []
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A deny that holds: ``lifters`` are the nodes that may bring its subject back, next to a root.
+
+    It has none when a root denied. ``hash`` is what the certificate that lifts it cites.
+    """
+
+    deny: Deny
+    hash: Hash
+    lifters: tuple[PeerId, ...]
+
+
+def deny_hash(signed: Signed) -> Hash:
+    """What names a deny in the certificate that lifts it, and as the key of its record."""
+    return hash_of("deny", signed.body)
+
+
+def issue_deny(deny: Deny, sign: Sign, evidence: Sequence[Signed] = ()) -> bytes:
+    """The payload of a deny record. Without evidence the root signs, else this node does."""
+    body = encode(deny)
+    role = KeyRole.NODE if evidence else KeyRole.ROOT
+    signed = Signed(body, sign(role, signing_bytes(DENY_DOMAIN, body)))
+    return encode(DenyPayload(signed, [*evidence]))
+
+
+def judge_deny(
+    payload: bytes, *, cluster: ClusterId, roots: Container[PeerId], verify: Verify
+) -> Verdict | Rejection:
+    """A deny that its issuer may say and did sign."""
+    carried = decode(DenyPayload, payload, "deny")
+    if isinstance(carried, Rejection):
+        return carried
+    deny = decode(Deny, carried.deny.body, "deny")
+    if isinstance(deny, Rejection):
+        return deny
+    if deny.cluster != cluster:
+        return Rejection("deny-of-another-cluster")
+    if deny.generation > limits.DENY_GENERATION_MAX:
+        return Rejection("deny-generation")
+    lifters: tuple[PeerId, ...] = ()
+    if deny.issuer not in roots:
+        chain = certs.judge_chain(
+            carried.evidence, cluster=cluster, roots=roots, subject=deny.subject, verify=verify
+        )
+        if isinstance(chain, Rejection):
+            return Rejection("deny-evidence", chain.kind)
+        ancestors = chain.leaf.lineage
+        if deny.issuer not in ancestors:
+            return Rejection("deny-of-no-descendant")
+        lifters = tuple(ancestors[: ancestors.index(deny.issuer) + 1])
+    message = signing_bytes(DENY_DOMAIN, carried.deny.body)
+    if verify([(deny.issuer, message, carried.deny.signature)]) != [True]:
+        return Rejection("deny-signature")
+    return Verdict(deny=deny, hash=deny_hash(carried.deny), lifters=lifters)
+
+
+def killer_of(
+    chain: Chain, denies: Mapping[PeerId, Mapping[Hash, Verdict]], roots: Container[PeerId]
+) -> Verdict | None:
+    """The earliest deny that kills a chain: one of its subject or of an ancestor, or None."""
+    killers = [
+        verdict
+        for certificate in chain.certificates
+        for verdict in denies.get(certificate.subject, {}).values()
+        if not _survives(certificate, verdict, denies[certificate.subject], roots)
+    ]
+    return min(killers, key=lambda v: (v.deny.issued, v.hash), default=None)
+
+
+def _survives(
+    certificate: Certificate,
+    verdict: Verdict,
+    known: Container[Hash],
+    roots: Container[PeerId],
+) -> bool:
+    """A higher generation that cites a deny of its subject, from somebody who may lift this one.
+
+    What the root gave, only a root takes: else an admin could certify another one's key below
+    itself and then deny it as its descendant.
+    """
+    if verdict.lifters and not certificate.lineage:
+        return True
+    if certificate.generation <= verdict.deny.generation or certificate.cites not in known:
+        return False
+    return may_lift(verdict, certificate.issuer, roots)
+
+
+def may_lift(verdict: Verdict, issuer: PeerId, roots: Container[PeerId]) -> bool:
+    """Whether certificates of this issuer may bring the subject of a deny back."""
+    return issuer in roots or issuer in verdict.lifters
+
+
+def next_generation(known: Collection[Verdict]) -> tuple[int, bytes]:
+    """Generation and citation of the certificate that would survive these denies."""
+    if not known:
+        return 1, b""
+    newest = max(known, key=lambda v: (v.deny.generation, v.hash))
+    return newest.deny.generation + 1, newest.hash

@@ -1,0 +1,157 @@
+"""Who answers a joiner: this node, or a linked one to which the request is carried.
+
+Decides: where a request of ``pollen-join/1`` is answered, and what the joiner hears when nobody is.
+Does not know: what a token must say (``invites``), how it is redeemed (``joins``).
+Invariants: each request is answered once: by us, by what came back, or when the wait ends. Who is
+    carried to answers or refuses, and carries no further. An answer that promises something leaves
+    when it is on disk.
+Source: PROTOCOL 4 (any member carries ``pollen-join/1`` to the issuer). Known: a carrier sees the
+    token of somebody who is no member yet, and could use it first; a token bound to a key has no
+    such weakness.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pollen.core import invites, limits, timers
+from pollen.core.certs import Tier
+from pollen.core.codec import Refusal, encode
+from pollen.core.commands import InviteCommand, Invited
+from pollen.core.config import NodeConfig
+from pollen.core.durability import Durability
+from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
+from pollen.core.events import JoinRequested
+from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
+from pollen.core.invites import Invite
+from pollen.core.joins import Joins
+from pollen.core.messages import JoinCarried, JoinReturned, encode_message
+from pollen.core.peers import Peers
+from pollen.core.presence import Presence
+from pollen.core.standing import Standing
+from pollen.core.trust import Trust
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that waits for another node's answer."""
+
+    request: RequestId
+    carrier: PeerId
+
+
+class Enrolling:
+    """The door for those who are no members yet, or no more."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        joins: Joins,
+        trust: Trust,
+        standing: Standing,
+        presence: Presence,
+        peers: Peers,
+        durability: Durability,
+    ) -> None:
+        self._own = config.node
+        self._joins = joins
+        self._trust = trust
+        self._standing = standing
+        self._presence = presence
+        self._peers = peers
+        self._durability = durability
+        self._waiting: dict[bytes, Carried] = {}
+        self._count = 0
+
+    def invite(self, command: InviteCommand, now: Now) -> Invited | Refusal:
+        """A token that leads here, or through somebody linked."""
+        addresses, known = self._presence.addresses, self._peers.dialable()
+        return self._joins.invite(command, addresses, known, now.wall)
+
+    # -- asked by a joiner ----------------------------------------------------------------------
+
+    def on_join(self, event: JoinRequested, now: Now) -> list[Effect]:
+        """Answer a joiner, or carry its request to who can."""
+        carrier = self._carrier_of(event.body)
+        if carrier is None:
+            body, log, is_promise = self._redeem(event.body, event.peer, now)
+            return [*self._send(AnswerJoin(request=event.request, body=body), is_promise), log]
+        if not self._peers.has_link(carrier) or len(self._waiting) >= limits.CARRIED_MAX:
+            return [_refuse(event.request, carrier)]
+        self._count += 1
+        key = self._count.to_bytes(8, "big")
+        self._waiting[key] = Carried(request=event.request, carrier=carrier)
+        message = JoinCarried(key, event.peer, event.body)
+        at = Nanos(now.mono + limits.CARRY_WAIT_NS)
+        return [
+            SendMessage(peer=carrier, body=encode_message(message)),
+            SetTimer(token=timers.token_for(timers.JOIN, key), at=at),
+        ]
+
+    def _carrier_of(self, body: bytes) -> PeerId | None:
+        """The node that must answer in our stead; None when we do, be it with a refusal."""
+        request = self._joins.read(body)
+        if isinstance(request, Refusal):
+            return None
+        if not isinstance(request, Invite):
+            return None if self._joins.is_lender() else self._linked_admin()
+        issuer = PeerId(request.issuer)
+        if issuer == self._own or request.cluster != self._joins.issuer().cluster:
+            return None
+        if not request.subject:
+            return issuer
+        if self._joins.is_lender() and request.tier < Tier.ADMIN:
+            return None
+        return issuer if self._peers.has_link(issuer) else self._linked_admin()
+
+    def _linked_admin(self) -> PeerId | None:
+        linked = [peer for peer in self._trust.admins if self._peers.has_link(peer)]
+        return min(linked, default=None)
+
+    def _redeem(self, body: bytes, joiner: PeerId, now: Now) -> tuple[bytes, Log, bool]:
+        own = (self._own, self._presence.addresses)
+        peers = [own, *self._peers.dialable()]
+        redeemed = self._joins.redeem(body, joiner, peers, now.wall)
+        if redeemed.lease is not None:
+            self._standing.publish_lease(redeemed.lease)
+        self._durability.write(redeemed.rows)
+        slug = redeemed.reply.slug
+        fields: dict[str, str | int] = {"peer": short(joiner), "slug": slug}
+        log = Log(level="info", event="join-refused" if slug else "join", fields=fields)
+        return encode(redeemed.reply), log, bool(redeemed.rows)
+
+    def _send(self, effect: Effect, is_promise: bool) -> list[Effect]:
+        if not is_promise:
+            return [effect]
+        self._durability.hold(effect)
+        return []
+
+    # -- between members ------------------------------------------------------------------------
+
+    def on_carried(self, message: JoinCarried, peer: PeerId, now: Now) -> list[Effect]:
+        """A member brings somebody's request: redeem it here or refuse it here."""
+        body, log, is_promise = self._redeem(message.body, message.joiner, now)
+        reply = encode_message(JoinReturned(message.key, body))
+        return [*self._send(SendMessage(peer=peer, body=reply), is_promise), log]
+
+    def on_returned(self, message: JoinReturned, peer: PeerId, now: Now) -> list[Effect]:
+        """The answer to what we carried; from anybody else, or late, it is nothing."""
+        waiting = self._waiting.get(message.key)
+        if waiting is None or waiting.carrier != peer:
+            return []
+        del self._waiting[message.key]
+        body = message.body[: limits.JOIN_MAX_BYTES]
+        return [AnswerJoin(request=waiting.request, body=body)]
+
+    def on_timer(self, key: bytes) -> list[Effect]:
+        """Whom we carried to did not answer in time."""
+        waiting = self._waiting.pop(key, None)
+        return [] if waiting is None else [_refuse(waiting.request, waiting.carrier)]
+
+
+def _refuse(request: RequestId, carrier: PeerId) -> AnswerJoin:
+    refusal = Refusal(
+        "unreachable",
+        f"node {short(carrier)} must answer this, and it cannot be reached from here",
+        "try again when it is up, or ask another admin for a token: pln invite",
+    )
+    return AnswerJoin(request=request, body=encode(invites.refuse_join(refusal)))

@@ -1,0 +1,125 @@
+"""That a member was still wanted lately: leases, and the credentials that a member shows.
+
+Decides: what a lease says and whether its bytes hold; what travels in a Hello.
+Does not know: whether its signer is an admin, or denied (``trust``); who renews when (``leasing``).
+Invariants: a lease adds no authority: it names one certificate by its hash and a time. Judging one
+    reads no clock. Credentials that are over the budget are refused before a signature is checked.
+Source: PROTOCOL 4. Refused: dates in the certificate alone, which would end a mesh whose root lies
+    in a drawer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pollen.core import certs, limits
+from pollen.core.certs import Certificate
+from pollen.core.codec import (
+    LEASE_DOMAIN,
+    U64,
+    Rejection,
+    Signed,
+    WireClusterId,
+    WireHash,
+    WirePeerId,
+    decode,
+    encode,
+    signing_bytes,
+)
+from pollen.core.ids import ClusterId, KeyRole, Sign, Verify
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True):
+    """Freshness of one certificate, signed by an admin's node key, or by a root.
+
+    Times are wall nanoseconds.
+    """
+
+    cluster: WireClusterId
+    signer: WirePeerId
+    subject: WirePeerId
+    certificate: WireHash
+    not_before: U64
+    not_after: U64
+
+
+class Credentials(msgspec.Struct, frozen=True, array_like=True):
+    """What a Hello carries as its chain: enough to be judged by somebody who has no records.
+
+    ``signer`` is the chain of the admin that signed ``lease``; ``successions`` lead from the first
+    root to the one that the chains end at.
+    """
+
+    chain: list[Signed]
+    lease: Signed | None = None
+    signer: list[Signed] = []
+    successions: list[Signed] = []
+
+
+def issue_lease(lease: Lease, sign: Sign, role: KeyRole = KeyRole.NODE) -> Signed:
+    """The lease as carried, signed by this node, or by the root for a founder."""
+    body = encode(lease)
+    return Signed(body, sign(role, signing_bytes(LEASE_DOMAIN, body)))
+
+
+def founding_credentials(certificate: Certificate, sign: Sign) -> bytes:
+    """The credentials of a member that the root makes by itself, with its first lease."""
+    chain = certs.issue_certificate(certificate, sign)
+    lease = Lease(
+        cluster=certificate.cluster,
+        signer=certificate.issuer,
+        subject=certificate.subject,
+        certificate=certs.certificate_hash(chain[-1]),
+        not_before=certificate.not_before,
+        not_after=certificate.not_before + certs.lease_length(certificate),
+    )
+    return encode_credentials(chain, issue_lease(lease, sign, KeyRole.ROOT))
+
+
+def judge_lease(signed: Signed, cluster: ClusterId, verify: Verify) -> Lease | Rejection:
+    """A lease whose signer did sign it. Whether that is worth anything is not judged here."""
+    lease = decode(Lease, signed.body, "lease")
+    if isinstance(lease, Rejection):
+        return lease
+    if lease.cluster != cluster:
+        return Rejection("lease-of-another-cluster")
+    if not 0 < lease.not_after - lease.not_before <= limits.LEASE_MAX_NS:
+        return Rejection("lease-length", f"{lease.not_after - lease.not_before} ns")
+    message = signing_bytes(LEASE_DOMAIN, signed.body)
+    if verify([(lease.signer, message, signed.signature)]) != [True]:
+        return Rejection("lease-signature")
+    return lease
+
+
+def half_life(lease: Lease) -> int:
+    """The wall time from which a lease is renewed."""
+    return lease.not_before + (lease.not_after - lease.not_before) // 2
+
+
+def encode_credentials(
+    chain: Sequence[Signed],
+    lease: Signed | None = None,
+    signer: Sequence[Signed] = (),
+    successions: Sequence[Signed] = (),
+) -> bytes:
+    """The bytes for a Hello. A signer that is in the chain itself is not repeated."""
+    apart = [] if [*signer] == [*chain][: len(signer)] else [*signer]
+    return encode(Credentials([*chain], lease, apart, [*successions]))
+
+
+def decode_credentials(raw: bytes) -> Credentials | Rejection:
+    """What a peer showed, unjudged but within the budgets of bytes and of signatures."""
+    if len(raw) > limits.CHAIN_MAX_BYTES:
+        return Rejection("chain-too-long", f"{len(raw)} bytes")
+    shown = decode(Credentials, raw, "chain")
+    if isinstance(shown, Rejection):
+        return shown
+    if not 1 <= len(shown.chain) <= limits.CHAIN_MAX_CERTIFICATES:
+        return Rejection("chain-length", f"{len(shown.chain)} certificates")
+    if len(shown.signer) > limits.CHAIN_MAX_CERTIFICATES:
+        return Rejection("chain-length", f"{len(shown.signer)} certificates of the signer")
+    if len(shown.successions) > limits.SUCCESSIONS_MAX:
+        return Rejection("chain-length", f"{len(shown.successions)} successions")
+    return shown

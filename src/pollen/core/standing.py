@@ -1,0 +1,185 @@
+"""What follows from who is a member: who is let in, which links end, which leases are signed.
+
+Decides: the verdict on a Hello, the links to close, the Hello of this node itself, new leases.
+Does not know: what makes a member (``members``, ``trust``), records beyond publishing its own.
+Invariants: in the turn in which a deny, a lease's end or an access deadline is seen, the link to
+    whom it ends is closed. A stranger is refused before its version is looked at, and always alike.
+    One timer wakes the node at the next wall time that matters, and every event looks as well, so
+    that a jump of the clock is seen at once.
+Source: PROTOCOL 4 (links end at lease end, deny and access_deadline), 6 (Hello).
+"""
+
+from __future__ import annotations
+
+from pollen.core import limits, timers
+from pollen.core.certs import Certificate, Chain
+from pollen.core.codec import Rejection, encode
+from pollen.core.config import NodeConfig
+from pollen.core.effects import CloseLink, Effect, Log, SetHello, SetTimer
+from pollen.core.events import HelloReceived
+from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
+from pollen.core.joins import Joins, Row
+from pollen.core.leasing import Leasing
+from pollen.core.members import Members
+from pollen.core.peers import Peers
+from pollen.core.records import CERT, LEASE, Records
+from pollen.core.restoring import chain_row
+from pollen.core.trust import Held, Trust
+from pollen.errors import PollenError
+
+_REASONS = {
+    limits.CLOSE_NOT_A_MEMBER: "not a member",
+    limits.CLOSE_VERSION_MISMATCH: "no version in common",
+    limits.CLOSE_DENIED: "access has ended",
+}
+
+
+class Standing:
+    """The consequences of membership on one node."""
+
+    def __init__(
+        self, config: NodeConfig, members: Members, peers: Peers, joins: Joins, records: Records
+    ) -> None:
+        self._config = config
+        self._members = members
+        self._peers = peers
+        self._joins = joins
+        self._records = records
+        self._leasing = Leasing(config.node, members.trust)
+        self._shown = config.chain
+        self._is_lender = False
+        self._alarm = Nanos(0)
+        self._rows: list[Row] = []
+
+    def start(self) -> None:
+        """Publish this node's chain, unless it stands already."""
+        chain = self._members.trust.chain_of(self._config.node)
+        held = self._records.find(self._config.node, CERT, b"")
+        if chain is not None and (held is None or held.body.payload != chain.raw):
+            self._records.publish(CERT, b"", chain.raw)
+
+    def _hello(self) -> SetHello:
+        return SetHello(
+            cluster=Hash(self._config.cluster),
+            minor_min=limits.MINOR_MIN,
+            minor_max=limits.MINOR_MAX,
+            chain=self._shown,
+        )
+
+    # -- links ----------------------------------------------------------------------------------
+
+    def judge(self, event: HelloReceived, wall: Nanos) -> tuple[CloseLink, Rejection] | None:
+        """The end of a link that must not be, and the fault in it; None admits it."""
+        fault = self._fault_of(event, wall)
+        return None if fault is None else (_close(event.link, fault[0]), fault[1])
+
+    def _fault_of(self, event: HelloReceived, wall: Nanos) -> tuple[int, Rejection] | None:
+        """Membership first, so that a stranger learns nothing; then the version."""
+        if ClusterId(event.cluster) != self._config.cluster:
+            return limits.CLOSE_NOT_A_MEMBER, Rejection("hello-of-another-cluster")
+        admitted = self._members.trust.admit(event.peer, event.chain, wall)
+        if isinstance(admitted, Rejection):
+            return limits.CLOSE_NOT_A_MEMBER, admitted
+        if event.minor_max < limits.MINOR_MIN or event.minor_min > limits.MINOR_MAX:
+            spoken = f"{event.minor_min}..{event.minor_max}"
+            return limits.CLOSE_VERSION_MISMATCH, Rejection("hello-version", spoken)
+        return None
+
+    def on_linked(self, peer: PeerId) -> None:
+        """A member came into sight: its lease may be overdue."""
+        if self._is_lender:
+            self._leasing.note(peer, self._is_seen)
+
+    def _is_seen(self, peer: PeerId) -> bool:
+        return self._peers.has_link(peer)
+
+    def _cut(self, peer: PeerId) -> list[Effect]:
+        link = self._peers.link_of(peer)
+        if link is None or self._members.is_current(peer):
+            return []
+        why = "denied" if self._members.trust.is_denied(peer) else "membership-ended"
+        return [
+            _close(link.link, limits.CLOSE_DENIED),
+            Log(level="warning", event=why, fields={"peer": short(peer)}),
+        ]
+
+    # -- what changed ---------------------------------------------------------------------------
+
+    def settle(self, now: Now) -> tuple[list[Effect], list[PeerId]]:
+        """Carry out what changed since the last turn, and say whose standing did."""
+        out: list[Effect] = []
+        changed = self._members.take_changed(now.wall)
+        for peer in changed:
+            out += self._cut(peer)
+            if peer == self._config.node:
+                out += self._on_own(now)
+        if self._is_lender:
+            for peer in changed:
+                self._leasing.note(peer, self._is_seen)
+            for peer in self._leasing.take_due(now.wall, self._is_seen):
+                self._lend(peer, now.wall)
+        return out + self._wake(now), changed
+
+    def _on_own(self, now: Now) -> list[Effect]:
+        """Our own certificate or lease changed: show it, and lend when we may."""
+        is_lender = self._joins.is_lender()
+        if is_lender and not self._is_lender:
+            self._leasing.note_all(self._is_seen)
+        self._is_lender = is_lender
+        shown = self._members.trust.credentials_of(self._config.node)
+        if shown == self._shown or not self._members.is_current(self._config.node):
+            return []
+        self._shown = shown
+        self._rows.append(chain_row(shown))
+        return [self._hello()]
+
+    def _lend(self, peer: PeerId, wall: Nanos) -> None:
+        chain = self._members.trust.chain_of(peer)
+        if chain is not None:
+            self.publish_lease(self._joins.lend(chain, wall))
+
+    def publish_lease(self, held: Held) -> None:
+        """Spread a lease that this node signed."""
+        self._records.publish(LEASE, held.lease.subject, encode(held.carried))
+
+    def take_rows(self) -> list[Row]:
+        """Rows for the disk since the last call."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def _wake(self, now: Now) -> list[Effect]:
+        """One timer for the next wall time at which something may end or be due."""
+        times = [self._members.trust.next_end]
+        if self._is_lender:
+            times.append(self._leasing.next_due)
+        known = [at for at in times if at is not None]
+        if not known:
+            return []
+        at = min(known)
+        if at == self._alarm and at > now.wall:
+            return []
+        self._alarm = at
+        wait = min(max(at - now.wall, 0), limits.STANDING_WAKE_MAX_NS)
+        token = timers.token_for(timers.ACCESS)
+        return [SetTimer(token=token, at=Nanos(now.mono + wait))]
+
+    def on_timer(self) -> None:
+        """The alarm fired: the next one is set anew."""
+        self._alarm = Nanos(0)
+
+
+def _close(link: LinkId, code: int) -> CloseLink:
+    return CloseLink(link=link, code=code, reason=_REASONS[code])
+
+
+def own_certificate(config: NodeConfig, trust: Trust) -> Certificate:
+    """The certificate that this node begins with. Raises ``PollenError`` (``state-unusable``)."""
+    chain = trust.take_shown(config.node, config.chain)
+    if isinstance(chain, Chain):
+        trust.state(config.node, chain.carried)
+        return chain.leaf
+    raise PollenError(
+        "state-unusable",
+        f"this node's own certificate does not hold ({chain.kind})",
+        "join again with a new token: pln purge, then pln join TOKEN",
+    )

@@ -1,0 +1,79 @@
+"""How a root key is replaced: a successor that the old root signed in advance.
+
+Decides: whether a succession holds, and which roots count, from the first one on.
+Does not know: records, links, the clock.
+Invariants: the cluster id stays that of the first root. The line of roots is a pure function of
+    the first root and the successions that hold; every root of the line counts for what it signed.
+    Of two successors of one root the one signed earlier stands, by hash among equals.
+Source: PROTOCOL 1 (rotation). Refused: ending the old root's certificates with it, which would
+    end every member's. Not defended: an old root in the wrong hands; no record can tell whom its
+    signatures are by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pollen.core import limits
+from pollen.core.codec import (
+    SUCCESSION_DOMAIN,
+    U64,
+    Rejection,
+    Signed,
+    WireClusterId,
+    WirePeerId,
+    decode,
+    encode,
+    signing_bytes,
+)
+from pollen.core.ids import ClusterId, Hash, KeyRole, PeerId, Sign, Verify, hash_of
+
+
+class Succession(msgspec.Struct, frozen=True, array_like=True):
+    """``root`` says that ``successor`` may sign like it. ``issued`` is wall nanoseconds."""
+
+    cluster: WireClusterId
+    root: WirePeerId
+    successor: WirePeerId
+    issued: U64
+
+
+def issue_succession(succession: Succession, sign: Sign) -> Signed:
+    """The succession as carried, signed by the root."""
+    body = encode(succession)
+    return Signed(body, sign(KeyRole.ROOT, signing_bytes(SUCCESSION_DOMAIN, body)))
+
+
+def judge_succession(signed: Signed, cluster: ClusterId, verify: Verify) -> Succession | Rejection:
+    """A succession that the root in it did sign; whether that root counts is not judged here."""
+    succession = decode(Succession, signed.body, "succession")
+    if isinstance(succession, Rejection):
+        return succession
+    if succession.cluster != cluster:
+        return Rejection("succession-of-another-cluster")
+    message = signing_bytes(SUCCESSION_DOMAIN, signed.body)
+    if verify([(succession.root, message, signed.signature)]) != [True]:
+        return Rejection("succession-signature")
+    return succession
+
+
+def line_of(
+    first: PeerId, known: Iterable[tuple[Succession, Signed]]
+) -> dict[PeerId, Signed | None]:
+    """The roots from the first on, each with the succession that made it one, as carried."""
+    by_root: dict[PeerId, list[tuple[int, Hash, PeerId, Signed]]] = {}
+    for succession, carried in known:
+        digest = hash_of("succession", carried.body)
+        choice = (succession.issued, digest, PeerId(succession.successor), carried)
+        by_root.setdefault(PeerId(succession.root), []).append(choice)
+    line: dict[PeerId, Signed | None] = {first: None}
+    root = first
+    while root in by_root and len(line) <= limits.SUCCESSIONS_MAX:
+        _, _, successor, carried = min(by_root[root], key=lambda choice: choice[:2])
+        if successor in line:
+            break
+        root = successor
+        line[root] = carried
+    return line
