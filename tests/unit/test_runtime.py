@@ -25,6 +25,7 @@ from pollen.errors import SLUGS, InvariantError, PollenError, error_from, error_
 from pollen.runtime import driver as driver_module
 from pollen.runtime import lock, logs, paths
 from pollen.runtime.config import Config, read_config
+from pollen.runtime.control.server import bind_control
 from pollen.runtime.driver import Driver
 from pollen.runtime.native import Port
 from pollen.runtime.store import Store
@@ -75,6 +76,13 @@ def test_the_folder_is_closed_to_others(folder: Path) -> None:
     where.home.mkdir(mode=0o755)
     paths.make_home(where)
     assert stat.S_IMODE(where.home.stat().st_mode) == 0o700
+
+
+def test_the_control_socket_is_for_its_owner(folder: Path) -> None:
+    """0600, whatever the umask and uvicorn would give."""
+    where = paths.resolve(str(folder))
+    with bind_control(where.control_socket):
+        assert stat.S_IMODE(where.control_socket.stat().st_mode) == 0o600
 
 
 def test_a_folder_that_cannot_be_made_is_unusable() -> None:

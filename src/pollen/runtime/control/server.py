@@ -1,6 +1,6 @@
 """The socket and the server: uvicorn on a unix socket that we bind and guard ourselves.
 
-The socket is bound under umask 077 in a 0700 folder (uvicorn would open it to everybody), and each
+The socket is bound under umask 177 in a 0700 folder (uvicorn would open it to everybody), and each
 peer's user id is asked of the kernel when it connects: ours and root's are answered, others are
 closed unread.
 """
@@ -33,7 +33,7 @@ def bind_control(path: Path) -> socket.socket:
     """A listening unix socket that only its owner can open. Replaces a dead one."""
     check_socket_path(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o077)
+    mask = os.umask(0o177)
     try:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
