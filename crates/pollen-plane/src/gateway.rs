@@ -227,7 +227,7 @@ impl Plane {
                 plain(StatusCode::OK, "application/json", answer.to_string().into())
             }
             Err(error) => {
-                let remedy = "free some disk space, or see pln doctor";
+                let remedy = "free some disk space; pln logs says more";
                 problem(&CallError::refused("state-unusable", error.to_string(), remedy), None, 0)
             }
         }

@@ -83,7 +83,7 @@ fn accept(
 ) -> Result<Arrived, CallError> {
     if !plane.tables().is_leased() {
         let reason = "this node's brain is silent: it takes no calls from afar";
-        return Err(CallError::refused("unreachable", reason, "see pln doctor on that node"));
+        return Err(CallError::refused("unreachable", reason, "see pln logs on that node"));
     }
     match plane.seen().note(header.call, header.attempt, Instant::now()) {
         Seen::New => {}

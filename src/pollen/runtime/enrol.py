@@ -74,7 +74,9 @@ def _check_place(where: Paths, invite: Invite, replace: bool) -> Identity | None
         return held
     mine = f"this node is in cluster {held.cluster.hex()[:8]} already"
     if not (where.root_key.exists() and is_never_shared(where)):
-        raise Conflict("already-in-cluster", mine, "to leave it first: pln purge")
+        raise Conflict(
+            "already-in-cluster", mine, "to leave it first: pln down, then move its folder away"
+        )
     if not replace:
         raise Conflict("already-in-cluster", f"{mine}, alone", "to replace it: pln join --yes")
     return held

@@ -93,7 +93,7 @@ def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
             raise Conflict(
                 "already-in-cluster",
                 f"this node is a member of cluster {held.cluster.hex()[:8]}",
-                "to leave it first: pln purge",
+                "to leave it first: pln down, then move its folder away",
             )
         return Founded(PeerId(node.public), held.cluster, is_new=False)
     root = _load_or_make(str(where.root_key), where.root_key.exists(), native)

@@ -177,7 +177,7 @@ def slug_of(error: Exception) -> str:
 
 
 _REMEDIES = {
-    "port-in-use": "give another port: pln up --port N, or --listen ADDRESS:0 for any",
+    "port-in-use": "give another port: pln up -d --port N, where 0 takes any",
     "state-unusable": "restore the folder from a copy, or give another one: --dir",
     "unreachable": "check that the issuer is up and its address can be reached from here",
 }

@@ -177,5 +177,5 @@ def _unusable(path: Path, why: str) -> PollenError:
     return PollenError(
         "state-unusable",
         f"the store {path} cannot be used: {why}",
-        "restore the folder from a copy, or start over: pln purge",
+        "restore the folder from a copy, or move it away and join again",
     )
