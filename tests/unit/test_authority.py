@@ -203,6 +203,13 @@ def test_a_hello_is_judged_without_any_record() -> None:
     assert LEAF not in trust.certificates, "a Hello makes nobody a member: records do"
 
 
+def test_a_lease_of_ones_own_issuer_needs_no_chain_beside_ones_own() -> None:
+    """The issuer's chain is the upper part of it."""
+    raw = leases.encode_credentials(member_chain(), make_lease(member_chain(), LEAF), admin_chain())
+    assert codec.decode(leases.Credentials, raw, "shown").signer == []  # type: ignore[union-attr]
+    assert kind_of(Trust(CLUSTER, ROOT, verify).admit(LEAF, raw, T0)) == "holds"
+
+
 @pytest.mark.parametrize(
     ("lease", "wall", "kind"),
     [

@@ -95,6 +95,18 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
         """The encoded chain, as records carry it."""
         return encode(self.carried)
 
+    def above(self, ancestor: PeerId) -> Chain | None:
+        """The chain of an ancestor, which this one proves as well."""
+        if ancestor not in self.leaf.lineage:
+            return None
+        count = self.leaf.lineage.index(ancestor) + 1
+        carried = self.carried[:count]
+        return Chain(
+            certificates=self.certificates[:count],
+            carried=carried,
+            hash=certificate_hash(carried[-1]),
+        )
+
 
 def cluster_id_of(root: bytes, nonce: bytes) -> ClusterId:
     """The cluster id: a hash of the first root's public key and a nonce (PROTOCOL 1)."""

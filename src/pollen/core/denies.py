@@ -70,6 +70,12 @@ def deny_hash(signed: Signed) -> Hash:
     return hash_of("deny", signed.body)
 
 
+def deny_key(payload: bytes) -> Hash:
+    """The key of a deny's record: its own hash, so that no other deny takes its place."""
+    carried = decode(DenyPayload, payload, "deny")
+    return hash_of("deny", b"") if isinstance(carried, Rejection) else deny_hash(carried.deny)
+
+
 def issue_deny(deny: Deny, sign: Sign, evidence: Sequence[Signed] = ()) -> bytes:
     """The payload of a deny record. Without evidence the root signs, else this node does."""
     body = encode(deny)

@@ -70,6 +70,14 @@ class AnswerJoin(Effect, frozen=True, kw_only=True):
     body: bytes
 
 
+class AskJoin(Effect, frozen=True, kw_only=True):
+    """Ask a peer over ``pollen-join/1``; ``JoinAnswered`` follows."""
+
+    peer: PeerId
+    addresses: list[str]
+    body: bytes
+
+
 class InspectModule(Effect, frozen=True, kw_only=True):
     """Check that held content is a callable module; ``ModuleInspected`` follows."""
 

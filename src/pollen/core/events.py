@@ -108,6 +108,14 @@ class JoinRequested(Event, frozen=True, kw_only=True, tag="join"):
     body: bytes
 
 
+class JoinAnswered(Event, frozen=True, kw_only=True, tag="join_answered"):
+    """The answer to ``AskJoin``, untrusted; ``slug`` says why there is none."""
+
+    peer: PeerId
+    body: bytes
+    slug: str = ""
+
+
 class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
     """The answer to ``InspectModule``: the callable exports, or the slug of a refusal.
 

@@ -287,6 +287,11 @@ INVITE_NONCE_BYTES = 16
 # A used nonce is remembered this long after its invite expired, so that a repeated request of the
 # same joiner is still answered alike. Guess.
 NONCE_KEEP_NS = DAY
+# First and longest wait between two questions of a member whose lease ran out, and how long the
+# muscles wait for an answer. Guess: as for dialling.
+ASK_LEASE_FIRST_NS = SECOND
+ASK_LEASE_MAX_NS = MINUTE
+ASK_JOIN_MS = 20_000
 # Requests of joiners that wait here for another node's answer, and for how long. Guess: joins are
 # rare; the joiner's own patience is 20 s.
 CARRIED_MAX = 64

@@ -46,6 +46,7 @@ from pollen.core.events import (
     DialFailed,
     Event,
     HelloReceived,
+    JoinAnswered,
     JoinRequested,
     LinkClosed,
     LinkWanted,
@@ -113,8 +114,15 @@ class Node:
         self._mesh = Mesh(config.node, rng)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
         self._joins = Joins(config, self._members.trust, rng, sign, verify)
-        self._standing = Standing(config, self._members, self._peers, self._joins, self._records)
         self._situation = Situation(self._members, self._membership)
+        self._standing = Standing(
+            config,
+            self._members,
+            self._peers,
+            self._joins,
+            self._records,
+            self._situation.is_live,
+        )
         self._placing = Placing(
             config.node,
             self._records,
@@ -158,6 +166,7 @@ class Node:
             MessageReceived: self._on_message,
             RecordsReceived: self._on_records,
             JoinRequested: self._enrolling.on_join,
+            JoinAnswered: self._standing.on_answered,
             ModuleInspected: self._on_inspected,
             LoadFinished: self._on_load_finished,
             Telemetry: self._on_telemetry,

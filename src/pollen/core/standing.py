@@ -15,14 +15,16 @@ from pollen.core import limits, timers
 from pollen.core.certs import Certificate, Chain
 from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
+from pollen.core.denies import deny_key
 from pollen.core.effects import CloseLink, Effect, Log, SetHello, SetTimer
-from pollen.core.events import HelloReceived
+from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
 from pollen.core.joins import Joins, Row
-from pollen.core.leasing import Leasing
+from pollen.core.leasing import IsSeen, Leasing
 from pollen.core.members import Members
 from pollen.core.peers import Peers
-from pollen.core.records import CERT, LEASE, Records
+from pollen.core.records import CERT, DENY, LEASE, Records
+from pollen.core.renewing import Renewing
 from pollen.core.restoring import chain_row
 from pollen.core.trust import Held, Trust
 from pollen.errors import PollenError
@@ -38,7 +40,13 @@ class Standing:
     """The consequences of membership on one node."""
 
     def __init__(
-        self, config: NodeConfig, members: Members, peers: Peers, joins: Joins, records: Records
+        self,
+        config: NodeConfig,
+        members: Members,
+        peers: Peers,
+        joins: Joins,
+        records: Records,
+        is_live: IsSeen,
     ) -> None:
         self._config = config
         self._members = members
@@ -46,6 +54,8 @@ class Standing:
         self._joins = joins
         self._records = records
         self._leasing = Leasing(config.node, members.trust)
+        self._renewing = Renewing(config.node, members.trust, peers)
+        self._is_live = is_live
         self._shown = config.chain
         self._is_lender = False
         self._alarm = Nanos(0)
@@ -91,7 +101,7 @@ class Standing:
             self._leasing.note(peer, self._is_seen)
 
     def _is_seen(self, peer: PeerId) -> bool:
-        return self._peers.has_link(peer)
+        return self._peers.has_link(peer) or self._is_live(peer)
 
     def _cut(self, peer: PeerId) -> list[Effect]:
         link = self._peers.link_of(peer)
@@ -118,7 +128,7 @@ class Standing:
                 self._leasing.note(peer, self._is_seen)
             for peer in self._leasing.take_due(now.wall, self._is_seen):
                 self._lend(peer, now.wall)
-        return out + self._wake(now), changed
+        return out + self._renewing.settle(now) + self._wake(now), changed
 
     def _on_own(self, now: Now) -> list[Effect]:
         """Our own certificate or lease changed: show it, and lend when we may."""
@@ -142,6 +152,10 @@ class Standing:
         """Spread a lease that this node signed."""
         self._records.publish(LEASE, held.lease.subject, encode(held.carried))
 
+    def publish_deny(self, payload: bytes) -> None:
+        """Spread a deny, whoever signed it."""
+        self._records.publish(DENY, deny_key(payload), payload)
+
     def take_rows(self) -> list[Row]:
         """Rows for the disk since the last call."""
         rows, self._rows = self._rows, []
@@ -162,6 +176,10 @@ class Standing:
         wait = min(max(at - now.wall, 0), limits.STANDING_WAKE_MAX_NS)
         token = timers.token_for(timers.ACCESS)
         return [SetTimer(token=token, at=Nanos(now.mono + wait))]
+
+    def on_answered(self, event: JoinAnswered, now: Now) -> list[Effect]:
+        """Somebody answered our question for a lease."""
+        return self._renewing.on_answered(event, now)
 
     def on_timer(self) -> None:
         """The alarm fired: the next one is set anew."""

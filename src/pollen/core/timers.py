@@ -24,6 +24,7 @@ WORK = "work"
 VERDICT = "verdict"
 QUARANTINE = "quarantine"
 JOIN = "join"
+ASK = "ask"
 
 
 def token_for(purpose: str, subject: bytes = b"") -> Token:

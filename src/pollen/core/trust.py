@@ -331,22 +331,23 @@ class Trust:
         self.newest_not_before = max(self.newest_not_before, chain.leaf.not_before)
         self._show(chain)
         if shown.lease is not None:
-            self._take_lease(peer, shown.lease, shown.signer)
+            self._take_lease(chain, shown.lease, shown.signer)
         self._refresh(peer)
         return chain
 
-    def _take_lease(self, peer: PeerId, carried: Signed, signer: Sequence[Signed]) -> None:
+    def _take_lease(self, chain: Chain, carried: Signed, signer: Sequence[Signed]) -> None:
         """A lease that a peer showed; one that does not hold is as good as none."""
+        peer = PeerId(chain.leaf.subject)
         known = self._leases.get(peer, {})
         if any(held.carried == carried for held in known.values()):
             return
         held = self._judge_lease(peer, encode(carried))
         if not isinstance(held, Held):
             return
-        if signer:
-            chain = self.judge(PeerId(held.lease.signer), signer)
-            if isinstance(chain, Chain):
-                self._show(chain)
+        lender = PeerId(held.lease.signer)
+        shown = self.judge(lender, signer) if signer else chain.above(lender)
+        if isinstance(shown, Chain):
+            self._show(shown)
         self._hold(peer, _SHOWN, held)
 
     def _show(self, chain: Chain) -> None:

@@ -19,12 +19,13 @@ import msgspec
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
+from pollen.core import limits
 from pollen.core.commands import Command
 from pollen.core.ids import RequestId, Token
 from pollen.core.node import Node
 from pollen.errors import InvariantError, PollenError, error_from
 from pollen.runtime import clock
-from pollen.runtime.native import Drained, LogLine, Muscles, Port
+from pollen.runtime.native import Drained, LogLine, Muscles, Port, slug_of
 from pollen.runtime.store import Store
 
 DRAIN_MAX = 512
@@ -165,6 +166,8 @@ class Driver:
                 self._store.submit(token, batch)
             case fx.Reply():
                 self._answer(effect)
+            case fx.AskJoin():
+                self._ask_join(effect)
             case fx.Log(level=level, event=event, fields=fields):
                 getattr(self._log, level)(event, **fields)
             case _:
@@ -178,6 +181,25 @@ class Driver:
             future.set_exception(error_from(reply.slug, reply.reason, reply.remedy))
         elif reply.result is not None:
             future.set_result(reply.result)
+
+    def _ask_join(self, effect: fx.AskJoin) -> None:
+        """One exchange, which blocks, in a thread of its own."""
+
+        def ask() -> ev.JoinAnswered:
+            try:
+                body = self._muscles.ask_join(
+                    effect.addresses, effect.peer, effect.body, limits.ASK_JOIN_MS
+                )
+            except Exception as error:
+                return ev.JoinAnswered(peer=effect.peer, body=b"", slug=slug_of(error))
+            return ev.JoinAnswered(peer=effect.peer, body=body)
+
+        future = self._loop.run_in_executor(None, ask)
+        future.add_done_callback(lambda done: self._on_join_answered(done.result()))
+
+    def _on_join_answered(self, event: ev.JoinAnswered) -> None:
+        if not self._is_closed:
+            self.feed(event)
 
     def _retry(self) -> None:
         self._retrying = None

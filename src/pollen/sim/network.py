@@ -154,7 +154,7 @@ class Network:
     def _try_dial(self, machine: Machine, boots: int, effect: Dial, began: int, tries: int) -> None:
         if machine.boots != boots or machine.node is None:
             return
-        target = self._find(machine, effect)
+        target = self.find(machine, effect.peer, effect.addresses)
         if target is not None:
             self._connect(machine, target)
             return
@@ -166,11 +166,11 @@ class Network:
         after = began + HANDSHAKE_NS - self._stage.now
         self._stage.schedule(after, self._stage.hand, machine, boots, event)
 
-    def _find(self, machine: Machine, effect: Dial) -> Machine | None:
+    def find(self, machine: Machine, peer: PeerId, addresses: list[str]) -> Machine | None:
         """Who answers at one of the addresses with the wanted key."""
-        for address in effect.addresses:
+        for address in addresses:
             target = self._by_address.get(address)
-            if target is None or target.key != effect.peer or not target.is_up:
+            if target is None or target.key != peer or not target.is_up:
                 continue
             weather = self.weather
             if weather.is_cut(machine, target) or weather.is_cut(target, machine):

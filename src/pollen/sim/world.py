@@ -58,6 +58,7 @@ class World:
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._requests = 0
+        self._asking: dict[RequestId, tuple[str, int]] = {}
         self._root = make_key("root")
         self.cluster_id = cluster_id_of(self._root, b"nonce")
 
@@ -355,6 +356,9 @@ class World:
                 self.network.close(machine, link, code, reason)
             case fx.AnswerJoin(request=request, body=body):
                 machine.answers[request] = body
+                self._answer_join(machine, request, body)
+            case fx.AskJoin():
+                self._ask_join(machine, effect)
             case fx.SetHello(chain=chain):
                 machine.show(chain)
             case fx.InspectModule():
@@ -369,6 +373,28 @@ class World:
                 machine.logs.append(effect)
             case _:
                 raise AssertionError(f"nobody carries out {effect!r}")
+
+    def _ask_join(self, machine: Machine, effect: fx.AskJoin) -> None:
+        """A running member asks another one over ``pollen-join/1``."""
+        target = self.network.find(machine, effect.peer, effect.addresses)
+        if target is None:
+            event = ev.JoinAnswered(peer=effect.peer, body=b"", slug="unreachable")
+            self.post(machine.name, event, SECOND)
+            return
+        request = self._request()
+        self._asking[request] = machine.name, machine.boots
+        asked = ev.JoinRequested(
+            request=request, peer=machine.key, remote=machine.address, body=effect.body
+        )
+        self.post(target.name, asked, 4 * self.network.weather.way_ns(machine, target))
+
+    def _answer_join(self, machine: Machine, request: RequestId, body: bytes) -> None:
+        name, boots = self._asking.pop(request, ("", 0))
+        asker = self.machines.get(name)
+        if asker is None or asker.boots != boots:
+            return
+        event = ev.JoinAnswered(peer=machine.key, body=body)
+        self.post(name, event, self.network.weather.way_ns(machine, asker))
 
     def _push(self, machine: Machine, effect: fx.PushTables) -> None:
         if not _plane(machine).push(effect):

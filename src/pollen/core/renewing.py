@@ -1,0 +1,64 @@
+"""How a member whose lease ran out gets a new one: a laptop that slept for two months.
+
+Decides: whom to ask over ``pollen-join/1``, when, and what the answer is worth.
+Does not know: links (nobody admits us now); who signs (``joins``) or carries (``enrolling``).
+Invariants: one question at a time; while nobody answers, all known peers are asked in turn, for
+    ever, with a growing wait. A key that is denied as far as we know does not ask. An answer is
+    judged like a Hello of our own: it can give a lease and nothing else.
+Source: PROTOCOL 4 (an expired lease may still speak ``pollen-join/1``, for renewal only).
+"""
+
+from __future__ import annotations
+
+from pollen.core import limits, timers
+from pollen.core.codec import Rejection, decode, encode
+from pollen.core.effects import AskJoin, Effect, Log, SetTimer
+from pollen.core.events import JoinAnswered
+from pollen.core.ids import Nanos, Now, PeerId, short
+from pollen.core.invites import JoinReply, JoinRequest
+from pollen.core.peers import Peers
+from pollen.core.trust import Trust
+
+
+class Renewing:
+    """This node's own lease, once it is too late for anybody to renew it unasked."""
+
+    def __init__(self, own: PeerId, trust: Trust, peers: Peers) -> None:
+        self._own = own
+        self._trust = trust
+        self._peers = peers
+        self._next = Nanos(0)
+        self._asked = 0
+
+    def settle(self, now: Now) -> list[Effect]:
+        """Ask the next peer when it is time."""
+        if self._own in self._trust.current or self._trust.is_denied(self._own):
+            self._asked, self._next = 0, Nanos(0)
+            return []
+        if now.mono < self._next:
+            return []
+        known = self._peers.dialable()
+        wait = min(limits.ASK_LEASE_FIRST_NS << min(self._asked, 16), limits.ASK_LEASE_MAX_NS)
+        self._next = Nanos(now.mono + wait)
+        timer = SetTimer(token=timers.token_for(timers.ASK), at=self._next)
+        if not known:
+            return [timer]
+        peer, addresses = known[self._asked % len(known)]
+        self._asked += 1
+        request = JoinRequest(b"", "", self._trust.credentials_of(self._own))
+        return [AskJoin(peer=peer, addresses=addresses, body=encode(request)), timer]
+
+    def on_answered(self, event: JoinAnswered, now: Now) -> list[Effect]:
+        """A peer answered: a lease, a refusal, or nothing worth anything."""
+        why, chain = event.slug, b""
+        reply = decode(JoinReply, event.body, "join-reply")
+        if not why:
+            why = reply.kind if isinstance(reply, Rejection) else reply.slug
+        if not why and isinstance(reply, JoinReply):
+            chain = reply.chain
+        shown = self._trust.take_shown(self._own, chain) if chain else None
+        if isinstance(shown, Rejection):
+            why = shown.kind
+        name = "lease-refused" if why else "lease-renewed"
+        fields: dict[str, str | int] = {"peer": short(event.peer), "slug": why}
+        return [Log(level="warning" if why else "info", event=name, fields=fields)]
