@@ -18,7 +18,6 @@ from pollen.core import invites, limits, timers
 from pollen.core.certs import Tier
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import InviteCommand, Invited
-from pollen.core.config import NodeConfig
 from pollen.core.durability import Durability
 from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
 from pollen.core.events import JoinRequested
@@ -29,7 +28,6 @@ from pollen.core.messages import JoinCarried, JoinReturned, encode_message
 from pollen.core.peers import Peers
 from pollen.core.presence import Presence
 from pollen.core.standing import Standing
-from pollen.core.trust import Trust
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,17 +42,15 @@ class Enrolling:
 
     def __init__(
         self,
-        config: NodeConfig,
         joins: Joins,
-        trust: Trust,
         standing: Standing,
         presence: Presence,
         peers: Peers,
         durability: Durability,
     ) -> None:
-        self._own = config.node
+        self._own = joins.own
         self._joins = joins
-        self._trust = trust
+        self._trust = joins.trust
         self._standing = standing
         self._presence = presence
         self._peers = peers

@@ -48,7 +48,8 @@ class Joins:
         self, config: NodeConfig, trust: Trust, rng: Rng, sign: Sign, verify: Verify
     ) -> None:
         self._config = config
-        self._trust = trust
+        self.own = config.node
+        self.trust = trust
         self._rng = rng
         self._sign = sign
         self._verify = verify
@@ -67,7 +68,7 @@ class Joins:
 
     def issuer(self) -> Issuer:
         """This node as invites need it, with the authority that it has now."""
-        config, trust = self._config, self._trust
+        config, trust = self._config, self.trust
         root = config.signing_root
         is_counting = config.node in trust.certificates
         return Issuer(
@@ -123,7 +124,7 @@ class Joins:
     def _redeem(self, invite: Invite, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
         key = invites.nonce_key(invite.nonce)
         spent = self._spent.get(key) if invite.nonce else None
-        issuer, trust = self.issuer(), self._trust
+        issuer, trust = self.issuer(), self.trust
         inviter = trust.certificates.get(PeerId(invite.issuer))
         refusal = invites.judge_join(invite, joiner, issuer, inviter, spent, wall)
         if refusal is not None:
@@ -152,7 +153,7 @@ class Joins:
 
     def _renew(self, shown: bytes, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
         """A member that nobody leased for too long: its certificate still counts."""
-        chain = self._trust.take_shown(joiner, shown)
+        chain = self.trust.take_shown(joiner, shown)
         if isinstance(chain, Rejection) or not certs.has_access(chain.leaf, wall):
             refusal = Refusal("denied", "this key is no member", "ask for a token: pln invite")
             return Redeemed(reply=invites.refuse_join(refusal))
@@ -164,7 +165,7 @@ class Joins:
 
     def is_lender(self) -> bool:
         """True on an admin node whose certificate counts: it signs leases."""
-        own = self._trust.certificates.get(self._config.node)
+        own = self.trust.certificates.get(self._config.node)
         return own is not None and own.tier >= Tier.ADMIN
 
     def lend(self, chain: Chain, wall: Nanos) -> Held:
@@ -180,12 +181,12 @@ class Joins:
         return Held(lease=lease, carried=leases.issue_lease(lease, self._sign))
 
     def _credentials(self, chain: Chain, held: Held) -> bytes:
-        own = self._trust.chain_of(self._config.node)
+        own = self.trust.chain_of(self._config.node)
         return leases.encode_credentials(
             chain.carried,
             held.carried,
             () if own is None else own.carried,
-            self._trust.successions(),
+            self.trust.successions(),
         )
 
     def _forget_old(self, wall: Nanos) -> list[Row]:

@@ -115,14 +115,7 @@ class Node:
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
         self._joins = Joins(config, self._members.trust, rng, sign, verify)
         self._situation = Situation(self._members, self._membership)
-        self._standing = Standing(
-            config,
-            self._members,
-            self._peers,
-            self._joins,
-            self._records,
-            self._situation.is_live,
-        )
+        self._standing = Standing(config, self._members, self._mesh, self._joins, self._records)
         self._placing = Placing(
             config.node,
             self._records,
@@ -148,13 +141,7 @@ class Node:
             if not (is_own and record.body.kind in (NODE, CERT)):
                 self._situation.note_change(Change(record, None), Nanos(0))
         self._enrolling = Enrolling(
-            config,
-            self._joins,
-            self._members.trust,
-            self._standing,
-            self._presence,
-            self._peers,
-            self._durability,
+            self._joins, self._standing, self._presence, self._peers, self._durability
         )
         self._handlers: dict[type[Event], Callable[[Any, Now], list[Effect]]] = {
             Started: self._on_started,

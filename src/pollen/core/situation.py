@@ -107,10 +107,6 @@ class Situation:
             self.note_member(member.peer)
         return member
 
-    def is_live(self, peer: PeerId) -> bool:
-        """True for a live member, as of the last turn."""
-        return peer in self.live
-
     def note_standing(self, peer: PeerId) -> None:
         """The certificate or the lease of a key came, changed or ended."""
         self.note_member(peer)

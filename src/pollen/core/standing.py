@@ -20,9 +20,9 @@ from pollen.core.effects import CloseLink, Effect, Log, SetHello, SetTimer
 from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
 from pollen.core.joins import Joins, Row
-from pollen.core.leasing import IsSeen, Leasing
+from pollen.core.leasing import Leasing
 from pollen.core.members import Members
-from pollen.core.peers import Peers
+from pollen.core.mesh import Mesh
 from pollen.core.records import CERT, DENY, LEASE, Records
 from pollen.core.renewing import Renewing
 from pollen.core.restoring import chain_row
@@ -40,22 +40,16 @@ class Standing:
     """The consequences of membership on one node."""
 
     def __init__(
-        self,
-        config: NodeConfig,
-        members: Members,
-        peers: Peers,
-        joins: Joins,
-        records: Records,
-        is_live: IsSeen,
+        self, config: NodeConfig, members: Members, mesh: Mesh, joins: Joins, records: Records
     ) -> None:
         self._config = config
         self._members = members
-        self._peers = peers
+        self._mesh = mesh
+        self._peers = mesh.peers
         self._joins = joins
         self._records = records
         self._leasing = Leasing(config.node, members.trust)
-        self._renewing = Renewing(config.node, members.trust, peers)
-        self._is_live = is_live
+        self._renewing = Renewing(config.node, members.trust, mesh.peers)
         self._shown = config.chain
         self._is_lender = False
         self._alarm = Nanos(0)
@@ -101,7 +95,7 @@ class Standing:
             self._leasing.note(peer, self._is_seen)
 
     def _is_seen(self, peer: PeerId) -> bool:
-        return self._peers.has_link(peer) or self._is_live(peer)
+        return self._peers.has_link(peer) or peer in self._mesh.membership.live
 
     def _cut(self, peer: PeerId) -> list[Effect]:
         link = self._peers.link_of(peer)

@@ -5,6 +5,7 @@ Nothing is written before the issuer's answer was checked; a failed join changes
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +20,7 @@ from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
 from pollen.errors import Conflict
 from pollen.runtime import entropy, identity, lock, paths
-from pollen.runtime.native import Key, Native, RealNative, as_error, make_verify
+from pollen.runtime.native import Key, Muscles, Native, RealNative, as_error, make_verify
 from pollen.runtime.paths import Paths
 from pollen.runtime.store import Store
 
@@ -104,12 +105,23 @@ def _ask(where: Paths, native: Native, key: Key, invite: Invite, body: bytes) ->
     mask = os.umask(0o077)
     try:
         muscles.start(listen=["0.0.0.0:0", "[::]:0"], call_socket=str(where.call_socket))
-        return muscles.ask_join(invite.addresses, invite.issuer, body, JOIN_TIMEOUT_MS)
+        return _ask_in_turn(muscles, invite, body)
     except Exception as error:
         raise as_error(error) from error
     finally:
         os.umask(mask)
         muscles.close(0)
+
+
+def _ask_in_turn(muscles: Muscles, invite: Invite, body: bytes) -> bytes:
+    """The issuer's answer, or the one that another member brought from it."""
+    try:
+        return muscles.ask_join(invite.addresses, invite.issuer, body, JOIN_TIMEOUT_MS)
+    except Exception:
+        for peer, addresses in invite.carriers:
+            with contextlib.suppress(Exception):
+                return muscles.ask_join(addresses, peer, body, JOIN_TIMEOUT_MS)
+        raise
 
 
 def _write(where: Paths, reply: JoinReply, name: str, replaced: Identity | None) -> None:

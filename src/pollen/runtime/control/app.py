@@ -148,6 +148,7 @@ class _Handlers:
             tier=body.tier,
             properties=body.properties,
             access_ms=body.access_ms,
+            lease_ms=body.lease_ms,
         )
         return await self._daemon.command(command)
 

@@ -30,6 +30,7 @@ class InviteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tier: str = "leaf"
     properties: str = "{}"
     access_ms: int = 0
+    lease_ms: int = 0
 
 
 class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
