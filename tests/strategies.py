@@ -155,3 +155,15 @@ evidence = st.builds(
     charge=st.integers(0, 2),
     tombstone=st.booleans(),
 )
+
+# What may happen among three cells of ``tests.unit.spread``: (what, who, which).
+spread_steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["publish", "claim", "bury", "lose", "keep", "cut", "link", "restart", "image", "run"]
+        ),
+        st.integers(0, 2),
+        st.integers(0, 2),
+    ),
+    max_size=25,
+)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pollen.core import effects as fx
 from pollen.core.commands import StatusCommand, UnseedCommand
 from pollen.core.ids import SECOND
+from pollen.core.messages import Digest, decode_message
 from tests.unit.world import World, three
 
 
@@ -147,7 +148,7 @@ def test_status_says_what_is_there() -> None:
 
 
 def test_idle_nodes_only_renew_their_tables() -> None:
-    """Once settled, nothing is sent or written; leases are renewed by empty pushes."""
+    """Once settled, roots are compared and nothing is written; empty pushes renew leases."""
     world = three()
     world.seed("a", "echo")
     world.run(5 * SECOND)
@@ -155,8 +156,11 @@ def test_idle_nodes_only_renew_their_tables() -> None:
         machine.trace.clear()
     world.run(20 * SECOND)
     for machine in world.machines.values():
-        assert {fx.PushTables, fx.SetTimer} == {type(effect) for effect in machine.trace}
+        kinds = {type(effect) for effect in machine.trace}
+        assert kinds == {fx.PushTables, fx.SetTimer, fx.SendMessage}
         for effect in machine.trace:
+            if isinstance(effect, fx.SendMessage):
+                assert isinstance(decode_message(effect.body), Digest)
             if isinstance(effect, fx.PushTables):
                 assert not (effect.seeds or effect.peers or effect.gone_seeds or effect.gone_peers)
 

@@ -42,6 +42,16 @@ SEQ_BLOCK = 4_096
 # The shortest time between two jumps to a new epoch: two live processes with one key would
 # otherwise outbid each other as fast as their disks can write. Guess.
 EPOCH_JUMP_NS = 5 * SECOND
+# Bytes and items of one peer that wait to be looked at; what is over is dropped and found missing
+# by the next digest. Raising it costs memory under a flood. Guess: the largest set of one owner.
+INBOX_BYTES_MAX = 64 << 20
+INBOX_ITEMS_MAX = 65_536
+# Records that wait for a gap before them, of one owner and of all. Guess.
+ASIDE_OWNER_MAX = 64
+ASIDE_MAX = 4_096
+# Owners of whom records but no certificate are known. A member that floods with made-up owners is
+# stopped here; lowering it refuses owners whose certificate comes later. Guess.
+STRANGERS_MAX = 1_024
 # Decoded records that a process remembers by their bytes. 1,000 simulated nodes share them.
 INTERNED_RECORDS = 65_536
 # The largest epoch and sequence number. Source: PROTOCOL 2 (u32, u64).
@@ -49,6 +59,34 @@ EPOCH_MAX = (1 << 32) - 1
 SEQ_MAX = (1 << 64) - 1
 # Schema byte that this code writes and applies; higher ones are kept and forwarded unread.
 SCHEMA = 1
+
+# -- gossip -------------------------------------------------------------------------------------
+# How often a node compares digests with one of its links, by chance. A root is 40 bytes; when it
+# differs the buckets are 2 KiB and a line 70 bytes. Idle: 40 bytes / 5 s = 8 B/s. Busy, the worst
+# case of a single link, both ways: 2 x (40 + 2,051 + 10 x 70) / 5 s = 1.1 kB/s; with n links a
+# link's share is 1/n of that. Raising it heals later what pushes lost.
+DIGEST_NS = 5 * SECOND
+# Links that pushes go over, at least. Raising it costs a copy of every change on every node,
+# lowering it lets one lost node cut others off until a digest. Guess: a random graph of degree 3
+# is connected and loses nobody with one node.
+EAGER_MIN = 3
+# How often changes are announced on a few of the other links, and on how many.
+LAZY_NS = 200 * MILLISECOND
+LAZY_FANOUT = 4
+# How long an announced change may take to come by push before it is pulled. Guess: a push over
+# three more links.
+GRAFT_WAIT_NS = 150 * MILLISECOND
+# The shortest time between two attempts of one node to shed a link that brings copies.
+PRUNE_NS = SECOND
+# A pull without an answer may be asked elsewhere after this. Guess: a long path, a large set.
+PULL_NS = 10 * SECOND
+# Owners that are pulled from one peer at a time, and records in one slice of an answer.
+PULLS_MAX = 256
+ANSWER_RECORDS = 256
+# Owners described in one exchange of lines; the rest follows in the next. Under 10 ms of work.
+LINES_MAX = 1_024
+# A set that differs at an equal version is asked for whole at most so often, by owner and peer.
+DOUBT_NS = 30 * SECOND
 
 # -- specs --------------------------------------------------------------------------------------
 # The longest encoded spec, and so the longest embedded ``previous``. Source: PROTOCOL 3.

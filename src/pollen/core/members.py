@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pollen.core.certs import Certificate
+from pollen.core import certs
+from pollen.core.certs import Certificate, Chain
 from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
 from pollen.core.records import CERT, NODE, Record
@@ -81,6 +82,15 @@ class Members:
         if check_name(info.name) is not None:
             return Rejection("node-name", info.name[:80])
         return self.state(record.body.owner, info, record.body.epoch)
+
+    def tier_of(self, owner: PeerId, cert: Record | None = None) -> int:
+        """The tier of an owner, by this ``CERT`` record of it or as it counts; -1: not known."""
+        carried = None if cert is None else certs.decode_chain(cert.body.payload)
+        chain = self.trust.judge(owner, carried) if isinstance(carried, list) else None
+        if isinstance(chain, Chain):
+            return chain.leaf.tier
+        certificate = self.certificates.get(owner)
+        return -1 if certificate is None else certificate.tier
 
     def state(self, peer: PeerId, info: NodeInfo, epoch: int) -> Member | None:
         """A node as its record says; this node states itself before its record is on disk."""

@@ -82,7 +82,7 @@ class Pull(Message, frozen=True, array_like=True, tag=4):
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """``count`` records of an owner follow, rising in version: all after (epoch, seq) but those
-    that were replaced meanwhile. ``whole``: all that the sender holds."""
+    that were replaced meanwhile. ``whole``: all that the sender holds, complete up to it."""
 
     owner: WirePeerId
     epoch: U32

@@ -37,7 +37,6 @@ from pollen.core.effects import (
     LoadSeed,
     Log,
     Reply,
-    SendRecords,
     SetTimer,
 )
 from pollen.core.enrolling import Enrolling
@@ -61,6 +60,7 @@ from pollen.core.events import (
     TimerFired,
 )
 from pollen.core.faults import Faults
+from pollen.core.gossip import Gossip
 from pollen.core.hosting import Hosting
 from pollen.core.ids import (
     Nanos,
@@ -71,6 +71,7 @@ from pollen.core.ids import (
     Verify,
     short,
 )
+from pollen.core.intake import Intake
 from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
 from pollen.core.members import Members
@@ -84,10 +85,8 @@ from pollen.core.records import (
     NODE,
     SPEC,
     Change,
-    Record,
+    Interned,
     Records,
-    decode_record,
-    in_frames,
 )
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
@@ -98,14 +97,21 @@ from pollen.core.work import Work
 
 
 class Node:
-    """One node's brain. ``restored`` is what the store held, by table.
+    """One node's brain. ``restored`` is what the store held, by table; ``interned`` may be shared
+    by nodes of one process, so that each record is decoded once.
 
     Raises ``PollenError`` (``state-unusable``) when that cannot be read or the own certificate
     does not hold; afterwards nothing raises but a broken invariant.
     """
 
     def __init__(
-        self, config: NodeConfig, rng: Rng, sign: Sign, verify: Verify, restored: Restored
+        self,
+        config: NodeConfig,
+        rng: Rng,
+        sign: Sign,
+        verify: Verify,
+        restored: Restored,
+        interned: Interned | None = None,
     ) -> None:
         self._config = config
         self._members = Members(config.cluster, config.root, verify)
@@ -127,6 +133,10 @@ class Node:
         )
         self._durability = Durability()
         self._faults = Faults()
+        tier_of = self._members.tier_of
+        owner, cluster = config.node, config.cluster
+        intake = Intake(owner, cluster, self._records, self._faults, tier_of, interned)
+        self._gossip = Gossip(owner, self._records, intake, rng)
         self._is_started = False
         self._started = Nanos(0)
         self._inspecting: dict[RequestId, SeedCommand] = {}
@@ -136,14 +146,26 @@ class Node:
         self._clocks = Clocks(kept.wall)
         self._presence = Presence(config, kept.starts)
         self._records.restore(kept.records, kept.epoch, kept.leased)
-        for record in kept.records:
+        for record in self._records.all_records():
             is_own = record.body.owner == config.node
             if not (is_own and record.body.kind in (NODE, CERT)):
                 self._situation.note_change(Change(record, None), Nanos(0))
         self._enrolling = Enrolling(
             self._joins, self._standing, self._presence, self._peers, self._durability
         )
-        self._handlers: dict[type[Event], Callable[[Any, Now], list[Effect]]] = {
+        self._handlers = self._event_handlers()
+        # What peers say, by kind; each machine takes its own.
+        self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {
+            Keep: self._mesh.on_keep,
+            JoinCarried: self._enrolling.on_carried,
+            JoinReturned: self._enrolling.on_returned,
+            **self._gossip.speech(),
+        }
+        # Machines with long work, see ``core.work``.
+        self._work = Work([self._gossip])
+
+    def _event_handlers(self) -> dict[type[Event], Callable[[Any, Now], list[Effect]]]:
+        return {
             Started: self._on_started,
             TimerFired: self._on_timer,
             HelloReceived: self._on_hello,
@@ -161,14 +183,6 @@ class Node:
             Persisted: self._on_persisted,
             TablesStale: self._on_tables_stale,
         }
-        # What peers say, by kind; each machine takes its own.
-        self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {
-            Keep: self._mesh.on_keep,
-            JoinCarried: self._enrolling.on_carried,
-            JoinReturned: self._enrolling.on_returned,
-        }
-        # Machines with long work, see ``core.work``.
-        self._work = Work([])
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; what the world must do about it comes out, in order."""
@@ -187,7 +201,7 @@ class Node:
         self._durability.write(rows)
         self._state_self(now)
         self._standing.start()
-        return out + self._mesh.start(now.mono)
+        return out + self._mesh.start(now.mono) + self._gossip.start(now.mono)
 
     def _state_self(self, now: Now) -> None:
         """Publish our node record; we are a member before it is on disk."""
@@ -208,15 +222,15 @@ class Node:
         out, is_new = self._mesh.on_hello(event, now.mono)
         if not is_new:
             return out
-        everything = [record.signed for record in self._records.all_records()]
-        for frame in in_frames(everything):
-            out.append(SendRecords(peer=event.peer, records=frame))
+        out += self._gossip.on_link(event.peer, event.dialled)
         self._placing.note_links()
         self._standing.on_linked(event.peer)
         return out
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
-        return self._mesh.on_link_closed(event, now.mono)
+        out = self._mesh.on_link_closed(event, now.mono)
+        is_gone = not self._peers.has_link(event.peer)
+        return out + self._gossip.on_link_closed(event.peer) if is_gone else out
 
     def _on_dial_failed(self, event: DialFailed, now: Now) -> list[Effect]:
         return self._mesh.on_dial_failed(event, now.mono)
@@ -235,18 +249,7 @@ class Node:
         return [] if take is None else take(message, event.peer, now)
 
     def _on_records(self, event: RecordsReceived, now: Now) -> list[Effect]:
-        out: list[Effect] = []
-        if event.rejected:
-            out += self._faults.note(
-                Rejection("record-signature", str(event.rejected)), event.peer, now.mono
-            )
-        for signed in event.records:
-            record = decode_record(signed, self._config.cluster)
-            if isinstance(record, Record):
-                self._records.merge(record, event.peer)
-            else:
-                out += self._faults.note(record, event.peer, now.mono)
-        return out
+        return self._gossip.on_records(event, now)
 
     # -- what the muscles say -------------------------------------------------------------------
 
@@ -336,7 +339,7 @@ class Node:
             return out
         if purpose == timers.LOAD:
             self._placing.on_timer(subject)
-        return []
+        return self._gossip.on_timer(purpose, now.mono)
 
     def _on_drained(self, now: Now) -> list[Effect]:
         """We have left: the answer goes when that is on disk, and so on its way."""
@@ -374,7 +377,7 @@ class Node:
             is_urgent = any(isinstance(effect, LoadSeed) for effect in planned)
             out += self._placing.push(now.mono, is_urgent=is_urgent)
         out += self._persist(changes, now)
-        return out + self._spread(changes) + planned
+        return out + self._gossip.spread(changes, now.mono) + planned
 
     def _apply_changes(self, now: Now, out: list[Effect]) -> list[Change]:
         changes = self._records.take_changes()
@@ -427,14 +430,6 @@ class Node:
         if self._placing.has_work:
             out.append(SetTimer(token=timers.token_for(timers.WORK), at=now.mono))
         return planned
-
-    def _spread(self, changes: Sequence[Change]) -> list[Effect]:
-        """Push each change to every linked peer but the one that it came from."""
-        out: list[Effect] = []
-        for peer in self._peers.linked() if changes else ():
-            due = [c.record.signed for c in changes if c.source != peer and not c.is_gone]
-            out += [SendRecords(peer=peer, records=frame) for frame in in_frames(due)]
-        return out
 
     def _persist(self, changes: Sequence[Change], now: Now) -> list[Effect]:
         """Write what must last, and the epoch before anything is published under it."""

@@ -115,6 +115,15 @@ class OwnerSet:
         self.sum = (self.sum - row.weight) & _MASK
         self.bytes -= row.size
 
+    def copy(self) -> OwnerSet:
+        """The same set, to try something on."""
+        other = OwnerSet(self.owner)
+        other.rows = dict(self.rows)
+        other.version, other.kept, other.top = self.version, self.kept, self.top
+        other.floor, other.sum, other.bytes = self.floor, self.sum, self.bytes
+        other.is_grave = self.is_grave
+        return other
+
     def reach(self, version: Version) -> None:
         """Everything up to ``version`` was seen; never more than the records held prove."""
         self.version = min(max(self.version, version), self.top)

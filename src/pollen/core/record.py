@@ -107,13 +107,14 @@ class Change(msgspec.Struct, frozen=True):
     """A record that is new here, and the peer that it came from (None: written here).
 
     ``before`` is what it replaced. ``is_gone``: the record itself is no longer held, and no other
-    stands in its place.
+    stands in its place. ``is_pulled``: it was asked for, not pushed.
     """
 
     record: Record
     source: PeerId | None
     before: Record | None = None
     is_gone: bool = False
+    is_pulled: bool = False
 
 
 class Interned:

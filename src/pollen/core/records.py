@@ -204,13 +204,13 @@ class Records:
 
     # -- everybody's ----------------------------------------------------------------------------
 
-    def merge(self, record: Record, source: PeerId | None) -> Merge:
+    def merge(self, record: Record, source: PeerId | None, is_pulled: bool = False) -> Merge:
         """Take in a record of somebody else, or one of ours that somebody kept."""
         if record.body.owner == self._owner:
             return self._merge_own(record, source)
-        return self._take_in(record, source)
+        return self._take_in(record, source, is_pulled)
 
-    def _take_in(self, record: Record, source: PeerId | None) -> Merge:
+    def _take_in(self, record: Record, source: PeerId | None, is_pulled: bool = False) -> Merge:
         owned = self.set_of(record.body.owner)
         before = owned.rows.get(record.slot)
         self._note_tie(before, record)
@@ -221,7 +221,7 @@ class Records:
         for row in gone:
             self._unindex(row)
         self._index(record)
-        self._changes.append(Change(record, source, before))
+        self._changes.append(Change(record, source, before, False, is_pulled))
         self._changes += [Change(row, source, None, True) for row in gone if row is not before]
         return merged
 
@@ -269,9 +269,9 @@ class Records:
             owned = self._sets[owner] = OwnerSet(owner)
         return owned
 
-    def find_set(self, owner: PeerId) -> OwnerSet | None:
-        """The set of one owner, if there is one."""
-        return self._sets.get(owner)
+    def peek(self, owner: PeerId) -> OwnerSet:
+        """The same to look at: asking for an owner that nobody ever signed for leaves no trace."""
+        return self._sets.get(owner) or OwnerSet(owner)
 
     def reach(self, owned: OwnerSet, version: Version) -> None:
         """Everything of this owner up to ``version`` was seen."""

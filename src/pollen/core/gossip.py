@@ -1,0 +1,478 @@
+"""How records spread: pushes along a sparse mesh, announcements beside it, digests behind both.
+
+Decides: over which links a change is pushed, what is announced or compared, what is pulled from
+    whom.
+Does not know: what a record means, why a link exists, sockets.
+Invariants: a change of ours goes to every link, one of somebody else over the eager links, once,
+    and only if it was new here. An eager link is given up by both sides together and only while
+    each keeps ``EAGER_MIN``. Whatever pushes lose a digest finds: two linked nodes whose sets
+    differ do not stay so. Of one owner one pull is under way. Records are sent as carried.
+Source: PROTOCOL 2; eager and lazy push: Leitao, Pereira, Rodrigues, "Epidemic Broadcast Trees"
+    (Plumtree, 2007), with a mesh of degree 3 in place of its tree, so that a lost node costs no
+    delay. Refused: flooding (each node gets a copy a link); a fan-out drawn anew each time, which
+    leaves some nodes to the digest each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pollen.core import limits, timers
+from pollen.core.effects import Effect, SendMessage, SendRecords, SetTimer
+from pollen.core.events import RecordsReceived
+from pollen.core.ids import Nanos, Now, PeerId
+from pollen.core.intake import Intake
+from pollen.core.messages import (
+    Buckets,
+    Delta,
+    Digest,
+    Have,
+    Line,
+    Lines,
+    Message,
+    Part,
+    Prune,
+    Pull,
+    Want,
+    encode_message,
+)
+from pollen.core.owners import ZERO, OwnerSet, Version, differing
+from pollen.core.record import Change, Record, in_frames
+from pollen.core.records import Records
+from pollen.core.rng import Rng
+
+# An answer describes all that is held in the buckets asked for, so it may be longer.
+_REPLY_LINES = 4 * limits.LINES_MAX
+
+
+class Stats(msgspec.Struct, kw_only=True):
+    """What gossip did since the start; for tests, the simulator and metrics."""
+
+    pushed: int = 0
+    duplicates: int = 0
+    pulls: int = 0
+    pulled_records: int = 0
+    wholes: int = 0
+    digests: int = 0
+    grafts: int = 0
+    prunes: int = 0
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """A version that a peer announced and that did not come yet."""
+
+    peer: PeerId
+    version: Version
+    due: Nanos
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A pull under way: from whom, and until when it is waited for."""
+
+    peer: PeerId
+    until: Nanos
+
+
+class Gossip:
+    """The spreading of records on one node."""
+
+    def __init__(self, own: PeerId, records: Records, intake: Intake, rng: Rng) -> None:
+        self._own = own
+        self._records = records
+        self._intake = intake
+        self._rng = rng
+        self._links: dict[PeerId, bool] = {}
+        self._order: list[PeerId] = []
+        self._lazy: dict[PeerId, None] = {}
+        self._missing: dict[PeerId, Missing] = {}
+        self._wanted: dict[PeerId, tuple[PeerId, bool]] = {}
+        self._asked: dict[PeerId, Asked] = {}
+        self._answers: dict[PeerId, dict[PeerId, Version]] = {}
+        self._doubts: dict[tuple[PeerId, PeerId], Nanos] = {}
+        self._again: dict[PeerId, None] = {}
+        self._pruned_at = Nanos(-limits.PRUNE_NS)
+        self._has_timer = {timers.HAVE: False, timers.GRAFT: False}
+        self.stats = Stats()
+
+    def start(self, now: Nanos) -> list[Effect]:
+        """The first digest is compared soon, each after it by chance."""
+        at = Nanos(now + self._rng.jittered(limits.DIGEST_NS))
+        return [SetTimer(token=timers.token_for(timers.DIGEST), at=at)]
+
+    def speech(self) -> dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]]:
+        """Who takes which message."""
+        return {
+            Digest: self.on_digest,
+            Buckets: self.on_buckets,
+            Lines: self.on_lines,
+            Pull: self.on_pull,
+            Delta: self.on_delta,
+            Have: self.on_have,
+            Prune: self.on_prune,
+        }
+
+    def on_timer(self, purpose: str, now: Nanos) -> list[Effect]:
+        """One of the three timers of gossip; any other is none of its business."""
+        if purpose == timers.DIGEST:
+            return self._on_digest_timer(now)
+        if purpose == timers.HAVE:
+            return self._on_have_timer()
+        return self._on_graft_timer(now) if purpose == timers.GRAFT else []
+
+    # -- links ----------------------------------------------------------------------------------
+
+    def on_link(self, peer: PeerId, dialled: bool) -> list[Effect]:
+        """A link was admitted: compare what both hold, beginning at the side that dialled."""
+        self._links[peer] = True
+        self._order = sorted(self._links)
+        # A new link takes the place of an old one, whose answers may have gone with it.
+        for owner in [o for o, asked in self._asked.items() if asked.peer == peer]:
+            del self._asked[owner]
+        return [self._say(peer, self._digest())] if dialled else []
+
+    def on_link_closed(self, peer: PeerId) -> list[Effect]:
+        """A link is gone: what was asked there is found again by a digest elsewhere."""
+        self._links.pop(peer, None)
+        self._order = sorted(self._links)
+        self._intake.forget(peer)
+        self._answers.pop(peer, None)
+        self._again.pop(peer, None)
+        lost = [owner for owner, asked in self._asked.items() if asked.peer == peer]
+        lost += [owner for owner, (source, _) in self._wanted.items() if source == peer]
+        for owner in lost:
+            self._asked.pop(owner, None)
+            self._wanted.pop(owner, None)
+        return self._compare_with_one() if lost else []
+
+    # -- pushing --------------------------------------------------------------------------------
+
+    def spread(self, changes: Sequence[Change], now: Nanos) -> list[Effect]:
+        """Pass on what is new here: ours to all, others' along the mesh, pulled ones by name."""
+        mine: list[Record] = []
+        others: list[Change] = []
+        pulled: dict[PeerId, PeerId] = {}
+        for change in changes:
+            if change.is_gone:
+                continue
+            if change.source is None:
+                mine.append(change.record)
+            elif change.is_pulled:
+                pulled[change.record.body.owner] = change.source
+            elif change.record.body.owner != self._own:
+                others.append(change)
+        out: list[Effect] = []
+        for peer in self._order if mine or others else ():
+            due = list(mine)
+            if self._links[peer]:
+                due += [c.record for c in others if peer not in (c.source, c.record.body.owner)]
+            out += self._push(peer, due)
+        for change in others:
+            self._lazy[change.record.body.owner] = None
+        out += self._announce_pulled(pulled)
+        if self._lazy and not all(self._links.values()):
+            out += self._set_timer(timers.HAVE, Nanos(now + limits.LAZY_NS))
+        else:
+            self._lazy.clear()
+        return out
+
+    def _push(self, peer: PeerId, due: Sequence[Record]) -> list[Effect]:
+        self.stats.pushed += len(due)
+        frames = in_frames(record.signed for record in due)
+        return [SendRecords(peer=peer, records=frame) for frame in frames]
+
+    def _announce_pulled(self, pulled: dict[PeerId, PeerId]) -> list[Effect]:
+        """What was pulled here the neighbours may lack as well, or hold already: say its name."""
+        out: list[Effect] = []
+        for peer in self._eager() if pulled else ():
+            due = [owner for owner, source in pulled.items() if source != peer]
+            wants = [self._want(owner) for owner in due]
+            if wants:
+                out.append(self._say(peer, Have(wants, True)))
+        return out
+
+    def _want(self, owner: PeerId) -> Want:
+        return Want(owner, *self._records.peek(owner).version)
+
+    def _eager(self) -> list[PeerId]:
+        return [peer for peer in self._order if self._links[peer]]
+
+    # -- announcements --------------------------------------------------------------------------
+
+    def _on_have_timer(self) -> list[Effect]:
+        """Name what changed on a few of the links that it was not pushed over."""
+        self._has_timer[timers.HAVE] = False
+        wants = [self._want(owner) for owner in self._lazy]
+        self._lazy.clear()
+        quiet = [peer for peer in self._order if not self._links[peer]]
+        self._rng.shuffle(quiet)
+        chosen = quiet[: limits.LAZY_FANOUT] if wants else []
+        return [self._say(peer, Have(wants)) for peer in chosen]
+
+    def on_have(self, have: Have, peer: PeerId, now: Now) -> list[Effect]:
+        """A peer holds versions that may not be here: wait for the push, or pull at once."""
+        for want in have.wants:
+            version = (want.epoch, want.seq)
+            if version <= self._records.peek(want.owner).version or want.owner in self._asked:
+                continue
+            if have.now:
+                self._pull_from(want.owner, peer)
+            elif want.owner not in self._missing:
+                due = Nanos(now.mono + limits.GRAFT_WAIT_NS)
+                self._missing[want.owner] = Missing(peer, version, due)
+        out = self._send_pulls(now.mono)
+        if self._missing:
+            out += self._set_timer(timers.GRAFT, Nanos(now.mono + limits.GRAFT_WAIT_NS))
+        return out
+
+    def _on_graft_timer(self, now: Nanos) -> list[Effect]:
+        """What was announced and did not come is pulled, and that link pushes from now on."""
+        self._has_timer[timers.GRAFT] = False
+        due = [owner for owner, missing in self._missing.items() if missing.due <= now]
+        for owner in due:
+            missing = self._missing.pop(owner)
+            if missing.version <= self._records.peek(owner).version:
+                continue
+            if missing.peer in self._links:
+                self.stats.grafts += 1
+                self._links[missing.peer] = True
+                self._pull_from(owner, missing.peer)
+        out = self._send_pulls(now)
+        if self._missing:
+            soonest = min(missing.due for missing in self._missing.values())
+            out += self._set_timer(timers.GRAFT, soonest)
+        return out
+
+    def on_prune(self, prune: Prune, peer: PeerId, now: Now) -> list[Effect]:
+        """A peer gets copies from us: stop pushing to each other, if we can spare it."""
+        if peer not in self._links:
+            return []
+        if not prune.agreed and self._links[peer] and len(self._eager()) <= limits.EAGER_MIN:
+            return []
+        self._links[peer] = False
+        return [] if prune.agreed else [self._say(peer, Prune(True))]
+
+    def _shed_copies(self, now: Nanos) -> list[Effect]:
+        """Ask one link that brought a copy to stop, now and then."""
+        copies, self._intake.duplicates = self._intake.duplicates, {}
+        self.stats.duplicates += sum(copies.values())
+        if now < self._pruned_at + limits.PRUNE_NS:
+            return []
+        for peer in sorted(copies):
+            if self._links.get(peer) and len(self._eager()) > limits.EAGER_MIN:
+                self._pruned_at = now
+                self.stats.prunes += 1
+                return [self._say(peer, Prune())]
+        return []
+
+    # -- comparing ------------------------------------------------------------------------------
+
+    def _on_digest_timer(self, now: Nanos) -> list[Effect]:
+        """Compare with one link, by chance; forget what was waited for too long."""
+        for owner in [o for o, asked in self._asked.items() if asked.until <= now]:
+            del self._asked[owner]
+        for key in [k for k, until in self._doubts.items() if until <= now]:
+            del self._doubts[key]
+        at = Nanos(now + self._rng.jittered(limits.DIGEST_NS))
+        again = SetTimer(token=timers.token_for(timers.DIGEST), at=at)
+        return [*self._compare_with_one(), *self._send_pulls(now), again]
+
+    def _compare_with_one(self) -> list[Effect]:
+        if not self._order:
+            return []
+        return [self._say(self._order[self._rng.below(len(self._order))], self._digest())]
+
+    def _digest(self) -> Digest:
+        self.stats.digests += 1
+        return Digest(self._records.sums.root())
+
+    def on_digest(self, digest: Digest, peer: PeerId, now: Now) -> list[Effect]:
+        """Equal roots say all; else the buckets say where to look."""
+        sums = self._records.sums
+        return [] if digest.root == sums.root() else [self._say(peer, Buckets(sums.buckets()))]
+
+    def on_buckets(self, buckets: Buckets, peer: PeerId, now: Now) -> list[Effect]:
+        """Describe the owners in the buckets that differ, from a random one on."""
+        sums = self._records.sums
+        found = differing(sums.buckets(), buckets.hashes)
+        if not found:
+            return []
+        turn = self._rng.below(len(found))
+        chosen: list[int] = []
+        lines: list[Line] = []
+        for bucket in [*found[turn:], *found[:turn]]:
+            if len(lines) >= limits.LINES_MAX:
+                break
+            chosen.append(bucket)
+            lines += [self._records.peek(owner).line() for owner in sums.owners_of([bucket])]
+        more = len(chosen) < len(found)
+        return [self._say(peer, Lines(bytes(chosen), lines, True, more))]
+
+    def on_lines(self, lines: Lines, peer: PeerId, now: Now) -> list[Effect]:
+        """Pull what the peer has more of; tell it, when it asked, what we have more of."""
+        reply: list[Line] = []
+        listed: dict[PeerId, None] = {}
+        for line in lines.lines[:_REPLY_LINES]:
+            listed[line.owner] = None
+            owned = self._records.peek(line.owner)
+            if self._judge_line(line, owned, peer, now.mono):
+                reply.append(owned.line())
+        for owner in self._records.sums.owners_of(sorted(dict.fromkeys(lines.buckets))):
+            if owner not in listed:
+                reply.append(self._records.peek(owner).line())
+        out: list[Effect] = []
+        more = lines.more or len(reply) > _REPLY_LINES
+        if lines.asks and (reply or more):
+            out.append(self._say(peer, Lines(b"", reply[:_REPLY_LINES], False, more)))
+        pulls = self._send_pulls(now.mono)
+        if lines.more and pulls:
+            # Only who gets on goes on at once; else the next digest in its time.
+            self._again[peer] = None
+        return out + pulls
+
+    def _judge_line(self, line: Line, owned: OwnerSet, peer: PeerId, now: Nanos) -> bool:
+        """Want what is there and not here; True when the peer lacks something that is here."""
+        theirs = (line.epoch, line.seq)
+        if line.sum == owned.sum_bytes():
+            if theirs >= owned.top:
+                self._records.reach(owned, owned.top)
+            return theirs < owned.version
+        if theirs < owned.version:
+            return True
+        if theirs == owned.version or line.is_grave or owned.is_grave:
+            return self._doubt(line, owned, peer, now)
+        if not self._intake.is_refused(line.owner, theirs):
+            self._pull_from(line.owner, peer)
+        return False
+
+    def _doubt(self, line: Line, owned: OwnerSet, peer: PeerId, now: Nanos) -> bool:
+        """Other sets at one version: both sides take the other's whole, once in a while.
+
+        A grave differs from what others still hold by design; each collects in its own time.
+        """
+        if line.is_grave != owned.is_grave and (line.epoch, line.seq) == owned.version:
+            return False
+        key = (peer, line.owner)
+        if now < self._doubts.get(key, Nanos(0)):
+            return False
+        self._doubts[key] = Nanos(now + limits.DOUBT_NS)
+        self.stats.wholes += 1
+        self._wanted[line.owner] = (peer, True)
+        return True
+
+    # -- pulling --------------------------------------------------------------------------------
+
+    def _pull_from(self, owner: PeerId, peer: PeerId) -> None:
+        if peer in self._links and owner not in self._wanted and owner not in self._asked:
+            self._wanted[owner] = (peer, False)
+
+    def _send_pulls(self, now: Nanos) -> list[Effect]:
+        """Ask for what is wanted, so many owners at a time from one peer."""
+        if not self._wanted:
+            return []
+        under_way: dict[PeerId, int] = {}
+        for asked in self._asked.values():
+            under_way[asked.peer] = under_way.get(asked.peer, 0) + 1
+        due: dict[PeerId, list[Want]] = {}
+        for owner, (peer, is_whole) in list(self._wanted.items()):
+            if peer not in self._links:
+                del self._wanted[owner]
+                continue
+            if under_way.get(peer, 0) >= limits.PULLS_MAX:
+                continue
+            del self._wanted[owner]
+            under_way[peer] = under_way.get(peer, 0) + 1
+            self._asked[owner] = Asked(peer, Nanos(now + limits.PULL_NS))
+            want = Want(owner, 0, 0) if is_whole or owner == self._own else self._want(owner)
+            due.setdefault(peer, []).append(want)
+        self.stats.pulls += sum(len(wants) for wants in due.values())
+        return [self._say(peer, Pull(due[peer], self._links[peer])) for peer in sorted(due)]
+
+    def on_pull(self, pull: Pull, peer: PeerId, now: Now) -> list[Effect]:
+        """Queue the answer; who pulls for want of a push gets pushes."""
+        if peer not in self._links or not pull.wants:
+            return []
+        self._links[peer] = self._links[peer] or pull.graft
+        due = self._answers.setdefault(peer, {})
+        for want in pull.wants[: limits.PULLS_MAX]:
+            due[want.owner] = (want.epoch, want.seq)
+        return []
+
+    def on_delta(self, delta: Delta, peer: PeerId, now: Now) -> list[Effect]:
+        """The records of an answer come next."""
+        self._intake.on_parts(delta.parts[: 2 * limits.PULLS_MAX], peer)
+        return []
+
+    def on_records(self, event: RecordsReceived, now: Now) -> list[Effect]:
+        """Records of a peer, pushed or pulled."""
+        return self._intake.on_records(event, now.mono)
+
+    # -- long work ------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """True while records wait to be merged or answers to be sent."""
+        return self._intake.has_work or bool(self._answers)
+
+    def advance(self, units: int, now: Now) -> tuple[int, list[Effect]]:
+        """Merge some of what came, then answer some of what was asked."""
+        spent = 0
+        out: list[Effect] = []
+        if self._intake.has_work:
+            spent, out = self._intake.advance(units, now.mono)
+            out += self._follow_up(now.mono)
+        if self._answers and spent < units:
+            used, answer = self._answer_one()
+            spent += used
+            out += answer
+        return max(spent, 1), out
+
+    def _follow_up(self, now: Nanos) -> list[Effect]:
+        """Ask for what gaps need and for what was waiting for room."""
+        done, self._intake.done = self._intake.done, []
+        for transfer in done:
+            asked = self._asked.get(transfer.owner)
+            if asked is not None and asked.peer == transfer.peer:
+                del self._asked[transfer.owner]
+            self.stats.pulled_records += len(transfer.rows)
+        gaps, self._intake.gaps = self._intake.gaps, {}
+        for owner, peer in gaps.items():
+            self._pull_from(owner, peer)
+        out = self._send_pulls(now) + self._shed_copies(now)
+        for peer in list(self._again):
+            if not any(asked.peer == peer for asked in self._asked.values()):
+                del self._again[peer]
+                out.append(self._say(peer, self._digest()))
+        return out
+
+    def _answer_one(self) -> tuple[int, list[Effect]]:
+        """The next few owners that one peer asked for."""
+        peer = next(iter(self._answers))
+        due = self._answers.pop(peer)
+        parts: list[Part] = []
+        rows: list[Record] = []
+        while due and len(rows) < limits.ANSWER_RECORDS:
+            owner = next(iter(due))
+            since = due.pop(owner)
+            owned = self._records.peek(owner)
+            is_whole = since == ZERO or since < owned.floor
+            found = owned.after(ZERO if is_whole else since)
+            parts.append(Part(owner, *(owned.version if is_whole else since), len(found), is_whole))
+            rows += found
+        if due:
+            self._answers[peer] = due
+        out: list[Effect] = [self._say(peer, Delta(parts)), *self._push(peer, rows)]
+        return 20 * len(parts) + 4 * len(rows), out
+
+    # -- little ---------------------------------------------------------------------------------
+
+    def _say(self, peer: PeerId, message: Message) -> SendMessage:
+        return SendMessage(peer=peer, body=encode_message(message))
+
+    def _set_timer(self, purpose: str, at: Nanos) -> list[Effect]:
+        if self._has_timer[purpose]:
+            return []
+        self._has_timer[purpose] = True
+        return [SetTimer(token=timers.token_for(purpose), at=at)]
