@@ -15,8 +15,8 @@ use futures_util::future::BoxFuture;
 use iroh::{
     Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr,
     endpoint::{
-        Connection, ConnectionError, Incoming, QuicTransportConfig, RecvStream, SendStream, VarInt,
-        presets,
+        ConnectError, ConnectingError, Connection, ConnectionError, Incoming, QuicTransportConfig,
+        RecvStream, SendStream, TransportErrorCode, VarInt, presets,
     },
 };
 use parking_lot::{Mutex, RwLock};
@@ -291,15 +291,11 @@ impl Net {
         let dialled = tokio::time::timeout(HANDSHAKE, self.0.endpoint.connect(to, alpn)).await;
         match dialled {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => {
-                let text = format!("{error:#}");
-                // TLS alert 120: the peer offers none of our protocols.
-                Err(if text.contains("application protocol") {
-                    NetError::VersionMismatch("the peer speaks another protocol version".into())
-                } else {
-                    NetError::Unreachable(format!("no link to the peer: {text}"))
-                })
-            }
+            Ok(Err(error)) => Err(if is_other_protocol(&error) {
+                NetError::VersionMismatch("the peer speaks another protocol version".into())
+            } else {
+                NetError::Unreachable(format!("no link to the peer: {error:#}"))
+            }),
             Err(_) => Err(NetError::Unreachable(format!(
                 "no answer within {} s from {}",
                 HANDSHAKE.as_secs(),
@@ -378,6 +374,20 @@ impl Net {
     fn by_id(&self, link: u64) -> Option<Arc<Link>> {
         self.0.links.read().get(&link).cloned()
     }
+}
+
+/// Whether the peer offers none of our protocols: TLS alert 120, `no_application_protocol`.
+fn is_other_protocol(error: &ConnectError) -> bool {
+    let ended = match error {
+        ConnectError::Connecting {
+            source: ConnectingError::ConnectionError { source, .. },
+            ..
+        }
+        | ConnectError::Connection { source, .. } => source,
+        _ => return false,
+    };
+    matches!(ended, ConnectionError::ConnectionClosed(close)
+        if close.error_code == TransportErrorCode::crypto(120))
 }
 
 async fn shake(incoming: Incoming) -> Result<Connection, NetError> {
