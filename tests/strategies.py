@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from pollen.core.certs import Certificate
 from pollen.core.codec import encode
 from pollen.core.events import SignedRecord
-from pollen.core.ids import ClusterId, PeerId
+from pollen.core.ids import ClusterId, PeerId, hash_of
 from pollen.core.invites import Invite
 from pollen.core.liveness import Accusation, Refutation
+from pollen.core.plan import Need, NodeFacts, Standing
 from pollen.core.records import Body, Record, decode_record, gc_key
+from pollen.core.rng import Rng
 from pollen.core.specs import Spec
 from tests.unit.world import make_key, sign_with
 
@@ -166,4 +169,58 @@ spread_steps = st.lists(
         st.integers(0, 2),
     ),
     max_size=25,
+)
+
+# Placement: few nodes and seeds, so that changes meet; a change is a call of the planner.
+plan_nodes = st.sampled_from([PeerId(hash_of("test-node", bytes([i]))) for i in range(6)])
+plan_seeds = st.sampled_from([hash_of("test-seed", bytes([i])) for i in range(3)])
+node_facts = st.builds(
+    NodeFacts,
+    capacity_bytes=st.sampled_from([1 << 20, 1 << 30, 1 << 34, 1 << 40]),
+    slots=st.integers(0, 4),
+    properties=st.sampled_from(["{}", '{"zone": "attic"}']),
+    is_open=st.booleans(),
+    is_busy=st.booleans(),
+)
+needs = st.builds(
+    Need,
+    min_replicas=st.integers(0, 4),
+    everywhere=st.booleans(),
+    host=st.sampled_from([(), (("zone", "attic"),)]),
+)
+standings = st.none() | st.sampled_from(Standing)
+plan_changes = st.one_of(
+    st.tuples(st.just("node"), plan_nodes, st.none() | node_facts),
+    st.tuples(st.just("need"), plan_seeds, st.none() | needs),
+    st.tuples(st.just("standing"), plan_seeds, plan_nodes, standings),
+    st.tuples(st.just("demand"), plan_seeds, plan_nodes, st.none() | st.integers(0, 9_000)),
+    st.tuples(st.just("advance"), st.integers(1, 9)),
+)
+
+# A drain with every view as stale as it likes: who looks, who hears of whom, who thinks what. Long
+# runs of many kinds are drawn from a seed: drawn one by one they seldom get far.
+DRAIN_KINDS = ("turn",) * 4 + ("hear",) * 3 + ("plan",) + ("loaded",)
+
+
+def make_drain_steps(seed: int, length: int, is_death_wrong: bool) -> list[tuple[Any, ...]]:
+    """A schedule; deaths that are believed wrongly are a kind of their own."""
+    rng = Rng(seed)
+    kinds = (*DRAIN_KINDS, "live") if is_death_wrong else DRAIN_KINDS
+    steps: list[tuple[Any, ...]] = []
+    for _ in range(length):
+        kind, who, of = kinds[rng.below(len(kinds))], rng.below(3), rng.below(3)
+        ranks = [0, 1, 2]
+        rng.shuffle(ranks)
+        more: dict[str, tuple[Any, ...]] = {
+            "turn": ([1, 4, 4][rng.below(3)],),
+            "hear": (of, 1 + rng.below(3)),
+            "plan": (ranks, 1 + rng.below(2)),
+            "live": (of, rng.below(4) > 0),
+        }
+        steps.append((kind, who, *more.get(kind, ())))
+    return steps
+
+
+drain_steps = st.builds(
+    make_drain_steps, st.integers(0, (1 << 64) - 1), st.just(100), st.booleans()
 )

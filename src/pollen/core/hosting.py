@@ -137,6 +137,7 @@ class Hosting:
                 return []
             entry = Entry(seed=role.seed)
         entry.has_elder = role is not None and role.elder is not None
+        entry.promises = self._promises(key, entry, role, view)
         out: list[Effect] = []
         for cue in self._cues(key, entry, role, view, now):
             out += self._take(key, entry, cue, view, now)

@@ -1,0 +1,391 @@
+"""Hosting: load, serve, hand over without a gap, roll out by rank, refuse with a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pollen.core import effects as fx
+from pollen.core import hosting, limits
+from pollen.core.claims import Claim, Claims, State
+from pollen.core.codec import encode
+from pollen.core.events import LoadFinished, SeedSample
+from pollen.core.hosting import Hosting, Role, View, plan_holders, roles_of
+from pollen.core.ids import SECOND, Hash, Nanos, Now, PeerId
+from pollen.core.names import Holding
+from pollen.core.plan import Placement
+from pollen.core.specs import Seed
+from tests.strategies import make_record
+from tests.unit.test_names import A, B, C, seed
+
+ECHO, NEXT = seed(A), msgspec.structs.replace(seed(A, epoch=2), previous=seed(A))
+GIB = 1 << 30
+
+
+class Bench:
+    """One node's hosting, with claims, plan and time in the test's hands."""
+
+    def __init__(self, own: PeerId = A, properties: str = "{}", holding: Seed = ECHO) -> None:
+        self.own, self.hosting = own, Hosting(own, properties, GIB)
+        self.claims, self.linked = Claims(), {A, B, C}
+        self.placements: dict[Hash, Placement] = {}
+        self.mono, self.seq = 1, 0
+        self.roles: dict[Hash, Role] = {}
+        self.hold(holding)
+
+    def hold(self, holding: Seed, is_halted: bool = False) -> None:
+        self.roles.clear()
+        held = Holding(name="echo", seed=holding, shadowed=[])
+        self.roles |= {role.seed.seed: role for role in roles_of(held, is_halted)}
+
+    @property
+    def now(self) -> Now:
+        return Now(Nanos(self.mono), Nanos(self.mono))
+
+    def plan(self, *ranks: PeerId, wanted: int | None = None, of: Seed = ECHO) -> None:
+        self.placements[of.seed] = Placement(len(ranks) if wanted is None else wanted, ranks)
+
+    def claim(self, node: PeerId, state: State, of: Seed = ECHO, **fields: Any) -> None:
+        self.seq += 1
+        body = encode(Claim(int(state), **fields))
+        self.claims.set_live(node, 1)
+        self.claims.apply(make_record(node, "claim", of.seed, 1, self.seq, False, body))
+
+    def bury(self, node: PeerId, of: Seed = ECHO) -> None:
+        self.seq += 1
+        self.claims.set_live(node, 1)
+        self.claims.apply(make_record(node, "claim", of.seed, 1, self.seq, True, b""))
+
+    def turn(self, after: int = 0, of: Seed = ECHO) -> list[fx.Effect]:
+        """Time passes, this node looks at the seed, and what it claims becomes a record."""
+        self.mono += after
+        view = View(
+            roles=self.roles,
+            placement=self.placements.get,
+            claims=self.claims,
+            is_linked=self.linked.__contains__,
+        )
+        out = self.hosting.converge(of.seed, view, self.now)
+        self.seq += 1
+        claim = self.hosting.claim(of.seed)
+        body = b"" if claim is None else encode(claim)
+        self.claims.set_live(self.own, 1)
+        self.claims.apply(make_record(self.own, "claim", of.seed, 1, self.seq, claim is None, body))
+        return [effect for effect in out if not isinstance(effect, fx.SetTimer)]
+
+    def finish(self, slug: str = "", of: Seed = ECHO) -> list[fx.Effect]:
+        return self.hosting.on_load_finished(
+            LoadFinished(seed=of.seed, slug=slug, reason="because"), self.now
+        )
+
+    def state(self, of: Seed = ECHO) -> State:
+        claim = self.hosting.claim(of.seed)
+        return State.ABSENT if claim is None else State(claim.state)
+
+    def serve(self, of: Seed = ECHO) -> None:
+        self.plan(self.own, of=of)
+        self.turn(of=of)
+        self.finish(of=of)
+        self.turn(of=of)
+        assert self.state(of) is State.READY
+
+
+def test_a_ranked_node_loads_from_the_publisher_first_and_is_ready_at_last() -> None:
+    """Loading is claimed with its deadline."""
+    bench = Bench()
+    bench.claim(B, State.READY)
+    bench.plan(A, B)
+    assert bench.turn() == [fx.LoadSeed(seed=ECHO.seed, holders=[A, B])]
+    claim = bench.hosting.claim(ECHO.seed)
+    assert claim == Claim(int(State.LOADING), until=bench.mono + limits.LOAD_DEADLINE_NS)
+    bench.finish()
+    assert bench.state() is State.READY
+
+
+def test_holders_are_those_who_have_it_loaded_and_are_linked() -> None:
+    """A host that loads has nothing to give."""
+    bench = Bench()
+    bench.claim(B, State.READY)
+    bench.claim(C, State.LOADING)
+    hosts = bench.claims.hosts(ECHO.seed)
+    assert plan_holders(ECHO, hosts, lambda peer: True) == [A, B]
+    assert plan_holders(ECHO, hosts, lambda peer: peer != A) == [B]
+
+
+def test_a_node_that_the_plan_does_not_rank_loads_nothing() -> None:
+    """Whoever published."""
+    bench = Bench()
+    bench.plan(B, C)
+    assert bench.turn() == []
+    assert bench.state() is State.ABSENT
+
+
+def test_a_fetch_that_failed_is_tried_again_at_once_with_a_new_holder() -> None:
+    """Else after a wait that doubles."""
+    bench = Bench(own=B)
+    bench.linked = set()
+    bench.plan(B)
+    bench.turn()
+    bench.finish("unreachable")
+    assert bench.turn(1) == []
+    assert len(bench.turn(limits.LOAD_RETRY_FIRST_NS)) == 1
+    bench.finish("unreachable")
+    bench.linked = {A}
+    assert bench.turn(1) == [fx.LoadSeed(seed=ECHO.seed, holders=[A])]
+
+
+def test_a_load_that_takes_too_long_is_refused() -> None:
+    """The rank goes to somebody else."""
+    bench = Bench()
+    bench.plan(A)
+    bench.turn()
+    assert bench.turn(limits.LOAD_DEADLINE_NS) == [fx.UnloadSeed(seed=ECHO.seed)]
+    assert bench.state() is State.REFUSED
+
+
+def test_a_refusal_is_claimed_with_its_reason_and_stands_for_a_while() -> None:
+    """The Pi that cannot load says so instead of trying in a loop."""
+    bench = Bench()
+    bench.plan(A)
+    bench.turn()
+    bench.finish("guest-out-of-memory")
+    claim = bench.hosting.claim(ECHO.seed)
+    until = bench.mono + limits.REFUSED_NS
+    assert claim == Claim(int(State.REFUSED), "guest-out-of-memory: because", until)
+    assert bench.turn(SECOND) == []
+    bench.turn(limits.REFUSED_NS)
+    assert bench.state() is State.ABSENT
+    assert len(bench.turn()) == 1
+
+
+def test_a_seed_without_room_is_refused_before_it_is_fetched() -> None:
+    """Memory is checked by the candidate."""
+    bench = Bench()
+    bench.hosting.free_bytes = 16 << 20
+    bench.plan(A)
+    assert bench.turn() == []
+    claim = bench.hosting.claim(ECHO.seed)
+    assert claim is not None
+    assert (claim.reason, claim.is_fault) == ("no room: needs 64 MiB, 16 MiB are free", False)
+
+
+def test_a_seed_is_hosted_only_where_its_host_gate_lets_it() -> None:
+    """Also when the plan, of a staler view, says otherwise; what is loaded goes at once."""
+    spec = msgspec.structs.replace(ECHO.spec, host=[("zone", "attic")])
+    gated = msgspec.structs.replace(ECHO, spec=spec)
+    assert [hosting.may_host(gated, text) for text in ('{"zone": "attic"}', "{}")] == [True, False]
+    bench = Bench()
+    bench.serve()
+    bench.hold(gated)
+    assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed)]
+
+
+def test_a_late_load_of_something_gone_is_unloaded() -> None:
+    """The name was withdrawn while the muscles compiled."""
+    assert Bench().finish() == [fx.UnloadSeed(seed=ECHO.seed)]
+
+
+def test_what_nobody_needs_is_unloaded_at_once() -> None:
+    """Withdrawn: no drain, nobody may call it."""
+    bench = Bench()
+    bench.serve()
+    bench.roles.clear()
+    assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed)]
+    assert bench.state() is State.ABSENT
+
+
+# -- drain --------------------------------------------------------------------------------------
+
+
+def dropped() -> Bench:
+    """A serves, and the plan says B and C from now on."""
+    bench = Bench()
+    bench.serve()
+    bench.plan(B, C)
+    return bench
+
+
+def test_a_replica_that_fell_out_serves_until_the_minimum_of_others_was_ready_for_long() -> None:
+    """Phase one: one suspicion period, begun anew when one of them is lost."""
+    bench = dropped()
+    bench.claim(B, State.READY)
+    bench.turn(limits.DRAIN_HOLD_NS)
+    bench.claim(C, State.READY)
+    bench.turn(SECOND)
+    bench.turn(limits.DRAIN_HOLD_NS - 1)
+    bench.claim(C, State.LOADING)
+    bench.turn(1)
+    bench.claim(C, State.READY)
+    bench.turn()
+    assert bench.state() is State.READY
+    bench.turn(limits.DRAIN_HOLD_NS)
+    assert bench.state() is State.DRAINING
+
+
+def test_who_drains_unloads_when_the_minimum_promised_to_stay() -> None:
+    """Phase two: to stay until this very drain has ended."""
+    bench = dropped()
+    for node in (B, C):
+        bench.claim(node, State.READY)
+    bench.turn()
+    bench.turn(limits.DRAIN_HOLD_NS)
+    claim = bench.hosting.claim(ECHO.seed)
+    assert claim is not None
+    bench.claim(B, State.READY, promises=[(A, claim.drain)])
+    bench.claim(C, State.READY, promises=[(A, claim.drain + 1)])
+    assert bench.turn(limits.DRAIN_SETTLE_NS) == []
+    bench.claim(C, State.READY, promises=[(A, claim.drain)])
+    assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed)]
+
+
+def test_a_drain_that_the_plan_takes_back_is_ready_again() -> None:
+    """Somebody died meanwhile; the next drain has another number."""
+    bench = dropped()
+    for node in (B, C):
+        bench.claim(node, State.READY)
+    bench.turn()
+    bench.turn(limits.DRAIN_HOLD_NS)
+    bench.plan(A, B)
+    bench.turn()
+    assert bench.state() is State.READY
+
+
+def test_the_first_ranks_promise_and_stay_until_the_drain_has_ended() -> None:
+    """A promise is kept though the plan moves on."""
+    bench = Bench(own=B)
+    bench.serve()
+    bench.plan(B, C)
+    bench.claim(C, State.READY)
+    bench.claim(A, State.DRAINING, drain=4)
+    bench.turn()
+    claim = bench.hosting.claim(ECHO.seed)
+    assert claim is not None
+    assert claim.promises == [(A, 4)]
+    bench.plan(C)
+    bench.turn(limits.DRAIN_HOLD_NS)
+    bench.turn(limits.DRAIN_HOLD_NS)
+    assert bench.state() is State.READY
+    bench.claims.set_live(A, None)
+    bench.turn()
+    bench.turn(limits.DRAIN_HOLD_NS)
+    assert bench.state() is State.DRAINING
+
+
+def test_the_last_ready_replica_stays_though_it_is_not_wanted_here() -> None:
+    """Of a seed with a minimum nobody goes while nobody else is ready."""
+    bench = dropped()
+    for _ in range(5):
+        bench.turn(limits.DRAIN_HOLD_NS)
+    assert bench.state() is State.READY
+
+
+def test_a_seed_that_may_be_zero_goes_when_nobody_calls_it() -> None:
+    """The only case in which the last one goes."""
+    none = seed(A)
+    none = msgspec.structs.replace(none, spec=msgspec.structs.replace(none.spec, min_replicas=0))
+    bench = Bench(holding=none)
+    bench.serve()
+    bench.plan(A, B, wanted=0)
+    bench.turn()
+    bench.turn(limits.DRAIN_HOLD_NS)
+    assert bench.turn(limits.DRAIN_SETTLE_NS) == [fx.UnloadSeed(seed=ECHO.seed)]
+
+
+def test_a_leaving_node_drains_without_waiting_but_not_without_promises() -> None:
+    """``down`` hands over first."""
+    bench = dropped()
+    for node in (B, C):
+        bench.claim(node, State.READY)
+    bench.hosting.leave()
+    bench.turn()
+    assert bench.state() is State.DRAINING
+    assert bench.turn(limits.DRAIN_SETTLE_NS) == []
+
+
+# -- rollout ------------------------------------------------------------------------------------
+
+
+def rolling(own: PeerId) -> Bench:
+    """The old version serves on A; the new one is to run on A, B and C in this order."""
+    bench = Bench(own=own, holding=NEXT)
+    bench.claim(A, State.READY, of=ECHO)
+    bench.plan(A, B, C, of=NEXT)
+    return bench
+
+
+def test_a_rollout_goes_by_rank() -> None:
+    """Rank k starts when k-1 is ready."""
+    assert len(rolling(A).turn(of=NEXT)) == 1
+    second = rolling(B)
+    assert second.turn(of=NEXT) == []
+    second.claim(A, State.READY, of=NEXT)
+    assert len(second.turn(of=NEXT)) == 1
+
+
+def test_a_first_version_starts_everywhere_at_once() -> None:
+    """There is nothing to fall back on, and nothing to wait for."""
+    bench = Bench(own=C)
+    bench.plan(A, B, C)
+    assert len(bench.turn()) == 1
+
+
+def test_the_old_version_serves_until_the_new_one_has_proved_itself() -> None:
+    """The minimum of the new one was ready for the whole trial."""
+    bench = Bench(own=A)
+    bench.serve()
+    bench.hold(NEXT)
+    del bench.placements[ECHO.seed]
+    bench.plan(B, C, of=NEXT)
+    bench.claim(B, State.READY, of=NEXT)
+    bench.turn(limits.ROLLOUT_TRIAL_NS)
+    bench.claim(C, State.READY, of=NEXT)
+    bench.turn()
+    bench.turn(limits.ROLLOUT_TRIAL_NS - 1)
+    assert bench.state() is State.READY
+    bench.turn(1)
+    assert bench.state() is State.DRAINING
+    assert bench.turn(limits.DRAIN_SETTLE_NS) == [fx.UnloadSeed(seed=ECHO.seed)]
+
+
+@pytest.mark.parametrize(("slug", "is_fault"), [("guest-trapped", True), ("no-space", False)])
+def test_a_version_at_fault_is_refused_for_good(slug: str, is_fault: bool) -> None:
+    """While an older one serves it is not tried again; another reason passes."""
+    bench = rolling(A)
+    bench.turn(of=NEXT)
+    bench.finish(slug, of=NEXT)
+    bench.turn(limits.REFUSED_NS, of=NEXT)
+    assert (bench.state(NEXT) is State.REFUSED) is is_fault
+
+
+def test_a_version_of_which_all_calls_fail_is_refused() -> None:
+    """Several failed here and none succeeded: the others halt it by this claim."""
+    bench = rolling(A)
+    bench.turn(of=NEXT)
+    bench.finish(of=NEXT)
+    few, many, some = (
+        SeedSample(NEXT.seed, 9, failures, 0, 0, run_us)
+        for failures, run_us in ((limits.FAULT_CALLS - 1, 0), (limits.FAULT_CALLS, 0), (99, 7))
+    )
+    assert bench.hosting.note_samples([few, some], bench.now) == []
+    ((key, effect),) = bench.hosting.note_samples([many], bench.now)
+    assert (key, effect) == (NEXT.seed, fx.UnloadSeed(seed=NEXT.seed))
+    claim = bench.hosting.claim(NEXT.seed)
+    assert claim is not None
+    assert (claim.state, claim.is_fault) == (State.REFUSED, True)
+
+
+def test_a_halted_version_gives_way_to_the_one_before() -> None:
+    """The old one is the seed to serve again, and the new one goes when it does."""
+    bench = Bench(own=A, holding=NEXT)
+    bench.serve(of=NEXT)
+    bench.hold(NEXT, is_halted=True)
+    assert bench.roles[ECHO.seed].heir == ECHO.seed
+    del bench.placements[NEXT.seed]
+    bench.plan(B, C, of=ECHO)
+    bench.claim(B, State.READY, of=ECHO)
+    bench.claim(C, State.READY, of=ECHO)
+    bench.turn(of=NEXT)
+    bench.turn(limits.ROLLOUT_TRIAL_NS, of=NEXT)
+    assert bench.state(NEXT) is State.DRAINING
