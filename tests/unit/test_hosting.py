@@ -224,8 +224,8 @@ def test_a_replica_that_fell_out_serves_until_the_minimum_of_others_was_ready_fo
     assert bench.state() is State.DRAINING
 
 
-def test_who_drains_unloads_when_the_minimum_promised_to_stay() -> None:
-    """Phase two: to stay until this very drain has ended."""
+def test_who_drains_unloads_when_the_minimum_has_witnessed_it() -> None:
+    """Phase two: this very drain, not an earlier one."""
     bench = dropped()
     for node in (B, C):
         bench.claim(node, State.READY)
@@ -233,10 +233,10 @@ def test_who_drains_unloads_when_the_minimum_promised_to_stay() -> None:
     bench.turn(limits.DRAIN_HOLD_NS)
     claim = bench.hosting.claim(ECHO.seed)
     assert claim is not None
-    bench.claim(B, State.READY, promises=[(A, claim.drain)])
-    bench.claim(C, State.READY, promises=[(A, claim.drain + 1)])
+    bench.claim(B, State.READY, witnessed=[(A, claim.drain)])
+    bench.claim(C, State.READY, witnessed=[(A, claim.drain + 1)])
     assert bench.turn(limits.DRAIN_SETTLE_NS) == []
-    bench.claim(C, State.READY, promises=[(A, claim.drain)])
+    bench.claim(C, State.READY, witnessed=[(A, claim.drain)])
     assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed)]
 
 
@@ -252,25 +252,21 @@ def test_a_drain_that_the_plan_takes_back_is_ready_again() -> None:
     assert bench.state() is State.READY
 
 
-def test_the_first_ranks_promise_and_stay_until_the_drain_has_ended() -> None:
-    """A promise is kept though the plan moves on."""
+def test_the_first_ranks_witness_a_drain_while_they_are_ready() -> None:
+    """Whoever drains itself is no witness, nor is one that the plan does not want."""
     bench = Bench(own=B)
     bench.serve()
     bench.plan(B, C)
-    bench.claim(C, State.READY)
     bench.claim(A, State.DRAINING, drain=4)
     bench.turn()
     claim = bench.hosting.claim(ECHO.seed)
     assert claim is not None
-    assert claim.promises == [(A, 4)]
+    assert claim.witnessed == [(A, 4)]
     bench.plan(C)
-    bench.turn(limits.DRAIN_HOLD_NS)
-    bench.turn(limits.DRAIN_HOLD_NS)
-    assert bench.state() is State.READY
-    bench.claims.set_live(A, None)
     bench.turn()
-    bench.turn(limits.DRAIN_HOLD_NS)
-    assert bench.state() is State.DRAINING
+    claim = bench.hosting.claim(ECHO.seed)
+    assert claim is not None
+    assert claim.witnessed == []
 
 
 def test_the_last_ready_replica_stays_though_it_is_not_wanted_here() -> None:
@@ -293,7 +289,7 @@ def test_a_seed_that_may_be_zero_goes_when_nobody_calls_it() -> None:
     assert bench.turn(limits.DRAIN_SETTLE_NS) == [fx.UnloadSeed(seed=ECHO.seed)]
 
 
-def test_a_leaving_node_drains_without_waiting_but_not_without_promises() -> None:
+def test_a_leaving_node_drains_without_waiting_but_not_without_witnesses() -> None:
     """``down`` hands over first."""
     bench = dropped()
     for node in (B, C):

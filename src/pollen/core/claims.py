@@ -48,7 +48,7 @@ class Cue(enum.Enum):
     REFUSE = "refuse"  # this node cannot, or the version fails here
     LATE = "late"  # the deadline of loading passed
     AGAIN = "again"  # the time of a retry has come, or a refusal has run out
-    RELEASE = "release"  # the others have promised to stay for long enough
+    RELEASE = "release"  # ready ones have witnessed the drain
 
 
 class Act(enum.Enum):
@@ -95,7 +95,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
 
     ``until``: unix ns, the deadline of ``loading`` and the end of ``refused``. ``is_fault``: the
     refusal speaks of the version, not of this node. ``drain``: numbers the drains of this run.
-    ``promises``: (host, its ``drain``) whom this ready host promised to stay for.
+    ``witnessed``: (host, its ``drain``) of the drains that this host saw while it was ready.
     """
 
     state: U8
@@ -103,7 +103,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     until: U64 = 0
     is_fault: bool = False
     drain: U32 = 0
-    promises: list[tuple[WirePeerId, U32]] = []
+    witnessed: list[tuple[WirePeerId, U32]] = []
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,9 +118,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         """Why it refuses, or why it still loads."""
         return self.claim.reason
 
-    def has_promised(self, node: PeerId, drain: int) -> bool:
-        """True when this host is ready and stays until that drain of ``node`` has ended."""
-        return self.state is State.READY and (node, drain) in self.claim.promises
+    def has_witnessed(self, node: PeerId, drain: int) -> bool:
+        """True when this host was ready after that drain of ``node`` had begun."""
+        return self.state is State.READY and (node, drain) in self.claim.witnessed
 
     def standing(self, wall: Nanos) -> Standing | None:
         """What the claim means for the ranking; overdue loading is judged by the wall clock."""

@@ -1,14 +1,15 @@
 """The seeds on this node: from wanted to ready, and out of service without a gap.
 
-Decides: what this node loads, serves and unloads, from whom it fetches, what it claims, whom it
-    promises to stay for.
+Decides: what this node loads, serves and unloads, from whom it fetches, what it claims, whose
+    drain it has witnessed.
 Does not know: how the plan came about, records, other nodes' reasons.
 Invariants: ``last-ready-stays``: a replica that the plan dropped begins to drain when the minimum
-    of others was ready for one suspicion period, and unloads when that many of them have promised
-    in their claims to stay until it has; who promised does not begin to drain. Views may be as
-    stale as they like: a promise is an answer to this very drain. ``rollout-by-rank``: while the
-    version before still serves, rank k loads when rank k-1 is ready. A refusal is claimed with its
-    reason and tried again after a while, never in a loop; a version's own fault is not.
+    of others was ready for one suspicion period, and unloads when that many of them, being ready,
+    have witnessed this very drain in their claims. Views may be as stale as they like: of all
+    drains that end, the witnesses of the one that began last were ready after it began, so theirs
+    began later or never, and did not end. ``rollout-by-rank``: while the version before still
+    serves, rank k loads when rank k-1 is ready. A refusal is claimed with its reason and tried
+    again after a while, never in a loop; a version's own fault is not.
 Source: PROTOCOL 5. Refused: draining one at a time by rank alone, since two views of the ranks can
     each put the other first; a wait alone, since a view can be staler than any wait.
 """
@@ -88,7 +89,7 @@ class Entry(msgspec.Struct, kw_only=True):
     enough_since: Nanos | None = None
     drain_since: Nanos = Nanos(0)
     drain: int = 0
-    promises: list[tuple[PeerId, int]] = []
+    witnessed: list[tuple[PeerId, int]] = []
     timer_at: Nanos | None = None
 
 
@@ -137,7 +138,6 @@ class Hosting:
                 return []
             entry = Entry(seed=role.seed)
         entry.has_elder = role is not None and role.elder is not None
-        entry.promises = self._promises(key, entry, role, view)
         out: list[Effect] = []
         for cue in self._cues(key, entry, role, view, now):
             out += self._take(key, entry, cue, view, now)
@@ -145,7 +145,7 @@ class Hosting:
             self._entries.pop(key, None)
             return out
         self._entries[key] = entry
-        entry.promises = self._promises(key, entry, role, view)
+        entry.witnessed = self._witness(key, entry, role, view)
         return out + self._set_timer(key, entry, role, now.mono)
 
     # -- cues -----------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Hosting:
 
     def _are_others_enough(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """Phase one of a drain: the minimum of others was ready for long enough."""
-        if entry.state is not State.READY or entry.promises:
+        if entry.state is not State.READY:
             return False
         if len(self._successors(key, role, view)) < self._minimum(role, view):
             entry.enough_since = None
@@ -227,30 +227,26 @@ class Hosting:
         return [node for node in ready if role.heir != key or node != self._own]
 
     def _is_released(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
-        """Phase two: the others promised to stay, and routes have had time to follow."""
+        """Phase two: others that are ready have seen it, and routes have had time to follow."""
         if now.mono < entry.drain_since + limits.DRAIN_SETTLE_NS:
             return False
         stay = self._successors(key, role, view)
         if role.heir == key:
             hosts = (view.claims.host(key, node) for node in stay)
-            stay = [h.node for h in hosts if h and h.has_promised(self._own, entry.drain)]
+            stay = [h.node for h in hosts if h and h.has_witnessed(self._own, entry.drain)]
         return len(stay) >= self._minimum(role, view)
 
-    def _promises(
+    def _witness(
         self, key: Hash, entry: Entry, role: Role | None, view: View
     ) -> list[tuple[PeerId, int]]:
-        """Whom this replica stays for: those it promised already, and, while the plan wants it
-        among the first, whoever drains. A promise ends with the drain that it answers."""
+        """The drains that this replica, ready and among the first of the plan, has seen begin."""
         if entry.state is not State.READY or role is None:
             return []
-        draining = [h for h in view.claims.hosts(key) if h.state is State.DRAINING]
         placement = view.placement(key) or NOWHERE
-        is_first = self._own in placement.chosen[: minimum_of(role.seed, placement) + 1]
-        return [
-            (host.node, host.claim.drain)
-            for host in draining
-            if is_first or (host.node, host.claim.drain) in entry.promises
-        ]
+        if self._own not in placement.chosen[: minimum_of(role.seed, placement) + 1]:
+            return []
+        hosts = view.claims.hosts(key)
+        return [(host.node, host.claim.drain) for host in hosts if host.state is State.DRAINING]
 
     # -- transitions ----------------------------------------------------------------------------
 
@@ -352,7 +348,7 @@ class Hosting:
             until=entry.until,
             is_fault=entry.is_fault and entry.state is State.REFUSED,
             drain=entry.drain if is_draining else 0,
-            promises=entry.promises,
+            witnessed=entry.witnessed,
         )
 
     def seed(self, key: Hash) -> Seed | None:
