@@ -224,8 +224,7 @@ def begun(minimum: int) -> Drains:
 def test_stale_views_never_drain_below_the_minimum(
     minimum: int, steps: list[tuple[Any, ...]]
 ) -> None:
-    """``last-ready-stays``: nor the last of the minimum, whatever each node believes of plan, claims
-    and life, and when."""
+    """``last-ready-stays``: nor the last of the minimum, whatever each node believes, and when."""
     drains = begun(minimum)
     for step in steps:
         drains.take(*step)
