@@ -211,6 +211,27 @@ RESTARTS_WITHIN_NS = 10 * MINUTE
 STALL_NS = 1_200 * MILLISECOND
 CLOCK_STEP_NS = SECOND
 
+# -- discovery ----------------------------------------------------------------------------------
+# The largest datagram, and how many leave a strategy a second and at once. Source: specs/discovery.
+DATAGRAM_MAX_BYTES = 2_048
+DATAGRAM_RATE = 32
+DATAGRAM_BURST = 8
+# Prepared answers, by the asker's nonce. Guess: askers of one LAN after a power cut.
+ANSWERS_CACHED = 64
+# The first wait of a survey, how much farther each next one reaches (a step doubles those who
+# answer), and the longest wait once everybody is asked. Guess.
+SURVEY_FIRST_NS = 500 * MILLISECOND
+SURVEY_STEP = 1
+SURVEY_MAX_NS = 15 * SECOND
+# Without a reachable peer for so long multicast starts by itself. Source: specs/discovery.
+ALONE_NS = 30 * SECOND
+# How long an advertisement lasts; renewed at half of it.
+ADVERTISE_NS = 10 * MINUTE
+# Peers that a search wants.
+FIND_LIMIT = 3
+# Peers that are tried at an address whose owner is not known.
+ANYBODY_DIALS = 32
+
 # -- placement ----------------------------------------------------------------------------------
 # The plan that this code makes, and the oldest one it can still make. Source: PROTOCOL 5.
 PLAN_VERSION = 1

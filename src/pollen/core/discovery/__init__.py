@@ -1,0 +1,1 @@
+"""Finding the first peer, and peers again: strategies that yield addresses, never trust."""
