@@ -374,5 +374,8 @@ class FakeNative:
     def verify(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
         return verify_signatures(items)
 
+    def sealer(self) -> None:
+        return None
+
     def version(self) -> str:
         return "fake"

@@ -185,6 +185,18 @@ class LinkWanted(Event, frozen=True, kw_only=True, tag="link_wanted"):
     peer: PeerId
 
 
+class PeerFound(Event, frozen=True, kw_only=True, tag="peer_found"):
+    """Discovery says that a peer may be dialled there; trust comes from the handshake.
+
+    Without a peer anybody may be there; with this node's own id these are its addresses from now
+    on. ``source`` is the scheme.
+    """
+
+    peer: PeerId
+    addresses: list[str]
+    source: str
+
+
 class Commanded(Event, frozen=True, kw_only=True, tag="commanded"):
     """A user asked for something; answered by ``Reply`` with the same request."""
 

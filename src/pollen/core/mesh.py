@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from pollen.core import limits
 from pollen.core.effects import CloseLink, Effect, SendMessage
-from pollen.core.events import DialFailed, HelloReceived, LinkClosed, LinkWanted, Telemetry
+from pollen.core.events import (
+    DialFailed,
+    HelloReceived,
+    LinkClosed,
+    LinkWanted,
+    PeerFound,
+    Telemetry,
+)
 from pollen.core.ids import Nanos, Now, PeerId
 from pollen.core.links import Links
 from pollen.core.members import Member
@@ -69,6 +76,12 @@ class Mesh:
         if not self.links.on_wanted(event.peer, now):
             return []
         return self.peers.end_backoff([event.peer], now) + self._tell([event.peer])
+
+    def on_found(self, event: PeerFound, now: Nanos) -> list[Effect]:
+        """Discovery found an address: of one peer, or of whoever is there."""
+        if event.peer:
+            return self.peers.learn(event.peer, event.addresses, now)
+        return self.peers.try_anybody(event.addresses)
 
     def on_keep(self, message: Keep, peer: PeerId, now: Now) -> list[Effect]:
         """The other side's wish."""

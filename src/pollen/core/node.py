@@ -52,6 +52,7 @@ from pollen.core.events import (
     LoadFinished,
     MessageReceived,
     ModuleInspected,
+    PeerFound,
     Persisted,
     RecordsReceived,
     Started,
@@ -172,6 +173,7 @@ class Node:
             LinkClosed: self._on_link_closed,
             DialFailed: self._on_dial_failed,
             LinkWanted: self._on_link_wanted,
+            PeerFound: self._on_found,
             MessageReceived: self._on_message,
             RecordsReceived: self._on_records,
             JoinRequested: self._enrolling.on_join,
@@ -237,6 +239,13 @@ class Node:
 
     def _on_link_wanted(self, event: LinkWanted, now: Now) -> list[Effect]:
         return self._mesh.on_wanted(event, now.mono)
+
+    def _on_found(self, event: PeerFound, now: Now) -> list[Effect]:
+        if event.peer != self._config.node:
+            return self._mesh.on_found(event, now.mono)
+        if self._presence.move(event.addresses):
+            self._state_self(now)
+        return []
 
     # -- what peers say -------------------------------------------------------------------------
 

@@ -110,6 +110,16 @@ class Peers:
                 out += self._dial(drawn, now)
         return out
 
+    def try_anybody(self, addresses: Sequence[str]) -> list[Effect]:
+        """Somebody may be at these addresses: try who is not linked, some by chance if many.
+
+        Nothing is remembered: the one who is there will prove it, the others fail and wait on.
+        """
+        there = [address for address in addresses if is_dialable(address)]
+        absent = [p.peer for p in self._sorted() if p.link is None]
+        self._rng.shuffle(absent)
+        return [Dial(peer=p, addresses=there) for p in absent[: limits.ANYBODY_DIALS] if there]
+
     def learn(self, peer: PeerId, addresses: Sequence[str], now: Nanos) -> list[Effect]:
         """Remember where a peer can be dialled, the newest first; dial it when it is not linked."""
         if peer == self._own:

@@ -43,6 +43,11 @@ class Presence:
         self._starts = [*recent, now.wall][-limits.RESTARTS_QUARANTINE :]
         return [starts_row(self._starts)], self.recount(now)
 
+    def move(self, addresses: Sequence[str]) -> bool:
+        """The machine has other addresses now; False when they are the same."""
+        held, self.addresses = self.addresses, list(addresses[: limits.OWN_ADDRESSES_MAX])
+        return held != self.addresses
+
     def recount(self, now: Now) -> list[Effect]:
         """How many starts the window holds now; a timer for when that is few enough again."""
         since = now.wall - limits.RESTARTS_WITHIN_NS

@@ -24,6 +24,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``listen``: addresses to bind. ``http``: the TCP door of the gateway, none by default.
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
+    ``discovery``: words of specs/discovery, as in ``"static:192.0.2.7:60611 multicast"``.
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
@@ -32,6 +33,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memory_bytes: int = 0
     log_level: str = "info"
     grace_ms: int = 5_000
+    discovery: str | list[str] = ""
 
     def guest_memory(self) -> int:
         """Bytes that guests may use."""

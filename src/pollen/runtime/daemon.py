@@ -26,8 +26,11 @@ import psutil
 from pollen.core import limits, restoring
 from pollen.core.commands import Command, DrainCommand
 from pollen.core.config import NodeConfig
+from pollen.core.discovery.contract import Context
+from pollen.core.discovery.finder import Finder
 from pollen.core.ids import PeerId
 from pollen.core.node import Node
+from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
@@ -36,6 +39,7 @@ from pollen.runtime.config import Config
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
 from pollen.runtime.control.server import ControlServer, bind_control
+from pollen.runtime.discovery import Discovery, make_finder
 from pollen.runtime.driver import Driver
 from pollen.runtime.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
 from pollen.runtime.paths import Paths
@@ -62,6 +66,8 @@ class Daemon:
         self._identity: Identity | None = None
         self._node = b""
         self._engine = ""
+        self._finder: Finder | None = None
+        self._bound: list[str] = []
 
     # -- the life -------------------------------------------------------------------------------
 
@@ -78,10 +84,13 @@ class Daemon:
         self._muscles = muscles
         driver = self._driver = Driver(node, muscles, store, self.log)
         server: ControlServer | None = None
+        discovery: Discovery | None = None
         try:
             server = ControlServer(make_app(self), bind_control(self._paths.control_socket))
             driver.start(addresses)
             await server.start()
+            discovery = self._discovery(driver)
+            discovery.start()
             lock.write_pid(self._paths)
             self._state = "running"
             self.log.info("up", node=self._node.hex(), addresses=addresses, pid=os.getpid())
@@ -90,9 +99,18 @@ class Daemon:
         finally:
             if server is not None:
                 await server.stop()
+            if discovery is not None:
+                await discovery.close()
             await driver.close(0)
             lock.remove_pid(self._paths)
             self.log.info("down", faults=driver.counters["faults"])
+
+    def _discovery(self, driver: Driver) -> Discovery:
+        finder, bound = self._finder, self._bound
+        if finder is None:
+            raise InvariantError("discovery begins after the node was assembled")
+        node, log = PeerId(self._node), self.log
+        return Discovery(finder, node, driver.feed, driver.linked, lambda: dialable(bound), log)
 
     async def _serve(self, driver: Driver, stopping: asyncio.Future[tuple[int, bool]]) -> int:
         """Wait for the end, then drain and let calls finish."""
@@ -144,7 +162,21 @@ class Daemon:
                 slots=self._config.guest_slots(),
             )
             rng, sign = Rng(entropy.draw_seed()), make_sign(key, root)
-            node = Node(config, rng, sign, make_verify(self._native), restored)
+            verify = make_verify(self._native)
+            self._bound = bound
+            seal, unseal = self._native.sealer() or (None, None)
+            context = Context(
+                node=config.node,
+                cluster=config.cluster,
+                rng=Rng(entropy.draw_seed()),
+                sign=sign,
+                verify=verify,
+                seal=seal,
+                unseal=unseal,
+            )
+            known = len(restored.get(PEER_TABLE, ()))
+            self._finder = make_finder(self._config.discovery, context, known)
+            node = Node(config, rng, sign, verify, restored)
             muscles.set_hello(
                 cluster=held.cluster,
                 minor_min=limits.MINOR_MIN,

@@ -85,6 +85,10 @@ class Driver:
         finally:
             self._replies.pop(request, None)
 
+    def linked(self) -> int:
+        """How many peers are linked now."""
+        return self._port.linked
+
     # -- events in ------------------------------------------------------------------------------
 
     def feed(self, event: ev.Event) -> None:

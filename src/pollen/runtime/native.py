@@ -20,6 +20,7 @@ import msgspec
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
+from pollen.core.discovery.contract import Seal, Unseal
 from pollen.core.ids import KeyRole, LinkId, PeerId, Sign, Verify
 from pollen.errors import InvariantError, PollenError, error_from
 
@@ -118,6 +119,7 @@ class Native(Protocol):
         self, *, key: Key, boot: bytes, directory: str, memory_bytes: int
     ) -> Muscles: ...
     def verify(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]: ...
+    def sealer(self) -> tuple[Seal, Unseal] | None: ...
     def version(self) -> str: ...
 
 
@@ -159,6 +161,12 @@ class RealNative:
     def verify(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
         """Check (public key, message, signature) triples."""
         return list(self._module.verify_signatures(items))
+
+    def sealer(self) -> tuple[Seal, Unseal] | None:
+        """XChaCha20-Poly1305 of the muscles; None where they were built without it."""
+        seal = getattr(self._module, "seal", None)
+        unseal = getattr(self._module, "unseal", None)
+        return None if seal is None or unseal is None else (seal, unseal)
 
     def version(self) -> str:
         """Versions of the muscles."""
@@ -238,6 +246,11 @@ class Port:
     def has_backlog(self) -> bool:
         """True while something waits for room: call ``retry`` soon."""
         return bool(self._held or self._sends)
+
+    @property
+    def linked(self) -> int:
+        """How many peers have an admitted link."""
+        return len(self._links)
 
     def carry_out(self, effect: fx.Effect) -> None:
         """Do what the core asked of the muscles, now or as soon as there is room."""

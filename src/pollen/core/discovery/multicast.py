@@ -158,7 +158,8 @@ class Multicast:
 
 def first_distance(expected: int, limit: int) -> int:
     """So far that about ``limit`` of the expected peers answer: 32 - log2(expected / limit)."""
-    return max(0, EVERYBODY - (max(1, expected) // max(1, limit)).bit_length() + 1)
+    each = max(1, expected // max(1, limit))
+    return max(0, EVERYBODY - each.bit_length() + 1)
 
 
 def is_within(own: PeerId, asker: PeerId, distance: int) -> bool:
