@@ -105,4 +105,15 @@ def test_verbose_says_on_stderr_where_it_ran(up: Pln) -> None:
 def test_load_prints_rates_and_latencies(up: Pln) -> None:
     text = up.ok("load", "echo/echo", "--duration", "200ms", "--concurrency", "2", "--input", "x")
     assert re.search(r"^\d+ calls in [\d.]+ s: \d+ a second\np50 .*p999 .*max ", text)
-    assert up("load", "trap/error", "--duration", "100ms").returncode == 1
+    for line in ([], ["--json"]):
+        assert up("load", "trap/error", "--duration", "100ms", *line).returncode == 1
+
+
+def test_a_load_of_what_is_not_there_is_refused_before_it_begins(up: Pln) -> None:
+    for target, said in (
+        ("nope", b'no seed named "nope"'),
+        ("trap", b"has 3 functions"),
+        ("trap/nope", b'no function "nope"'),
+    ):
+        done = up("load", target, "--duration", "1m", timeout=30)
+        assert done.returncode == 3 and said in done.stderr and not done.stdout

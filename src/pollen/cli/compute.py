@@ -220,10 +220,10 @@ def load_command(
         "input_base64": base64.b64encode(read_input(text)).decode(),
     }
     report = Control(paths_of(ctx)).request("POST", "/v1/load", body, timeout=duration / 1000 + 120)
+    failed = sum(report["failed"].values())
     if as_json:
         output.print_json(report)
-        return
-    failed = sum(report["failed"].values())
+        ctx.exit(1 if failed else 0)
     click.echo(f"{report['ok']} calls in {report['seconds']:.1f} s: {report['rate']:.0f} a second")
     latency = report["latency_us"]
     names = ("p50", "p90", "p99", "p999", "max")

@@ -159,6 +159,9 @@ class _Handlers:
         return self._daemon.stop(body.grace_ms, drain=body.drain)
 
     async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
+        status = await self._daemon.command(cmd.StatusCommand())
+        assert isinstance(status, cmd.Status)
+        routes.check_target(body, status.seeds)
         return await self._daemon.load(body)
 
     async def metrics(self, request: Request, body: None) -> Response:

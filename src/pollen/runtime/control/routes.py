@@ -5,12 +5,14 @@ The server, the OpenAPI document and the tests are made from it; a client may be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 
 from pollen.core import commands as cmd
+from pollen.errors import error_from
 
 
 class SeedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +51,21 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
     duration_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)] = 10_000
     input_base64: str = ""
+
+
+def check_target(plan: LoadRequest, seeds: Sequence[cmd.SeedView]) -> None:
+    """Refuse a load of what is not there before it begins: it would refuse a million times."""
+    found = next((held for held in seeds if plan.seed in (held.name, held.seed)), None)
+    if found is None:
+        reason = f'no seed named "{plan.seed}" in this node\'s view of the cluster'
+        raise error_from("seed-not-found", reason, "pln status seeds")
+    if plan.function and plan.function not in found.functions:
+        reason = f'seed "{found.name}" has no function "{plan.function}"'
+    elif not plan.function and len(found.functions) != 1:
+        reason = f'seed "{found.name}" has {len(found.functions)} functions'
+    else:
+        return
+    raise error_from("function-not-found", reason, f"name one of: {', '.join(found.functions)}")
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +178,15 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("drain", "POST", "/v1/drain", "Leave every route", None, cmd.Drained),
     Route("shutdown", "POST", "/v1/shutdown", "Drain and end", ShutdownRequest, Stopping),
-    Route("load", "POST", "/v1/load", "Load a seed from this node", LoadRequest, LoadReport),
+    Route(
+        "load",
+        "POST",
+        "/v1/load",
+        "Load a seed from this node",
+        LoadRequest,
+        LoadReport,
+        ("seed-not-found", "function-not-found"),
+    ),
     Route("metrics", "GET", "/v1/metrics", "Prometheus text"),
     Route("logs", "GET", "/v1/logs", "Log lines as x-ndjson: lines, follow, seed"),
     Route("openapi", "GET", "/v1/openapi.json", "This table as OpenAPI 3.1"),
