@@ -113,7 +113,7 @@ def make_record(
     prev: tuple[int, int] | None = None,
 ) -> Record:
     """A record as it would come from its owner; ``prev`` is the version before, unless said."""
-    before = (epoch, seq - 1) if prev is None else prev
+    before = prev or ((epoch, seq - 1) if seq > 1 else (0, 0))
     body = encode(Body(CLUSTER, owner, kind, key, epoch, seq, 1, tombstone, payload, *before))
     signed = SignedRecord(owner, body, sign_with(owner, b"pollen-record/1\0" + body))
     record = decode_record(signed, CLUSTER)

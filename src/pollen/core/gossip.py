@@ -93,7 +93,7 @@ class Gossip:
         self._answers: dict[PeerId, dict[PeerId, Version]] = {}
         self._doubts: dict[tuple[PeerId, PeerId], Nanos] = {}
         self._again: dict[PeerId, None] = {}
-        self._pruned_at = Nanos(-limits.PRUNE_NS)
+        self._pruning: dict[PeerId, Nanos] = {}
         self._has_timer = {timers.HAVE: False, timers.GRAFT: False}
         self.stats = Stats()
 
@@ -140,6 +140,7 @@ class Gossip:
         self._intake.forget(peer)
         self._answers.pop(peer, None)
         self._again.pop(peer, None)
+        self._pruning.pop(peer, None)
         lost = [owner for owner, asked in self._asked.items() if asked.peer == peer]
         lost += [owner for owner, (source, _) in self._wanted.items() if source == peer]
         for owner in lost:
@@ -249,23 +250,30 @@ class Gossip:
         """A peer gets copies from us: stop pushing to each other, if we can spare it."""
         if peer not in self._links:
             return []
-        if not prune.agreed and self._links[peer] and len(self._eager()) <= limits.EAGER_MIN:
+        self._pruning.pop(peer, None)
+        if not prune.agreed and self._links[peer] and not self._has_spare():
             return []
         self._links[peer] = False
         return [] if prune.agreed else [self._say(peer, Prune(True))]
 
+    def _has_spare(self) -> bool:
+        """True while one more eager link can be given up, those already asked not counted."""
+        return len(self._eager()) - len(self._pruning) > limits.EAGER_MIN
+
     def _shed_copies(self, now: Nanos) -> list[Effect]:
-        """Ask one link that brought a copy to stop, now and then."""
+        """Ask the links that brought copies to stop, as far as they can be spared."""
         copies, self._intake.duplicates = self._intake.duplicates, {}
         self.stats.duplicates += sum(copies.values())
-        if now < self._pruned_at + limits.PRUNE_NS:
-            return []
+        out: list[Effect] = []
         for peer in sorted(copies):
-            if self._links.get(peer) and len(self._eager()) > limits.EAGER_MIN:
-                self._pruned_at = now
+            until = self._pruning.get(peer)
+            if until is not None and until <= now:
+                del self._pruning[peer]
+            if self._links.get(peer) and peer not in self._pruning and self._has_spare():
+                self._pruning[peer] = Nanos(now + limits.PRUNE_NS)
                 self.stats.prunes += 1
-                return [self._say(peer, Prune())]
-        return []
+                out.append(self._say(peer, Prune()))
+        return out
 
     # -- comparing ------------------------------------------------------------------------------
 

@@ -76,8 +76,8 @@ LAZY_FANOUT = 4
 # How long an announced change may take to come by push before it is pulled. Guess: a push over
 # three more links.
 GRAFT_WAIT_NS = 150 * MILLISECOND
-# The shortest time between two attempts of one node to shed a link that brings copies.
-PRUNE_NS = SECOND
+# How long a peer that was asked to stop pushing may take before it is asked again.
+PRUNE_NS = 2 * SECOND
 # A pull without an answer may be asked elsewhere after this. Guess: a long path, a large set.
 PULL_NS = 10 * SECOND
 # Owners that are pulled from one peer at a time, and records in one slice of an answer.

@@ -48,7 +48,7 @@ KIND_LEVELS: Mapping[str, int] = {}
 Key = tuple[PeerId, str, bytes]
 
 
-class Body(msgspec.Struct, frozen=True, array_like=True):
+class Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a record's signature covers, after the domain prefix (PROTOCOL 2).
 
     ``prev_epoch`` and ``prev_seq``: the version that its owner wrote before this one.
@@ -67,7 +67,7 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     prev_seq: U64 = 0
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A record in memory: decoded, with the bytes as carried, their hash, and what follows."""
 
     body: Body
@@ -103,7 +103,7 @@ class Record(msgspec.Struct, frozen=True):
         return self.body.schema > limits.SCHEMA
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A record that is new here, and the peer that it came from (None: written here).
 
     ``before`` is what it replaced. ``is_gone``: the record itself is no longer held, and no other
