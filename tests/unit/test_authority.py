@@ -74,9 +74,7 @@ def test_an_admin_makes_a_member() -> None:
             "certificate-outlives-issuer",
         ),
         (
-            member_chain(
-                parent=admin_chain(properties='{"team":"red"}'), properties='{"team":"blue"}'
-            ),
+            member_chain(parent=admin_chain(gives='{"team":"red"}'), properties='{"team":"blue"}'),
             "certificate-exceeds-issuer",
         ),
         (member_chain(ADMIN), "certificate-lineage"),
@@ -135,10 +133,10 @@ def test_a_chain_that_is_remembered_costs_no_signature_again() -> None:
         ('{"on":1}', '{"on":true}', "on"),
     ],
 )
-def test_what_an_issuers_certificate_states_bounds_its_children(
+def test_what_an_admins_bounds_state_limits_what_it_gives(
     child: str, issuer: str, expected: str
 ) -> None:
-    """What it does not state is free: the founder's certificate states nothing."""
+    """What they do not state is free: the founder's bounds state nothing."""
     assert certs.excess_of(child, issuer) == expected
 
 

@@ -54,7 +54,8 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True):
 
     ``properties`` is a JSON object as text; ``lineage`` the ancestors, oldest first, the root not
     among them. ``cites`` is the hash of the deny that this one lifts, or empty. ``lease_ns`` is how
-    long each lease of it lasts, 0 for the default.
+    long each lease of it lasts, 0 for the default. ``gives`` bounds the properties that an admin
+    may give, as an object; what it does not state is free.
     """
 
     cluster: WireClusterId
@@ -68,6 +69,7 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True):
     access_deadline: U64 = 0
     cites: bytes = b""
     lease_ns: U64 = 0
+    gives: str = "{}"
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,8 +189,9 @@ def _fault_of(certificate: Certificate, cluster: ClusterId) -> str:
     if certificate.tier > Tier.ADMIN:
         return "certificate-tier-unknown"
     # Only compact text: two readers of one text must not see two objects.
-    if check_properties(certificate.properties) != certificate.properties:
-        return "certificate-properties"
+    for text in (certificate.properties, certificate.gives):
+        if check_properties(text) != text:
+            return "certificate-properties"
     if certificate.lease_ns > limits.LEASE_MAX_NS:
         return "certificate-lease"
     return ""
@@ -211,7 +214,7 @@ def _fault_below(
         return "certificate-admin-not-of-root"
     if outlives(certificate.access_deadline, issuer.access_deadline):
         return "certificate-outlives-issuer"
-    if excess_of(certificate.properties, issuer.properties):
+    if excess_of(certificate.properties, issuer.gives):
         return "certificate-exceeds-issuer"
     return ""
 
@@ -239,30 +242,30 @@ def earlier(deadline: int, other: int) -> int:
 # -- properties ---------------------------------------------------------------------------------
 
 
-def excess_of(child: str, issuer: str) -> str:
-    """The first property that an issuer may not give, or "".
+def excess_of(properties: str, gives: str) -> str:
+    """The first property that somebody with these bounds may not give, or "".
 
-    What an issuer's certificate states, its children may only repeat or leave out: of a list any
-    part, of an object by key. What it does not state is free. Both are checked JSON objects.
+    What the bounds state may only be repeated or left out: of a list any part, of an object by
+    key. What they do not state is free. Both are checked JSON objects.
     """
-    if issuer == "{}":
+    if gives == "{}":
         return ""
-    return _excess(msgspec.json.decode(child), msgspec.json.decode(issuer))
+    return _excess(msgspec.json.decode(properties), msgspec.json.decode(gives))
 
 
-def _excess(child: Mapping[str, object], issuer: Mapping[str, object]) -> str:
-    for key, value in child.items():
-        if key not in issuer:
+def _excess(given: Mapping[str, object], bounds: Mapping[str, object]) -> str:
+    for key, value in given.items():
+        if key not in bounds:
             continue
-        bound = issuer[key]
+        bound = bounds[key]
         if isinstance(value, dict) and isinstance(bound, dict):
             deeper = _excess(value, bound)
             if deeper:
                 return f"{key}.{deeper}"
             continue
         allowed = [_text(item) for item in bound] if isinstance(bound, list) else [_text(bound)]
-        given = value if isinstance(value, list) else [value]
-        if any(_text(item) not in allowed for item in given):
+        values = value if isinstance(value, list) else [value]
+        if any(_text(item) not in allowed for item in values):
             return key
     return ""
 

@@ -208,13 +208,13 @@ def _may_give(issuer: Issuer, wish: Wish) -> Refusal | None:
             "the root key is not on this node, and only it makes admins",
             "run `pln invite --admin` where the root key is, or invite a publisher",
         )
-    excess = certs.excess_of(wish.properties, own.properties)
+    excess = certs.excess_of(wish.properties, own.gives)
     if not excess:
         return None
     return Refusal(
         "denied",
-        f"this node's own certificate bounds the property {excess!r} to another value",
-        "give what this node has itself, or invite on a node without that bound",
+        f"this admin may not give the property {excess!r} with that value",
+        "give what its own certificate states, or invite on the node that founded the cluster",
     )
 
 
@@ -327,6 +327,7 @@ def plan_certificate(
         access_deadline=access if is_roots else certs.earlier(access, own.access_deadline),
         cites=cites,
         lease_ns=invite.lease_ns,
+        gives=invite.properties if invite.tier >= Tier.ADMIN else "{}",
     )
 
 
