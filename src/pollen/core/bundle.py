@@ -10,6 +10,8 @@ Source: PROTOCOL 2 (one bundle record an owner), 5 (quantised values).
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from pollen.core import limits
@@ -42,6 +44,12 @@ class Fast(msgspec.Struct, frozen=True, array_like=True):
     def is_busy(self) -> bool:
         """True while more calls wait than run at once."""
         return value_of(self.queued) > self.slots
+
+
+@functools.lru_cache(limits.DECODED_REMEMBERED)
+def decode_fast(payload: bytes) -> Fast | Rejection:
+    """The fast values of a record's payload."""
+    return decode(Fast, payload, "fast")
 
 
 class Bundle:
@@ -98,7 +106,7 @@ class Bundles:
         if record.is_opaque:
             return None
         owner = record.body.owner
-        fast = decode(Fast, record.body.payload, "fast") if record.is_live else None
+        fast = decode_fast(record.body.payload) if record.is_live else None
         if isinstance(fast, Fast):
             self._said[owner] = (record.body.epoch, fast)
         else:

@@ -11,6 +11,7 @@ Source: PROTOCOL 5 (claims, drain, rollout), PROTOCOL 3 (halted).
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable
 
 import msgspec
@@ -131,6 +132,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.state is State.DRAINING else Standing.INCUMBENT
 
 
+@functools.lru_cache(limits.DECODED_REMEMBERED)
 def decode_claim(payload: bytes) -> Claim | Rejection:
     """A claim; an unknown state is malformed."""
     claim = decode(Claim, payload, "claim")

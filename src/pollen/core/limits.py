@@ -262,10 +262,14 @@ DEMAND_KEEP_NS = 5 * MINUTE
 WAKE_RANKS = 3
 # Ranks kept beyond those in use, so that a death seldom ranks a seed again. Guess.
 RANKS_SPARE = 5
+# Rankings remembered by what they follow from: the simulator's nodes share them. Guess: 4 MB.
+RANKINGS_REMEMBERED = 4_096
 # Pairs of seed and node that one slice of planning looks at: about 3 ms. Measured: 1-4 us each.
-PLAN_SLICE_PAIRS = 1_000
+PLAN_SLICE_PAIRS = 700
+# Payloads whose decoded form is remembered: many nodes of one process read the same record. Guess.
+DECODED_REMEMBERED = 4_096
 # Seeds whose hosting and row one slice brings up to date: about 3 ms. Measured: 15-20 us each.
-PLACE_SLICE_SEEDS = 150
+PLACE_SLICE_SEEDS = 100
 # How often one turn follows what its own claims change in the plan; the rest goes to the next.
 PLACE_ROUNDS = 3
 # Length of a hash, and so of a claim's key.

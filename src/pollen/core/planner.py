@@ -46,12 +46,13 @@ _SCRATCH_SHARE = 8
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """A live node as the ranking loop reads it."""
+    """A live node as the ranking loop reads it. ``mark`` names what an ungated ranking reads."""
 
     node: PeerId
     key: int
     inverse: int
     facts: NodeFacts
+    mark: int
 
 
 class _Ranking(msgspec.Struct, kw_only=True):
@@ -74,6 +75,7 @@ class Planner:
 
     def __init__(self) -> None:
         self._rows: dict[PeerId, _Row] = {}
+        self._mark = 0
         self._rankings: dict[Hash, _Ranking] = {}
         self._changed_nodes: dict[PeerId, None] = {}
         self._sweep: tuple[list[PeerId], Iterator[Hash]] | None = None
@@ -86,16 +88,14 @@ class Planner:
     def set_node(self, node: PeerId, facts: NodeFacts | None) -> None:
         """A node is live and so, or not live."""
         held = self._rows.get(node)
-        if facts is None:
-            if held is None:
-                return
-            del self._rows[node]
-        elif held is None:
-            self._rows[node] = _Row(node, node_key_of(node), inverse_weight(facts), facts)
-        elif held.facts == facts:
+        if (None if held is None else held.facts) == facts:
             return
-        else:
-            self._rows[node] = _Row(node, held.key, inverse_weight(facts), facts)
+        if held is not None:
+            self._mark ^= held.mark
+            del self._rows[node]
+        if facts is not None:
+            row = self._rows[node] = _row_of(node, facts)
+            self._mark ^= row.mark
         self._changed_nodes[node] = None
 
     def set_need(self, seed: Hash, need: Need | None) -> None:
@@ -270,20 +270,35 @@ class Planner:
         """
         need, ranking.depth = ranking.need, depth
         special = {*ranking.standings, *ranking.demand}
-        rows = self._candidates(need)
         least = limits.WAKE_RANKS + limits.RANKS_SPARE + max(depth, need.min_replicas)
-        size = len(rows) if need.everywhere else min(least + len(special), len(rows))
-        first = _first(ranking.key, rows, size)
-        ranking.bound = first[-1] if first and len(rows) > size else None
-        kept = [cost for cost in first if cost[1] not in special]
+        size = len(self._rows) if need.everywhere else least + len(special)
+        first = self._first(ranking.key, need, size)
+        ranking.bound = first.bound
+        kept = [cost for cost in first.costs if cost[1] not in special]
         ranking.kept, ranking.costs = kept, {node: cost for cost, node in kept}
         ranking.is_ranked = True
         for node in sorted(special):
             self._rank_pair(ranking, node)
 
-    def _candidates(self, need: Need) -> list[_Row]:
-        """The nodes that pass the host gate; it is asked once for nodes with equal properties."""
+    def _first(self, seed_key: int, need: Need, size: int) -> _First:
+        """The lowest costs without bonus. The gate is asked once for nodes of equal properties.
+
+        Of an ungated seed they are remembered by what they follow from: many nodes of one process
+        rank the same seeds among the same nodes.
+        """
         self.pairs += len(self._rows)
+        asked = (seed_key, self._mark, size)
+        if need.host:
+            return _rank_first(seed_key, self._candidates(need), size)
+        held = _remembered.get(asked)
+        if held is None:
+            held = _rank_first(seed_key, self._candidates(need), size)
+            if len(_remembered) >= limits.RANKINGS_REMEMBERED:
+                _remembered.clear()
+            _remembered[asked] = held
+        return held
+
+    def _candidates(self, need: Need) -> list[_Row]:
         rows = [row for row in self._rows.values() if row.facts.is_open]
         if not need.host:
             return rows
@@ -291,10 +306,27 @@ class Planner:
         return [row for row in rows if passes[row.facts.properties]]
 
 
-def _first(seed_key: int, rows: list[_Row], size: int) -> list[Cost]:
-    """The ``size`` lowest costs without bonus, in order."""
+class _First(msgspec.Struct, frozen=True):
+    """The lowest costs in order, and the last of them when there are more."""
+
+    costs: list[Cost]
+    bound: Cost | None
+
+
+_remembered: dict[tuple[int, int, int], _First] = {}
+
+
+def _row_of(node: PeerId, facts: NodeFacts) -> _Row:
+    key, inverse = node_key_of(node), inverse_weight(facts)
+    mark = draw_of(key, draw_of(key >> 1, inverse)) if facts.is_open else 0
+    return _Row(node, key, inverse, facts, mark)
+
+
+def _rank_first(seed_key: int, rows: list[_Row], size: int) -> _First:
+    """The ``size`` lowest costs without bonus."""
+    size = min(size, len(rows))
     if size == 0:
-        return []
+        return _First([], None)
     bounds = least_costs(seed_key, [(row.key, row.inverse) for row in rows])
     limit = sorted(bounds)[size - 1]
     # The costs of these are at least ``size`` costs; whoever cannot be under them is out.
@@ -304,7 +336,8 @@ def _first(seed_key: int, rows: list[_Row], size: int) -> list[Cost]:
         for row, low in zip(rows, bounds, strict=True)
         if low <= limit
     ]
-    return sorted(close)[:size]
+    costs = sorted(close)[:size]
+    return _First(costs, costs[-1] if size < len(rows) else None)
 
 
 def _cost(seed_key: int, row: _Row) -> int:

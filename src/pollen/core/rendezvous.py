@@ -12,8 +12,10 @@ Source: Schindelhauer and Schomaker 2005, "Weighted distributed hash tables" (lo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
 
 _MASK = (1 << 64) - 1
@@ -28,6 +30,7 @@ def seed_key_of(seed: Hash) -> int:
     return int.from_bytes(hash_of("plan-seed", seed)[:8], "big")
 
 
+@functools.lru_cache(limits.KNOWN_PEERS_MAX)
 def node_key_of(node: PeerId) -> int:
     """64 bits of a node for drawing."""
     return int.from_bytes(hash_of("plan-node", node)[:8], "big")

@@ -1,0 +1,174 @@
+"""Placement on one node: what a record changes, and nothing else; in slices."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pollen.core import effects as fx
+from pollen.core import limits
+from pollen.core.claims import State
+from pollen.core.demand import DemandRow, bucket_of
+from pollen.core.ids import MILLISECOND
+from pollen.core.specs import Seed
+from tests.unit.town import GIB, Town
+
+FOUR = ["a", "b", "c", "d"]
+
+
+def placed(town: Town, seed: Seed) -> tuple[bytes, ...]:
+    found = town.situation.placement(seed.seed)
+    return () if found is None else found.chosen
+
+
+def state(town: Town, seed: Seed) -> State:
+    claim = town.hosting.claim(seed.seed)
+    return State.ABSENT if claim is None else State(claim.state)
+
+
+def seeded(**options: object) -> tuple[Town, Seed]:
+    """A seed that this node is to host, loaded and ready."""
+    town = Town(FOUR)
+    for i in range(20):
+        seed = town.spec(f"echo-{i}", **options)
+        town.turn()
+        if town.own in placed(town, seed)[:1]:
+            town.load(seed)
+            assert state(town, seed) is State.READY
+            return town, seed
+    raise AssertionError("none of twenty seeds is placed here first")
+
+
+def test_a_seed_is_loaded_where_the_plan_puts_it() -> None:
+    """On both nodes of the plan, and nowhere else; its row names whom to wake meanwhile."""
+    for own in range(4):
+        town = Town(FOUR[own:] + FOUR[:own])
+        seed = town.spec("echo")
+        loads = [e.seed for e in town.turn() if isinstance(e, fx.LoadSeed)]
+        assert (loads == [seed.seed]) == (town.own in placed(town, seed))
+        wake = town.tables[seed.seed].wake
+        assert tuple(wake[:2]) == placed(town, seed)
+        assert len(wake) == limits.WAKE_RANKS
+
+
+def test_one_changed_claim_touches_one_row() -> None:
+    """The muscles hear of that seed and of no other."""
+    town = Town(FOUR)
+    seeds = [town.spec(f"echo-{i}") for i in range(20)]
+    town.turn()
+    town.claim(town.peers[2], seeds[3], State.READY)
+    pushes = [e for e in town.slice() if isinstance(e, fx.PushTables)]
+    rows = [row.seed for push in pushes for row in push.seeds]
+    assert [seeds[3].seed] == rows
+    assert town.tables[seeds[3].seed].replicas == [town.peers[2]]
+
+
+def test_a_host_that_died_is_replaced() -> None:
+    """Its claims count no more, its rows go, and the next rank loads."""
+    town, seed = seeded()
+    second = next(peer for peer in placed(town, seed) if peer != town.own)
+    town.claim(second, seed, State.READY)
+    town.turn()
+    town.live(second, False)
+    town.turn()
+    assert second not in placed(town, seed)
+    assert len(placed(town, seed)) == 2
+    assert town.tables[seed.seed].replicas == [town.own]
+
+
+def test_a_host_that_loads_for_too_long_is_skipped() -> None:
+    """By the deadline in its claim and a grace, on everybody's wall clock."""
+    town, seed = seeded()
+    second = next(peer for peer in placed(town, seed) if peer != town.own)
+    town.claim(second, seed, State.LOADING, until=town.mono + 5)
+    town.turn()
+    assert second in placed(town, seed)
+    town.turn(limits.OVERDUE_GRACE_NS + 5)
+    assert second not in placed(town, seed)
+
+
+def test_demand_grows_the_replicas_and_its_end_shrinks_them() -> None:
+    """What one node's calls keep busy, against the slots of the ranks; and the minimum stays."""
+    town, seed = seeded()
+    row = DemandRow(seed.seed, bucket_of(4_000_000), bucket_of(1_000))
+    for peer in town.peers:
+        town.fast(peer, memory=bucket_of(GIB), slots=2, demand=[row])
+    town.turn()
+    assert len(placed(town, seed)) == 4
+    for peer in town.peers:
+        town.fast(peer, memory=bucket_of(GIB), slots=2)
+    town.turn()
+    assert len(placed(town, seed)) == 2
+
+
+def test_a_node_that_leaves_hands_over_and_says_when_it_is_done() -> None:
+    """Not before another one is ready and has witnessed the drain."""
+    town, seed = seeded(min_replicas=1)
+    del town.folk.able[town.own]
+    town.situation.note_member(town.own)
+    assert town.placing.leave() == len(town.hosting._entries)
+    town.turn()
+    (heir,) = placed(town, seed)
+    town.claim(heir, seed, State.READY)
+    town.turn()
+    assert (state(town, seed), town.placing.is_gone) == (State.DRAINING, False)
+    claim = town.hosting.claim(seed.seed)
+    assert claim is not None
+    town.claim(heir, seed, State.READY, witnessed=[(town.own, claim.drain)])
+    town.turn(limits.DRAIN_SETTLE_NS)
+    assert (state(town, seed), town.tables[seed.seed].replicas) == (State.ABSENT, [heir])
+
+
+def test_a_node_alone_leaves_at_once() -> None:
+    """There is nobody to hand over to."""
+    town = Town(["a"])
+    seed = town.spec("echo")
+    town.turn()
+    town.load(seed)
+    del town.folk.able[town.own]
+    town.situation.note_member(town.own)
+    town.placing.leave()
+    town.turn()
+    assert town.placing.is_gone
+
+
+def test_a_halted_version_leaves_the_name_to_the_one_before() -> None:
+    """One node found it at fault before any served it: none loads it, the old one serves."""
+    town, old = seeded(min_replicas=1)
+    new = town.spec(old.spec.name, previous=old, timeout_ms=7)
+    town.turn()
+    assert town.tables[old.seed].name == old.spec.name
+    first = placed(town, new)[0]
+    town.claim(first, new, State.REFUSED, is_fault=True, reason="guest-trapped: unreachable")
+    town.turn()
+    assert town.situation.is_halted(new.seed)
+    assert (placed(town, new), placed(town, old)) == ((), (town.own,))
+    assert town.tables[old.seed].name == old.spec.name
+    assert state(town, new) is State.ABSENT
+
+
+def test_a_withdrawn_seed_is_gone_at_once() -> None:
+    """Row, replica and claim."""
+    town, seed = seeded()
+    town.say(town.peers[-1], "spec", seed.spec.name.encode(), b"")
+    unloads = [e.seed for e in town.turn() if isinstance(e, fx.UnloadSeed)]
+    assert (unloads, seed.seed in town.tables) == ([seed.seed], False)
+
+
+@pytest.mark.parametrize("count", [500])
+def test_many_specs_at_once_are_taken_in_slices(count: int) -> None:
+    """No turn takes long, however much came: the counter of pairs and the time agree."""
+    town = Town([f"n{i}" for i in range(300)])
+    town.turn()
+    seeds = [town.spec(f"echo-{i}") for i in range(count)]
+    longest, turns = 0.0, 0
+    while town.placing.has_work or town.changes:
+        before, began = town.situation.planner.pairs, time.perf_counter()
+        town.slice()
+        longest = max(longest, time.perf_counter() - began)
+        turns += 1
+        assert town.situation.planner.pairs - before <= 9 * limits.PLAN_SLICE_PAIRS
+    assert turns >= count / limits.PLACE_SLICE_SEEDS
+    assert all(len(placed(town, seed)) == 2 for seed in seeds)
+    assert longest * 1_000 * MILLISECOND < 100 * MILLISECOND, f"{longest * 1e3:.1f} ms"

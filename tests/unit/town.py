@@ -1,0 +1,159 @@
+"""Placement on one node among many: real projections, plan, hosting and tables; stubbed members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pollen.core import effects as fx
+from pollen.core import specs, timers
+from pollen.core.bundle import Bundle, Fast
+from pollen.core.certs import Certificate
+from pollen.core.claims import Claim, State
+from pollen.core.codec import encode
+from pollen.core.commands import SeedOptions
+from pollen.core.effects import Effect
+from pollen.core.events import LoadFinished
+from pollen.core.hosting import Hosting
+from pollen.core.ids import ClusterId, Hash, Nanos, Now, PeerId, hash_of
+from pollen.core.members import Member, NodeInfo
+from pollen.core.placing import Placing
+from pollen.core.records import Change, Records
+from pollen.core.situation import Situation
+from pollen.core.specs import Seed
+from tests.strategies import CLUSTER, make_record
+from tests.unit.test_names import MEMBERS, A
+from tests.unit.world import make_key, signer
+
+GIB = 1 << 30
+CONTENT = hash_of("content", b"echo")
+
+
+class Folk:
+    """The members, all alive unless said otherwise."""
+
+    def __init__(self) -> None:
+        self.certificates: dict[PeerId, Certificate] = {}
+        self.members: dict[PeerId, Member] = {}
+        self.live: dict[PeerId, int] = {}
+        self.able: dict[PeerId, int] = {}
+
+    def find(self, peer: PeerId) -> Member | None:
+        return self.members.get(peer)
+
+    def current_of(self, live: dict[PeerId, int]) -> dict[PeerId, int]:
+        return dict(live)
+
+
+class Town:
+    """One node's placement; ``turn`` is what ``Node`` does after each event."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.peers = [make_key(name) for name in names]
+        self.own = self.peers[0]
+        self.folk, self.mono, self.seq = Folk(), 1, 0
+        folk: Any = self.folk
+        self.records = Records(ClusterId(CLUSTER), self.own, signer(self.own, None))
+        self.situation = Situation(folk, folk)
+        self.hosting = Hosting(self.own, "{}", 64 * GIB)
+        self.placing = Placing(
+            self.own,
+            self.records,
+            folk,
+            self.situation,
+            lambda peer: True,
+            self.hosting,
+            Bundle(64 * GIB, 4),
+        )
+        self.tables: dict[Hash, fx.SeedRow] = {}
+        self.changes: list[Change] = []
+        for peer in self.peers:
+            self.join(peer)
+        self.open()
+
+    def open(self) -> None:
+        """The own epoch is on disk: it may publish."""
+        for effect in self.records.plan_lease(Nanos(self.mono)):
+            if isinstance(effect, fx.Persist):
+                self.records.open_lease(timers.parse_token(effect.token)[1])
+
+    @property
+    def now(self) -> Now:
+        return Now(Nanos(self.mono), Nanos(self.mono))
+
+    def join(self, peer: PeerId, memory: int = GIB) -> None:
+        info = NodeInfo(
+            name=f"n{len(self.folk.members)}", addresses=[], boot=b"b" * 16, version="1",
+            memory_bytes=memory, minor_min=1, minor_max=1,
+        )  # fmt: skip
+        certificate = msgspec.structs.replace(MEMBERS[A], subject=peer)
+        self.folk.certificates[peer] = certificate
+        member = Member(peer=peer, info=info, certificate=certificate, epoch=1)
+        self.folk.members[peer] = member
+        self.live(peer, True)
+
+    def live(self, peer: PeerId, is_live: bool) -> None:
+        for held in (self.folk.live, self.folk.able):
+            held.pop(peer, None)
+            if is_live:
+                held[peer] = 1
+        self.situation.note_member(peer)
+
+    def say(self, owner: PeerId, kind: str, key: bytes, payload: bytes) -> None:
+        """A record of somebody else."""
+        self.seq += 1
+        record = make_record(owner, kind, key, 1, self.seq, not payload, payload)
+        assert self.situation.note_change(Change(record, owner), Nanos(self.mono)) is None
+
+    def spec(
+        self, name: str, previous: Seed | None = None, owner: PeerId | None = None, **options: Any
+    ) -> Seed:
+        owner = self.peers[-1] if owner is None else owner
+        spec = specs.make_spec(
+            name=name,
+            name_epoch=1 if previous is None else previous.spec.name_epoch + 1,
+            content=CONTENT,
+            size=100,
+            functions=["run"],
+            options=SeedOptions(**options),
+        )
+        payload = specs.encode_record(encode(spec), previous)
+        self.say(owner, "spec", name.encode(), payload)
+        seed = specs.decode_seed(owner, payload)
+        assert isinstance(seed, Seed)
+        return seed
+
+    def claim(self, node: PeerId, seed: Seed, state: State, **fields: Any) -> None:
+        self.say(node, "claim", seed.seed, encode(Claim(int(state), **fields)))
+
+    def fast(self, node: PeerId, **fields: Any) -> None:
+        self.say(node, "fast", b"", encode(Fast(**fields)))
+
+    def slice(self) -> list[Effect]:
+        """One turn of the node."""
+        out = self.placing.converge(self.now)
+        self.open()
+        self.changes = self.records.take_changes()
+        for change in self.changes:
+            self.situation.note_change(change, Nanos(self.mono))
+        pushed = self.placing.push(Nanos(self.mono), is_urgent=True)
+        for effect in pushed:
+            if isinstance(effect, fx.PushTables):
+                self.tables |= {row.seed: row for row in effect.seeds}
+                for gone in effect.gone_seeds:
+                    self.tables.pop(gone)
+        return [*pushed, *out]
+
+    def turn(self, after: int = 0) -> list[Effect]:
+        """Time passes, and whatever follows follows."""
+        self.mono += after
+        out = self.slice()
+        while self.placing.has_work or self.changes:
+            out += self.slice()
+        return [e for e in out if not isinstance(e, fx.SetTimer | fx.PushTables)]
+
+    def load(self, seed: Seed, slug: str = "") -> None:
+        """The muscles say that a load ended."""
+        self.placing.on_load_finished(LoadFinished(seed=seed.seed, slug=slug), self.now)
+        self.turn()
