@@ -151,7 +151,7 @@ def test_idle_nodes_only_renew_their_tables() -> None:
     """Once settled, roots are compared and nothing is written; empty pushes renew leases."""
     world = three()
     world.seed("a", "echo")
-    world.run(5 * SECOND)
+    world.run(60 * SECOND)
     for machine in world.machines.values():
         machine.trace.clear()
     world.run(20 * SECOND)

@@ -211,6 +211,18 @@ RESTARTS_WITHIN_NS = 10 * MINUTE
 STALL_NS = 1_200 * MILLISECOND
 CLOCK_STEP_NS = SECOND
 
+# -- coordinates --------------------------------------------------------------------------------
+# The edge of the map; a coordinate beyond it is a lie. Guess: no round trip on Earth takes 30 s.
+COORDINATE_MAX_US = 30_000_000
+# The farthest that one sample moves a node. Guess: a tenth of the edge would be half the Earth.
+COORDINATE_STEP_US = 100_000
+# The least height: access links of one LAN. Source: Vivaldi 5.4 (a height is positive); guess.
+COORDINATE_HEIGHT_MIN_US = 50
+# The error, in parts of a thousand, above which a place prices nothing. Guess: half.
+COORDINATE_ERROR_MAX = 500
+# A place is told anew when it moved by this and by a tenth of the usual round trip.
+COORDINATE_MOVE_MIN_US = 1_000
+
 # -- discovery ----------------------------------------------------------------------------------
 # The largest datagram, and how many leave a strategy a second and at once. Source: specs/discovery.
 DATAGRAM_MAX_BYTES = 2_048

@@ -9,7 +9,11 @@ Source: PROTOCOL 5; STYLE (machines nest by a forwarding parent).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pollen.core import limits
+from pollen.core.bundle import Fast
+from pollen.core.coords import Coords
 from pollen.core.effects import CloseLink, Effect, SendMessage
 from pollen.core.events import (
     DialFailed,
@@ -36,7 +40,9 @@ class Mesh:
         self.links = Links(own, rng)
         self.peers = Peers(own, rng, self.links.is_wanted)
         self.membership = Membership(own)
+        self.coords = Coords(rng)
         self._rtts: dict[PeerId, int] = {}
+        self._told: Mapping[PeerId, Fast] = {}
         self._reached_out_at = Nanos(0)
 
     def start(self, now: Nanos) -> list[Effect]:
@@ -90,9 +96,13 @@ class Mesh:
 
     # -- telemetry ------------------------------------------------------------------------------
 
-    def on_telemetry(self, event: Telemetry, now: Nanos) -> list[Effect]:
+    def on_telemetry(
+        self, event: Telemetry, told: Mapping[PeerId, Fast], now: Nanos
+    ) -> list[Effect]:
         """Half a second went by: silence, idle links, nearer neighbours, too few links."""
         self.membership.on_telemetry(event, now)
+        self._told = told
+        self.coords.note(event.peers, lambda peer: told[peer].coordinate if peer in told else ())
         out: list[Effect] = []
         for peer in self.links.on_telemetry(event.peers, now):
             link = self.peers.link_of(peer)
@@ -103,7 +113,7 @@ class Mesh:
             return out
         self._rtts = {sample.peer: sample.rtt_us for sample in event.peers if sample.rtt_us}
         linked = self.peers.linked()
-        near = self.links.choose_near(dict.fromkeys(linked), self._rtts.get, now)
+        near = self.links.choose_near(dict.fromkeys(linked), self._distance, now)
         out += self.peers.dial(near, now)
         if len(linked) < limits.VIEW_MIN:
             out += self.peers.explore(limits.EXPLORE_DIALS, now)
@@ -111,6 +121,14 @@ class Mesh:
             self._reached_out_at = now
             out += self.peers.explore(1, now, self.membership.live)
         return out + self._tell(linked)
+
+    def estimate(self, peer: PeerId) -> int | None:
+        """The round trip to a peer by the map, in microseconds; None where the map is blank."""
+        fast = self._told.get(peer)
+        return None if fast is None else self.coords.estimate(fast.coordinate)
+
+    def _distance(self, peer: PeerId) -> int | None:
+        return self._rtts.get(peer) or self.estimate(peer)
 
     def _tell(self, peers: list[PeerId]) -> list[Effect]:
         said = self.links.tell(peer for peer in peers if self.peers.has_link(peer))

@@ -129,6 +129,7 @@ class Node:
             self._members,
             self._situation,
             self._peers.has_link,
+            self._mesh.estimate,
             Hosting(config.node, self._certificate.properties, config.memory_bytes),
             Bundle(config.memory_bytes, config.slots),
         )
@@ -284,7 +285,8 @@ class Node:
         return out
 
     def _on_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
-        out = self._mesh.on_telemetry(event, now.mono)
+        out = self._mesh.on_telemetry(event, self._situation.bundles.counted, now.mono)
+        self._placing.note_coordinate(self._mesh.coords.told)
         return out + self._placing.note_telemetry(event, now)
 
     def _on_tables_stale(self, event: TablesStale, now: Now) -> list[Effect]:

@@ -34,6 +34,7 @@ class Placing:
         members: Members,
         situation: Situation,
         is_linked: Callable[[PeerId], bool],
+        estimate: Callable[[PeerId], int | None],
         hosting: Hosting,
         bundle: Bundle,
     ) -> None:
@@ -41,6 +42,7 @@ class Placing:
         self._records = records
         self._members = members
         self._situation = situation
+        self._estimate = estimate
         self._hosting = hosting
         self._bundle = bundle
         self._tables = Tables()
@@ -71,6 +73,10 @@ class Placing:
             out.append(effect)
         self._tell_fast(now.mono)
         return out
+
+    def note_coordinate(self, coordinate: list[int]) -> None:
+        """Where this node is on the map of round trips."""
+        self._bundle.note_coordinate(coordinate)
 
     def _note_prices(self, samples: Sequence[PeerSample]) -> None:
         """A price that moved past its hysteresis changes the row of its peer, and no other."""
@@ -177,7 +183,9 @@ class Placing:
         return self._tables.push(now, is_urgent=is_urgent)
 
     def _price_of(self, peer: PeerId) -> int:
-        return 0 if peer == self._own else self._prices.get(peer, limits.PRICE_UNKNOWN_US)
+        if peer == self._own:
+            return 0
+        return self._prices.get(peer) or self._estimate(peer) or limits.PRICE_UNKNOWN_US
 
     def _peer_row(self, peer: PeerId) -> PeerRow | None:
         member = self._members.find(peer)
