@@ -100,7 +100,8 @@ def _gone(paths: Paths, why: object) -> CallError:
     slug = "unreachable"
     if isinstance(why, FileNotFoundError | ConnectionRefusedError):
         slug = "daemon-not-running"
-    reason = f"no node answers at {paths.call_socket}: {why}"
+    text = why.strerror if isinstance(why, OSError) and why.strerror else why
+    reason = f"no node answers at {paths.call_socket}: {text}"
     return Unreachable(slug, reason, "start it with: pln up -d", may_have_executed=False)
 
 

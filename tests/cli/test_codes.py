@@ -42,6 +42,19 @@ def test_1_a_folder_whose_socket_path_is_too_long(pln: Pln) -> None:
     assert b"[path-too-long]" in done.stderr and b"PLN_DIR=" in done.stderr
 
 
+def test_1_an_error_of_a_call_names_the_node_that_said_it(up: Pln) -> None:
+    node = up.ok("id").strip()
+    assert f"  said by node {node[:8]}\n".encode() in up("call", "trap", "error").stderr
+
+
+def test_init_on_a_running_node_of_its_own_cluster_changes_nothing(up: Pln) -> None:
+    assert up.ok("init").startswith("already in cluster ")
+
+
+def test_a_remedy_that_is_a_command_is_proposed(pln: Pln) -> None:
+    assert b"\n  try: pln up -d\n" in pln("down").stderr
+
+
 def test_2_usage(pln: Pln) -> None:
     assert pln("call").returncode == 2
 

@@ -102,6 +102,12 @@ def test_verbose_says_on_stderr_where_it_ran(up: Pln) -> None:
     assert re.search(rb"ran on [0-9a-f]{8} \(here\): queued .* ms, ran .* ms", done.stderr)
 
 
+def test_on_a_terminal_an_error_begins_on_a_line_of_its_own(up: Pln) -> None:
+    shown = ESCAPE.sub(b"", on_a_terminal(up, "call", "trap", "status")).decode()
+    assert shown.replace("\r\n", "\n").startswith("seven\nerror: ")
+    assert up("call", "trap", "status").stdout == b"seven"
+
+
 def test_load_prints_rates_and_latencies(up: Pln) -> None:
     text = up.ok("load", "echo/echo", "--duration", "200ms", "--concurrency", "2", "--input", "x")
     assert re.search(r"^\d+ calls in [\d.]+ s: \d+ a second\np50 .*p999 .*max ", text)

@@ -9,18 +9,23 @@ import pytest
 from tests.cli.conftest import Pln
 
 
-@pytest.mark.parametrize("text", ["5", "0s", "5x", "s", "-1s", "1e3s", ""])
+@pytest.mark.parametrize("text", ["5", "0", "5x", "s", "-1s", "1e3s", ""])
 def test_a_duration_needs_its_unit(pln: Pln, text: str) -> None:
     done = pln("invite", f"--ttl={text}")
     assert done.returncode == 2
     assert b"write a unit: ms, s, m, h, d" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["64", "0B", "64M", "MiB", "1.5.5GB"])
+@pytest.mark.parametrize("text", ["64", "0", "64M", "MiB", "1.5.5GB"])
 def test_a_size_needs_its_unit(pln: Pln, text: str) -> None:
     done = pln("seed", "x.wasm", f"--memory={text}")
     assert done.returncode == 2
     assert b"write a unit: B, kB, MB" in done.stderr
+
+
+def test_a_quantity_is_above_nothing(pln: Pln) -> None:
+    assert b"'0s' is below 1 ms" in pln("invite", "--ttl=0s").stderr
+    assert b"'0B' is below 1 byte" in pln("seed", "x.wasm", "--memory=0B").stderr
 
 
 def test_a_pair_needs_its_equals_sign(pln: Pln) -> None:

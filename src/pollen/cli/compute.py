@@ -140,8 +140,7 @@ def call_command(
             handle = mesh.function(seed, function, timeout=timeout / 1000, retries=retries)
             reply = handle(data, idempotent=idempotent or None)
     except GuestError as error:
-        sys.stdout.buffer.write(error.output)
-        sys.stdout.buffer.flush()
+        _write(error.output)
         raise
     except NotFound as error:
         raise _with_neighbours(error, Control(where), seed) from None
@@ -149,15 +148,20 @@ def call_command(
         facts = {name: getattr(reply, name) for name in reply.__struct_fields__ if name != "data"}
         output.print_json({"data": reply.data.decode(errors="replace"), **facts})
     else:
-        sys.stdout.buffer.write(reply.data)
-        sys.stdout.buffer.flush()
-        if sys.stdout.isatty() and not reply.data.endswith(b"\n"):
-            click.echo()
+        _write(reply.data)
     if verbose:
         how = f"direct, {reply.rtt * 1000:.1f} ms away" if reply.rtt else "here"
         spent = f"queued {reply.queue * 1000:.2f} ms, ran {reply.run * 1000:.2f} ms"
         total = f"{reply.elapsed * 1000:.2f} ms in all, {reply.attempts} attempt(s)"
         click.echo(f"ran on {reply.node[:8]} ({how}): {spent}, {total}", err=True)
+
+
+def _write(data: bytes) -> None:
+    """The raw output; on a terminal what follows begins on a line of its own."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    if data and sys.stdout.isatty() and not data.endswith(b"\n"):
+        click.echo()
 
 
 def _with_neighbours(error: NotFound, control: Control, seed: str) -> PollenError:

@@ -26,7 +26,12 @@ def print_error(error: PollenError, *, as_json: bool) -> None:
         print(json.dumps(error.to_dict()), file=sys.stderr)
         return
     lines = [f"{coloured('error', 'red', sys.stderr)}: {error.reason}"]
-    lines += [f"  {line}" for line in error.remedy.splitlines()]
+    remedy = error.remedy.splitlines()
+    # One bare command is a proposal; several are a list to paste from, and a sentence speaks.
+    proposal = "try: " if len(remedy) == 1 and remedy[0].startswith("pln ") else ""
+    lines += [f"  {proposal}{line}" for line in remedy]
+    if error.node:
+        lines.append(f"  said by node {error.node[:8]}")
     if error.may_have_executed:
         lines.append("  the function may have run")
     if error.retry_after:

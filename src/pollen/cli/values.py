@@ -38,8 +38,10 @@ class Duration(click.ParamType[int]):
         if isinstance(value, int):
             return value
         millis = _scaled(value, _DURATIONS_MS)
-        if not millis:
+        if millis is None:
             self.fail(f"{value!r} is no duration; write a unit: {', '.join(_DURATIONS_MS)}", param)
+        if millis == 0:
+            self.fail(f"{value!r} is below 1 ms", param)
         return millis
 
 
@@ -52,8 +54,10 @@ class Size(click.ParamType[int]):
         if isinstance(value, int):
             return value
         size = _scaled(value, _SIZES)
-        if not size:
+        if size is None:
             self.fail(f"{value!r} is no size; write a unit: {', '.join(_SIZES)}", param)
+        if size == 0:
+            self.fail(f"{value!r} is below 1 byte", param)
         return size
 
 

@@ -77,8 +77,15 @@ def init(
     """
     native = native or RealNative()
     paths.make_home(where)
-    with lock.hold(where):
-        return found(where, name, properties, native)
+    try:
+        with lock.hold(where):
+            return found(where, name, properties, native)
+    except PollenError as error:
+        # A daemon holds the folder: there is nothing to make, when the cluster is its own.
+        held = read(where) if error.slug == "already-running" else None
+        if held is None or root_key(where, native, held.root) is None:
+            raise
+        return Founded(PeerId(node_key(where, native).public), held.cluster, is_new=False)
 
 
 def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
