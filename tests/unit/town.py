@@ -63,6 +63,7 @@ class Town:
             folk,
             self.situation,
             lambda peer: True,
+            lambda peer: None,
             self.hosting,
             Bundle(64 * GIB, 4),
         )
