@@ -74,10 +74,12 @@ fuzz: ## run the decoder fuzzers, T seconds each
 .PHONY: bench
 bench: native ## the product against its anchors, interleaved; writes benchmarks/results.json
 	$(CARGO) build --release --workspace
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 .PHONY: accept
-accept: test bench ## strict numbers and long runs, on an otherwise idle machine
+accept: test ## strict numbers and long runs, on an otherwise idle machine
+	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m slow tests
+	$(MAKE) --no-print-directory bench BENCH=--strict
 	$(MAKE) --no-print-directory fuzz T=600
 
 .PHONY: wheel
