@@ -78,14 +78,8 @@ class Node:
     async def pln(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run ``pln --dir HOME …`` and return what it printed; the exit code is not checked."""
         line = self.command("-m", "pollen.cli", "--dir", str(self.home), *arguments)
-        process = await asyncio.create_subprocess_exec(
-            *line,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate(stdin)
-        return subprocess.CompletedProcess(line, process.returncode or 0, out, err)
+        # A thread, not asyncio's child watcher: the loop may be closed by Ctrl-C while it runs.
+        return await asyncio.to_thread(subprocess.run, line, input=stdin, capture_output=True)
 
     async def start(self, *options: str) -> None:
         """Start the daemon and wait until it answers. Raises with its last words when it ends."""
