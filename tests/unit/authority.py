@@ -93,6 +93,11 @@ def record_of(owner: PeerId, kind: str, key: bytes, payload: bytes, **change: An
     return records.record_of(body, SignedRecord(owner, encode(body), bytes(64)))
 
 
+def deny_record(owner: PeerId, payload: bytes) -> Record:
+    """The record of a deny, whoever carries it."""
+    return record_of(owner, "deny", denies.deny_key(payload), payload)
+
+
 def make_trust(*chains: tuple[PeerId, list[Signed]]) -> Trust:
     """Trust that knows these chains, each with a lease of the admin for 30 days."""
     trust = Trust(CLUSTER, ROOT, verify)

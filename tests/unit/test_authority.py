@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pollen.core import certs, codec, leases, limits
+from pollen.core import certs, codec, denies, leases, limits
 from pollen.core.certs import Chain, Tier
 from pollen.core.codec import Rejection, Signed, encode
 from pollen.core.denies import DenyPayload, deny_hash
@@ -22,6 +22,7 @@ from tests.unit.authority import (
     STRANGER,
     T0,
     admin_chain,
+    deny_record,
     make_deny,
     make_lease,
     make_succession,
@@ -185,7 +186,7 @@ def test_an_access_deadline_ends_membership_before_the_lease() -> None:
 def test_a_lease_of_a_denied_admin_is_good_for_a_short_grace() -> None:
     """So that the other admins can sign anew before anybody falls."""
     trust = make_trust((ADMIN, admin_chain()), (OTHER, admin_chain(OTHER)))
-    trust.apply(record_of(OTHER, "deny", b"k", make_deny(ADMIN, ROOT)))
+    trust.apply(deny_record(OTHER, make_deny(ADMIN, ROOT)))
     assert (counts(trust, ADMIN), counts(trust, OTHER)) == ((False, False), (True, True))
     assert trust.ends(OTHER) == T0 + MINUTE + limits.LEASE_GRACE_NS
 
@@ -245,7 +246,7 @@ def test_only_an_ancestor_or_the_root_denies_and_only_the_root_an_admin(
 ) -> None:
     """The deny proves it by itself."""
     trust = make_trust((ADMIN, admin_chain()), (LEAF, member_chain()))
-    fault = trust.apply(record_of(OTHER, "deny", b"k", payload))
+    fault = trust.apply(deny_record(OTHER, payload))
     assert kind_of(fault) == kind
     assert counts(trust, subject) == ((False, False) if kind == "holds" else (True, True))
 
@@ -253,31 +254,33 @@ def test_only_an_ancestor_or_the_root_denies_and_only_the_root_an_admin(
 def test_an_admin_that_certifies_another_one_cannot_deny_it() -> None:
     """What the root gave, only a root takes: a certificate below oneself makes no descendant."""
     trust = make_trust((ADMIN, admin_chain()), (OTHER, admin_chain(OTHER)))
-    assert trust.apply(record_of(OTHER, "deny", b"k", make_deny(ADMIN, OTHER))) is None
+    assert trust.apply(deny_record(OTHER, make_deny(ADMIN, OTHER))) is None
     assert counts(trust, ADMIN) == (True, True)
 
 
 def test_a_deny_kills_what_the_denied_one_issued() -> None:
     """Every certificate with it in its chain, and no other."""
     trust = make_trust((ADMIN, admin_chain()), (OTHER, admin_chain(OTHER)), (LEAF, member_chain()))
-    trust.apply(record_of(OTHER, "deny", b"k", make_deny(ADMIN, ROOT)))
+    trust.apply(deny_record(OTHER, make_deny(ADMIN, ROOT)))
     assert [counts(trust, peer)[0] for peer in (ADMIN, OTHER, LEAF)] == [False, True, False]
 
 
 def test_a_deny_kills_certificates_of_other_admins_too() -> None:
     """A key that two admins let in is out when one of them denies it."""
     trust = make_trust((OTHER, admin_chain(OTHER)), (LEAF, member_chain(admin=OTHER)))
-    trust.apply(record_of(ADMIN, "deny", b"k", make_deny()))
+    trust.apply(deny_record(ADMIN, make_deny()))
     assert counts(trust) == (False, False)
 
 
 def test_a_deny_is_not_taken_back_by_its_record() -> None:
     """Grow-only: neither a tombstone nor another value revives anybody."""
     trust = make_trust((ADMIN, admin_chain()), (LEAF, member_chain()))
-    trust.apply(record_of(ADMIN, "deny", b"k", make_deny()))
-    trust.apply(record_of(ADMIN, "deny", b"k", b"", tombstone=True))
-    trust.apply(record_of(ADMIN, "deny", b"k", b"garbage"))
+    trust.apply(deny_record(ADMIN, make_deny()))
+    key = denies.deny_key(make_deny())
+    trust.apply(record_of(ADMIN, "deny", key, b"", tombstone=True))
+    assert kind_of(trust.apply(record_of(ADMIN, "deny", key, b"garbage"))) == "deny-key"
     assert counts(trust) == (False, False)
+    assert trust.take_buried() == [make_deny()]
 
 
 def cited(payload: bytes) -> bytes:
@@ -314,7 +317,7 @@ def test_a_denied_key_comes_back_by_the_next_generation_only(
     payloads: list[bytes], chain: list[Signed], is_back: bool
 ) -> None:
     """It cites the deny and is of the denier or of the root, whatever the order of arrival."""
-    records = [record_of(OTHER, "deny", bytes([i]), p) for i, p in enumerate(payloads)]
+    records = [deny_record(OTHER, payload) for payload in payloads]
     records.append(record_of(LEAF, "cert", b"", encode(chain)))
     seen = set()
     for order in itertools.permutations(records):
@@ -334,7 +337,7 @@ def test_a_successor_makes_admins_and_the_old_ones_stay() -> None:
     successor = make_key("trust-successor")
     late = record_of(OTHER, "cert", b"", encode(admin_chain(OTHER, successor)))
     assert kind_of(trust.apply(late)) == "certificate-of-another-root"
-    deny = record_of(ADMIN, "deny", b"k", make_deny(ADMIN, successor, evidence=[]))
+    deny = deny_record(ADMIN, make_deny(ADMIN, successor, evidence=[]))
     trust.apply(record_of(ADMIN, "succession", b"", encode(make_succession(ROOT, successor))))
     assert [counts(trust, peer)[0] for peer in (ADMIN, OTHER)] == [True, True]
     assert kind_of(trust.apply(deny)) == "holds"
@@ -376,7 +379,7 @@ def test_the_records_of_trust_mean_the_same_in_every_order() -> None:
         record_of(OTHER, "cert", b"", encode(admin_chain(OTHER))),
         record_of(LEAF, "cert", b"", encode(member_chain())),
         record_of(ADMIN, "lease", LEAF, encode(make_lease(member_chain(), LEAF))),
-        record_of(OTHER, "deny", b"k", make_deny(ADMIN, ROOT)),
+        deny_record(OTHER, make_deny(ADMIN, ROOT)),
     ]
     seen = set()
     for order in itertools.permutations(records):

@@ -130,6 +130,34 @@ def test_a_deny_survives_a_restart_and_the_loss_of_its_issuer() -> None:
     assert trust_of(world, "b").is_denied(key(world, "c"))
 
 
+def test_a_deny_whose_record_is_buried_is_published_by_the_other_admins() -> None:
+    """Its owner cannot take it back; who comes later hears of it."""
+    world = with_admin()
+    deny(world, "a", "c")
+    world.run(SECOND)
+    node = world.machines["a"].node
+    assert node is not None
+    (held,) = node._records.live_of("deny")
+    node._records.bury("deny", held.body.key)
+    world.post("a", ev.TablesStale())
+    world.run(2 * SECOND)
+    other = world.machines["b"].node
+    assert other is not None
+    owners = [record.body.owner for record in other._records.live_of("deny")]
+    assert key(world, "b") in owners
+
+
+def test_a_denied_node_is_dialled_no_more() -> None:
+    """It would be refused each time."""
+    world = with_admin()
+    deny(world, "a", "c")
+    world.run(5 * SECOND)
+    world.machines["a"].trace.clear()
+    world.run(120 * SECOND)
+    dialled = [e.peer for e in world.machines["a"].trace if isinstance(e, fx.Dial)]
+    assert key(world, "c") not in dialled
+
+
 def test_only_who_may_lift_a_deny_lets_its_subject_in_again() -> None:
     """b may not; a may, with the next generation."""
     world = with_admin()

@@ -9,7 +9,7 @@ Source: PROTOCOL 5; STYLE (machines nest by a forwarding parent).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pollen.core import limits
 from pollen.core.bundle import Fast
@@ -35,10 +35,13 @@ from pollen.core.rng import Rng
 class Mesh:
     """Peers, links and membership of one node."""
 
-    def __init__(self, own: PeerId, rng: Rng) -> None:
+    def __init__(
+        self, own: PeerId, rng: Rng, is_denied: Callable[[PeerId], bool] = lambda _: False
+    ) -> None:
         self._own = own
+        self._is_denied = is_denied
         self.links = Links(own, rng)
-        self.peers = Peers(own, rng, self.links.is_wanted)
+        self.peers = Peers(own, rng, self._is_wanted)
         self.membership = Membership(own)
         self.coords = Coords(rng)
         self._rtts: dict[PeerId, int] = {}
@@ -51,6 +54,10 @@ class Mesh:
         self._follow_live(now)
         self._watch(now)
         return self.peers.start(now)
+
+    def _is_wanted(self, peer: PeerId) -> bool:
+        """Whether to dial a peer again by ourselves: never one that is denied."""
+        return self.links.is_wanted(peer) and not self._is_denied(peer)
 
     # -- links ----------------------------------------------------------------------------------
 

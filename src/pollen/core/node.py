@@ -118,7 +118,7 @@ class Node:
         self._members = Members(config.cluster, config.root, verify)
         self._certificate = own_certificate(config, self._members.trust)
         self._records = Records(config.cluster, config.node, sign)
-        self._mesh = Mesh(config.node, rng)
+        self._mesh = Mesh(config.node, rng, self._members.trust.is_denied)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
         self._joins = Joins(config, self._members.trust, rng, sign, verify)
         self._situation = Situation(self._members, self._membership)

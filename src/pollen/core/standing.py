@@ -118,6 +118,8 @@ class Standing:
             if peer == self._config.node:
                 out += self._on_own(now)
         if self._is_lender:
+            for payload in self._members.trust.take_buried():
+                self.publish_deny(payload)
             for peer in changed:
                 self._leasing.note(peer, self._is_seen)
             for peer in self._leasing.take_due(now.wall, self._is_seen):

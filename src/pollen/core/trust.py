@@ -61,6 +61,8 @@ class Trust:
         self._below: dict[PeerId, dict[PeerId, None]] = {}
         self._denies: dict[PeerId, dict[Hash, Verdict]] = {}
         self._unproven: dict[bytes, None] = {}
+        self._payloads: dict[bytes, bytes] = {}
+        self._buried: dict[bytes, None] = {}
         self._leases: dict[PeerId, dict[PeerId, Held]] = {}
         self._leased_by: dict[PeerId, dict[PeerId, None]] = {}
         self._successions: dict[Signed, Succession] = {}
@@ -84,11 +86,10 @@ class Trust:
             return self._on_chain(record)
         if record.body.kind == LEASE:
             return self._on_lease(record)
-        if not record.is_live:
-            # What is grow-only is not taken back: a tombstone of it says nothing.
-            return None
         if record.body.kind == DENY:
-            return self._on_deny(record.body.payload)
+            return self._on_deny_record(record)
+        if not record.is_live:
+            return None
         return self._on_succession(record)
 
     def state(self, subject: PeerId, carried: Sequence[Signed]) -> Chain | Rejection:
@@ -140,6 +141,26 @@ class Trust:
         self._leases.setdefault(subject, {})[owner] = held
         self._leased_by.setdefault(PeerId(held.lease.signer), {})[subject] = None
         self._refresh(subject)
+
+    def _on_deny_record(self, record: Record) -> Rejection | None:
+        """A deny is not taken back: what its owner buries is owed to the others again."""
+        payload = record.body.payload
+        if not record.is_live:
+            held = self._payloads.get(record.body.key)
+            if held is not None:
+                self._buried[held] = None
+            return None
+        if denies.deny_key(payload) != record.body.key:
+            return Rejection("deny-key")
+        fault = self._on_deny(payload)
+        if fault is None:
+            self._payloads[record.body.key] = payload
+        return fault
+
+    def take_buried(self) -> list[bytes]:
+        """Denies that hold and whose record was buried since the last call."""
+        buried, self._buried = self._buried, {}
+        return list(buried)
 
     def _on_deny(self, payload: bytes) -> Rejection | None:
         verdict = denies.judge_deny(
