@@ -212,3 +212,17 @@ def test_an_ambiguous_prefix_lists_what_to_paste() -> None:
     refused = names.find_seed(one.seed.hex()[:12], held)
     assert isinstance(refused, Refusal)
     assert (refused.slug, refused.remedy.count("pln unseed")) == ("ambiguous", 2)
+
+
+def test_an_update_of_a_halted_version_replaces_the_one_before_it() -> None:
+    """PROTOCOL 3: the newest one not halted is embedded; the same wish again is another try."""
+    old = seed(A)
+    halted = msgspec.structs.replace(seed(A, epoch=2), previous=old)
+    held = {"echo": Holding(name="echo", seed=halted, shadowed=[])}
+    given = Writer(node=A, certificate=MEMBERS[A], certificates=MEMBERS, halted=[halted.seed])
+    planned = publishing.plan_seed(command(), module(), given, held)
+    assert isinstance(planned, Publication)
+    made = specs.decode_seed(A, planned.payload)
+    assert isinstance(made, Seed)
+    assert made.previous is not None
+    assert (made.spec.name_epoch, made.previous.seed) == (3, old.seed)

@@ -142,10 +142,24 @@ def test_a_halted_version_leaves_the_name_to_the_one_before() -> None:
     first = placed(town, new)[0]
     town.claim(first, new, State.REFUSED, is_fault=True, reason="guest-trapped: unreachable")
     town.turn()
-    assert town.situation.is_halted(new.seed)
+    assert list(town.situation.halted) == [new.seed]
     assert (placed(town, new), placed(town, old)) == ((), (town.own,))
     assert town.tables[old.seed].name == old.spec.name
     assert state(town, new) is State.ABSENT
+
+
+def test_a_halt_is_lifted_by_a_new_version() -> None:
+    """Another name_epoch is another seed, and what it replaces is the newest one not halted."""
+    town, old = seeded(min_replicas=1)
+    new = town.spec(old.spec.name, previous=old, timeout_ms=7)
+    town.turn()
+    town.claim(placed(town, new)[0], new, State.REFUSED, is_fault=True)
+    town.turn()
+    again = town.spec(old.spec.name, previous=old, timeout_ms=8)
+    town.turn()
+    assert list(town.situation.halted) == []
+    assert len(placed(town, again)) == 1
+    assert town.tables[old.seed].name == old.spec.name
 
 
 def test_a_withdrawn_seed_is_gone_at_once() -> None:

@@ -94,7 +94,9 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedView(msgspec.Struct, frozen=True, kw_only=True):
-    """One seed. The counters are this node's own executions; ``run_us`` is smoothed."""
+    """One seed: the version that its name leads to. ``halted`` is the hash of a newer one that its
+    hosts found at fault. The counters are this node's own executions; ``run_us`` is smoothed.
+    """
 
     name: str
     seed: str
@@ -109,6 +111,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     replicas: list[ReplicaView]
     options: SeedOptions
     shadowed: list[str] = []
+    halted: str = ""
     calls: int = 0
     failures: int = 0
     in_flight: int = 0

@@ -464,6 +464,7 @@ class Node:
             node=self._config.node,
             certificate=self._certificate,
             certificates=self._members.certificates,
+            halted=self._situation.halted,
         )
 
     def _screen(self, now: Now) -> Screen:

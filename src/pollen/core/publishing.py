@@ -9,7 +9,7 @@ Source: PROTOCOL 3, specs/cli (seed, unseed).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import msgspec
 
@@ -23,11 +23,13 @@ from pollen.core.names import Holding
 
 
 class Writer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who publishes, and what it may; ``certificates`` are those of all members."""
+    """Who publishes, and what it may; ``certificates`` are those of all members, ``halted`` the
+    versions that their hosts found at fault."""
 
     node: PeerId
     certificate: Certificate
     certificates: Mapping[PeerId, Certificate]
+    halted: Container[Hash] = ()
 
     def lineage_of(self, owner: PeerId) -> list[PeerId]:
         """The ancestors of an owner, as far as its certificate is known."""
@@ -84,9 +86,12 @@ def plan_seed(
         options=command.options,
     )
     previous = holding.seed if holding is not None and holding.is_live else None
-    is_ours = previous is not None and previous.owner == writer.node
-    if is_ours and previous is not None and specs.is_same_wish(previous.spec, spec):
-        return _answer(previous.seed, previous.spec, None, is_unchanged=True)
+    if previous is not None and previous.seed in writer.halted:
+        # PROTOCOL 3: the newest one not halted; and the same wish again is another try.
+        previous = previous.previous
+    elif previous is not None and previous.owner == writer.node:
+        if specs.is_same_wish(previous.spec, spec):
+            return _answer(previous.seed, previous.spec, None, is_unchanged=True)
     raw = encode(spec)
     if len(raw) > limits.SPEC_MAX_BYTES:
         return Refusal(

@@ -61,7 +61,7 @@ class Situation:
         self._named_by: dict[PeerId, dict[str, None]] = {}
         self._stale_names: dict[str, None] = {}
         self._stale_nodes: dict[PeerId, None] = {}
-        self._halted: dict[Hash, None] = {}
+        self.halted: dict[Hash, None] = {}
         self._demand: dict[Hash, dict[PeerId, int]] = {}
         self._called_from: dict[PeerId, dict[Hash, int]] = {}
         self._wall = Nanos(0)
@@ -182,7 +182,7 @@ class Situation:
     def _roles_of(self, holding: Holding | None) -> list[Role]:
         if holding is None:
             return []
-        return roles_of(holding, holding.seed.seed in self._halted)
+        return roles_of(holding, holding.seed.seed in self.halted)
 
     def _set_roles(self, before: list[Role], after: list[Role]) -> None:
         for role in before:
@@ -250,16 +250,16 @@ class Situation:
         role = self.roles.get(key)
         holding = None if role is None else self.names.get(role.name)
         if holding is None or holding.seed.seed != key or holding.seed.previous is None:
-            self._halted.pop(key, None)
+            self.halted.pop(key, None)
             return
         is_now = is_halted(self.claims.hosts(key))
-        if is_now == (key in self._halted):
+        if is_now == (key in self.halted):
             return
         before = self._roles_of(holding)
         if is_now:
-            self._halted[key] = None
+            self.halted[key] = None
         else:
-            del self._halted[key]
+            del self.halted[key]
         self._set_roles(before, self._roles_of(holding))
 
     def _refresh_nodes(self) -> None:
@@ -318,9 +318,10 @@ class Situation:
         touched, self._touched_peers = self._touched_peers, {}
         return list(touched)
 
-    def is_halted(self, key: Hash) -> bool:
-        """True while the nodes' refusals keep a version out."""
-        return key in self._halted
+    def serving(self, holding: Holding) -> Seed:
+        """What a name leads to: the version before while the newest is halted."""
+        roles = self._roles_of(holding)
+        return roles[0].seed if roles else holding.seed
 
     def plan_version(self) -> int:
         """The plan version in force."""

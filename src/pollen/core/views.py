@@ -50,7 +50,7 @@ def status_view(screen: Screen) -> Status:
     own = screen.members.find(screen.node)
     telemetry = screen.telemetry
     is_healthy = not any(n.state == "offline" for n in nodes) and all(
-        s.ready == s.wanted for s in seeds
+        s.ready >= s.wanted for s in seeds
     )
     return Status(
         cluster=screen.cluster.hex(),
@@ -119,9 +119,12 @@ def _node_view(screen: Screen, member: Member) -> NodeView:
 
 
 def _seed_view(screen: Screen, holding: Holding) -> SeedView:
-    seed, spec = holding.seed, holding.seed.spec
-    hosts = screen.situation.claims.hosts(seed.seed)
-    placement = screen.situation.placement(seed.seed)
+    situation = screen.situation
+    seed = situation.serving(holding)
+    spec, is_halted = seed.spec, seed is not holding.seed
+    hosts = situation.claims.hosts(seed.seed)
+    at_fault = situation.claims.hosts(holding.seed.seed) if is_halted else []
+    placement = situation.placement(seed.seed)
     view = SeedView(
         name=holding.name,
         seed=seed.seed.hex(),
@@ -133,9 +136,10 @@ def _seed_view(screen: Screen, holding: Holding) -> SeedView:
         name_epoch=spec.name_epoch,
         ready=sum(host.state is State.READY for host in hosts),
         wanted=0 if placement is None else placement.wanted,
-        replicas=[_replica_view(screen, host) for host in hosts],
+        replicas=[_replica_view(screen, host) for host in (*hosts, *at_fault)],
         options=specs.options_view(spec),
         shadowed=[s.owner.hex() for s in holding.shadowed],
+        halted=holding.seed.seed.hex() if is_halted else "",
     )
     for sample in screen.telemetry.seeds if screen.telemetry else ():
         if sample.seed == seed.seed:
@@ -165,7 +169,11 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         for replica in seed.replicas:
             if replica.state == "refused":
                 found.append(f"{replica.name} refuses {seed.name}: {replica.reason}")
-        if seed.ready == 0:
+        if seed.halted:
+            found.append(
+                f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
+            )
+        if seed.ready == 0 and seed.wanted:
             found.append(f"no replica of {seed.name} is ready")
         found += [f"{seed.name} of {short(bytes.fromhex(o))} is shadowed" for o in seed.shadowed]
     for peer in screen.twins:
