@@ -220,7 +220,9 @@ def test_an_update_of_a_halted_version_replaces_the_one_before_it() -> None:
     halted = msgspec.structs.replace(seed(A, epoch=2), previous=old)
     held = {"echo": Holding(name="echo", seed=halted, shadowed=[])}
     given = Writer(node=A, certificate=MEMBERS[A], certificates=MEMBERS, halted=[halted.seed])
-    planned = publishing.plan_seed(command(), module(), given, held)
+    command = SeedCommand(name="echo", content=CONTENT.hex(), options=SeedOptions())
+    module = ModuleInspected(request=RequestId(1), content=CONTENT, size=9, functions=["run"])
+    planned = publishing.plan_seed(command, module, given, held)
     assert isinstance(planned, Publication)
     made = specs.decode_seed(A, planned.payload)
     assert isinstance(made, Seed)

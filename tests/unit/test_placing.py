@@ -155,7 +155,7 @@ def test_a_halt_is_lifted_by_a_new_version() -> None:
     town.turn()
     town.claim(placed(town, new)[0], new, State.REFUSED, is_fault=True)
     town.turn()
-    again = town.spec(old.spec.name, previous=old, timeout_ms=8)
+    again = town.spec(old.spec.name, previous=old, timeout_ms=8, min_replicas=1)
     town.turn()
     assert list(town.situation.halted) == []
     assert len(placed(town, again)) == 1

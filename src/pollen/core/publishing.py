@@ -89,9 +89,12 @@ def plan_seed(
     if previous is not None and previous.seed in writer.halted:
         # PROTOCOL 3: the newest one not halted; and the same wish again is another try.
         previous = previous.previous
-    elif previous is not None and previous.owner == writer.node:
-        if specs.is_same_wish(previous.spec, spec):
-            return _answer(previous.seed, previous.spec, None, is_unchanged=True)
+    elif (
+        previous is not None
+        and previous.owner == writer.node
+        and specs.is_same_wish(previous.spec, spec)
+    ):
+        return _answer(previous.seed, previous.spec, None, is_unchanged=True)
     raw = encode(spec)
     if len(raw) > limits.SPEC_MAX_BYTES:
         return Refusal(

@@ -172,12 +172,16 @@ class Situation:
             specs = self._specs.get(name, {})
             seeds = [specs[owner] for owner in sorted(specs)]
             holding = resolve(seeds, self._members.certificates).get(name)
-            before = self._roles_of(self.names.get(name))
+            held = self.names.get(name)
+            before = self._roles_of(held)
             if holding is None:
                 self.names.pop(name, None)
             else:
                 self.names[name] = holding
             self._set_roles(before, self._roles_of(holding))
+            for known in (held, holding):
+                if known is not None:
+                    self._check_halted(known.seed.seed)
 
     def _roles_of(self, holding: Holding | None) -> list[Role]:
         if holding is None:
