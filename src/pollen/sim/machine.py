@@ -150,6 +150,7 @@ class Machine:
     trace: list[Effect] = field(default_factory=list)
     keeps_trace: bool = True
     is_malicious: bool = False
+    is_gone: bool = False
     cannot_load: bool = False
     handled: int = 0
 

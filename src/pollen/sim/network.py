@@ -113,6 +113,7 @@ class Network:
         self._ends: dict[str, dict[LinkId, End]] = {}
         self._to: dict[str, dict[PeerId, list[End]]] = {}
         self.weather = Weather(Rng(rng.draw()))
+        self.full: set[str] = set()
         self.counts: dict[str, int] = {}
 
     def settle(self, machine: Machine, zone: int) -> None:
@@ -140,6 +141,10 @@ class Network:
         if end.other is None:
             return True
         return bool(self.weather.cuts) and self.weather.is_cut(end.machine, end.other.machine)
+
+    def _tell(self, end: End, event: ev.Event) -> None:
+        """An event that follows from what this node just did: after its turn, never within it."""
+        self._stage.schedule(0, self._stage.hand, end.machine, end.boots, event)
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -229,7 +234,7 @@ class Network:
         self._transmit(end, ADMITTED, None, 1)
         early, end.early = end.early, []
         for event in early:
-            self._stage.hand(machine, end.boots, event)
+            self._tell(end, event)
 
     # -- frames -----------------------------------------------------------------------------------
 
@@ -255,7 +260,8 @@ class Network:
         return found
 
     def _transmit(self, end: End, kind: int, payload: Any, size: int) -> None:
-        if end.under_way + len(end.held) >= CONTROL_QUEUE:
+        is_full = end.under_way + len(end.held) >= CONTROL_QUEUE
+        if kind != ADMITTED and (is_full or end.machine.name in self.full):
             self._count("queue-full")
             return
         end.bytes_out += size + _FRAME_OVERHEAD
@@ -342,7 +348,7 @@ class Network:
         """This end is gone; the other hears of it when a packet gets through."""
         self._forget(end)
         event = ev.LinkClosed(link=end.link, peer=end.peer, code=code, reason=reason)
-        self._stage.hand(end.machine, end.boots, event)
+        self._tell(end, event)
         other = end.other
         if other is None or self._is_cut_off(end):
             return
@@ -381,7 +387,7 @@ class Network:
                 code, reason = limits.CLOSE_SHUTTING_DOWN, "shutting down"
                 self._stage.schedule(self._delay(end), self._hear_close, other, code, reason)
 
-    def reset(self, machine: Machine, end: End) -> None:
+    def reset(self, end: End) -> None:
         """The connection breaks for no reason of either brain."""
         self._end_link(end, 0, "connection lost", 0, "connection lost")
 

@@ -12,7 +12,7 @@ Source: STYLE (Simulator), DESIGN 2; TigerBeetle's VOPR.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pollen.core import effects as fx
@@ -87,16 +87,30 @@ class World:
         self.start(name)
         return machine
 
-    def enrol(self, machine: Machine, tier: Tier, properties: str = "{}") -> None:
+    def found_all(self, names: Sequence[str], *, zones: int = 1) -> None:
+        """A whole cluster at once: each node enrolled, knowing the others' addresses, started."""
+        machines = [self.add(n, zone=i % zones, root=i == 0) for i, n in enumerate(names)]
+        peers = [(machine.key, [machine.address]) for machine in machines]
+        for machine in machines:
+            tier = Tier.ADMIN if machine.root is not None else Tier.PUBLISHER
+            self.enrol(machine, tier, peers=peers)
+            self.start(machine.name)
+
+    def enrol(
+        self,
+        machine: Machine,
+        tier: Tier,
+        properties: str = "{}",
+        peers: Sequence[tuple[PeerId, list[str]]] = (),
+    ) -> None:
         """A certificate straight from the root, as ``init`` writes it: no exchange of messages."""
         certificate = Certificate(
             self.cluster_id, machine.key, self._root, tier, properties, [], 1, WALL_ZERO
         )
         chain = founding_credentials(certificate, signer(machine.key, self._root))
-        identity = restoring.Identity(
-            cluster=self.cluster_id, root=self._root, chain=chain, name=machine.name
-        )
-        machine.disk.write(restoring.identity_rows(identity))
+        others = [(peer, addresses) for peer, addresses in peers if peer != machine.key]
+        reply = invites.JoinReply("", "", "", self.cluster_id, self._root, chain, others)
+        machine.disk.write(restoring.enrolment_rows(reply, machine.name))
 
     def join(self, name: str, token: str, **where: Any) -> Machine | Refusal:
         """What ``pln join`` does, with the exchange through the issuer's node."""
@@ -454,6 +468,11 @@ class World:
         """An invariant was seen broken: its name, and what was seen."""
         self.breaches.append((self.now, name, text))
         self.trace.note(self.now, "", "breach", f"{name}: {text}")
+
+    def take_breaches(self) -> list[tuple[int, str, str]]:
+        """What was seen broken since the last call."""
+        breaches, self.breaches = self.breaches, []
+        return breaches
 
     def note_load(self, machine: Machine, seed: bytes, state: str) -> None:
         """A seed began to load, is ready, failed or is gone on a machine."""

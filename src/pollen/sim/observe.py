@@ -1,0 +1,43 @@
+"""What an observer sees of a node: records, names, members, tables.
+
+Decides: nothing. It is the one place of the simulator that looks inside a node.
+Does not know: what should be there.
+Invariants: nothing here changes a node. What the muscles hold is read from the model of the
+    muscles, not from the brain that pushed it.
+Source: STYLE (checkers are observers outside the code under test).
+"""
+
+from __future__ import annotations
+
+from pollen.core.names import Holding
+from pollen.core.records import Key, Record
+from pollen.sim.machine import Machine
+
+
+def records_of(machine: Machine) -> dict[Key, Record]:
+    """All records that a node holds, tombstones included."""
+    node = machine.node
+    return {} if node is None else {r.key: r for r in node._records.all_records()}
+
+
+def names_of(machine: Machine) -> dict[str, Holding]:
+    """What each name means to a node."""
+    node = machine.node
+    return {} if node is None else dict(node._situation.names)
+
+
+def routes_of(machine: Machine) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By name: the seed's hash and the replicas, sorted, as the muscles were told."""
+    plane = machine.plane
+    if plane is None:
+        return {}
+    found = {}
+    for name in sorted(plane.names):
+        row = plane.seeds[plane.names[name]]
+        found[name] = (row.seed.hex(), tuple(sorted(peer.hex() for peer in row.replicas)))
+    return found
+
+
+def members_of(machine: Machine) -> tuple[str, ...]:
+    """The members of a node's tables, sorted."""
+    return tuple(sorted(peer.hex() for peer in machine.peers))
