@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "load": ("compute", "Load a seed with calls and measure"),
     "status": ("status", "Show nodes, seeds and replicas on one screen"),
     "demo": ("demo", "Run a three-node cluster here, from seed to take-over"),
+    "sim": ("sim", "Run a simulated cluster with everything that can go wrong"),
     "version": ("trust", "Print the version"),
 }
 

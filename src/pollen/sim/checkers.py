@@ -12,8 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pollen.core import limits
+from pollen.core.codec import decode
+from pollen.core.effects import Effect, SendRecords
+from pollen.core.events import Event
 from pollen.core.ids import SECOND, short
 from pollen.core.names import Holding
+from pollen.core.records import Body
 from pollen.core.routing import match_gate
 from pollen.sim import observe
 from pollen.sim.faults import Faults
@@ -32,7 +36,31 @@ class Case:
         self.started: dict[str, tuple[int, int]] = {}
         self.held_up: dict[str, int] = {}
         self.counts: dict[str, int] = {}
+        self.odd_versions: list[str] = []
         self._epochs: dict[tuple[str, int], dict[str, int]] = {}
+        self._signed: dict[tuple[bytes, int, int], bytes] = {}
+        self._known: dict[bytes, None] = {}
+        world.watchers.append(self._watch)
+
+    def _watch(self, machine: Machine, event: Event, out: list[Effect]) -> None:
+        """Remember which bytes each version of a machine stood for when it was first sent."""
+        if machine.is_malicious or machine.name in self.faults.spoiled:
+            return
+        for effect in out:
+            if not isinstance(effect, SendRecords):
+                continue
+            for record in effect.records:
+                if record.owner != machine.key or record.signature in self._known:
+                    continue
+                self._known[record.signature] = None
+                body = decode(Body, record.body, "record")
+                if not isinstance(body, Body):
+                    continue
+                version = (machine.key, body.epoch, body.seq)
+                held = self._signed.setdefault(version, record.body)
+                if held != record.body:
+                    text = f"{machine.name} said two things as {body.epoch}.{body.seq}"
+                    self.odd_versions.append(f"{text}, {body.kind}/{body.key[:12]!r}")
 
     def seen_epochs(self, machine: Machine) -> dict[str, int]:
         """The name epochs that this run of a node showed before."""
@@ -106,6 +134,12 @@ def names_never_go_back(case: Case) -> list[str]:
             if epoch < seen.get(name, 0):
                 found.append(f"{machine.name}: {name} went from epoch {seen[name]} to {epoch}")
             seen[name] = epoch
+    return found
+
+
+def no_version_twice(case: Case) -> list[str]:
+    """A node that kept its disk never signs two different bodies with one version (PROTOCOL 2)."""
+    found, case.odd_versions = case.odd_versions, []
     return found
 
 
@@ -286,6 +320,7 @@ ALWAYS: list[Checker] = [
     table_lease_respected,
     replicas_known_to_be_members,
     names_never_go_back,
+    no_version_twice,
 ]
 SETTLED: list[Checker] = [
     members_agree,

@@ -16,8 +16,9 @@ from pollen.core.rng import Rng
 from pollen.sim import checkers, faults, observe
 from pollen.sim.checkers import Case
 from pollen.sim.faults import Faults
+from pollen.sim.malice import Malice
 from pollen.sim.workload import Workload
-from pollen.sim.world import World
+from pollen.sim.world import Storm, World
 
 FAULTS_NS = 40 * SECOND
 SETTLE_NS = 60 * SECOND
@@ -62,6 +63,8 @@ class Report(msgspec.Struct, kw_only=True):
     calls: dict[str, int] = {}
     counts: dict[str, int] = {}
     events: int = 0
+    scenario: str = ""
+    sentence: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -70,6 +73,8 @@ class Report(msgspec.Struct, kw_only=True):
 
     def reproduce(self) -> str:
         """The line that shows this run again."""
+        if self.scenario:
+            return f"pln sim --seed {self.draw.number} --scenario {self.scenario}"
         return f"pln sim --seed {self.draw.number} --nodes {self.draw.nodes}"
 
 
@@ -104,6 +109,10 @@ class Trial:
         self._set_weather(rng)
         names = node_names(draw.nodes)
         self.world.found_all(names, zones=draw.zones)
+        self.malice: Malice | None = None
+        if draw.has_malice:
+            last = self.world.machines[names[-1]]
+            self.malice = Malice(self.world, last, Rng(rng.draw()))
         rules = [rule for rule in faults.all_rules() if rule.name in draw.rules]
         self.faults = Faults(self.world, Rng(rng.draw()), rules)
         self.workload = Workload(
@@ -134,19 +143,31 @@ class Trial:
 
     def play(self) -> Report:
         """Form, suffer, heal, settle, call."""
+        try:
+            return self._report(self._play())
+        except Storm as storm:
+            self._fail("no-storm", str(storm))
+            return self._report(0)
+
+    def _play(self) -> int:
         world = self.world
         world.run(8 * SECOND)
         self.workload.begin()
         world.run(4 * SECOND)
         self.faults.begin()
+        if self.malice is not None:
+            self.malice.begin()
         self._pass(FAULTS_NS)
         self.workload.end()
+        if self.malice is not None:
+            self.malice.end()
+            self.faults.counts.update(self.malice.counts)
         self.faults.heal()
         world.trace.note(world.now, "", "phase", "settling")
         settled = self._settle()
         if settled is not None:
             self._call_everything()
-        return self._report(settled or 0)
+        return settled or 0
 
     def _pass(self, nanos: int) -> None:
         end = self.world.now + nanos

@@ -37,6 +37,14 @@ TELEMETRY_NS = 500 * MILLISECOND
 _PERSIST_NS = MILLISECOND
 
 
+# So many steps in one simulated second and machine are no life but a storm.
+STORM = 2_000
+
+
+class Storm(Exception):
+    """Nodes talk without end: the world was stopped. ``args`` is the reason in words."""
+
+
 class World:
     """A cluster in virtual time. ``run`` lets time pass; everything else asks for something."""
 
@@ -87,12 +95,15 @@ class World:
         self.start(name)
         return machine
 
-    def found_all(self, names: Sequence[str], *, zones: int = 1) -> None:
+    def found_all(
+        self, names: Sequence[str], *, zones: int = 1, leaves: Sequence[str] = ()
+    ) -> None:
         """A whole cluster at once: each node enrolled, knowing the others' addresses, started."""
         machines = [self.add(n, zone=i % zones, root=i == 0) for i, n in enumerate(names)]
         peers = [(machine.key, [machine.address]) for machine in machines]
         for machine in machines:
             tier = Tier.ADMIN if machine.root is not None else Tier.PUBLISHER
+            tier = Tier.LEAF if machine.name in leaves else tier
             self.enrol(machine, tier, peers=peers)
             self.start(machine.name)
 
@@ -286,10 +297,14 @@ class World:
         self.schedule(after, self.hand, machine, machine.boots, event)
 
     def run(self, nanos: int) -> None:
-        """Let this much virtual time pass."""
+        """Let this much virtual time pass. Raises ``Storm`` when it has no end."""
         end = self.now + nanos
         queue = self._queue
+        left = STORM * (len(self.machines) + 1) * (nanos // SECOND + 1)
         while queue and queue[0][0] <= end:
+            left -= 1
+            if not left:
+                raise Storm(f"{len(queue)} steps wait at {self.now / SECOND:.3f} s and no end")
             at, _, call, args = heapq.heappop(queue)
             if at > self.now:
                 self.now = at

@@ -1,0 +1,199 @@
+"""Planted bugs: each must be caught, by the invariant that it breaks.
+
+Decides: what each bug changes, and which checker must tell.
+Does not know: how the checker tells; product code holds no hook for any of this.
+Invariants: a mutant is in force inside ``planted`` only, and what it replaced comes back, also
+    after an error. A mutant names something that exists: one whose target is gone fails loudly.
+Source: STYLE (planted bugs must each be caught).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from pollen.core import durability, names, peers, plan, records, tables
+from pollen.core.ids import Nanos
+from pollen.core.records import Merge, Record
+
+
+class Mutant(msgspec.Struct, frozen=True, kw_only=True):
+    """One planted bug. ``make`` gets what stands at ``owner.target`` and returns the bad one.
+
+    ``scenario``: where it shows; empty: in runs drawn by small numbers.
+    """
+
+    name: str
+    owner: Any
+    target: str
+    make: Callable[[Any], Any]
+    caught_by: str
+    scenario: str = ""
+
+
+@contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """The bug is in the code inside this context. Raises ``AttributeError`` without a target."""
+    held = getattr(mutant.owner, mutant.target)
+    setattr(mutant.owner, mutant.target, mutant.make(held))
+    try:
+        yield
+    finally:
+        setattr(mutant.owner, mutant.target, held)
+
+
+def find(name: str) -> Mutant:
+    """One mutant by name."""
+    return next(mutant for mutant in MUTANTS if mutant.name == name)
+
+
+# -- the bugs -------------------------------------------------------------------------------------
+
+
+def _no_tie_break(true: Any) -> Any:
+    def winner_of(one: Record, other: Record) -> Record:
+        return other if other.precedence[:2] > one.precedence[:2] else one
+
+    return winner_of
+
+
+def _stale_accepted(true: Any) -> Any:
+    def winner_of(one: Record, other: Record) -> Record:
+        return other
+
+    return winner_of
+
+
+def _tombstone_dropped(true: Any) -> Any:
+    def merge(self: Any, record: Record, source: Any) -> Any:
+        if source is not None and not record.is_live:
+            return Merge.OLDER
+        return true(self, record, source)
+
+    return merge
+
+
+def _own_word_ignored(true: Any) -> Any:
+    def merge_own(self: Any, record: Record, source: Any) -> Any:
+        return Merge.KNOWN
+
+    return merge_own
+
+
+def _lease_not_renewed(true: Any) -> Any:
+    def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
+        if self._generation and not is_urgent and not self._is_staged:
+            return []
+        return true(self, now, is_urgent=is_urgent)
+
+    return push
+
+
+def _row_after_load(true: Any) -> Any:
+    def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
+        return [] if is_urgent else true(self, now, is_urgent=False)
+
+    return push
+
+
+def _said_before_persisted(true: Any) -> Any:
+    def flush(self: Any) -> Any:
+        out = true(self)
+        for effect in out:
+            out = [*out, *self.release(effect.token)]
+        return out
+
+    return flush
+
+
+def _withdrawn_forgotten(true: Any) -> Any:
+    def is_live(self: Any) -> bool:
+        return True
+
+    return property(is_live)
+
+
+def _peers_given_up(true: Any) -> Any:
+    def retry(self: Any, known: Any, now: Nanos) -> Any:
+        return [] if known.attempts > 2 else true(self, known, now)
+
+    return retry
+
+
+def _claims_never_buried(true: Any) -> Any:
+    def bury(self: Any, kind: str, key: bytes) -> bool:
+        return False
+
+    return bury
+
+
+def _unload_forgotten(true: Any) -> Any:
+    def plan_hosting(*args: Any, **named: Any) -> Any:
+        load, _ = true(*args, **named)
+        return load, []
+
+    return plan_hosting
+
+
+def _epoch_not_raised(true: Any) -> Any:
+    def restore(self: Any, found: Any, epoch: int) -> None:
+        true(self, found, epoch)
+        self.wanted_epoch = max(1, self.wanted_epoch - 1)
+
+    return restore
+
+
+MUTANTS: list[Mutant] = [
+    Mutant(
+        name="no-tie-break", owner=records, target="winner_of", make=_no_tie_break,
+        caught_by="views-converge",
+    ),
+    Mutant(
+        name="stale-version-accepted", owner=records, target="winner_of", make=_stale_accepted,
+        caught_by="no-storm",
+    ),
+    Mutant(
+        name="tombstone-dropped", owner=records.Records, target="merge", make=_tombstone_dropped,
+        caught_by="views-converge",
+    ),
+    Mutant(
+        name="own-word-ignored", owner=records.Records, target="_merge_own",
+        make=_own_word_ignored, caught_by="views-converge",
+    ),
+    Mutant(
+        name="epoch-not-raised", owner=records.Records, target="restore", make=_epoch_not_raised,
+        caught_by="no-version-twice",
+    ),
+    Mutant(
+        name="lease-not-renewed", owner=tables.Tables, target="push", make=_lease_not_renewed,
+        caught_by="table-lease-respected",
+    ),
+    Mutant(
+        name="row-after-load", owner=tables.Tables, target="push", make=_row_after_load,
+        caught_by="row-before-load",
+    ),
+    Mutant(
+        name="said-before-persisted", owner=durability.Durability, target="flush",
+        make=_said_before_persisted, caught_by="nothing-acknowledged-lost",
+        scenario="what_was_acknowledged_survives_a_crash",
+    ),
+    Mutant(
+        name="withdrawn-forgotten", owner=names.Holding, target="is_live",
+        make=_withdrawn_forgotten, caught_by="no-resurrection",
+    ),
+    Mutant(
+        name="peers-given-up", owner=peers.Peers, target="_retry", make=_peers_given_up,
+        caught_by="members-agree",
+    ),
+    Mutant(
+        name="claims-never-buried", owner=records.Records, target="bury",
+        make=_claims_never_buried, caught_by="no-orphan-claim",
+    ),
+    Mutant(
+        name="unload-forgotten", owner=plan, target="plan_hosting", make=_unload_forgotten,
+        caught_by="no-orphan-claim",
+    ),
+]  # fmt: skip

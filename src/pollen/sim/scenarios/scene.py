@@ -1,0 +1,136 @@
+"""The words in which scenarios are written: what somebody does, and what must then be so.
+
+Decides: how long a scenario waits for what it expects.
+Does not know: which scenario speaks.
+Invariants: every expectation is counted and fails with a reason in words.
+Source: TigerBeetle ``replica_test.zig``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pollen.core.certs import Tier
+from pollen.core.commands import UnseedCommand
+from pollen.core.effects import Reply
+from pollen.core.ids import SECOND
+from pollen.core.rng import Rng
+from pollen.sim import checkers, observe
+from pollen.sim.checkers import Case
+from pollen.sim.faults import Faults
+from pollen.sim.machine import Machine
+from pollen.sim.trial import node_names
+from pollen.sim.weather import Cut
+from pollen.sim.workload import Workload
+from pollen.sim.world import World
+
+
+class Scene:
+    """A world with verbs. ``checks`` counts the expectations that were looked at."""
+
+    def __init__(self, number: int) -> None:
+        rng = Rng(number)
+        self.world = World(rng.draw())
+        self.rng = rng
+        self.checks: dict[str, int] = {}
+        self._cuts: list[Cut] = []
+
+    # -- doing ------------------------------------------------------------------------------------
+
+    def cluster(self, count: int, *, leaves: int = 0) -> list[str]:
+        """So many nodes, linked; the first has the root key, the last ``leaves`` cannot publish."""
+        names = node_names(count)
+        self.world.found_all(names, leaves=names[count - leaves :] if leaves else ())
+        self.passes(5)
+        return names
+
+    def passes(self, seconds: float) -> None:
+        """Time goes by."""
+        self.world.run(int(seconds * SECOND))
+
+    def machine(self, name: str) -> Machine:
+        """One machine."""
+        return self.world.machines[name]
+
+    def seeds(self, node: str, name: str, data: bytes = b"module", **options: Any) -> str:
+        """A user publishes; the hash of the seed. It must be acknowledged."""
+        reply = self.world.seed(node, name, data, **options)
+        self.expect("acknowledged", not reply.slug, f"{node} seeds {name}: {reply.slug}")
+        return str(reply.result.seed) if reply.result is not None else ""  # type: ignore[attr-defined]
+
+    def unseeds(self, node: str, name: str) -> Reply:
+        """A user withdraws; the answer, whatever it is."""
+        return self.world.command(node, UnseedCommand(target=name))
+
+    def cuts(self, one: list[str], other: list[str]) -> None:
+        """Nothing passes between the two groups."""
+        rule = Cut(frozenset(one), frozenset(other), True)
+        self._cuts.append(rule)
+        self.world.network.weather.cuts.append(rule)
+        self.world.trace.note(self.world.now, "", "fault", f"{' '.join(one)} | {' '.join(other)}")
+
+    def heals(self) -> None:
+        """Everything passes again."""
+        for rule in self._cuts:
+            self.world.network.weather.cuts.remove(rule)
+        self._cuts = []
+        self.world.network.release_held()
+        self.world.trace.note(self.world.now, "", "fault", "the cut heals")
+
+    def tier_of(self, name: str) -> Tier:
+        """The tier that a machine of ``cluster`` was given."""
+        return Tier.ADMIN if self.machine(name).root is not None else Tier.PUBLISHER
+
+    # -- expecting --------------------------------------------------------------------------------
+
+    def expect(self, claim: str, holds: bool, reason: str = "") -> None:
+        """It must be so now."""
+        self.checks[claim] = self.checks.get(claim, 0) + 1
+        if not holds:
+            raise AssertionError(f"{claim}: {reason}" if reason else claim)
+
+    def becomes(self, claim: str, holds: Callable[[], bool], within: float = 30) -> float:
+        """It must become so within so many seconds; how long it took."""
+        began = self.world.now
+        held = self.world.run_until(holds, int(within * SECOND))
+        self.expect(claim, held, f"not within {within:g} s")
+        return (self.world.now - began) / SECOND
+
+    def settles(self, within: float = 60) -> float:
+        """All invariants of a settled cluster must hold within so many seconds."""
+        world = self.world
+        faults = Faults(world, Rng(1), [])
+        case = Case(world, faults, Workload(world, Rng(1), names=0, calls_per_second=1))
+        looks = checkers.SETTLED
+
+        def odd() -> list[str]:
+            return [f"{checkers.name_of(c)}: {t}" for c in looks for t in case.look(c)]
+
+        began = world.now
+        held = world.run_until(lambda: not odd(), int(within * SECOND), SECOND // 2)
+        for name, count in case.counts.items():
+            self.checks[name] = self.checks.get(name, 0) + count
+        self.expect("settles", held, f"not within {within:g} s: {'; '.join(odd()[:3])}")
+        return (world.now - began) / SECOND
+
+    def seed_known(self, node: str, name: str) -> str:
+        """The hash of the live seed that a name means to a node; empty when there is none."""
+        holding = observe.names_of(self.machine(node)).get(name)
+        return holding.seed.seed.hex() if holding is not None and holding.is_live else ""
+
+    def hosts(self, name: str) -> list[str]:
+        """The machines on which the seed that the name means there is loaded."""
+        found = []
+        for machine in self.world.machines.values():
+            known = self.seed_known(machine.name, name)
+            if machine.is_up and known and bytes.fromhex(known) in machine.loaded:
+                found.append(machine.name)
+        return found
+
+    def call(self, node: str, name: str, *, idempotent: bool = False) -> str:
+        """A call from a node: empty when it succeeded, else the slug."""
+        workload = Workload(self.world, Rng(self.rng.draw()), names=0, calls_per_second=1)
+        call = workload.call(self.machine(node), name, idempotent=idempotent)
+        self.world.run_until(lambda: call.ended > 0, 6 * SECOND)
+        return call.slug if call.ended else "unanswered"
