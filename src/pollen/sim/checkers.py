@@ -17,7 +17,7 @@ from pollen.core.effects import Effect, SendRecords
 from pollen.core.events import Event
 from pollen.core.ids import SECOND, short
 from pollen.core.names import Holding
-from pollen.core.records import Body
+from pollen.core.record import ACCUSE, FAST, REFUTE, Body
 from pollen.core.routing import match_gate
 from pollen.sim import observe
 from pollen.sim.faults import Faults
@@ -171,7 +171,8 @@ def _versions(machine: Machine) -> dict[tuple[bytes, str, bytes], bytes]:
     }
 
 
-_RESTLESS: frozenset[str] = frozenset({"fast"})
+# What moves by itself: load and rates; who doubts whom.
+_RESTLESS = frozenset({FAST, ACCUSE, REFUTE})
 
 
 def members_agree(case: Case) -> list[str]:
@@ -231,7 +232,7 @@ def minimum_of_replicas(case: Case) -> list[str]:
             spec = holding.seed.spec
             able = [
                 m
-                for m in case.honest()
+                for m in case.world.up()
                 if not m.cannot_load and match_gate(spec.host, m.peers[m.key].properties)
             ]
             if not case.has_content(holding):

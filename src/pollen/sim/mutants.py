@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from pollen.core import durability, names, peers, plan, records, tables
+from pollen.core import durability, names, owners, peers, records, tables, versions
+from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
-from pollen.core.records import Merge, Record
+from pollen.core.owners import Merge
+from pollen.core.record import Record
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,18 +55,19 @@ def find(name: str) -> Mutant:
 # -- the bugs -------------------------------------------------------------------------------------
 
 
-def _no_tie_break(true: Any) -> Any:
-    def winner_of(one: Record, other: Record) -> Record:
-        return other if other.precedence[:2] > one.precedence[:2] else one
+def _judged_by(keeps: Callable[[Record, Record], bool]) -> Callable[[Any], Any]:
+    """``OwnerSet.judge`` with another idea of which record stays: ``keeps(held, new)``."""
 
-    return winner_of
+    def make(true: Any) -> Any:
+        def judge(self: Any, record: Record) -> Merge:
+            held = self.rows.get(record.slot)
+            if held is None or held.digest == record.digest:
+                return cast(Merge, true(self, record))
+            return Merge.OLDER if keeps(held, record) else Merge.APPLIED
 
+        return judge
 
-def _stale_accepted(true: Any) -> Any:
-    def winner_of(one: Record, other: Record) -> Record:
-        return other
-
-    return winner_of
+    return make
 
 
 def _tombstone_dropped(true: Any) -> Any:
@@ -76,18 +79,24 @@ def _tombstone_dropped(true: Any) -> Any:
     return merge
 
 
-def _own_word_ignored(true: Any) -> Any:
-    def merge_own(self: Any, record: Record, source: Any) -> Any:
-        return Merge.KNOWN
+def _always(value: Any) -> Callable[[Any], Any]:
+    def make(true: Any) -> Any:
+        def same(*args: Any, **named: Any) -> Any:
+            return value
 
-    return merge_own
+        return same
+
+    return make
 
 
 def _lease_not_renewed(true: Any) -> Any:
     def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
-        if self._generation and not is_urgent and not self._is_staged:
-            return []
-        return true(self, now, is_urgent=is_urgent)
+        out = true(self, now, is_urgent=is_urgent)
+        is_renewal = [
+            isinstance(e, PushTables) and e.base and not (e.seeds or e.peers or e.gone_peers)
+            for e in out
+        ]
+        return [e for e, renews in zip(out, is_renewal, strict=True) if not renews]
 
     return push
 
@@ -110,10 +119,7 @@ def _said_before_persisted(true: Any) -> Any:
 
 
 def _withdrawn_forgotten(true: Any) -> Any:
-    def is_live(self: Any) -> bool:
-        return True
-
-    return property(is_live)
+    return property(lambda self: True)
 
 
 def _peers_given_up(true: Any) -> Any:
@@ -123,37 +129,22 @@ def _peers_given_up(true: Any) -> Any:
     return retry
 
 
-def _claims_never_buried(true: Any) -> Any:
-    def bury(self: Any, kind: str, key: bytes) -> bool:
-        return False
-
-    return bury
-
-
-def _unload_forgotten(true: Any) -> Any:
-    def plan_hosting(*args: Any, **named: Any) -> Any:
-        load, _ = true(*args, **named)
-        return load, []
-
-    return plan_hosting
-
-
 def _epoch_not_raised(true: Any) -> Any:
-    def restore(self: Any, found: Any, epoch: int) -> None:
-        true(self, found, epoch)
-        self.wanted_epoch = max(1, self.wanted_epoch - 1)
+    def restore(self: Any, epoch: int, leased: int, top: Any) -> None:
+        true(self, max(0, epoch - 1), 0, (0, 0))
 
     return restore
 
 
 MUTANTS: list[Mutant] = [
     Mutant(
-        name="no-tie-break", owner=records, target="winner_of", make=_no_tie_break,
+        name="no-tie-break", owner=owners.OwnerSet, target="judge",
+        make=_judged_by(lambda held, new: held.version >= new.version),
         caught_by="views-converge",
     ),
     Mutant(
-        name="stale-version-accepted", owner=records, target="winner_of", make=_stale_accepted,
-        caught_by="no-storm",
+        name="stale-version-accepted", owner=owners.OwnerSet, target="judge",
+        make=_judged_by(lambda held, new: False), caught_by="no-storm",
     ),
     Mutant(
         name="tombstone-dropped", owner=records.Records, target="merge", make=_tombstone_dropped,
@@ -161,11 +152,11 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         name="own-word-ignored", owner=records.Records, target="_merge_own",
-        make=_own_word_ignored, caught_by="views-converge",
+        make=_always(Merge.KNOWN), caught_by="views-converge",
     ),
     Mutant(
-        name="epoch-not-raised", owner=records.Records, target="restore", make=_epoch_not_raised,
-        caught_by="no-version-twice",
+        name="epoch-not-raised", owner=versions.Versions, target="restore",
+        make=_epoch_not_raised, caught_by="no-version-twice",
     ),
     Mutant(
         name="lease-not-renewed", owner=tables.Tables, target="push", make=_lease_not_renewed,
@@ -189,11 +180,7 @@ MUTANTS: list[Mutant] = [
         caught_by="members-agree",
     ),
     Mutant(
-        name="claims-never-buried", owner=records.Records, target="bury",
-        make=_claims_never_buried, caught_by="no-orphan-claim",
-    ),
-    Mutant(
-        name="unload-forgotten", owner=plan, target="plan_hosting", make=_unload_forgotten,
+        name="claims-never-buried", owner=records.Records, target="bury", make=_always(False),
         caught_by="no-orphan-claim",
     ),
 ]  # fmt: skip

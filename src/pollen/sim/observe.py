@@ -10,7 +10,7 @@ Source: STYLE (checkers are observers outside the code under test).
 from __future__ import annotations
 
 from pollen.core.names import Holding
-from pollen.core.records import Key, Record
+from pollen.core.record import Key, Record
 from pollen.sim.machine import Machine
 
 
