@@ -74,7 +74,9 @@ class Versions:
         if is_jump and now < self._jump_after:
             return [SetTimer(token=timers.token_for(timers.EPOCH), at=self._jump_after)]
         self._asked = wish
-        self._jump_after = Nanos(now + limits.EPOCH_JUMP_NS)
+        if is_jump:
+            # Only the next one waits: a node whose disk was lost is back with its first jump.
+            self._jump_after = Nanos(now + limits.EPOCH_JUMP_NS)
         subject = wish[0].to_bytes(4, "big") + wish[1].to_bytes(8, "big")
         token = timers.token_for(timers.EPOCH, subject)
         row = (META_TABLE, EPOCH_KEY, lease_value(*wish))

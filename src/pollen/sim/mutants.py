@@ -177,7 +177,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         name="peers-given-up", owner=peers.Peers, target="_retry", make=_peers_given_up,
-        caught_by="members-agree",
+        caught_by="settles", scenario="halves_that_were_long_apart_meet_again",
     ),
     Mutant(
         name="claims-never-buried", owner=records.Records, target="bury", make=_always(False),
