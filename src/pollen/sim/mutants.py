@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from pollen.core import durability, names, owners, peers, records, tables, versions
+from pollen.core import durability, names, owners, records, tables, versions
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
 from pollen.core.owners import Merge
@@ -122,13 +122,6 @@ def _withdrawn_forgotten(true: Any) -> Any:
     return property(lambda self: True)
 
 
-def _peers_given_up(true: Any) -> Any:
-    def retry(self: Any, known: Any, now: Nanos) -> Any:
-        return [] if known.attempts > 2 else true(self, known, now)
-
-    return retry
-
-
 def _epoch_not_raised(true: Any) -> Any:
     def restore(self: Any, epoch: int, leased: int, top: Any) -> None:
         true(self, max(0, epoch - 1), 0, (0, 0))
@@ -174,10 +167,6 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="withdrawn-forgotten", owner=names.Holding, target="is_live",
         make=_withdrawn_forgotten, caught_by="no-resurrection",
-    ),
-    Mutant(
-        name="peers-given-up", owner=peers.Peers, target="_retry", make=_peers_given_up,
-        caught_by="settles", scenario="halves_that_were_long_apart_meet_again",
     ),
     Mutant(
         name="claims-never-buried", owner=records.Records, target="bury", make=_always(False),

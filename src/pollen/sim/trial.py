@@ -15,10 +15,11 @@ from pollen.core.ids import MILLISECOND, SECOND
 from pollen.core.rng import Rng
 from pollen.sim import checkers, faults, observe
 from pollen.sim.checkers import Case
+from pollen.sim.engine import Storm
 from pollen.sim.faults import Faults
 from pollen.sim.malice import Malice
 from pollen.sim.workload import Workload
-from pollen.sim.world import Storm, World
+from pollen.sim.world import World
 
 FAULTS_NS = 40 * SECOND
 SETTLE_NS = 60 * SECOND
