@@ -379,4 +379,5 @@ def all_rules() -> list[Rule]:
         Rule("sleep", sleep, 25, 5 * s, 30 * s),
         Rule("clock-jump", jump_clock, 50, s, 20 * s),
         Rule("timer-twice", fire_again, 200, s, s),
+        Rule("queue-full", fill_queue, 60, 300 * MILLISECOND, 3 * s),
     ]

@@ -71,10 +71,10 @@ def _judged_by(keeps: Callable[[Record, Record], bool]) -> Callable[[Any], Any]:
 
 
 def _tombstone_dropped(true: Any) -> Any:
-    def merge(self: Any, record: Record, source: Any) -> Any:
+    def merge(self: Any, record: Record, source: Any, **named: Any) -> Any:
         if source is not None and not record.is_live:
             return Merge.OLDER
-        return true(self, record, source)
+        return true(self, record, source, **named)
 
     return merge
 
