@@ -15,6 +15,8 @@ export PYTHONDONTWRITEBYTECODE :=
 CARGO := cargo --locked
 WHEELS := build/wheels
 T ?= 60
+# Simulator runs of make check; make test has 60 and make accept the rest.
+SIM_SEEDS ?= 10
 
 .PHONY: help
 help: ## this list
@@ -44,6 +46,7 @@ check: $(VENV)/.locked ## the brain's loop: pure Python, no cargo, no native mod
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n auto tests/unit tests/properties tests/style
+	POLLEN_SIM_SEEDS=$(SIM_SEEDS) $(BIN)/pytest -q -n auto tests/scenarios
 
 .PHONY: rust
 rust: $(VENV)/.locked ## the crates' own tests, formatting and lints
@@ -62,7 +65,7 @@ lint: $(VENV)/.locked ## formatting and lints of both languages
 .PHONY: test
 test: ## everything that proves the product
 	./.ci/setup
-	$(MAKE) --no-print-directory check rust native
+	$(MAKE) --no-print-directory SIM_SEEDS=60 check rust native
 	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -n auto tests/contract tests/native tests/cli
 	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. tests/e2e
 	$(MAKE) --no-print-directory fuzz T=20

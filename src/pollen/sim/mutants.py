@@ -133,7 +133,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="no-tie-break", owner=owners.OwnerSet, target="judge",
         make=_judged_by(lambda held, new: held.version >= new.version),
-        caught_by="views-converge",
+        caught_by="views-converge", scenario="a_fork_of_one_key_is_settled_alike",
     ),
     Mutant(
         name="stale-version-accepted", owner=owners.OwnerSet, target="judge",

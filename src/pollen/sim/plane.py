@@ -31,7 +31,6 @@ class Stage(Protocol):
 
     now: int
     network: Network
-    by_key: dict[PeerId, Machine]
 
     def schedule(self, after: int, call: Any, *args: Any) -> None:
         """Run ``call(*args)`` after so many nanoseconds."""
@@ -135,7 +134,7 @@ class Plane:
                 after += _SILENT_HOLDER_NS
                 continue
             after += 4 * end.way_ns + module.size * SECOND // _BANDWIDTH_BYTES_S
-            plane = self._stage.by_key[holder].plane
+            plane = None if end.other is None else end.other.machine.plane
             if plane is not None and plane.may_fetch(effect.seed, row.content):
                 source = holder
                 break

@@ -39,19 +39,21 @@ class World(Engine):
 
     # -- building -------------------------------------------------------------------------------
 
-    def add(self, name: str, *, zone: int = 0, root: bool = False) -> Machine:
-        """A machine that is on the network and runs nothing yet."""
+    def add(
+        self, name: str, *, zone: int = 0, root: bool = False, key: PeerId | None = None
+    ) -> Machine:
+        """A machine that is on the network and runs nothing yet; ``key`` makes it a twin."""
         index = len(self.machines)
         machine = Machine(
             name=name,
-            key=make_key(name),
+            key=key or make_key(name),
             index=index,
             address=f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}:60611",
             root=self._root if root else None,
             keeps_trace=self.keeps_traces,
         )
         self.machines[name] = machine
-        self.by_key[machine.key] = machine
+        self.by_key.setdefault(machine.key, machine)
         self.network.settle(machine, zone)
         return machine
 
@@ -73,6 +75,14 @@ class World(Engine):
             tier = Tier.LEAF if machine.name in leaves else tier
             self.enrol(machine, tier, peers=peers)
             self.start(machine.name)
+
+    def copy(self, name: str, of: str, *, zone: int = 0) -> Machine:
+        """Another machine with the disk, the content and the key that one has now."""
+        source = self.machines[of]
+        machine = self.add(name, zone=zone, root=source.root is not None, key=source.key)
+        machine.disk.replace(source.disk.image())
+        machine.content |= source.content
+        return machine
 
     def enrol(
         self,
