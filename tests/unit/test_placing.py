@@ -77,6 +77,21 @@ def test_a_host_that_died_is_replaced() -> None:
     assert town.tables[seed.seed].replicas == [town.own]
 
 
+def test_a_node_that_left_may_end_what_it_has_in_flight() -> None:
+    """Its row goes with its link; that of a dead one goes at once, and its calls are retried."""
+    town = Town(FOUR)
+    _, left, dead, _ = town.peers
+    town.folk.left += [left, town.own]
+    for peer in (town.own, left, dead):
+        town.live(peer, False)
+    town.turn()
+    assert (town.own in town.known, left in town.known, dead in town.known) == (True, True, False)
+    town.linked.remove(left)
+    town.placing.note_unlinked(left)
+    town.turn()
+    assert left not in town.known
+
+
 def test_a_host_that_loads_for_too_long_is_skipped() -> None:
     """By the deadline in its claim and a grace, on everybody's wall clock."""
     town, seed = seeded()

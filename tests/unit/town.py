@@ -17,6 +17,7 @@ from pollen.core.effects import Effect
 from pollen.core.events import LoadFinished
 from pollen.core.hosting import Hosting
 from pollen.core.ids import ClusterId, Hash, Nanos, Now, PeerId, hash_of
+from pollen.core.liveness import Verdict
 from pollen.core.members import Member, NodeInfo
 from pollen.core.placing import Placing
 from pollen.core.records import Change, Records
@@ -38,6 +39,10 @@ class Folk:
         self.members: dict[PeerId, Member] = {}
         self.live: dict[PeerId, int] = {}
         self.able: dict[PeerId, int] = {}
+        self.left: list[PeerId] = []
+
+    def verdict_of(self, peer: PeerId) -> Verdict:
+        return Verdict.LEFT if peer in self.left else Verdict.LIVE
 
     def find(self, peer: PeerId) -> Member | None:
         return self.members.get(peer)
@@ -53,6 +58,7 @@ class Town:
         self.peers = [make_key(name) for name in names]
         self.own = self.peers[0]
         self.folk, self.mono, self.seq = Folk(), 1, 0
+        self.linked = list(self.peers)
         folk: Any = self.folk
         self.records = Records(ClusterId(CLUSTER), self.own, signer(self.own, None))
         self.situation = Situation(folk, folk)
@@ -62,12 +68,13 @@ class Town:
             self.records,
             folk,
             self.situation,
-            lambda peer: True,
+            lambda peer: peer in self.linked,
             lambda peer: None,
             self.hosting,
             Bundle(64 * GIB, 4),
         )
         self.tables: dict[Hash, fx.SeedRow] = {}
+        self.known: dict[PeerId, fx.PeerRow] = {}
         self.changes: list[Change] = []
         for peer in self.peers:
             self.join(peer)
@@ -144,6 +151,9 @@ class Town:
                 self.tables |= {row.seed: row for row in effect.seeds}
                 for gone in effect.gone_seeds:
                     self.tables.pop(gone)
+                self.known |= {row.peer: row for row in effect.peers}
+                for gone_peer in effect.gone_peers:
+                    self.known.pop(gone_peer)
         return [*pushed, *out]
 
     def turn(self, after: int = 0) -> list[Effect]:

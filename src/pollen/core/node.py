@@ -232,8 +232,10 @@ class Node:
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
         out = self._mesh.on_link_closed(event, now.mono)
-        is_gone = not self._peers.has_link(event.peer)
-        return out + self._gossip.on_link_closed(event.peer) if is_gone else out
+        if self._peers.has_link(event.peer):
+            return out
+        self._placing.note_unlinked(event.peer)
+        return out + self._gossip.on_link_closed(event.peer)
 
     def _on_dial_failed(self, event: DialFailed, now: Now) -> list[Effect]:
         return self._mesh.on_dial_failed(event, now.mono)

@@ -106,6 +106,10 @@ class Placing:
         for key in self._hosting.waiting():
             self._situation.touch(key)
 
+    def note_unlinked(self, peer: PeerId) -> None:
+        """Its last link closed: who had left is gone."""
+        self._unrouted_peers[peer] = None
+
     def forget_tables(self) -> None:
         """The muscles hold other tables than those told: the next push is whole."""
         self._tables.forget()
@@ -189,9 +193,14 @@ class Placing:
 
     def _peer_row(self, peer: PeerId) -> PeerRow | None:
         member = self._members.find(peer)
-        if member is None or peer not in self._situation.live:
+        if member is None or not (peer in self._situation.live or self._is_leaving(peer)):
             return None
         return tables.peer_row(peer, member.certificate, member.info.name, self._price_of(peer))
+
+    def _is_leaving(self, peer: PeerId) -> bool:
+        """It said that it left, and what it has in flight ends before its link does."""
+        is_here = peer == self._own or self._view.is_linked(peer)
+        return is_here and self._situation.has_left(peer)
 
     @property
     def pushed_at(self) -> Nanos:

@@ -21,7 +21,7 @@ from pollen.core.codec import Rejection
 from pollen.core.demand import bucket_of, value_of
 from pollen.core.hosting import Role, roles_of
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.liveness import Facts
+from pollen.core.liveness import Facts, Verdict
 from pollen.core.members import MEMBER_KINDS, Member, Members
 from pollen.core.membership import Membership
 from pollen.core.names import Holding, resolve
@@ -321,6 +321,10 @@ class Situation:
         """The peers about which something changed since the last call."""
         touched, self._touched_peers = self._touched_peers, {}
         return list(touched)
+
+    def has_left(self, peer: PeerId) -> bool:
+        """Whether a member said so itself."""
+        return self._membership.verdict_of(peer) is Verdict.LEFT
 
     def serving(self, holding: Holding) -> Seed:
         """What a name leads to: the version before while the newest is halted."""
