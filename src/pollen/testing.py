@@ -76,10 +76,22 @@ class Node:
         return line if self._network is None else self._network.inside(self.name, line)
 
     async def pln(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run ``pln --dir HOME …`` and return what it printed; the exit code is not checked."""
+        """Run ``pln --dir HOME …`` and return what it printed; the exit code is not checked.
+
+        Cancelled, it kills the command and waits for its end, so that nothing writes to the folder.
+        """
         line = self.command("-m", "pollen.cli", "--dir", str(self.home), *arguments)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe)
         # A thread, not asyncio's child watcher: the loop may be closed by Ctrl-C while it runs.
-        return await asyncio.to_thread(subprocess.run, line, input=stdin, capture_output=True)
+        talk = asyncio.ensure_future(asyncio.to_thread(process.communicate, stdin))
+        try:
+            out, err = await asyncio.shield(talk)
+        except asyncio.CancelledError:
+            process.kill()
+            await talk
+            raise
+        return subprocess.CompletedProcess(line, process.returncode, out, err)
 
     async def start(self, *options: str) -> None:
         """Start the daemon and wait until it answers. Raises with its last words when it ends."""
