@@ -59,6 +59,19 @@ def test_a_boot_id_that_comes_back_means_two_live_copies() -> None:
     assert list(machine.twins) == [LARGE]
 
 
+def test_both_live_copies_are_told() -> None:
+    """Whoever has the link when the other one comes is told why it loses it, and notes it."""
+    machine = Peers(SMALL, Rng(1))
+    codes = []
+    for link, boot in enumerate((b"1" * 16, b"2" * 16, b"1" * 16, b"2" * 16)):
+        out, _ = machine.on_hello(hello(LARGE, link, True, boot), T0)
+        codes += [e.code for e in out if isinstance(e, fx.CloseLink)]
+    assert codes == [limits.CLOSE_DUPLICATE_LINK, limits.CLOSE_TWIN, limits.CLOSE_TWIN]
+    told = ev.LinkClosed(link=LinkId(3), peer=LARGE, code=limits.CLOSE_TWIN, reason="")
+    machine.on_link_closed(told, T0)
+    assert list(machine.twins) == [LARGE, SMALL]
+
+
 def test_a_lost_link_is_dialled_again_for_ever() -> None:
     """Back-off grows to its cap and never ends."""
     machine = Peers(SMALL, Rng(1))

@@ -18,6 +18,7 @@ CLOSE_DENIED = 4
 CLOSE_SHUTTING_DOWN = 5
 CLOSE_PROTOCOL_ERROR = 6
 CLOSE_IDLE = 7
+CLOSE_TWIN = 8
 
 # The minor versions of ``pollen/1`` that this code speaks. Source: PROTOCOL 6.
 MINOR_MIN = 1

@@ -171,14 +171,16 @@ class Peers:
             known = self._peers[event.peer] = Peer(peer=event.peer, addresses=[])
             self._unsaved[event.peer] = None
         out = self._note_boot(known, event.boot)
-        held = known.link
+        is_twin, held = bool(out), known.link
         if held is not None and not self._replaces(held, event):
             reason = "another link to this node is in use"
             out.append(CloseLink(link=event.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
             return out, False
         if held is not None:
-            reason = "a newer link took its place"
-            out.append(CloseLink(link=held.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
+            code, reason = limits.CLOSE_DUPLICATE_LINK, "a newer link took its place"
+            if is_twin and held.boot != event.boot:
+                code, reason = limits.CLOSE_TWIN, "another live process uses your key"
+            out.append(CloseLink(link=held.link, code=code, reason=reason))
         if held is None:
             bisect.insort(self._linked, event.peer)
         known.link = Link(link=event.link, dialled=event.dialled, boot=event.boot, since=now)
@@ -208,6 +210,9 @@ class Peers:
         known = self._peers.get(event.peer)
         if known is None:
             return [], False
+        if event.code == limits.CLOSE_TWIN:
+            # PROTOCOL 2: both are told. Whoever gets the link tells the one that had it.
+            self.twins[self._own] = None
         if known.link is not None and known.link.link == event.link:
             known.link = None
             del self._linked[bisect.bisect_left(self._linked, event.peer)]

@@ -71,9 +71,12 @@ class Case:
         return any(holding.seed.spec.content in m.content for m in self.honest())
 
     def honest(self) -> list[Machine]:
-        """The machines that run, move and do not lie."""
-        machines = self.world.machines.values()
-        return [m for m in machines if m.is_up and not m.is_malicious]
+        """The machines that run, move, do not lie and are not denied."""
+        return [m for m in self.members() if not m.is_malicious]
+
+    def members(self) -> list[Machine]:
+        """The machines that run, move and are not denied."""
+        return [m for m in self.world.machines.values() if m.is_up and not m.is_denied]
 
     def look(self, checker: Checker) -> list[str]:
         """Ask one checker, and count that it was asked."""
@@ -177,7 +180,7 @@ _RESTLESS = frozenset({FAST, ACCUSE, REFUTE})
 
 def members_agree(case: Case) -> list[str]:
     """Every node's table lists exactly the members that run."""
-    wanted = tuple(sorted(m.key.hex() for m in case.world.machines.values() if m.is_up))
+    wanted = tuple(sorted(m.key.hex() for m in case.members()))
     found = []
     for machine in case.honest():
         held = observe.members_of(machine)
@@ -232,7 +235,7 @@ def minimum_of_replicas(case: Case) -> list[str]:
             spec = holding.seed.spec
             able = [
                 m
-                for m in case.world.up()
+                for m in case.members()
                 if not m.cannot_load and match_gate(spec.host, m.peers[m.key].properties)
             ]
             if not case.has_content(holding):

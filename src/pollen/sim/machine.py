@@ -151,6 +151,7 @@ class Machine:
     keeps_trace: bool = True
     is_malicious: bool = False
     is_gone: bool = False
+    is_denied: bool = False
     cannot_load: bool = False
     handled: int = 0
 

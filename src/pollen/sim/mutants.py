@@ -15,7 +15,20 @@ from typing import Any, cast
 
 import msgspec
 
-from pollen.core import durability, names, owners, records, tables, versions
+from pollen.core import (
+    durability,
+    gossip,
+    hosting,
+    names,
+    owners,
+    peers,
+    records,
+    renewing,
+    standing,
+    tables,
+    trust,
+    versions,
+)
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
 from pollen.core.owners import Merge
@@ -171,5 +184,36 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="claims-never-buried", owner=records.Records, target="bury", make=_always(False),
         caught_by="no-orphan-claim",
+    ),
+    Mutant(
+        name="digest-ignored", owner=gossip.Gossip, target="on_digest", make=_always([]),
+        caught_by="views-converge", scenario="a_fork_of_one_key_is_settled_alike",
+    ),
+    Mutant(
+        name="denied-not-cut", owner=standing.Standing, target="_cut", make=_always([]),
+        caught_by="e is cut", scenario="a_deny_lost_by_a_full_queue_still_arrives",
+    ),
+    Mutant(
+        name="deny-ignored", owner=trust.Trust, target="killer_of", make=_always(None),
+        caught_by="b hears of the deny",
+        scenario="an_admin_renews_a_denied_node_in_the_other_half",
+    ),
+    Mutant(
+        name="lapsed-never-asks", owner=renewing.Renewing, target="settle", make=_always([]),
+        caught_by="it is back", scenario="the_laptop_that_slept_sixty_days",
+    ),
+    Mutant(
+        name="released-on-sight", owner=hosting.Hosting, target="_is_released",
+        make=_always(True), caught_by="somebody serves",
+        scenario="both_replicas_on_stale_views_do_not_drain_to_zero",
+    ),
+    Mutant(
+        name="twin-not-noted", owner=peers.Peers, target="_note_boot", make=_always([]),
+        caught_by="status says it everywhere", scenario="two_live_copies_of_one_key",
+    ),
+    Mutant(
+        name="owners-only", owner=names, target="has_authority",
+        make=lambda true: lambda node, certificate, seed, lineage: node == seed.owner,
+        caught_by="acknowledged", scenario="a_publisher_that_is_gone_for_ever",
     ),
 ]  # fmt: skip

@@ -10,7 +10,7 @@ Source: STYLE (checkers are observers outside the code under test).
 from __future__ import annotations
 
 from pollen.core.names import Holding
-from pollen.core.record import Key, Record
+from pollen.core.record import LEASE, Key, Record
 from pollen.sim.machine import Machine
 
 
@@ -18,6 +18,13 @@ def records_of(machine: Machine) -> dict[Key, Record]:
     """All records that a node holds, tombstones included."""
     node = machine.node
     return {} if node is None else {r.key: r for r in node._records.all_records()}
+
+
+def leases_of(machine: Machine, subject: bytes) -> set[bytes]:
+    """The leases of one key that a node wrote."""
+    own = machine.key
+    found = (records_of(machine).get((own, LEASE, subject)),)
+    return {record.digest for record in found if record is not None and record.is_live}
 
 
 def names_of(machine: Machine) -> dict[str, Holding]:

@@ -18,7 +18,8 @@ from pollen.core.certs import Certificate, Tier, cluster_id_of
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions
 from pollen.core.config import NodeConfig
-from pollen.core.ids import SECOND, ClusterId, PeerId, RequestId, Token
+from pollen.core.denies import Deny, issue_deny
+from pollen.core.ids import DAY, SECOND, ClusterId, PeerId, RequestId, Token
 from pollen.core.leases import founding_credentials
 from pollen.core.node import Node
 from pollen.core.rng import Rng
@@ -65,13 +66,19 @@ class World(Engine):
         return machine
 
     def found_all(
-        self, names: Sequence[str], *, zones: int = 1, leaves: Sequence[str] = ()
+        self,
+        names: Sequence[str],
+        *,
+        zones: int = 1,
+        leaves: Sequence[str] = (),
+        admins: Sequence[str] = (),
     ) -> None:
         """A whole cluster at once: each node enrolled, knowing the others' addresses, started."""
         machines = [self.add(n, zone=i % zones, root=i == 0) for i, n in enumerate(names)]
         peers = [(machine.key, [machine.address]) for machine in machines]
         for machine in machines:
-            tier = Tier.ADMIN if machine.root is not None else Tier.PUBLISHER
+            is_admin = machine.root is not None or machine.name in admins
+            tier = Tier.ADMIN if is_admin else Tier.PUBLISHER
             tier = Tier.LEAF if machine.name in leaves else tier
             self.enrol(machine, tier, peers=peers)
             self.start(machine.name)
@@ -214,9 +221,24 @@ class World(Engine):
 
     def _open_lid(self, machine: Machine, nanos: int) -> None:
         machine.clock.stop_for(self.now, nanos)
+        self._arm_all(machine)
+        self.thaw(machine.name)
+
+    def _arm_all(self, machine: Machine) -> None:
         for token, at in list(machine.timers.items()):
             self.arm(machine, Token(token), at)
-        self.thaw(machine.name)
+
+    def skip(self, nanos: int) -> None:
+        """So much time goes by at once: nobody takes a turn in it, every clock shows it after.
+
+        The monotonic clock of a machine whose process stands still does not: it sleeps.
+        """
+        for machine in self.machines.values():
+            machine.clock.wall_offset += nanos
+            if not machine.is_frozen:
+                machine.clock.mono_zero += nanos
+                self._arm_all(machine)
+        self.trace.note(self.now, "", "phase", f"{nanos / DAY:.1f} days go by")
 
     # -- asking ---------------------------------------------------------------------------------
 
@@ -242,6 +264,25 @@ class World(Engine):
     def invite(self, name: str, tier: str = "publisher", **options: Any) -> str:
         """A token for another machine."""
         return str(self.ask(name, InviteCommand(tier=tier, **options)).token)
+
+    def deny(self, by: str, subject: str) -> None:
+        """An admin or, with the root key, the root denies a member."""
+        machine, denied = self.machines[by], self.machines[subject]
+        if machine.node is None:
+            raise ValueError(f"{by} does not run")
+        trust = machine.node._members.trust
+        chain = trust.chain_of(denied.key)
+        generation = 1 if chain is None else chain.leaf.generation
+        issuer = machine.root or machine.key
+        issued = machine.clock.now(self.now).wall
+        document = Deny(self.cluster_id, denied.key, generation, issuer, issued)
+        evidence = [] if machine.root or chain is None else chain.carried
+        payload = issue_deny(document, signer(machine.key, machine.root), evidence)
+        machine.node._standing.publish_deny(payload)
+        # What was published leaves with the next turn, and any event is one.
+        self.post(by, ev.TablesStale())
+        denied.is_denied = True
+        self.trace.note(self.now, by, "trust", f"denies {subject}")
 
     def seed_command(
         self, name: str, seed: str, data: bytes = b"module", **options: Any

@@ -9,12 +9,12 @@ Source: TigerBeetle ``replica_test.zig``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pollen.core.certs import Tier
-from pollen.core.commands import UnseedCommand
+from pollen.core.commands import Status, StatusCommand, UnseedCommand
 from pollen.core.effects import Reply
-from pollen.core.ids import SECOND
+from pollen.core.ids import DAY, SECOND
 from pollen.core.rng import Rng
 from pollen.sim import checkers, observe
 from pollen.sim.checkers import Case
@@ -38,16 +38,25 @@ class Scene:
 
     # -- doing ------------------------------------------------------------------------------------
 
-    def cluster(self, count: int, *, leaves: int = 0) -> list[str]:
-        """So many nodes, linked; the first has the root key, the last ``leaves`` cannot publish."""
+    def cluster(self, count: int, *, leaves: int = 0, admins: int = 1) -> list[str]:
+        """So many nodes, linked. The first has the root key, the first ``admins`` are admins, the
+        last ``leaves`` cannot publish.
+        """
         names = node_names(count)
-        self.world.found_all(names, leaves=names[count - leaves :] if leaves else ())
+        last = names[count - leaves :] if leaves else ()
+        self.world.found_all(names, leaves=last, admins=names[:admins])
         self.passes(5)
         return names
 
     def passes(self, seconds: float) -> None:
         """Time goes by."""
         self.world.run(int(seconds * SECOND))
+
+    def days_pass(self, days: int) -> None:
+        """Days go by, ten at once, with half a minute of life after each ten."""
+        for begun in range(0, days, 10):
+            self.world.skip(min(10, days - begun) * DAY)
+            self.passes(30)
 
     def machine(self, name: str) -> Machine:
         """One machine."""
@@ -118,6 +127,23 @@ class Scene:
         """The hash of the live seed that a name means to a node; empty when there is none."""
         holding = observe.names_of(self.machine(node)).get(name)
         return holding.seed.seed.hex() if holding is not None and holding.is_live else ""
+
+    def status(self, node: str) -> Status:
+        """What ``pln status`` says on a node."""
+        return cast(Status, self.world.ask(node, StatusCommand()))
+
+    def is_member(self, at: str, name: str) -> bool:
+        """Whether a machine is in the tables of another one."""
+        return self.machine(name).key in self.machine(at).peers
+
+    def members_with(self, name: str, nodes: list[str]) -> list[str]:
+        """Those of the nodes that have a machine in their tables."""
+        return [node for node in nodes if self.is_member(node, name)]
+
+    def links_of(self, name: str) -> list[str]:
+        """Who is linked with a machine so that calls may pass."""
+        ends = self.world.network.ends_of(self.machine(name))
+        return sorted(self.world.by_key[end.peer].name for end in ends if end.is_routed)
 
     def hosts(self, name: str) -> list[str]:
         """The machines on which the seed that the name means there is loaded."""
