@@ -146,6 +146,8 @@ class Muscles:
     def close(self, grace_ms: int) -> None:
         """Refuse new calls, wait ``grace_ms`` for those in flight, stop. GIL released."""
 
+def seal(key: bytes, nonce: bytes, plain: bytes) -> bytes: ...
+def unseal(key: bytes, nonce: bytes, sealed: bytes) -> bytes | None: ...
 def verify_signatures(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
     """Check (public key, message, signature) triples; malformed ones are False."""
 

@@ -53,6 +53,40 @@ def test_a_key_signs_and_others_can_check(tmp_path: Path) -> None:
     assert _native.verify_signatures(items) == [True, False, False, False]
 
 
+# draft-irtf-cfrg-xchacha-03, A.3.1; its tag is over associated data, which we have none of.
+SUNSCREEN = (
+    b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, "
+    b"sunscreen would be it."
+)
+SEALED = (
+    "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda7e39"
+    "ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff9"
+    "21f9664c97637da9768812f615c68b13b52e"
+)
+
+
+def test_the_seal_is_the_published_cipher() -> None:
+    """A program of somebody else can take part in surveys."""
+    key, nonce = bytes(range(0x80, 0xA0)), bytes(range(0x40, 0x58))
+    sealed = _native.seal(key, nonce, SUNSCREEN)
+    assert sealed[:-16].hex() == SEALED
+    assert _native.unseal(key, nonce, sealed) == SUNSCREEN
+
+
+@pytest.mark.parametrize("at", [0, 50, -1])
+def test_what_was_altered_does_not_open(at: int) -> None:
+    """And nothing else does that was not sealed under this key and nonce."""
+    key, nonce = b"k" * 32, b"n" * 24
+    sealed = bytearray(_native.seal(key, nonce, SUNSCREEN))
+    assert _native.unseal(b"K" * 32, nonce, bytes(sealed)) is None
+    assert _native.unseal(key, b"N" * 24, bytes(sealed)) is None
+    assert _native.unseal(key, b"short", bytes(sealed)) is None
+    sealed[at] ^= 1
+    assert _native.unseal(key, nonce, bytes(sealed)) is None
+    with pytest.raises(_native.NativeError, match="32 bytes"):
+        _native.seal(b"short", nonce, b"")
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"pollen-key-1 ", b"pollen-key-1 " + b"zz" * 32, b"\xff\xfe", b"x" * 100_000]
 )

@@ -2,6 +2,7 @@
 //!
 //! - [`Muscles`](muscles::Muscles): one node's data plane.
 //! - [`KeyPair`](keys::KeyPair): an ed25519 key whose private half stays on this side.
+//! - `sealing`: the cipher of discovery's datagrams.
 //! - `rows`: the brain's structs, read attribute by attribute.
 //! - `error`: the one place that turns an error into `NativeError(slug, reason)`.
 //!
@@ -15,6 +16,7 @@ mod keys;
 mod logging;
 mod muscles;
 mod rows;
+mod sealing;
 
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -23,7 +25,12 @@ use pyo3::{prelude::*, types::PyBytes};
 mod _native {
     #[pymodule_export]
     use super::{
-        engine_version, error::NativeError, hash_content, keys::KeyPair, muscles::Muscles,
+        engine_version,
+        error::NativeError,
+        hash_content,
+        keys::KeyPair,
+        muscles::Muscles,
+        sealing::{seal, unseal},
         verify_signatures,
     };
 }

@@ -149,10 +149,15 @@ class Discovery:
                 continue
             for group in wanted.groups:
                 version = ipaddress.ip_address(group).version
-                for name in _interfaces(version, wanted.interface):
+                for name in _interfaces(version, wanted.interface, self._is_inner()):
                     key = (number, name, version)
                     if key not in self._open and key not in self._refused:
                         await self._open_one(key, held, group, wanted.port)
+
+    def _is_inner(self) -> bool:
+        """Whether this node can be reached from its own machine only: then it looks no further."""
+        hosts = [address.rpartition(":")[0].strip("[]") for address in self._addresses]
+        return all(ipaddress.ip_address(host).is_loopback for host in hosts)
 
     async def _open_one(
         self, key: tuple[int, str, int], held: Running, group: str, port: int
@@ -208,8 +213,9 @@ class _Receiver(asyncio.DatagramProtocol):
         """Nobody listens, or the network is gone: the next survey tries again."""
 
 
-def _interfaces(version: int, only: str) -> list[str]:
-    """Interfaces that are up and have an address of the family; loopback when there is no other."""
+def _interfaces(version: int, only: str, is_inner: bool) -> list[str]:
+    """Interfaces that are up and have an address of the family; loopback when there is no other,
+    or when nothing else is to be used."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     stats = psutil.net_if_stats()
     names = [
@@ -219,8 +225,9 @@ def _interfaces(version: int, only: str) -> list[str]:
     ]
     if only:
         return [name for name in names if name == only]
-    outer = [name for name in names if not name.startswith("lo")]
-    return sorted(outer or names)
+    inner = [name for name in names if name.startswith("lo")]
+    outer = [name for name in names if name not in inner]
+    return sorted(inner if is_inner or not outer else outer)
 
 
 def make_socket(group: str, port: int, interface: str) -> socket.socket:

@@ -163,10 +163,8 @@ class RealNative:
         return list(self._module.verify_signatures(items))
 
     def sealer(self) -> tuple[Seal, Unseal] | None:
-        """XChaCha20-Poly1305 of the muscles; None where they were built without it."""
-        seal = getattr(self._module, "seal", None)
-        unseal = getattr(self._module, "unseal", None)
-        return None if seal is None or unseal is None else (seal, unseal)
+        """XChaCha20-Poly1305: how to seal a datagram, and how to open one."""
+        return self._module.seal, self._module.unseal
 
     def version(self) -> str:
         """Versions of the muscles."""
