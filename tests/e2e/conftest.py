@@ -14,6 +14,7 @@ from pollen.namespaces import Network
 from pollen.testing import Cluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
+NO_SPACES = "network namespaces need root, iproute2 and nftables"
 SEEDS = ("echo", "shout", "trap", "hog", "loop", "relay", "primes")
 
 try:
@@ -59,7 +60,7 @@ def pair() -> Iterator[Cluster]:
 def spaces() -> None:
     """Only where namespaces can be made."""
     if not Network.is_possible():
-        pytest.skip("network namespaces need root, iproute2 and nftables")
+        pytest.skip(NO_SPACES)
 
 
 @pytest.hookimpl(wrapper=True)

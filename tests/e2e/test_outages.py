@@ -1,0 +1,194 @@
+"""A host is lost under an open-loop stream of calls: who notices, when, and what it costs.
+
+The calls start on time whatever became of those before them. Each carries its number, and each
+execution writes it to the seed's log on the node that ran it, which outlives the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from pollen.client import Mesh
+from pollen.errors import PollenError
+from pollen.namespaces import Network
+from pollen.testing import Cluster, Node, until
+from tests.e2e.conftest import NO_SPACES, example
+from tests.e2e.talk import logged
+
+pytestmark = pytest.mark.timeout(180)
+
+# Calls a second, and how long they go on after the fault.
+RATE = 600
+BEFORE = 1.0
+OUTAGE = 7.0
+# The longest silence of the stream, and until when replicas are back, seconds (Done-when 7).
+GAP = 2.0
+BACK = 5.0
+
+
+class Sent(msgspec.Struct):
+    """One call of the stream; times are seconds of the monotonic clock."""
+
+    number: int
+    began: float
+    ended: float = 0.0
+    slug: str = ""
+    node: str = ""
+
+
+async def one(mesh: Mesh, sent: Sent, *, is_idempotent: bool) -> None:
+    """Call, and note what became of it."""
+    try:
+        reply = await mesh.call(
+            "journal", "journal", f"call-{sent.number}", timeout=20, idempotent=is_idempotent
+        )
+        assert reply.text == f"call-{sent.number}"
+        sent.node = reply.node
+    except PollenError as error:
+        sent.slug = error.slug
+    sent.ended = time.monotonic()
+
+
+async def stream(
+    mesh: Mesh, fault: Callable[[], Awaitable[None]], *, is_idempotent: bool
+) -> tuple[list[Sent], float]:
+    """Calls at a constant rate, with the fault after a while. The calls, and when it struck."""
+    calls: list[Sent] = []
+    running: list[asyncio.Task[None]] = []
+    start = time.monotonic()
+    struck: asyncio.Task[None] | None = None
+    at = start + BEFORE
+    while (elapsed := time.monotonic() - start) < BEFORE + OUTAGE:
+        if struck is None and elapsed >= BEFORE:
+            at = time.monotonic()
+            struck = asyncio.ensure_future(fault())
+        while len(calls) < elapsed * RATE:
+            calls.append(Sent(number=len(calls), began=time.monotonic()))
+            call = one(mesh, calls[-1], is_idempotent=is_idempotent)
+            running.append(asyncio.ensure_future(call))
+        await asyncio.sleep(0.001)
+    assert struck is not None
+    await struck
+    await asyncio.gather(*running)
+    return calls, at
+
+
+def longest_gap(calls: list[Sent], since: float) -> float:
+    """The longest time between two successes that ended one after the other, from ``since`` on."""
+    ends = sorted(call.ended for call in calls if not call.slug and call.ended >= since)
+    return max((b - a for a, b in zip([since, *ends], ends, strict=False)), default=OUTAGE)
+
+
+def executions(cluster: Cluster) -> dict[str, Counter[str]]:
+    """How often each call ran on each node, by the seed's log there."""
+    return {
+        node.name: Counter(
+            line["text"] for line in logged(node, "call-") if line.get("source") == "guest"
+        )
+        for node in cluster
+    }
+
+
+async def replicas(node: Node) -> set[str]:
+    """The names of the nodes that are ready for calls, as a node sees it."""
+    for seed in (await node.status())["seeds"]:
+        if seed["name"] == "journal":
+            return {r["name"] for r in seed["replicas"] if r["state"] == "ready"}
+    return set()
+
+
+async def outage(how: str, *, is_idempotent: bool) -> dict[str, Any]:
+    """Lose one of the two hosts under the stream; what came of it."""
+    if how == "drop" and not Network.is_possible():
+        pytest.skip(NO_SPACES)
+    roles = {name: {"role": "host" if name != "a" else "door"} for name in "abcd"}
+    async with Cluster(4, namespaces=how == "drop", properties=roles) as cluster:
+        a = cluster.nodes[0]
+        await cluster.seed(example("journal"), "journal", host=[["role", "host"]])
+        before = await replicas(a)
+        victim = next(node for node in cluster if node.name in before)
+        back: list[float] = []
+
+        async def fault() -> None:
+            if how == "kill":
+                assert victim.process is not None
+                victim.process.kill()
+            elif how == "stop":
+                victim.pause()
+            else:
+                assert cluster.network is not None
+                cluster.network.cut(victim.name, [n.name for n in cluster if n is not victim])
+            began = time.monotonic()
+
+            async def is_back() -> bool:
+                ready = await replicas(a) - {victim.name}
+                return len(ready) >= 2
+
+            await until(is_back, 30, "two hosts are ready again")
+            back.append(time.monotonic() - began)
+
+        async with a.connect() as mesh:
+            calls, at = await stream(mesh, fault, is_idempotent=is_idempotent)
+        if how == "stop":
+            victim.resume()
+        elif how == "drop":
+            assert cluster.network is not None
+            cluster.network.heal()
+        if how != "kill":
+            # What hung goes on, and must not run again what others ran, on its own node.
+            await cluster.linked(60)
+        ran = executions(cluster)
+    return {
+        "how": how,
+        "idempotent": is_idempotent,
+        "calls": len(calls),
+        "in the outage": sum(at <= call.began <= at + back[0] for call in calls),
+        "failed": dict(Counter(call.slug for call in calls if call.slug)),
+        "gap": round(longest_gap(calls, at), 3),
+        "back": round(back[0], 3),
+        "twice on a node": sum(n > 1 for held in ran.values() for n in held.values()),
+        "twice": sum(n > 1 for n in sum(ran.values(), Counter[str]()).values()),
+        "executions": sum(n for held in ran.values() for n in held.values()),
+        "slowest": round(max(call.ended - call.began for call in calls), 3),
+    }
+
+
+def tell(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """The figures, in the output of a run that passes, too."""
+    with capsys.disabled():
+        print(f"\n  {json.dumps(report)}")
+
+
+@pytest.mark.parametrize("how", ["kill", "stop", "drop"])
+async def test_a_lost_host_costs_an_idempotent_stream_nothing(
+    how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No call fails, none runs twice on one node, and the stream never stands still for long."""
+    report = await outage(how, is_idempotent=True)
+    tell(report, capsys)
+    assert report["failed"] == {}
+    assert report["twice on a node"] == 0
+    assert report["executions"] >= report["calls"]
+    assert report["in the outage"] >= 1_000
+    assert report["gap"] <= GAP
+    assert report["back"] <= BACK
+
+
+@pytest.mark.parametrize("how", ["kill", "stop", "drop"])
+async def test_what_may_have_run_is_not_run_again_without_leave(
+    how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A seed that is not idempotent: failures are counted and told, and nothing runs twice."""
+    report = await outage(how, is_idempotent=False)
+    tell(report, capsys)
+    assert report["twice"] == 0
+    assert set(report["failed"]) <= {"unreachable"}
+    assert report["gap"] <= GAP
