@@ -25,6 +25,7 @@ class Network:
         # Interface names have 15 characters at most.
         self._tag = f"p{os.getpid() % 100_000}x{next(_SEQUENCE)}"
         self._names = [chr(ord("a") + index) for index in range(size)]
+        self._moves = 0
 
     @staticmethod
     def is_possible() -> bool:
@@ -61,7 +62,17 @@ class Network:
 
     def address(self, name: str) -> str:
         """The IPv4 address of a node."""
-        return f"10.231.7.{self._names.index(name) + 1}"
+        host = 1 + self._names.index(name) + self._moves * len(self._names)
+        return f"10.231.7.{host}"
+
+    def renumber(self) -> None:
+        """Give every node another address, as a new network does; those before are gone."""
+        held = {name: self.address(name) for name in self._names}
+        self._moves += 1
+        for name, old in held.items():
+            at = ("ip", "-n", self._space(name), "address")
+            _run(*at, "del", f"{old}/24", "dev", "eth0")
+            _run(*at, "add", f"{self.address(name)}/24", "dev", "eth0")
 
     def inside(self, name: str, command: Sequence[str]) -> list[str]:
         """The command line that runs ``command`` in a node's network."""

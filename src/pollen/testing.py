@@ -305,6 +305,15 @@ class Cluster:
         where = "enough nodes" if on is None else str(sorted(names))
         await until(is_ready, timeout, f"{name} is ready on {where}")
 
+    async def renumber(self) -> None:
+        """Give every node another address, which those that run do not know: nodes are to be
+        stopped before. Needs ``namespaces=True``."""
+        if self.network is None:
+            raise PollenError("usage", "only nodes in namespaces can be moved", "namespaces=True")
+        await asyncio.to_thread(self.network.renumber)
+        for node in self.nodes:
+            node.address = f"{self.network.address(node.name)}:60611"
+
     def _print_logs(self, error: BaseException) -> None:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         for node in self.nodes:

@@ -17,9 +17,10 @@ static TARGET: OnceLock<Mutex<Option<Plane>>> = OnceLock::new();
 /// Sends log lines to this plane's queue; `None` sends them nowhere.
 pub(crate) fn direct(plane: Option<Plane>) {
     let target = TARGET.get_or_init(|| {
-        // PLN_LOG takes the usual directives. WASI opens a span at each host call at info.
+        // PLN_LOG takes the usual directives. WASI opens a span at each host call at info; QUIC
+        // warns of a path that it closes with its connection.
         let filter = EnvFilter::try_from_env("PLN_LOG")
-            .unwrap_or_else(|_| EnvFilter::new("warn,pollen=info"))
+            .unwrap_or_else(|_| EnvFilter::new("warn,pollen=info,noq_proto=error"))
             .add_directive_or_self("wasmtime_wasi=warn");
         let layer = ToBrain.with_filter(filter);
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));

@@ -26,7 +26,7 @@ use pollen_wire::{
     fetch::FetchRequest,
     hello::Hello,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, futures::Notified, oneshot};
 
 use crate::{
     CLOSE_SHUTTING_DOWN, ContentStore, Link, NetError,
@@ -130,6 +130,7 @@ struct Inner {
     bulk: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<Option<Connection>>>>>,
     joins: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     ids: AtomicU64,
+    routed: Notify,
 }
 
 impl Net {
@@ -151,7 +152,8 @@ impl Net {
         }
         let endpoint = builder.bind().await.map_err(|e| {
             let wanted: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-            NetError::PortInUse(format!("cannot bind {} (udp): {e:#}", wanted.join(", ")))
+            let reason = format!("cannot bind {} (udp): {e:#}", wanted.join(", "));
+            if is_foreign(&e) { NetError::Invalid(reason) } else { NetError::PortInUse(reason) }
         })?;
         let net = Self(Arc::new(Inner {
             endpoint,
@@ -164,6 +166,7 @@ impl Net {
             bulk: Mutex::default(),
             joins: Mutex::default(),
             ids: AtomicU64::new(1),
+            routed: Notify::new(),
         }));
         tokio::spawn(net.clone().accept());
         Ok(net)
@@ -228,6 +231,11 @@ impl Net {
     /// The link over which calls to a peer go.
     pub fn link(&self, peer: Id) -> Option<Arc<Link>> {
         self.0.routes.read().get(&peer).cloned()
+    }
+
+    /// Ends when a link to some peer has become usable.
+    pub fn routed(&self) -> Notified<'_> {
+        self.0.routed.notified()
     }
 
     /// All links over which calls may go.
@@ -355,9 +363,12 @@ impl Net {
         let next =
             links.values().filter(|link| link.peer() == peer && good(link)).min_by_key(|l| l.id());
         match next {
-            Some(link) => routes.insert(peer, link.clone()),
-            None => routes.remove(&peer),
-        };
+            Some(link) => {
+                routes.insert(peer, link.clone());
+                self.0.routed.notify_waiters();
+            }
+            None => drop(routes.remove(&peer)),
+        }
     }
 
     /// The link that this brain admitted last: what it sends waits there until the peer's brain
@@ -374,6 +385,14 @@ impl Net {
     fn by_id(&self, link: u64) -> Option<Arc<Link>> {
         self.0.links.read().get(&link).cloned()
     }
+}
+
+/// Whether an address to listen on is none of this machine's.
+fn is_foreign(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
 /// Whether the peer offers none of our protocols: TLS alert 120, `no_application_protocol`.

@@ -91,6 +91,10 @@ pub enum Event {
         events_dropped: u64,
         control_stalls: u64,
     },
+    LinkWanted {
+        #[serde(serialize_with = "id")]
+        peer: Id,
+    },
     Log {
         level: String,
         source: String,

@@ -13,22 +13,28 @@ use pollen_wire::{Id, call::CallHeader};
 use crate::{
     Principal, Reply, Request, SeedRef,
     call::{CALLS, CallError, HOPS},
+    events::Event,
     host::{Arrived, execute, left_us, no_such_function, over_limit, parse_uri},
     metrics::{count, micros32},
     percall::{Attempt, Candidate, Retry, choose, classify_retry},
     plane::Plane,
     remote,
-    tables::{SeedEntry, Tables},
+    tables::{PeerEntry, SeedEntry, Tables},
 };
 
 /// Rows name at most so many replicas (PROTOCOL 5).
 const MAX_REPLICAS: usize = 16;
 /// How long a call waits for the first replica of a seed that was just published.
 const COLD: Duration = Duration::from_secs(10);
+/// How long a call waits for a link to a replica that is alive and not linked.
+const REACH: Duration = Duration::from_secs(5);
 /// Retries of a call that names no number.
 const RETRIES: u8 = 3;
 /// How long a peer that said it is full is left alone.
 const SATURATED: Duration = Duration::from_millis(100);
+
+/// The brain hears at most so often that a link to one peer is wanted.
+const WANTED: Duration = Duration::from_secs(1);
 
 /// One attempt's result, wherever it ran.
 struct Tried {
@@ -39,6 +45,16 @@ struct Tried {
     run_us: u32,
     rtt_us: u32,
     calls_used: u32,
+}
+
+/// Where a call goes next.
+enum Next {
+    /// To this node; no link means that it is ourselves.
+    Try(Id, Option<Arc<Link>>),
+    /// Nowhere yet: a replica is alive and not linked.
+    Wait,
+    /// There is no other.
+    Nobody,
 }
 
 /// A call so far.
@@ -114,6 +130,7 @@ impl Plane {
     ) -> Result<Tried, CallError> {
         progress.tried.clear();
         let mut patience = None;
+        let mut reach = None;
         let mut last: Option<Tried> = None;
         loop {
             // Held over the attempt: the guard counts on no line that the threads share.
@@ -132,8 +149,14 @@ impl Plane {
                 entry.local.counters.demand.add(1);
             }
             let idempotent = request.idempotent || entry.row.idempotent;
-            let Some((node, link)) = self.next_replica(&tables, entry, &progress.tried) else {
-                return last.map_or_else(|| Err(nobody(entry)), Ok);
+            let (node, link) = match self.next_replica(&tables, entry, &progress.tried) {
+                Next::Try(node, link) => (node, link),
+                Next::Wait if Instant::now() < *reach.get_or_insert_with(|| until(request)) => {
+                    let until = reach.unwrap_or(request.deadline);
+                    self.await_change(&tables, entry, &progress.tried, until).await;
+                    continue;
+                }
+                _ => return last.map_or_else(|| Err(nobody(entry)), Ok),
             };
             // The first attempt's callee looks at the clock itself.
             if last.is_some() && left_us(request.deadline) == 0 {
@@ -169,17 +192,15 @@ impl Plane {
         }
     }
 
-    /// The replica to try next and the link to it; no link means this node.
-    fn next_replica(
-        &self,
-        tables: &Tables,
-        entry: &SeedEntry,
-        tried: &[Id],
-    ) -> Option<(Id, Option<Arc<Link>>)> {
+    /// The replica to try next: of the nearest by price and one drawn. A full one is better than none:
+    /// it says itself that it is full.
+    fn next_replica(&self, tables: &Tables, entry: &SeedEntry, tried: &[Id]) -> Next {
         let replicas = entry.row.replicas.get(..MAX_REPLICAS).unwrap_or(&entry.row.replicas);
         let mut candidates = [Candidate::default(); MAX_REPLICAS];
         let mut links: [Option<Arc<Link>>; MAX_REPLICAS] = Default::default();
+        let mut order: [usize; MAX_REPLICAS] = std::array::from_fn(|index| index);
         let service_us = entry.local.counters.run_us.load();
+        let mut unlinked = None;
         for ((replica, candidate), slot) in replicas.iter().zip(&mut candidates).zip(&mut links) {
             candidate.service_us = service_us;
             candidate.tried = tried.contains(replica);
@@ -198,14 +219,72 @@ impl Plane {
                 candidate.price_us = peer.row.price_us;
                 let until = *peer.local.saturated_until.lock();
                 candidate.saturated = until.is_some_and(|until| Instant::now() < until);
+                let is_nearest = unlinked.is_none_or(|(price, _)| peer.row.price_us < price);
+                if link.is_none() && !candidate.tried && is_nearest {
+                    unlinked = Some((peer.row.price_us, peer));
+                }
             } else {
                 candidate.ejected = true;
             }
             *slot = link;
         }
-        let draw = if replicas.len() > 2 { crate::plane::draw() } else { 0 };
-        let index = choose(candidates.get(..replicas.len())?, draw)?;
-        Some((*replicas.get(index)?, links.get_mut(index)?.take()))
+        let count = replicas.len();
+        let Some(order) = order.get_mut(..count) else { return Next::Nobody };
+        let price = |index: &usize| candidates.get(*index).map_or(u64::MAX, |c| c.price_us);
+        if count > 1 {
+            order.sort_by_key(price);
+        }
+        let mut sorted = [Candidate::default(); MAX_REPLICAS];
+        for (slot, index) in sorted.iter_mut().zip(order.iter()) {
+            *slot = candidates.get(*index).copied().unwrap_or_default();
+        }
+        let sorted = sorted.get_mut(..count).unwrap_or_default();
+        let draw = if count > 2 { crate::plane::draw() } else { 0 };
+        let mut chosen = choose(sorted, draw);
+        if chosen.is_none() && sorted.iter().any(|candidate| candidate.saturated) {
+            sorted.iter_mut().for_each(|candidate| candidate.saturated = false);
+            chosen = choose(sorted, draw);
+        }
+        let chosen = chosen.and_then(|at| Some((at, *order.get(at)?)));
+        if let Some((price, peer)) = unlinked
+            && chosen.is_none_or(|(at, _)| sorted.get(at).is_none_or(|c| price < c.price_us))
+        {
+            self.want(peer);
+        }
+        let Some((_, index)) = chosen else {
+            return if unlinked.is_some() { Next::Wait } else { Next::Nobody };
+        };
+        match replicas.get(index) {
+            Some(node) => Next::Try(*node, links.get_mut(index).and_then(Option::take)),
+            None => Next::Nobody,
+        }
+    }
+
+    /// Waits until a link comes or the tables change, when no replica can be tried before.
+    async fn await_change(&self, tables: &Tables, entry: &SeedEntry, tried: &[Id], until: Instant) {
+        let routed = self.net().routed();
+        tokio::pin!(routed);
+        routed.as_mut().enable();
+        // The link may have come since it was missed.
+        if !matches!(self.next_replica(tables, entry, tried), Next::Wait) {
+            return;
+        }
+        tokio::select! {
+            () = routed => {}
+            () = self.tables().changed(tables.generation, until) => {}
+        }
+    }
+
+    /// Tells the brain, once a second a peer, that calls would use a link to it.
+    fn want(&self, peer: &Arc<PeerEntry>) {
+        let now = Instant::now();
+        let mut wanted = peer.local.wanted_until.lock();
+        if wanted.is_some_and(|until| now < until) {
+            return;
+        }
+        *wanted = Some(now + WANTED);
+        let (plane, peer) = (self.clone(), peer.row.peer);
+        tokio::spawn(async move { plane.events().emit(Event::LinkWanted { peer }).await });
     }
 
     /// Heard of lately, and its brain is alive: a dead one is drained (PROTOCOL 5).
@@ -349,6 +428,11 @@ fn pick_function(entry: &SeedEntry, asked: Option<&Arc<str>>) -> Result<Arc<str>
             Err(CallError::refused("function-not-found", reason, &remedy))
         }
     }
+}
+
+/// Until when to wait for a link.
+fn until(request: &Request) -> Instant {
+    request.deadline.min(Instant::now() + REACH)
 }
 
 fn nobody(entry: &SeedEntry) -> CallError {

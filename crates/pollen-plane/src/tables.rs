@@ -79,6 +79,8 @@ pub struct PeerEntry {
 pub struct PeerLocal {
     /// Its last reply said that its queue is full: avoided until this time.
     pub saturated_until: Mutex<Option<Instant>>,
+    /// The brain knows until then that calls would use a link to it.
+    pub wanted_until: Mutex<Option<Instant>>,
 }
 
 /// One consistent view.

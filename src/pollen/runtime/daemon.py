@@ -200,7 +200,11 @@ class Daemon:
         except PollenError:
             raise
         except Exception as error:
-            raise as_error(error) from error
+            known = as_error(error)
+            if known.slug == "bad-request":
+                remedy = "listen on an address that this machine has; 0.0.0.0 is all of them"
+                raise BadRequest("config-invalid", known.reason, remedy) from error
+            raise known from error
         finally:
             os.umask(mask)
 

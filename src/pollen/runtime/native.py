@@ -300,8 +300,11 @@ class Port:
             if slug == "stale-generation":
                 self.is_stale = True
                 return True
-            kind = type(effect).__name__
-            self._warn("effect-failed", {"effect": kind, "slug": slug, "reason": str(error)})
+            if slug == "unreachable" and isinstance(effect, fx.SendMessage | fx.SendRecords):
+                # Its link closed; the node hears of that next, and says again what must arrive.
+                return True
+            fields = {"effect": type(effect).__name__, "slug": slug, "reason": as_error(error).reason}
+            self._warn("effect-failed", {**fields})
         return True
 
     def _call(self, effect: fx.Effect) -> None:

@@ -1,0 +1,115 @@
+"""The cluster is cut in halves, or goes out as a whole, and is one again: with figures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from pollen.testing import Cluster, Node, until
+from tests.e2e.conftest import example
+
+pytestmark = pytest.mark.timeout(240)
+
+# Done-when 8, seconds.
+HEALED = 5.0
+RESTARTED = 10.0
+MOVED = 60.0
+
+
+async def view(node: Node) -> tuple[object, ...]:
+    """What a node believes of the cluster, in a form that can be compared."""
+    status = await node.status()
+    seeds = [
+        (s["name"], s["seed"], s["publisher"], s["shadowed"], s["wanted"], _hosts(s))
+        for s in status["seeds"]
+    ]
+    nodes = [(n["name"], n["state"] in ("self", "online")) for n in status["nodes"]]
+    return (sorted(seeds), sorted(nodes))
+
+
+def _hosts(seed: dict[str, Any]) -> list[tuple[str, str]]:
+    return sorted((r["name"], r["state"]) for r in seed["replicas"])
+
+
+async def agree(nodes: list[Node]) -> bool:
+    """All of them online, and of one mind; every wanted replica is ready."""
+    views = [await view(node) for node in nodes]
+    _, online = views[0]
+    assert isinstance(online, list)
+    return all(held == views[0] for held in views) and all(up for _, up in online)
+
+
+async def echoes(node: Node, name: str) -> None:
+    """A call from this node is answered."""
+    async with node.connect() as mesh:
+        reply = await mesh.call(name, "echo", b"hi", timeout=10, idempotent=True)
+    assert reply.data == b"hi"
+
+
+async def sees_offline(node: Node, names: set[str]) -> bool:
+    """Whether a node believes that exactly these are gone."""
+    nodes = (await node.status())["nodes"]
+    return {n["name"] for n in nodes if n["state"] == "offline"} == names
+
+
+async def test_both_halves_go_on_and_are_one_again(
+    spaces: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each half serves and publishes, one name in both; after the heal all views are equal."""
+    async with Cluster(4, namespaces=True) as cluster:
+        a, b, c, d = cluster
+        assert cluster.network is not None
+        await cluster.seed(example("echo"), "echo")
+        cluster.network.cut("ab", "cd")
+        for half, others in (((a, b), {"c", "d"}), ((c, d), {"a", "b"})):
+            for node in half:
+                await until(
+                    lambda node=node, others=others: sees_offline(node, others),  # type: ignore[misc]
+                    30,
+                    f"{node.name} sees {sorted(others)} offline",
+                )
+        async with a.connect() as here, c.connect() as there:
+            await here.seed(example("echo"), "left")
+            await there.seed(example("echo"), "right")
+            await here.seed(example("echo"), "both", min_replicas=1)
+            await there.seed(example("echo"), "both", min_replicas=2)
+        for half, name in (((a, b), "left"), ((c, d), "right")):
+            for node in half:
+                for seed in ("echo", name, "both"):
+                    await echoes(node, seed)
+
+        cluster.network.heal()
+        began = time.monotonic()
+        await until(lambda: agree([a, b, c, d]), 60, "all views are equal", poll=0.1)
+        took = time.monotonic() - began
+        with capsys.disabled():
+            print(f"\n  equal {took:.2f} s after the heal")
+        assert took <= HEALED
+        for node in cluster:
+            for seed in ("echo", "left", "right", "both"):
+                await echoes(node, seed)
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["at-home", "moved"])
+async def test_a_cluster_that_went_out_as_a_whole_comes_back(
+    is_moved: bool, spaces: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kill -9 to all at once; then all start, at the addresses that they know or at others."""
+    async with Cluster(4, namespaces=True) as cluster:
+        await cluster.seed(example("echo"), "echo")
+        await asyncio.gather(*(node.kill() for node in cluster))
+        if is_moved:
+            await cluster.renumber()
+        began = time.monotonic()
+        await asyncio.gather(*(node.start() for node in cluster))
+        bound = MOVED if is_moved else RESTARTED
+        await until(lambda: agree(list(cluster)), 2 * bound, "all views are equal", poll=0.1)
+        took = time.monotonic() - began
+        with capsys.disabled():
+            print(f"\n  equal {took:.2f} s after the restart")
+        assert took <= bound
+        for node in cluster:
+            await echoes(node, "echo")
