@@ -85,10 +85,20 @@ class Muscle:
             self.raw.load_seed(row.seed, [])
             assert self.wait("load_finished", len(self.rows))["slug"] == ""
 
-    def push(self, peers: list[PeerId], lease_ms: int = LEASE_MS) -> None:
-        """Replace the tables."""
+    def push(
+        self,
+        peers: list[PeerId],
+        lease_ms: int = LEASE_MS,
+        prices: dict[PeerId, int] | None = None,
+    ) -> None:
+        """Replace the tables; who has no price costs 1."""
         rows = [
-            fx.PeerRow(peer=peer, name=peer.hex()[:8], properties="{}", price_us=1)
+            fx.PeerRow(
+                peer=peer,
+                name=peer.hex()[:8],
+                properties="{}",
+                price_us=(prices or {}).get(peer, 1),
+            )
             for peer in dict.fromkeys(peers)
         ]
         self.raw.push_tables(

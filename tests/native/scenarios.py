@@ -192,6 +192,59 @@ def brain_stops() -> None:
     signal.pause()
 
 
+def waits_for_a_link() -> None:
+    """The only replica is alive and not linked: the brain is asked, once, and the calls go on."""
+    a, b = Muscle(), Muscle()
+    b.seed("echo", ["echo"])
+    b.push([a.peer, b.peer])
+    a.seed("echo", ["echo"], replicas=[b.peer])
+    clients = [a.client() for _ in range(8)]
+    for client in clients:
+        client.send("echo", "echo", b"over there")
+    assert bytes(a.wait("link_wanted")["peer"]) == b.peer
+    link(a, b)
+    for side in (a, b):
+        wait_for(lambda side=side: bool(side.take(0.01)) or metric(side, "links") == 1, "linked")
+    answers = [client.answer() for client in clients]
+    assert all(isinstance(answer, door.Answered) for answer in answers), answers
+    assert len([event for event in a.events if event["t"] == "link_wanted"]) == 1
+    for side in (a, b):
+        side.raw.close(0)
+
+
+def gives_up_without_a_link() -> None:
+    """Nobody links: the call fails in good time, and its reason is true."""
+    a, b = Muscle(), Muscle()
+    a.seed("echo", ["echo"], replicas=[b.peer])
+    began = time.monotonic()
+    failed = a.client().call("echo", "echo")
+    assert isinstance(failed, door.Failed), failed
+    assert (failed.slug, failed.may_have_executed) == ("unreachable", False)
+    assert 4 < time.monotonic() - began < 10
+    for side in (a, b):
+        side.raw.close(0)
+
+
+def goes_to_the_nearest() -> None:
+    """The present prices say who is near; a row's order is as old as the row."""
+    a, b, c = Muscle(), Muscle(), Muscle()
+    for host in (b, c):
+        link(a, host)
+        host.seed("echo", ["echo"])
+        host.push([a.peer, b.peer, c.peer])
+    a.seed("echo", ["echo"], replicas=[b.peer, c.peer])
+    wait_for(lambda: bool(a.take(0.01)) or metric(a, "links") == 2, "both are linked")
+    client = a.client()
+    for far, near in ((b, c), (c, b)):
+        a.push([a.peer, b.peer, c.peer], prices={far.peer: 1_000_000_000, near.peer: 100})
+        for _ in range(10):
+            answered = client.call("echo", "echo", b"hi")
+            assert isinstance(answered, door.Answered), answered
+            assert answered.node == near.peer
+    for side in (a, b, c):
+        side.raw.close(0)
+
+
 def lease_ends() -> None:
     """When the tables' lease is over nothing is admitted from afar; a push brings it back."""
     a, b = Muscle(), Muscle()

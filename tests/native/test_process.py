@@ -51,6 +51,18 @@ def test_the_end_of_the_tables_lease_refuses_calls_from_afar(scenario: Scenario)
     scenario("lease_ends")
 
 
+def test_a_call_waits_for_a_link_and_asks_for_it(scenario: Scenario) -> None:
+    scenario("waits_for_a_link")
+
+
+def test_a_call_goes_to_the_nearest_replica(scenario: Scenario) -> None:
+    scenario("goes_to_the_nearest")
+
+
+def test_a_call_that_gets_no_link_fails_in_good_time(scenario: Scenario) -> None:
+    scenario("gives_up_without_a_link")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_brain_that_stops_ends_the_process_with_70(scenario: Scenario) -> None:
