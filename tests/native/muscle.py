@@ -197,11 +197,12 @@ def seed_row(name: str, content: Hash, functions: list[str], replicas: list[Peer
 
 def link(a: Muscle, b: Muscle) -> None:
     """Both say Hello, both admit."""
+    met = [sum(event["t"] == "hello" for event in side.events) for side in (a, b)]
     for side in (a, b):
         side.raw.set_hello(cluster=CLUSTER, minor_min=1, minor_max=1, chain=b"chain")
     a.raw.dial(b.peer, b.addresses)
-    for side in (a, b):
-        side.raw.admit_link(side.wait("hello")["link"])
+    for side, before in zip((a, b), met, strict=True):
+        side.raw.admit_link(side.wait("hello", before + 1)["link"])
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
