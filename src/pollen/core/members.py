@@ -10,11 +10,11 @@ Source: PROTOCOL 1, 4. Refused: trusting the Hello's chain alone, which would le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from pollen.core import certs
+from pollen.core import certs, limits
 from pollen.core.certs import Certificate, Chain
 from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
@@ -39,6 +39,7 @@ class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
     plan_version: U32 = 1
     phase: U8 = 0
     restarts: U32 = 0
+    speaks: U32 = 1
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,11 @@ class Members:
         self._infos[peer] = info, epoch
         return self._join(peer)
 
+    def forget(self, peer: PeerId) -> None:
+        """Its node record is held no more."""
+        self._infos.pop(peer, None)
+        self._join(peer)
+
     def _join(self, peer: PeerId) -> Member | None:
         """Bring together what is known of a key: a member when there is all of it."""
         certificate, said = self.certificates.get(peer), self._infos.get(peer)
@@ -117,6 +123,11 @@ class Members:
         for peer in changed:
             self._join(peer)
         return changed
+
+    def spoken_by(self, live: Iterable[PeerId]) -> int:
+        """The level of record kinds that all of these members speak (``limits.SPEAKS``)."""
+        infos = (self._infos.get(peer) for peer in live)
+        return min((said[0].speaks for said in infos if said is not None), default=limits.SPEAKS)
 
     def find(self, peer: PeerId) -> Member | None:
         """One member."""

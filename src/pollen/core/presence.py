@@ -75,4 +75,5 @@ class Presence:
             minor_max=limits.MINOR_MAX,
             phase=int(self.phase),
             restarts=self._restarts,
+            speaks=limits.SPEAKS,
         )
