@@ -8,6 +8,7 @@ import pytest
 
 from pollen.core import limits
 from pollen.core.codec import encode
+from pollen.core.effects import Persist
 from pollen.core.events import RecordsReceived, SignedRecord
 from pollen.core.faults import Faults
 from pollen.core.ids import LinkId, Nanos, PeerId
@@ -15,6 +16,7 @@ from pollen.core.intake import Intake
 from pollen.core.messages import Part
 from pollen.core.record import CERT
 from pollen.core.records import SPEC, Record, Records
+from pollen.core.timers import parse_token
 from tests.strategies import CLUSTER, make_record
 from tests.unit.world import make_key, signer
 
@@ -197,6 +199,26 @@ def test_the_tier_decides_the_cap_and_may_come_with_the_set() -> None:
     cert = make_record(OWNER, CERT, b"", 1, 6, False, b"1")
     gate.transfer(*[spec(n) for n in range(1, 6)], cert, whole=True, since=(1, 6))
     assert len(gate.held()) == 5
+
+
+@pytest.mark.usefixtures("small")
+def test_our_own_cap_is_seen_before_it_is_broken() -> None:
+    """What replaces a record of ours fits where one more would not."""
+    gate = Gate()
+    gate.records.restore([], 0)
+    gate.records.open_lease(lease_of(gate.records))
+    for n in range(3):
+        assert gate.intake.has_room((SPEC, b"%d" % n), 1)
+        gate.records.publish(SPEC, b"%d" % n, b"v")
+    assert not gate.intake.has_room((SPEC, b"3"), 1)
+    assert gate.intake.has_room((SPEC, b"0"), 1)
+    assert not gate.intake.has_room((SPEC, b"0"), 3_000)
+
+
+def lease_of(records: Records) -> bytes:
+    (effect,) = records.plan_lease(NOW)
+    assert isinstance(effect, Persist)
+    return parse_token(effect.token)[1]
 
 
 def test_owners_that_nobody_vouches_for_are_few(monkeypatch: pytest.MonkeyPatch) -> None:

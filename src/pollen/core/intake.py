@@ -26,7 +26,7 @@ from pollen.core.events import RecordsReceived, SignedRecord
 from pollen.core.faults import Faults
 from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.messages import Part
-from pollen.core.owners import Merge, OwnerSet, Version
+from pollen.core.owners import Merge, OwnerSet, Slot, Version
 from pollen.core.record import CERT, Interned, Record, decode_record
 from pollen.core.records import Records
 
@@ -35,6 +35,8 @@ TierOf = Callable[[PeerId, Record | None], int]
 
 _RECORD_UNITS = 40
 _TURN = 16
+# What a record has beside its payload, at most.
+_HEADERS = 512
 
 
 class Transfer(msgspec.Struct, kw_only=True):
@@ -317,6 +319,15 @@ class Intake:
         """Records and bytes that an owner may hold, by its tier."""
         tier = self._tier_by(owner, rows)
         return limits.OWNER_CAPS[min(max(tier, 0), len(limits.OWNER_CAPS) - 1)]
+
+    def has_room(self, slot: Slot, size: int) -> bool:
+        """True while this record of ours keeps us under our own cap, at every node."""
+        own = self._records.peek(self._own)
+        most, most_bytes = self.cap_of(self._own)
+        held = own.rows.get(slot)
+        count = len(own.rows) + (held is None)
+        size_after = own.bytes + size + _HEADERS - (0 if held is None else held.size)
+        return count <= most and size_after <= most_bytes
 
     def _fits(
         self,

@@ -21,6 +21,13 @@ from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.names import Holding
 
+# What is said when this node's own records are as many as its tier may hold.
+REFUSED_FULL = Refusal(
+    "denied",
+    "this node holds as many records as its tier may",
+    "unseed what is not needed, or publish from another node",
+)
+
 
 class Writer(msgspec.Struct, frozen=True, kw_only=True):
     """Who publishes, and what it may; ``certificates`` are those of all members, ``halted`` the
