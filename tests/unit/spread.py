@@ -1,4 +1,4 @@
-"""Gossip alone: a few cells of records, intake and gossip, links between them, and faults.
+"""Gossip alone: a few cells of records, intake, gossip and forgetting, links between them, faults.
 
 No nodes, no seeds: what spreads is what the laws of PROTOCOL 2 are about. Time is virtual, a
 message takes a few milliseconds, in order on each link; a fault loses what is on its way.
@@ -20,6 +20,7 @@ from pollen.core.ids import MILLISECOND, LinkId, Nanos, Now, PeerId
 from pollen.core.intake import Intake
 from pollen.core.messages import decode_message
 from pollen.core.records import Record, Records
+from pollen.core.retention import Retention
 from pollen.core.rng import Rng
 from pollen.core.timers import EPOCH, parse_token
 from pollen.core.work import Work
@@ -42,22 +43,32 @@ class Cell:
     rng: Rng
     disk: dict[tuple[bytes, str, bytes], Record] = field(default_factory=dict)
     lease: tuple[int, int] = (0, 0)
+    tables: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    waking: int = 0
     linked: dict[PeerId, int] = field(default_factory=dict)
     timers: dict[str, int] = field(default_factory=dict)
     runs: int = 0
     records: Records = field(init=False)
     gossip: Gossip = field(init=False)
     intake: Intake = field(init=False)
+    retention: Retention = field(init=False)
     work: Work = field(init=False)
 
     def begin(self) -> None:
         self.runs += 1
         self.timers, self.linked = {}, {}
         self.records = Records(CLUSTER, self.key, signer(self.key, None))
-        self.records.restore(list(self.disk.values()), *self.lease)
+        self.retention = Retention(self.key, CLUSTER, self.records)
+        tables = {name: list(rows.items()) for name, rows in self.tables.items()}
+        proofs, faults = self.retention.restore(tables)
+        assert faults == []
+        self.records.restore(list(self.disk.values()), *self.lease, proofs)
         self.intake = Intake(self.key, CLUSTER, self.records, Faults(), tier_of, None)
         self.gossip = Gossip(self.key, self.records, self.intake, self.rng)
-        self.work = Work([self.gossip])
+        self.work = Work([self.gossip, self.retention])
+
+    def wipe(self) -> None:
+        self.disk, self.lease, self.tables = {}, (0, 0), {}
 
     def held(self) -> list[bytes]:
         return sorted(record.digest for record in self.records.all_records())
@@ -77,7 +88,7 @@ class Spread:
         self.loses = False
         self.sent: dict[str, int] = {}
         self.bytes = 0
-        self._queue: list[tuple[int, int, int, Any]] = []
+        self._queue: list[tuple[int, int, Cell, Any]] = []
         self._order = 0
         self._links = 0
         for cell in self.cells:
@@ -125,6 +136,19 @@ class Spread:
         cell.records.bury(kind, key)
         self.settle(cell)
 
+    def look(self, cell: Cell, times: int, *live: Cell) -> None:
+        """The cell looks around so often, ``limits.SWEEP_NS`` apart, and sees these alive."""
+        for _ in range(times):
+            cell.waking += limits.SWEEP_NS
+            now = Now(Nanos(cell.waking), Nanos(WALL_ZERO + cell.waking))
+            rows, _ = cell.retention.sweep({other.key: 1 for other in live}, now)
+            for table, key, value in rows:
+                held = cell.tables.setdefault(table, {})
+                held.pop(key, None)
+                if value is not None:
+                    held[key] = value
+            self.settle(cell)
+
     # -- running --------------------------------------------------------------------------------
 
     def settle(self, cell: Cell) -> None:
@@ -144,8 +168,8 @@ class Spread:
     def run(self, nanos: int) -> None:
         end = self.now + nanos
         while self._queue and self._queue[0][0] <= end:
-            self.now, _, number, item = heapq.heappop(self._queue)
-            self._arrive(self.cells[number], item)
+            self.now, _, cell, item = heapq.heappop(self._queue)
+            self._arrive(cell, item)
         self.now = end
 
     def _arrive(self, cell: Cell, item: Any) -> None:
@@ -212,9 +236,8 @@ class Spread:
 
     def _post(self, cell: Cell, link: int, event: ev.Event, after: int) -> None:
         self._order += 1
-        number = self.cells.index(cell)
         item = (cell.runs, link, event)
-        heapq.heappush(self._queue, (self.now + after, self._order, number, item))
+        heapq.heappush(self._queue, (self.now + after, self._order, cell, item))
 
     def is_equal(self) -> bool:
         """Every cell holds the same, by content and by root."""

@@ -23,6 +23,7 @@ import msgspec
 from pollen.core import limits, timers
 from pollen.core.effects import Effect, SendMessage, SendRecords, SetTimer
 from pollen.core.events import RecordsReceived
+from pollen.core.graves import Graves
 from pollen.core.ids import Nanos, Now, PeerId
 from pollen.core.intake import Intake
 from pollen.core.messages import (
@@ -94,6 +95,7 @@ class Gossip:
         self._doubts: dict[tuple[PeerId, PeerId], Nanos] = {}
         self._again: dict[PeerId, None] = {}
         self._pruning: dict[PeerId, Nanos] = {}
+        self._graves = Graves(own, records)
         self._has_timer = {timers.HAVE: False, timers.GRAFT: False}
         self.stats = Stats()
 
@@ -283,6 +285,7 @@ class Gossip:
             del self._asked[owner]
         for key in [k for k, until in self._doubts.items() if until <= now]:
             del self._doubts[key]
+        self._graves.settle(self._order, now)
         at = Nanos(now + self._rng.jittered(limits.DIGEST_NS))
         again = SetTimer(token=timers.token_for(timers.DIGEST), at=at)
         return [*self._compare_with_one(), *self._send_pulls(now), again]
@@ -322,15 +325,17 @@ class Gossip:
         """Pull what the peer has more of; tell it, when it asked, what we have more of."""
         reply: list[Line] = []
         listed: dict[PeerId, None] = {}
+        out: list[Effect] = []
         for line in lines.lines[:_REPLY_LINES]:
             listed[line.owner] = None
             owned = self._records.peek(line.owner)
+            if line.is_grave != owned.is_grave:
+                out += self._graves.on_line(line, owned, peer, self._links, now.mono)
             if self._judge_line(line, owned, peer, now.mono):
                 reply.append(owned.line())
         for owner in self._records.sums.owners_of(sorted(dict.fromkeys(lines.buckets))):
             if owner not in listed:
                 reply.append(self._records.peek(owner).line())
-        out: list[Effect] = []
         more = lines.more or len(reply) > _REPLY_LINES
         if lines.asks and (reply or more):
             out.append(self._say(peer, Lines(b"", reply[:_REPLY_LINES], False, more)))

@@ -8,7 +8,7 @@ Source: each entry says so: PROTOCOL n, seam (docs/internals/seam.md), measured,
 
 from __future__ import annotations
 
-from pollen.core.ids import DAY, MILLISECOND, MINUTE, SECOND
+from pollen.core.ids import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 
 # Close codes of a link: the peer sees the number. Source: seam.
 CLOSE_NOT_A_MEMBER = 1
@@ -60,6 +60,31 @@ EPOCH_MAX = (1 << 32) - 1
 SEQ_MAX = (1 << 64) - 1
 # Schema byte that this code writes and applies; higher ones are kept and forwarded unread.
 SCHEMA = 1
+
+# -- forgetting ---------------------------------------------------------------------------------
+# How often a node looks for what may be forgotten, the first time after its start. Guess.
+SWEEP_FIRST_NS = MINUTE
+SWEEP_NS = 10 * MINUTE
+# How old a tombstone of ours must be, and how many of them there must be, before the gc_version is
+# raised. A peer that slept longer takes our whole set anew; fewer are not worth signing our records
+# anew for. Guess.
+TOMBSTONE_KEEP_NS = 6 * HOUR
+TOMBSTONES_MIN = 64
+# For how long this node must see others but not an owner before what does not last of that one is
+# forgotten, and how long the proof of its version is kept then. Source: PROTOCOL 2 (a year); the
+# first is a guess.
+ABSENT_KEEP_NS = 30 * DAY
+GRAVE_KEEP_NS = 365 * DAY
+# Owners that are buried in one look: a share of 10 ms. Guess.
+BURIALS_MAX = 16
+# Links that must tell of a grave before it is believed, all of them when there are fewer, and for
+# how long each of them counts. The first as in ``QUORUM``; the second is a guess: many digests.
+GRAVE_TELLERS = 3
+GRAVE_TOLD_NS = 5 * MINUTE
+# How often one peer is told of one grave, and how often we go to a new epoch because we were told
+# of our own: lowering it lets a liar make us sign everything anew more often. Guess.
+GRAVE_TELL_NS = 30 * SECOND
+GRAVE_JUMP_NS = 10 * MINUTE
 
 # -- gossip -------------------------------------------------------------------------------------
 # How often a node compares digests with one of its links, by chance. A root is 40 bytes; when it

@@ -31,14 +31,7 @@ from pollen.core.commands import (
 )
 from pollen.core.config import NodeConfig
 from pollen.core.durability import Durability
-from pollen.core.effects import (
-    Effect,
-    InspectModule,
-    LoadSeed,
-    Log,
-    Reply,
-    SetTimer,
-)
+from pollen.core.effects import Effect, InspectModule, LoadSeed, Log, Reply, SetTimer
 from pollen.core.enrolling import Enrolling
 from pollen.core.events import (
     Commanded,
@@ -63,15 +56,7 @@ from pollen.core.events import (
 from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
 from pollen.core.hosting import Hosting
-from pollen.core.ids import (
-    Nanos,
-    Now,
-    PeerId,
-    RequestId,
-    Sign,
-    Verify,
-    short,
-)
+from pollen.core.ids import Nanos, Now, PeerId, RequestId, Sign, Verify, short
 from pollen.core.intake import Intake
 from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
@@ -81,15 +66,9 @@ from pollen.core.messages import JoinCarried, JoinReturned, Keep, Message, decod
 from pollen.core.placing import Placing
 from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
-from pollen.core.records import (
-    CERT,
-    NODE,
-    SPEC,
-    Change,
-    Interned,
-    Records,
-)
+from pollen.core.records import CERT, NODE, SPEC, Change, Interned, Records
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
+from pollen.core.retention import Retention
 from pollen.core.rng import Rng
 from pollen.core.situation import Situation
 from pollen.core.standing import Standing, own_certificate
@@ -137,17 +116,17 @@ class Node:
         self._faults = Faults()
         tier_of = self._members.tier_of
         owner, cluster = config.node, config.cluster
-        intake = Intake(owner, cluster, self._records, self._faults, tier_of, interned)
-        self._gossip = Gossip(owner, self._records, intake, rng)
+        self._intake = Intake(owner, cluster, self._records, self._faults, tier_of, interned)
+        self._gossip = Gossip(owner, self._records, self._intake, rng)
         self._is_started = False
         self._started = Nanos(0)
         self._inspecting: dict[RequestId, SeedCommand] = {}
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
-        kept = restore(restored, config.cluster, self._peers, self._joins)
+        self._retention = Retention(owner, cluster, self._records)
+        kept = restore(restored, cluster, self._records, self._retention, self._peers, self._joins)
         self._clocks = Clocks(kept.wall)
         self._presence = Presence(config, kept.starts)
-        self._records.restore(kept.records, kept.epoch, kept.leased)
         for record in self._records.all_records():
             is_own = record.body.owner == config.node
             if not (is_own and record.body.kind in (NODE, CERT)):
@@ -164,7 +143,7 @@ class Node:
             **self._gossip.speech(),
         }
         # Machines with long work, see ``core.work``.
-        self._work = Work([self._gossip])
+        self._work = Work([self._gossip, self._retention])
 
     def _event_handlers(self) -> dict[type[Event], Callable[[Any, Now], list[Effect]]]:
         return {
@@ -204,7 +183,8 @@ class Node:
         self._durability.write(rows)
         self._state_self(now)
         self._standing.start()
-        return out + self._mesh.start(now.mono) + self._gossip.start(now.mono)
+        out += self._mesh.start(now.mono) + self._gossip.start(now.mono)
+        return out + self._retention.start(now.mono)
 
     def _state_self(self, now: Now) -> None:
         """Publish our node record; we are a member before it is on disk."""
@@ -323,7 +303,10 @@ class Node:
     def _publish(self, request: RequestId, planned: Publication | Seeded | Refusal) -> list[Effect]:
         if not isinstance(planned, Publication):
             return [_answer(request, planned)]
-        self._records.publish(SPEC, planned.name.encode(), planned.payload)
+        key = planned.name.encode()
+        if not self._intake.has_room((SPEC, key), len(planned.payload)):
+            return [_answer(request, publishing.REFUSED_FULL)]
+        self._records.publish(SPEC, key, planned.payload)
         self._durability.hold(_answer(request, planned.answer))
         return []
 
@@ -350,9 +333,19 @@ class Node:
             out = self._presence.recount(now)
             self._state_self(now)
             return out
+        if purpose == timers.SWEEP:
+            return self._on_sweep(now)
         if purpose == timers.LOAD:
             self._placing.on_timer(subject)
         return self._gossip.on_timer(purpose, now.mono)
+
+    def _on_sweep(self, now: Now) -> list[Effect]:
+        """Forget what is old; write the kinds that all who live speak by now."""
+        live = self._situation.live
+        self._records.note_spoken(self._members.spoken_by(live))
+        rows, out = self._retention.sweep(live, now)
+        self._durability.write(rows)
+        return out
 
     def _on_drained(self, now: Now) -> list[Effect]:
         """We have left: the answer goes when that is on disk, and so on its way."""
@@ -366,7 +359,9 @@ class Node:
     def _on_persisted(self, event: Persisted, now: Now) -> list[Effect]:
         purpose, lease = timers.parse_token(event.token)
         out = self._durability.release(event.token)
-        if purpose == timers.EPOCH and self._records.open_lease(lease):
+        if purpose == timers.EPOCH:
+            self._records.open_lease(lease)
+        if self._records.is_open and self._early:
             early, self._early = self._early, []
             for waited in early:
                 out += self._handlers[type(waited)](waited, now)
@@ -478,7 +473,8 @@ class Node:
             members=self._members,
             situation=self._situation,
             telemetry=self._placing.telemetry,
-            twins=list(self._peers.twins),
+            twins=list(dict.fromkeys([*self._peers.twins, *self._records.doubled])),
+            frozen=sorted(self._intake.frozen),
             rejections=self._faults.counts,
             started=self._started,
             pushed=self._placing.pushed_at,

@@ -47,7 +47,8 @@ class OwnerSet:
     """The records of one owner.
 
     ``version``: everything up to it was seen. ``kept``: the same of what lasts, which is all that a
-    restart leaves. ``top``: the highest version held. ``floor``: the owner's ``gc_version``.
+    restart leaves. ``top``: the highest version held. ``floor``: the owner's ``gc_version``. A
+    grave holds what is durable, and its ``top`` is that of the owner when it was buried.
     """
 
     __slots__ = ("bytes", "floor", "is_grave", "kept", "owner", "rows", "sum", "top", "version")
@@ -96,18 +97,29 @@ class OwnerSet:
         self.top = max(self.top, record.version)
         if is_new_epoch or record.floor > self.floor:
             self.floor = max(self.floor, record.floor)
-            # Only a higher epoch lifts a grave; what was left in it as a proof is void then.
-            is_lifted = self.is_grave and is_new_epoch
-            self.is_grave = self.is_grave and not is_lifted
-            dead = [r for r in self.rows.values() if self._is_dead(r, is_lifted)]
+            # Only a higher epoch lifts a grave.
+            self.is_grave = self.is_grave and not is_new_epoch
+            dead = [row for row in self.rows.values() if self._is_dead(row)]
             for row in dead:
                 self.drop(row)
             gone += dead
         return merged, gone
 
-    def _is_dead(self, row: Record, is_lifted: bool) -> bool:
-        is_void = row.is_ephemeral or (is_lifted and not row.is_durable)
-        return row.version <= self.floor or (is_void and row.version[0] < self.top[0])
+    def _is_dead(self, row: Record) -> bool:
+        return row.version <= self.floor or (row.is_ephemeral and row.version[0] < self.top[0])
+
+    def bury(self) -> list[Record]:
+        """Make it a grave: the records that do not last are held no more, and are returned."""
+        self.is_grave = True
+        gone = [row for row in self.rows.values() if not row.is_durable]
+        for row in gone:
+            self.drop(row)
+        return gone
+
+    def entomb(self, version: Version) -> None:
+        """It is the grave of an owner that was seen up to this version."""
+        self.is_grave = True
+        self.top = self.version = self.kept = max(self.top, version)
 
     def drop(self, row: Record) -> None:
         """Hold a record no more."""
@@ -191,10 +203,11 @@ class Sums:
             bucket = owner[0]
             part = 0
             if owned.rows:
-                epoch, seq = owned.version
-                place = epoch.to_bytes(4, "big") + seq.to_bytes(8, "big")
+                # Why: a set that may lack something shows it, and its peers then say its version.
+                # Otherwise equal sets are equal, so that a grave is no news for who holds the same.
+                is_whole = b"\1" if owned.version >= owned.top else b"\0"
                 total = owned.sum.to_bytes(32, "big")
-                part = int.from_bytes(hash_of("line", owner, place, total), "big")
+                part = int.from_bytes(hash_of("line", owner, is_whole, total), "big")
                 self._members[bucket][owner] = None
             else:
                 self._members[bucket].pop(owner, None)

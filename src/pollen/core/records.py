@@ -92,19 +92,32 @@ class Records:
         self._wished: dict[Slot, tuple[bytes, bool]] = {}
         self._waiting: dict[Slot, tuple[bytes, bool]] = {}
         self._versions = Versions()
-        self._spoken = limits.SPEAKS
+        self._spoken = 1
         self.sums = Sums()
         self.ties = 0
+        self.proofs: dict[PeerId, Record] = {}
         self.doubled: dict[PeerId, int] = {}
 
     # -- this run's epoch -----------------------------------------------------------------------
 
-    def restore(self, records: Iterable[Record], epoch: int, leased: int = 0) -> None:
-        """Take over what the disk held; ``epoch`` and ``leased`` are the last durable lease."""
+    def restore(
+        self,
+        records: Iterable[Record],
+        epoch: int,
+        leased: int = 0,
+        proofs: Iterable[Record] = (),
+    ) -> None:
+        """Take over what the disk held; ``epoch`` and ``leased`` are the last durable lease,
+        ``proofs`` the last records of the owners in graves."""
         for record in records:
             owned = self.set_of(record.body.owner)
             if owned.merge(record)[0] is Merge.APPLIED:
                 self.sums.touch(owned)
+        for proof in proofs:
+            owned = self.set_of(proof.body.owner)
+            if owned.top[0] <= proof.version[0]:
+                self.proofs[owned.owner] = proof
+                owned.entomb(proof.version)
         for owned in self._sets.values():
             owned.kept = owned.top
             for record in owned.rows.values():
@@ -218,6 +231,8 @@ class Records:
         if merged is not Merge.APPLIED:
             return merged
         self.sums.touch(owned)
+        if not owned.is_grave:
+            self.proofs.pop(owned.owner, None)
         for row in gone:
             self._unindex(row)
         self._index(record)
@@ -281,19 +296,28 @@ class Records:
             self.sums.touch(owned)
 
     def collect(self, owner: PeerId) -> Record | None:
-        """Bury a long absent owner: drop what does not last, keep the proof of its version."""
+        """Bury an owner: drop what does not last. Returns the proof of its version, which is kept;
+        None when there is nothing to bury."""
         owned = self._sets.get(owner)
-        if owned is None or owned.is_grave or owner == self._owner or not owned.rows:
+        if owned is None or owned.is_grave or owner == self._owner:
             return None
-        owned.is_grave = True
-        last = max(owned.rows.values(), key=lambda r: r.precedence)
-        for row in [r for r in owned.rows.values() if not r.is_durable]:
-            if row is not last:
-                owned.drop(row)
+        if all(row.is_durable for row in owned.rows.values()):
+            return None
+        last = self.proofs[owner] = max(owned.rows.values(), key=lambda row: row.precedence)
+        for row in owned.bury():
             self._unindex(row)
             self._changes.append(Change(row, None, None, True))
         self.sums.touch(owned)
         return last
+
+    def release(self, owner: PeerId) -> None:
+        """Drop a grave and its proof; what lasts of its owner stays."""
+        self.proofs.pop(owner, None)
+        self.set_of(owner).is_grave = False
+
+    def leave_epoch(self) -> None:
+        """Our epoch is not heard any more, since others buried us in it: go on in the next."""
+        self._versions.jump_above((self.epoch, 0))
 
     def owners(self) -> list[PeerId]:
         """Every owner of whom something is held, by id."""

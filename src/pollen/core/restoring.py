@@ -19,9 +19,11 @@ from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.invites import JoinReply
 from pollen.core.joins import TABLE as NONCE_TABLE
 from pollen.core.joins import Joins, Row
+from pollen.core.owners import ZERO
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.peers import KnownPeer, Peers
-from pollen.core.records import Record, decode_record
+from pollen.core.records import Record, Records, decode_record
+from pollen.core.retention import Retention
 from pollen.core.versions import EPOCH_KEY, lease_value, read_lease
 from pollen.errors import PollenError
 
@@ -41,32 +43,39 @@ Restored = Mapping[str, Sequence[tuple[bytes, bytes]]]
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """What the disk held, beside what went into the machines."""
 
-    records: list[Record]
-    epoch: int
-    leased: int
     wall: Nanos
     starts: list[int]
 
 
-def restore(restored: Restored, cluster: ClusterId, peers: Peers, joins: Joins) -> Kept:
+def restore(
+    restored: Restored,
+    cluster: ClusterId,
+    records: Records,
+    retention: Retention,
+    peers: Peers,
+    joins: Joins,
+) -> Kept:
     """Fill the machines from disk. Raises ``PollenError`` (``state-unusable``)."""
     meta = dict(restored.get(META_TABLE, ()))
     lease = read_lease(meta.get(EPOCH_KEY, lease_value(0, 0)))
     wall = decode(int, meta.get(WALL_KEY, encode(0)), "wall-row")
     starts = decode(list[int], meta.get(STARTS_KEY, encode([])), "starts-row")
     kept, faults = _decode_records(restored.get(RECORD_TABLE, ()), cluster)
+    proofs, unread = retention.restore(restored)
+    faults += unread
+    records.restore(kept, *(lease or ZERO), proofs)
     faults += peers.restore(restored.get(PEER_TABLE, ()))
     faults += joins.restore(restored.get(NONCE_TABLE, ()))
     if lease is None:
         faults.append(Rejection("epoch-row-malformed"))
     faults += [value for value in (wall, starts) if isinstance(value, Rejection)]
-    if faults or lease is None or isinstance(wall, Rejection) or isinstance(starts, Rejection):
+    if faults or isinstance(wall, Rejection) or isinstance(starts, Rejection):
         raise PollenError(
             "state-unusable",
             f"{len(faults)} rows of the store cannot be read ({faults[0].kind})",
             "restore the folder from a copy, or start over: pln purge",
         )
-    return Kept(records=kept, epoch=lease[0], leased=lease[1], wall=Nanos(wall), starts=starts)
+    return Kept(wall=Nanos(wall), starts=starts)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -83,7 +83,7 @@ class Situation:
         """A record changed: a member that follows from it, or the fault in it."""
         kind = change.record.body.kind
         if kind == NODE and change.is_gone:
-            # Who is gone stays a member: what it published goes on.
+            self._forget_member(change.record)
             return None
         record = as_buried(change.record) if change.is_gone else change.record
         if kind in MEMBER_KINDS:
@@ -106,6 +106,13 @@ class Situation:
             self._membership.note_member(member.peer, facts, now)
             self.note_member(member.peer)
         return member
+
+    def _forget_member(self, record: Record) -> None:
+        """Its owner was buried: nobody any more, though what it published goes on."""
+        peer = record.body.owner
+        self._members.forget(peer)
+        self._membership.forget_member(peer)
+        self.note_member(peer)
 
     def note_standing(self, peer: PeerId) -> None:
         """The certificate or the lease of a key came, changed or ended."""

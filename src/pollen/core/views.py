@@ -34,6 +34,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     situation: Situation
     telemetry: Telemetry | None
     twins: Sequence[PeerId]
+    frozen: Sequence[PeerId]
     rejections: Mapping[str, int]
     started: Nanos
     pushed: Nanos
@@ -176,6 +177,9 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         if seed.ready == 0 and seed.wanted:
             found.append(f"no replica of {seed.name} is ready")
         found += [f"{seed.name} of {short(bytes.fromhex(o))} is shadowed" for o in seed.shadowed]
+    for peer in screen.frozen:
+        name = screen.members.name_of(peer)
+        found.append(f"what {name} says stands still: it holds more than its tier may")
     for peer in screen.twins:
         name = screen.members.name_of(peer)
         found.append(f"two live processes use the key of {name}")
