@@ -66,6 +66,10 @@ async def stream(
     start = time.monotonic()
     struck: asyncio.Task[None] | None = None
     at = start + BEFORE
+
+    async def is_due() -> bool:
+        return len(calls) < (time.monotonic() - start) * RATE
+
     while (elapsed := time.monotonic() - start) < BEFORE + OUTAGE:
         if struck is None and elapsed >= BEFORE:
             at = time.monotonic()
@@ -74,7 +78,7 @@ async def stream(
             calls.append(Sent(number=len(calls), began=time.monotonic()))
             call = one(mesh, calls[-1], is_idempotent=is_idempotent)
             running.append(asyncio.ensure_future(call))
-        await asyncio.sleep(0.001)
+        await until(is_due, OUTAGE, "the next call is due", poll=0.001)
     assert struck is not None
     await struck
     await asyncio.gather(*running)
