@@ -303,7 +303,11 @@ class Port:
             if slug == "unreachable" and isinstance(effect, fx.SendMessage | fx.SendRecords):
                 # Its link closed; the node hears of that next, and says again what must arrive.
                 return True
-            fields = {"effect": type(effect).__name__, "slug": slug, "reason": as_error(error).reason}
+            fields = {
+                "effect": type(effect).__name__,
+                "slug": slug,
+                "reason": as_error(error).reason,
+            }
             self._warn("effect-failed", {**fields})
         return True
 
