@@ -1,8 +1,8 @@
 """What every kind of test shares: the skip policy, async tests without a plugin, real clusters.
 
-``POLLEN_NO_SKIP=1`` (CI) makes a skip a failure, so that nothing passes by being left out; only a
-reason that begins with ``by design:`` stands (one parameter of a pair proves nothing). Tests
-marked ``slow`` run only when they are asked for with ``-m slow`` (``make accept``).
+``POLLEN_NO_SKIP=1`` (CI) makes a skip a failure, so that nothing passes by being left out. Tests
+marked ``slow`` run only when they are asked for with ``-m slow`` (``make accept``); a contract
+marked ``only("real")`` is not collected for the fake, where it would say nothing, nor the reverse.
 """
 
 from __future__ import annotations
@@ -19,16 +19,23 @@ NO_SKIP = os.environ.get("POLLEN_NO_SKIP") == "1"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: long or strict; only make accept runs it")
+    config.addinivalue_line("markers", "only(native): says something of one of the two muscles")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``-m`` the slow ones are deselected: they are not skipped, they are not asked for."""
-    if config.getoption("-m"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+    """What is not asked for is deselected, not skipped."""
+    left_out = [item for item in items if is_left_out(item, is_marked=bool(config.getoption("-m")))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def is_left_out(item: pytest.Item, *, is_marked: bool) -> bool:
+    """A slow one without ``-m``, or a contract of the other muscles."""
+    only = item.get_closest_marker("only")
+    if only is not None and isinstance(item, pytest.Function):
+        return bool(item.callspec.params["native"] not in only.args)
+    return not is_marked and item.get_closest_marker("slow") is not None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,8 +54,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     # xfail reports itself as skipped, too; strict xfail is no way to leave a test out.
-    by_design = "Skipped: by design:" in str(report.longrepr)
-    if NO_SKIP and report.skipped and not by_design and not hasattr(report, "wasxfail"):
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and POLLEN_NO_SKIP forbids it: {report.longrepr}"
     return report

@@ -277,6 +277,7 @@ def test_a_member_of_another_cluster_does_not_join(
     assert held.cluster.hex() == joined
 
 
+@pytest.mark.only("fake")
 @pytest.mark.parametrize(
     ("target", "body", "slug"),
     [
@@ -298,8 +299,6 @@ def test_bad_requests_are_refused_with_their_slug(
 ) -> None:
     """A problem with a slug, and the daemon goes on."""
     a = nodes("a")
-    if not a.is_fake:
-        pytest.skip("by design: the same code path; the fake is quicker")
     a.up()
     with pytest.raises(PollenError) as caught:
         a.post(target, body)
@@ -321,12 +320,11 @@ def test_no_module_is_refused_at_seed_time(nodes: Callable[[str], Node]) -> None
     assert ask(a.paths.control_socket, "DELETE", "/v1/seeds/seed%2Fecho")["name"] == "echo"
 
 
+@pytest.mark.only("real")
 def test_a_second_daemon_on_the_folder_is_refused(nodes: Callable[[str], Node]) -> None:
-    """``already-running``, with the pid of the first."""
+    """``already-running``, with the pid of the first; the lock is a process's."""
     a = nodes("a")
     a.up()
-    if a.is_fake:
-        pytest.skip("by design: the lock is per process")
     with pytest.raises(PollenError) as caught:
         a.start("127.0.0.1:0")
     assert caught.value.slug == "already-running"
@@ -335,11 +333,10 @@ def test_a_second_daemon_on_the_folder_is_refused(nodes: Callable[[str], Node]) 
     assert str(service.running(a.paths)) in caught.value.reason
 
 
+@pytest.mark.only("real")
 def test_a_port_in_use_is_said(nodes: Callable[[str], Node]) -> None:
     """The starter learns the slug and the remedy of a start that failed."""
     a = nodes("a")
-    if a.is_fake:
-        pytest.skip("by design: only a process of its own reports through the pipe")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
