@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pollen.core import limits
+from pollen.core import planner as planner_of_all
 from pollen.core.ids import Hash, PeerId, hash_of
 from pollen.core.plan import Need, NodeFacts, Placement, Snapshot, Standing, plan
 from pollen.core.planner import Planner
@@ -133,13 +134,42 @@ def test_one_change_of_a_large_cluster_touches_few_pairs(change: str) -> None:
     assert planner.pairs - before == expected[change]
 
 
-def test_a_large_cluster_is_planned_in_the_time_promised() -> None:
-    """1,000 x 1,000 in under 2 s cold, one change in under 20 ms; here loosely, for a busy host."""
-    began = time.perf_counter()
-    planner = filled(MANY, MANY)
-    scratch = time.perf_counter() - began
-    began = time.perf_counter()
+def seconds_of(planner: Planner) -> tuple[float, float]:
+    """Processor time until no work is left, and that of the longest slice."""
+    slices: list[float] = []
+    while planner.has_work:
+        began = time.thread_time()
+        planner.advance(limits.PLAN_SLICE_PAIRS)
+        slices.append(time.thread_time() - began)
+    return sum(slices), max(slices)
+
+
+def planned(seeds: int) -> tuple[float, float, float]:
+    """1,000 nodes: seconds from scratch, for a death after it, and of the longest slice."""
+    planner_of_all._remembered.clear()
+    planner = Planner()
+    for i in range(MANY):
+        planner.set_node(node(i), facts(i))
+    for i in range(seeds):
+        planner.set_need(seed(i), Need(min_replicas=2))
+    scratch, longest = seconds_of(planner)
     planner.set_node(node(3), None)
-    settle(planner)
-    change = time.perf_counter() - began
-    assert (scratch < 6, change < 0.06) == (True, True), f"{scratch:.2f} s, {change * 1e3:.1f} ms"
+    change, last = seconds_of(planner)
+    return scratch, change, max(longest, last)
+
+
+def test_a_hundred_seeds_on_a_thousand_nodes_are_planned_in_time() -> None:
+    """A tenth of what is promised, loosely, for a busy host."""
+    scratch, change, _ = planned(100)
+    assert (scratch < 0.6, change < 0.02) == (True, True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_thousand_seeds_on_a_thousand_nodes_are_planned_in_time() -> None:
+    """Issue "Brain", 6: cold under 2 s, one change under 20 ms, no slice near 10 ms."""
+    scratch, change, longest = planned(MANY)
+    print(f"scratch {scratch:.2f} s, change {change * 1e3:.1f} ms, slice {longest * 1e3:.1f} ms")
+    assert scratch < 2
+    assert change < 0.020
+    assert longest < 0.010

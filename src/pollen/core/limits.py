@@ -304,6 +304,8 @@ RANKS_SPARE = 5
 RANKINGS_REMEMBERED = 4_096
 # Pairs of seed and node that one slice of planning looks at: about 3 ms. Measured: 1-4 us each.
 PLAN_SLICE_PAIRS = 700
+# The same when a turn follows what its own claims changed: the rest goes to the next turn.
+PLAN_FOLLOW_PAIRS = 100
 # Payloads whose decoded form is remembered: many nodes of one process read the same record. Guess.
 DECODED_REMEMBERED = 4_096
 # Seeds whose hosting and row one slice brings up to date: about 3 ms. Measured: 15-20 us each.

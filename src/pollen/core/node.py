@@ -431,7 +431,7 @@ class Node:
             if not own:
                 break
             changes += own
-            planned += self._placing.converge(now)
+            planned += self._placing.converge(now, limits.PLAN_FOLLOW_PAIRS)
         if self._drains and self._placing.is_gone:
             self._on_drained(now)
         changes += self._apply_changes(now, out)

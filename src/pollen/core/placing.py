@@ -135,10 +135,10 @@ class Placing:
         """True while something is not brought up to date that has changed."""
         return self._situation.has_work
 
-    def converge(self, now: Now) -> list[Effect]:
+    def converge(self, now: Now, pairs: int = limits.PLAN_SLICE_PAIRS) -> list[Effect]:
         """One slice: plan, load and unload towards the plan, and claim what is so."""
         self._situation.refresh(now)
-        self._situation.planner.advance(limits.PLAN_SLICE_PAIRS)
+        self._situation.planner.advance(pairs)
         out: list[Effect] = []
         for key in self._situation.take_touched():
             out += self._hosting.converge(key, self._view, now)

@@ -36,7 +36,7 @@ class Standing(enum.Enum):
     SKIPPED = "skipped"
 
 
-class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
+class NodeFacts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the records say of a live node. ``is_open``: it takes seeds (it is not leaving)."""
 
     capacity_bytes: int
@@ -47,7 +47,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     plan_version: int = limits.PLAN_VERSION
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True):
+class Need(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a spec asks of the plan."""
 
     min_replicas: int
@@ -68,7 +68,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     demand: Mapping[Hash, Mapping[PeerId, int]]
 
 
-class Placement(msgspec.Struct, frozen=True):
+class Placement(msgspec.Struct, frozen=True, gc=False):
     """The plan of one seed: ``ranks`` are the chosen, then those that are next in line."""
 
     wanted: int

@@ -39,13 +39,15 @@ from pollen.core.rendezvous import (
 )
 from pollen.core.routing import match_gate
 
-# What ranking a seed from scratch costs, in pairs looked at one by one: a pair is then cheaper.
+# What ranking a seed from scratch costs, in pairs looked at one by one: so many, and a pair is then
+# cheaper. Measured.
+_SCRATCH_UNITS = 20
 _SCRATCH_DIVISOR = 8
 # From this share of changed nodes on (one in n) all seeds are ranked from scratch instead.
 _SCRATCH_SHARE = 8
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _Row(msgspec.Struct, frozen=True, gc=False):
     """A live node as the ranking loop reads it. ``mark`` names what an ungated ranking reads."""
 
     node: PeerId
@@ -219,20 +221,23 @@ class Planner:
         units = 1
         if not ranking.is_ranked:
             self._rank(ranking, ranking.depth)
-            units += len(self._rows) // _SCRATCH_DIVISOR
+            units += self._scratch_units()
         while True:
             wanted = self._count(ranking)
             depth = wanted + limits.WAKE_RANKS
             if ranking.bound is None or len(ranking.kept) >= depth:
                 break
             self._rank(ranking, 2 * wanted)
-            units += len(self._rows) // _SCRATCH_DIVISOR
+            units += self._scratch_units()
         self._trim(ranking, depth)
         placement = Placement(wanted, tuple(node for _, node in ranking.kept[:depth]))
         if placement != ranking.placement:
             ranking.placement = placement
             self._changed[seed] = None
         return units
+
+    def _scratch_units(self) -> int:
+        return _SCRATCH_UNITS + len(self._rows) // _SCRATCH_DIVISOR
 
     def _trim(self, ranking: _Ranking, depth: int) -> None:
         """Nodes that came since may have made the list of candidates long."""
@@ -306,7 +311,7 @@ class Planner:
         return [row for row in rows if passes[row.facts.properties]]
 
 
-class _First(msgspec.Struct, frozen=True):
+class _First(msgspec.Struct, frozen=True, gc=False):
     """The lowest costs in order, and the last of them when there are more."""
 
     costs: list[Cost]
