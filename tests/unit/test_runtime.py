@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sqlite3
@@ -26,7 +27,7 @@ from pollen.runtime import driver as driver_module
 from pollen.runtime import lock, logs, paths
 from pollen.runtime.config import Config, read_config
 from pollen.runtime.control.server import bind_control
-from pollen.runtime.driver import Driver
+from pollen.runtime.driver import COLLECT_BEATS, COLLECT_NEVER, Driver
 from pollen.runtime.native import Port
 from pollen.runtime.store import Store
 from tests.contract.fake_native import FakeKey, FakeMuscles, Network
@@ -342,6 +343,31 @@ def test_an_exception_in_handle_is_logged_and_the_daemon_goes_on(folder: Path) -
         assert not driver.failed.done()
 
     asyncio.run(with_driver(folder, body))
+
+
+def test_full_collections_happen_between_turns(folder: Path) -> None:
+    """One in an hour, and none within a turn; another loop of this process has its own."""
+    before = gc.get_threshold()
+    full: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if info["generation"] == 2:
+            full.append(phase)
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        assert gc.get_threshold() == (*before[:2], COLLECT_NEVER)
+        driver._beats = COLLECT_BEATS - 2
+        gc.callbacks.append(note)
+        driver._beat()
+        assert full == []
+        driver._beat()
+        assert full == ["start", "stop"]
+
+    try:
+        asyncio.run(with_driver(folder, body))
+    finally:
+        gc.callbacks.remove(note)
+    assert gc.get_threshold() == before
 
 
 def test_exceptions_again_and_again_end_the_daemon_in_order(folder: Path) -> None:

@@ -91,7 +91,7 @@ def step(state: State, cue: Cue) -> tuple[State, Act]:
     return _STEPS.get((state, cue), (state, Act.NONE))
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True):
+class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The payload of a claim record; its key is the seed's hash. Positional, only appended.
 
     ``until``: unix ns, the deadline of ``loading`` and the end of ``refused``. ``is_fault``: the
@@ -107,7 +107,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     witnessed: list[tuple[WirePeerId, U32]] = []
 
 
-class Host(msgspec.Struct, frozen=True, kw_only=True):
+class Host(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One counted claim."""
 
     node: PeerId
@@ -153,7 +153,7 @@ def is_halted(hosts: Iterable[Host]) -> bool:
     return faults >= limits.HALT_FAULTS or faults * 10_000 >= limits.HALT_SHARE_BP * max(tried, 1)
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _Said(msgspec.Struct, frozen=True, gc=False):
     """A claim as its record says, whether or not it counts."""
 
     epoch: int

@@ -101,7 +101,7 @@ class UnloadSeed(Effect, frozen=True, kw_only=True):
     seed: Hash
 
 
-class SeedRow(msgspec.Struct, frozen=True, kw_only=True):
+class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the muscles must know to route, gate, limit and run one seed.
 
     ``seed`` is the hash of the spec, ``content`` the BLAKE3 of the module. ``replicas`` are the
@@ -129,7 +129,7 @@ class SeedRow(msgspec.Struct, frozen=True, kw_only=True):
     tail_call: bool
 
 
-class PeerRow(msgspec.Struct, frozen=True, kw_only=True):
+class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A member: its properties as JSON object (for gates), its price in microseconds."""
 
     peer: PeerId

@@ -36,7 +36,7 @@ _FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadli
 _FAULT_SLUGS = frozenset({"module-invalid", "import-unknown", "guest-failed", "guest-trapped"})
 
 
-class Role(msgspec.Struct, frozen=True, kw_only=True):
+class Role(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A seed that a live name needs. ``heir`` is the seed that is to serve under the name: itself,
     or the one that takes over from it; ``elder`` is the one that it takes over from.
     """

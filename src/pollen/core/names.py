@@ -24,7 +24,7 @@ PREFIX = "seed/"
 MIN_PREFIX_HEX = 4
 
 
-class Holding(msgspec.Struct, frozen=True, kw_only=True):
+class Holding(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The answer for one name: the spec that counts, and those that lost (``shadowed``)."""
 
     name: str

@@ -28,7 +28,7 @@ EVERYWHERE = 64
 AS_PUBLISHER = 128
 
 
-class Spec(msgspec.Struct, frozen=True, array_like=True):
+class Spec(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a user asked for under a name. Positional; fields are only appended."""
 
     name: str
@@ -59,7 +59,7 @@ class SpecRecord(msgspec.Struct, frozen=True, array_like=True):
     previous: bytes = b""
 
 
-class Seed(msgspec.Struct, frozen=True, kw_only=True):
+class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A spec with its owner, its exact bytes and its hash: what a name stands for."""
 
     seed: Hash

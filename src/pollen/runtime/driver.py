@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import gc
 import heapq
 import time
 from collections.abc import Callable
@@ -30,6 +31,11 @@ from pollen.runtime.store import Store
 
 DRAIN_MAX = 512
 BEAT_SECONDS = 1.0
+# A full collection of the interpreter looks at everything that the brain holds (10 ms for 10,000
+# records, measured), and would do so in the midst of a turn. What a node holds makes no cycles, so
+# it has one in an hour, between turns; the young generations are collected as ever.
+COLLECT_BEATS = 3_600
+COLLECT_NEVER = 1 << 30
 RETRY_SECONDS = 0.005
 COMMAND_SECONDS = 60.0
 SLOW_HANDLE_NS = 10_000_000
@@ -55,6 +61,8 @@ class Driver:
         self._beating: asyncio.TimerHandle | None = None
         self._replies: dict[RequestId, asyncio.Future[msgspec.Struct]] = {}
         self._requests = 0
+        self._beats = 0
+        self._collecting = gc.get_threshold()
         self._faults: collections.deque[int] = collections.deque()
         self._is_closed = False
         self.counters = {"events": 0, "slow_handles": 0, "faults": 0, "store_failures": 0}
@@ -64,6 +72,7 @@ class Driver:
         """Begin: watch the muscles, start the store's writer, tell the node."""
         self._store.start(self._on_stored, self._on_store_failed)
         self._loop.add_reader(self._muscles.event_fd(), self._on_readable)
+        gc.set_threshold(*self._collecting[:2], COLLECT_NEVER)
         self._beat()
         self.feed(ev.Started(addresses=addresses))
         self._on_readable()
@@ -243,6 +252,9 @@ class Driver:
         if self._is_closed:
             return
         self._muscles.beat()
+        self._beats += 1
+        if self._beats % COLLECT_BEATS == 0:
+            gc.collect()
         self._beating = self._loop.call_later(BEAT_SECONDS, self._beat)
 
     def _on_stored(self, tokens: list[Token]) -> None:
@@ -278,6 +290,7 @@ class Driver:
         self._loop.remove_reader(self._muscles.event_fd())
         self._drain()
         self._is_closed = True
+        gc.set_threshold(*self._collecting)
         for handle in (self._alarm, self._retrying, self._beating):
             if handle is not None:
                 handle.cancel()
