@@ -1,0 +1,93 @@
+"""Everything of a large cluster comes at once: it is taken in quickly, and no turn is long."""
+
+from __future__ import annotations
+
+import pytest
+
+from pollen.core import limits, planner
+from pollen.core.codec import encode
+from pollen.core.ids import PeerId
+from pollen.core.liveness import Phase
+from pollen.core.records import NODE
+from tests.unit.flood import (
+    EACH,
+    Ring,
+    Turns,
+    framed,
+    info_of,
+    make_flood,
+    make_node,
+    make_writers,
+    records_in,
+)
+from tests.unit.world import make_key, sign_with, verify
+
+
+def key(number: int) -> PeerId:
+    return make_key(f"flood-{number}")
+
+
+RING = Ring(key, lambda number, data: sign_with(key(number), data), verify)
+
+
+def taken(members: int) -> Turns:
+    turns = Turns(make_node(RING))
+    turns.take(make_flood(RING, members))
+    assert records_in(turns.node) == members * EACH
+    assert len(turns.node._members.all_members()) == members + 1
+    assert len(turns.node._situation.names) == members * 7
+    return turns
+
+
+def test_a_thousand_records_are_taken_in_slices() -> None:
+    """The counter of units proves it, whatever the machine: at least so many turns."""
+    turns = taken(20)
+    work = turns.node._work
+    assert work.largest_slice <= limits.WORK_SLICE_UNITS + 100
+    assert work.slices >= 20 * EACH * 40 // limits.WORK_SLICE_UNITS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_ten_thousand_records_merge_in_time_and_no_turn_takes_10_ms() -> None:
+    """Issue "Brain", 9, without the signatures: tests/native adds those."""
+    turns = taken(200)
+    total, longest = sum(turns.seconds), max(turns.seconds)
+    print(f"10,000 records: {total:.2f} s in {len(turns.seconds)} turns, {longest * 1e3:.1f} ms")
+    assert total < 2
+    assert longest < 0.010
+
+
+def replanned(members: int) -> tuple[list[float], list[float]]:
+    """A node that hears of so many members with a seed each, then that one left: its turns."""
+    planner._remembered.clear()
+    writers = make_writers(RING, members, 1, 0)
+    turns = Turns(make_node(RING))
+    turns.take(framed(writers))
+    everything, turns.seconds = turns.seconds, []
+    writers[5].say(NODE, b"", encode(info_of(writers[5].number, Phase.LEFT)))
+    turns.take(framed(writers))
+    situation = turns.node._situation
+    assert (len(situation.live), len(situation.names)) == (members, members)
+    assert turns.node._work.largest_slice <= limits.WORK_SLICE_UNITS + 100
+    return everything, turns.seconds
+
+
+def test_a_node_learns_of_a_hundred_members_with_a_seed_each() -> None:
+    """A tenth of each; how much a turn plans is counted, not timed."""
+    everything, after = replanned(100)
+    assert (sum(everything) < 0.5, sum(after) < 0.02) == (True, True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_node_learns_of_a_thousand_members_and_plans_a_thousand_seeds() -> None:
+    """Issue "Brain", 6 in a whole node, tables included: no turn takes 10 ms."""
+    everything, after = replanned(1_000)
+    longest = max(*everything, *after)
+    print(
+        f"all {sum(everything):.2f} s, a change {sum(after) * 1e3:.1f} ms, {longest * 1e3:.1f} ms"
+    )
+    assert sum(everything) < 2
+    assert sum(after) < 0.020
+    assert longest < 0.010
