@@ -18,8 +18,10 @@ from tests.cli.conftest import Pln
 ESCAPE = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def on_a_terminal(pln: Pln, *arguments: str, columns: int = 80, **environment: str) -> bytes:
-    """What a command writes to a terminal of this width."""
+def on_a_terminal(
+    pln: Pln, *arguments: str, columns: int = 80, typed: bytes = b"", **environment: str
+) -> bytes:
+    """What a command writes to a terminal of this width; ``typed`` is what its user types."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = {**pln.environment, "TERM": "xterm", **environment}
@@ -27,6 +29,7 @@ def on_a_terminal(pln: Pln, *arguments: str, columns: int = 80, **environment: s
         pln.line(*arguments), env=env, stdin=slave, stdout=slave, stderr=slave
     )
     os.close(slave)
+    os.write(master, typed)
     heard = b""
     while True:
         try:

@@ -33,6 +33,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "call": ("compute", "Call a function of a seed"),
     "load": ("compute", "Load a seed with calls and measure"),
     "status": ("status", "Show nodes, seeds and replicas on one screen"),
+    "set": ("machine", "Show or change this node's settings"),
+    "unset": ("machine", "Take a setting back to its default"),
+    "purge": ("machine", "Remove what this node keeps; its keys stay"),
+    "completion": ("machine", "Print completion for bash, zsh or fish"),
     "demo": ("demo", "Run a three-node cluster here, from seed to take-over"),
     "sim": ("sim", "Run a simulated cluster with everything that can go wrong"),
     "version": ("trust", "Print the version"),
@@ -105,6 +109,17 @@ def _remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> b
 def paths_of(ctx: click.Context) -> Paths:
     """The folder that the options, PLN_DIR or the default name."""
     return resolve(ctx.ensure_object(dict).get("directory"))
+
+
+def complete_seeds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The names of the seeds that this node knows, for the shell; none when it does not answer."""
+    from pollen.control import Control
+
+    try:
+        status = Control(paths_of(ctx)).get("/v1/status")
+    except PollenError:
+        return []
+    return [seed["name"] for seed in status["seeds"] if seed["name"].startswith(incomplete)]
 
 
 @click.group(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pollen.cli import output
-from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
 from pollen.cli.values import DURATION, PAIR, SIZE, read_input
 from pollen.control import Control
 from pollen.errors import GuestError, NotFound, PollenError, error_from
@@ -79,7 +79,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
 
 
 @click.command("unseed")
-@click.argument("target")
+@click.argument("target", shell_complete=complete_seeds)
 @with_json
 @with_globals
 @click.pass_context
@@ -98,7 +98,7 @@ def unseed_command(ctx: click.Context, target: str, as_json: bool) -> None:
 
 
 @click.command("call")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_seeds)
 @click.argument("function", required=False)
 @click.argument("text", metavar="[INPUT]", required=False)
 @click.option("--timeout", type=DURATION, default="60s", show_default=True)
@@ -185,7 +185,7 @@ def _with_neighbours(error: NotFound, control: Control, seed: str) -> PollenErro
 
 
 @click.command("load")
-@click.argument("target", metavar="NAME[/FUNCTION]")
+@click.argument("target", metavar="NAME[/FUNCTION]", shell_complete=complete_seeds)
 @click.option("--rate", type=click.IntRange(1, 1_000_000), help="Calls a second (open loop).")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True)
 @click.option("--duration", type=DURATION, default="10s", show_default=True)

@@ -1,11 +1,13 @@
-"""``<dir>/config.toml``: what a daemon is told about its machine.
+"""``<dir>/config.toml``: what a daemon is told about its machine; ``pln set`` writes it.
 
-Unknown keys and wrong types are ``config-invalid``, naming the key and the known ones.
+Unknown keys and wrong types are ``config-invalid``, naming the key and the known ones. Comments and
+order of a file survive a change. Every setting is read when the daemon starts.
 """
 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import tomllib
 from pathlib import Path
@@ -44,10 +46,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return psutil.cpu_count() or 1
 
 
+# What each setting means, for people. A name that ends in a unit is written with one: 512MiB, 5s.
+MEANINGS: dict[str, str] = {
+    "listen": "addresses to bind for links, ip:port, with commas between",
+    "http": "ip:port of the TCP door for public seeds; empty: none",
+    "name": "the node's name; empty: the one that it was enrolled under",
+    "memory_bytes": "memory for guests; 0B: half of the machine's",
+    "log_level": "debug, info or warning",
+    "grace_ms": "time that calls are given to end at a shutdown",
+    "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
+}
+_LEVELS = ("debug", "info", "warning")
+
+
 def read_config(path: Path) -> Config:
     """The settings in ``path``, or the defaults when there is no file."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return Config()
     except PermissionError:
@@ -58,13 +73,69 @@ def read_config(path: Path) -> Config:
         ) from None
     except (OSError, ValueError) as error:
         raise BadRequest("config-invalid", f"{path}: {error}", "mend or remove the file") from error
-    known = [field.name for field in msgspec.structs.fields(Config)]
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean: {near[0]}" if near else f"known keys: {', '.join(known)}"
-            raise BadRequest("config-invalid", f"{path}: unknown key {key!r}", hint)
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, where: str) -> Config:
+    """The settings of a file's text; ``where`` begins the reasons."""
     try:
-        return msgspec.convert(table, Config)
+        table = tomllib.loads(text)
+    except ValueError as error:
+        raise BadRequest("config-invalid", f"{where}: {error}", "mend the file") from error
+    for key in table:
+        check_key(key, where)
+    try:
+        config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
-        raise BadRequest("config-invalid", f"{path}: {error}", "mend the value") from error
+        raise BadRequest("config-invalid", f"{where}: {error}", "mend the value") from error
+    for address in (*config.listen, *([config.http] if config.http else [])):
+        _check_address(address, where)
+    if config.log_level not in _LEVELS:
+        reason = f"{where}: log_level is {config.log_level!r}"
+        raise BadRequest("config-invalid", reason, f"one of: {', '.join(_LEVELS)}")
+    return config
+
+
+def check_key(key: str, where: str) -> None:
+    """Raise ``config-invalid`` for a setting that does not exist, with the nearest that does."""
+    if key in MEANINGS:
+        return
+    near = difflib.get_close_matches(key, MEANINGS, n=1)
+    hint = f"did you mean: {near[0]}" if near else f"known keys: {', '.join(MEANINGS)}"
+    raise BadRequest("config-invalid", f"{where}: unknown key {key!r}", hint)
+
+
+def _check_address(address: str, where: str) -> None:
+    host, colon, port = address.rpartition(":")
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        is_good = bool(colon) and 0 <= int(port) <= 65_535
+    except ValueError:
+        is_good = False
+    if not is_good:
+        reason = f"{where}: {address!r} is no address"
+        raise BadRequest("config-invalid", reason, "write ip:port, as in 192.0.2.7:60611, [::]:0")
+
+
+def write_setting(path: Path, key: str, value: str | int | list[str] | None) -> Config:
+    """Set one key, or with None take it out, and keep everything else as it stands.
+
+    The file is replaced in one step; a value that the daemon would refuse changes nothing
+    (``config-invalid``).
+    """
+    import tomlkit
+
+    check_key(key, "set")
+    read_config(path)
+    held = path.read_text(encoding="utf-8") if path.exists() else ""
+    document = tomlkit.parse(held)
+    if value is None:
+        document.pop(key, None)
+    else:
+        document[key] = value
+    text = tomlkit.dumps(document)
+    config = parse_config(text, key)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return config

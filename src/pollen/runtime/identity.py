@@ -1,4 +1,4 @@
-"""Keys and the state that makes a folder a node: ``init``, ``id``.
+"""Keys and the state that makes a folder a node: ``init``, ``id``, ``purge``.
 
 ``node.key`` says who this machine is, ``root.key`` beside it who may make members; both are written
 by the native module with mode 0600 and never overwritten.
@@ -7,6 +7,7 @@ by the native module with mode 0600 and never overwritten.
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
             raise Conflict(
                 "already-in-cluster",
                 f"this node is a member of cluster {held.cluster.hex()[:8]}",
-                "to leave it first: pln down, then move its folder away",
+                "to leave it first: pln down, then pln purge",
             )
         return Founded(PeerId(node.public), held.cluster, is_new=False)
     root = _load_or_make(str(where.root_key), where.root_key.exists(), native)
@@ -137,6 +138,25 @@ def check_or_default(name: str) -> str:
     wild = socket.gethostname().split(".")[0].lower()
     tame = re.sub(r"[^a-z0-9._-]", "-", wild).lstrip("._-")[:63]
     return tame if check_name(tame) is None else "node"
+
+
+def purge(where: Paths, *, include_keys: bool) -> None:
+    """Remove what the node keeps here; its keys only when asked, its settings never.
+
+    With its key kept a machine comes back as the same node by a new token. Raises
+    ``already-running`` while a daemon uses the folder.
+    """
+    if not where.home.exists():
+        return
+    with lock.hold(where):
+        doomed = where.state()
+        if include_keys:
+            doomed += [where.node_key, where.root_key]
+        for path in doomed:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _load_or_make(path: str, exists: bool, native: Native) -> Key:

@@ -18,6 +18,18 @@ from pollen.errors import PollenError
 SOCKET_PATH_MAX = 103 if sys.platform == "darwin" else 107
 
 
+_STATE = (
+    "state.db*",
+    "content",
+    "code",
+    "*.sock",
+    "pollen.log*",
+    "daemon.err",
+    "pollen.pid",
+    "lock",
+)
+
+
 @dataclass(frozen=True)
 class Paths:
     """The files of one node, all in ``home``."""
@@ -59,6 +71,11 @@ class Paths:
     @property
     def config_file(self) -> Path:
         return self.home / "config.toml"
+
+    def state(self) -> list[Path]:
+        """What a node made here that is neither a key nor a setting; whatever else lies in the
+        folder is not ours."""
+        return sorted(path for name in _STATE for path in self.home.glob(name))
 
 
 def resolve(directory: str | None = None) -> Paths:

@@ -1,0 +1,170 @@
+"""Verbs around this machine's folder and shell: set, unset, purge, completion."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pollen.cli import output
+from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.values import DURATION, SIZE
+from pollen.errors import error_from
+from pollen.runtime.paths import Paths
+
+
+@click.command("set")
+@click.argument("key", required=False)
+@click.argument("value", required=False)
+@with_json
+@with_globals
+@click.pass_context
+def set_command(ctx: click.Context, key: str | None, value: str | None, as_json: bool) -> None:
+    """Set KEY to VALUE in this node's config.toml; alone, list the settings.
+
+    Sizes and durations take a unit, lists have commas. A running node reads its settings when it
+    is started again.
+
+    \b
+    Examples:
+      pln set
+      pln set memory_bytes 512MiB
+      pln set listen 192.0.2.7:60611,[2001:db8::7]:60611
+    """
+    from pollen.runtime import config
+
+    where = paths_of(ctx)
+    if key is None:
+        _list_settings(where, as_json)
+        return
+    config.check_key(key, "set")
+    if value is None:
+        raise error_from(
+            "usage", f"{key} has no value", f"pln set {key} VALUE, or: pln unset {key}"
+        )
+    _change(where, key, _typed(key, value))
+
+
+@click.command("unset")
+@click.argument("key")
+@with_globals
+@click.pass_context
+def unset_command(ctx: click.Context, key: str) -> None:
+    """Take KEY out of config.toml, so that its default holds.
+
+    \b
+    Example:
+      pln unset memory_bytes
+    """
+    _change(paths_of(ctx), key, None)
+
+
+def _typed(key: str, value: str) -> str | int | list[str]:
+    if key.endswith("_bytes"):
+        return 0 if value in ("0", "0B") else SIZE.convert(value, None, None)
+    if key.endswith("_ms"):
+        return 0 if value in ("0", "0s") else DURATION.convert(value, None, None)
+    if key == "listen":
+        return [address for address in value.split(",") if address]
+    return value
+
+
+def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None:
+    from pollen.runtime import config, paths, service
+
+    paths.make_home(where)
+    held = config.write_setting(where.config_file, key, value)
+    click.echo(f"{key} = {_shown(key, getattr(held, key))}")
+    if service.running(where) is not None:
+        click.echo("hint: the running node reads it at: pln restart")
+
+
+def _shown(key: str, value: Any) -> str:
+    if key.endswith("_bytes"):
+        return output.human_bytes(value)
+    if key.endswith("_ms"):
+        return f"{value / 1000:g}s"
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def _list_settings(where: Paths, as_json: bool) -> None:
+    import msgspec
+
+    from pollen.runtime import config
+
+    held = config.read_config(where.config_file)
+    if as_json:
+        output.print_json(msgspec.to_builtins(held))
+        return
+    for key, meaning in config.MEANINGS.items():
+        click.echo(f"{key} = {_shown(key, getattr(held, key))}")
+        click.echo(f"    {meaning}")
+    click.echo(f"in {where.config_file}; each is read when the node starts")
+
+
+@click.command("purge")
+@click.option("--include-keys", is_flag=True, help="Also the node's key and the root key.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_globals
+@click.pass_context
+def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
+    """Remove what this node keeps: records, modules, compiled code, logs.
+
+    Its settings stay, and its keys unless --include-keys: with its key it comes back as the same
+    node by a new token. The node must be down.
+
+    \b
+    Examples:
+      pln purge
+      pln purge --include-keys --yes
+    """
+    from pollen.runtime import identity, lock
+
+    where = paths_of(ctx)
+    pid = lock.read_pid(where)
+    if pid is not None:
+        raise error_from(
+            "already-running", f"the daemon of {where.home} runs with pid {pid}", "pln down"
+        )
+    for line in _what_falls(where, include_keys):
+        click.echo(line)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise error_from("usage", "purge asks before it removes anything", "pln purge --yes")
+        if not click.confirm("remove all this?"):
+            click.echo("nothing was removed")
+            ctx.exit(1)
+    identity.purge(where, include_keys=include_keys)
+    click.echo(f"purged {where.home}")
+
+
+def _what_falls(where: Paths, include_keys: bool) -> list[str]:
+    files = [file for path in where.state() for file in (path.rglob("*"), [path])]
+    size = sum(path.lstat().st_size for group in files for path in group if path.is_file())
+    lines = [f"{where.home}: {output.human_bytes(size)} of records, modules, code and logs"]
+    if include_keys and where.node_key.exists():
+        lines.append(f"{where.node_key}: this machine will be another node")
+    if include_keys and where.root_key.exists():
+        lines.append(f"{where.root_key}: without a copy nobody can make admins of its cluster")
+    return lines
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> None:
+    """Print what makes SHELL complete verbs, options and the names of seeds and nodes.
+
+    \b
+    Examples:
+      eval "$(pln completion bash)"                                in ~/.bashrc
+      eval "$(pln completion zsh)"                                 in ~/.zshrc
+      pln completion fish > ~/.config/fish/completions/pln.fish    once
+    """
+    from click.shell_completion import get_completion_class
+
+    from pollen.cli.app import pln
+
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(pln, {}, "pln", "_PLN_COMPLETE").source())

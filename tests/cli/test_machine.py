@@ -1,0 +1,116 @@
+"""The machine's own folder: settings, purge, and completion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import EXAMPLES, Pln
+from tests.cli.test_output import on_a_terminal
+
+
+def test_a_setting_is_set_shown_and_taken_back(pln: Pln) -> None:
+    assert pln.ok("set", "memory_bytes", "512MiB") == "memory_bytes = 512 MiB\n"
+    assert json.loads(pln.ok("set", "--json"))["memory_bytes"] == 512 << 20
+    assert "memory_bytes = 512 MiB" in pln.ok("set")
+    assert pln.ok("unset", "memory_bytes") == "memory_bytes = 0 B\n"
+    assert (pln.home / "config.toml").read_text() == ""
+
+
+def test_comments_and_order_survive(pln: Pln) -> None:
+    """The file is the user's."""
+    (pln.home / "config.toml").write_text('# mine\nname = "attic"  # top floor\ngrace_ms = 1\n')
+    pln.ok("set", "grace_ms", "2s")
+    text = (pln.home / "config.toml").read_text()
+    assert text == '# mine\nname = "attic"  # top floor\ngrace_ms = 2000\n'
+
+
+def test_a_list_has_commas(pln: Pln) -> None:
+    pln.ok("set", "listen", "127.0.0.1:0,[::1]:0")
+    assert json.loads(pln.ok("set", "--json"))["listen"] == ["127.0.0.1:0", "[::1]:0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["listne", "x"], b"did you mean: listen"),
+        (["memory_bytes", "512"], b"write a unit"),
+        (["listen", "everywhere"], b"ip:port"),
+        (["log_level", "loud"], b"debug, info, warning"),
+        (["grace_ms"], b"pln set grace_ms VALUE"),
+    ],
+)
+def test_a_bad_setting_changes_nothing(pln: Pln, line: list[str], said: bytes) -> None:
+    """The reason names the key, the remedy what would do."""
+    done = pln("set", *line)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr
+    assert not (pln.home / "config.toml").exists()
+
+
+def test_a_file_that_is_broken_is_not_overwritten(pln: Pln) -> None:
+    (pln.home / "config.toml").write_text("listen = [")
+    done = pln("set", "name", "attic")
+    assert done.returncode == 2 and b"[config-invalid]" in done.stderr
+    assert (pln.home / "config.toml").read_text() == "listen = ["
+
+
+def test_purge_keeps_keys_and_settings(pln: Pln) -> None:
+    """And what is not ours."""
+    pln.ok("init")
+    node = pln.ok("id")
+    pln.ok("set", "name", "attic")
+    pln.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+    pln.ok("seed", str(EXAMPLES / "echo.wasm"))
+    refused = pln("purge", "--yes")
+    assert refused.returncode == 1 and b"try: pln down" in refused.stderr
+    pln.ok("down")
+    (pln.home / "notes.txt").write_text("mine")
+    assert pln.ok("purge", "--yes").endswith(f"purged {pln.home}\n")
+    kept = {path.name for path in pln.home.iterdir()}
+    assert kept == {"node.key", "root.key", "config.toml", "notes.txt"}
+    assert pln.ok("id") == node
+
+
+def test_purge_of_keys_makes_another_node(pln: Pln) -> None:
+    pln.ok("init")
+    node = pln.ok("id")
+    text = pln.ok("purge", "--include-keys", "--yes")
+    assert "nobody can make admins" in text
+    assert list(pln.home.iterdir()) == []
+    assert pln.ok("id") != node
+
+
+def test_purge_asks_first(pln: Pln) -> None:
+    """On a terminal; elsewhere it wants --yes."""
+    pln.ok("init")
+    done = pln("purge")
+    assert done.returncode == 2 and b"pln purge --yes" in done.stderr
+    assert b"remove all this? [y/N]" in on_a_terminal(pln, "purge", typed=b"n\n")
+    assert (pln.home / "state.db").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_of_that_shell(pln: Pln, shell: str) -> None:
+    script = pln.ok("completion", shell)
+    assert f"_PLN_COMPLETE={shell}_complete" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script.encode(), check=True)
+
+
+def completed(pln: Pln, *words: str) -> list[str]:
+    """What bash would offer for the last word."""
+    asked = {"_PLN_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["pln", *words])}
+    done = pln(COMP_CWORD=str(len(words)), **asked)
+    return [line.partition(",")[2] for line in done.stdout.decode().split()]
+
+
+def test_completion_knows_verbs_and_live_names(up: Pln, tmp_path: Path) -> None:
+    assert completed(up, "sta") == ["status"]
+    assert completed(up, "call", "e") == ["echo"]
+    up_down = Pln(tmp_path)
+    assert completed(up_down, "call", "e") == []
