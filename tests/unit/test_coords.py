@@ -112,3 +112,19 @@ def test_an_estimate_is_plane_distance_and_both_heights() -> None:
     """Symmetric, and never nothing."""
     one, other = Coordinate(3_000, 0, 10, 0), Coordinate(0, 4_000, 20, 0)
     assert coords.estimate_us(one, other) == coords.estimate_us(other, one) == 5_030
+
+
+def test_a_node_that_trembles_on_the_spot_tells_nothing() -> None:
+    """Noise of a third of each round trip, for ten minutes: what is told is the mean place."""
+    world = settled(400)
+    rng = Rng(2)
+    told = 0
+    for _ in range(1_200):
+        for own, machine in enumerate(world):
+            before = machine.told
+            others = [n for n in range(len(PLACES)) if n != own]
+            noisy = [rtt_between(own, n) * (70 + rng.below(61)) // 100 for n in others]
+            samples = [sample(n, rtt) for n, rtt in zip(others, noisy, strict=True)]
+            machine.note(samples, lambda p: world[p[0]].told)
+            told += machine.told != before
+    assert told <= 2 * len(PLACES)
