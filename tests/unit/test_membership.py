@@ -92,6 +92,15 @@ def test_a_silent_peer_is_accused_after_the_suspicion_time() -> None:
     assert charges(bench.run(TICK)) == [(bench.others[0], Charge.SILENT)]
 
 
+def test_what_the_muscles_have_not_told_yet_is_no_silence() -> None:
+    """Whatever else happens between two telemetries: the last one knows what was heard."""
+    bench = Bench(5)
+    bench.run(2 * SECOND)
+    bench.now += 4 * limits.SUSPICION_NS
+    bench.machine.on_link(OTHERS[5], Nanos(bench.now))
+    assert bench.settle() == []
+
+
 def test_suspicion_grows_with_the_round_trip() -> None:
     """Three smoothed round trips on top."""
     bench = Bench(4)

@@ -77,6 +77,7 @@ class Membership:
         self._strain = 0
         self._strained_at = Nanos(0)
         self._frozen_until = Nanos(0)
+        self._sampled_at = Nanos(0)
         self._timer = Nanos(0)
         self.live: dict[PeerId, int] = {}
         self.able: dict[PeerId, int] = {}
@@ -142,6 +143,7 @@ class Membership:
 
     def on_telemetry(self, event: Telemetry, now: Nanos) -> None:
         """What the muscles heard of each link."""
+        self._sampled_at = now
         for sample in event.peers:
             watch = self._watches.get(sample.peer)
             if watch is None or not watch.is_linked:
@@ -202,7 +204,7 @@ class Membership:
         verdict = self._verdicts.get(peer, Verdict.LIVE)
         if verdict is Verdict.LEFT:
             return None
-        silent = now - watch.heard
+        silent = self._silence(watch, now)
         bound = patience + 3 * watch.rtt_us * MICROSECOND
         if watch.is_linked and silent <= bound:
             is_stalled = watch.brain_age_ms >= limits.BRAIN_DRAIN_MS
@@ -226,7 +228,7 @@ class Membership:
         """How long silence is suffered, round trips apart: longer while we doubt ourselves."""
         recent = now - limits.LONELY_WITHIN_NS
         met = [
-            now - watch.heard
+            self._silence(watch, now)
             for peer, watch in self._watches.items()
             if (watch.is_linked or (watch.was_linked and watch.heard > recent))
             and self._verdicts.get(peer, Verdict.LIVE) < Verdict.DEAD
@@ -235,6 +237,11 @@ class Membership:
         is_lonely = len(met) > 1 and 2 * silent > len(met)
         factor = (1 + self._strain) * (limits.LONELY_FACTOR if is_lonely else 1)
         return int(min(limits.SUSPICION_NS * factor, limits.SUSPICION_MAX_NS))
+
+    def _silence(self, watch: Watch, now: Nanos) -> int:
+        """How long nothing was heard. Of a link the muscles tell twice a second: what came since
+        then is not known yet, and must not look like silence."""
+        return (self._sampled_at if watch.is_linked else now) - watch.heard
 
     def _refute(self, now: Nanos) -> list[Statement]:
         """Whoever accuses us is answered at once; that it happened strains our trust in us."""
@@ -301,7 +308,7 @@ class Membership:
         packets we hear has as long as its brain may stall."""
         watch = self._watches.get(peer)
         bound = self.patience(now)
-        is_heard = watch is not None and watch.is_linked and now - watch.heard <= bound
+        is_heard = watch is not None and watch.is_linked and self._silence(watch, now) <= bound
         wait = limits.GRACE_HEARD_NS if is_heard else limits.GRACE_NS
         return Nanos(max(now + wait, self._frozen_until))
 
