@@ -14,6 +14,7 @@ Source: PROTOCOL 4. Refused: bounding the properties of a child to those that it
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Container, Mapping, Sequence
 
 import msgspec
@@ -138,11 +139,17 @@ def certificate_hash(carried: Signed) -> Hash:
 # -- judging ------------------------------------------------------------------------------------
 
 
-def decode_chain(raw: bytes) -> list[Signed] | Rejection:
+@functools.lru_cache(limits.DECODED_REMEMBERED)
+def decode_chain(raw: bytes) -> tuple[Signed, ...] | Rejection:
     """The links of an encoded chain, unjudged but within the budget of bytes."""
     if len(raw) > limits.CHAIN_MAX_BYTES:
         return Rejection("chain-too-long", f"{len(raw)} bytes")
-    return decode(list[Signed], raw, "chain")
+    return decode(tuple[Signed, ...], raw, "chain")
+
+
+@functools.lru_cache(limits.DECODED_REMEMBERED)
+def _decode_certificate(raw: bytes) -> Certificate | Rejection:
+    return decode(Certificate, raw, "certificate")
 
 
 def judge_chain(
@@ -160,7 +167,7 @@ def judge_chain(
         return Rejection("chain-too-long")
     certificates: list[Certificate] = []
     for link in carried:
-        certificate = decode(Certificate, link.body, "certificate")
+        certificate = _decode_certificate(link.body)
         if isinstance(certificate, Rejection):
             return certificate
         fault = _fault_of(certificate, cluster) or _fault_below(certificate, certificates, roots)

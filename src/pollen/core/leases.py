@@ -10,6 +10,7 @@ Source: PROTOCOL 4. Refused: dates in the certificate alone, which would end a m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import msgspec
@@ -78,9 +79,14 @@ def founding_credentials(certificate: Certificate, sign: Sign) -> bytes:
     return encode_credentials(chain, issue_lease(lease, sign, KeyRole.ROOT))
 
 
+@functools.lru_cache(limits.DECODED_REMEMBERED)
+def _decode_lease(raw: bytes) -> Lease | Rejection:
+    return decode(Lease, raw, "lease")
+
+
 def judge_lease(signed: Signed, cluster: ClusterId, verify: Verify) -> Lease | Rejection:
     """A lease whose signer did sign it. Whether that is worth anything is not judged here."""
-    lease = decode(Lease, signed.body, "lease")
+    lease = _decode_lease(signed.body)
     if isinstance(lease, Rejection):
         return lease
     if lease.cluster != cluster:

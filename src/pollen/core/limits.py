@@ -246,7 +246,7 @@ COORDINATE_STEP_US = 100_000
 COORDINATE_HEIGHT_MIN_US = 50
 # The error, in parts of a thousand, above which a place prices nothing. Guess: half.
 COORDINATE_ERROR_MAX = 500
-# A place is told anew when it moved by this and by a tenth of the usual round trip.
+# A place is told anew when it moved by this and by a quarter of the usual round trip.
 COORDINATE_MOVE_MIN_US = 1_000
 
 # -- discovery ----------------------------------------------------------------------------------
@@ -306,7 +306,8 @@ RANKINGS_REMEMBERED = 4_096
 PLAN_SLICE_PAIRS = 700
 # The same when a turn follows what its own claims changed: the rest goes to the next turn.
 PLAN_FOLLOW_PAIRS = 100
-# Payloads whose decoded form is remembered: many nodes of one process read the same record. Guess.
+# Payloads of one kind whose decoded form is remembered: many nodes of one process read the same
+# record, and a node reads some of them more than once. Guess.
 DECODED_REMEMBERED = 4_096
 # Seeds whose hosting and row one slice brings up to date: about 3 ms. Measured: 15-20 us each.
 PLACE_SLICE_SEEDS = 100

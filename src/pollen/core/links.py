@@ -14,6 +14,7 @@ Source: PROTOCOL 5 (a view guarantees >= 8); HyParView (symmetric views) for the
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -241,5 +242,6 @@ def plan_near(
     return ranked
 
 
+@functools.lru_cache(3 * limits.DECODED_REMEMBERED)
 def _place(ring: int, peer: PeerId) -> tuple[bytes, PeerId]:
     return hash_of("ring", bytes([ring]), peer)[:8], peer

@@ -10,6 +10,7 @@ Source: PROTOCOL 1, 4. Refused: trusting the Hello's chain alone, which would le
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -77,7 +78,7 @@ class Members:
     def _on_node(self, record: Record) -> Member | Rejection | None:
         if record.is_opaque or not record.is_live:
             return None
-        info = decode(NodeInfo, record.body.payload, "node-info")
+        info = _decode_info(record.body.payload)
         if isinstance(info, Rejection):
             return info
         if check_name(info.name) is not None:
@@ -87,7 +88,7 @@ class Members:
     def tier_of(self, owner: PeerId, cert: Record | None = None) -> int:
         """The tier of an owner, by this ``CERT`` record of it or as it counts; -1: not known."""
         carried = None if cert is None else certs.decode_chain(cert.body.payload)
-        chain = self.trust.judge(owner, carried) if isinstance(carried, list) else None
+        chain = self.trust.judge(owner, carried) if isinstance(carried, tuple) else None
         if isinstance(chain, Chain):
             return chain.leaf.tier
         certificate = self.certificates.get(owner)
@@ -152,3 +153,8 @@ class Members:
     def name_of(self, peer: PeerId) -> str:
         """A node's name, or the first digits of its id while no record of it is known."""
         return self._names.get(peer) or short(peer)
+
+
+@functools.lru_cache(limits.DECODED_REMEMBERED)
+def _decode_info(payload: bytes) -> NodeInfo | Rejection:
+    return decode(NodeInfo, payload, "node-info")

@@ -13,6 +13,7 @@ Source: PROTOCOL 4.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -106,7 +107,7 @@ class Trust:
 
     def _on_chain(self, record: Record) -> Rejection | None:
         owner = record.body.owner
-        carried: list[Signed] | Rejection = []
+        carried: tuple[Signed, ...] | Rejection = ()
         if record.is_live:
             carried = certs.decode_chain(record.body.payload)
         if isinstance(carried, Rejection):
@@ -127,7 +128,7 @@ class Trust:
         return held if isinstance(held, Rejection) else None
 
     def _judge_lease(self, subject: PeerId, payload: bytes) -> Held | Rejection:
-        carried = decode(Signed, payload, "lease")
+        carried = _decode_carried(payload)
         if isinstance(carried, Rejection):
             return carried
         lease = leases.judge_lease(carried, self._cluster, self._verify)
@@ -422,6 +423,11 @@ class Trust:
         """The keys whose certificate or end changed since the last call."""
         changed, self._changed = self._changed, {}
         return list(changed)
+
+
+@functools.lru_cache(limits.DECODED_REMEMBERED)
+def _decode_carried(payload: bytes) -> Signed | Rejection:
+    return decode(Signed, payload, "lease")
 
 
 def _drop_oldest(remembered: dict[Any, Any], cap: int) -> None:
