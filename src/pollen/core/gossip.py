@@ -167,11 +167,12 @@ class Gossip:
             elif change.record.body.owner != self._own:
                 others.append(change)
         out: list[Effect] = []
-        for peer in self._order if mine or others else ():
+        for peer in self._order if mine else self._eager() if others else ():
             due = list(mine)
             if self._links[peer]:
                 due += [c.record for c in others if peer not in (c.source, c.record.body.owner)]
-            out += self._push(peer, due)
+            if due:
+                out += self._push(peer, due)
         for change in others:
             self._lazy[change.record.body.owner] = None
         out += self._announce_pulled(pulled)
