@@ -106,6 +106,11 @@ class Disk:
         self.tables = {table: dict(rows) for table, rows in image.items()}
         self.pending.clear()
 
+    def merge(self, image: Image) -> None:
+        """The rows of an image on top of what is here."""
+        for table, rows in image.items():
+            self.tables.setdefault(table, {}).update(rows)
+
     def wipe(self) -> None:
         """Nothing is left but who this node is: the key is on another medium."""
         held = self.tables.get(restoring.META_TABLE, {})

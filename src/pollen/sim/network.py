@@ -68,6 +68,8 @@ class End:
     is_routed: bool = False
     is_closing: bool = False
     peer_age: int = 0
+    late: int = 0
+    beats: int = 0
     free_at: int = 0
     under_way: int = 0
     bytes_out: int = 0
@@ -399,7 +401,10 @@ class Network:
         idle = []
         now = self._stage.now
         for end in self._ends[machine.name].values():
-            if now >= end.next_beat:
+            if end.late and now >= end.late:
+                late, end.late = end.late, 0
+                self._beat_due(end, late, now)
+            while now >= end.next_beat:
                 self._heartbeat(end, now)
             silent = now - max(end.heard, end.probed)
             if silent > IDLE_NS:
@@ -422,22 +427,36 @@ class Network:
         return samples
 
     def _heartbeat(self, end: End, now: int) -> None:
-        """The peer's probe of this second, when it got through."""
-        end.next_beat = max(end.next_beat + HEARTBEAT_NS, now - HEARTBEAT_NS)
+        """A probe of the peer, or its answer to ours: half a second apart, each once a second."""
+        beat, is_answer = end.next_beat, end.beats % 2
+        end.beats += 1
+        end.next_beat = max(beat + HEARTBEAT_NS // 2, now - HEARTBEAT_NS)
         end.bytes_out += _PROBE_BYTES
         other = end.other
         if other is None or not self.is_heard(end):
             return
-        if self.weather.is_lost():
-            self._count("probes-lost")
+        weather = self.weather
+        after = weather.once_ns(other.machine, end.machine, end.way_ns)
+        if is_answer:
+            after += weather.once_ns(end.machine, other.machine, end.way_ns)
+            if self._is_cut_off(end) or weather.is_lost():
+                return
+        if weather.is_lost():
             return
         # A datagram that comes twice says nothing new the second time.
-        self.weather.is_doubled()
-        end.probed = now
-        end.peer_age = other.machine.beat_age(now)
+        weather.is_doubled()
+        self._beat_due(end, beat + after, now)
+        if is_answer:
+            end.srtt_ns = (7 * end.srtt_ns + min(after, 2 * SECOND)) // 8
+
+    def _beat_due(self, end: End, at: int, now: int) -> None:
+        """A probe arrives at this time, which may be yet to come."""
         end.bytes_in += _PROBE_BYTES
-        sample = self._delay(end) + self._delay(other)
-        end.srtt_ns = (7 * end.srtt_ns + min(sample, 2 * SECOND)) // 8
+        if at <= now:
+            end.probed = max(end.probed, at)
+            end.peer_age = end.other.machine.beat_age(at) if end.other else 0
+        elif not end.late:
+            end.late = at
 
     def is_heard(self, end: End) -> bool:
         """Whether packets of the peer's process reach this end now."""

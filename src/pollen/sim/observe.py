@@ -9,6 +9,9 @@ Source: STYLE (checkers are observers outside the code under test).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pollen.core.ids import PeerId
 from pollen.core.names import Holding
 from pollen.core.record import LEASE, Key, Record
 from pollen.sim.machine import Machine
@@ -18,6 +21,18 @@ def records_of(machine: Machine) -> dict[Key, Record]:
     """All records that a node holds, tombstones included."""
     node = machine.node
     return {} if node is None else {r.key: r for r in node._records.all_records()}
+
+
+def live_of(machine: Machine) -> Mapping[PeerId, int]:
+    """Who is alive to a node, with their epochs."""
+    node = machine.node
+    return {} if node is None else node._membership.live
+
+
+def said_by(machine: Machine) -> int:
+    """The highest sequence number of this run: how much a node said, whatever it was."""
+    node = machine.node
+    return 0 if node is None else node._records._versions.last[1]
 
 
 def leases_of(machine: Machine, subject: bytes) -> set[bytes]:

@@ -85,13 +85,18 @@ class Weather:
         self.doubled += 1
         return True
 
-    def delay(self, source: Machine, target: Machine, way_ns: int) -> int:
-        """How long a piece of a stream takes, sent again whenever it is lost."""
+    def once_ns(self, source: Machine, target: Machine, way_ns: int) -> int:
+        """How long one datagram takes that is not lost."""
         way = way_ns
         if self.slow:
             way += self.slow.get(source.name, 0) + self.slow.get(target.name, 0)
         if self.jitter_ns:
             way += self._rng.below(self.jitter_ns)
+        return way
+
+    def delay(self, source: Machine, target: Machine, way_ns: int) -> int:
+        """How long a piece of a stream takes, sent again whenever it is lost."""
+        way = self.once_ns(source, target, way_ns)
         if self.loss_bp:
             again = 2 * way + _AGAIN_NS
             while self.is_lost():

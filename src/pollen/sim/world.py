@@ -19,9 +19,10 @@ from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions
 from pollen.core.config import NodeConfig
 from pollen.core.denies import Deny, issue_deny
-from pollen.core.ids import DAY, SECOND, ClusterId, PeerId, RequestId, Token
+from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token
 from pollen.core.leases import founding_credentials
 from pollen.core.node import Node
+from pollen.core.record import Change, Interned, Record
 from pollen.core.rng import Rng
 from pollen.sim import modules
 from pollen.sim.engine import TELEMETRY_NS, Engine
@@ -37,6 +38,8 @@ class World(Engine):
         super().__init__(number, trace_depth=trace_depth, keeps_traces=keeps_traces)
         self._root = make_key("root")
         self.cluster_id = cluster_id_of(self._root, b"nonce")
+        # Nodes of one world decode a record once; what they make of it is each one's own.
+        self._interned = Interned()
 
     # -- building -------------------------------------------------------------------------------
 
@@ -159,11 +162,28 @@ class World(Engine):
         sign = signer(machine.key, machine.root)
         machine.timers, machine.is_frozen, machine.busy_until = {}, False, 0
         machine.inbox.clear()
-        machine.node = Node(config, rng, sign, verify, restored)
+        machine.node = Node(config, rng, sign, verify, restored, self._interned)
         machine.plane = Plane(self, machine, Rng(self.rng.draw()))
         self.trace.note(self.now, name, "process", "starts")
         self.post(name, ev.Started(addresses=[machine.address]))
-        self.schedule(self.rng.below(TELEMETRY_NS), self.report, machine, machine.boots)
+        first = TELEMETRY_NS // 10 + self.rng.below(TELEMETRY_NS)
+        self.schedule(first, self.report, machine, machine.boots)
+
+    def implant(self, machine: Machine, records: Sequence[Record]) -> None:
+        """A process that was just started holds these as well, and nothing is missing between
+        them; one decoded record serves all machines. Raises ``ValueError`` without a process.
+        """
+        node = machine.node
+        if node is None:
+            raise ValueError(f"{machine.name} does not run")
+        others = [record for record in records if record.body.owner != machine.key]
+        known = node._records
+        known.restore(others, known.wanted_epoch - 1)
+        for record in others:
+            node._situation.note_change(Change(record, None), Nanos(0))
+        for owner in dict.fromkeys(record.body.owner for record in others):
+            owned = known.set_of(owner)
+            known.reach(owned, owned.top)
 
     def kill(self, name: str) -> None:
         """An orderly end: the links close with a word. What was not yet on disk gets there."""
