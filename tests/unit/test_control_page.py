@@ -48,6 +48,8 @@ STRUCTS = {held for route in ROUTES for held in (route.request, route.response) 
     cmd.NodeView,
     cmd.SeedView,
     cmd.ReplicaView,
+    cmd.RankView,
+    cmd.WayView,
     Latency,
 }
 

@@ -33,6 +33,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "call": ("compute", "Call a function of a seed"),
     "load": ("compute", "Load a seed with calls and measure"),
     "status": ("status", "Show nodes, seeds and replicas on one screen"),
+    "inspect": ("explain", "Show all that is known of a seed or a node"),
+    "why": ("explain", "Explain where a seed runs, or where a call goes"),
     "set": ("machine", "Show or change this node's settings"),
     "unset": ("machine", "Take a setting back to its default"),
     "purge": ("machine", "Remove what this node keeps; its keys stay"),

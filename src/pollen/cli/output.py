@@ -98,6 +98,13 @@ def human_us(micros: int) -> str:
     return f"{micros / 1_000_000:.1f} s"
 
 
+def human_cost(cost: int) -> str:
+    """A number of which only the order counts: three digits and a power; ``-`` for none."""
+    if cost <= 0:
+        return "-"
+    return str(cost) if cost < 1_000 else f"{cost:.2e}".replace("e+0", "e").replace("e+", "e")
+
+
 def human_age(millis: int) -> str:
     """``0.4 s``, ``12 s``, ``5 m``, ``3 h``, ``2 d``."""
     seconds = millis / 1000

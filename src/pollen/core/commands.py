@@ -81,7 +81,28 @@ class DrainCommand(_Command, frozen=True, kw_only=True, tag="drain"):
     """Stop being chosen for new calls; answered by ``Drained`` when the others know."""
 
 
-Command = StatusCommand | SeedCommand | UnseedCommand | InviteCommand | DrainCommand
+class WhyPlaceCommand(_Command, frozen=True, kw_only=True, tag="why_place"):
+    """Ask why a seed runs where it does; answered by ``WhyPlace``."""
+
+    target: str
+
+
+class WhyCallCommand(_Command, frozen=True, kw_only=True, tag="why_call"):
+    """Ask where a call from this node would go, and why; answered by ``WhyCall``."""
+
+    target: str
+    function: str = ""
+
+
+Command = (
+    StatusCommand
+    | SeedCommand
+    | UnseedCommand
+    | InviteCommand
+    | DrainCommand
+    | WhyPlaceCommand
+    | WhyCallCommand
+)
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,3 +214,58 @@ class Drained(msgspec.Struct, frozen=True, kw_only=True):
     """This node is out of every route; ``seeds`` is how many it hosted."""
 
     seeds: int
+
+
+class RankView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node in the ranking of a seed. ``rank`` counts from 1, 0 is none; the lowest ``cost``
+    ranks first. ``bonus``: what made it cheaper. ``claim``: what it says of the seed itself.
+    """
+
+    node: str
+    name: str
+    rank: int
+    chosen: bool
+    cost: int
+    memory_mib: int
+    slots: int
+    bonus: list[str]
+    claim: str
+    reason: str
+
+
+class WhyPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a seed runs where it does: how many are wanted, and every node's place in the ranking."""
+
+    name: str
+    seed: str
+    wanted: int
+    ready: int
+    demand_milli: int
+    why: list[str]
+    nodes: list[RankView]
+
+
+class WayView(msgspec.Struct, frozen=True, kw_only=True):
+    """One host that a call may go to. ``price_us`` is ``here``, ``measured``, ``estimated`` or
+    ``unknown`` by ``price_source``."""
+
+    node: str
+    name: str
+    price_us: int
+    price_source: str
+    linked: bool
+    state: str
+    reason: str
+
+
+class WhyCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a call from this node would go; ``ways`` in the order in which they are tried."""
+
+    name: str
+    seed: str
+    function: str
+    publisher: str
+    name_epoch: int
+    allowed: bool
+    why: list[str]
+    ways: list[WayView]

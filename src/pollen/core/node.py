@@ -26,7 +26,6 @@ from pollen.core.commands import (
     InviteCommand,
     SeedCommand,
     Seeded,
-    StatusCommand,
     UnseedCommand,
 )
 from pollen.core.config import NodeConfig
@@ -53,6 +52,7 @@ from pollen.core.events import (
     Telemetry,
     TimerFired,
 )
+from pollen.core.explain import Question, answer
 from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
 from pollen.core.hosting import Hosting
@@ -72,7 +72,7 @@ from pollen.core.retention import Retention
 from pollen.core.rng import Rng
 from pollen.core.situation import Situation
 from pollen.core.standing import Standing, own_certificate
-from pollen.core.views import Screen, status_view
+from pollen.core.views import Screen
 from pollen.core.work import Work
 
 
@@ -279,8 +279,8 @@ class Node:
 
     def _on_commanded(self, event: Commanded, now: Now) -> list[Effect]:
         command, request = event.command, event.request
-        if isinstance(command, StatusCommand):
-            return [Reply(request=request, result=status_view(self._screen(now)))]
+        if isinstance(command, Question):
+            return [_answer(request, answer(self._screen(now), command, self._placing.price))]
         if not self._records.is_open:
             self._early.append(event)
             return []

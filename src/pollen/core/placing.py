@@ -187,9 +187,16 @@ class Placing:
         return self._tables.push(now, is_urgent=is_urgent)
 
     def _price_of(self, peer: PeerId) -> int:
+        return self.price(peer)[0]
+
+    def price(self, peer: PeerId) -> tuple[int, str]:
+        """What a call to a peer costs in microseconds, and where that comes from."""
         if peer == self._own:
-            return 0
-        return self._prices.get(peer) or self._estimate(peer) or limits.PRICE_UNKNOWN_US
+            return 0, "here"
+        measured, estimated = self._prices.get(peer), self._estimate(peer)
+        if measured:
+            return measured, "measured"
+        return (estimated, "estimated") if estimated else (limits.PRICE_UNKNOWN_US, "unknown")
 
     def _peer_row(self, peer: PeerId) -> PeerRow | None:
         member = self._members.find(peer)

@@ -24,6 +24,7 @@ from pollen.core.plan import (
     Need,
     NodeFacts,
     Placement,
+    Snapshot,
     Standing,
     count_wanted,
     discounted,
@@ -173,6 +174,18 @@ class Planner:
         """Where a needed seed should run; None for one that is not needed."""
         ranking = self._rankings.get(seed)
         return None if ranking is None else ranking.placement
+
+    def snapshot_of(self, seed: Hash) -> Snapshot | None:
+        """Everything that the placement of one needed seed is a function of."""
+        ranking = self._rankings.get(seed)
+        if ranking is None:
+            return None
+        return Snapshot(
+            nodes={node: row.facts for node, row in self._rows.items()},
+            needs={seed: ranking.need},
+            standings={seed: dict(ranking.standings)},
+            demand={seed: dict(ranking.demand)},
+        )
 
     def _begin_sweep(self) -> None:
         nodes, self._changed_nodes = list(self._changed_nodes), {}

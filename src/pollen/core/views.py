@@ -51,7 +51,7 @@ def status_view(screen: Screen) -> Status:
     own = screen.members.find(screen.node)
     telemetry = screen.telemetry
     is_healthy = not any(n.state == "offline" for n in nodes) and all(
-        s.ready >= s.wanted for s in seeds
+        s.ready >= s.wanted and not _is_homeless(s) for s in seeds
     )
     return Status(
         cluster=screen.cluster.hex(),
@@ -174,7 +174,9 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
             found.append(
                 f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
             )
-        if seed.ready == 0 and seed.wanted:
+        if _is_homeless(seed):
+            found.append(f"no node may host {seed.name}; see: pln why place {seed.name}")
+        elif seed.ready == 0 and seed.wanted:
             found.append(f"no replica of {seed.name} is ready")
         found += [f"{seed.name} of {short(bytes.fromhex(o))} is shadowed" for o in seed.shadowed]
     for peer in screen.frozen:
@@ -186,6 +188,12 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
     if screen.telemetry and screen.telemetry.events_dropped:
         found.append(f"{screen.telemetry.events_dropped} log lines were dropped")
     return found
+
+
+def _is_homeless(seed: SeedView) -> bool:
+    """It is to run, and no live node is a candidate."""
+    is_to_run = seed.options.min_replicas > 0 or seed.options.everywhere
+    return is_to_run and seed.wanted == 0 and seed.ready == 0
 
 
 def _hints(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedView]) -> list[str]:

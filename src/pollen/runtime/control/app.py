@@ -158,6 +158,14 @@ class _Handlers:
     async def shutdown(self, request: Request, body: routes.ShutdownRequest) -> routes.Stopping:
         return self._daemon.stop(body.grace_ms, drain=body.drain)
 
+    async def why_place(self, request: Request, body: None) -> msgspec.Struct:
+        target = request.path_params["target"]
+        return await self._daemon.command(cmd.WhyPlaceCommand(target=target))
+
+    async def why_call(self, request: Request, body: None) -> msgspec.Struct:
+        target, function = request.path_params["target"], request.query_params.get("function", "")
+        return await self._daemon.command(cmd.WhyCallCommand(target=target, function=function))
+
     async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
         status = await self._daemon.command(cmd.StatusCommand())
         assert isinstance(status, cmd.Status)

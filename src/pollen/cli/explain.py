@@ -1,0 +1,234 @@
+"""Verbs that show one thing whole, or why it is so: inspect, why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from pollen.cli import output
+from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
+from pollen.control import Control
+from pollen.errors import error_from
+
+
+@click.command("inspect")
+@click.argument("target", shell_complete=complete_seeds)
+@with_json
+@with_globals
+@click.pass_context
+def inspect_command(ctx: click.Context, target: str, as_json: bool) -> None:
+    """Show all that this node knows of TARGET, a seed or a node: a name, an id or its first digits.
+
+    seed/NAME and node/NAME say which is meant when both exist.
+
+    \b
+    Examples:
+      pln inspect hello
+      pln inspect node/attic
+    """
+    status = Control(paths_of(ctx)).get("/v1/status")
+    kind, found = find(status, target)
+    if as_json:
+        output.print_json({"kind": kind, **found})
+        return
+    click.echo(f"{kind} {found['name']}")
+    for line in detail_lines(kind, found):
+        click.echo(f"  {line}")
+
+
+def find(status: dict[str, Any], target: str) -> tuple[str, dict[str, Any]]:
+    """The one seed or node that a user means. Raises ``ambiguous``, ``peer-not-found``."""
+    prefix, slash, text = target.partition("/")
+    kinds = (prefix,) if slash and prefix in ("seed", "node") else ("seed", "node")
+    text = text if len(kinds) == 1 else target
+    held = [(kind, thing) for kind in kinds for thing in status[f"{kind}s"]]
+    exact = [(kind, thing) for kind, thing in held if thing["name"] == text]
+    begun = [(k, thing) for k, thing in held if len(text) >= 4 and thing[k].startswith(text)]
+    for found in (exact, begun):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            lines = "\n".join(
+                f"pln inspect {k}/{thing[k][:16]}  # {thing['name']}" for k, thing in found
+            )
+            raise error_from("ambiguous", f"{target} may be one of {len(found)}", lines)
+    raise error_from("peer-not-found", f"no seed or node {target[:80]!r}", _near(held, text))
+
+
+def _near(held: list[tuple[str, dict[str, Any]]], text: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(text, [thing["name"] for _, thing in held], n=3)
+    return f"did you mean: {', '.join(near)}" if near else "see what there is: pln status"
+
+
+def detail_lines(kind: str, thing: dict[str, Any]) -> list[str]:
+    """What there is to say of a seed or a node, a fact a line."""
+    lines = _seed_lines(thing) if kind == "seed" else _node_lines(thing)
+    return [f"{label:<12} {text}" for label, text in lines if text not in ("", "-")]
+
+
+def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
+    options = seed["options"]
+    flags = [key.replace("_", "-") for key in ("idempotent", "isolate", "shared", "public")]
+    flags = [flag for flag in flags if options[flag]]
+    ready = f"{seed['ready']} of {seed['wanted']}"
+    memory, seconds = output.human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000
+    return [
+        ("hash", seed["seed"]),
+        ("content", f"{seed['content']}, {output.human_bytes(seed['size_bytes'])}"),
+        ("functions", ", ".join(seed["functions"])),
+        ("publisher", f"{seed['publisher_name']} ({seed['publisher'][:8]})"),
+        ("version", str(seed["name_epoch"])),
+        (
+            "halted",
+            seed["halted"]
+            and f"a newer version, {seed['halted'][:8]}; pln why place {seed['name']}",
+        ),
+        ("replicas", ready),
+        *(("", _replica_text(replica)) for replica in seed["replicas"]),
+        ("limits", f"{memory}, {seconds:g}s a call"),
+        ("callers", _pairs(options["allow"])),
+        ("hosts", _pairs(options["host"])),
+        ("reaches", ", ".join(options["allow_hosts"])),
+        ("flags", ", ".join(flags)),
+        (
+            "here",
+            f"{seed['calls']} calls, {seed['failures']} failed, {seed['in_flight']} under way",
+        ),
+        ("runs", output.human_us(seed["run_us"])),
+        ("shadows", ", ".join(owner[:8] for owner in seed["shadowed"])),
+    ]
+
+
+def _replica_text(replica: dict[str, Any]) -> str:
+    reason = f": {replica['reason']}" if replica["reason"] else ""
+    return f"{replica['state']:<8} on {replica['name']}{reason}"
+
+
+def _pairs(pairs: list[list[str]]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in pairs)
+
+
+def _node_lines(node: dict[str, Any]) -> list[tuple[str, str]]:
+    path = "direct" if node["direct"] else "relayed"
+    moved = (
+        f"{output.human_bytes(node['bytes_out'])} out, {output.human_bytes(node['bytes_in'])} in"
+    )
+    is_linked = node["rtt_us"] > 0
+    return [
+        ("id", node["node"]),
+        ("state", "this node" if node["state"] == "self" else node["state"]),
+        ("tier", node["tier"]),
+        ("properties", "" if node["properties"] == "{}" else node["properties"]),
+        ("version", node["version"]),
+        ("addresses", ", ".join(node["addresses"])),
+        ("memory", output.human_bytes(node["memory_bytes"])),
+        ("replicas", f"{node['ready']} ready"),
+        ("link", f"{path}, {output.human_us(node['rtt_us'])} away, {moved}" if is_linked else ""),
+    ]
+
+
+@click.group("why", invoke_without_command=True)
+@click.pass_context
+def why_command(ctx: click.Context) -> None:
+    """Explain a decision of the mesh, with its numbers.
+
+    \b
+    Examples:
+      pln why place hello
+      pln why call hello greet
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@why_command.command("place")
+@click.argument("seed", shell_complete=complete_seeds)
+@click.argument("node", required=False)
+@with_json
+@with_globals
+@click.pass_context
+def place_command(ctx: click.Context, seed: str, node: str | None, as_json: bool) -> None:
+    """Why SEED runs where it does, or why it runs on NODE or not.
+
+    \b
+    Examples:
+      pln why place hello
+      pln why place hello attic
+    """
+    control = Control(paths_of(ctx))
+    told = control.get(f"/v1/why/place/{quote(seed, safe='/')}")
+    if node is not None:
+        status = control.get("/v1/status")
+        _, meant = find({"nodes": status["nodes"], "seeds": []}, node)
+        told["nodes"] = [held for held in told["nodes"] if held["node"] == meant["node"]]
+    if as_json:
+        output.print_json(told)
+        return
+    ready = f"{told['ready']} of {told['wanted']} replicas ready"
+    click.echo(f"seed {told['name']} ({told['seed'][:8]}): {ready}")
+    for sentence in told["why"]:
+        click.echo(f"  {sentence}")
+    rows = [
+        (
+            held["name"],
+            str(held["rank"] or "-"),
+            held["claim"] or "-",
+            output.human_cost(held["cost"]),
+            ", ".join(held["bonus"]) or "-",
+            held["reason"],
+        )
+        for held in told["nodes"]
+    ]
+    head = ("NODE", "RANK", "CLAIM", "BID", "BONUS", "WHY")
+    _table(head, rows, drop=("BONUS", "BID"))
+    if any(held["cost"] for held in told["nodes"]):
+        click.echo("the lowest bid serves: a draw of seed and node over the node's free memory")
+
+
+@why_command.command("call")
+@click.argument("seed", shell_complete=complete_seeds)
+@click.argument("function", required=False)
+@with_json
+@with_globals
+@click.pass_context
+def call_command(ctx: click.Context, seed: str, function: str | None, as_json: bool) -> None:
+    """Where a call of SEED from this node goes, and why.
+
+    \b
+    Examples:
+      pln why call hello
+      pln why call hello greet
+    """
+    target = f"{quote(seed, safe='/')}?function={quote(function or '', safe='')}"
+    told = Control(paths_of(ctx)).get(f"/v1/why/call/{target}")
+    if as_json:
+        output.print_json(told)
+        return
+    allowed = "this node may call it" if told["allowed"] else "this node may NOT call it"
+    click.echo(f"seed {told['name']}, function {told['function']}: {allowed}")
+    for sentence in told["why"]:
+        click.echo(f"  {sentence}")
+    rows = [
+        (
+            way["name"],
+            way["state"],
+            "0 us" if way["price_source"] == "here" else output.human_us(way["price_us"]),
+            way["price_source"],
+            "yes" if way["linked"] else "no",
+            way["reason"] or "-",
+        )
+        for way in told["ways"]
+    ]
+    if rows:
+        head = ("HOST", "STATE", "PRICE", "FROM", "LINKED", "REASON")
+        _table(head, rows, drop=("FROM", "REASON"))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], drop: tuple[str, ...]) -> None:
+    for line in output.table_lines(head, rows, drop=drop, columns=output.width()):
+        click.echo(line)

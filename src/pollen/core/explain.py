@@ -1,0 +1,237 @@
+"""Why things are as they are: the plan's and the router's decisions, with their numbers.
+
+Decides: nothing; the words and the numbers of ``pln why``.
+Does not know: how the state came about; it changes nothing. What only the muscles know of a peer,
+    calls in flight and whether it was silent just now, is not in it, and the words say so.
+Invariants: pure; the ranking is made by the functions of ``plan`` that made it in the first place.
+Source: specs/cli (why), PROTOCOL 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pollen.core import limits, specs
+from pollen.core.claims import Host, State
+from pollen.core.codec import Refusal
+from pollen.core.commands import (
+    RankView,
+    Status,
+    StatusCommand,
+    WayView,
+    WhyCall,
+    WhyCallCommand,
+    WhyPlace,
+    WhyPlaceCommand,
+)
+from pollen.core.ids import Hash, PeerId
+from pollen.core.members import Member
+from pollen.core.names import Holding, find_seed
+from pollen.core.plan import NodeFacts, Placement, Snapshot, Standing, cost_of, may_rank, weight_of
+from pollen.core.rendezvous import seed_key_of
+from pollen.core.routing import match_gate
+from pollen.core.specs import Seed
+from pollen.core.views import Screen, status_view
+
+Question = StatusCommand | WhyPlaceCommand | WhyCallCommand
+
+# A price and where it comes from, see ``WayView``.
+Price = Callable[[PeerId], tuple[int, str]]
+
+
+def answer(
+    screen: Screen, question: Question, price: Price
+) -> Status | WhyPlace | WhyCall | Refusal:
+    """What a node says of itself and of its decisions."""
+    if isinstance(question, WhyPlaceCommand):
+        return why_place(screen, question.target)
+    if isinstance(question, WhyCallCommand):
+        return why_call(screen, question, price)
+    return status_view(screen)
+
+
+def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
+    """The answer to ``WhyPlaceCommand``: nodes in the order of their rank, then the others."""
+    holding = find_seed(target, screen.situation.names)
+    if isinstance(holding, Refusal):
+        return holding
+    seed = screen.situation.serving(holding)
+    snapshot = screen.situation.planner.snapshot_of(seed.seed)
+    placement = screen.situation.placement(seed.seed)
+    if snapshot is None or placement is None:
+        return Refusal("seed-not-found", f"{holding.name} is not in the plan yet", "try again")
+    hosts = {host.node: host for host in screen.situation.claims.hosts(seed.seed)}
+    nodes = [
+        _rank_view(screen, member, seed.seed, snapshot, placement, hosts.get(member.peer))
+        for member in screen.members.all_members()
+    ]
+    nodes.sort(key=lambda view: (view.rank == 0, view.rank, view.name, view.node))
+    return WhyPlace(
+        name=holding.name,
+        seed=seed.seed.hex(),
+        wanted=placement.wanted,
+        ready=sum(host.state is State.READY for host in hosts.values()),
+        demand_milli=sum(snapshot.demand[seed.seed].values()),
+        why=_why_so_many(holding, seed, snapshot, placement),
+        nodes=nodes,
+    )
+
+
+def _why_so_many(
+    holding: Holding, seed: Seed, snapshot: Snapshot, placement: Placement
+) -> list[str]:
+    need, demand = snapshot.needs[seed.seed], snapshot.demand[seed.seed]
+    able = sum(
+        may_rank(need, facts, snapshot.standings[seed.seed].get(node))
+        for node, facts in snapshot.nodes.items()
+    )
+    why = [f"{able} of {len(snapshot.nodes)} live nodes may host it"]
+    if need.everywhere:
+        return [*why, "--everywhere: all of them should"]
+    why.append(f"--min-replicas asks for {need.min_replicas}")
+    if demand:
+        grow, shrink = limits.GROW_BP / 100, limits.SHRINK_BP / 100
+        busy = sum(demand.values()) / 1000
+        why.append(f"calls from {len(demand)} node(s) keep {busy:.2f} slots of its hosts busy")
+        why.append(f"it grows when that is over {grow:g} % of them, and shrinks under {shrink:g} %")
+    else:
+        why.append("nobody has called it lately")
+    if placement.wanted < need.min_replicas:
+        why.append(f"there are only {able} to choose from")
+    if seed is not holding.seed:
+        why.append(
+            f"the newest version {holding.seed.seed.hex()[:8]} is halted; this one serves on"
+        )
+    return why
+
+
+def _rank_view(
+    screen: Screen,
+    member: Member,
+    seed: Hash,
+    snapshot: Snapshot,
+    placement: Placement,
+    host: Host | None,
+) -> RankView:
+    node = member.peer
+    facts = snapshot.nodes.get(node)
+    standing = snapshot.standings[seed].get(node)
+    is_origin = node in snapshot.demand[seed]
+    rank = placement.ranks.index(node) + 1 if node in placement.ranks else 0
+    cost, bonus = 0, []
+    if facts is not None and may_rank(snapshot.needs[seed], facts, standing):
+        cost = cost_of(seed_key_of(seed), node, facts, standing, is_origin)
+        bonus = ["serves already"] if standing is Standing.INCUMBENT else []
+        bonus += ["calls begin there"] if is_origin else []
+    return RankView(
+        node=node.hex(),
+        name=member.info.name,
+        rank=rank,
+        chosen=node in placement.chosen,
+        cost=cost,
+        memory_mib=0 if facts is None else weight_of(facts),
+        slots=0 if facts is None else facts.slots,
+        bonus=bonus,
+        claim="" if host is None else host.state.label,
+        reason=_why_rank(snapshot, seed, facts, host, rank, placement),
+    )
+
+
+def _why_rank(
+    snapshot: Snapshot,
+    seed: Hash,
+    facts: NodeFacts | None,
+    host: Host | None,
+    rank: int,
+    placement: Placement,
+) -> str:
+    need = snapshot.needs[seed]
+    if facts is None:
+        return "it is offline"
+    if host is not None and host.state is State.REFUSED:
+        return f"it refused: {host.reason}"
+    if not facts.is_open:
+        return "it takes nothing new: it is leaving, stalls, or restarts too often"
+    if not match_gate(need.host, facts.properties):
+        lacks = ", ".join(f"{key}={value}" for key, value in need.host)
+        return f"it lacks a property of its host: {lacks}"
+    if host is not None and host.state is State.LOADING and rank == 0:
+        return "it has been loading for too long"
+    if 0 < rank <= placement.wanted:
+        return f"rank {rank} of {placement.wanted} wanted"
+    if rank:
+        return f"next in line, rank {rank}"
+    return "others bid less"
+
+
+def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall | Refusal:
+    """The answer to ``WhyCallCommand``; hosts nearest first, as a call tries them."""
+    holding = find_seed(command.target, screen.situation.names)
+    if isinstance(holding, Refusal):
+        return holding
+    seed = screen.situation.serving(holding)
+    function = command.function or (seed.spec.functions[0] if len(seed.spec.functions) == 1 else "")
+    if function not in seed.spec.functions:
+        what = f"no function {function!r}" if function else f"{len(seed.spec.functions)} functions"
+        names = ", ".join(seed.spec.functions)
+        return Refusal("function-not-found", f"{holding.name} has {what}", f"name one of: {names}")
+    own = screen.members.find(screen.node)
+    properties = "{}" if own is None else own.certificate.properties
+    gate = seed.spec.allow
+    ways = [_way_view(screen, host, price) for host in screen.situation.claims.hosts(seed.seed)]
+    ways.sort(key=lambda way: (way.state not in _CALLED, way.price_us, way.node))
+    is_allowed = match_gate(gate, properties)
+    return WhyCall(
+        name=holding.name,
+        seed=seed.seed.hex(),
+        function=function,
+        publisher=seed.owner.hex(),
+        name_epoch=seed.spec.name_epoch,
+        allowed=is_allowed,
+        why=_why_ways(screen, holding, seed, ways, is_allowed),
+        ways=ways,
+    )
+
+
+_CALLED = (State.READY.label, State.DRAINING.label)
+
+
+def _way_view(screen: Screen, host: Host, price: Price) -> WayView:
+    micros, source = price(host.node)
+    linked = {sample.peer for sample in screen.telemetry.peers} if screen.telemetry else set()
+    return WayView(
+        node=host.node.hex(),
+        name=screen.members.name_of(host.node),
+        price_us=micros,
+        price_source=source,
+        linked=host.node == screen.node or host.node in linked,
+        state=host.state.label,
+        reason=host.reason,
+    )
+
+
+def _why_ways(
+    screen: Screen, holding: Holding, seed: Seed, ways: list[WayView], is_allowed: bool
+) -> list[str]:
+    owner = screen.members.name_of(seed.owner)
+    why = [f"{holding.name} is version {seed.spec.name_epoch} of {owner}, {seed.seed.hex()[:8]}"]
+    if seed is not holding.seed:
+        why.append(f"the newest version {holding.seed.seed.hex()[:8]} is halted")
+    if holding.shadowed:
+        why.append(f"{len(holding.shadowed)} other owner(s) publish the name and are shadowed")
+    if not is_allowed:
+        wants = ", ".join(f"{key}={value}" for key, value in specs.options_view(seed.spec).allow)
+        why.append(f"this node may not call it: it lacks {wants}")
+    callable_ways = [way for way in ways if way.state in _CALLED]
+    if not callable_ways:
+        why.append("no host is ready: a call waits for one, up to 10 s")
+    elif not any(way.linked for way in callable_ways):
+        why.append("no host is linked: a call asks for a link and waits for it, up to 5 s")
+    elif len(callable_ways) == 1:
+        why.append("there is one host, so that it is not compared with any other")
+    else:
+        why.append(
+            "the nearest is compared with one drawn from the others: price plus what waits there; "
+            "hosts that fell silent, are full or were tried are left out"
+        )
+    return why

@@ -1,0 +1,53 @@
+"""``pln inspect`` and ``pln why`` on a node that runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Pln
+
+
+def test_inspect_shows_a_seed_whole(up: Pln) -> None:
+    text = up.ok("inspect", "echo")
+    assert text.startswith("seed echo\n")
+    assert all(word in text for word in ("hash", "content", "publisher    solo", "1 of 1", "ready"))
+    told = json.loads(up.ok("inspect", "seed/echo", "--json"))
+    assert (told["kind"], told["name"]) == ("seed", "echo")
+    assert up.ok("inspect", told["seed"][:8]) == text
+
+
+def test_inspect_shows_a_node_whole(up: Pln) -> None:
+    node = up.ok("id").strip()
+    text = up.ok("inspect", "solo")
+    assert text.startswith("node solo\n") and node in text and "this node" in text
+    assert up.ok("inspect", f"node/{node[:8]}") == text
+
+
+def test_what_is_not_there_is_guessed_at(up: Pln) -> None:
+    done = up("inspect", "ecoh")
+    assert done.returncode == 3
+    assert b"did you mean: echo" in done.stderr and b"[peer-not-found]" in done.stderr
+
+
+def test_why_place_shows_the_ranking(up: Pln) -> None:
+    text = up.ok("why", "place", "echo")
+    assert text.startswith("seed echo (") and "1 of 1 replicas ready" in text
+    assert "rank 1 of 1 wanted" in text and "--min-replicas asks for 2" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(json.loads(up.ok("why", "place", "echo", "solo", "--json"))["nodes"]) == 1
+
+
+def test_why_call_shows_the_ways(up: Pln) -> None:
+    text = up.ok("why", "call", "echo")
+    assert text.startswith("seed echo, function echo: this node may call it\n")
+    assert "solo" in text and "here" in text
+    assert up("why", "call", "trap").returncode == 3
+    assert b"name one of: trap, error, status" in up("why", "call", "trap").stderr
+
+
+@pytest.mark.parametrize("line", [["why"], ["why", "--help"]])
+def test_why_alone_says_what_can_be_asked(up: Pln, line: list[str]) -> None:
+    text = up.ok(*line)
+    assert "pln why place hello" in text and "call" in text

@@ -1,0 +1,102 @@
+"""``pln why``: the plan's and the router's decisions in words, with the numbers they came from."""
+
+from __future__ import annotations
+
+from pollen.core.commands import StatusCommand, WhyCall, WhyCallCommand, WhyPlace, WhyPlaceCommand
+from pollen.core.ids import SECOND
+from tests.unit.world import World, three
+
+
+def settled(**options: object) -> World:
+    world = three()
+    world.seed("a", "echo", **options)
+    world.run(3 * SECOND)
+    return world
+
+
+def why_place(world: World, at: str = "a", target: str = "echo") -> WhyPlace:
+    told = world.ask(at, WhyPlaceCommand(target=target))
+    assert isinstance(told, WhyPlace)
+    return told
+
+
+def why_call(world: World, at: str, **asked: str) -> WhyCall:
+    told = world.ask(at, WhyCallCommand(target="echo", **asked))
+    assert isinstance(told, WhyCall)
+    return told
+
+
+def test_the_ranking_that_is_told_is_the_plans() -> None:
+    """Chosen nodes first, by falling rank and rising cost, and they are those that serve."""
+    world = settled()
+    told = why_place(world)
+    assert [view.rank for view in told.nodes] == [1, 2, 3]
+    assert [view.chosen for view in told.nodes] == [True, True, False]
+    costs = [view.cost for view in told.nodes]
+    assert costs == sorted(costs)
+    serving = {m.name for m in world.machines.values() if m.loaded}
+    assert {view.name for view in told.nodes if view.claim == "ready"} == serving
+    assert {view.name for view in told.nodes if view.chosen} == serving
+
+
+def test_all_nodes_tell_the_same_ranking() -> None:
+    """It is a function of the records."""
+    world = settled()
+    assert why_place(world, "a").nodes == why_place(world, "b").nodes == why_place(world, "c").nodes
+
+
+def test_a_node_that_cannot_host_says_why() -> None:
+    """Offline, or without the property."""
+    world = settled()
+    world.kill("b")
+    world.run(5 * SECOND)
+    assert {v.name: v.reason for v in why_place(world).nodes}["b"] == "it is offline"
+    world = settled(host=[("gpu", "yes")])
+    told = why_place(world)
+    assert (told.wanted, told.why[0]) == (0, "0 of 3 live nodes may host it")
+    assert {view.reason for view in told.nodes} == {"it lacks a property of its host: gpu=yes"}
+
+
+def test_a_seed_that_nobody_may_host_degrades_the_cluster() -> None:
+    """And the warning says what to ask."""
+    status = settled(host=[("gpu", "yes")]).ask("a", StatusCommand())
+    assert not status.healthy
+    assert status.warnings == ["no node may host echo; see: pln why place echo"]
+
+
+def test_the_ways_of_a_call_are_nearest_first() -> None:
+    """A host's own way is itself, at no price; elsewhere the measured ones."""
+    world = settled()
+    hosts = {m.name for m in world.machines.values() if m.loaded}
+    for name in "abc":
+        told = why_call(world, name)
+        assert {way.name for way in told.ways} == hosts
+        prices = [way.price_us for way in told.ways]
+        assert prices == sorted(prices)
+        assert (told.ways[0].price_source == "here") == (name in hosts)
+        assert told.allowed
+
+
+def test_who_may_not_call_is_told_what_is_missing() -> None:
+    """The gate is the seed's, the properties are the caller's."""
+    told = why_call(settled(allow=[("team", "red")]), "b")
+    assert not told.allowed
+    assert "this node may not call it: it lacks team=red" in told.why
+
+
+def test_what_is_not_there_is_refused_with_what_is() -> None:
+    """A name that is near; the functions that there are."""
+    world = settled()
+    refused = world.command("a", WhyPlaceCommand(target="ehco"))
+    assert (refused.slug, refused.remedy) == ("seed-not-found", "did you mean: echo")
+    refused = world.command("a", WhyCallCommand(target="echo", function="nope"))
+    assert refused.slug == "function-not-found"
+
+
+def test_asking_changes_nothing() -> None:
+    """What a node shows is the same before and after."""
+    world = settled()
+    before = world.ask("a", StatusCommand())
+    why_place(world)
+    why_call(world, "a")
+    assert world.ask("a", StatusCommand()).seeds == before.seeds
