@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show nodes, seeds and replicas on one screen"),
     "inspect": ("explain", "Show all that is known of a seed or a node"),
     "why": ("explain", "Explain where a seed runs, or where a call goes"),
+    "doctor": ("machine", "Find what is wrong here, and what to do about it"),
     "set": ("machine", "Show or change this node's settings"),
     "unset": ("machine", "Take a setting back to its default"),
     "purge": ("machine", "Remove what this node keeps; its keys stay"),

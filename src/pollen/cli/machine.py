@@ -1,4 +1,4 @@
-"""Verbs around this machine's folder and shell: set, unset, purge, completion."""
+"""Verbs around this machine's folder and shell: doctor, set, unset, purge, completion."""
 
 from __future__ import annotations
 
@@ -148,6 +148,36 @@ def _what_falls(where: Paths, include_keys: bool) -> list[str]:
     if include_keys and where.root_key.exists():
         lines.append(f"{where.root_key}: without a copy nobody can make admins of its cluster")
     return lines
+
+
+@click.command("doctor")
+@with_json
+@with_globals
+@click.pass_context
+def doctor_command(ctx: click.Context, as_json: bool) -> None:
+    """Look for what is wrong with this machine, its folder and its node, and say what to do.
+
+    Exit code 1 when something does not work; warnings alone are 0.
+
+    \b
+    Example:
+      pln doctor
+    """
+    import msgspec
+
+    from pollen.runtime import doctor
+
+    findings = doctor.examine(paths_of(ctx))
+    if as_json:
+        output.print_json([msgspec.to_builtins(finding) for finding in findings])
+    else:
+        for finding in findings:
+            colour = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.level]
+            word = output.coloured(f"{finding.level:<8}", colour, sys.stdout)
+            click.echo(f"{word} {finding.name:<11} {finding.text}")
+            if finding.remedy:
+                click.echo(f"{'':<21}{finding.remedy}")
+    ctx.exit(1 if any(finding.level == "failure" for finding in findings) else 0)
 
 
 @click.command("completion")

@@ -159,7 +159,10 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """One screen: ``summary`` is its first line, ``warnings`` and ``hints`` are sentences."""
+    """One screen: ``summary`` is its first line, ``warnings`` and ``hints`` are sentences.
+
+    ``member_until_unix_ms``: when this node's membership ends unless an admin renews it.
+    """
 
     cluster: str
     node: str
@@ -177,6 +180,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rejections: dict[str, int]
     events_dropped: int
     control_stalls: int
+    member_until_unix_ms: int = 0
 
 
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):

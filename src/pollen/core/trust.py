@@ -310,6 +310,10 @@ class Trust:
 
     # -- asking ---------------------------------------------------------------------------------
 
+    def end_of(self, subject: PeerId) -> Nanos:
+        """The wall time at which a key's membership ends unless it is renewed; 0 for no member."""
+        return max((self._end_of(chain) for chain in self._living(subject)), default=Nanos(0))
+
     def judge(self, subject: PeerId, carried: Sequence[Signed]) -> Chain | Rejection:
         """What a chain proves for this key, dates and denies aside. Good ones are remembered."""
         key = (subject, encode(carried))

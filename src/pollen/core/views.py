@@ -70,6 +70,7 @@ def status_view(screen: Screen) -> Status:
         rejections={kind: screen.rejections[kind] for kind in sorted(screen.rejections)},
         events_dropped=telemetry.events_dropped if telemetry else 0,
         control_stalls=telemetry.control_stalls if telemetry else 0,
+        member_until_unix_ms=screen.members.trust.end_of(screen.node) // MILLISECOND,
     )
 
 

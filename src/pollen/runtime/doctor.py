@@ -1,0 +1,238 @@
+"""What ``pln doctor`` looks at: this machine, this folder, the node that runs here.
+
+Each check returns findings; none changes anything, and a check that cannot be made says so instead
+of failing. A finding that is no ``ok`` says what to do about it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import resource
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import psutil
+
+from pollen.control import Control
+from pollen.errors import PollenError
+from pollen.runtime import lock
+from pollen.runtime.config import Config, read_config
+from pollen.runtime.paths import Paths
+
+Level = Literal["ok", "warning", "failure"]
+
+# Below the first a store soon fails, below the second it is time to look. Bytes.
+DISK_LEAST = 100 << 20
+DISK_LOW = 1 << 30
+# Sockets, store, logs, and a descriptor a client; the daemon raises its own soft limit to the hard.
+FILES_LEAST = 1_024
+# The kernel's default; a suspended call takes up to two mappings.
+MAPS_LEAST = 65_530
+MEMBER_DAY_MS = 86_400_000
+NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs")
+# Nobody has a clock before this project's first commit: 2026-01-01.
+EPOCH_FLOOR = 1_767_225_600
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the doctor's: what was looked at, what is so, what to do."""
+
+    name: str
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+def examine(where: Paths) -> list[Finding]:
+    """All checks, in the order in which they are printed."""
+    checks: Sequence[Callable[[], Iterator[Finding]]] = (
+        lambda: check_folder(where),
+        lambda: check_disk(where),
+        lambda: check_clock(time.time()),
+        check_limits,
+        lambda: check_settings(where),
+        lambda: check_daemon(where),
+    )
+    return [finding for check in checks for finding in check()]
+
+
+def check_folder(where: Paths) -> Iterator[Finding]:
+    """Ours, closed to others, on a local disk."""
+    try:
+        held = where.home.stat()
+    except FileNotFoundError:
+        yield Finding("folder", "ok", f"{where.home} is not there yet; pln up makes it")
+        return
+    except OSError as error:
+        yield Finding("folder", "failure", f"{where.home}: {error.strerror}", "another one: --dir")
+        return
+    if held.st_uid not in (os.getuid(), 0):
+        text = f"{where.home} belongs to user id {held.st_uid}, you are {os.getuid()}"
+        yield Finding("folder", "failure", text, "run as its owner, or use another one: --dir")
+    elif not os.access(where.home, os.W_OK | os.X_OK):
+        yield Finding("folder", "failure", f"{where.home} is not writable", "chmod u+rwx it")
+    elif stat.S_IMODE(held.st_mode) & 0o077:
+        text = f"{where.home} is open to other users"
+        yield Finding("folder", "warning", text, f"chmod 700 {where.home}")
+    else:
+        yield Finding("folder", "ok", f"{where.home} is yours alone")
+    kind = file_system_of(where.home)
+    if kind in NETWORK_FILE_SYSTEMS:
+        text = f"{where.home} is on a network file system ({kind}); locks there cannot be trusted"
+        yield Finding("folder", "failure", text, "keep it on a local disk: --dir or PLN_DIR")
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system that a path is on; empty where that cannot be told."""
+    best, kind = "", ""
+    with contextlib.suppress(OSError):
+        for held in psutil.disk_partitions(all=True):
+            inside = os.path.commonpath([held.mountpoint, path]) == held.mountpoint
+            if inside and len(held.mountpoint) >= len(best):
+                best, kind = held.mountpoint, held.fstype
+    return kind
+
+
+def check_disk(where: Paths) -> Iterator[Finding]:
+    """Room for records, modules, compiled code and logs."""
+    place = next((path for path in (where.home, *where.home.parents) if path.exists()), None)
+    if place is None:
+        return
+    free = shutil.disk_usage(place).free
+    text = f"{free >> 20} MiB free at {place}"
+    if free < DISK_LEAST:
+        yield Finding("disk", "failure", text, f"make room: at least {DISK_LEAST >> 20} MiB")
+    elif free < DISK_LOW:
+        yield Finding("disk", "warning", text, f"make room: {DISK_LOW >> 20} MiB is comfortable")
+    else:
+        yield Finding("disk", "ok", text)
+
+
+def check_clock(wall: float) -> Iterator[Finding]:
+    """Certificates have dates: a clock that is years off makes all of them invalid."""
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(wall))
+    if wall < EPOCH_FLOOR:
+        yield Finding("clock", "failure", f"it is {shown} here", "set the clock; use NTP")
+    else:
+        yield Finding("clock", "ok", f"it is {shown} here")
+
+
+def check_limits() -> Iterator[Finding]:
+    """Open files, address space, memory mappings."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES_LEAST:
+        text = f"at most {hard} open files"
+        yield Finding("files", "failure", text, f"raise the hard limit: ulimit -Hn {FILES_LEAST}")
+    else:
+        yield Finding("files", "ok", f"{'any number of' if hard < 0 else hard} open files")
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space == resource.RLIM_INFINITY:
+        yield Finding("space", "ok", "address space is not limited")
+    else:
+        text = f"address space is limited to {space >> 20} MiB: guests start slower, fewer fit"
+        yield Finding("space", "warning", text, "lift it: ulimit -v unlimited")
+    with contextlib.suppress(OSError, ValueError):
+        maps = int(Path("/proc/sys/vm/max_map_count").read_text())
+        if maps < MAPS_LEAST:
+            remedy = f"sysctl vm.max_map_count={MAPS_LEAST}"
+            yield Finding("maps", "warning", f"at most {maps} memory mappings", remedy)
+        else:
+            yield Finding("maps", "ok", f"{maps} memory mappings")
+
+
+def check_settings(where: Paths) -> Iterator[Finding]:
+    """config.toml is readable; the ports are free, unless a daemon of ours has them."""
+    try:
+        config = read_config(where.config_file)
+    except PollenError as error:
+        yield Finding("settings", "failure", error.reason, error.remedy)
+        return
+    yield Finding("settings", "ok", f"{where.config_file} is fine")
+    if lock.read_pid(where) is None:
+        yield from check_ports(config)
+
+
+def check_ports(config: Config) -> Iterator[Finding]:
+    """Whether the addresses to listen on can be bound now."""
+    for address in config.listen:
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            text = f"udp {address} cannot be bound: {error.strerror}"
+            yield Finding("ports", "failure", text, "another port: pln set listen IP:PORT")
+        else:
+            yield Finding("ports", "ok", f"udp {address} is free")
+
+
+def check_daemon(where: Paths) -> Iterator[Finding]:
+    """The node that runs here, by its own words; a stale pid file; a node that does not run."""
+    pid = lock.read_pid(where)
+    if pid is None:
+        if where.pid_file.exists():
+            text = "the last daemon did not end in order"
+            yield Finding("daemon", "warning", text, "pln up -d; it goes on from its state")
+        elif where.store.exists():
+            yield Finding("daemon", "warning", "the node is down", "pln up -d")
+        else:
+            yield Finding("daemon", "ok", "there is no node here yet: pln up, or pln join TOKEN")
+        return
+    try:
+        status = Control(where).get("/v1/status")
+    except PollenError as error:
+        text = f"the daemon (pid {pid}) does not answer: {error.reason}"
+        yield Finding("daemon", "failure", text, "pln logs; then pln down --force, pln up -d")
+        return
+    yield Finding("daemon", "ok", f"pid {pid}; {status['summary']}")
+    for warning in status["warnings"]:
+        yield Finding("cluster", "warning", warning, _cure_of(warning))
+    yield from check_membership(status, time.time() * 1000)
+    yield from check_reach(status)
+
+
+def _cure_of(warning: str) -> str:
+    _, has_cure, cure = warning.partition("; see: ")
+    return cure if has_cure else "pln status; pln inspect NAME"
+
+
+def check_membership(status: dict[str, Any], now_ms: float) -> Iterator[Finding]:
+    """Leases are renewed at half their life: one that has a day left is not being renewed."""
+    left = status["member_until_unix_ms"] - now_ms
+    days = f"{left / MEMBER_DAY_MS:.1f} days"
+    if left <= 0:
+        text = "this node's membership has ended"
+        yield Finding("membership", "failure", text, "reach an admin, or join again: pln invite")
+    elif left < MEMBER_DAY_MS:
+        text = f"this node's membership ends in {days}"
+        yield Finding("membership", "warning", text, "let an admin be online: it renews by itself")
+    else:
+        yield Finding("membership", "ok", f"a member for {days} more; renewed by itself")
+
+
+def check_reach(status: dict[str, Any]) -> Iterator[Finding]:
+    """Two homes behind routers cannot meet without a node that both can reach."""
+
+    def is_public(address: str) -> bool:
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_global
+        return False
+
+    seen = {n["name"] for n in status["nodes"] if any(is_public(a) for a in n["addresses"])}
+    if seen:
+        yield Finding("reach", "ok", f"with a public address: {', '.join(sorted(seen))}")
+    elif len(status["nodes"]) > 1:
+        text = "no node has a public address: nodes of other networks cannot reach this cluster"
+        remedy = "run one node where others can reach it, or forward its UDP port"
+        yield Finding("reach", "ok", text, remedy)

@@ -1,0 +1,148 @@
+"""``pln doctor``: each trouble is staged for real, and told with what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pollen.runtime import doctor
+from pollen.runtime.paths import Paths
+from tests.cli.conftest import Pln
+
+
+def findings(pln: Pln, *prefix: str) -> list[dict[str, Any]]:
+    """What it found, run under another command if one is given."""
+    line = [*prefix, *pln.line("doctor", "--json")]
+    done = subprocess.run(line, env=pln.environment, capture_output=True, check=False)
+    told = json.loads(done.stdout)
+    assert isinstance(told, list)
+    assert done.returncode == any(finding["level"] == "failure" for finding in told)
+    return told
+
+
+def found(pln: Pln, name: str, level: str, *prefix: str) -> str:
+    """The text and the remedy of the finding of this name and level; there is a remedy."""
+    told = [f for f in findings(pln, *prefix) if (f["name"], f["level"]) == (name, level)]
+    assert len(told) == 1, told
+    assert told[0]["remedy"]
+    return f"{told[0]['text']} / {told[0]['remedy']}"
+
+
+def test_a_healthy_node_has_nothing_to_complain_of(up: Pln) -> None:
+    text = up.ok("doctor")
+    assert "failure" not in text
+    assert "1 of 1 node" in text and "a member for" in text
+
+
+def test_a_folder_that_others_can_read(pln: Pln) -> None:
+    pln.home.chmod(0o755)
+    assert "chmod 700" in found(pln, "folder", "warning")
+
+
+def test_a_folder_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 12_345, -1)
+    else:
+        monkeypatch.setattr("os.getuid", lambda: 12_345)
+    told = next(doctor.check_folder(Paths(tmp_path)))
+    assert (told.level, "--dir" in told.remedy) == ("failure", True)
+
+
+def test_settings_that_cannot_be_read(pln: Pln) -> None:
+    (pln.home / "config.toml").write_text('listne = ["x"]')
+    assert "did you mean: listen" in found(pln, "settings", "failure")
+
+
+def test_a_port_that_is_taken(pln: Pln) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        pln.ok("set", "listen", f"127.0.0.1:{taken.getsockname()[1]}")
+        assert "pln set listen" in found(pln, "ports", "failure")
+
+
+def test_too_few_open_files(pln: Pln) -> None:
+    few = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+    assert "ulimit -Hn" in found(pln, "files", "failure", *few)
+
+
+def test_a_limited_address_space(pln: Pln) -> None:
+    small = ("sh", "-c", 'ulimit -v 8000000; exec "$@"', "sh")
+    assert "ulimit -v unlimited" in found(pln, "space", "warning", *small)
+
+
+def test_a_node_that_is_down(pln: Pln) -> None:
+    pln.ok("init")
+    assert "pln up -d" in found(pln, "daemon", "warning")
+
+
+def test_a_daemon_that_did_not_end_in_order(pln: Pln) -> None:
+    pln.ok("init")
+    (pln.home / "pollen.pid").write_text('{"pid": 4194304, "started": 1.0}')
+    assert "did not end in order" in found(pln, "daemon", "warning")
+
+
+def test_a_daemon_that_does_not_answer(pln: Pln) -> None:
+    """Its socket is gone, its process is not."""
+    pln.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+    try:
+        (pln.home / "control.sock").unlink()
+        assert "pln logs" in found(pln, "daemon", "failure")
+    finally:
+        pln("down", "--force")
+
+
+def test_a_seed_that_nobody_may_host(up: Pln) -> None:
+    """What the status warns of, with the command that explains it."""
+    from tests.cli.conftest import EXAMPLES
+
+    up.ok("seed", str(EXAMPLES / "loop.wasm"), "homeless", "--host-prop", "gpu=yes")
+    try:
+        assert "pln why place homeless" in found(up, "cluster", "warning")
+    finally:
+        up.ok("unseed", "homeless")
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(50 << 20, "failure"), (500 << 20, "warning"), (5 << 30, "ok")]
+)
+def test_a_disk_that_fills_up(monkeypatch: pytest.MonkeyPatch, free: int, level: str) -> None:
+    """Little is a warning, too little a failure."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": free}))
+    assert [finding.level for finding in doctor.check_disk(Paths(Path("/tmp")))] == [level]
+
+
+def test_a_clock_of_another_age() -> None:
+    """A machine without a battery wakes in 1970."""
+    assert [finding.level for finding in doctor.check_clock(0.0)] == ["failure"]
+
+
+def test_a_network_file_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The innermost mount counts."""
+    mounts = [("/", "ext4"), (str(tmp_path), "nfs4")]
+    held = [type("Mount", (), {"mountpoint": at, "fstype": kind}) for at, kind in mounts]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: held)
+    assert doctor.file_system_of(tmp_path / "pln") == "nfs4"
+    levels = [finding.level for finding in doctor.check_folder(Paths(tmp_path))]
+    assert levels[-1] == "failure"
+
+
+@pytest.mark.parametrize(("left_days", "level"), [(-1, "failure"), (0.5, "warning"), (14, "ok")])
+def test_a_membership_that_ends(left_days: float, level: str) -> None:
+    """It is renewed at half its life: a last day says that nobody renews it."""
+    until = {"member_until_unix_ms": int(left_days * doctor.MEMBER_DAY_MS)}
+    assert [finding.level for finding in doctor.check_membership(until, 0.0)] == [level]
+
+
+def test_a_cluster_without_a_public_address_is_told_what_that_means() -> None:
+    nodes = [{"name": "a", "addresses": ["192.168.1.2:1"]}, {"name": "b", "addresses": []}]
+    (told,) = doctor.check_reach({"nodes": nodes})
+    assert "forward its UDP port" in told.remedy
+    nodes[1]["addresses"] = ["[2606:4700::1]:60611"]
+    (told,) = doctor.check_reach({"nodes": nodes})
+    assert told.text == "with a public address: b"
