@@ -10,6 +10,7 @@ from pollen.core.commands import StatusCommand, UnseedCommand
 from pollen.core.ids import MINUTE, SECOND
 from pollen.core.members import NodeInfo
 from pollen.core.records import NODE
+from pollen.sim.weather import Cut
 from tests.unit.world import World, three
 
 
@@ -94,3 +95,26 @@ def test_a_kind_is_written_when_all_who_live_speak_it(monkeypatch: pytest.Monkey
     silent = NodeInfo("b", [], b"x" * 16, "0", 1, 1, 1)
     held._members.state(world.machines["b"].key, silent, 1)
     assert held._members.spoken_by(held._situation.live) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("alone", ["d", "cd"])
+def test_halves_that_buried_each_other_find_together_again(alone: str) -> None:
+    """Each hears from a link that it lies in a grave there, and goes to a new epoch."""
+    world = World()
+    world.found_all("abcd")
+    assert world.seed("d", "echo").slug == ""
+    world.run(5 * SECOND)
+    rest = [name for name in "abcd" if name not in alone]
+    cut = Cut(frozenset(alone), frozenset(rest), True)
+    world.network.weather.cuts.append(cut)
+    world.run(4 * MINUTE)
+    assert nodes_of(world, "a") == rest
+    world.network.weather.cuts.remove(cut)
+    world.network.release_held()
+    world.run(MINUTE)
+    assert [sorted(nodes_of(world, name)) for name in "abcd"] == [["a", "b", "c", "d"]] * 4
+    states = {node.state for name in "abcd" for node in world.ask(name, StatusCommand()).nodes}
+    assert states == {"self", "online"}
+    roots = {world.machines[name].node._records.sums.root() for name in "abcd"}  # type: ignore[union-attr]
+    assert len(roots) == 1
