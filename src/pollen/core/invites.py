@@ -4,7 +4,8 @@ Decides: what a token grants, whether a joiner's token holds, and the certificat
 Does not know: links and sockets; which tokens were spent (``joins``); who is an admin (``trust``).
 Invariants: a nonce is good at its issuer only, judged by the issuer's clock; a token bound to a key
     is good at every admin. Nobody earns more than the one who redeems has. A denied key is let in
-    again only by who may lift the deny. A refusal says which: expired, altered, foreign or used.
+    again only by who may lift the deny, with a token made after it. A refusal says which: expired,
+    altered, foreign or used.
 Source: PROTOCOL 4 (invites). Refused: a shared join secret, which cannot be taken back.
 """
 
@@ -303,6 +304,12 @@ def plan_certificate(
     """
     if issuer.chain is None:
         return Refusal("denied", "this node's own certificate does not count any more")
+    if any(verdict.deny.issued >= invite.issued for verdict in verdicts):
+        return Refusal(
+            "denied",
+            "this key was denied after the token was made",
+            "ask who denied it for a new token: pln invite",
+        )
     unliftable = [v for v in verdicts if not denies.may_lift(v, issuer.node, roots)]
     is_roots = invite.tier >= Tier.ADMIN or bool(unliftable)
     if is_roots and issuer.signing_root is None:
