@@ -9,9 +9,9 @@ from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core.codec import Refusal, encode
 from pollen.core.denies import Deny, issue_deny
-from pollen.core.ids import DAY, SECOND, PeerId
+from pollen.core.ids import DAY, MINUTE, SECOND, PeerId
 from pollen.core.invites import JoinRequest
-from tests.unit.world import Machine, World, make_key, signer
+from tests.unit.world import WALL_ZERO, Machine, World, make_key, signer
 
 
 def with_admin() -> World:
@@ -35,13 +35,16 @@ def key(world: World, name: str) -> PeerId:
     return world.machines[name].key
 
 
-def deny(world: World, by: str, subject: str, *, root: bool = False, generation: int = 1) -> None:
+def deny(
+    world: World, by: str, subject: str, *, root: bool = False, generation: int = 1, issued: int = 0
+) -> None:
     """A deny comes to ``by`` as a record of its own, as its command will publish it."""
     machine = world.machines[by]
     assert machine.node is not None
     chain = trust_of(world, by).chain_of(key(world, subject))
     issuer = machine.root if root and machine.root else machine.key
-    document = Deny(world.cluster_id, key(world, subject), generation, issuer, world.now + 1)
+    at = issued or world.now + 1
+    document = Deny(world.cluster_id, key(world, subject), generation, issuer, at)
     payload = issue_deny(document, signer(machine.key, machine.root), () if root else chain.carried)
     machine.node._standing.publish_deny(payload)
     world.post(by, ev.TablesStale())
@@ -171,6 +174,33 @@ def test_only_who_may_lift_a_deny_lets_its_subject_in_again() -> None:
     world.run(10 * SECOND)
     assert trust_of(world, "b").certificates[key(world, "c")].generation == 2
     assert rows_of(world, "b") == sorted(key(world, n) for n in "abc")
+
+
+def test_a_token_from_before_the_deny_lets_nobody_in_again() -> None:
+    """Not at the denier either: what it gave away before it forgave nobody."""
+    world = with_admin()
+    old = world.invite("a", subject=key(world, "c").hex())
+    world.run(SECOND)
+    deny(world, "a", "c", issued=WALL_ZERO + world.now)
+    world.run(SECOND)
+    refused = ask(world, "a", key(world, "c"), old)
+    assert (refused.slug, "after the token was made" in refused.reason) == ("denied", True)
+    new = world.invite("a", subject=key(world, "c").hex())
+    assert ask(world, "a", key(world, "c"), new).slug == ""
+
+
+def test_an_admin_takes_back_leases_that_ended_long_ago() -> None:
+    """Who left for ever is not in its records for ever; who is here keeps a lease."""
+    world = with_admin()
+    world.kill("c")
+    world.run(MINUTE)
+    shift(world, limits.LEASE_NS + limits.LEASE_KEEP_NS, "ab")
+    world.run(25 * MINUTE)
+    node = world.machines["a"].node
+    assert node is not None
+    leased = {bytes(record.body.key) for record in node._records.live_of("lease")}
+    assert key(world, "c") not in leased
+    assert rows_of(world, "a") == sorted(key(world, n) for n in "ab")
 
 
 def test_the_roots_deny_of_an_admin_fells_whom_it_let_in() -> None:

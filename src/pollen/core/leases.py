@@ -104,6 +104,13 @@ def half_life(lease: Lease) -> int:
     return lease.not_before + (lease.not_after - lease.not_before) // 2
 
 
+def end_of(payload: bytes) -> int | None:
+    """The wall time at which the lease in a record ends; None for bytes that are no lease."""
+    carried = decode(Signed, payload, "lease")
+    lease = carried if isinstance(carried, Rejection) else decode(Lease, carried.body, "lease")
+    return lease.not_after if isinstance(lease, Lease) else None
+
+
 def encode_credentials(
     chain: Sequence[Signed],
     lease: Signed | None = None,

@@ -369,6 +369,9 @@ LEASE_MIN_NS = 10 * MINUTE
 # What a denied admin signed is good for others this much longer, so that the rest of the admins can
 # sign anew before anybody falls. Source: docs/decisions/leases-of-a-denied-admin.md; a guess.
 LEASE_GRACE_NS = 10 * MINUTE
+# An admin takes back a lease of its own that ended so long ago: its member left for ever, or has
+# another one. Guess.
+LEASE_KEEP_NS = 30 * DAY
 # Admin of rank k renews this share of the lease's length, times k, after its half life; at most the
 # cap. Raising it delays renewal when the first ranks are gone; lowering it signs twice. Guess.
 LEASE_RANK_SHARE = 32

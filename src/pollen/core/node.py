@@ -345,6 +345,7 @@ class Node:
         self._records.note_spoken(self._members.spoken_by(live))
         rows, out = self._retention.sweep(live, now)
         self._durability.write(rows)
+        self._standing.forget_leases(now.wall)
         return out
 
     def _on_drained(self, now: Now) -> list[Effect]:

@@ -20,6 +20,7 @@ from pollen.core.effects import CloseLink, Effect, Log, SetHello, SetTimer
 from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
 from pollen.core.joins import Joins, Row
+from pollen.core.leases import end_of
 from pollen.core.leasing import Leasing
 from pollen.core.members import Members
 from pollen.core.mesh import Mesh
@@ -147,6 +148,14 @@ class Standing:
     def publish_lease(self, held: Held) -> None:
         """Spread a lease that this node signed."""
         self._records.publish(LEASE, held.lease.subject, encode(held.carried))
+
+    def forget_leases(self, wall: Nanos) -> None:
+        """Take back what this node lent and what ended long ago: it says nothing any more."""
+        own = self._config.node
+        for record in [r for r in self._records.live_of(LEASE) if r.body.owner == own]:
+            ends = end_of(record.body.payload)
+            if ends is not None and wall >= ends + limits.LEASE_KEEP_NS:
+                self._records.bury(LEASE, record.body.key)
 
     def publish_deny(self, payload: bytes) -> None:
         """Spread a deny, whoever signed it."""
