@@ -118,3 +118,26 @@ def test_halves_that_buried_each_other_find_together_again(alone: str) -> None:
     assert states == {"self", "online"}
     roots = {world.machines[name].node._records.sums.root() for name in "abcd"}  # type: ignore[union-attr]
     assert len(roots) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_node_never_forgets_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk is wiped, and its gc_version comes back to it from the others."""
+    monkeypatch.setattr(limits, "TOMBSTONES_MIN", 1)
+    monkeypatch.setattr(limits, "TOMBSTONE_KEEP_NS", SECOND)
+    world = three()
+    machine = world.machines["c"]
+    world.seed("c", "echo", everywhere=True)
+    world.run(10 * SECOND)
+    world.ask("c", UnseedCommand(target="echo"))
+    world.run(MINUTE)
+    world.kill("c")
+    machine.disk.wipe()
+    world.start("c")
+    node = machine.node
+    assert node is not None
+    for _ in range(500):
+        world.run(SECOND // 100)
+        assert node._members.find(machine.key) is not None
+    assert node._records.peek(machine.key).floor > (0, 0)
+    assert sorted(nodes_of(world, "a")) == ["a", "b", "c"]

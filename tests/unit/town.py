@@ -61,7 +61,7 @@ class Town:
         self.linked = list(self.peers)
         folk: Any = self.folk
         self.records = Records(ClusterId(CLUSTER), self.own, signer(self.own, None))
-        self.situation = Situation(folk, folk)
+        self.situation = Situation(self.own, folk, folk)
         self.hosting = Hosting(self.own, "{}", 64 * GIB)
         self.placing = Placing(
             self.own,

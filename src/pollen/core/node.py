@@ -100,7 +100,7 @@ class Node:
         self._mesh = Mesh(config.node, rng, self._members.trust.is_denied)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
         self._joins = Joins(config, self._members.trust, rng, sign, verify)
-        self._situation = Situation(self._members, self._membership)
+        self._situation = Situation(config.node, self._members, self._membership)
         self._standing = Standing(config, self._members, self._mesh, self._joins, self._records)
         self._placing = Placing(
             config.node,

@@ -54,7 +54,8 @@ def taken(waiting: dict[K, None], most: int) -> list[K]:
 class Situation:
     """The projections of one node."""
 
-    def __init__(self, members: Members, membership: Membership) -> None:
+    def __init__(self, own: PeerId, members: Members, membership: Membership) -> None:
+        self._own = own
         self._members = members
         self._membership = membership
         self._specs: dict[str, dict[PeerId, Seed]] = {}
@@ -110,6 +111,9 @@ class Situation:
     def _forget_member(self, record: Record) -> None:
         """Its owner was buried: nobody any more, though what it published goes on."""
         peer = record.body.owner
+        if peer == self._own:
+            # A gc_version from before our disk was lost: we say it again at once, above that.
+            return
         self._members.forget(peer)
         self._membership.forget_member(peer)
         self.note_member(peer)
