@@ -193,9 +193,9 @@ def test_many_specs_at_once_are_taken_in_slices(count: int) -> None:
     seeds = [town.spec(f"echo-{i}") for i in range(count)]
     longest, turns = 0.0, 0
     while town.placing.has_work or town.changes:
-        before, began = town.situation.planner.pairs, time.perf_counter()
+        before, began = town.situation.planner.pairs, time.thread_time()
         town.slice()
-        longest = max(longest, time.perf_counter() - began)
+        longest = max(longest, time.thread_time() - began)
         turns += 1
         assert town.situation.planner.pairs - before <= 9 * limits.PLAN_SLICE_PAIRS
     assert turns >= count / limits.PLACE_SLICE_SEEDS
