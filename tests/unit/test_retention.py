@@ -9,7 +9,7 @@ from pollen.core.ids import DAY, HOUR, MILLISECOND, SECOND, Nanos, Now
 from pollen.core.messages import Line
 from pollen.core.record import GC
 from pollen.core.records import CLAIM, NODE, SPEC
-from pollen.core.retention import GRAVE_TABLE
+from pollen.core.retention import ABSENT_TABLE, GRAVE_TABLE
 from tests.unit.spread import Cell, Spread
 from tests.unit.world import WALL_ZERO
 
@@ -208,6 +208,17 @@ def test_a_crowd_is_buried_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(owners_of(one, NODE)) == 4
     spread.look(one, 1, one, other)
     assert len(owners_of(one, NODE)) == 2
+
+
+def test_a_crowd_that_goes_is_noted_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is overlooked for it: the rest is noted at the next looks."""
+    monkeypatch.setattr(limits, "ABSENCES_MAX", 3)
+    spread = linked(8)
+    one, other = spread.cells[:2]
+    spread.look(one, 1, one, other)
+    assert 1 <= len(one.tables[ABSENT_TABLE]) <= 3
+    spread.look(one, 3, one, other)
+    assert len(one.tables[ABSENT_TABLE]) == 6
 
 
 # -- who comes back -------------------------------------------------------------------------------

@@ -75,8 +75,10 @@ TOMBSTONES_MIN = 64
 # first is a guess.
 ABSENT_KEEP_NS = 30 * DAY
 GRAVE_KEEP_NS = 365 * DAY
-# Owners that are buried in one look: a share of 10 ms. Guess.
+# Owners that are buried in one look, and rows up to which it notes who is absent: a share of 10 ms
+# each. Guess.
 BURIALS_MAX = 16
+ABSENCES_MAX = 128
 # Links that must tell of a grave before it is believed, all of them when there are fewer, and for
 # how long each of them counts. The first as in ``QUORUM``; the second is a guess: many digests.
 GRAVE_TELLERS = 3

@@ -180,7 +180,7 @@ class Retention:
                 del self._absent[owner]
                 rows.append((ABSENT_TABLE, owner, None))
             return False
-        if since is None and has_company:
+        if since is None and has_company and len(rows) < limits.ABSENCES_MAX:
             since = self._absent[owner] = self._mark.watched
             rows.append((ABSENT_TABLE, owner, encode(since)))
         return since is not None and self._mark.watched >= since + limits.ABSENT_KEEP_NS
