@@ -178,7 +178,7 @@ class Cluster:
     """``size`` daemons, enrolled by the first one and linked with each other.
 
     ``properties`` are those of nodes by name (``{"b": {"zone": "attic"}}``); the nodes are called
-    a, b, c and so on.
+    a, b, c and so on. ``settings`` are those of ``pln set``, for every node.
     """
 
     def __init__(
@@ -187,12 +187,14 @@ class Cluster:
         *,
         namespaces: bool = False,
         properties: Mapping[str, Mapping[str, str]] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         if not 1 <= size <= 26:
             raise ValueError("a cluster here has 1 to 26 nodes")
         self._size = size
         self._with_namespaces = namespaces
         self._properties = dict(properties or {})
+        self._settings = dict(settings or {})
         self._folder: Path | None = None
         self.network: Network | None = None
         self.nodes: list[Node] = []
@@ -246,6 +248,9 @@ class Cluster:
         first, *others = self.nodes
         own = self._properties.get(first.name, {})
         pairs = [part for key, value in own.items() for part in ("--prop", f"{key}={value}")]
+        for node in self.nodes:
+            for key, value in self._settings.items():
+                await _checked(node, "set", key, value)
         await _checked(first, "init", *pairs)
         await first.start()
         for node in others:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
 from pollen.cli.values import DURATION, PAIR, SIZE, read_input
 from pollen.control import Control
 from pollen.errors import GuestError, NotFound, PollenError, error_from
+
+# How often a watched file is looked at, and how long it must rest.
+_WATCH_SECONDS = 0.2
 
 
 @click.command("seed")
@@ -34,6 +38,7 @@ from pollen.errors import GuestError, NotFound, PollenError, error_from
 @click.option("--env", type=PAIR, multiple=True, help="An environment variable of the guest.")
 @click.option("--public", is_flag=True, help="Anonymous clients of the TCP door may call it.")
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
+@click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
 @with_json
 @with_globals
 @click.pass_context
@@ -44,6 +49,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
     Examples:
       pln seed hello.wasm
       pln seed hello.wasm greeter --allow-prop team=red --idempotent
+      pln seed build/hello.wasm --watch
     """
     path = Path(source)
     if source == "-" or path.is_dir() or path.suffix not in (".wasm", ".wat"):
@@ -67,8 +73,40 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         "env": dict(given["env"]),
         "take_over": given["take_over"],
     }
-    answer = Control(paths_of(ctx)).publish(path, name or path.stem, options)
-    if given["as_json"]:
+    control, seen = Control(paths_of(ctx)), _mark(path)
+    _print_seeded(control.publish(path, name or path.stem, options), given["as_json"])
+    while given["watch"]:
+        seen = _changed(path, seen)
+        # Compilers write in steps: what is half there is refused, and the next step is looked at.
+        try:
+            _print_seeded(control.publish(path, name or path.stem, options), given["as_json"])
+        except PollenError as error:
+            output.print_error(error, as_json=given["as_json"])
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    """What changes when a file does; zeros while there is none."""
+    try:
+        held = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return held.st_mtime_ns, held.st_size, held.st_ino
+
+
+def _changed(path: Path, seen: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Wait until the file is another than it was and stays so for a moment."""
+    while True:
+        time.sleep(_WATCH_SECONDS)
+        mark = _mark(path)
+        if mark in (seen, (0, 0, 0)):
+            continue
+        time.sleep(_WATCH_SECONDS)
+        if _mark(path) == mark:
+            return mark
+
+
+def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
         output.print_json(answer)
         return
     verb = "unchanged" if answer["unchanged"] else "updated" if answer["replaced"] else "seeded"

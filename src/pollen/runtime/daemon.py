@@ -102,6 +102,7 @@ class Daemon:
             if discovery is not None:
                 await discovery.close()
             await driver.close(0)
+            self._paths.call_socket.unlink(missing_ok=True)
             lock.remove_pid(self._paths)
             self.log.info("down", faults=driver.counters["faults"])
 
