@@ -66,8 +66,10 @@ lint: $(VENV)/.locked ## formatting and lints of both languages
 test: ## everything that proves the product
 	./.ci/setup
 	$(MAKE) --no-print-directory SIM_SEEDS=60 check rust native
+	$(BIN)/python -m tests.recorder --begin
 	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -n auto tests/contract tests/native tests/cli
 	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. tests/e2e
+	$(BIN)/python -m tests.recorder
 	$(MAKE) --no-print-directory fuzz T=20
 
 .PHONY: fuzz

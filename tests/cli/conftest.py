@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import recorder
+
 Done = subprocess.CompletedProcess[bytes]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 
@@ -28,7 +30,7 @@ class Pln:
     def __call__(
         self, *arguments: str, stdin: bytes = b"", timeout: float = 60, **environment: str
     ) -> Done:
-        return subprocess.run(
+        done = subprocess.run(
             self.line(*arguments),
             input=stdin,
             capture_output=True,
@@ -36,6 +38,8 @@ class Pln:
             env={**self.environment, **environment},
             check=False,
         )
+        recorder.note_words(done.stderr)
+        return done
 
     def line(self, *arguments: str) -> list[str]:
         """The command line itself."""

@@ -12,6 +12,7 @@ import pytest
 
 from pollen.namespaces import Network
 from pollen.testing import Cluster
+from tests import recorder
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 NO_SPACES = "network namespaces need root, iproute2 and nftables"
@@ -30,6 +31,13 @@ assert _native is not None
 def example(name: str) -> str:
     """The path of an example's module."""
     return str(EXAMPLES / f"{name}.wasm")
+
+
+@pytest.fixture(autouse=True)
+def recording() -> Iterator[None]:
+    """What leaves by the SDK counts as seen (``tests.recorder``)."""
+    with recorder.listening():
+        yield
 
 
 @contextlib.contextmanager

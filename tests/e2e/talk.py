@@ -16,6 +16,7 @@ from pollen.client import Payload
 from pollen.control import Control
 from pollen.errors import SLUGS, PollenError
 from pollen.testing import Node, until
+from tests import recorder
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -53,7 +54,9 @@ def over_http(
         connection.request(method, target, body, headers or {})
         response = connection.getresponse()
         named = {key.lower(): value for key, value in response.getheaders()}
-        return Answer(response.status, named, response.read())
+        answer = Answer(response.status, named, response.read())
+        recorder.note_words(answer.body)
+        return answer
     finally:
         connection.close()
 
@@ -100,6 +103,7 @@ async def settles(node: Node, name: str, value: int, timeout: float = 20) -> Non
 
 def check_error(done: subprocess.CompletedProcess[bytes], slug: str) -> dict[str, Any]:
     """What ``pln --json`` printed: this slug, its exit code, a reason and a remedy."""
+    recorder.note_words(done.stderr)
     assert done.returncode == SLUGS[slug].exit_code, done.stderr.decode()
     problem = json.loads(done.stderr)
     assert isinstance(problem, dict)

@@ -20,6 +20,7 @@ from pollen.errors import PollenError
 from pollen.runtime.lock import start_time
 from pollen.runtime.store import Store
 from pollen.testing import Cluster, Node, until
+from tests import recorder
 from tests.e2e.conftest import example
 from tests.e2e.talk import alive, check_error, logged, metric, settles
 from tests.native.muscle import Muscle, wait_for
@@ -49,6 +50,7 @@ async def run_daemon(home: Path, *options: str) -> tuple[int, str]:
         process.kill()
         await process.wait()
         raise
+    recorder.note_words(err)
     return process.returncode or 0, err.decode()
 
 
