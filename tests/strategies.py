@@ -160,11 +160,11 @@ evidence = st.builds(
 )
 
 # What may happen among three cells of ``tests.unit.spread``: (what, who, which).
+SPREAD_STEPS = ["publish", "claim", "bury", "lose", "keep", "cut", "link", "restart", "image"]
+SPREAD_STEPS += ["run", "gc", "grave"]
 spread_steps = st.lists(
     st.tuples(
-        st.sampled_from(
-            ["publish", "claim", "bury", "lose", "keep", "cut", "link", "restart", "image", "run"]
-        ),
+        st.sampled_from(SPREAD_STEPS),
         st.integers(0, 2),
         st.integers(0, 2),
     ),

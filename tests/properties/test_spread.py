@@ -5,11 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pollen.core import limits
 from pollen.core.ids import MILLISECOND
 from pollen.core.records import CLAIM, NODE, SPEC, Records
 from tests import strategies as own
 from tests.properties.test_laws import observer
 from tests.unit.spread import Cell, Spread
+
+# Rounds of digests; whoever was buried alive twice waits until it is believed again.
+HEALING = 2 * limits.GRAVE_JUMP_NS // limits.DIGEST_NS
 
 
 def play(
@@ -33,6 +37,11 @@ def play(
             begin_again(spread, cell)
         case "image":
             old_image(spread, cell, images)
+        case "gc":
+            spread.raise_gc(cell)
+        case "grave":
+            cell.records.collect(other.key)
+            spread.settle(cell)
         case "run":
             spread.run((1 + 40 * m) * MILLISECOND)
 
@@ -61,7 +70,7 @@ def test_stores_converge_after_any_interleaving(
     spread.link_all()
     for what, n, m in steps:
         play(spread, images, what, n, m)
-    spread.heal(rounds=30)
+    spread.heal(rounds=HEALING)
     assert spread.is_equal()
     roots = {cell.records.sums.root() for cell in spread.cells}
     assert len(roots) == 1

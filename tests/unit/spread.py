@@ -149,6 +149,13 @@ class Spread:
                     held[key] = value
             self.settle(cell)
 
+    def raise_gc(self, cell: Cell) -> None:
+        """The cell raises its ``gc_version`` to what it has now."""
+        version = cell.records.peek(cell.key).top
+        cell.retention._raising = version
+        cell.retention._due = cell.retention._find_due(version)
+        self.settle(cell)
+
     # -- running --------------------------------------------------------------------------------
 
     def settle(self, cell: Cell) -> None:
