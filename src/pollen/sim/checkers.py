@@ -9,88 +9,17 @@ Source: STYLE (Simulator); PROTOCOL 2 to 6; docs/internals/simulator.md lists th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pollen.core import limits
-from pollen.core.codec import decode
-from pollen.core.effects import Effect, SendRecords
-from pollen.core.events import Event
-from pollen.core.ids import SECOND, short
-from pollen.core.names import Holding
-from pollen.core.record import ACCUSE, FAST, REFUTE, Body
+from pollen.core.ids import SECOND, Hash, short
+from pollen.core.record import ACCUSE, FAST, REFUTE
 from pollen.core.routing import match_gate
-from pollen.sim import observe
-from pollen.sim.faults import Faults
+from pollen.core.specs import Spec
+from pollen.sim import living, observe
+from pollen.sim.case import Case, Checker, label_of, name_of
 from pollen.sim.machine import Machine
-from pollen.sim.workload import Name, Workload
-from pollen.sim.world import World
+from pollen.sim.workload import Name
 
-
-class Case:
-    """What a checker looks at: the world, its misfortune and what its users were promised."""
-
-    def __init__(self, world: World, faults: Faults, workload: Workload) -> None:
-        self.world = world
-        self.faults = faults
-        self.workload = workload
-        self.started: dict[str, tuple[int, int]] = {}
-        self.held_up: dict[str, int] = {}
-        self.counts: dict[str, int] = {}
-        self.odd_versions: list[str] = []
-        self._epochs: dict[tuple[str, int], dict[str, int]] = {}
-        self._signed: dict[tuple[bytes, int, int], bytes] = {}
-        self._known: dict[bytes, None] = {}
-        world.watchers.append(self._watch)
-
-    def _watch(self, machine: Machine, event: Event, out: list[Effect]) -> None:
-        """Remember which bytes each version of a machine stood for when it was first sent."""
-        if machine.is_malicious or machine.name in self.faults.spoiled:
-            return
-        for effect in out:
-            if not isinstance(effect, SendRecords):
-                continue
-            for record in effect.records:
-                if record.owner != machine.key or record.signature in self._known:
-                    continue
-                self._known[record.signature] = None
-                body = decode(Body, record.body, "record")
-                if not isinstance(body, Body):
-                    continue
-                version = (machine.key, body.epoch, body.seq)
-                held = self._signed.setdefault(version, record.body)
-                if held != record.body:
-                    text = f"{machine.name} said two things as {body.epoch}.{body.seq}"
-                    self.odd_versions.append(f"{text}, {body.kind}/{body.key[:12]!r}")
-
-    def seen_epochs(self, machine: Machine) -> dict[str, int]:
-        """The name epochs that this run of a node showed before."""
-        return self._epochs.setdefault((machine.name, machine.boots), {})
-
-    def has_content(self, holding: Holding) -> bool:
-        """Whether any machine that runs still has the module."""
-        return any(holding.seed.spec.content in m.content for m in self.honest())
-
-    def honest(self) -> list[Machine]:
-        """The machines that run, move, do not lie and are not denied."""
-        return [m for m in self.members() if not m.is_malicious]
-
-    def members(self) -> list[Machine]:
-        """The machines that run, move and are not denied."""
-        return [m for m in self.world.machines.values() if m.is_up and not m.is_denied]
-
-    def look(self, checker: Checker) -> list[str]:
-        """Ask one checker, and count that it was asked."""
-        name = name_of(checker)
-        self.counts[name] = self.counts.get(name, 0) + 1
-        return checker(self)
-
-
-Checker = Callable[[Case], list[str]]
-
-
-def name_of(checker: Checker) -> str:
-    """The invariant's name, as messages and documents write it."""
-    return checker.__name__.replace("_", "-")
+__all__ = ["ALWAYS", "NOTED", "SETTLED", "Case", "Checker", "label_of", "name_of"]
 
 
 # -- always ---------------------------------------------------------------------------------------
@@ -146,6 +75,30 @@ def no_version_twice(case: Case) -> list[str]:
     return found
 
 
+def equal_hashes_equal_sets(case: Case) -> list[str]:
+    """Nodes whose root hashes are equal hold the same records (PROTOCOL 2)."""
+    seen: dict[bytes, tuple[Machine, set[Hash]]] = {}
+    found = []
+    for machine in case.honest():
+        held = {record.digest for record in observe.records_of(machine).values()}
+        first, base = seen.setdefault(observe.root_of(machine), (machine, held))
+        if held != base:
+            found.append(f"{machine.name} and {first.name} have one root and different records")
+    return found
+
+
+def nothing_below_the_floor(case: Case) -> list[str]:
+    """Nothing at or below an owner's ``gc_version`` is held (PROTOCOL 2)."""
+    found = []
+    for machine in case.honest():
+        for owned in observe.sets_of(machine):
+            low = [r for r in owned.rows.values() if r.version <= owned.floor]
+            if low:
+                text = f"{machine.name} holds {len(low)} records of {label_of(case, owned.owner)}"
+                found.append(f"{text} below its floor")
+    return found
+
+
 # -- settled --------------------------------------------------------------------------------------
 
 
@@ -161,7 +114,7 @@ def views_converge(case: Case) -> list[str]:
         owner, kind, key = odd[0]
         found.append(
             f"{machine.name} and {first.name} differ in {len(odd)} records, "
-            f"first {kind}/{key[:12]!r} of {_label(case, owner)}"
+            f"first {kind}/{key[:12]!r} of {label_of(case, owner)}"
         )
     return found
 
@@ -176,21 +129,6 @@ def _versions(machine: Machine) -> dict[tuple[bytes, str, bytes], bytes]:
 
 # What moves by itself: load and rates; who doubts whom.
 _RESTLESS = frozenset({FAST, ACCUSE, REFUTE})
-
-
-def members_agree(case: Case) -> list[str]:
-    """Every node's table lists exactly the members that run."""
-    wanted = tuple(sorted(m.key.hex() for m in case.members()))
-    found = []
-    for machine in case.honest():
-        held = observe.members_of(machine)
-        missing = [_label(case, bytes.fromhex(p)) for p in wanted if p not in held]
-        extra = [_label(case, bytes.fromhex(p)) for p in held if p not in wanted]
-        if missing:
-            found.append(f"{machine.name} misses {' '.join(missing)}")
-        if extra:
-            found.append(f"{machine.name} still counts {' '.join(extra)}")
-    return found
 
 
 def plans_agree(case: Case) -> list[str]:
@@ -216,7 +154,7 @@ def no_orphan_claim(case: Case) -> list[str]:
             for peer in row.replicas:
                 host = case.world.by_key.get(peer)
                 if host is None or not (host.is_malicious or row.seed in host.loaded):
-                    text = f"{machine.name} routes {row.name!r} to {_label(case, peer)}"
+                    text = f"{machine.name} routes {row.name!r} to {label_of(case, peer)}"
                     found.append(f"{text}, which has not loaded it")
         for seed in machine.loaded:
             if seed not in machine.seeds:
@@ -233,11 +171,7 @@ def minimum_of_replicas(case: Case) -> list[str]:
             if holding is None or not holding.is_live:
                 continue
             spec = holding.seed.spec
-            able = [
-                m
-                for m in case.members()
-                if not m.cannot_load and match_gate(spec.host, m.peers[m.key].properties)
-            ]
+            able = [m for m in case.members() if _may_host(m, spec)]
             if not case.has_content(holding):
                 continue  # The only copies were on disks that are gone.
             hosts = [m.name for m in able if holding.seed.seed in m.loaded]
@@ -245,6 +179,11 @@ def minimum_of_replicas(case: Case) -> list[str]:
             if len(hosts) < wanted:
                 found.append(f"{name.name} runs on {len(hosts)} of {wanted} nodes: {hosts}")
     return found
+
+
+def _may_host(machine: Machine, spec: Spec) -> bool:
+    own = machine.peers.get(machine.key)
+    return own is not None and not machine.cannot_load and match_gate(spec.host, own.properties)
 
 
 def every_allowed_call_routable(case: Case) -> list[str]:
@@ -308,15 +247,10 @@ def _is_excused(case: Case, name: Name) -> bool:
     return spoiled is not None
 
 
-def _label(case: Case, peer: bytes) -> str:
-    machine = next((m for k, m in case.world.by_key.items() if k == peer), None)
-    return short(peer) if machine is None else machine.name
-
-
 def _route(case: Case, route: tuple[str, tuple[str, ...]] | None) -> str:
     if route is None:
         return "nothing"
-    hosts = " ".join(_label(case, bytes.fromhex(peer)) for peer in route[1])
+    hosts = " ".join(label_of(case, bytes.fromhex(peer)) for peer in route[1])
     return f"{route[0][:8]} on {hosts or 'nobody'}"
 
 
@@ -325,9 +259,12 @@ ALWAYS: list[Checker] = [
     replicas_known_to_be_members,
     names_never_go_back,
     no_version_twice,
+    equal_hashes_equal_sets,
+    nothing_below_the_floor,
+    *living.ALWAYS,
 ]
 SETTLED: list[Checker] = [
-    members_agree,
+    *living.SETTLED,
     views_converge,
     plans_agree,
     no_orphan_claim,
@@ -336,3 +273,12 @@ SETTLED: list[Checker] = [
     nothing_acknowledged_lost,
     no_resurrection,
 ]
+# What the model itself sees broken, in the moment in which it happens.
+NOTED: dict[str, str] = {
+    "row-before-load": "No seed is loaded without a row for it.",
+    "a-call-ends-once": "A call that was made ends once, well or not.",
+    "no-call-twice-on-one-node": "No call runs twice in one process, whatever it is.",
+    "no-call-twice-at-all": "A call that is not idempotent runs at most once in the whole cluster.",
+    "no-storm": "Nodes do not talk without end.",
+    "counters": "In every run something went wrong, something was checked, and calls succeeded.",
+}

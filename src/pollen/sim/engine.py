@@ -18,6 +18,7 @@ from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core.ids import MILLISECOND, SECOND, PeerId, RequestId, Token
 from pollen.core.rng import Rng
+from pollen.sim.calls import Call
 from pollen.sim.machine import Machine
 from pollen.sim.network import End, Network
 from pollen.sim.plane import Plane
@@ -54,6 +55,7 @@ class Engine:
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._requests = 0
+        self._executions: dict[int, list[tuple[str, int]]] = {}
         self._asking: dict[RequestId, tuple[str, int]] = {}
 
     # -- running --------------------------------------------------------------------------------
@@ -263,6 +265,20 @@ class Engine:
         """What was seen broken since the last call."""
         breaches, self.breaches = self.breaches, []
         return breaches
+
+    def note_execution(self, machine: Machine, call: Call, *, is_safe: bool) -> None:
+        """Count a call that begins to run: in one process once, and once in all if not safe.
+
+        A process that was started again has forgotten which calls were here.
+        """
+        self.count("executions")
+        runs = self._executions.setdefault(call.call, [])
+        text = f"call {call.call:x} to {call.name} on {machine.name}"
+        if (machine.name, machine.boots) in runs:
+            self.note_breach("no-call-twice-on-one-node", text)
+        elif runs and not is_safe:
+            self.note_breach("no-call-twice-at-all", f"{text} after {runs[0][0]}")
+        runs.append((machine.name, machine.boots))
 
     def note_load(self, machine: Machine, seed: bytes, state: str) -> None:
         """A seed began to load, is ready, failed or is gone on a machine."""

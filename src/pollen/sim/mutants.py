@@ -19,11 +19,15 @@ from pollen.core import (
     durability,
     gossip,
     hosting,
+    links,
+    membership,
     names,
     owners,
     peers,
+    record,
     records,
     renewing,
+    routing,
     standing,
     tables,
     trust,
@@ -31,6 +35,7 @@ from pollen.core import (
 )
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
+from pollen.core.liveness import Verdict
 from pollen.core.owners import Merge
 from pollen.core.record import Record
 
@@ -135,6 +140,23 @@ def _withdrawn_forgotten(true: Any) -> Any:
     return property(lambda self: True)
 
 
+def _others_only(true: Any) -> Any:
+    def note_member(self: Any, peer: Any, facts: Any, now: Nanos) -> None:
+        if peer != self._own:
+            true(self, peer, facts, now)
+
+    return note_member
+
+
+def _own_view(true: Any) -> Any:
+    def rejudge(self: Any, now: Nanos) -> Any:
+        moved = true(self, now)
+        self._verdicts = {**self._verdicts, self._own: Verdict.LIVE}
+        return moved
+
+    return rejudge
+
+
 def _epoch_not_raised(true: Any) -> Any:
     def restore(self: Any, epoch: int, leased: int, top: Any) -> None:
         true(self, max(0, epoch - 1), 0, (0, 0))
@@ -215,5 +237,40 @@ MUTANTS: list[Mutant] = [
         name="owners-only", owner=names, target="has_authority",
         make=lambda true: lambda node, certificate, seed, lineage: node == seed.owner,
         caught_by="acknowledged", scenario="a_publisher_that_is_gone_for_ever",
+    ),
+    Mutant(
+        name="tried-again-blindly", owner=routing, target="classify_retry",
+        make=_always(routing.Retry.ELSEWHERE), caught_by="no-call-twice-at-all",
+    ),
+    Mutant(
+        name="root-never-moves", owner=owners.Sums, target="root", make=_always(b"0" * 32),
+        caught_by="equal-hashes-equal-sets",
+    ),
+    Mutant(
+        name="lopsided-rings", owner=links.Rings, target="neighbours_of",
+        make=lambda true: lambda self, peer: true(self, peer)[:-1],
+        caught_by="view-symmetric",
+    ),
+    Mutant(
+        name="self-forgotten", owner=membership.Membership, target="note_member",
+        make=_others_only, caught_by="self-lives",
+    ),
+    Mutant(
+        name="never-believed", owner=membership.Membership, target="_is_doubted",
+        make=_always(True), caught_by="dead-are-found",
+        scenario="a_publisher_that_is_gone_for_ever",
+    ),
+    Mutant(
+        name="judged-by-oneself", owner=membership.Membership, target="_rejudge",
+        make=_own_view, caught_by="verdicts-agree",
+    ),
+    Mutant(
+        name="nothing-durable", owner=record, target="DURABLE", make=lambda true: frozenset(),
+        caught_by="it is known", scenario="a_publisher_that_is_gone_for_ever",
+    ),
+    Mutant(
+        name="floor-forgotten", owner=owners.OwnerSet, target="_is_dead",
+        make=_always(False), caught_by="nothing-below-the-floor",
+        scenario="a_sleeper_meets_what_was_forgotten",
     ),
 ]  # fmt: skip

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pollen.core.certs import Certificate
 from pollen.core.ids import PeerId
+from pollen.core.liveness import Verdict
 from pollen.core.names import Holding
+from pollen.core.owners import OwnerSet
 from pollen.core.record import LEASE, Key, Record
 from pollen.sim.machine import Machine
 
@@ -21,6 +24,48 @@ def records_of(machine: Machine) -> dict[Key, Record]:
     """All records that a node holds, tombstones included."""
     node = machine.node
     return {} if node is None else {r.key: r for r in node._records.all_records()}
+
+
+def sets_of(machine: Machine) -> list[OwnerSet]:
+    """The records that a node holds, by owner; not to be changed."""
+    node = machine.node
+    return [] if node is None else [node._records.peek(o) for o in node._records.owners()]
+
+
+def root_of(machine: Machine) -> bytes:
+    """The hash of everything that a node holds."""
+    node = machine.node
+    return b"" if node is None else node._records.sums.root()
+
+
+def is_started(machine: Machine) -> bool:
+    """Whether the process took its first turn."""
+    node = machine.node
+    return node is not None and node._is_started
+
+
+def verdicts_of(machine: Machine) -> dict[PeerId, Verdict]:
+    """What a node's records say of each member, believed or not yet."""
+    node = machine.node
+    return {} if node is None else dict(node._membership._verdicts)
+
+
+def ring_of(machine: Machine) -> list[PeerId]:
+    """The peers beside a node on the rings of its view."""
+    node = machine.node
+    return [] if node is None else list(node._mesh.links._rings.neighbours_of(machine.key))
+
+
+def certificates_of(machine: Machine) -> dict[PeerId, Certificate]:
+    """The certificate that counts of each key, to a node."""
+    node = machine.node
+    return {} if node is None else dict(node._members.certificates)
+
+
+def has_record(machine: Machine, owner: PeerId, kind: str, key: bytes) -> bool:
+    """Whether a node holds something of an owner under this key."""
+    node = machine.node
+    return node is not None and node._records.find(owner, kind, key) is not None
 
 
 def live_of(machine: Machine) -> Mapping[PeerId, int]:

@@ -17,7 +17,7 @@ from pollen.core import limits
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId, RequestId
 from pollen.core.rng import Rng
 from pollen.sim import modules
-from pollen.sim.calls import Calls
+from pollen.sim.calls import Call, Calls
 from pollen.sim.machine import Machine
 from pollen.sim.network import End, Network
 
@@ -43,6 +43,9 @@ class Stage(Protocol):
 
     def note_breach(self, name: str, text: str) -> None:
         """An invariant was seen broken."""
+
+    def note_execution(self, machine: Machine, call: Call, *, is_safe: bool) -> None:
+        """A call begins to run on a machine; ``is_safe``: it may run again elsewhere."""
 
     def note_load(self, machine: Machine, seed: bytes, state: str) -> None:
         """A seed began to load, is ready, failed or is gone on a machine."""

@@ -1,8 +1,8 @@
-"""The disk is wiped and the key kept: the node comes back, jumps above its old word, publishes."""
+"""Purged, the key kept, joined anew by a token: it jumps above its old word and publishes on."""
 
 from __future__ import annotations
 
-from pollen.core.ids import MILLISECOND
+from pollen.core.codec import Refusal
 from pollen.sim.scenarios.scene import Scene
 
 
@@ -11,15 +11,14 @@ def play(scene: Scene) -> None:
     old = scene.seeds("b", "echo")
     scene.settles()
     machine = scene.machine("b")
-    peers = [(m.key, [m.address]) for m in scene.world.machines.values()]
-    scene.world.crash("b")
-    machine.disk.wipe()
+    scene.world.kill("b")
+    machine.disk.replace({})
     machine.content.clear()
-    scene.world.enrol(machine, scene.tier_of("b"), peers=peers)
     scene.passes(5)
-    scene.world.start("b")
+    joined = scene.world.join("b", scene.world.invite("a"))
+    scene.expect("it may join", not isinstance(joined, Refusal), str(joined)[:80])
     scene.becomes("it knows its own seed again", lambda: scene.seed_known("b", "echo") == old)
-    scene.passes(100 * MILLISECOND / 1e9)
+    scene.passes(1)
     new = scene.seeds("b", "echo", b"second")
     scene.becomes(
         "its update is heard", lambda: all(scene.seed_known(n, "echo") == new for n in nodes)
