@@ -189,6 +189,18 @@ def test_a_token_from_before_the_deny_lets_nobody_in_again() -> None:
     assert ask(world, "a", key(world, "c"), new).slug == ""
 
 
+def test_a_spent_token_is_no_way_back_for_a_denied_key() -> None:
+    """The same joiner is answered alike, but not with credentials that a deny killed."""
+    world = with_admin()
+    token = world.invite("a")
+    world.join("d", token)
+    world.run(SECOND)
+    assert ask(world, "a", key(world, "d"), token).slug == ""
+    deny(world, "a", "d")
+    world.run(SECOND)
+    assert ask(world, "a", key(world, "d"), token).slug == "denied"
+
+
 def test_an_admin_takes_back_leases_that_ended_long_ago() -> None:
     """Who left for ever is not in its records for ever; who is here keeps a lease."""
     world = with_admin()

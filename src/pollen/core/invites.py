@@ -53,6 +53,11 @@ from pollen.core.trust import Trust
 
 TOKEN_PREFIX = "pln1"
 _ASK_AGAIN = "ask for a new token: pln invite"
+DENIED_SINCE = Refusal(
+    "denied",
+    "this key was denied after the token was made",
+    "ask who denied it for a new token: pln invite",
+)
 
 
 class Invite(msgspec.Struct, frozen=True, array_like=True):
@@ -305,11 +310,7 @@ def plan_certificate(
     if issuer.chain is None:
         return Refusal("denied", "this node's own certificate does not count any more")
     if any(verdict.deny.issued >= invite.issued for verdict in verdicts):
-        return Refusal(
-            "denied",
-            "this key was denied after the token was made",
-            "ask who denied it for a new token: pln invite",
-        )
+        return DENIED_SINCE
     unliftable = [v for v in verdicts if not denies.may_lift(v, issuer.node, roots)]
     is_roots = invite.tier >= Tier.ADMIN or bool(unliftable)
     if is_roots and issuer.signing_root is None:

@@ -129,6 +129,8 @@ class Joins:
         refusal = invites.judge_join(invite, joiner, issuer, inviter, spent, wall)
         if refusal is not None:
             return Redeemed(reply=invites.refuse_join(refusal))
+        if spent is not None and trust.is_denied(joiner):
+            return Redeemed(reply=invites.refuse_join(invites.DENIED_SINCE))
         if spent is not None:
             return self._answer(spent.chain, peers, [(TABLE, key, encode(spent))])
         verdicts = trust.verdicts_of(joiner)
