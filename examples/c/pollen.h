@@ -31,6 +31,7 @@ ENV(config_get) u64 config_get(u64 key);
 ENV(var_get) u64 var_get(u64 key);
 ENV(var_set) void var_set(u64 key, u64 value);
 ENV(log_info) void log_info(u64 message);
+ENV(http_request) u64 http_request(u64 request, u64 body);
 USER(pollen_log) void pollen_log(u64 level, u64 message);
 USER(pollen_request) u64 pollen_request(u64 uri, u64 input);
 USER(pollen_caller_info) u64 pollen_caller_info(void);

@@ -49,3 +49,24 @@ EXPORT(caller_info) i32 caller_info(void) {
   output_set(info, host_length(info));
   return 0;
 }
+
+/* Decimal digits, then a line end and a URI: asks the URI so often, whatever becomes of it, and then
+ * hands the call on to it.
+ */
+EXPORT(spend) i32 spend(void) {
+  u32 read = input_read(buffer + URI, 4096), at = URI, times = 0;
+  while (at < URI + read && buffer[at] != '\n') times = 10 * times + buffer[at++] - '0';
+  u32 length = URI + read - ++at;
+  u64 uri = host_copy(buffer + at, length);
+  while (times--) pollen_request(uri, 0);
+  __builtin_memmove(buffer + URI, buffer + at, length);
+  return go_on(length);
+}
+
+/* The input is a request for http_request, as JSON: {"url": "http://127.0.0.1/"}. */
+EXPORT(get) i32 get(void) {
+  u32 read = input_read(buffer, sizeof buffer);
+  u64 reply = http_request(host_copy(buffer, read), 0);
+  output_set(reply, host_length(reply));
+  return 0;
+}

@@ -42,6 +42,8 @@ START = 30.0
 STOP = 20.0
 SETTLE = 30.0
 _POLL = 0.02
+# Of the 107 bytes of a socket's path: the rest is for /pln-xxxxxxxx/a/control.sock.
+_FOLDER_MAX = 75
 
 
 class Node:
@@ -209,8 +211,7 @@ class Cluster:
         return len(self.nodes)
 
     async def __aenter__(self) -> Self:
-        # Short, since the sockets' paths are limited to 107 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix="pln-", dir="/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix="pln-", dir=_short_folder()))
         try:
             if self._with_namespaces:
                 self.network = Network(self._size)
@@ -355,6 +356,12 @@ async def _checked(node: Node, *arguments: str) -> None:
         command = " ".join(arguments[:1])
         reason = f"pln {command} on {node.name} ended with {done.returncode}"
         raise PollenError("internal", f"{reason}: {done.stderr.decode(errors='replace')}")
+
+
+def _short_folder() -> str:
+    """Where temporary folders go, unless that is too long a path for unix sockets in them."""
+    chosen = tempfile.gettempdir()
+    return chosen if len(chosen) <= _FOLDER_MAX else "/tmp"
 
 
 def _free_port() -> int:

@@ -46,6 +46,8 @@ CASES = [
     Case("relay", "relay", "guest-failed", "request failed", "nonsense"),
     Case("circle-tail", "tail_next", "hop-limit", "16 hops"),
     Case("circle-a", "relay", "guest-failed", "request failed"),
+    Case("relay", "spend", "call-limit", "1,000 calls", "1000\npln://seed/echo/echo"),
+    Case("relay", "get", "guest-host-refused", "127.0.0.1", '{"url": "http://127.0.0.1/"}'),
 ]
 IDS = [f"{case.seed}/{case.function}" for case in CASES]
 
@@ -71,7 +73,8 @@ async def _publish(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 async def test_the_sdk_raises_the_type_of_the_slug(pair: Cluster, case: Case) -> None:
-    error = await refusal(pair[1], case.seed, case.function, case.input, timeout=0.5)
+    timeout = 20 if case.function == "spend" else 0.5
+    error = await refusal(pair[1], case.seed, case.function, case.input, timeout=timeout)
     assert (error.slug, type(error)) == (case.slug, SLUGS[case.slug].error)
     assert case.says in error.reason
     assert error.remedy
@@ -231,4 +234,19 @@ async def test_a_busy_node_without_room_says_so_and_recovers(pair: Cluster) -> N
         await settles(node, "running", 0)
         await settles(node, "queued", 0)
         assert await metric(node, "events_waiting") < 100
+    await alive(*pair)
+
+
+async def test_what_is_too_much_at_once_is_refused_and_told_when_to_come_again(
+    pair: Cluster,
+) -> None:
+    """16,384 calls may be under way on a connection; what comes beyond them did not run."""
+    async with pair[0].connect() as mesh:
+        calls = [mesh.call("loop", "loop", timeout=2, retries=0) for _ in range(16_384 + 100)]
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+    errors = [end for end in ends if isinstance(end, PollenError)]
+    full = [error for error in errors if error.slug == "overloaded"]
+    assert len(errors) == len(ends) and len(full) >= 100
+    assert {error.slug for error in errors} == {"overloaded", "deadline"}
+    assert all(error.retry_after and error.may_have_executed is False for error in full)
     await alive(*pair)

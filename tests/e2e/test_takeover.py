@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -119,39 +120,36 @@ async def test_a_paused_node_is_routed_around() -> None:
         await cluster.linked(60)
 
 
-def folders() -> set[str]:
-    return {path.name for path in Path("/tmp").glob("pln-*")}
-
-
 @pytest.mark.parametrize("lines", [0, 1, 3, 8, 12])
 async def test_the_demo_leaves_nothing_behind_after_ctrl_c(lines: int) -> None:
     """At any moment: before the first node is up, between calls, after the kill."""
-    before = folders()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "pollen.cli",
-        "demo",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for _ in range(lines):
-        assert await process.stdout.readline()
-    if not lines:
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as place:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pollen.cli",
+            "demo",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": place},
+        )
+        assert process.stdout is not None
+        for _ in range(lines):
+            assert await process.stdout.readline()
+        if not lines:
 
-        async def has_begun() -> bool:
-            return bool(folders() - before)
+            async def has_begun() -> bool:
+                return any(Path(place).iterdir())
 
-        await until(has_begun, 20, "the demo begins")
-    # As a terminal does: to the whole group.
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == 130, (out, err)
-    assert b"Traceback" not in err
-    assert folders() - before == set()
-    assert not any(start_time(pid) for pid in _members(process.pid))
+            await until(has_begun, 20, "the demo begins")
+        # As a terminal does: to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 130, (out, err)
+        assert b"Traceback" not in err
+        assert list(Path(place).iterdir()) == []
+        assert not any(start_time(pid) for pid in _members(process.pid))
 
 
 def _members(session: int) -> list[int]:

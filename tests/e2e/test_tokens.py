@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,3 +113,28 @@ async def test_an_issuer_that_is_gone(newcomer: Node) -> None:
         await newcomer.start()
         await until(is_known, 20, "the issuer sees the new node")
         await newcomer.stop()
+
+
+async def test_an_issuer_that_speaks_another_version(newcomer: Node) -> None:
+    """Somebody of the issuer's key is there, and has no protocol in common with us."""
+    async with Cluster(1) as cluster:
+        (a,) = cluster
+        token = await invite(cluster)
+        await a.stop()
+        key = (a.home / "node.key").read_text().split()[1]
+        target = Path(os.environ.get("CARGO_TARGET_DIR", Path.home() / ".cache/pollen/target"))
+        stranger = await asyncio.create_subprocess_exec(
+            str(target / "release" / "examples" / "stranger"),
+            key,
+            a.address,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert stranger.stdout is not None
+            assert await stranger.stdout.readline() == b"listening\n"
+            done = await newcomer.pln("join", "--no-up", "--json", token)
+            check_error(done, "version-mismatch")
+        finally:
+            stranger.kill()
+            await stranger.wait()

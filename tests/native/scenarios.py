@@ -13,6 +13,7 @@ import time
 import msgspec
 
 from pollen import _native, door
+from tests import recorder
 from tests.native.muscle import Muscle, link, metric, wait_for
 
 # About a second of one core.
@@ -34,6 +35,7 @@ def forked() -> None:
                 slugs.add(error.slug)
         os._exit(0 if slugs == {"forked"} else 1)
     assert os.waitpid(child, 0)[1] == 0
+    recorder.note("forked")
     side.raw.beat()
     side.raw.close(0)
 
