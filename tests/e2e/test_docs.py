@@ -1,35 +1,46 @@
 """What the documents show is what happens: their commands run, on daemons of their own.
 
 A fenced ``sh`` or ``python`` block runs as it stands, in the order of its document. A block that
-begins with ``# on NAME`` runs on that machine, which here is a folder with a daemon on loopback.
-Blocks of ``make`` are not run, but name targets. A ``text`` block after another one is its
-output: each line must come, in that order, whatever the numbers and ids in it.
+begins with ``# on NAME`` runs on that machine, which here is a folder with a daemon on loopback;
+``# on NAME, exit 3`` must end with that code, ``# on NAME, with go`` needs that program. Blocks of
+``make`` are not run, but name targets. A ``c`` block whose comment names a file is that file. A
+``text`` block after another one is its output: each line must come, in that order, whatever the
+numbers and ids in it. What only looks (``status``, ``why``, …) is run again until it comes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pollen.cli.app import VERBS
 from tests.style.documents import Block, blocks_of
 from tests.style.tree import ROOT
 
 pytestmark = pytest.mark.timeout(180)
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", *GUIDE]
 # What a target does once everything is built; its output is shown in a document.
 MAKES = {"make demo": "pln demo"}
-MACHINE = re.compile(r"# on ([a-z]+)\b")
-NUMBER = re.compile(r"\d+(?:\.\d+)?(?: (?:us|ms|s|B|KiB|MiB|GiB)\b)?")
+MACHINE = re.compile(r"# on ([a-z]+)(?:, exit (\d+))?(?:, with ([a-z]+))?$", re.MULTILINE)
+FILE = re.compile(r"(?://|/\*) ([a-z-]+\.[a-z]+):")
+LOOKS = ("pln status", "pln inspect", "pln why", "pln doctor", "pln logs")
+# How long what is shown may take to become true: a suspicion, a spread, a load.
+SETTLED_WITHIN = 30.0
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?(?: (?:us|ms|s|B|KiB|MiB|GiB)\b)?")
 
 
 class Stage:
@@ -49,19 +60,34 @@ class Stage:
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**kept, "PATH": path, "HOME": str(folder), "COLUMNS": "80"}
         self.environment["NO_COLOR"] = "1"
+        # Else each run would compile Go's library anew.
+        self.environment.setdefault("GOCACHE", str(Path.home() / ".cache" / "go-build"))
 
     def run(self, block: Block) -> str:
-        """Run a block and return what it prints; fails with it when it ends badly."""
+        """Run a block and return what it prints; fails with it when it ends otherwise than said."""
         script = MAKES.get(block.text.strip(), block.text)
         machine = MACHINE.match(script)
-        environment = {**self.environment, "PLN_DIR": str(self._home(machine))}
+        if (
+            machine
+            and machine[3]
+            and shutil.which(machine[3], path=self.environment["PATH"]) is None
+        ):
+            pytest.skip(f"{block}: there is no {machine[3]} here")
+        home = str(self._home(machine))
+        environment = {**self.environment, "PLN_DIR": home}
         if block.language == "python":
             line = [sys.executable, "-W", "error", "-c", script]
         else:
             line = ["bash", "-euo", "pipefail", "-c", script]
         code, printed = on_a_terminal(line, self.here, environment)
-        assert code == 0, f"{block}:\n{printed}"
-        return printed
+        wanted = int(machine[2] or 0) if machine else 0
+        assert code == wanted, f"{block}: exit {code}\n{printed}"
+        return printed.replace(home, "~/.pln").replace(str(self.folder), "~")
+
+    def write(self, block: Block) -> None:
+        """Write the file that a block of source is, if it names one."""
+        if file := FILE.match(block.text):
+            (self.here / file[1]).write_text(block.text)
 
     def _home(self, machine: re.Match[str] | None) -> Path:
         """The machine's folder; a block that names none runs on the one named first."""
@@ -112,8 +138,8 @@ def stage() -> Iterator[Stage]:
 
 
 def pattern(line: str) -> str:
-    """A line without what differs from run to run; ids are words of 8 digits."""
-    line = re.sub(r"\b[0-9a-f]{8}\b", "ID", line)
+    """A line without what differs from run to run; ids are words of 8, 16, 32 or 64 digits."""
+    line = re.sub(r"\b(?:[0-9a-f]{8}|[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{64})\b", "ID", line)
     return " ".join(NUMBER.sub("N", line).split())
 
 
@@ -129,19 +155,53 @@ def is_for_make(block: Block) -> bool:
     return all(line.startswith("make ") for line in lines)
 
 
+def only_looks(block: Block) -> bool:
+    lines = [line for line in block.text.splitlines() if line and not line.startswith("#")]
+    return block.language == "sh" and all(line.startswith(LOOKS) for line in lines)
+
+
+def check_shown(machines: Stage, done: Block, shown: Block, printed: str) -> None:
+    """What is shown came, or comes when one looks again."""
+    until = time.monotonic() + SETTLED_WITHIN
+    while missing(shown.text, printed) and only_looks(done) and time.monotonic() < until:
+        printed = machines.run(done)
+    assert missing(shown.text, printed) == [], f"{shown}; it printed:\n{printed}"
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_the_commands_of_a_document_run_and_print_what_it_shows(path: Path) -> None:
     with stage() as machines:
-        printed = ""
+        printed, done = "", None
         for block in blocks_of(path):
             if block.language == "text":
-                assert missing(block.text, printed) == [], f"{block}; it printed:\n{printed}"
-            elif block.language not in ("sh", "python"):
-                continue
-            elif is_for_make(block) and block.text.strip() not in MAKES:
-                printed = ""
-            else:
-                printed = machines.run(block)
+                assert done is not None, f"{block}: the output of what?"
+                check_shown(machines, done, block, printed)
+            elif block.language == "c":
+                machines.write(block)
+            elif block.language in ("sh", "python"):
+                is_built = is_for_make(block) and block.text.strip() not in MAKES
+                printed, done = "" if is_built else machines.run(block), block
+
+
+def shown_in(documents: list[Path]) -> list[Block]:
+    """The blocks of shell whose output follows."""
+    found = []
+    for path in documents:
+        blocks = blocks_of(path)
+        pairs = itertools.pairwise(blocks)
+        found += [a for a, b in pairs if (a.language, b.language) == ("sh", "text")]
+    return found
+
+
+def test_the_guide_shows_every_verb_with_its_output() -> None:
+    told = "\n".join(block.text for block in shown_in(GUIDE))
+    assert {verb for verb in VERBS if not re.search(rf"\bpln {verb}\b", told)} == set()
+
+
+def test_every_exit_code_has_a_failing_example() -> None:
+    """130 is Ctrl-C, and 0 is everything else."""
+    codes = {match[2] for b in shown_in(GUIDE) if (match := MACHINE.match(b.text)) and match[2]}
+    assert codes == {"1", "2", "3", "4", "5", "6"}
 
 
 def test_a_line_that_is_not_printed_is_missed() -> None:
