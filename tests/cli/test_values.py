@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Pln
+from tests.cli.conftest import EXAMPLES, Pln
 
 
 @pytest.mark.parametrize("text", ["5", "0", "5x", "s", "-1s", "1e3s", ""])
@@ -32,6 +33,31 @@ def test_a_pair_needs_its_equals_sign(pln: Pln) -> None:
     done = pln("seed", "x.wasm", "--config", "key")
     assert done.returncode == 2
     assert b"is not key=value" in done.stderr
+
+
+def test_configuration_comes_in_pairs_or_from_a_file(up: Pln, tmp_path: Path) -> None:
+    """What is given last wins."""
+    file = tmp_path / "guest.toml"
+    file.write_text('greeting = "hello"\nplace = "attic"\n')
+    line = ["seed", str(EXAMPLES / "echo.wasm"), "configured"]
+    up.ok(*line, "--config", f"@{file}", "--config", "place=cellar", "--config", "mark=!")
+    try:
+        options = json.loads(up.ok("inspect", "configured", "--json"))["options"]
+        assert sorted(options["config"]) == ["greeting", "mark", "place"]
+    finally:
+        up.ok("unseed", "configured")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("key = 5", b"write it in quotes"), ("key", b"is no TOML")]
+)
+def test_a_configuration_file_holds_texts(pln: Pln, tmp_path: Path, text: str, said: bytes) -> None:
+    file = tmp_path / "guest.toml"
+    file.write_text(text)
+    for given in (f"@{file}", "@/nonexistent"):
+        done = pln("seed", "x.wasm", "--config", given)
+        assert done.returncode == 2
+        assert (said if given != "@/nonexistent" else b"cannot be read") in done.stderr
 
 
 def test_an_input_is_text_stdin_or_a_file(up: Pln, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
-from pollen.cli.values import DURATION, PAIR, SIZE, read_input
+from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
 from pollen.control import Control
 from pollen.errors import GuestError, NotFound, PollenError, error_from
 
@@ -34,7 +34,7 @@ _WATCH_SECONDS = 0.2
 @click.option("--idempotent", is_flag=True, help="Running a call twice does no harm.")
 @click.option("--isolate", is_flag=True, help="A fresh instance for each call.")
 @click.option("--shared", is_flag=True, help="Instances serve all callers.")
-@click.option("--config", type=PAIR, multiple=True, help="A value for the guest's config_get.")
+@click.option("--config", type=VALUES, multiple=True, help="A value for config_get, or @file.")
 @click.option("--env", type=PAIR, multiple=True, help="An environment variable of the guest.")
 @click.option("--public", is_flag=True, help="Anonymous clients of the TCP door may call it.")
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
@@ -69,7 +69,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         "isolate": given["isolate"],
         "shared": given["shared"],
         "public": given["public"],
-        "config": dict(given["config"]),
+        "config": {key: text for held in given["config"] for key, text in held.items()},
         "env": dict(given["env"]),
         "take_over": given["take_over"],
     }

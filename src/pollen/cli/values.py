@@ -77,9 +77,38 @@ class Pair(click.ParamType[tuple[str, str]]):
         return key, text
 
 
+class Values(click.ParamType[dict[str, str]]):
+    """``key=value``, or ``@file``: a TOML file of such pairs."""
+
+    name = "key=value or @file"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        if not value.startswith("@"):
+            key, text = PAIR.convert(value, param, ctx)
+            return {key: text}
+        import tomllib
+
+        path = Path(value[1:]).expanduser()
+        try:
+            held = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self.fail(f"{path} cannot be read: {error.strerror}", param)
+        except ValueError as error:
+            self.fail(f"{path} is no TOML: {error}", param)
+        for key, text in held.items():
+            if not isinstance(text, str):
+                self.fail(f"{path}: {key} is no text; write it in quotes", param)
+        return held
+
+
 DURATION = Duration()
 SIZE = Size()
 PAIR = Pair()
+VALUES = Values()
 
 
 def read_input(text: str | None) -> bytes:
