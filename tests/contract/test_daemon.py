@@ -277,6 +277,20 @@ def test_a_member_of_another_cluster_does_not_join(
     assert held.cluster.hex() == joined
 
 
+def test_another_method_is_told_which_there_are(nodes: Callable[[str], Node]) -> None:
+    """RFC 9110: 405 names the methods; the body says the same status as the line."""
+    a = nodes("a")
+    a.up()
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(str(a.paths.control_socket))
+        asked.sendall(b"PUT /v1/status HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+        answer = b"".join(iter(lambda: asked.recv(65_536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b" 405 " in head.splitlines()[0]
+    assert b"allow: GET" in head.replace(b"Allow", b"allow")
+    assert json.loads(body)["status"] == 405
+
+
 @pytest.mark.only("fake")
 @pytest.mark.parametrize(
     ("target", "body", "slug"),

@@ -7,7 +7,7 @@ Every error leaves as ``application/problem+json`` with its slug; what is no ``P
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,14 +57,18 @@ def make_app(daemon: Daemon) -> Starlette:
     return Starlette(routes=table, exception_handlers={HTTPException: _on_http_exception})
 
 
-def problem(error: PollenError) -> Response:
-    """An error as the response that carries it (RFC 9457)."""
+def problem(
+    error: PollenError, status: int = 0, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error as the response that carries it (RFC 9457), with the status of its slug or this."""
     body: dict[str, Any] = error.to_dict()
+    status = body["status"] = status or error.http_status
     if error.retry_after is not None:
         body["retry_after"] = error.retry_after
     return Response(
         msgspec.json.encode(body),
-        status_code=error.http_status,
+        status_code=status,
+        headers=headers,
         media_type="application/problem+json",
     )
 
@@ -105,12 +109,12 @@ async def _read_body(request: Request, route: Route) -> msgspec.Struct | None:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     """No such route, or another method: still a problem with a slug."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
     what = f"{request.method} {request.url.path}"
     fault = BadRequest("bad-request", f"there is no {what}", "see GET /v1/openapi.json")
-    response = problem(fault)
-    response.status_code = status
-    return response
+    status, headers = 500, None
+    if isinstance(error, HTTPException):
+        status, headers = error.status_code, error.headers
+    return problem(fault, status, headers)
 
 
 class _Handlers:
