@@ -137,6 +137,25 @@ def test_where_all_are_wanted_nobody_is_forgotten() -> None:
     assert isinstance(line, fx.Log)
 
 
+def test_where_all_are_wanted_one_that_was_long_sought_makes_room() -> None:
+    """A small mesh whose members come and go outlives 4,096 of them."""
+    machine = crowded(frozenset(peer_of(n) for n in range(limits.KNOWN_PEERS_MAX)))
+    machine.take_unsaved()
+    failed = ev.DialFailed(peer=peer_of(7), slug="unreachable", reason="")
+    for _ in range(limits.REDIAL_SOON_ATTEMPTS):
+        machine.on_dial_failed(failed, T0)
+    assert not any(isinstance(e, fx.Log) for e in machine.learn(LARGE, HOME, T0))
+    assert [key for _, key, value in machine.take_unsaved() if value is None] == [peer_of(7)]
+
+
+def test_a_stranger_that_dials_in_takes_the_place_of_another() -> None:
+    """The cap holds for those who came by themselves, too."""
+    machine = crowded(frozenset())
+    machine.on_hello(hello(LARGE, 1, False), T0)
+    assert machine.has_link(LARGE)
+    assert len(machine.dialable()) == limits.KNOWN_PEERS_MAX - 1
+
+
 def test_an_unwanted_peer_is_known_but_not_dialled() -> None:
     """Until somebody wants it, or seeks anybody."""
     machine = Peers(SMALL, Rng(1), lambda _: False)

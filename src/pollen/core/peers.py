@@ -6,8 +6,9 @@ Does not know: who ought to be linked (``links``, asked by ``is_wanted``), recor
     certificate allows (it is judged by the caller).
 Invariants: at most one admitted link a peer; a wanted peer with an address is linked, is dialled
     or waits for a timer that was set. Of two links dialled by both sides the one dialled by the
-    smaller node id stays; both sides see the same rule and keep the same one. A linked or wanted
-    peer is never forgotten; of the others the one that failed most dials goes first.
+    smaller node id stays; both sides see the same rule and keep the same one. A linked peer is
+    never forgotten; of the others those that nobody wants go first, then, in a full mesh, those
+    that were sought in vain for long; of each the one that failed most dials.
 Source: PROTOCOL 5 and 6, specs/discovery (remembered peers, back-off for ever).
     Refused: giving up after n attempts.
 """
@@ -143,8 +144,13 @@ class Peers:
         return self._dial(known, now) if self._is_wanted(peer) else []
 
     def _forget_one(self) -> bool:
-        """Make room: the idle, unwanted peer with the most failed dials, the largest id then."""
-        idle = [p for p in self._peers.values() if p.link is None and not self._is_wanted(p.peer)]
+        """Make room: the idle, unwanted peer with the most failed dials, the largest id then.
+
+        In a full mesh everybody is wanted: there one that was sought in vain for long goes.
+        """
+        absent = [p for p in self._peers.values() if p.link is None]
+        idle = [p for p in absent if not self._is_wanted(p.peer)]
+        idle = idle or [p for p in absent if p.attempts >= limits.REDIAL_SOON_ATTEMPTS]
         if not idle:
             return False
         victim = max(idle, key=lambda p: (p.attempts, p.peer)).peer
@@ -168,6 +174,8 @@ class Peers:
         """A Hello whose chain was judged good. True when it became the peer's link."""
         known = self._peers.get(event.peer)
         if known is None:
+            if len(self._peers) >= limits.KNOWN_PEERS_MAX:
+                self._forget_one()
             known = self._peers[event.peer] = Peer(peer=event.peer, addresses=[])
             self._unsaved[event.peer] = None
         out = self._note_boot(known, event.boot)
