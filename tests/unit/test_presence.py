@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pollen.core import limits
 from pollen.core.config import NodeConfig
 from pollen.core.effects import SetTimer
@@ -50,6 +52,12 @@ def test_old_starts_and_starts_in_the_future_do_not_count() -> None:
     rows, effects = presence.start([], at(0))
     assert (effects, presence.info().restarts) == ([], 0)
     assert len(rows) == 1
+
+
+def test_a_node_says_which_plan_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait for the oldest of all: a new plan that still says 1 would never be in force."""
+    monkeypatch.setattr(limits, "PLAN_VERSION", 7)
+    assert Presence(CONFIG, []).info().plan_version == 7
 
 
 def test_only_so_many_addresses_are_published() -> None:

@@ -73,6 +73,7 @@ class Presence:
             memory_bytes=config.memory_bytes,
             minor_min=limits.MINOR_MIN,
             minor_max=limits.MINOR_MAX,
+            plan_version=limits.PLAN_VERSION,
             phase=int(self.phase),
             restarts=self._restarts,
             speaks=limits.SPEAKS,
