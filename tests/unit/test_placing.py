@@ -10,6 +10,7 @@ from pollen.core import effects as fx
 from pollen.core import limits
 from pollen.core.claims import State
 from pollen.core.demand import DemandRow, bucket_of
+from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND
 from pollen.core.specs import Seed
 from tests.unit.town import GIB, Town
@@ -201,3 +202,32 @@ def test_many_specs_at_once_are_taken_in_slices(count: int) -> None:
     assert turns >= count / limits.PLACE_SLICE_SEEDS
     assert all(len(placed(town, seed)) == 2 for seed in seeds)
     assert longest * 1_000 * MILLISECOND < 100 * MILLISECOND, f"{longest * 1e3:.1f} ms"
+
+
+def test_a_peer_that_was_never_linked_has_the_price_of_its_place() -> None:
+    """It says where it is after its row was made: the row follows."""
+    town = Town(FOUR)
+    town.turn()
+    far = town.peers[2]
+    assert town.known[far].price_us == limits.PRICE_UNKNOWN_US
+    town.estimates[far] = 40_000
+    town.fast(far, coordinate=[30_000, 9_000, 50, 100])
+    town.turn()
+    assert town.known[far].price_us == 40_000
+
+
+def test_the_unmeasured_are_priced_anew_when_this_node_moves_on_the_map() -> None:
+    """In slices, and not those whose links were measured."""
+    town = Town([f"n{i}" for i in range(limits.PLACE_SLICE_SEEDS + 20)])
+    town.turn()
+    town.estimates.update(dict.fromkeys(town.peers[1:], 7_000))
+    near = PeerSample(town.peers[1], 300, bytes_out=0, bytes_in=0, direct=True)
+    told = Telemetry(peers=[near], seeds=[], memory_bytes=0, events_dropped=0, control_stalls=0)
+    town.placing.note_telemetry(told, town.now)
+    town.placing.note_coordinate([1, 2, 50, 100])
+    town.slice()
+    priced = sum(row.price_us == 7_000 for row in town.known.values())
+    assert 0 < priced < limits.PLACE_SLICE_SEEDS + 18
+    town.turn()
+    assert {town.known[peer].price_us for peer in town.peers[2:]} == {7_000}
+    assert town.known[near.peer].price_us == 300

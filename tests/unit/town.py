@@ -59,6 +59,7 @@ class Town:
         self.own = self.peers[0]
         self.folk, self.mono, self.seq = Folk(), 1, 0
         self.linked = list(self.peers)
+        self.estimates: dict[PeerId, int] = {}
         folk: Any = self.folk
         self.records = Records(ClusterId(CLUSTER), self.own, signer(self.own, None))
         self.situation = Situation(self.own, folk, folk)
@@ -69,7 +70,7 @@ class Town:
             folk,
             self.situation,
             lambda peer: peer in self.linked,
-            lambda peer: None,
+            self.estimates.get,
             self.hosting,
             Bundle(64 * GIB, 4),
         )

@@ -122,6 +122,11 @@ class Bundles:
             self._live[peer] = epoch
         self._count(peer)
 
+    def place_of(self, peer: PeerId) -> list[int]:
+        """A node's coordinate as it counts, empty while unknown."""
+        fast = self.counted.get(peer)
+        return [] if fast is None else fast.coordinate
+
     def _count(self, peer: PeerId) -> None:
         said = self._said.get(peer)
         if said is not None and self._live.get(peer) == said[0]:

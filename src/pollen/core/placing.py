@@ -20,7 +20,7 @@ from pollen.core.hosting import Hosting, View
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.members import Members
 from pollen.core.records import CLAIM, FAST, Records
-from pollen.core.situation import Situation
+from pollen.core.situation import Situation, taken
 from pollen.core.tables import Tables
 
 
@@ -50,6 +50,8 @@ class Placing:
         self._claimed: dict[Hash, None] = {}
         self._unrouted: dict[Hash, None] = {}
         self._unrouted_peers: dict[PeerId, None] = {}
+        self._place: list[int] = []
+        self._unpriced: dict[PeerId, None] = {}
         self._overdue_at: int | None = None
         self._view = View(
             roles=situation.roles,
@@ -75,8 +77,13 @@ class Placing:
         return out
 
     def note_coordinate(self, coordinate: list[int]) -> None:
-        """Where this node is on the map of round trips."""
+        """Where this node is on the map of round trips; who was never measured has another price
+        with each move of it, which is told in slices."""
         self._bundle.note_coordinate(coordinate)
+        if coordinate != self._place:
+            self._place = coordinate
+            known = self._prices
+            self._unpriced = {peer: None for peer in self._situation.live if peer not in known}
 
     def _note_prices(self, samples: Sequence[PeerSample]) -> None:
         """A price that moved past its hysteresis changes the row of its peer, and no other."""
@@ -133,7 +140,7 @@ class Placing:
     @property
     def has_work(self) -> bool:
         """True while something is not brought up to date that has changed."""
-        return self._situation.has_work
+        return self._situation.has_work or bool(self._unpriced)
 
     def converge(self, now: Now, pairs: int = limits.PLAN_SLICE_PAIRS) -> list[Effect]:
         """One slice: plan, load and unload towards the plan, and claim what is so."""
@@ -168,7 +175,8 @@ class Placing:
 
     def push(self, now: Nanos, *, is_urgent: bool) -> list[Effect]:
         """Bring the rows up to date that something touched, and tell the muscles."""
-        for peer in self._situation.take_touched_peers():
+        unpriced = taken(self._unpriced, limits.PLACE_SLICE_SEEDS)
+        for peer in (*self._situation.take_touched_peers(), *unpriced):
             self._unrouted_peers[peer] = None
         for peer in self._unrouted_peers:
             self._tables.set_peer(peer, self._peer_row(peer))

@@ -94,8 +94,7 @@ class Situation:
         if kind == CLAIM:
             return self.claims.apply(record)
         if kind == FAST:
-            self._stale_nodes[record.body.owner] = None
-            return self.bundles.apply(record)
+            return self._note_fast(record)
         return self._note_spec(record) if kind == SPEC else None
 
     def _note_member(self, record: Record, now: Nanos) -> Member | Rejection | None:
@@ -130,6 +129,16 @@ class Situation:
         self.is_stale = True
         self._stale_nodes[peer] = None
         self._touched_peers[peer] = None
+
+    def _note_fast(self, record: Record) -> Rejection | None:
+        """Fast values; where their owner is, which it says seldom, is its price while unlinked."""
+        peer = record.body.owner
+        before = self.bundles.place_of(peer)
+        fault = self.bundles.apply(record)
+        self._stale_nodes[peer] = None
+        if self.bundles.place_of(peer) != before:
+            self._touched_peers[peer] = None
+        return fault
 
     def _note_spec(self, record: Record) -> Rejection | None:
         if record.is_opaque:
