@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pollen.core import limits
-from pollen.core.ids import MILLISECOND, SECOND
+from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, PeerId, hash_of
+from pollen.core.messages import Have, Line, Lines, Want
 from pollen.core.records import CLAIM, NODE, SPEC
 from tests.unit.spread import Spread
 
@@ -246,3 +247,25 @@ def test_a_chain_that_lost_its_pusher_is_grafted() -> None:
     spread.run(limits.LAZY_NS + limits.GRAFT_WAIT_NS + 50 * MILLISECOND)
     assert three.live(SPEC) == [(b"k", b"v")]
     assert three.gossip.stats.grafts == 1
+
+
+def test_a_peer_that_names_owners_without_end_fills_its_own_room_only() -> None:
+    """Announced or listed, at a version or at none: memory is bounded, and others still spread."""
+    spread = linked(3)
+    victim, liar, honest = spread.cells
+    now = Now(Nanos(spread.now), Nanos(spread.now))
+    for turn in range(4):
+        made_up = [
+            PeerId(hash_of("made-up", b"%d/%d" % (turn, n))) for n in range(limits.WANTED_MAX)
+        ]
+        lines = [Line(owner, turn % 2, 0, b"s" * 16) for owner in made_up]
+        victim.gossip.on_lines(Lines(b"", lines, False), liar.key, now)
+        victim.gossip.on_have(Have([Want(o, 1, 1) for o in made_up], True), liar.key, now)
+    assert len(victim.gossip._wanted) == limits.WANTED_MAX
+    assert len(victim.gossip._doubts) <= limits.WANTED_MAX + limits.PULLS_MAX
+    honest.records.publish(SPEC, b"k", b"v")
+    honest.records.take_changes()  # never spread: only a digest tells of it
+    spread.run(6 * limits.DIGEST_NS)
+    assert victim.live(SPEC) == [(b"k", b"v")]
+    spread.cut(victim, liar)
+    assert len(victim.gossip._wanted) == 0

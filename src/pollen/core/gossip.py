@@ -44,6 +44,7 @@ from pollen.core.owners import ZERO, OwnerSet, Version, differing
 from pollen.core.record import Change, Record, in_frames
 from pollen.core.records import Records
 from pollen.core.rng import Rng
+from pollen.core.wants import Asked, Missing, Wants
 
 # An answer describes all that is held in the buckets asked for, so it may be longer.
 _REPLY_LINES = 4 * limits.LINES_MAX
@@ -62,21 +63,6 @@ class Stats(msgspec.Struct, kw_only=True):
     prunes: int = 0
 
 
-class Missing(msgspec.Struct, frozen=True):
-    """A version that a peer announced and that did not come yet."""
-
-    peer: PeerId
-    version: Version
-    due: Nanos
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A pull under way: from whom, and until when it is waited for."""
-
-    peer: PeerId
-    until: Nanos
-
-
 class Gossip:
     """The spreading of records on one node."""
 
@@ -89,7 +75,7 @@ class Gossip:
         self._order: list[PeerId] = []
         self._lazy: dict[PeerId, None] = {}
         self._missing: dict[PeerId, Missing] = {}
-        self._wanted: dict[PeerId, tuple[PeerId, bool]] = {}
+        self._wanted = Wants()
         self._asked: dict[PeerId, Asked] = {}
         self._answers: dict[PeerId, dict[PeerId, Version]] = {}
         self._doubts: dict[tuple[PeerId, PeerId], Nanos] = {}
@@ -144,10 +130,10 @@ class Gossip:
         self._again.pop(peer, None)
         self._pruning.pop(peer, None)
         lost = [owner for owner, asked in self._asked.items() if asked.peer == peer]
-        lost += [owner for owner, (source, _) in self._wanted.items() if source == peer]
+        lost += [owner for owner, source, _ in self._wanted if source == peer]
         for owner in lost:
             self._asked.pop(owner, None)
-            self._wanted.pop(owner, None)
+            self._wanted.drop(owner)
         return self._compare_with_one() if lost else []
 
     # -- pushing --------------------------------------------------------------------------------
@@ -217,7 +203,7 @@ class Gossip:
 
     def on_have(self, have: Have, peer: PeerId, now: Now) -> list[Effect]:
         """A peer holds versions that may not be here: wait for the push, or pull at once."""
-        for want in have.wants:
+        for want in have.wants[:_REPLY_LINES]:
             version = (want.epoch, want.seq)
             if version <= self._records.peek(want.owner).version or want.owner in self._asked:
                 continue
@@ -371,16 +357,17 @@ class Gossip:
         key = (peer, line.owner)
         if now < self._doubts.get(key, Nanos(0)):
             return False
+        if not self._wanted.add(line.owner, peer, is_whole=True):
+            return False
         self._doubts[key] = Nanos(now + limits.DOUBT_NS)
         self.stats.wholes += 1
-        self._wanted[line.owner] = (peer, True)
         return True
 
     # -- pulling --------------------------------------------------------------------------------
 
     def _pull_from(self, owner: PeerId, peer: PeerId) -> None:
         if peer in self._links and owner not in self._wanted and owner not in self._asked:
-            self._wanted[owner] = (peer, False)
+            self._wanted.add(owner, peer)
 
     def _send_pulls(self, now: Nanos) -> list[Effect]:
         """Ask for what is wanted, so many owners at a time from one peer."""
@@ -390,13 +377,13 @@ class Gossip:
         for asked in self._asked.values():
             under_way[asked.peer] = under_way.get(asked.peer, 0) + 1
         due: dict[PeerId, list[Want]] = {}
-        for owner, (peer, is_whole) in list(self._wanted.items()):
+        for owner, peer, is_whole in self._wanted:
             if peer not in self._links:
-                del self._wanted[owner]
+                self._wanted.drop(owner)
                 continue
             if under_way.get(peer, 0) >= limits.PULLS_MAX:
                 continue
-            del self._wanted[owner]
+            self._wanted.drop(owner)
             under_way[peer] = under_way.get(peer, 0) + 1
             self._asked[owner] = Asked(peer, Nanos(now + limits.PULL_NS))
             want = Want(owner, 0, 0) if is_whole or owner == self._own else self._want(owner)

@@ -113,6 +113,10 @@ PULLS_MAX = 256
 ANSWER_RECORDS = 256
 # Owners described in one exchange of lines; the rest follows in the next. Under 10 ms of work.
 LINES_MAX = 1_024
+# Owners that one peer may make us want at a time; what is over is named again by a later digest.
+# Raising it costs memory under a lie, lowering it takes more digests to learn a large cluster.
+# Guess: four exchanges of lines.
+WANTED_MAX = 4_096
 # A set that differs at an equal version is asked for whole at most so often, by owner and peer.
 DOUBT_NS = 30 * SECOND
 
