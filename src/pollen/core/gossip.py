@@ -40,8 +40,8 @@ from pollen.core.messages import (
     Want,
     encode_message,
 )
-from pollen.core.owners import ZERO, OwnerSet, Version, differing
-from pollen.core.record import Change, Record, in_frames
+from pollen.core.owners import OwnerSet, differing
+from pollen.core.record import ZERO, Change, Record, Version, in_frames
 from pollen.core.records import Records
 from pollen.core.rng import Rng
 from pollen.core.wants import Asked, Missing, Wants

@@ -26,8 +26,8 @@ from pollen.core.events import RecordsReceived, SignedRecord
 from pollen.core.faults import Faults
 from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.messages import Part
-from pollen.core.owners import Merge, OwnerSet, Slot, Version
-from pollen.core.record import CERT, Interned, Record, decode_record
+from pollen.core.owners import Merge, OwnerSet
+from pollen.core.record import CERT, Interned, Record, Slot, Version, decode_record
 from pollen.core.records import Records
 
 # The tier of an owner, by this ``CERT`` record of it or as it counts; -1 when none is known.

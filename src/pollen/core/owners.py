@@ -16,18 +16,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from pollen.core.ids import Hash, PeerId, hash_of
 from pollen.core.messages import Line
+from pollen.core.record import ZERO, Record, Slot, Version
 
-if TYPE_CHECKING:
-    from pollen.core.record import Record
-
-Version = tuple[int, int]
-Slot = tuple[str, bytes]
-
-ZERO: Version = (0, 0)
 BUCKETS = 256
 BUCKET_BYTES = 8
 SUM_BYTES = 16

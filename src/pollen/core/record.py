@@ -19,7 +19,6 @@ from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Rejection, WireClusterId, WirePeerId, decode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Hash, PeerId, hash_of
-from pollen.core.owners import ZERO, Slot, Version
 
 NODE = "node"
 SPEC = "spec"
@@ -45,7 +44,13 @@ DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GC})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
 KIND_LEVELS: Mapping[str, int] = {}
 
+# The epoch and the sequence number of an owner's write; they rise together.
+Version = tuple[int, int]
+# Where a record stands among its owner's: kind and key.
+Slot = tuple[str, bytes]
 Key = tuple[PeerId, str, bytes]
+
+ZERO: Version = (0, 0)
 
 
 class Body(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -19,7 +19,7 @@ from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
 from pollen.core.effects import Effect
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, KeyRole, Nanos, PeerId, Sign
-from pollen.core.owners import ZERO, Merge, OwnerSet, Slot, Sums, Version
+from pollen.core.owners import Merge, OwnerSet, Sums
 from pollen.core.record import (
     ACCUSE,
     CERT,
@@ -33,11 +33,14 @@ from pollen.core.record import (
     REFUTE,
     SPEC,
     SUCCESSION,
+    ZERO,
     Body,
     Change,
     Interned,
     Key,
     Record,
+    Slot,
+    Version,
     as_buried,
     decode_record,
     gc_key,

@@ -19,9 +19,9 @@ from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.invites import JoinReply
 from pollen.core.joins import TABLE as NONCE_TABLE
 from pollen.core.joins import Joins, Row
-from pollen.core.owners import ZERO
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.peers import KnownPeer, Peers
+from pollen.core.record import ZERO
 from pollen.core.records import Record, Records, decode_record
 from pollen.core.retention import Retention
 from pollen.core.versions import EPOCH_KEY, lease_value, read_lease

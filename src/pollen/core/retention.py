@@ -25,8 +25,7 @@ from pollen.core.codec import U32, U64, Rejection, decode, encode
 from pollen.core.effects import Effect, SetTimer
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, Now, PeerId
-from pollen.core.owners import ZERO, Version
-from pollen.core.record import GC, Record, decode_record, gc_key
+from pollen.core.record import GC, ZERO, Record, Version, decode_record, gc_key
 from pollen.core.records import Records
 
 MARK_TABLE = "mark"

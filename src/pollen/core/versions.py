@@ -14,7 +14,7 @@ from __future__ import annotations
 from pollen.core import limits, timers
 from pollen.core.effects import Effect, Persist, SetTimer
 from pollen.core.ids import Nanos
-from pollen.core.owners import ZERO, Version
+from pollen.core.record import ZERO, Version
 
 META_TABLE = "meta"
 EPOCH_KEY = b"epoch"
