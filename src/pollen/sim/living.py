@@ -45,6 +45,29 @@ def halves_agree(case: Case) -> list[str]:
     return _judged_alike(case, dead)
 
 
+def refutation_wins(case: Case) -> list[str]:
+    """Nobody is judged dead but by accusations of its newest epoch and incarnation."""
+    found = []
+    for machine in case.honest():
+        dead = [p for p, v in observe.verdicts_of(machine).items() if v is Verdict.DEAD]
+        standing = observe.standing_accusations(machine) if dead else {}
+        for peer in dead:
+            if not standing.get(peer):
+                text = f"{machine.name} judges {label_of(case, peer)} dead"
+                found.append(f"{text} by nothing that it has not refuted")
+    return found
+
+
+def peers_never_given_up(case: Case) -> list[str]:
+    """A wanted peer with an address is linked, or a timer will have it dialled."""
+    found = []
+    for machine in case.honest():
+        is_late = machine.inbox or case.world.now < machine.busy_until
+        for peer in () if is_late else observe.given_up(machine):
+            found.append(f"{machine.name} has given up {label_of(case, peer)}")
+    return found
+
+
 def _judged_alike(case: Case, judge: Callable[[Machine], dict[PeerId, Verdict]]) -> list[str]:
     seen: dict[frozenset[bytes], tuple[Machine, dict[PeerId, Verdict]]] = {}
     found = []
@@ -148,7 +171,13 @@ def authority_is_a_function(case: Case) -> list[str]:
     ]
 
 
-ALWAYS: list[Checker] = [self_lives, verdicts_agree, halves_agree]
+ALWAYS: list[Checker] = [
+    self_lives,
+    verdicts_agree,
+    halves_agree,
+    refutation_wins,
+    peers_never_given_up,
+]
 SETTLED: list[Checker] = [
     members_agree,
     no_false_verdict,

@@ -20,6 +20,7 @@ from pollen.core import (
     gossip,
     hosting,
     links,
+    liveness,
     membership,
     names,
     owners,
@@ -272,5 +273,13 @@ MUTANTS: list[Mutant] = [
         name="floor-forgotten", owner=owners.OwnerSet, target="_is_dead",
         make=_always(False), caught_by="nothing-below-the-floor",
         scenario="a_sleeper_meets_what_was_forgotten",
+    ),
+    Mutant(
+        name="refutation-ignored", owner=liveness.Evidence, target="note_refutation",
+        make=_always(None), caught_by="refutation-wins",
+    ),
+    Mutant(
+        name="dialled-once", owner=peers.Peers, target="_retry", make=_always([]),
+        caught_by="peers-never-given-up",
     ),
 ]  # fmt: skip

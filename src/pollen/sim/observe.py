@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pollen.core import timers
 from pollen.core.certs import Certificate
+from pollen.core.codec import decode
 from pollen.core.ids import PeerId
-from pollen.core.liveness import Verdict
+from pollen.core.liveness import Accusation, Refutation, Verdict, decode_accusation
 from pollen.core.names import Holding
 from pollen.core.owners import OwnerSet
-from pollen.core.record import LEASE, Key, Record
+from pollen.core.record import ACCUSE, LEASE, NODE, REFUTE, Key, Record
 from pollen.sim.machine import Machine
 
 
@@ -48,6 +50,44 @@ def verdicts_of(machine: Machine) -> dict[PeerId, Verdict]:
     """What a node's records say of each member, believed or not yet."""
     node = machine.node
     return {} if node is None else dict(node._membership._verdicts)
+
+
+def standing_accusations(machine: Machine) -> dict[PeerId, int]:
+    """How many accusations each member has not refuted, by the records alone."""
+    records = records_of(machine).values()
+    live = [record for record in records if record.is_live and not record.is_opaque]
+    epochs = {r.body.owner: r.body.epoch for r in live if r.body.kind == NODE}
+    newest = {owner: (epoch, 0) for owner, epoch in epochs.items()}
+    for record in live:
+        if record.body.kind == REFUTE and record.body.epoch == epochs.get(record.body.owner):
+            said = decode(Refutation, record.body.payload, "refutation")
+            if isinstance(said, Refutation):
+                newest[record.body.owner] = (record.body.epoch, said.incarnation)
+    found: dict[PeerId, int] = {}
+    for record in live:
+        if record.body.kind != ACCUSE:
+            continue
+        accusation = decode_accusation(record)
+        subject = PeerId(record.body.key)
+        if isinstance(accusation, Accusation) and subject in newest:
+            stands = (accusation.epoch, accusation.incarnation) == newest[subject]
+            found[subject] = found.get(subject, 0) + stands
+    return found
+
+
+def given_up(machine: Machine) -> list[PeerId]:
+    """The wanted peers with an address that are neither linked nor will be dialled."""
+    node = machine.node
+    if node is None or not node._is_started:
+        return []
+    return [
+        peer
+        for peer, known in sorted(node._peers._peers.items())
+        if known.link is None
+        and known.addresses
+        and node._mesh._is_wanted(peer)
+        and timers.token_for(timers.DIAL, peer) not in machine.timers
+    ]
 
 
 def ring_of(machine: Machine) -> list[PeerId]:
