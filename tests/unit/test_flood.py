@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TypeVar
+
 import pytest
 
 from pollen.core import limits, planner
 from pollen.core.codec import encode
-from pollen.core.ids import PeerId
+from pollen.core.commands import Status, StatusCommand
+from pollen.core.effects import Reply
+from pollen.core.events import Commanded, PeerSample, SeedSample, Telemetry
+from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId
 from pollen.core.liveness import Phase
 from pollen.core.records import NODE
 from tests.unit.flood import (
     EACH,
+    WALL,
     Ring,
     Turns,
     framed,
@@ -21,6 +28,8 @@ from tests.unit.flood import (
     records_in,
 )
 from tests.unit.world import make_key, sign_with, verify
+
+T = TypeVar("T")
 
 
 def key(number: int) -> PeerId:
@@ -77,6 +86,37 @@ def test_a_node_learns_of_a_hundred_members_with_a_seed_each() -> None:
     """A tenth of each; how much a turn plans is counted, not timed."""
     everything, after = replanned(100)
     assert (sum(everything) < 0.5, sum(after) < 0.02) == (True, True)
+
+
+class Samples(list[T]):
+    """A list that knows how often somebody went through it."""
+
+    rounds = 0
+
+    def __iter__(self) -> Iterator[T]:
+        self.rounds += 1
+        return super().__iter__()
+
+
+def test_a_status_goes_through_the_counters_once() -> None:
+    """Not once a node and once a seed, which takes 10 ms more with a thousand of each."""
+    turns = Turns(make_node(RING))
+    writers = make_writers(RING, 20, 1, 0)
+    turns.take(framed(writers))
+    seeds = Samples(
+        SeedSample(held.seed.seed, 7, 0, 0, 0, 100) for held in turns.node._situation.names.values()
+    )
+    peers = Samples(PeerSample(writer.key, 300, 1, 1, True) for writer in writers)
+    told = Telemetry(peers=peers, seeds=seeds, memory_bytes=0, events_dropped=0, control_stalls=0)
+    now = Now(Nanos(SECOND), Nanos(WALL + SECOND))
+    turns.node.handle(told, now)
+    peers.rounds = seeds.rounds = 0
+    out = turns.node.handle(Commanded(request=RequestId(1), command=StatusCommand()), now)
+    (status,) = [e.result for e in out if isinstance(e, Reply)]
+    assert isinstance(status, Status)
+    assert (peers.rounds, seeds.rounds) == (1, 1)
+    assert {view.calls for view in status.seeds} == {7}
+    assert sorted(view.rtt_us for view in status.nodes) == [0] + [300] * 20
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from pollen.core import specs
 from pollen.core.certs import Tier
 from pollen.core.claims import Host, State
 from pollen.core.commands import NodeView, ReplicaView, SeedView, Status
-from pollen.core.events import Telemetry
-from pollen.core.ids import MILLISECOND, ClusterId, Nanos, PeerId, short
+from pollen.core.events import PeerSample, SeedSample, Telemetry
+from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
 from pollen.core.members import Member, Members
 from pollen.core.names import Holding
 from pollen.core.situation import Situation
@@ -43,13 +43,16 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
 
 def status_view(screen: Screen) -> Status:
     """The answer to ``StatusCommand``."""
-    nodes = [_node_view(screen, member) for member in screen.members.all_members()]
+    telemetry = screen.telemetry
+    links = {sample.peer: sample for sample in telemetry.peers} if telemetry else {}
+    calls = {sample.seed: sample for sample in telemetry.seeds} if telemetry else {}
+    nodes = [_node_view(screen, m, links.get(m.peer)) for m in screen.members.all_members()]
     nodes.sort(key=lambda n: (n.state != "self", n.state != "online", n.name, n.node))
     names = screen.situation.names
-    seeds = [_seed_view(screen, names[name]) for name in sorted(names) if names[name].is_live]
+    live = [names[name] for name in sorted(names) if names[name].is_live]
+    seeds = [_seed_view(screen, holding, calls) for holding in live]
     warnings = _warnings(screen, nodes, seeds)
     own = screen.members.find(screen.node)
-    telemetry = screen.telemetry
     is_healthy = not any(n.state == "offline" for n in nodes) and all(
         s.ready >= s.wanted and not _is_homeless(s) for s in seeds
     )
@@ -93,7 +96,7 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _node_view(screen: Screen, member: Member) -> NodeView:
+def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> NodeView:
     is_self = member.peer == screen.node
     is_live = member.peer in screen.situation.live
     ready = screen.situation.claims.count(member.peer, State.READY)
@@ -108,21 +111,21 @@ def _node_view(screen: Screen, member: Member) -> NodeView:
         ready=ready,
         memory_bytes=member.info.memory_bytes,
     )
-    for sample in screen.telemetry.peers if screen.telemetry else ():
-        if sample.peer == member.peer:
-            return msgspec.structs.replace(
-                view,
-                rtt_us=sample.rtt_us,
-                bytes_out=sample.bytes_out,
-                bytes_in=sample.bytes_in,
-                direct=sample.direct,
-            )
-    return view
+    if sample is None:
+        return view
+    return msgspec.structs.replace(
+        view,
+        rtt_us=sample.rtt_us,
+        bytes_out=sample.bytes_out,
+        bytes_in=sample.bytes_in,
+        direct=sample.direct,
+    )
 
 
-def _seed_view(screen: Screen, holding: Holding) -> SeedView:
+def _seed_view(screen: Screen, holding: Holding, samples: Mapping[Hash, SeedSample]) -> SeedView:
     situation = screen.situation
     seed = situation.serving(holding)
+    sample = samples.get(seed.seed)
     spec, is_halted = seed.spec, seed is not holding.seed
     hosts = situation.claims.hosts(seed.seed)
     at_fault = situation.claims.hosts(holding.seed.seed) if is_halted else []
@@ -143,17 +146,16 @@ def _seed_view(screen: Screen, holding: Holding) -> SeedView:
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.seed.seed.hex() if is_halted else "",
     )
-    for sample in screen.telemetry.seeds if screen.telemetry else ():
-        if sample.seed == seed.seed:
-            return msgspec.structs.replace(
-                view,
-                calls=sample.calls,
-                failures=sample.failures,
-                in_flight=sample.in_flight,
-                queued=sample.queued,
-                run_us=sample.run_us,
-            )
-    return view
+    if sample is None:
+        return view
+    return msgspec.structs.replace(
+        view,
+        calls=sample.calls,
+        failures=sample.failures,
+        in_flight=sample.in_flight,
+        queued=sample.queued,
+        run_us=sample.run_us,
+    )
 
 
 def _replica_view(screen: Screen, host: Host) -> ReplicaView:
