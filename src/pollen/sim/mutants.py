@@ -25,6 +25,7 @@ from pollen.core import (
     names,
     owners,
     peers,
+    planner,
     record,
     records,
     renewing,
@@ -165,6 +166,39 @@ def _epoch_not_raised(true: Any) -> Any:
     return restore
 
 
+def _one_at_most(true: Any) -> Any:
+    return lambda *args: min(true(*args), 1)
+
+
+def _rows_kept(true: Any) -> Any:
+    def set_seed(self: Any, key: Any, row: Any) -> None:
+        held = self._seeds.get(key)
+        if row is None or held is None or not held.replicas:
+            true(self, key, row)
+
+    return set_seed
+
+
+def _nameless(true: Any) -> Any:
+    def seed_row(*args: Any) -> Any:
+        row = true(*args)
+        return None if row is None else msgspec.structs.replace(row, name="")
+
+    return seed_row
+
+
+def _members_kept(true: Any) -> Any:
+    def set_peer(self: Any, peer: Any, row: Any) -> None:
+        if row is not None:
+            true(self, peer, row)
+
+    return set_peer
+
+
+def _oldest_wins(true: Any) -> Any:
+    return lambda seed, members: (-seed.spec.name_epoch, *true(seed, members)[1:])
+
+
 MUTANTS: list[Mutant] = [
     Mutant(
         name="no-tie-break", owner=owners.OwnerSet, target="judge",
@@ -281,5 +315,33 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="dialled-once", owner=peers.Peers, target="_retry", make=_always([]),
         caught_by="peers-never-given-up",
+    ),
+    Mutant(
+        name="one-is-enough", owner=planner, target="count_wanted", make=_one_at_most,
+        caught_by="minimum-of-replicas",
+    ),
+    Mutant(
+        name="rows-kept", owner=tables.Tables, target="set_seed", make=_rows_kept,
+        caught_by="plans-agree",
+    ),
+    Mutant(
+        name="nameless-rows", owner=tables, target="seed_row", make=_nameless,
+        caught_by="every-allowed-call-routable",
+    ),
+    Mutant(
+        name="peers-untold", owner=tables.Tables, target="set_peer", make=_always(None),
+        caught_by="replicas-known-to-be-members",
+    ),
+    Mutant(
+        name="members-kept", owner=tables.Tables, target="set_peer", make=_members_kept,
+        caught_by="members-agree", scenario="a_publisher_that_is_gone_for_ever",
+    ),
+    Mutant(
+        name="never-linked-again", owner=links.Links, target="is_wanted", make=_always(False),
+        caught_by="view-wide-enough",
+    ),
+    Mutant(
+        name="oldest-name-wins", owner=names, target="_rank", make=_oldest_wins,
+        caught_by="updated", scenario="a_publisher_that_is_gone_for_ever",
     ),
 ]  # fmt: skip
