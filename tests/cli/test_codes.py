@@ -72,6 +72,16 @@ def test_3_a_function_that_is_not_there_lists_those_that_are(up: Pln) -> None:
     assert done.returncode == 3
     assert b"[function-not-found]" in done.stderr
     assert all(name in done.stderr for name in (b"trap", b"error", b"status"))
+    assert b"if that is the input: pln call trap FUNCTION" in done.stderr
+
+
+def test_joining_with_a_running_node_says_all_that_is_to_do(up: Pln) -> None:
+    """Stopping it is half of it: what it is in already may stand in the way."""
+    token = up.ok("invite").strip()
+    done = up("join", token)
+    assert done.returncode == 1
+    assert b"[already-running]" in done.stderr
+    assert b"pln down" in done.stderr and b"join again" in done.stderr
 
 
 def test_4_permission(pln: Pln) -> None:

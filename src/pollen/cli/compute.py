@@ -181,6 +181,10 @@ def call_command(
         _write(error.output)
         raise
     except NotFound as error:
+        if error.slug == "function-not-found" and function and text is None:
+            # Who leaves the function out and gives an input has named the input a function.
+            remedy = f'{error.remedy}\nif that is the input: pln call {seed} FUNCTION "{function}"'
+            raise error_from(error.slug, error.reason, remedy, node=error.node) from None
         raise _with_neighbours(error, Control(where), seed) from None
     if as_json:
         facts = {name: getattr(reply, name) for name in reply.__struct_fields__ if name != "data"}

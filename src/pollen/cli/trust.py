@@ -11,7 +11,7 @@ from pollen.cli.app import paths_of, with_globals, with_json
 from pollen.cli.cluster import start_detached
 from pollen.cli.values import DURATION, PAIR, properties_of, read_input
 from pollen.control import Control
-from pollen.errors import Conflict
+from pollen.errors import Conflict, PollenError, error_from
 
 
 @click.command("id")
@@ -118,6 +118,14 @@ def join_command(
         if service.running(where) is not None:
             service.stop(where)
         joined = enrol.join(where, token, name, replace=True)
+    except PollenError as error:
+        if error.slug != "already-running":
+            raise
+        # Stopping it is not all: a cluster that was shared is not left by joining another.
+        remedy = (
+            "pln down\nthen join again: a cluster of this node alone is replaced, another is not"
+        )
+        raise error_from(error.slug, error.reason, remedy) from None
     if as_json:
         output.print_json({"node": joined.node.hex(), "cluster": joined.cluster.hex()})
     else:
