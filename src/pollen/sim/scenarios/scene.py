@@ -26,7 +26,7 @@ from pollen.sim.workload import Workload
 from pollen.sim.world import World
 
 # Between two looks of a node at what it may forget less than twice their distance may pass.
-_LOOK_NS = 15 * MINUTE
+_LOOK_NS = 19 * MINUTE
 
 
 class Scene:
@@ -66,8 +66,8 @@ class Scene:
         it was awake counts them.
         """
         for _ in range(hours * HOUR // _LOOK_NS):
-            self.world.skip(_LOOK_NS - SECOND // 4)
-            self.passes(0.25)
+            self.world.skip(_LOOK_NS - SECOND // 10)
+            self.passes(0.1)
 
     def machine(self, name: str) -> Machine:
         """One machine."""
