@@ -10,7 +10,7 @@ import pytest
 
 import pollen
 from pollen.errors import CallError, Denied, Unreachable
-from pollen.testing import Cluster, Node
+from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example, running
 from tests.e2e.talk import alive, over_http, refusal, settles
 
@@ -318,3 +318,19 @@ async def test_errors_survive_a_pickle(split: Cluster) -> None:
     assert isinstance(again, CallError)
     assert json.dumps(again.to_dict()) == json.dumps(error.to_dict())
     await alive(split[0])
+
+
+async def test_a_seed_that_runs_nowhere_comes_to_life_by_being_called(split: Cluster) -> None:
+    """With --min-replicas 0 nobody loads it; the first call waits for its first replica."""
+    a, b = split
+    async with a.connect() as mesh:
+        await mesh.seed(example("echo"), "sleepy", min_replicas=0)
+
+    async def is_known() -> bool:
+        return any(seed["name"] == "sleepy" for seed in (await b.status())["seeds"])
+
+    await until(is_known, 10, "b knows the seed")
+    seeds = {seed["name"]: seed for seed in (await b.status())["seeds"]}
+    assert (seeds["sleepy"]["replicas"], seeds["sleepy"]["wanted"]) == ([], 0)
+    async with b.connect() as mesh:
+        assert (await mesh.call("sleepy", "echo", b"wake up", timeout=10)).data == b"wake up"

@@ -270,6 +270,19 @@ def test_a_full_queue_keeps_effects_and_their_order() -> None:
     muscles.close(0)
 
 
+def test_tables_wait_for_nothing_that_waits_for_room() -> None:
+    """PROTOCOL 5, the deny lane: who is denied is cut while a dial has to wait."""
+    port, muscles, _ = make_port()
+    muscles.fail_next = ["overloaded"]
+    port.carry_out(fx.Dial(peer=PeerId(b"p" * 32), addresses=[]))
+    push = fx.PushTables(
+        generation=1, base=0, seeds=[], gone_seeds=[], peers=[], gone_peers=[], lease_ms=1
+    )
+    port.carry_out(push)
+    assert (port.has_backlog, muscles.generation) == (True, 1)
+    muscles.close(0)
+
+
 def test_a_peer_whose_backlog_overflows_loses_its_link() -> None:
     """Memory is bounded; the next link begins with everything."""
     port, muscles, warned = make_port()

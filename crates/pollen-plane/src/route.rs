@@ -131,12 +131,18 @@ impl Plane {
         progress.tried.clear();
         let mut patience = None;
         let mut reach = None;
+        let mut counted = false;
         let mut last: Option<Tried> = None;
         loop {
             // Held over the attempt: the guard counts on no line that the threads share.
             let tables = self.tables().load();
             let entry = resolve(&tables, &request.seed)?;
             let function = pick_function(entry, request.function.as_ref())?;
+            if !counted {
+                // Before the wait: a seed that runs nowhere comes to life by being called.
+                entry.local.counters.demand.add(1);
+                counted = true;
+            }
             if entry.row.replicas.is_empty() {
                 let now = Instant::now();
                 let patience = *patience.get_or_insert(request.deadline.min(now + COLD));
@@ -144,9 +150,6 @@ impl Plane {
                     self.tables().changed(tables.generation, patience).await;
                     continue;
                 }
-            }
-            if last.is_none() {
-                entry.local.counters.demand.add(1);
             }
             let idempotent = request.idempotent || entry.row.idempotent;
             let (node, link) = match self.next_replica(&tables, entry, &progress.tried) {
