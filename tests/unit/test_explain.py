@@ -50,7 +50,7 @@ def test_a_node_that_cannot_host_says_why() -> None:
     world = settled()
     world.kill("b")
     world.run(5 * SECOND)
-    assert {v.name: v.reason for v in why_place(world).nodes}["b"] == "it is offline"
+    assert {v.name: v.reason for v in why_place(world).nodes}["b"] == "it is offline or left"
     world = settled(host=[("gpu", "yes")])
     told = why_place(world)
     assert (told.wanted, told.why[0]) == (0, "0 of 3 live nodes may host it")

@@ -189,7 +189,7 @@ def test_two_live_copies_of_one_key_converge() -> None:
     twin.key = one.key
     spread = spread_of_twins(spread)
     assert spread.is_equal()
-    assert any(cell.records.doubled for cell in spread.cells)
+    assert any(cell.records.ties for cell in spread.cells)
 
 
 def spread_of_twins(spread: Spread) -> Spread:

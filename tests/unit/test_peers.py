@@ -54,9 +54,10 @@ def test_a_boot_id_that_comes_back_means_two_live_copies() -> None:
     machine = Peers(SMALL, Rng(1))
     for link, boot in enumerate((b"1" * 16, b"2" * 16)):
         machine.on_hello(hello(LARGE, link, True, boot), T0)
-    assert list(machine.twins) == []
+    assert machine.twins(T0) == []
     machine.on_hello(hello(LARGE, 9, True, b"1" * 16), T0)
-    assert list(machine.twins) == [LARGE]
+    assert machine.twins(T0) == [LARGE]
+    assert machine.twins(Nanos(T0 + limits.TWIN_TOLD_NS)) == [], "one of them has ended since"
 
 
 def test_both_live_copies_are_told() -> None:
@@ -69,7 +70,7 @@ def test_both_live_copies_are_told() -> None:
     assert codes == [limits.CLOSE_DUPLICATE_LINK, limits.CLOSE_TWIN, limits.CLOSE_TWIN]
     told = ev.LinkClosed(link=LinkId(3), peer=LARGE, code=limits.CLOSE_TWIN, reason="")
     machine.on_link_closed(told, T0)
-    assert list(machine.twins) == [LARGE, SMALL]
+    assert machine.twins(T0) == [LARGE, SMALL]
 
 
 def test_a_lost_link_is_dialled_again_for_ever() -> None:

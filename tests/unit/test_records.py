@@ -140,11 +140,13 @@ def test_an_own_version_from_the_future_makes_us_jump_above_it() -> None:
 
 
 def test_a_version_of_this_epoch_that_we_did_not_write_is_a_twin() -> None:
-    """Two live processes with one key: it is counted, and this one leaves the epoch."""
+    """Two live processes with one key: it is noted, and this one leaves the epoch."""
     held = opened(epoch=2)
     held.publish(CLAIM, b"k", b"now")
     held.merge(own(SPEC, 2, 1), PEER)
-    assert (held.wanted_epoch, held.doubled) == (3, {ME: 1})
+    assert (held.wanted_epoch, held.forked()) == (3, [ME])
+    held.open_lease(lease(held, at=limits.EPOCH_JUMP_NS))
+    assert held.forked() == [], "what it says anew stands above the fork"
 
 
 def test_jumps_do_not_follow_each_other_at_once() -> None:

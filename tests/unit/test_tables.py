@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from pollen.core import effects as fx
 from pollen.core import limits, tables
 from pollen.core.claims import Claim, Claims, State
@@ -138,13 +142,13 @@ def certificate() -> object:
     return MEMBERS[A]
 
 
-def test_gates_and_properties_never_wait() -> None:
-    """Whoever may no longer call may not for another tenth of a second either."""
+@pytest.mark.parametrize("change", [{"gate": [("a", "b")]}, {"name": ""}])
+def test_gates_and_names_never_wait(change: dict[str, Any]) -> None:
+    """Whoever may no longer call may not for another tenth of a second either; and who is told
+    that an update serves calls the update."""
     held = held_tables()
     assert ROW is not None
-    row = fx.SeedRow(
-        **{**{f: getattr(ROW, f) for f in ROW.__struct_fields__}, "gate": [("a", "b")]}
-    )
+    row = fx.SeedRow(**{**{f: getattr(ROW, f) for f in ROW.__struct_fields__}, **change})
     held.set_seed(NEW.seed, row)
     (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
     assert push.seeds == [row]

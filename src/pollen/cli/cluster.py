@@ -88,9 +88,11 @@ def up_command(
       pln up -d
       pln up --port 60700 --http 127.0.0.1:8080
     """
-    from pollen.runtime import identity, service
+    from pollen.runtime import config, identity, service
 
     where = paths_of(ctx)
+    # What cannot start must not leave a new cluster behind.
+    config.read_config(where.config_file)
     if service.running(where) is None and not identity.is_enrolled(where):
         founded = identity.init(where, name)
         click.echo(

@@ -17,6 +17,9 @@ from pollen.errors import GuestError, NotFound, PollenError, error_from
 
 # How often a watched file is looked at, and how long it must rest.
 _WATCH_SECONDS = 0.2
+# How long ``pln seed`` waits for the first host of an update, and how often it asks.
+_ROLL_SECONDS = 10.0
+_POLL_SECONDS = 0.05
 
 
 @click.command("seed")
@@ -74,12 +77,12 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         "take_over": given["take_over"],
     }
     control, seen = Control(paths_of(ctx)), _mark(path)
-    _print_seeded(control.publish(path, name or path.stem, options), given["as_json"])
+    _publish(control, path, name, options, given["as_json"])
     while given["watch"]:
         seen = _changed(path, seen)
         # Compilers write in steps: what is half there is refused, and the next step is looked at.
         try:
-            _print_seeded(control.publish(path, name or path.stem, options), given["as_json"])
+            _publish(control, path, name, options, given["as_json"])
         except PollenError as error:
             output.print_error(error, as_json=given["as_json"])
 
@@ -103,6 +106,33 @@ def _changed(path: Path, seen: tuple[int, int, int]) -> tuple[int, int, int]:
         time.sleep(_WATCH_SECONDS)
         if _mark(path) == mark:
             return mark
+
+
+def _publish(
+    control: Control, path: Path, name: str | None, options: dict[str, Any], as_json: bool
+) -> None:
+    """Publish; of an update, go on when calls reach it. The version before serves meanwhile."""
+    answer = control.publish(path, name or path.stem, options)
+    serves = not answer["replaced"] or _serves(control, answer["name"], answer["seed"])
+    _print_seeded(answer, as_json)
+    if not serves and not as_json:
+        click.echo(f"hint: the version before serves on; see: pln why place {answer['name']}")
+
+
+def _serves(control: Control, name: str, seed: str) -> bool:
+    """Wait for a host of this version, for a few seconds at most."""
+    until = time.monotonic() + _ROLL_SECONDS
+    while time.monotonic() < until:
+        views = {held["name"]: held for held in control.get("/v1/status")["seeds"]}
+        view = views.get(name)
+        if view is None or seed not in (view["seed"], view["halted"]):
+            return True  # updated again by somebody else, or withdrawn
+        if view["halted"] == seed:
+            return False
+        if view["ready"] or not view["wanted"]:
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
 
 
 def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:

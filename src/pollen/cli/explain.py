@@ -76,6 +76,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
     flags = [key.replace("_", "-") for key in ("idempotent", "isolate", "shared", "public")]
     flags = [flag for flag in flags if options[flag]]
     ready = f"{seed['ready']} of {seed['wanted']}"
+    here = f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way"
     memory, seconds = output.human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000
     return [
         ("hash", seed["seed"]),
@@ -89,15 +90,15 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
             and f"a newer version, {seed['halted'][:8]}; pln why place {seed['name']}",
         ),
         ("replicas", ready),
-        *(("", _replica_text(replica)) for replica in seed["replicas"]),
+        *(("", text) for text in sorted(map(_replica_text, seed["replicas"]))),
         ("limits", f"{memory}, {seconds:g}s a call"),
         ("callers", _pairs(options["allow"])),
         ("hosts", _pairs(options["host"])),
         ("reaches", ", ".join(options["allow_hosts"])),
         ("flags", ", ".join(flags)),
         (
-            "here",
-            f"{seed['calls']} calls, {seed['failures']} failed, {seed['in_flight']} under way",
+            "calls here",
+            f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way",
         ),
         ("runs", output.human_us(seed["run_us"])),
         ("shadows", ", ".join(owner[:8] for owner in seed["shadowed"])),

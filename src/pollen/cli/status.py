@@ -72,7 +72,8 @@ def status_lines(
 
 
 def _node_lines(status: dict[str, Any], columns: int, include_offline: bool) -> list[str]:
-    shown = [n for n in status["nodes"] if include_offline or n["state"] != "offline"]
+    absent = ("offline", "left")
+    shown = [n for n in status["nodes"] if include_offline or n["state"] not in absent]
     rows = [
         (
             node["name"] + ("*" if node["state"] == "self" else ""),
@@ -92,7 +93,7 @@ def _node_lines(status: dict[str, Any], columns: int, include_offline: bool) -> 
     )
     hidden = len(status["nodes"]) - len(shown)
     if hidden:
-        lines.append(f"{hidden} offline; see them with --include-offline")
+        lines.append(f"{hidden} offline or left; see them with --include-offline")
     return lines
 
 

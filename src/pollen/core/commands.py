@@ -141,7 +141,8 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One member. ``state`` is self, online or offline; ``rtt_us`` is 0 while unknown."""
+    """One member. ``state`` is self, online, left (``pln down``) or offline; ``rtt_us`` is 0 while
+    unknown."""
 
     node: str
     name: str

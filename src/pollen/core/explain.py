@@ -97,7 +97,7 @@ def _why_so_many(
     else:
         why.append("nobody has called it lately")
     if placement.wanted < need.min_replicas:
-        why.append(f"there are only {able} to choose from")
+        why.append(f"that is all there is to choose from: {able}")
     if seed is not holding.seed:
         why.append(
             f"the newest version {holding.seed.seed.hex()[:8]} is halted; this one serves on"
@@ -147,7 +147,7 @@ def _why_rank(
 ) -> str:
     need = snapshot.needs[seed]
     if facts is None:
-        return "it is offline"
+        return "it is offline or left"
     if host is not None and host.state is State.REFUSED:
         return f"it refused: {host.reason}"
     if not facts.is_open:

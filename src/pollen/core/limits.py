@@ -198,6 +198,9 @@ PEER_ADDRESSES_MAX = 16
 # Boot ids remembered for one peer, to tell a twin from a restart. Guess.
 BOOTS_REMEMBERED = 4
 
+# How long a key that showed two live copies is warned of. They show again within seconds. Guess.
+TWIN_TOLD_NS = MINUTE
+
 # -- liveness -----------------------------------------------------------------------------------
 # Silence of a link that is suffered before its peer is accused, with three smoothed round trips on
 # top and times the local health multiplier. Live peers are heard of every second, so that this is

@@ -474,7 +474,7 @@ class Node:
             members=self._members,
             situation=self._situation,
             telemetry=self._placing.telemetry,
-            twins=list(dict.fromkeys([*self._peers.twins, *self._records.doubled])),
+            twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),
             rejections=self._faults.counts,
             started=self._started,

@@ -71,7 +71,7 @@ class Peers:
         self._peers: dict[PeerId, Peer] = {}
         self._unsaved: dict[PeerId, None] = {}
         self._forgotten: list[PeerId] = []
-        self.twins: dict[PeerId, None] = {}
+        self._twins: dict[PeerId, Nanos] = {}
 
     # -- knowing --------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Peers:
                 self._forget_one()
             known = self._peers[event.peer] = Peer(peer=event.peer, addresses=[])
             self._unsaved[event.peer] = None
-        out = self._note_boot(known, event.boot)
+        out = self._note_boot(known, event.boot, now)
         is_twin, held = bool(out), known.link
         if held is not None and not self._replaces(held, event):
             reason = "another link to this node is in use"
@@ -202,16 +202,20 @@ class Peers:
             return True
         return event.dialled == (self._own < event.peer)
 
-    def _note_boot(self, known: Peer, boot: bytes) -> list[Effect]:
+    def _note_boot(self, known: Peer, boot: bytes, now: Nanos) -> list[Effect]:
         """PROTOCOL 2: a boot id that comes back after another one means two live copies."""
         if boot in known.boots[:-1]:
             known.boots.remove(boot)
             known.boots.append(boot)
-            self.twins[known.peer] = None
+            self._twins[known.peer] = now
             return [_log("two-live-copies", known.peer)]
         if boot not in known.boots:
             known.boots = [*known.boots, boot][-limits.BOOTS_REMEMBERED :]
         return []
+
+    def twins(self, now: Nanos) -> list[PeerId]:
+        """The keys that lately showed two live copies; whoever ended the other one is done."""
+        return [p for p, at in self._twins.items() if now < at + limits.TWIN_TOLD_NS]
 
     def on_link_closed(self, event: LinkClosed, now: Nanos) -> tuple[list[Effect], bool]:
         """True when the peer went offline by it; another link of the same peer changes nothing."""
@@ -220,7 +224,7 @@ class Peers:
             return [], False
         if event.code == limits.CLOSE_TWIN:
             # PROTOCOL 2: both are told. Whoever gets the link tells the one that had it.
-            self.twins[self._own] = None
+            self._twins[self._own] = now
         if known.link is not None and known.link.link == event.link:
             known.link = None
             del self._linked[bisect.bisect_left(self._linked, event.peer)]

@@ -99,7 +99,7 @@ class Records:
         self.sums = Sums()
         self.ties = 0
         self.proofs: dict[PeerId, Record] = {}
-        self.doubled: dict[PeerId, int] = {}
+        self._forked_at: dict[PeerId, int] = {}
 
     # -- this run's epoch -----------------------------------------------------------------------
 
@@ -247,7 +247,12 @@ class Records:
         if held is None or held.version != record.version or held.digest == record.digest:
             return
         self.ties += 1
-        self.doubled[record.body.owner] = self.doubled.get(record.body.owner, 0) + 1
+        self._forked_at[record.body.owner] = record.version[0]
+
+    def forked(self) -> list[PeerId]:
+        """Owners that wrote two things under one version, until they write in an epoch above it:
+        a key with two live copies, or whose disk was lost and who has not yet heard of it."""
+        return [o for o, epoch in self._forked_at.items() if self.peek(o).top[0] <= epoch]
 
     def _merge_own(self, record: Record, source: PeerId | None) -> Merge:
         """PROTOCOL 2: a version of ours at or above our own makes us jump above it.
@@ -261,7 +266,7 @@ class Records:
         if record.version <= self._own.floor:
             return Merge.OLDER
         if record.version[0] >= self.epoch > 0 and self._is_not_ours(record, held):
-            self.doubled[self._owner] = self.doubled.get(self._owner, 0) + 1
+            self._forked_at[self._owner] = record.version[0]
         if record.version > self._own.top or self._is_not_ours(record, held):
             self._versions.jump_above(record.version)
         if record.body.kind in OWN_EACH_RUN:

@@ -5,9 +5,9 @@ Does not know: how rows are used; records; the muscles' state beyond the last ge
 Invariants: a row is a pure function of its arguments; generations rise by one; a push is whole when
     nothing is known to be held, else a delta on the last one, and carries all that is known: rows,
     peers and gates of one push belong together. ``urgent-never-waits``: a row or peer that comes or
-    goes, and a gate or property that changes, leaves in the turn in which it became known; only
-    replicas and prices wait for the 10 Hz tick. A price moves no seed row. A lease is renewed in
-    good time even when nothing changed. A seed's row stands in a push before its ``LoadSeed``.
+    goes, and a name, gate or property that changes, leaves in the turn in which it became known;
+    only replicas and prices wait for the 10 Hz tick. A price moves no seed row. A lease is renewed
+    in good time even when nothing changed. A seed's row stands in a push before its ``LoadSeed``.
 Source: PROTOCOL 5 (tables are leases, deltas, at most 10 Hz, urgent ones at once).
 """
 
@@ -132,7 +132,9 @@ class Tables:
         if row == held:
             return
         self._told_seeds.setdefault(key, held)
-        self._is_urgent = self._is_urgent or row is None or held is None or _gate_moved(row, held)
+        self._is_urgent = (
+            self._is_urgent or row is None or held is None or _meaning_moved(row, held)
+        )
         if row is None:
             del self._seeds[key]
         else:
@@ -210,5 +212,6 @@ def _split(told: Mapping[K, R | None], wanted: Mapping[K, R]) -> tuple[list[R], 
     return send, gone
 
 
-def _gate_moved(row: SeedRow, held: SeedRow) -> bool:
-    return (row.gate, row.public) != (held.gate, held.public)
+def _meaning_moved(row: SeedRow, held: SeedRow) -> bool:
+    """What a name leads to, or who may call it."""
+    return (row.name, row.gate, row.public) != (held.name, held.gate, held.public)

@@ -81,10 +81,11 @@ def summary_line(
     is_healthy: bool, nodes: Sequence[NodeView], seeds: Sequence[SeedView], warnings: int
 ) -> str:
     """``healthy: 3 of 3 nodes, 4 seeds, 8 replicas; 1 warning``."""
-    here = sum(node.state != "offline" for node in nodes)
+    expected = [node for node in nodes if node.state != "left"]
+    here = sum(node.state != "offline" for node in expected)
     replicas = sum(seed.ready for seed in seeds)
     parts = [
-        f"{here} of {_count(len(nodes), 'node')}",
+        f"{here} of {_count(len(expected), 'node')}",
         _count(len(seeds), "seed"),
         _count(replicas, "replica"),
     ]
@@ -103,7 +104,7 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
     view = NodeView(
         node=member.peer.hex(),
         name=member.info.name,
-        state="self" if is_self else "online" if is_live else "offline",
+        state="self" if is_self else "online" if is_live else _absence(screen, member.peer),
         tier=Tier(member.certificate.tier).label,
         properties=member.certificate.properties,
         addresses=member.info.addresses,
@@ -120,6 +121,11 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
         bytes_in=sample.bytes_in,
         direct=sample.direct,
     )
+
+
+def _absence(screen: Screen, peer: PeerId) -> str:
+    """``left`` in good order is nothing to mend; whoever is ``offline`` is missed."""
+    return "left" if screen.situation.has_left(peer) else "offline"
 
 
 def _seed_view(screen: Screen, holding: Holding, samples: Mapping[Hash, SeedSample]) -> SeedView:

@@ -183,7 +183,7 @@ def slug_of(error: Exception) -> str:
 
 
 _REMEDIES = {
-    "port-in-use": "give another port: pln up -d --port N, where 0 takes any",
+    "port-in-use": "give another port: pln set listen IP:PORT, or pln up -d --port N",
     "state-unusable": "restore the folder from a copy, or give another one: --dir",
     "unreachable": "check that the issuer is up and its address can be reached from here",
 }
