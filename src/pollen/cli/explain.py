@@ -96,10 +96,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("hosts", _pairs(options["host"])),
         ("reaches", ", ".join(options["allow_hosts"])),
         ("flags", ", ".join(flags)),
-        (
-            "calls here",
-            f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way",
-        ),
+        ("calls here", here),
         ("runs", output.human_us(seed["run_us"])),
         ("shadows", ", ".join(owner[:8] for owner in seed["shadowed"])),
     ]
