@@ -185,6 +185,7 @@ def slug_of(error: Exception) -> str:
 _REMEDIES = {
     "port-in-use": "give another port: pln set listen IP:PORT, or pln up -d --port N",
     "state-unusable": "restore the folder from a copy, or give another one: --dir",
+    "version-mismatch": "run the same version of pollen on both machines; see: pln version",
     "unreachable": "check that the issuer is up and its address can be reached from here",
 }
 
