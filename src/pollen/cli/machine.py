@@ -140,8 +140,8 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
 
 
 def _what_falls(where: Paths, include_keys: bool) -> list[str]:
-    files = [file for path in where.state() for file in (path.rglob("*"), [path])]
-    size = sum(path.lstat().st_size for group in files for path in group if path.is_file())
+    files = [file for path in where.state() for file in (path, *path.rglob("*"))]
+    size = sum(file.lstat().st_size for file in files if file.is_file())
     lines = [f"{where.home}: {output.human_bytes(size)} of records, modules, code and logs"]
     if include_keys and where.node_key.exists():
         lines.append(f"{where.node_key}: this machine will be another node")

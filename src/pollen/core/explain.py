@@ -9,9 +9,9 @@ Source: specs/cli (why), PROTOCOL 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from pollen.core import limits, specs
+from pollen.core import limits
 from pollen.core.claims import Host, State
 from pollen.core.codec import Refusal
 from pollen.core.commands import (
@@ -153,8 +153,7 @@ def _why_rank(
     if not facts.is_open:
         return "it takes nothing new: it is leaving, stalls, or restarts too often"
     if not match_gate(need.host, facts.properties):
-        lacks = ", ".join(f"{key}={value}" for key, value in need.host)
-        return f"it lacks a property of its host: {lacks}"
+        return f"it lacks a property of its host: {_gate_text(need.host)}"
     if host is not None and host.state is State.LOADING and rank == 0:
         return "it has been loading for too long"
     if 0 < rank <= placement.wanted:
@@ -162,6 +161,10 @@ def _why_rank(
     if rank:
         return f"next in line, rank {rank}"
     return "others bid less"
+
+
+def _gate_text(pairs: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in pairs)
 
 
 def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall | Refusal:
@@ -177,10 +180,13 @@ def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall |
         return Refusal("function-not-found", f"{holding.name} has {what}", f"name one of: {names}")
     own = screen.members.find(screen.node)
     properties = "{}" if own is None else own.certificate.properties
-    gate = seed.spec.allow
-    ways = [_way_view(screen, host, price) for host in screen.situation.claims.hosts(seed.seed)]
+    linked = {screen.node}
+    if screen.telemetry is not None:
+        linked |= {sample.peer for sample in screen.telemetry.peers}
+    hosts = screen.situation.claims.hosts(seed.seed)
+    ways = [_way_view(screen, host, price, host.node in linked) for host in hosts]
     ways.sort(key=lambda way: (way.state not in _CALLED, way.price_us, way.node))
-    is_allowed = match_gate(gate, properties)
+    is_allowed = match_gate(seed.spec.allow, properties)
     return WhyCall(
         name=holding.name,
         seed=seed.seed.hex(),
@@ -196,15 +202,14 @@ def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall |
 _CALLED = (State.READY.label, State.DRAINING.label)
 
 
-def _way_view(screen: Screen, host: Host, price: Price) -> WayView:
+def _way_view(screen: Screen, host: Host, price: Price, is_linked: bool) -> WayView:
     micros, source = price(host.node)
-    linked = {sample.peer for sample in screen.telemetry.peers} if screen.telemetry else set()
     return WayView(
         node=host.node.hex(),
         name=screen.members.name_of(host.node),
         price_us=micros,
         price_source=source,
-        linked=host.node == screen.node or host.node in linked,
+        linked=is_linked,
         state=host.state.label,
         reason=host.reason,
     )
@@ -220,8 +225,7 @@ def _why_ways(
     if holding.shadowed:
         why.append(f"{len(holding.shadowed)} other owner(s) publish the name and are shadowed")
     if not is_allowed:
-        wants = ", ".join(f"{key}={value}" for key, value in specs.options_view(seed.spec).allow)
-        why.append(f"this node may not call it: it lacks {wants}")
+        why.append(f"this node may not call it: it lacks {_gate_text(seed.spec.allow)}")
     callable_ways = [way for way in ways if way.state in _CALLED]
     if not callable_ways:
         why.append("no host is ready: a call waits for one, up to 10 s")

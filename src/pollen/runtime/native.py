@@ -307,12 +307,12 @@ class Port:
             if slug == "unreachable" and isinstance(effect, fx.SendMessage | fx.SendRecords):
                 # Its link closed; the node hears of that next, and says again what must arrive.
                 return True
-            fields = {
+            fields: dict[str, str | int] = {
                 "effect": type(effect).__name__,
                 "slug": slug,
                 "reason": as_error(error).reason,
             }
-            self._warn("effect-failed", {**fields})
+            self._warn("effect-failed", fields)
         return True
 
     def _call(self, effect: fx.Effect) -> None:
