@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pollen.core import limits
-from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, PeerId, hash_of
+from pollen.core.events import RecordsReceived
+from pollen.core.ids import MILLISECOND, SECOND, LinkId, Nanos, Now, PeerId, hash_of
 from pollen.core.messages import Have, Line, Lines, Want
 from pollen.core.records import CLAIM, NODE, SPEC
 from tests.unit.spread import Spread
@@ -45,6 +46,28 @@ def test_a_lost_push_is_pulled_when_the_next_one_shows_the_gap() -> None:
     spread.publish(one, SPEC, b"2", b"")
     spread.run(100 * MILLISECOND)
     assert [key for key, _ in other.live(SPEC)] == [b"1", b"2"]
+
+
+def test_two_that_lack_the_same_do_not_ask_one_another_without_end() -> None:
+    """Then nobody who has it would be asked: of one owner one pull is under way."""
+    spread = Spread(3)
+    author, one, other = spread.cells
+    spread.run(10 * MILLISECOND)
+    spread.publish(author, SPEC, b"1", b"")
+    spread.publish(author, SPEC, b"2", b"")
+    spread.link(one, other)
+    late = author.records.peek(author.key).after(author.records.peek(author.key).floor)[-1]
+    for cell, peer in ((one, other), (other, one)):
+        link = LinkId(cell.linked[peer.key])
+        event = RecordsReceived(link=link, peer=peer.key, records=[late.signed], rejected=0)
+        now = Now(Nanos(spread.now), Nanos(spread.now))
+        cell.gossip.on_records(event, now)
+        spread.settle(cell)
+    spread.run(SECOND)
+    assert one.gossip.stats.pulls + other.gossip.stats.pulls == 2
+    spread.link(author, one)
+    spread.run(100 * MILLISECOND)
+    assert spread.is_equal()
 
 
 def test_what_waits_for_a_gap_is_not_applied_before_it() -> None:

@@ -84,6 +84,25 @@ def test_what_waited_follows_when_the_gap_is_filled() -> None:
     assert gate.held() == [b"1", b"2", b"3", b"4"]
 
 
+def test_a_peer_that_cannot_fill_a_gap_is_not_asked_again() -> None:
+    """It is behind as well. What waits stays, and follows when somebody else fills the gap."""
+    gate = Gate()
+    gate.take(spec(1), spec(3))
+    gate.intake.gaps.clear()
+    gate.transfer(whole=False, since=(1, 1))
+    assert gate.intake.gaps == {}
+    gate.take(spec(2), peer=OTHER)
+    assert gate.held() == [b"1", b"2", b"3"]
+
+
+def test_a_peer_that_filled_a_part_of_a_gap_is_asked_for_the_rest() -> None:
+    gate = Gate()
+    gate.take(spec(1), spec(4))
+    gate.intake.gaps.clear()
+    gate.transfer(spec(2), whole=False, since=(1, 1))
+    assert gate.intake.gaps == {OWNER: PEER}
+
+
 def test_what_waits_is_bounded() -> None:
     """By owner; what is over is found by the pull for the gap."""
     gate = Gate()

@@ -6,7 +6,8 @@ Does not know: to whom anything is sent (``gossip``), what a record means, any c
 Invariants: an owner's set moves only by a record that follows on it, or by a whole transfer; so two
     nodes with the same version of an honest owner hold the same set. A cap is judged on the set
     that would result, never on the order in which its records came: over it nothing of that step
-    is taken, the owner stays at its last valid set. What waits is bounded, by owner and in all.
+    is taken, the owner stays at its last valid set. What waits is bounded, by owner and in all,
+    and a transfer that fills nothing of the gap asks for no other: a digest finds who can.
     Peers take turns, so that one that floods delays itself.
 Source: PROTOCOL 2 (push with ``prev``, side buffer, caps by content, rate limits only delay).
     Refused: taking a record out of order at once, after which a version says nothing about a set.
@@ -27,7 +28,7 @@ from pollen.core.faults import Faults
 from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.messages import Part
 from pollen.core.owners import Merge, OwnerSet
-from pollen.core.record import CERT, Interned, Record, Slot, Version, decode_record
+from pollen.core.record import CERT, ZERO, Interned, Record, Slot, Version, decode_record
 from pollen.core.records import Records
 
 # The tier of an owner, by this ``CERT`` record of it or as it counts; -1 when none is known.
@@ -43,6 +44,7 @@ class Transfer(msgspec.Struct, kw_only=True):
     """One owner's records on their way here after a pull, in rising order.
 
     ``since``: the version that they follow on; of a ``whole`` set the version that it reaches.
+    ``found``: the version that its first record met here.
     """
 
     owner: PeerId
@@ -53,6 +55,7 @@ class Transfer(msgspec.Struct, kw_only=True):
     rows: list[Record] = []
     applied: int = 0
     bytes: int = 0
+    found: Version = ZERO
 
 
 class Frozen(msgspec.Struct, frozen=True):
@@ -279,8 +282,10 @@ class Intake:
         """One record of a transfer that came whole, or its end."""
         transfer = self._ready[0]
         owned = self._records.set_of(transfer.owner)
-        if transfer.applied == 0 and not self._may_apply(transfer, owned, now, out):
-            transfer.rows = []
+        if transfer.applied == 0:
+            transfer.found = owned.version
+            if not self._may_apply(transfer, owned, now, out):
+                transfer.rows = []
         if transfer.applied < len(transfer.rows):
             record = transfer.rows[transfer.applied]
             transfer.applied += 1
@@ -295,7 +300,9 @@ class Intake:
             self.frozen.pop(transfer.owner, None)
             last = transfer.since if transfer.whole else transfer.rows[-1].version
             self._records.reach(owned, last)
-        self._take_aside(owned, transfer.peer, now, out)
+        if owned.version > transfer.found:
+            # Why only then: who is behind as well would be asked again, at once and without end.
+            self._take_aside(owned, transfer.peer, now, out)
         self.done.append(transfer)
         return _RECORD_UNITS
 
