@@ -72,6 +72,8 @@ def _judged_alike(case: Case, judge: Callable[[Machine], dict[PeerId, Verdict]])
     seen: dict[frozenset[bytes], tuple[Machine, dict[PeerId, Verdict]]] = {}
     found = []
     for machine in case.honest():
+        if not observe.has_published(machine):
+            continue  # It alone knows yet that this run of it lives.
         records = observe.records_of(machine).values()
         evidence = frozenset(r.digest for r in records if r.body.kind in _EVIDENCE)
         said = judge(machine)

@@ -46,6 +46,16 @@ def is_started(machine: Machine) -> bool:
     return node is not None and node._is_started
 
 
+def has_published(machine: Machine) -> bool:
+    """Whether the node's own record of this run is out, so that others can judge it by that."""
+    node = machine.node
+    if node is None or not node._is_started:
+        return False
+    record = records_of(machine).get((machine.key, NODE, b""))
+    facts = node._membership._evidence.facts.get(machine.key)
+    return record is not None and facts is not None and record.body.epoch == facts.epoch
+
+
 def verdicts_of(machine: Machine) -> dict[PeerId, Verdict]:
     """What a node's records say of each member, believed or not yet."""
     node = machine.node

@@ -219,12 +219,19 @@ class Trial:
         return found
 
     def _call_everything(self) -> None:
-        """In a settled cluster each call that the gate allows succeeds, from every node."""
+        """In a settled cluster each call that the gate allows succeeds, from every node.
+
+        Unless a node that lies may be the one that runs it.
+        """
         calls = []
+        liars = {m.key for m in self.world.machines.values() if m.is_malicious}
         for name in self.workload.names:
             for machine in self.case.honest():
                 held = observe.names_of(machine).get(name.name)
                 if held is None or not held.is_live or not self.case.has_content(held):
+                    continue
+                row = machine.seeds.get(held.seed.seed)
+                if row is not None and not liars.isdisjoint(row.replicas):
                     continue
                 calls.append(self.workload.call(machine, name.name, idempotent=False))
                 self.world.run(10 * MILLISECOND)
