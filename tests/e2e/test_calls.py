@@ -84,6 +84,14 @@ async def test_a_tail_call_has_the_callers_authority_and_not_the_seeds(split: Cl
     assert isinstance(error, Denied)
 
 
+async def test_a_tail_call_that_leads_nowhere_says_that_something_ran(split: Cluster) -> None:
+    """The seed that is missing did not run; the one that handed the call on did."""
+    error = await refusal(split[1], "relay", "tail", b"pln://seed/nowhere/echo")
+    assert (error.slug, error.may_have_executed) == ("seed-not-found", True)
+    plain = await refusal(split[1], "nowhere", "echo", b"")
+    assert (plain.slug, plain.may_have_executed) == ("seed-not-found", False)
+
+
 async def test_a_gate_reads_the_callers_properties(split: Cluster) -> None:
     async with split[0].connect() as mesh:
         assert (await mesh.call("private", "echo", b"red")).data == b"red"

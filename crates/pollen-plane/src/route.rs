@@ -57,12 +57,25 @@ enum Next {
     Nobody,
 }
 
-/// A call so far.
+/// A call so far. `may_have_run`: some guest of it may, whatever its last attempt says.
 struct Progress {
     tried: Vec<Id>,
     attempts: u8,
     retries: u8,
     calls_used: u32,
+    may_have_run: bool,
+}
+
+impl Progress {
+    fn begin(retries: u8) -> Self {
+        Self { tried: Vec::new(), attempts: 0, retries, calls_used: 0, may_have_run: false }
+    }
+
+    /// The error as the caller may hear it: of all attempts.
+    fn summed(&self, mut error: CallError) -> CallError {
+        error.may_have_executed |= self.may_have_run;
+        error
+    }
 }
 
 impl Plane {
@@ -93,8 +106,7 @@ impl Plane {
 
     /// Makes a call from this node. Dropping the future cancels it wherever it runs.
     pub async fn call(&self, mut request: Request) -> Reply {
-        let mut progress =
-            Progress { tried: Vec::new(), attempts: 0, retries: request.retries, calls_used: 0 };
+        let mut progress = Progress::begin(request.retries);
         loop {
             let tried = self.attempts(&request, &mut progress).await;
             let node = tried.as_ref().map(|tried| tried.node).ok();
@@ -104,7 +116,7 @@ impl Plane {
             };
             let result = match tried.result {
                 Ok((output, status, None)) => Ok((output, status)),
-                Err(error) => Err(error),
+                Err(error) => Err(progress.summed(error)),
                 Ok((_, _, Some(tail))) => match follow(&mut request, &mut progress, tail) {
                     Ok(()) => continue,
                     Err(error) => Err(error),
@@ -132,6 +144,7 @@ impl Plane {
         let mut patience = None;
         let mut reach = None;
         let mut counted = false;
+        let mut in_doubt = false;
         let mut last: Option<Tried> = None;
         loop {
             // Held over the attempt: the guard counts on no line that the threads share.
@@ -152,6 +165,11 @@ impl Plane {
                 }
             }
             let idempotent = request.idempotent || entry.row.idempotent;
+            if in_doubt && !idempotent {
+                // The version that may have run allowed another attempt; the one that came
+                // meanwhile does not.
+                return last.map_or_else(|| Err(nobody(entry)), Ok);
+            }
             let (node, link) = match self.next_replica(&tables, entry, &progress.tried) {
                 Next::Try(node, link) => (node, link),
                 Next::Wait if Instant::now() < *reach.get_or_insert_with(|| until(request)) => {
@@ -177,6 +195,8 @@ impl Plane {
             };
             progress.calls_used = progress.calls_used.saturating_add(tried.calls_used);
             let Err(error) = &tried.result else { return Ok(tried) };
+            in_doubt |= error.may_have_executed;
+            progress.may_have_run |= error.may_have_executed;
             let judged = classify_retry(&Attempt {
                 slug: &error.slug,
                 may_have_executed: error.may_have_executed,
@@ -455,6 +475,7 @@ fn nobody(entry: &SeedEntry) -> CallError {
 fn follow(request: &mut Request, progress: &mut Progress, tail: TailCall) -> Result<(), CallError> {
     let (seed, function) = parse_uri(&tail.uri).map_err(|error| error.executed(true))?;
     let limit = |slug| over_limit(slug, &request.seed.to_string(), &tail.uri).executed(true);
+    progress.may_have_run = true;
     request.hops = request.hops.checked_sub(1).ok_or_else(|| limit("hop-limit"))?;
     request.calls_left = request
         .calls_left
@@ -471,7 +492,7 @@ fn follow(request: &mut Request, progress: &mut Progress, tail: TailCall) -> Res
 
 fn reply_error(error: CallError, progress: &Progress) -> Reply {
     Reply {
-        result: Err(error),
+        result: Err(progress.summed(error)),
         node: None,
         attempts: progress.attempts,
         queue_us: 0,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
+from pollen.core import events as ev
 from pollen.core import routing
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
 from pollen.core.rng import Rng
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 SLOTS = 8
 QUEUE = 64
 SEEN_NS = 60 * SECOND
-# How long a call waits for the first replica of a seed, and a full peer is left alone.
+# How long a call waits for the first replica of a seed, and for a link to a replica that is alive;
+# how often the brain hears that such a link is wanted; how long a full peer is left alone.
 COLD_NS = 10 * SECOND
+REACH_NS = 5 * SECOND
+WANTED_NS = SECOND
 SATURATED_NS = 100 * MILLISECOND
 HOPS = 16
 CALLS = 1_000
@@ -50,7 +54,10 @@ def eject_after(srtt_ns: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call from its beginning at a door to its end. ``ended`` is 0 until then."""
+    """One call from its beginning at a door to its end. ``ended`` is 0 until then.
+
+    ``reach``: until when it waits for a link; 0 while it does not.
+    """
 
     call: int
     origin: str
@@ -68,6 +75,7 @@ class Call:
     reason: str = ""
     may_have_executed: bool = False
     ran_on: PeerId | None = None
+    reach: int = 0
     ended: int = 0
     parent: Callable[[Call], None] | None = None
 
@@ -111,6 +119,7 @@ class Calls:
         self._boots = plane.machine.boots
         self._waiting: list[Call] = []
         self._saturated: dict[PeerId, int] = {}
+        self._wanted: dict[PeerId, int] = {}
         self._seen: dict[tuple[int, int], int] = {}
         self._woken: dict[bytes, list[Arrived]] = {}
         self._queue: list[Arrived] = []
@@ -128,12 +137,21 @@ class Calls:
             self._finish(call, "seed-not-found", "no seed of that name here", False)
             return
         if not row.replicas and not row.wake and now < min(call.began + COLD_NS, call.deadline):
-            self._wait(call)
+            self._wait(call, min(call.began + COLD_NS, call.deadline))
             return
         if not call.attempts:
             self.counters_of(row.seed)[0] += 1
+        if call.may_have_executed and not (call.idempotent or row.idempotent):
+            # The version that may have run allowed it; the one that came meanwhile does not.
+            self._finish(call, call.slug, call.reason, True)
+            return
         replicas = list(row.replicas) or list(row.wake)
-        target = self._choose(row, replicas, call)
+        target, is_on_its_way = self._choose(row, replicas, call)
+        if target is None and is_on_its_way:
+            call.reach = call.reach or min(now + REACH_NS, call.deadline)
+            if now < call.reach:
+                self._wait(call, call.reach)
+                return
         if target is None:
             slug = call.slug or "unreachable"
             reason = call.reason or f"none of {len(replicas)} replicas can be reached"
@@ -149,28 +167,51 @@ class Calls:
         else:
             self._send(call, target)
 
-    def _wait(self, call: Call) -> None:
-        """No replica yet: the next push wakes it, or its patience ends."""
+    def _wait(self, call: Call, until: int) -> None:
+        """No replica, or none that is linked: the next push or link wakes it, or time does."""
         self._waiting.append(call)
-        patience = min(call.began + COLD_NS, call.deadline)
-        self._stage.schedule(patience - self._stage.now, self._lose_patience, call)
+        self._stage.schedule(until - self._stage.now, self._lose_patience, call)
 
     def _lose_patience(self, call: Call) -> None:
         if call in self._waiting:
             self._waiting.remove(call)
-            self._finish(call, "unreachable", "no replica is ready", False)
+            if call.reach:
+                self.begin(call)
+            else:
+                self._finish(call, "unreachable", "no replica is ready", False)
 
-    def on_push(self) -> None:
-        """The tables changed: calls that waited for a replica look again."""
+    def look_again(self) -> None:
+        """The tables changed, or a link came: calls that waited for it go on."""
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             self.begin(call)
 
-    def _choose(self, row: fx.SeedRow, replicas: list[PeerId], call: Call) -> PeerId | None:
+    def _choose(
+        self, row: fx.SeedRow, replicas: list[PeerId], call: Call
+    ) -> tuple[PeerId | None, bool]:
+        """The replica to try, and whether one that is alive lacks only a link."""
         service = self.counters_of(row.seed)[2]
         candidates = [self._candidate(replica, call, service) for replica in replicas]
         index = routing.choose(candidates, self._rng.draw())
-        return None if index is None else replicas[index]
+        unlinked = [
+            (candidate.price_us, replica)
+            for replica, candidate in zip(replicas, candidates, strict=True)
+            if not candidate.tried and self._lacks_link(replica)
+        ]
+        if unlinked and (index is None or min(unlinked)[0] < candidates[index].price_us):
+            self._want(min(unlinked)[1])
+        return None if index is None else replicas[index], bool(unlinked)
+
+    def _lacks_link(self, replica: PeerId) -> bool:
+        is_other = replica != self._machine.key and replica in self._plane.peers
+        return is_other and self._stage.network.routed(self._machine, replica) is None
+
+    def _want(self, peer: PeerId) -> None:
+        """The brain hears, once a second a peer, that calls would use a link to it."""
+        now = self._stage.now
+        if now >= self._wanted.get(peer, 0):
+            self._wanted[peer] = now + WANTED_NS
+            self._stage.hand(self._machine, self._boots, ev.LinkWanted(peer=peer))
 
     def _candidate(self, replica: PeerId, call: Call, service: int) -> routing.Candidate:
         is_tried = replica in call.tried
@@ -300,7 +341,8 @@ class Calls:
         if is_gone or verdict is routing.Retry.GIVE_UP:
             self._finish(call, slug, reason, executed)
             return
-        call.slug, call.reason, call.may_have_executed = slug, reason, executed
+        call.slug, call.reason = slug, reason
+        call.may_have_executed = call.may_have_executed or executed
         call.retries -= 1
         call.tried.append(target)
         self._stage.count("retries")
@@ -310,7 +352,8 @@ class Calls:
         if call.ended:
             self._stage.note_breach("a-call-ends-once", f"call {call.call:x} to {call.name}")
             return
-        call.slug, call.reason, call.may_have_executed = slug, reason, executed
+        call.slug, call.reason = slug, reason
+        call.may_have_executed = call.may_have_executed or executed
         call.ended = self._stage.now
         if call.parent is not None:
             call.parent(call)

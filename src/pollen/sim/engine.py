@@ -247,6 +247,11 @@ class Engine:
 
     # -- what the parts tell the world ----------------------------------------------------------
 
+    def link_ready(self, end: End) -> None:
+        """Calls that waited for a link."""
+        if end.machine.plane is not None:
+            end.machine.plane.link_ready()
+
     def link_gone(self, end: End) -> None:
         """Calls on a link that is no more."""
         if end.machine.plane is not None:

@@ -100,6 +100,9 @@ class Stage(Protocol):
     def hand(self, machine: Machine, boots: int, event: ev.Event) -> None:
         """Give an event to a machine's brain, now or when it takes a turn again."""
 
+    def link_ready(self, end: End) -> None:
+        """A link end carries calls from now on: both brains admitted the link."""
+
     def link_gone(self, end: End) -> None:
         """A link end is no more: the calls on it broke."""
 
@@ -237,6 +240,8 @@ class Network:
         early, end.early = end.early, []
         for event in early:
             self._tell(end, event)
+        if end.is_routed:
+            self._stage.link_ready(end)
 
     # -- frames -----------------------------------------------------------------------------------
 
@@ -293,6 +298,8 @@ class Network:
         end.bytes_in += size + _FRAME_OVERHEAD
         if kind == ADMITTED:
             end.is_routed = True
+            if end.is_admitted:
+                self._stage.link_ready(end)
             return
         event = self._event_of(end, kind, payload)
         if end.is_admitted:

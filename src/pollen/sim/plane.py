@@ -90,7 +90,7 @@ class Plane:
             if end.is_routed:
                 code, reason = limits.CLOSE_DENIED, "no member any more"
                 self._stage.network.close(self.machine, end.link, code, reason)
-        self.calls.on_push()
+        self.calls.look_again()
         return True
 
     def _mono(self) -> int:
@@ -192,6 +192,10 @@ class Plane:
             events_dropped=0,
             control_stalls=0,
         )
+
+    def link_ready(self) -> None:
+        """A link carries calls from now on."""
+        self.calls.look_again()
 
     def link_lost(self, end: End) -> None:
         """A link end is no more."""
