@@ -19,8 +19,8 @@ use crate::{
     metrics::count,
     plane::{MAX_INPUT, Plane},
     remote::Pieces,
-    route::encode_tail,
     seen::Seen,
+    tail,
 };
 
 /// Longest budget that a peer may ask for.
@@ -143,7 +143,7 @@ fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
         Ok(done) => {
             reply.may_have_executed = true;
             (reply.status, output) = match &done.tail_call {
-                Some(tail) => (Status::TailCall, encode_tail(tail)),
+                Some(tail) => (Status::TailCall, tail::encode(tail)),
                 None if done.status != 0 => (Status::GuestStatus, done.bytes.clone()),
                 None => (Status::Ok, done.bytes.clone()),
             };

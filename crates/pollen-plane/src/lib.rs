@@ -3,7 +3,7 @@
 //! - [`percall`]: the six per-call algorithms, pure.
 //! - [`tables`]: what the brain pushed, swapped whole, under a lease.
 //! - [`Plane`] (`plane.rs`): the composition: network, sandbox, tables, counters.
-//! - `route.rs`: the caller's side of a call: resolve, choose, try, retry, follow a tail call.
+//! - `route.rs`: the caller's side of a call: resolve, choose, try, retry; `tail.rs`: a call handed on.
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
 //! - `slots.rs`, `seen.rs`: running slots with their queue; ids that must not run twice.
 //! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
@@ -27,6 +27,7 @@ mod route;
 mod seen;
 mod slots;
 pub mod tables;
+mod tail;
 mod watchdog;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef};

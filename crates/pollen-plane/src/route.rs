@@ -14,12 +14,13 @@ use crate::{
     Principal, Reply, Request, SeedRef,
     call::{CALLS, CallError, HOPS},
     events::Event,
-    host::{Arrived, execute, left_us, no_such_function, over_limit, parse_uri},
+    host::{Arrived, execute, left_us, no_such_function},
     metrics::{count, micros32},
     percall::{Attempt, Candidate, Retry, choose, classify_retry},
     plane::Plane,
     remote,
     tables::{PeerEntry, SeedEntry, Tables},
+    tail,
 };
 
 /// Rows name at most so many replicas (PROTOCOL 5).
@@ -117,10 +118,14 @@ impl Plane {
             let result = match tried.result {
                 Ok((output, status, None)) => Ok((output, status)),
                 Err(error) => Err(progress.summed(error)),
-                Ok((_, _, Some(tail))) => match follow(&mut request, &mut progress, tail) {
-                    Ok(()) => continue,
-                    Err(error) => Err(error),
-                },
+                Ok((_, _, Some(tail))) => {
+                    progress.may_have_run = true;
+                    request.retries = progress.retries;
+                    match tail::follow(&mut request, tail, progress.calls_used) {
+                        Ok(()) => continue,
+                        Err(error) => Err(progress.summed(error)),
+                    }
+                }
             };
             return Reply {
                 result,
@@ -390,7 +395,7 @@ impl Plane {
                     if !is_tail {
                         return Ok((output, status, None));
                     }
-                    let tail = decode_tail(&output).ok_or_else(|| {
+                    let tail = tail::decode(&output).ok_or_else(|| {
                         CallError::refused("internal", "a peer sent a broken tail call", "")
                             .executed(true)
                     })?;
@@ -471,25 +476,6 @@ fn nobody(entry: &SeedEntry) -> CallError {
     )
 }
 
-/// Turns the request into the one that the marker asks for, under the same identity and budget.
-fn follow(request: &mut Request, progress: &mut Progress, tail: TailCall) -> Result<(), CallError> {
-    let (seed, function) = parse_uri(&tail.uri).map_err(|error| error.executed(true))?;
-    let limit = |slug| over_limit(slug, &request.seed.to_string(), &tail.uri).executed(true);
-    progress.may_have_run = true;
-    request.hops = request.hops.checked_sub(1).ok_or_else(|| limit("hop-limit"))?;
-    request.calls_left = request
-        .calls_left
-        .checked_sub(progress.calls_used)
-        .filter(|left| *left > 0)
-        .ok_or_else(|| limit("call-limit"))?;
-    request.id = crate::plane::call_id();
-    request.seed = seed;
-    request.function = Some(function);
-    request.input = tail.input;
-    request.retries = progress.retries;
-    Ok(())
-}
-
 fn reply_error(error: CallError, progress: &Progress) -> Reply {
     Reply {
         result: Err(progress.summed(error)),
@@ -500,15 +486,4 @@ fn reply_error(error: CallError, progress: &Progress) -> Reply {
         rtt_us: 0,
         calls_used: progress.calls_used,
     }
-}
-
-/// A marker on the link: `uri`, a newline that no address contains, and the input.
-pub(crate) fn encode_tail(tail: &TailCall) -> Bytes {
-    [tail.uri.as_bytes(), b"\n", &tail.input].concat().into()
-}
-
-fn decode_tail(output: &Bytes) -> Option<TailCall> {
-    let at = output.iter().position(|byte| *byte == b'\n')?;
-    let uri = std::str::from_utf8(output.get(..at)?).ok()?.to_owned();
-    Some(TailCall { uri, input: output.slice(at + 1..) })
 }

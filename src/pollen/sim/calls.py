@@ -1,12 +1,11 @@
-"""Calls in a simulated world: the caller's and the callee's side of one node's muscles.
+"""Calls in a simulated world: the side of one node's muscles that makes them.
 
-Decides: nothing of its own: where a call goes, whether it is tried again, admitted or refused is
-    asked of ``core.routing``.
-Does not know: how tables came to be, records, who is a member.
-Invariants: a call id that came over a link is run once within the window. A link that is silent
-    while calls are under way is left out after the seam's time and taken back on a byte. A call
-    ends exactly once. A slot means running: a call that waits for its own child holds none.
-Source: docs/internals/seam.md (The six per-call algorithms); PROTOCOL 5 (ejection, wake), 6.
+Decides: nothing of its own: where a call goes and whether it is tried again is asked of
+    ``core.routing``.
+Does not know: how tables came to be, records, who is a member; how a call is run (``serving``).
+Invariants: a link that is silent while calls are under way is left out after the seam's time and
+    taken back on a byte. A call ends exactly once, and says whether any attempt of it may have run.
+Source: docs/internals/seam.md (The six per-call algorithms); PROTOCOL 5 (ejection), 6.
 """
 
 from __future__ import annotations
@@ -20,19 +19,14 @@ from pollen.core import events as ev
 from pollen.core import routing
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
 from pollen.core.rng import Rng
-from pollen.sim import modules
-from pollen.sim.modules import Module
-from pollen.sim.network import End
+from pollen.sim.end import End
+from pollen.sim.serving import Arrived, Serving
 
 if TYPE_CHECKING:
     from pollen.sim.plane import Plane, Stage
 
-# The muscles' numbers: calls that run at once, that wait, how long an id is remembered.
-SLOTS = 8
-QUEUE = 64
-SEEN_NS = 60 * SECOND
-# How long a call waits for the first replica of a seed, and for a link to a replica that is alive;
-# how often the brain hears that such a link is wanted; how long a full peer is left alone.
+# The muscles' numbers: how long a call waits for the first replica of a seed, and for a link to a
+# replica that is alive; how often the brain hears of that; how long a full peer is left alone.
 COLD_NS = 10 * SECOND
 REACH_NS = 5 * SECOND
 WANTED_NS = SECOND
@@ -80,21 +74,24 @@ class Call:
     parent: Callable[[Call], None] | None = None
 
     @property
+    def depth(self) -> int:
+        """0 for a call from a door, more for one of a guest."""
+        return 1 if self.hops < HOPS else 0
+
+    def nested(
+        self, call: int, name: str, share: routing.Share, parent: Callable[[Call], None]
+    ) -> Call:
+        """A call that this one's guest makes, within its share of the tree."""
+        return Call(
+            call=call, origin=self.origin, name=name, began=self.began, deadline=self.deadline,
+            idempotent=self.idempotent, hops=share.hops, calls_left=share.calls,
+            retries=share.retries, parent=parent,
+        )  # fmt: skip
+
+    @property
     def has_failed(self) -> bool:
         """Whether the caller was told an error."""
         return self.ended > 0 and self.slug != ""
-
-
-@dataclass(slots=True, eq=False)
-class Arrived:
-    """A call at the node that is to run it. ``answer`` (slug, reason, executed) goes back."""
-
-    call: Call
-    seed: Hash
-    principal: PeerId
-    deadline: int
-    depth: int
-    answer: Callable[[str, str, bool], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -120,11 +117,7 @@ class Calls:
         self._waiting: list[Call] = []
         self._saturated: dict[PeerId, int] = {}
         self._wanted: dict[PeerId, int] = {}
-        self._seen: dict[tuple[int, int], int] = {}
-        self._woken: dict[bytes, list[Arrived]] = {}
-        self._queue: list[Arrived] = []
-        self._running = 0
-        self.counters: dict[bytes, list[int]] = {}
+        self.serving = Serving(stage, plane, self, rng)
 
     # -- the caller's side ------------------------------------------------------------------------
 
@@ -140,7 +133,7 @@ class Calls:
             self._wait(call, min(call.began + COLD_NS, call.deadline))
             return
         if not call.attempts:
-            self.counters_of(row.seed)[0] += 1
+            self.serving.counters_of(row.seed)[0] += 1
         if call.may_have_executed and not (call.idempotent or row.idempotent):
             # The version that may have run allowed it; the one that came meanwhile does not.
             self._finish(call, call.slug, call.reason, True)
@@ -190,7 +183,7 @@ class Calls:
         self, row: fx.SeedRow, replicas: list[PeerId], call: Call
     ) -> tuple[PeerId | None, bool]:
         """The replica to try, and whether one that is alive lacks only a link."""
-        service = self.counters_of(row.seed)[2]
+        service = self.serving.counters_of(row.seed)[2]
         candidates = [self._candidate(replica, call, service) for replica in replicas]
         index = routing.choose(candidates, self._rng.draw())
         unlinked = [
@@ -218,10 +211,10 @@ class Calls:
         if replica == self._machine.key:
             return routing.Candidate(
                 price_us=0,
-                in_flight=self._running,
+                in_flight=self.serving.running,
                 service_us=service,
                 tried=is_tried,
-                saturated=self._running >= SLOTS and len(self._queue) >= QUEUE,
+                saturated=self.serving.is_full,
             )
         end = self._stage.network.routed(self._machine, replica)
         peer = self._plane.peers.get(replica)
@@ -247,9 +240,7 @@ class Calls:
                 call.ran_on = self._machine.key
                 self._finish(call, "", "", True)
 
-        depth = 1 if call.hops < HOPS else 0
-        key = self._machine.key
-        self._execute(Arrived(call, seed, key, call.deadline, depth, answer))
+        self.serving.execute(Arrived(call, seed, self._machine.key, call.deadline, answer))
 
     def _send(self, call: Call, target: PeerId) -> None:
         end = self._stage.network.routed(self._machine, target)
@@ -272,7 +263,7 @@ class Calls:
             self._stage.schedule(SILENCE_NS, self._arrive, end, sent)
             return
         if end.is_open and end.boots == machine.boots and machine.plane is not None:
-            machine.plane.calls.take(end, sent, self)
+            machine.plane.calls.serving.take(end, sent, self)
 
     def _overdue(self, sent: Sent) -> None:
         if self._settle(sent):
@@ -358,162 +349,7 @@ class Calls:
         if call.parent is not None:
             call.parent(call)
 
-    # -- the callee's side ------------------------------------------------------------------------
-
-    def take(self, end: End, sent: Sent, caller: Calls) -> None:
-        """A call came over a link: everything that is decided before the gate."""
-        call = sent.call
-
-        def answer(slug: str, reason: str, executed: bool) -> None:
-            self._stage.network.stream(end, caller.on_answer, sent, slug, reason, executed)
-
-        if not self._plane.is_leased:
-            self._stage.count("refused-unleased")
-            answer("unreachable", "this node's brain is silent", False)
-            return
-        if self._was_seen(call):
-            self._stage.count("duplicates")
-            answer("unreachable", "this call was here before", True)
-            return
-        row = self._plane.seeds.get(call.seed)
-        if row is None:
-            answer("seed-not-found", "no such version here", False)
-            return
-        depth = 1 if call.hops < HOPS else 0
-        arrived = Arrived(call, Hash(call.seed), end.peer, sent.deadline, depth, answer)
-        if call.seed not in self._plane.loaded and self._machine.key in row.wake:
-            self._wake(arrived)
-        else:
-            self._execute(arrived)
-
-    def _was_seen(self, call: Call) -> bool:
-        now = self._stage.now
-        key = (call.call, call.hops)
-        before = self._seen.get(key)
-        self._seen[key] = now
-        return before is not None and now - before < SEEN_NS
-
-    def _wake(self, arrived: Arrived) -> None:
-        """Single flight: the first call loads, the others wait with it (PROTOCOL 5)."""
-        waiting = self._woken.setdefault(arrived.seed, [])
-        waiting.append(arrived)
-        if len(waiting) == 1:
-            self._stage.count("wakes")
-            self._plane.load(fx.LoadSeed(seed=arrived.seed, holders=self._plane.all_peers()))
-
-    def on_loaded(self, seed: Hash) -> None:
-        """A load ended, well or not: the calls that waited for it go on."""
-        for arrived in self._woken.pop(seed, []):
-            self._execute(arrived)
-
-    def _execute(self, arrived: Arrived) -> None:
-        """The gate, the module, admission, the guest."""
-        plane = self._plane
-        row = plane.seeds.get(arrived.seed)
-        peer = plane.peers.get(arrived.principal)
-        if row is None or peer is None or not routing.match_gate(row.gate, peer.properties):
-            arrived.answer("denied", "the gate does not let this caller pass", False)
-            return
-        if arrived.seed not in plane.loaded:
-            arrived.answer("seed-not-found", "the seed is not loaded here", False)
-            return
-        admitted = routing.admit(
-            running=self._running,
-            slots=SLOTS,
-            queued=len(self._queue),
-            queue_limit=QUEUE,
-            depth=arrived.depth,
-            memory_free=self._machine.memory_bytes,
-            memory_reserve=self._machine.memory_bytes // 4,
-            memory_need=row.memory_bytes,
-            seen=False,
-        )
-        if admitted is routing.Admission.RUN:
-            self._run(arrived, modules.find(row.content))
-        elif admitted is routing.Admission.QUEUE:
-            self._queue.append(arrived)
-        elif admitted is routing.Admission.SHED:
-            self._shed(arrived)
-        else:
-            arrived.answer("overloaded", "no memory is free", False)
-
-    def _shed(self, arrived: Arrived) -> None:
-        now = self._stage.now
-        budgets = [max(0, held.deadline - now) // 1_000 for held in self._queue]
-        wait = len(self._queue) * self.counters_of(arrived.seed)[2] // SLOTS
-        victim = routing.shed(budgets, max(0, arrived.deadline - now) // 1_000, wait)
-        self._stage.count("shed")
-        refused = arrived
-        if victim is not None:
-            refused = self._queue.pop(victim)
-            self._queue.append(arrived)
-        refused.answer("overloaded", "the queue is full", False)
-
-    def _run(self, arrived: Arrived, module: Module) -> None:
-        self._running += 1
-        row = self._plane.seeds.get(arrived.seed)
-        is_safe = arrived.call.idempotent or (row is not None and row.idempotent)
-        self._stage.note_execution(self._machine, arrived.call, is_safe=is_safe)
-        counters = self.counters_of(arrived.seed)
-        counters[2] = (7 * counters[2] + module.run_ns // 1_000) // 8
-        if module.child:
-            self._nest(arrived, module)
-        else:
-            self._stage.schedule(module.run_ns, self._ran, arrived, "", "")
-
-    def _nest(self, arrived: Arrived, module: Module) -> None:
-        """The guest calls another seed: its slot is free meanwhile (PROTOCOL 6)."""
-        call = arrived.call
-        share = routing.split(hops=call.hops, calls_left=call.calls_left, retries=call.retries)
-        if isinstance(share, str):
-            self._stage.schedule(module.run_ns, self._ran, arrived, share, "too deep")
-            return
-        call.calls_left = share.parent_calls
-        self._running -= 1
-        self._stage.count("nested")
-
-        def resume(child: Call) -> None:
-            self._running += 1
-            slug = child.slug and "guest-failed"
-            self._stage.schedule(module.run_ns, self._ran, arrived, slug, child.reason)
-
-        child = Call(
-            call=self._rng.draw() << 64 | self._rng.draw(), origin=self._machine.name,
-            name=module.child, began=self._stage.now, deadline=arrived.deadline,
-            idempotent=call.idempotent, hops=share.hops, calls_left=share.calls,
-            retries=share.retries, parent=resume,
-        )  # fmt: skip
-        self.begin(child)
-
-    def _ran(self, arrived: Arrived, slug: str, reason: str) -> None:
-        if self._boots != self._machine.boots or self._machine.node is None:
-            return
-        if self._machine.is_frozen:
-            self._stage.schedule(SILENCE_NS, self._ran, arrived, slug, reason)
-            return
-        self._running -= 1
-        if slug:
-            self.counters_of(arrived.seed)[1] += 1
-        arrived.answer(slug, reason, True)
-        while self._queue and self._running < SLOTS:
-            self._execute(self._queue.pop(0))
-
-    # -- views ------------------------------------------------------------------------------------
-
-    def counters_of(self, seed: bytes) -> list[int]:
-        """[calls begun here, failures, smoothed run time in microseconds]."""
-        held = self.counters.get(seed)
-        if held is None:
-            held = self.counters[seed] = [0, 0, 1_000]
-        return held
-
-    def sample(self, seed: bytes) -> tuple[int, int, int, int, int]:
-        """What telemetry says of one seed."""
-        calls, failures, run_us = self.counters_of(seed)
-        in_flight = self._running if seed in self._plane.loaded else 0
-        return calls, failures, in_flight, len(self._queue), run_us
-
     def end_all(self) -> None:
         """The process is gone, and with it the clients at its doors: nobody waits any more."""
         self._waiting = []
-        self._queue = []
+        self.serving.end_all()

@@ -19,8 +19,9 @@ from pollen.core import events as ev
 from pollen.core.ids import MILLISECOND, SECOND, PeerId, RequestId, Token
 from pollen.core.rng import Rng
 from pollen.sim.calls import Call
+from pollen.sim.end import End
 from pollen.sim.machine import Machine
-from pollen.sim.network import End, Network
+from pollen.sim.network import Network
 from pollen.sim.plane import Plane
 from pollen.sim.trace import Trace
 

@@ -14,7 +14,6 @@ Source: docs/internals/seam.md (Links); the muscles' link and its transport sett
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pollen.core import events as ev
@@ -22,6 +21,7 @@ from pollen.core import limits
 from pollen.core.effects import Dial
 from pollen.core.ids import MILLISECOND, SECOND, Hash, LinkId, PeerId
 from pollen.core.rng import Rng
+from pollen.sim.end import End
 from pollen.sim.keys import is_genuine
 from pollen.sim.machine import Machine
 from pollen.sim.weather import Weather
@@ -46,46 +46,6 @@ _PROBE_BYTES = 60
 ADMITTED = 0
 MESSAGE = 1
 RECORDS = 2
-
-
-@dataclass(slots=True, eq=False)
-class End:
-    """One end of a link, as the machine that holds it sees it."""
-
-    link: LinkId
-    machine: Machine
-    boots: int
-    peer: PeerId
-    dialled: bool
-    way_ns: int
-    next_beat: int
-    heard: int
-    probed: int
-    srtt_ns: int
-    other: End | None = None
-    is_open: bool = True
-    is_admitted: bool = False
-    is_routed: bool = False
-    is_closing: bool = False
-    peer_age: int = 0
-    late: int = 0
-    beats: int = 0
-    free_at: int = 0
-    under_way: int = 0
-    bytes_out: int = 0
-    bytes_in: int = 0
-    calls: int = 0
-    is_ejected: bool = False
-    asked: int = 0
-    is_watched: bool = False
-    early: list[ev.Event] = field(default_factory=list)
-    held: list[tuple[int, Any, int]] = field(default_factory=list)
-    waits: list[Any] = field(default_factory=list)
-
-    @property
-    def is_speaking(self) -> bool:
-        """This side's brain admitted it and has not given it up."""
-        return self.is_open and self.is_admitted and not self.is_closing
 
 
 class Stage(Protocol):
@@ -240,7 +200,7 @@ class Network:
         early, end.early = end.early, []
         for event in early:
             self._tell(end, event)
-        if end.is_routed:
+        if end.carries_calls:
             self._stage.link_ready(end)
 
     # -- frames -----------------------------------------------------------------------------------
@@ -298,7 +258,7 @@ class Network:
         end.bytes_in += size + _FRAME_OVERHEAD
         if kind == ADMITTED:
             end.is_routed = True
-            if end.is_admitted:
+            if end.carries_calls:
                 self._stage.link_ready(end)
             return
         event = self._event_of(end, kind, payload)
@@ -497,6 +457,6 @@ class Network:
     def routed(self, machine: Machine, peer: PeerId) -> End | None:
         """The link that carries calls to a peer: both brains admitted it."""
         for end in self._to[machine.name].get(peer, ()):
-            if end.is_routed and end.is_admitted and end.is_open:
+            if end.carries_calls:
                 return end
         return None

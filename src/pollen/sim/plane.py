@@ -18,8 +18,9 @@ from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId, RequestId
 from pollen.core.rng import Rng
 from pollen.sim import modules
 from pollen.sim.calls import Call, Calls
+from pollen.sim.end import End
 from pollen.sim.machine import Machine
-from pollen.sim.network import End, Network
+from pollen.sim.network import Network
 
 _BANDWIDTH_BYTES_S = 10_000_000
 # A holder that does not answer costs a fetch so much before the next one is asked.
@@ -165,7 +166,7 @@ class Plane:
         self._stage.note_load(machine, seed, slug or "ready")
         event = ev.LoadFinished(seed=seed, slug=slug, reason=reason)
         self._stage.hand(machine, self.boots, event)
-        self.calls.on_loaded(seed)
+        self.calls.serving.on_loaded(seed)
 
     def _has_room(self, row: fx.SeedRow) -> bool:
         used = sum(self.seeds[key].memory_bytes for key in self.loaded if key in self.seeds)
@@ -185,9 +186,10 @@ class Plane:
 
     def telemetry(self) -> ev.Telemetry:
         """The counters, as the muscles report them twice a second."""
+        sample = self.calls.serving.sample
         return ev.Telemetry(
             peers=self._stage.network.sample(self.machine),
-            seeds=[ev.SeedSample(Hash(seed), *self.calls.sample(seed)) for seed in self.seeds],
+            seeds=[ev.SeedSample(Hash(seed), *sample(seed)) for seed in self.seeds],
             memory_bytes=0,
             events_dropped=0,
             control_stalls=0,

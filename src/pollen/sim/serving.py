@@ -1,0 +1,221 @@
+"""Calls in a simulated world: the side of one node's muscles that runs them.
+
+Decides: nothing of its own: what passes, is admitted or refused is asked of ``core.routing``.
+Does not know: where a call came from but the link; how tables came to be; whom a caller tries.
+Invariants: a call id that came over a link is run once within the window. A slot means running: a
+    call that waits for its own child holds none. Who comes first to a cold seed loads it, the
+    others wait with it.
+Source: docs/internals/seam.md (The six per-call algorithms); PROTOCOL 5 (wake), 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pollen.core import effects as fx
+from pollen.core import routing
+from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
+from pollen.core.rng import Rng
+from pollen.sim import modules
+from pollen.sim.end import End
+from pollen.sim.modules import Module
+
+if TYPE_CHECKING:
+    from pollen.sim.calls import Call, Calls, Sent
+    from pollen.sim.plane import Plane, Stage
+
+# The muscles' numbers: calls that run at once, that wait, how long an id is remembered.
+SLOTS = 8
+QUEUE = 64
+SEEN_NS = 60 * SECOND
+# A frozen process looks again so often.
+_THAW_NS = 100 * MILLISECOND
+
+
+@dataclass(slots=True, eq=False)
+class Arrived:
+    """A call at the node that is to run it. ``answer`` (slug, reason, executed) goes back."""
+
+    call: Call
+    seed: Hash
+    principal: PeerId
+    deadline: int
+    answer: Callable[[str, str, bool], None]
+
+
+class Serving:
+    """The calls that run on one node, and those that wait to."""
+
+    def __init__(self, stage: Stage, plane: Plane, calls: Calls, rng: Rng) -> None:
+        self._stage = stage
+        self._plane = plane
+        self._calls = calls
+        self._rng = rng
+        self._machine = plane.machine
+        self._boots = plane.machine.boots
+        self._seen: dict[tuple[int, int], int] = {}
+        self._woken: dict[bytes, list[Arrived]] = {}
+        self._queue: list[Arrived] = []
+        self.running = 0
+        self.counters: dict[bytes, list[int]] = {}
+
+    def take(self, end: End, sent: Sent, caller: Calls) -> None:
+        """A call came over a link: everything that is decided before the gate."""
+        call = sent.call
+
+        def answer(slug: str, reason: str, executed: bool) -> None:
+            self._stage.network.stream(end, caller.on_answer, sent, slug, reason, executed)
+
+        if not self._plane.is_leased:
+            self._stage.count("refused-unleased")
+            answer("unreachable", "this node's brain is silent", False)
+            return
+        if self._was_seen(call):
+            self._stage.count("duplicates")
+            answer("unreachable", "this call was here before", True)
+            return
+        row = self._plane.seeds.get(call.seed)
+        if row is None:
+            answer("seed-not-found", "no such version here", False)
+            return
+        arrived = Arrived(call, Hash(call.seed), end.peer, sent.deadline, answer)
+        if call.seed not in self._plane.loaded and self._machine.key in row.wake:
+            self._wake(arrived)
+        else:
+            self.execute(arrived)
+
+    def _was_seen(self, call: Call) -> bool:
+        now = self._stage.now
+        key = (call.call, call.hops)
+        before = self._seen.get(key)
+        self._seen[key] = now
+        return before is not None and now - before < SEEN_NS
+
+    def _wake(self, arrived: Arrived) -> None:
+        """Single flight: the first call loads, the others wait with it (PROTOCOL 5)."""
+        waiting = self._woken.setdefault(arrived.seed, [])
+        waiting.append(arrived)
+        if len(waiting) == 1:
+            self._stage.count("wakes")
+            self._plane.load(fx.LoadSeed(seed=arrived.seed, holders=self._plane.all_peers()))
+
+    def on_loaded(self, seed: Hash) -> None:
+        """A load ended, well or not: the calls that waited for it go on."""
+        for arrived in self._woken.pop(seed, []):
+            self.execute(arrived)
+
+    def execute(self, arrived: Arrived) -> None:
+        """The gate, the module, admission, the guest."""
+        plane = self._plane
+        row = plane.seeds.get(arrived.seed)
+        peer = plane.peers.get(arrived.principal)
+        if row is None or peer is None or not routing.match_gate(row.gate, peer.properties):
+            arrived.answer("denied", "the gate does not let this caller pass", False)
+            return
+        if arrived.seed not in plane.loaded:
+            arrived.answer("seed-not-found", "the seed is not loaded here", False)
+            return
+        admitted = routing.admit(
+            running=self.running,
+            slots=SLOTS,
+            queued=len(self._queue),
+            queue_limit=QUEUE,
+            depth=arrived.call.depth,
+            memory_free=self._machine.memory_bytes,
+            memory_reserve=self._machine.memory_bytes // 4,
+            memory_need=row.memory_bytes,
+            seen=False,
+        )
+        if admitted is routing.Admission.RUN:
+            self._run(arrived, modules.find(row.content))
+        elif admitted is routing.Admission.QUEUE:
+            self._queue.append(arrived)
+        elif admitted is routing.Admission.SHED:
+            self._shed(arrived)
+        else:
+            arrived.answer("overloaded", "no memory is free", False)
+
+    def _shed(self, arrived: Arrived) -> None:
+        now = self._stage.now
+        budgets = [max(0, held.deadline - now) // 1_000 for held in self._queue]
+        wait = len(self._queue) * self.counters_of(arrived.seed)[2] // SLOTS
+        victim = routing.shed(budgets, max(0, arrived.deadline - now) // 1_000, wait)
+        self._stage.count("shed")
+        refused = arrived
+        if victim is not None:
+            refused = self._queue.pop(victim)
+            self._queue.append(arrived)
+        refused.answer("overloaded", "the queue is full", False)
+
+    def _run(self, arrived: Arrived, module: Module) -> None:
+        self.running += 1
+        row = self._plane.seeds.get(arrived.seed)
+        is_safe = arrived.call.idempotent or (row is not None and row.idempotent)
+        self._stage.note_execution(self._machine, arrived.call, is_safe=is_safe)
+        counters = self.counters_of(arrived.seed)
+        counters[2] = (7 * counters[2] + module.run_ns // 1_000) // 8
+        if module.child:
+            self._nest(arrived, module)
+        else:
+            self._stage.schedule(module.run_ns, self._ran, arrived, "", "")
+
+    def _nest(self, arrived: Arrived, module: Module) -> None:
+        """The guest calls another seed: its slot is free meanwhile (PROTOCOL 6)."""
+        call = arrived.call
+        share = routing.split(hops=call.hops, calls_left=call.calls_left, retries=call.retries)
+        if isinstance(share, str):
+            self._stage.schedule(module.run_ns, self._ran, arrived, share, "too deep")
+            return
+        call.calls_left = share.parent_calls
+        self.running -= 1
+        self._stage.count("nested")
+
+        def resume(child: Call) -> None:
+            self.running += 1
+            slug = child.slug and "guest-failed"
+            self._stage.schedule(module.run_ns, self._ran, arrived, slug, child.reason)
+
+        number = self._rng.draw() << 64 | self._rng.draw()
+        child = call.nested(number, module.child, share, resume)
+        child.origin, child.began = self._machine.name, self._stage.now
+        child.deadline = arrived.deadline
+        self._calls.begin(child)
+
+    def _ran(self, arrived: Arrived, slug: str, reason: str) -> None:
+        if self._boots != self._machine.boots or self._machine.node is None:
+            return
+        if self._machine.is_frozen:
+            self._stage.schedule(_THAW_NS, self._ran, arrived, slug, reason)
+            return
+        self.running -= 1
+        if slug:
+            self.counters_of(arrived.seed)[1] += 1
+        arrived.answer(slug, reason, True)
+        while self._queue and self.running < SLOTS:
+            self.execute(self._queue.pop(0))
+
+    # -- views ------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a call that came now would be refused, or another for it."""
+        return self.running >= SLOTS and len(self._queue) >= QUEUE
+
+    def counters_of(self, seed: bytes) -> list[int]:
+        """[calls begun here, failures, smoothed run time in microseconds]."""
+        held = self.counters.get(seed)
+        if held is None:
+            held = self.counters[seed] = [0, 0, 1_000]
+        return held
+
+    def sample(self, seed: bytes) -> tuple[int, int, int, int, int]:
+        """What telemetry says of one seed."""
+        calls, failures, run_us = self.counters_of(seed)
+        in_flight = self.running if seed in self._plane.loaded else 0
+        return calls, failures, in_flight, len(self._queue), run_us
+
+    def end_all(self) -> None:
+        """The process is gone: nothing waits any more."""
+        self._queue = []
