@@ -134,7 +134,8 @@ class Calls:
             return
         if not call.attempts:
             self.serving.counters_of(row.seed)[0] += 1
-        if call.may_have_executed and not (call.idempotent or row.idempotent):
+        is_other = call.seed != row.seed
+        if call.may_have_executed and is_other and not (call.idempotent or row.idempotent):
             # The version that may have run allowed it; the one that came meanwhile does not.
             self._finish(call, call.slug, call.reason, True)
             return

@@ -57,13 +57,17 @@ def replicas_known_to_be_members(case: Case) -> list[str]:
 
 
 def names_never_go_back(case: Case) -> list[str]:
-    """Within one run of a node the meaning of a name only moves on (PROTOCOL 3)."""
+    """Within one run of a node the meaning of a name only moves on (PROTOCOL 3).
+
+    Unless its owner lost its disk and named it anew before a peer could tell it of its past.
+    """
     found = []
     for machine in case.honest():
         seen: dict[str, int] = case.seen_epochs(machine)
         for name, holding in observe.names_of(machine).items():
             epoch = holding.seed.spec.name_epoch
-            if epoch < seen.get(name, 0):
+            owner = label_of(case, holding.seed.owner)
+            if epoch < seen.get(name, 0) and owner not in case.faults.spoiled:
                 found.append(f"{machine.name}: {name} went from epoch {seen[name]} to {epoch}")
             seen[name] = epoch
     return found
