@@ -21,7 +21,7 @@ mod streams;
 pub use content::ContentStore;
 pub use error::NetError;
 pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::SendStream};
-pub use link::{CallStream, Link};
+pub use link::{CallStream, Link, Serving};
 pub use net::{HelloData, Net, NetConfig, NetEvent, Upcalls, VerifiedRecord};
 pub use streams::{read_frame, verify_record};
 

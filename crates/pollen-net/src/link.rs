@@ -39,8 +39,10 @@ const SILENCE: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Least time without a byte after a probe before calls are routed around a link (PROTOCOL 5).
 const EJECT_FLOOR: Duration = Duration::from_millis(400);
-/// A duplicate link may finish its calls for so long.
+/// A duplicate link may finish its calls for so long. Two looks so far apart must find it idle: until
+/// the peer has heard of the other link it begins calls on this one, and replies take their time.
 const DUPLICATE_GRACE: Duration = Duration::from_secs(30);
+const DUPLICATE_LOOK: Duration = Duration::from_millis(500);
 
 /// The time without a byte after a probe at which a link is ejected: max(6 x srtt + 75 ms, 400 ms).
 pub(crate) fn eject_after(srtt: Duration) -> Duration {
@@ -60,6 +62,7 @@ pub struct Link {
     closing: AtomicBool,
     admission: Notify,
     calls: AtomicUsize,
+    serving: AtomicUsize,
     busy: Notify,
     ejected: watch::Sender<bool>,
     brain_age_ms: AtomicU32,
@@ -67,6 +70,15 @@ pub struct Link {
     heard: parking_lot::Mutex<Instant>,
     nonce: AtomicU64,
     rtt_us: AtomicU64,
+}
+
+/// A call of the peer that runs here; counts as under way until dropped.
+pub struct Serving(Arc<Link>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A call's stream to a peer; counts as under way until dropped.
@@ -262,17 +274,26 @@ impl Link {
         self.closing.store(true, Relaxed);
         let reason = reason.as_bytes().to_vec();
         let link = self.clone();
-        if code != CLOSE_DUPLICATE || self.calls() == 0 {
+        if code != CLOSE_DUPLICATE {
             self.connection.close(VarInt::from_u32(code), &reason);
             return;
         }
         tokio::spawn(async move {
             let end = Instant::now() + DUPLICATE_GRACE;
-            while link.calls() > 0 && Instant::now() < end {
-                tokio::time::sleep(SILENCE).await;
+            let mut idle = 0;
+            while idle < 2 && Instant::now() < end {
+                tokio::time::sleep(DUPLICATE_LOOK).await;
+                let is_idle = link.calls() + link.serving.load(Relaxed) == 0;
+                idle = if is_idle { idle + 1 } else { 0 };
             }
             link.connection.close(VarInt::from_u32(code), &reason);
         });
+    }
+
+    /// A call of the peer runs here as long as the guard lives.
+    pub fn begin_serving(self: &Arc<Self>) -> Serving {
+        self.serving.fetch_add(1, Relaxed);
+        Serving(self.clone())
     }
 
     async fn until_admitted_here(&self) {
@@ -316,6 +337,7 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         closing: AtomicBool::new(false),
         admission: Notify::new(),
         calls: AtomicUsize::new(0),
+        serving: AtomicUsize::new(0),
         busy: Notify::new(),
         ejected: watch::Sender::new(false),
         brain_age_ms: AtomicU32::new(0),

@@ -34,6 +34,7 @@ pub(crate) async fn serve(
     mut recv: RecvStream,
 ) {
     plane.counters().link_calls.add(1);
+    let _serving = link.begin_serving();
     let stopped = send.stopped();
     let ran = tokio::select! {
         biased;

@@ -10,7 +10,7 @@ Source: STYLE (Simulator); PROTOCOL 2 to 6; docs/internals/simulator.md lists th
 from __future__ import annotations
 
 from pollen.core import limits
-from pollen.core.ids import SECOND, Hash, short
+from pollen.core.ids import SECOND, Hash, PeerId, short
 from pollen.core.record import ACCUSE, FAST, REFUTE
 from pollen.core.routing import match_gate
 from pollen.core.specs import Spec
@@ -206,11 +206,17 @@ def every_allowed_call_routable(case: Case) -> list[str]:
             ways = [
                 peer
                 for peer in [*row.replicas, *row.wake]
-                if peer == machine.key or case.world.network.routed(machine, peer) is not None
+                if peer == machine.key or _leads_there(case, machine, peer)
             ]
             if not ways:
                 found.append(f"{machine.name} has no way to any host of {name}")
     return found
+
+
+def _leads_there(case: Case, machine: Machine, peer: PeerId) -> bool:
+    """Whether calls would reach the peer: a link whose other end is gone is found out in time."""
+    end = case.world.network.routed(machine, peer)
+    return end is not None and case.world.network.is_heard(end)
 
 
 def nothing_acknowledged_lost(case: Case) -> list[str]:

@@ -21,6 +21,8 @@ from pollen.sim.weather import Cut
 from pollen.sim.world import World, reset_clock
 
 Undo = Callable[[], None]
+# After so many ticks without a fault one is made.
+_QUIET_TICKS = 80
 _TICK_NS = 250 * MILLISECOND
 
 
@@ -48,6 +50,7 @@ class Faults:
         self._rules = rules
         self._undos: dict[int, tuple[str, Undo]] = {}
         self._strikes = 0
+        self._ticks = 0
         self._is_on = False
         self.images: dict[str, Image] = {}
         self.spoiled: dict[str, int] = {}
@@ -66,6 +69,10 @@ class Faults:
         for rule in self._rules:
             if self.rng.below(10_000) < rule.chance_bp:
                 self.strike(rule)
+        self._ticks += 1
+        if self._ticks >= _QUIET_TICKS and not self._strikes:
+            # A run without any fault would prove nothing.
+            self.strike(self._rules[self.rng.below(len(self._rules))])
         self.world.schedule(_TICK_NS, self._tick)
 
     def strike(self, rule: Rule) -> None:

@@ -38,8 +38,9 @@ _DIAL_AGAIN_NS = (0, 1 * SECOND, 3 * SECOND, 7 * SECOND)
 HEARTBEAT_NS = SECOND
 # Control frames that may wait for one link before a sender is refused. Source: the muscles.
 CONTROL_QUEUE = 1024
-# A duplicate link may finish its calls for so long.
+# A duplicate link may finish its calls for so long; two looks so far apart must find it idle.
 _DUPLICATE_GRACE_NS = 30 * SECOND
+_DUPLICATE_LOOK_NS = 500 * MILLISECOND
 _FRAME_OVERHEAD = 64
 _PROBE_BYTES = 60
 
@@ -298,18 +299,21 @@ class Network:
         if end is None or not end.is_open:
             return
         end.is_closing = True
-        if code == limits.CLOSE_DUPLICATE_LINK and end.calls > 0:
-            self._stage.schedule(
-                100 * MILLISECOND, self._close_idle, end, self._stage.now, code, reason
-            )
+        if code == limits.CLOSE_DUPLICATE_LINK:
+            until = self._stage.now + _DUPLICATE_GRACE_NS
+            look = (end, 0, until, code, reason)
+            self._stage.schedule(_DUPLICATE_LOOK_NS, self._close_idle, *look)
             return
         self._end_link(end, 0, "closed here", code, reason)
 
-    def _close_idle(self, end: End, began: int, code: int, reason: str) -> None:
+    def _close_idle(self, end: End, idle: int, until: int, code: int, reason: str) -> None:
         if not end.is_open:
             return
-        if end.calls > 0 and self._stage.now < began + _DUPLICATE_GRACE_NS:
-            self._stage.schedule(100 * MILLISECOND, self._close_idle, end, began, code, reason)
+        is_idle = end.calls == 0 and (end.other is None or end.other.calls == 0)
+        idle = idle + 1 if is_idle else 0
+        if idle < 2 and self._stage.now < until:
+            look = (end, idle, until, code, reason)
+            self._stage.schedule(_DUPLICATE_LOOK_NS, self._close_idle, *look)
             return
         self._end_link(end, 0, "closed here", code, reason)
 
