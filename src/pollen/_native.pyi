@@ -143,6 +143,10 @@ class Muscles:
         """The brain lives. Probes tell the time since the last; 60 s without ends the process."""
     def metrics(self) -> bytes:
         """A msgpack map of counters and gauges for ``status`` and the metrics page."""
+    def keep_spans(self, millionths: int) -> None:
+        """Keep spans of sampled calls from now on; sample this share of traces that begin here."""
+    def drain_spans(self) -> bytes:
+        """The spans that ended since the last time: one msgpack array of maps, 2048 at most."""
     def close(self, grace_ms: int) -> None:
         """Refuse new calls, wait ``grace_ms`` for those in flight, stop. GIL released."""
 

@@ -277,7 +277,13 @@ class FakeMuscles:
         return
 
     def metrics(self) -> bytes:
-        return msgspec.msgpack.encode({"calls": 0, "rejected": {"bad-signature": 0}})
+        return msgspec.msgpack.encode({"running": 0, "seeds": [], "bounds_us": []})
+
+    def keep_spans(self, millionths: int) -> None:
+        return
+
+    def drain_spans(self) -> bytes:
+        return msgspec.msgpack.encode([])
 
     def close(self, grace_ms: int) -> None:
         if self.is_closed:

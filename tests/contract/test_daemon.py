@@ -368,7 +368,7 @@ def test_metrics_and_logs_and_openapi_answer(nodes: Callable[[str], Node]) -> No
     connection = UnixConnection(a.paths.control_socket)
     connection.request("GET", "/v1/metrics")
     page = connection.getresponse().read().decode()
-    assert "pollen_driver_events" in page
+    assert "pollen_brain_events_total" in page
     connection.request("GET", "/v1/logs?lines=5")
     lines = [json.loads(line) for line in connection.getresponse().read().splitlines()]
     connection.close()

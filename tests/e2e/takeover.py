@@ -34,7 +34,7 @@ async def takeover(*, namespaces: bool) -> None:
         content = published["content"]
         assert holds(a, content) and holds(b, content) and not holds(c, content)
         # Nothing but A could have given it to B: the folder never saw the file.
-        assert await metric(b, "compiles") == 1
+        assert await metric(b, "compiles_total") == 1
         await answers(b, "before")
 
         await a.kill()

@@ -80,7 +80,7 @@ async def alive(*nodes: Node) -> None:
             reply = await mesh.call("echo", "echo", b"still here", timeout=10)
         assert reply.data == b"still here"
         assert (await node.get("/v1/health"))["state"] == "running"
-        assert await metric(node, "driver_faults") == 0
+        assert await metric(node, "brain_faults_total") == 0
 
 
 async def metric(node: Node, name: str) -> int:

@@ -231,8 +231,8 @@ async def test_a_busy_node_without_room_says_so_and_recovers(pair: Cluster) -> N
     await asyncio.gather(*(one() for _ in range(40)))
     assert {error.slug for error in errors} == {"deadline"}
     for node in pair:
-        await settles(node, "running", 0)
-        await settles(node, "queued", 0)
+        await settles(node, "calls_running", 0)
+        await settles(node, "calls_queued", 0)
         assert await metric(node, "events_waiting") < 100
     await alive(*pair)
 

@@ -173,7 +173,7 @@ async def test_http_takes_a_budget_with_its_unit(split: Cluster) -> None:
         over_http, where, "/call/loop/loop", b"", "POST", {"Pollen-Timeout": "100ms"}
     )
     assert (late.status, late.problem["slug"]) == (504, "deadline")
-    await settles(split[1], "running", 0)
+    await settles(split[1], "calls_running", 0)
 
 
 # -- the SDK ----------------------------------------------------------------------------------
@@ -184,9 +184,9 @@ async def test_cancelling_an_awaited_call_stops_the_guest_on_the_other_node(
 ) -> None:
     async with split[0].connect() as mesh:
         call = asyncio.ensure_future(mesh.call("loop", "loop", timeout=30))
-        await settles(split[1], "running", 1)
+        await settles(split[1], "calls_running", 1)
         call.cancel()
-        await settles(split[1], "running", 0, timeout=5)
+        await settles(split[1], "calls_running", 0, timeout=5)
         with pytest.raises(asyncio.CancelledError):
             await call
         # The connection is as good as before.
@@ -196,18 +196,18 @@ async def test_cancelling_an_awaited_call_stops_the_guest_on_the_other_node(
 async def test_cancelling_a_nested_call_stops_the_whole_chain(split: Cluster) -> None:
     async with split[0].connect() as mesh:
         call = asyncio.ensure_future(mesh.call("relay", "relay", b"pln://seed/loop/loop\n"))
-        await settles(split[1], "running", 1)
+        await settles(split[1], "calls_running", 1)
         call.cancel()
-        await settles(split[1], "running", 0, timeout=5)
-        await settles(split[0], "running", 0, timeout=5)
+        await settles(split[1], "calls_running", 0, timeout=5)
+        await settles(split[0], "calls_running", 0, timeout=5)
 
 
 async def test_a_client_that_goes_away_takes_its_calls_with_it(split: Cluster) -> None:
     mesh = split[0].connect()
     calls = [asyncio.ensure_future(mesh.call("loop", "loop", timeout=30)) for _ in range(3)]
-    await settles(split[1], "running", 3)
+    await settles(split[1], "calls_running", 3)
     await mesh.close()
-    await settles(split[1], "running", 0, timeout=5)
+    await settles(split[1], "calls_running", 0, timeout=5)
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(answer) for answer in answers} == {Unreachable}
 
@@ -228,11 +228,11 @@ async def test_map_is_ordered_bounded_and_cancelled_on_exit(split: Cluster) -> N
         loop = mesh.function("loop", "loop")
         replies = loop.map([b""] * 8, in_flight=4)
         waiting = asyncio.ensure_future(anext(replies))
-        await settles(split[1], "running", 4)
+        await settles(split[1], "calls_running", 4)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await replies.aclose()
-        await settles(split[1], "running", 0, timeout=5)
+        await settles(split[1], "calls_running", 0, timeout=5)
 
 
 async def test_map_raises_the_first_error_in_its_place(split: Cluster) -> None:
@@ -277,7 +277,7 @@ async def test_a_daemon_lost_during_a_call_says_that_it_may_have_run() -> None:
         await cluster.seed(example("loop"), "loop")
         async with node.connect() as mesh:
             call = asyncio.ensure_future(mesh.call("loop", "loop"))
-            await settles(node, "running", 1)
+            await settles(node, "calls_running", 1)
             await node.kill()
             with pytest.raises(Unreachable) as lost:
                 await call

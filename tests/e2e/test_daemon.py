@@ -250,7 +250,7 @@ async def test_an_exception_in_the_driver_is_told_and_survived(folder: Path) -> 
     try:
         problem = check_error(await node.pln("unseed", "--json", "boom"), "internal")
         assert "this is a bug in pollen: RuntimeError: a planted bug" in problem["title"]
-        assert await metric(node, "driver_faults") == 1
+        assert await metric(node, "brain_faults_total") == 1
         assert (await node.status())["healthy"]
         (line,) = logged(node, "a planted bug")[:1]
         assert line["event"] == "fault" and "boom" in line["input"]
@@ -300,7 +300,7 @@ async def test_a_call_in_flight_ends_before_the_node_does(how: str) -> None:
                 call = asyncio.ensure_future(mesh.call("relay", "relay", data, retries=0))
             else:
                 call = asyncio.ensure_future(mesh.call("primes", "primes", SLOW_PRIMES, retries=0))
-            await settles(a if how == "here" else b, "running", 1)
+            await settles(a if how == "here" else b, "calls_running", 1)
             assert a.process is not None
             a.process.send_signal(signal.SIGTERM)
             reply = await call
@@ -315,7 +315,7 @@ async def test_a_node_that_stops_takes_no_more_calls() -> None:
             await cluster.seed(example(name), name)
         async with a.connect() as mesh, a.connect() as late:
             call = asyncio.ensure_future(mesh.call("primes", "primes", SLOW_PRIMES, retries=0))
-            await settles(a, "running", 1)
+            await settles(a, "calls_running", 1)
             assert a.process is not None
             a.process.send_signal(signal.SIGTERM)
             errors: list[PollenError] = []
@@ -342,7 +342,7 @@ async def test_a_call_that_does_not_end_is_cut_after_the_grace() -> None:
         await cluster.seed(example("loop"), "loop")
         async with a.connect() as mesh:
             call = asyncio.ensure_future(mesh.call("loop", "loop", timeout=30, retries=0))
-            await settles(a, "running", 1)
+            await settles(a, "calls_running", 1)
             await a.post("/v1/shutdown", {"grace_ms": 300, "drain": True})
             assert a.process is not None
             assert await asyncio.to_thread(a.process.wait, 10) == 0

@@ -118,7 +118,7 @@ async def suspend(number: int, patience: float) -> None:
             async def are_suspended() -> bool:
                 ended = [call for call in calls if call.done()]
                 assert len(ended) == 0, f"{len(ended)} ended: {ended[0].exception()}"
-                waiting = await metric(b, "running") + await metric(b, "queued")
+                waiting = await metric(b, "calls_running") + await metric(b, "calls_queued")
                 return waiting == len(calls)
 
             began = time.monotonic()
@@ -126,8 +126,8 @@ async def suspend(number: int, patience: float) -> None:
                 calls += [asyncio.ensure_future(relay(b"")) for _ in range(_BATCH)]
                 await until(are_suspended, patience, f"{len(calls)} calls wait for b")
             suspended = time.monotonic() - began
-            assert await metric(a, "running") == 0, "a suspended call holds no slot"
-            assert await metric(b, "queued") > number / 2
+            assert await metric(a, "calls_running") == 0, "a suspended call holds no slot"
+            assert await metric(b, "calls_queued") > number / 2
             answers = []
             for node in (a, b, a, b):
                 at = time.monotonic()
@@ -144,8 +144,8 @@ async def suspend(number: int, patience: float) -> None:
             for call in calls:
                 call.cancel()
             for node in (b, a):
-                await settles(node, "running", 0, timeout=patience)
-                await settles(node, "queued", 0, timeout=patience)
+                await settles(node, "calls_running", 0, timeout=patience)
+                await settles(node, "calls_queued", 0, timeout=patience)
             await asyncio.gather(*calls, return_exceptions=True)
         await alive(a, b)
 

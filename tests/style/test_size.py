@@ -18,6 +18,7 @@ FILE_MAX = 1 << 20
 ALLOWED = {
     "src/pollen/client.py": "the asyncio client and its blocking twin are read side by side",
     "crates/pollen-plane/src/plane.rs": "wires the parts of the data plane together in one place",
+    "crates/pollen-plane/src/route.rs": "one call, from its name to its last attempt",
     "crates/pollen-net/src/link.rs": "one link's life, from the handshake to its close code",
 }
 SOURCES = [*python_files(ROOT / "src"), *python_files(ROOT / "tests"), *rust_files()]

@@ -57,6 +57,8 @@ impl<S: Subscriber> Layer<S> for ToBrain {
             source: event.metadata().target().to_owned(),
             seed: String::new(),
             call: String::new(),
+            trace_id: String::new(),
+            span_id: String::new(),
             text: text.0,
         });
     }

@@ -274,7 +274,22 @@ impl Muscles {
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let plane = self.plane()?;
         let map: std::collections::BTreeMap<_, _> = plane.metrics().into_iter().collect();
-        let packed = rmp_serde::to_vec(&map).map_err(|e| native("internal", e.to_string()))?;
+        let packed =
+            rmp_serde::to_vec_named(&map).map_err(|e| native("internal", e.to_string()))?;
+        Ok(PyBytes::new(py, &packed))
+    }
+
+    /// Keep the spans of sampled calls, and sample this share (millionths) of the traces begun here.
+    fn keep_spans(&self, millionths: u32) -> PyResult<()> {
+        self.plane()?.spans().turn_on(millionths);
+        Ok(())
+    }
+
+    /// The spans that ended since the last time, as one msgpack array of maps.
+    fn drain_spans<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let plane = self.plane()?;
+        let packed = py.detach(|| rmp_serde::to_vec_named(&plane.spans().drain()));
+        let packed = packed.map_err(|e| native("internal", format!("spans do not encode: {e}")))?;
         Ok(PyBytes::new(py, &packed))
     }
 

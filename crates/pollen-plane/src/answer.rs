@@ -1,7 +1,5 @@
 //! How the end of a call looks over HTTP: headers, problem documents, status codes.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -9,39 +7,44 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
-use crate::{CallError, Principal, Reply, call::hex, metrics::micros32};
+use crate::{CallError, Principal, Reply, Trace, call::hex};
 
 const NODE: HeaderName = HeaderName::from_static("pollen-node");
 const ATTEMPTS: HeaderName = HeaderName::from_static("pollen-attempts");
 const GUEST_STATUS: HeaderName = HeaderName::from_static("pollen-guest-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Of the W3C's draft of trace context for responses.
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// The answer to a call that ended.
 pub(crate) fn http_reply(
     reply: Reply,
-    started: Instant,
+    trace: Option<&Trace>,
     principal: Principal,
 ) -> Response<Full<Bytes>> {
-    let (output, status) = match reply.result {
-        Ok(done) => done,
+    let mut response = match reply.result {
+        Ok((output, 0)) => plain(StatusCode::OK, "application/octet-stream", output),
+        Ok((output, status)) => {
+            let code = StatusCode::INTERNAL_SERVER_ERROR;
+            let mut response = plain(code, "application/octet-stream", output);
+            response.headers_mut().insert(GUEST_STATUS, HeaderValue::from(status));
+            response
+        }
         // A seed that stopped being public meanwhile.
         Err(error) if principal == Principal::Anonymous && &*error.slug == "denied" => {
             return problem(&no_such_seed(), None, 0);
         }
-        Err(error) => return problem(&error, reply.node.as_ref(), reply.attempts),
+        Err(error) => problem(&error, reply.node.as_ref(), reply.attempts),
     };
-    let code = if status == 0 { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-    let mut response = plain(code, "application/octet-stream", output);
     let headers = response.headers_mut();
-    if status != 0 {
-        headers.insert(GUEST_STATUS, HeaderValue::from(status));
-    }
     if let Some(node) = &reply.node {
         insert(headers, NODE, hex(node));
     }
     headers.insert(ATTEMPTS, HeaderValue::from(u16::from(reply.attempts)));
-    let total_us = micros32(started.elapsed());
-    insert(headers, SERVER_TIMING, server_timing(reply.queue_us, reply.run_us, total_us));
+    insert(headers, SERVER_TIMING, server_timing(reply.queue_us, reply.run_us, reply.total_us));
+    if let Some(trace) = trace {
+        insert(headers, TRACE_RESPONSE, trace.text().as_str().to_owned());
+    }
     response
 }
 

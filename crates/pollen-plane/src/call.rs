@@ -5,6 +5,8 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use bytes::Bytes;
 use pollen_wire::Id;
 
+use crate::Trace;
+
 /// Who asks, as far as this node can tell for sure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Principal {
@@ -102,13 +104,10 @@ pub struct Request {
     pub acting: Option<Id>,
     /// Where the tree of calls began.
     pub origin: Id,
-    /// W3C trace context, if there is one.
-    pub traceparent: Option<Arc<str>>,
-}
-
-/// A trace context of a length that the wire carries; anything else is dropped, never an error.
-pub(crate) fn trace_of(text: &str) -> Option<Arc<str>> {
-    (!text.is_empty() && text.len() <= pollen_wire::call::MAX_NAME).then(|| text.into())
+    /// Its span at the node where it begins.
+    pub trace: Trace,
+    /// When it came to this node.
+    pub began: Instant,
 }
 
 /// Nested calls that may follow one another (PROTOCOL 6).
@@ -131,6 +130,8 @@ pub struct Reply {
     pub run_us: u32,
     /// Round trip to the node, microseconds; 0 for this one.
     pub rtt_us: u32,
+    /// From its beginning to its end, microseconds.
+    pub total_us: u32,
     /// Calls that it and those below it made.
     pub calls_used: u32,
 }

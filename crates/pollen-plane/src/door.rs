@@ -22,10 +22,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{
-    CallError, Plane, Reply, Request, SeedRef, call::trace_of, inbound::cut, metrics::micros32,
-    plane::MAX_INPUT,
-};
+use crate::{CallError, Plane, Reply, Request, SeedRef, Trace, inbound::cut, plane::MAX_INPUT};
 
 /// Calls of one connection that may be under way.
 const MAX_CALLS: usize = 16_384;
@@ -117,7 +114,7 @@ fn start(
             Err(error) => refused(error),
         };
         mine.lock().remove(&id);
-        let _ = replies.send(encode(&plane, id, &reply, started)).await;
+        let _ = replies.send(encode(&plane, id, &reply)).await;
     });
     calls.insert(id, task.abort_handle());
 }
@@ -138,15 +135,18 @@ fn check(call: &DoorCall<'_>, under_way: usize) -> Result<(), CallError> {
 }
 
 fn request(plane: &Plane, call: &DoorCall<'_>, frame: &Bytes, started: Instant) -> Request {
-    let deadline = started + Duration::from_millis(u64::from(call.budget_ms));
+    let budget = Duration::from_millis(u64::from(call.budget_ms));
     let function = call.function.map(Into::into);
     let input = frame.slice_ref(call.input);
-    Request {
+    let mut request = Request {
         retries: call.retries,
         idempotent: call.idempotent,
-        traceparent: call.traceparent.and_then(trace_of),
-        ..plane.request(SeedRef::parse(call.seed), function, input, deadline)
+        ..plane.request(SeedRef::parse(call.seed), function, input, started, budget)
+    };
+    if let Some(caller) = call.traceparent.and_then(Trace::parse) {
+        request.trace = caller.child();
     }
+    request
 }
 
 fn refused(error: CallError) -> Reply {
@@ -157,11 +157,12 @@ fn refused(error: CallError) -> Reply {
         queue_us: 0,
         run_us: 0,
         rtt_us: 0,
+        total_us: 0,
         calls_used: 0,
     }
 }
 
-fn encode(plane: &Plane, id: u32, reply: &Reply, started: Instant) -> (Vec<u8>, Bytes) {
+fn encode(plane: &Plane, id: u32, reply: &Reply) -> (Vec<u8>, Bytes) {
     let mut out = Vec::with_capacity(96);
     match &reply.result {
         Ok((output, status)) => {
@@ -172,7 +173,7 @@ fn encode(plane: &Plane, id: u32, reply: &Reply, started: Instant) -> (Vec<u8>, 
                 attempts: reply.attempts,
                 queue_us: reply.queue_us,
                 run_us: reply.run_us,
-                total_us: micros32(started.elapsed()),
+                total_us: reply.total_us,
                 rtt_us: reply.rtt_us,
                 output: &[],
             };

@@ -100,6 +100,8 @@ pub enum Event {
         source: String,
         seed: String,
         call: String,
+        trace_id: String,
+        span_id: String,
         text: String,
     },
 }
@@ -257,7 +259,15 @@ mod tests {
 
     fn line() -> Event {
         let empty = String::new;
-        Event::Log { level: empty(), source: empty(), seed: empty(), call: empty(), text: empty() }
+        Event::Log {
+            level: empty(),
+            source: empty(),
+            seed: empty(),
+            call: empty(),
+            trace_id: empty(),
+            span_id: empty(),
+            text: empty(),
+        }
     }
 
     #[tokio::test]

@@ -25,9 +25,9 @@ use tokio::{
 };
 
 use crate::{
-    CallError, Plane, Principal, Request, SeedRef,
+    CallError, Plane, Principal, Request, SeedRef, Trace,
     answer::{http_reply, no_such_seed, plain, problem},
-    call::{hex, trace_of},
+    call::hex,
     door,
     plane::{MAX_INPUT, MAX_MODULE, PlaneError},
 };
@@ -168,13 +168,14 @@ impl Plane {
         if door.principal == Principal::Anonymous && !self.is_public(request.uri().path()) {
             return problem(&no_such_seed(), None, 0);
         }
-        let call = match self.read_call(request, door, started).await {
+        let (call, is_traced) = match self.read_call(request, door, started).await {
             Ok(call) => call,
             Err(error) => return problem(&error, None, 0),
         };
         self.counters().door_calls.add(1);
+        let trace = is_traced.then_some(call.trace);
         let reply = self.call(call).await;
-        http_reply(reply, started, door.principal)
+        http_reply(reply, trace.as_ref(), door.principal)
     }
 
     /// Whether a stranger may know of the seed that a path names.
@@ -193,25 +194,29 @@ impl Plane {
         request: HttpRequest<Incoming>,
         door: Door,
         started: Instant,
-    ) -> Result<Request, CallError> {
+    ) -> Result<(Request, bool), CallError> {
         let (seed, function) = target(request.uri().path())?;
-        let (mut budget, mut idempotent, mut traceparent) = (DEFAULT_BUDGET, false, None);
+        let (mut budget, mut idempotent, mut parent) = (DEFAULT_BUDGET, false, None);
         // One walk over the few headers that there are is quicker than three look-ups by hash.
         for (name, value) in request.headers() {
             match name.as_str() {
                 "pollen-timeout" => budget = read_budget(value)?,
                 "pollen-idempotent" => idempotent = value == "true",
-                "traceparent" => traceparent = value.to_str().ok().and_then(trace_of),
+                "traceparent" => parent = Some(value.to_str().ok().and_then(Trace::parse)),
                 _ => {}
             }
         }
         let input = read_body(request.into_body(), MAX_INPUT).await?;
-        Ok(Request {
+        let mut call = Request {
             idempotent,
             principal: door.principal,
-            traceparent,
-            ..self.request(seed, function, input, started + budget)
-        })
+            ..self.request(seed, function, input, started, budget)
+        };
+        if let Some(Some(caller)) = parent {
+            call.trace = caller.child();
+        }
+        // Who asks in a trace is told which one the call is in: a malformed context begins one.
+        Ok((call, parent.is_some()))
     }
 
     async fn answer_upload(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {

@@ -14,7 +14,7 @@ use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded};
 use pollen_wire::Id;
 
 use crate::{
-    Principal, SeedRef,
+    Principal, SeedRef, Trace,
     call::{CallError, Request, hex},
     events::Event,
     metrics::{SeedCounters, count, micros, micros32},
@@ -22,6 +22,7 @@ use crate::{
     plane::Plane,
     slots::{Ask, Slot},
     tables::SeedEntry,
+    trace::{Began, Ended},
 };
 
 /// A call that arrived at the node that is to run it.
@@ -38,7 +39,8 @@ pub(crate) struct Arrived {
     /// The seed for which the caller says it speaks; information only.
     pub(crate) acting: Option<Id>,
     pub(crate) origin: Id,
-    pub(crate) traceparent: Option<Arc<str>>,
+    /// Its span at the node where it runs.
+    pub(crate) trace: Trace,
 }
 
 /// How it went.
@@ -75,14 +77,39 @@ impl Drop for InFlight<'_> {
 ///
 /// `counters` are those of the call's seed, borrowed from the caller: the guest takes the call away.
 pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrived) -> Ran {
-    counters.calls.add(1);
     let _in_flight = InFlight::new(&counters.in_flight);
+    let spanned = plane
+        .spans()
+        .wants(&call.trace)
+        .then(|| Began::new(call.trace, &call.entry.row, &call.function, Instant::now()));
     let ran = match check(plane, &call) {
         Ok(seed) => run(plane, seed, call).await,
         Err(error) => Ran::refused(error),
     };
+    let took = Duration::from_micros(u64::from(ran.run_us));
+    let slug = match &ran.result {
+        Ok(output) if output.status != 0 => "guest-status",
+        Ok(_) => "",
+        Err(error) => &error.slug,
+    };
+    let has_run = ran.result.as_ref().map_or_else(|error| error.may_have_executed, |_| true);
+    counters.executed.count(slug, has_run.then_some(took));
+    if ran.queue_us > 0 {
+        plane.counters().queued_us.fetch_add(u64::from(ran.queue_us), Relaxed);
+    }
+    if let Some(began) = spanned {
+        let end = Ended {
+            ran: true,
+            slug: slug.to_owned().into(),
+            node: Some(plane.id()),
+            attempts: 1,
+            queue_us: ran.queue_us,
+            run_us: ran.run_us,
+        };
+        plane.spans().finish(&began, end);
+    }
     match &ran.result {
-        Ok(_) => counters.run_us.record(Duration::from_micros(u64::from(ran.run_us))),
+        Ok(_) => counters.run_us.record(took),
         Err(error) => {
             count(&counters.failures);
             if error.slug == "overloaded" {
@@ -204,7 +231,8 @@ impl GuestHost {
             principal: Principal::Node(self.plane.id()),
             acting: Some(self.call.entry.row.seed),
             origin: self.call.origin,
-            traceparent: self.call.traceparent.clone(),
+            trace: self.call.trace.child(),
+            began: Instant::now(),
         };
         let reply = self.plane.call(request).await;
         self.calls_used.fetch_add(reply.calls_used, Relaxed);
@@ -226,11 +254,14 @@ impl Host for GuestHost {
     }
 
     fn log(&self, level: LogLevel, message: &str) {
+        let (trace_id, span_id) = self.call.trace.names();
         self.plane.events().log(Event::Log {
             level: level_name(level).to_owned(),
             source: "guest".to_owned(),
             seed: self.call.entry.row.name.to_string(),
             call: hex(&self.call.id),
+            trace_id,
+            span_id,
             text: message.to_owned(),
         });
     }

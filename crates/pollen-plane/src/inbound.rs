@@ -13,8 +13,8 @@ use pollen_wire::{
 };
 
 use crate::{
-    Principal,
-    call::{CallError, trace_of},
+    Principal, Trace,
+    call::CallError,
     host::{Arrived, Ran, execute},
     metrics::count,
     plane::{MAX_INPUT, Plane},
@@ -116,7 +116,8 @@ fn accept(
         principal: Principal::Node(link.peer()),
         acting: header.acting_seed,
         origin: header.origin,
-        traceparent: trace_of(header.traceparent),
+        trace: Trace::parse(header.traceparent)
+            .map_or_else(|| Trace::root(header.call, false), |caller| caller.child()),
     })
 }
 

@@ -10,6 +10,7 @@
 //! - `gateway.rs` (HTTP, its answers in `answer.rs`), `door.rs` (`pollen-call/1`): the local and the TCP door.
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
 //! - [`load`]: the load generator.
+//! - `metrics.rs`, `trace.rs`: counters by seed and outcome; W3C trace context and spans.
 
 mod answer;
 mod call;
@@ -28,7 +29,10 @@ mod seen;
 mod slots;
 pub mod tables;
 mod tail;
+mod trace;
 mod watchdog;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef};
+pub use metrics::Metric;
 pub use plane::{Plane, PlaneConfig, PlaneError};
+pub use trace::{Span, Spans, Trace};

@@ -129,9 +129,8 @@ impl crate::Plane {
             let (plane, seed) = (self.clone(), seed.clone());
             let (function, input) = (function.clone(), input.clone());
             move || {
-                let deadline = Instant::now() + BUDGET;
-                let request =
-                    plane.request(seed.clone(), function.clone(), input.clone(), deadline);
+                let (seed, function, input) = (seed.clone(), function.clone(), input.clone());
+                let request = plane.request(seed, function, input, Instant::now(), BUDGET);
                 let plane = plane.clone();
                 async move { plane.call(request).await.result.map(drop).map_err(|e| e.slug.into()) }
             }

@@ -2,18 +2,140 @@
 //! sharded by thread: a line that two cores write at each call costs more than the call's gate.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    collections::BTreeMap,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use pollen_wasm::Sharded;
+use pollen_wasm::{Sharded, Tally};
+use serde::Serialize;
 
-/// Counters of one spec on this node, as a callee.
+use crate::{Plane, call::hex, tables::SeedEntry};
+
+/// Upper bounds of the buckets of durations, microseconds; above the last there is one more.
+pub const BOUNDS_US: [u64; 13] = [
+    50, 250, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
+    30_000_000,
+];
+/// Behind the buckets of a tally: the sum of the durations, and what ended well.
+const SUM: usize = BOUNDS_US.len() + 1;
+const OK: usize = SUM + 1;
+
+/// How calls end other than well. A peer's word that is not here is counted as `internal`: labels
+/// must not grow by what strangers say.
+const SLUGS: [&str; 22] = [
+    "internal",
+    "bad-request",
+    "seed-not-found",
+    "function-not-found",
+    "blob-not-found",
+    "denied",
+    "unreachable",
+    "overloaded",
+    "deadline",
+    "input-too-large",
+    "hop-limit",
+    "call-limit",
+    "guest-status",
+    "guest-failed",
+    "guest-trapped",
+    "guest-out-of-memory",
+    "guest-output-too-large",
+    "guest-host-refused",
+    "guest-vars-too-large",
+    "module-invalid",
+    "import-unknown",
+    "version-mismatch",
+];
+
+/// Calls of one spec by how they ended, and how long they took.
+///
+/// A call that ends well costs three relaxed additions to lines of its thread.
+#[derive(Default)]
+pub struct Outcomes {
+    /// Of those that were called here at all; 2 kB.
+    tally: OnceLock<Box<Tally<{ OK + 1 }>>>,
+    failed: [AtomicU64; SLUGS.len()],
+}
+
+impl Outcomes {
+    /// Counts a call that ended; an empty slug is a good end, no time one that never ran.
+    pub fn count(&self, slug: &str, took: Option<Duration>) {
+        let tally = self.tally.get_or_init(Box::default);
+        if let Some(took) = took {
+            let us = micros(took);
+            let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(SUM - 1);
+            tally.add(bucket, 1);
+            tally.add(SUM, us);
+        }
+        if slug.is_empty() {
+            tally.add(OK, 1);
+            return;
+        }
+        let at = SLUGS.iter().position(|known| *known == slug).unwrap_or(0);
+        if let Some(counter) = self.failed.get(at) {
+            count(counter);
+        }
+    }
+
+    fn view(&self) -> OutcomesView {
+        let sums = self.tally.get().map_or([0; OK + 1], |tally| tally.sums());
+        let mut ended: BTreeMap<&'static str, u64> = SLUGS
+            .iter()
+            .zip(&self.failed)
+            .map(|(slug, count)| (*slug, count.load(Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let [buckets @ .., sum_us, ok] = sums;
+        ended.insert("ok", ok);
+        OutcomesView { ended, buckets, sum_us }
+    }
+}
+
+/// [`Outcomes`] at one moment.
+#[derive(Debug, Serialize)]
+pub struct OutcomesView {
+    ended: BTreeMap<&'static str, u64>,
+    /// Not cumulative.
+    buckets: [u64; SUM],
+    sum_us: u64,
+}
+
+/// What the metrics page says of one spec.
+#[derive(Debug, Serialize)]
+pub struct SeedView {
+    name: String,
+    version: String,
+    called: OutcomesView,
+    executed: OutcomesView,
+    in_flight: u64,
+}
+
+/// A number, or what is told of each seed.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Metric {
+    /// A counter or gauge of the node.
+    Number(u64),
+    /// One entry a spec in the tables.
+    Seeds(Vec<SeedView>),
+    /// Upper bounds, microseconds.
+    Bounds([u64; BOUNDS_US.len()]),
+}
+
+/// Counters of one spec on this node.
 #[derive(Default)]
 pub struct SeedCounters {
-    /// Calls that were admitted or refused here.
-    pub calls: Sharded,
-    /// Of these, the ones that ended with an error.
+    /// The first name it had; a spec that is being replaced has none in its row.
+    pub name: OnceLock<std::sync::Arc<str>>,
+    /// Calls that began on this node, wherever they ran.
+    pub called: Outcomes,
+    /// Calls that came to this node to run here, or were refused; how long the guest ran.
+    pub executed: Outcomes,
+    /// Of the executed ones, those that ended with an error.
     pub failures: AtomicU64,
     /// Admitted and not ended.
     pub in_flight: Sharded,
@@ -40,6 +162,64 @@ pub struct NodeCounters {
     pub denied: AtomicU64,
     /// Guests dropped because their caller went away.
     pub cancelled: AtomicU64,
+    /// Calls that began here and named no seed that this node knows.
+    pub unresolved: AtomicU64,
+    /// Time that calls waited for a slot, microseconds.
+    pub queued_us: AtomicU64,
+}
+
+impl Plane {
+    /// Counters and gauges by name, for the metrics page and `status`.
+    pub fn metrics(&self) -> Vec<(&'static str, Metric)> {
+        let counters = self.counters();
+        let sandbox = self.sandbox().metrics();
+        let (dropped, stalls) = self.events().losses();
+        let numbers = [
+            ("door_calls", counters.door_calls.sum()),
+            ("link_calls", counters.link_calls.sum()),
+            ("retries", counters.retries.load(Relaxed)),
+            ("overloaded", counters.overloaded.load(Relaxed)),
+            ("duplicates", counters.duplicates.load(Relaxed)),
+            ("denied", counters.denied.load(Relaxed)),
+            ("cancelled", counters.cancelled.load(Relaxed)),
+            ("unresolved", counters.unresolved.load(Relaxed)),
+            ("queued_us", counters.queued_us.load(Relaxed)),
+            ("running", self.slots().running()),
+            ("queued", self.slots().queued()),
+            ("links", self.net().linked().len() as u64),
+            ("events_waiting", self.events().len() as u64),
+            ("events_dropped", dropped),
+            ("control_stalls", stalls),
+            ("spans_dropped", self.spans().dropped()),
+            ("brain_age_ms", u64::from(self.brain_age())),
+            ("tables_generation", self.tables().load().generation),
+            ("guest_memory_bytes", sandbox.memory_bytes),
+            ("guest_instances", sandbox.instances as u64),
+            ("guest_idle", sandbox.idle as u64),
+            ("pool_memories", sandbox.pool_memories as u64),
+            ("mappings", sandbox.mappings),
+            ("page_table_bytes", sandbox.page_table_bytes),
+            ("compiles", sandbox.compiles),
+            ("code_cache_hits", sandbox.cache_hits),
+        ];
+        let numbers = numbers.into_iter().map(|(name, value)| (name, Metric::Number(value)));
+        let seeds = self.tables().load().seeds().map(|entry| view(entry)).collect();
+        let more = [("seeds", Metric::Seeds(seeds)), ("bounds_us", Metric::Bounds(BOUNDS_US))];
+        numbers.chain(more).collect()
+    }
+}
+
+fn view(entry: &SeedEntry) -> SeedView {
+    let counters = &entry.local.counters;
+    let mut version = hex(&entry.row.seed);
+    version.truncate(8);
+    SeedView {
+        name: counters.name.get().map_or_else(String::new, ToString::to_string),
+        version,
+        called: counters.called.view(),
+        executed: counters.executed.view(),
+        in_flight: counters.in_flight.sum(),
+    }
 }
 
 /// Exponentially smoothed microseconds, weight 1/8 (as RFC 6298 smooths round trips).
@@ -74,4 +254,23 @@ pub(crate) fn micros32(time: Duration) -> u32 {
 /// Adds one.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_outcome_and_by_time() {
+        let outcomes = Outcomes::default();
+        outcomes.count("", Some(Duration::from_micros(50)));
+        outcomes.count("guest-trapped", Some(Duration::from_secs(60)));
+        outcomes.count("overloaded", None);
+        outcomes.count("said-by-a-peer", None);
+        let view = outcomes.view();
+        let ended = [("guest-trapped", 1), ("internal", 1), ("ok", 1), ("overloaded", 1)];
+        assert_eq!(view.ended, BTreeMap::from(ended));
+        assert_eq!((view.sum_us, view.buckets.iter().sum::<u64>()), (60_000_050, 2));
+        assert_eq!((view.buckets.first(), view.buckets.last()), (Some(&1), Some(&1)));
+    }
 }

@@ -29,6 +29,7 @@ use crate::{
     seen::SeenIds,
     slots::Slots,
     tables::{Held, Push, SeedEntry, SeedRow, StaleGeneration},
+    trace::Spans,
     watchdog::Heart,
 };
 
@@ -73,6 +74,7 @@ struct Inner {
     slots: Arc<Slots>,
     seen: SeenIds,
     counters: NodeCounters,
+    spans: Spans,
     events: EventQueue,
     heart: Arc<Heart>,
     sandbox: Sandbox,
@@ -135,6 +137,7 @@ impl Plane {
             slots: Slots::new(SLOTS_PER_CORE * cores as u64, QUEUE),
             seen: SeenIds::default(),
             counters: NodeCounters::default(),
+            spans: Spans::default(),
             events: EventQueue::new(config.event_capacity, wake),
             heart: Heart::new(),
             sandbox,
@@ -206,6 +209,16 @@ impl Plane {
 
     pub(crate) fn counters(&self) -> &NodeCounters {
         &self.0.counters
+    }
+
+    /// The finished spans of sampled calls.
+    pub fn spans(&self) -> &Spans {
+        &self.0.spans
+    }
+
+    /// Milliseconds since the brain's last beat.
+    pub(crate) fn brain_age(&self) -> u32 {
+        u32::try_from(self.0.heart.age().as_millis()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn sandbox(&self) -> &Sandbox {
@@ -447,37 +460,6 @@ impl Plane {
             self.0.tables.load().generation,
         )
     }
-
-    /// Counters and gauges by name, for the metrics page and `status`.
-    pub fn metrics(&self) -> Vec<(&'static str, u64)> {
-        let counters = &self.0.counters;
-        let sandbox = self.0.sandbox.metrics();
-        let (dropped, stalls) = self.0.events.losses();
-        vec![
-            ("door_calls", counters.door_calls.sum()),
-            ("link_calls", counters.link_calls.sum()),
-            ("retries", counters.retries.load(Relaxed)),
-            ("overloaded", counters.overloaded.load(Relaxed)),
-            ("duplicates", counters.duplicates.load(Relaxed)),
-            ("denied", counters.denied.load(Relaxed)),
-            ("cancelled", counters.cancelled.load(Relaxed)),
-            ("running", self.0.slots.running()),
-            ("queued", self.0.slots.queued()),
-            ("links", self.net().linked().len() as u64),
-            ("events_waiting", self.0.events.len() as u64),
-            ("events_dropped", dropped),
-            ("control_stalls", stalls),
-            ("brain_age_ms", u64::try_from(self.0.heart.age().as_millis()).unwrap_or(u64::MAX)),
-            ("tables_generation", self.0.tables.load().generation),
-            ("guest_memory_bytes", sandbox.memory_bytes),
-            ("guest_instances", sandbox.instances as u64),
-            ("guest_idle", sandbox.idle as u64),
-            ("mappings", sandbox.mappings),
-            ("page_table_bytes", sandbox.page_table_bytes),
-            ("compiles", sandbox.compiles),
-            ("code_cache_hits", sandbox.cache_hits),
-        ]
-    }
 }
 
 impl Upcalls for Plane {
@@ -501,7 +483,7 @@ impl Upcalls for Plane {
     }
 
     fn brain_age_ms(&self) -> u32 {
-        u32::try_from(self.0.heart.age().as_millis()).unwrap_or(u32::MAX)
+        self.brain_age()
     }
 }
 

@@ -11,7 +11,7 @@ use pollen_wasm::TailCall;
 use pollen_wire::{Id, call::CallHeader};
 
 use crate::{
-    Principal, Reply, Request, SeedRef,
+    Principal, Reply, Request, SeedRef, Trace,
     call::{CALLS, CallError, HOPS},
     events::Event,
     host::{Arrived, execute, left_us, no_such_function},
@@ -21,6 +21,7 @@ use crate::{
     remote,
     tables::{PeerEntry, SeedEntry, Tables},
     tail,
+    trace::{Began, Ended},
 };
 
 /// Rows name at most so many replicas (PROTOCOL 5).
@@ -65,17 +66,24 @@ struct Progress {
     retries: u8,
     calls_used: u32,
     may_have_run: bool,
+    /// When the call began, or the one before it in a chain of tail calls ended.
+    since: Instant,
 }
 
 impl Progress {
-    fn begin(retries: u8) -> Self {
-        Self { tried: Vec::new(), attempts: 0, retries, calls_used: 0, may_have_run: false }
+    fn begin(retries: u8, since: Instant) -> Self {
+        Self { tried: Vec::new(), attempts: 0, retries, calls_used: 0, may_have_run: false, since }
     }
 
     /// The error as the caller may hear it: of all attempts.
     fn summed(&self, mut error: CallError) -> CallError {
         error.may_have_executed |= self.may_have_run;
         error
+    }
+
+    /// All of the time so far, as of the last end.
+    fn total_us(&self, request: &Request) -> u32 {
+        micros32(self.since.saturating_duration_since(request.began))
     }
 }
 
@@ -86,14 +94,16 @@ impl Plane {
         seed: SeedRef,
         function: Option<Arc<str>>,
         input: Bytes,
-        deadline: Instant,
+        began: Instant,
+        budget: Duration,
     ) -> Request {
+        let id = crate::plane::call_id();
         Request {
-            id: crate::plane::call_id(),
+            id,
             seed,
             function,
             input,
-            deadline,
+            deadline: began + budget,
             hops: HOPS,
             calls_left: CALLS,
             retries: RETRIES,
@@ -101,19 +111,20 @@ impl Plane {
             principal: Principal::Node(self.id()),
             acting: None,
             origin: self.id(),
-            traceparent: None,
+            trace: Trace::root(id, self.spans().samples()),
+            began,
         }
     }
 
     /// Makes a call from this node. Dropping the future cancels it wherever it runs.
     pub async fn call(&self, mut request: Request) -> Reply {
-        let mut progress = Progress::begin(request.retries);
+        let mut progress = Progress::begin(request.retries, request.began);
         loop {
             let tried = self.attempts(&request, &mut progress).await;
             let node = tried.as_ref().map(|tried| tried.node).ok();
             let tried = match tried {
                 Ok(tried) => tried,
-                Err(error) => return reply_error(error, &progress),
+                Err(error) => return reply_error(error, &request, &progress),
             };
             let result = match tried.result {
                 Ok((output, status, None)) => Ok((output, status)),
@@ -134,6 +145,7 @@ impl Plane {
                 queue_us: tried.queue_us,
                 run_us: tried.run_us,
                 rtt_us: tried.rtt_us,
+                total_us: progress.total_us(&request),
                 calls_used: progress.calls_used,
             };
         }
@@ -154,8 +166,22 @@ impl Plane {
         loop {
             // Held over the attempt: the guard counts on no line that the threads share.
             let tables = self.tables().load();
-            let entry = resolve(&tables, &request.seed)?;
-            let function = pick_function(entry, request.function.as_ref())?;
+            let entry = match resolve(&tables, &request.seed) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    count(&self.counters().unresolved);
+                    progress.since = Instant::now();
+                    return Err(error);
+                }
+            };
+            let end = |progress: &mut Progress, ended: Result<Tried, CallError>| {
+                self.note_end(entry, request, progress, &ended);
+                ended
+            };
+            let function = match pick_function(entry, request.function.as_ref()) {
+                Ok(function) => function,
+                Err(error) => return end(progress, Err(error)),
+            };
             if !counted {
                 // Before the wait: a seed that runs nowhere comes to life by being called.
                 entry.local.counters.demand.add(1);
@@ -173,7 +199,7 @@ impl Plane {
             if in_doubt && !idempotent {
                 // The version that may have run allowed another attempt; the one that came
                 // meanwhile does not.
-                return last.map_or_else(|| Err(nobody(entry)), Ok);
+                return end(progress, last.map_or_else(|| Err(nobody(entry)), Ok));
             }
             let (node, link) = match self.next_replica(&tables, entry, &progress.tried) {
                 Next::Try(node, link) => (node, link),
@@ -182,24 +208,28 @@ impl Plane {
                     self.await_change(&tables, entry, &progress.tried, until).await;
                     continue;
                 }
-                _ => return last.map_or_else(|| Err(nobody(entry)), Ok),
+                _ => return end(progress, last.map_or_else(|| Err(nobody(entry)), Ok)),
             };
             // The first attempt's callee looks at the clock itself.
             if last.is_some() && left_us(request.deadline) == 0 {
-                return last.map_or_else(|| Err(CallError::deadline(false)), Ok);
+                let late = last.map_or_else(|| Err(CallError::deadline(false)), Ok);
+                return end(progress, late);
             }
             let attempt = progress.attempts;
             progress.attempts = progress.attempts.saturating_add(1);
             let tried = match link {
                 None => self.try_here(request, entry, function, progress.retries).await,
                 Some(link) => {
-                    let header =
-                        header(request, entry, &function, idempotent, attempt, progress.retries);
+                    let trace = request.trace.text();
+                    let header = CallHeader {
+                        traceparent: trace.as_str(),
+                        ..header(request, entry, &function, idempotent, attempt, progress.retries)
+                    };
                     self.try_there(request, &tables, entry, node, &link, header).await
                 }
             };
             progress.calls_used = progress.calls_used.saturating_add(tried.calls_used);
-            let Err(error) = &tried.result else { return Ok(tried) };
+            let Err(error) = &tried.result else { return end(progress, Ok(tried)) };
             in_doubt |= error.may_have_executed;
             progress.may_have_run |= error.may_have_executed;
             let judged = classify_retry(&Attempt {
@@ -211,13 +241,46 @@ impl Plane {
                 budget_us: left_us(request.deadline),
             });
             if judged == Retry::GiveUp {
-                return Ok(tried);
+                return end(progress, Ok(tried));
             }
             progress.retries -= 1;
             progress.tried.push(node);
             count(&self.counters().retries);
             last = Some(tried);
         }
+    }
+
+    /// Counts a call of a seed that ended here, and keeps its span when it is sampled.
+    fn note_end(
+        &self,
+        entry: &SeedEntry,
+        request: &Request,
+        progress: &mut Progress,
+        ended: &Result<Tried, CallError>,
+    ) {
+        let began = std::mem::replace(&mut progress.since, Instant::now());
+        let slug = match ended {
+            Ok(Tried { result: Err(error), .. }) | Err(error) => &error.slug,
+            Ok(Tried { result: Ok((_, 0, _)), .. }) => "",
+            Ok(_) => "guest-status",
+        };
+        let took = progress.since.saturating_duration_since(began);
+        entry.local.counters.called.count(slug, Some(took));
+        if !self.spans().wants(&request.trace) {
+            return;
+        }
+        let function = request.function.as_ref().or_else(|| entry.row.functions.first());
+        let function = function.cloned().unwrap_or_else(|| "".into());
+        let tried = ended.as_ref().ok();
+        let end = Ended {
+            ran: false,
+            slug: slug.to_owned().into(),
+            node: tried.map(|tried| tried.node),
+            attempts: progress.attempts,
+            queue_us: tried.map_or(0, |tried| tried.queue_us),
+            run_us: tried.map_or(0, |tried| tried.run_us),
+        };
+        self.spans().finish(&Began::new(request.trace, &entry.row, &function, began), end);
     }
 
     /// The replica to try next: of the nearest by price and one drawn. A full one is better than none:
@@ -342,7 +405,7 @@ impl Plane {
                 principal: request.principal,
                 acting: request.acting,
                 origin: request.origin,
-                traceparent: request.traceparent.clone(),
+                trace: request.trace.child(),
             },
         )
         .await;
@@ -428,7 +491,7 @@ fn header<'a>(
         attempt,
         acting_seed: request.acting,
         origin: request.origin,
-        traceparent: request.traceparent.as_deref().unwrap_or_default(),
+        traceparent: "",
         input_len: u32::try_from(request.input.len()).unwrap_or(u32::MAX),
     }
 }
@@ -476,7 +539,7 @@ fn nobody(entry: &SeedEntry) -> CallError {
     )
 }
 
-fn reply_error(error: CallError, progress: &Progress) -> Reply {
+fn reply_error(error: CallError, request: &Request, progress: &Progress) -> Reply {
     Reply {
         result: Err(progress.summed(error)),
         node: None,
@@ -484,6 +547,7 @@ fn reply_error(error: CallError, progress: &Progress) -> Reply {
         queue_us: 0,
         run_us: 0,
         rtt_us: 0,
+        total_us: progress.total_us(request),
         calls_used: progress.calls_used,
     }
 }

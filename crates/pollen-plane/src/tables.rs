@@ -205,8 +205,11 @@ impl Held {
             peers.remove(gone);
         }
         for row in push.seeds {
-            let local =
+            let local: Arc<SeedLocal> =
                 old.seeds.get(&row.seed).map_or_else(Arc::default, |entry| entry.local.clone());
+            if !row.name.is_empty() {
+                local.counters.name.get_or_init(|| row.name.clone());
+            }
             seeds.insert(row.seed, Arc::new(SeedEntry { row, local }));
         }
         for row in push.peers {

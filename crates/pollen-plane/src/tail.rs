@@ -25,6 +25,7 @@ pub(crate) fn follow(
         .filter(|left| *left > 0)
         .ok_or_else(|| limit("call-limit"))?;
     request.id = crate::plane::call_id();
+    request.trace = request.trace.child();
     request.seed = seed;
     request.function = Some(function);
     request.input = tail.input;

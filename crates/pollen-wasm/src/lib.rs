@@ -63,4 +63,4 @@ pub use kernel::{Kernel, Quota, Unlimited};
 pub use known::known_imports;
 pub use sandbox::{Sandbox, SandboxMetrics};
 pub use seed::Seed;
-pub use sharded::Sharded;
+pub use sharded::{Sharded, Tally};

@@ -1,6 +1,6 @@
 //! A sum that every thread writes at each call: one cache line a thread, added up by the reader.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 /// Lines; threads are spread over them.
 const LINES: usize = 16;
@@ -41,9 +41,59 @@ impl Sharded {
     }
 }
 
+/// A few sums that belong together: each thread's lie beside one another.
+pub struct Tally<const N: usize>([TallyLine<N>; LINES]);
+
+#[repr(align(128))]
+struct TallyLine<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Tally<N> {
+    fn default() -> Self {
+        let line = |_| TallyLine(std::array::from_fn(|_| AtomicU64::new(0)));
+        Self(std::array::from_fn(line))
+    }
+}
+
+impl<const N: usize> Tally<N> {
+    /// Adds to one of the sums; nothing when there is none of this number.
+    pub fn add(&self, number: usize, amount: u64) {
+        let line = self.0.get(place(LINES)).and_then(|line| line.0.get(number));
+        if let Some(sum) = line {
+            sum.fetch_add(amount, Ordering::Relaxed);
+        }
+    }
+
+    /// All sums; each for itself, not of one moment.
+    #[must_use]
+    pub fn sums(&self) -> [u64; N] {
+        let mut sums = [0u64; N];
+        for line in &self.0 {
+            for (sum, part) in sums.iter_mut().zip(&line.0) {
+                *sum = sum.wrapping_add(part.load(Ordering::Relaxed));
+            }
+        }
+        sums
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Sharded;
+    use super::{Sharded, Tally};
+
+    #[test]
+    fn sums_that_many_threads_write_are_whole() {
+        let tally = Tally::<3>::default();
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    tally.add(0, 1);
+                    tally.add(2, 5);
+                    tally.add(3, 7);
+                });
+            }
+        });
+        assert_eq!([20, 0, 100], tally.sums());
+    }
 
     #[test]
     fn what_one_thread_adds_another_may_take_back() {

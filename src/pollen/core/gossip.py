@@ -85,6 +85,19 @@ class Gossip:
         self._has_timer = {timers.HAVE: False, timers.GRAFT: False}
         self.stats = Stats()
 
+    def figures(self) -> dict[str, int]:
+        """What it did and has before it, by metric (``pollen_gossip_…``)."""
+        did = self.stats
+        return {
+            "records_waiting": self._intake.waiting,
+            "owners_wanted": len(self._wanted) + len(self._asked),
+            "pushed_total": did.pushed,
+            "duplicates_total": did.duplicates,
+            "pulls_total": did.pulls,
+            "pulled_records_total": did.pulled_records,
+            "digests_total": did.digests,
+        }
+
     def start(self, now: Nanos) -> list[Effect]:
         """The first digest is compared soon, each after it by chance."""
         at = Nanos(now + self._rng.jittered(limits.DIGEST_NS))

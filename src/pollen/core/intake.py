@@ -105,6 +105,12 @@ class Intake:
         self.merged = 0
         self.dropped = 0
 
+    @property
+    def waiting(self) -> int:
+        """Records that came and were not looked at yet."""
+        held = sum(len(inbox.items) for inbox in self._inboxes.values())
+        return held + sum(len(transfer.rows) for transfer in self._ready)
+
     # -- what peers send ------------------------------------------------------------------------
 
     def on_records(self, event: RecordsReceived, now: Nanos) -> list[Effect]:

@@ -455,6 +455,11 @@ class Node:
             out += self._records.plan_lease(now.mono)
         return out
 
+    def figures(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Counters and gauges by metric, and peers' faults by kind, for the metrics page."""
+        gossip = {f"pollen_gossip_{name}": n for name, n in self._gossip.figures().items()}
+        return {**gossip, "pollen_records": self._records.count}, dict(self._faults.counts)
+
     # -- views ----------------------------------------------------------------------------------
 
     def _writer(self) -> Writer:

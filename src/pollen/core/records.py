@@ -347,6 +347,11 @@ class Records:
         for owner in self.owners():
             yield from self._sets[owner].after(ZERO)
 
+    @property
+    def count(self) -> int:
+        """How many there are, tombstones included."""
+        return sum(len(owned.rows) for owned in self._sets.values())
+
     def find(self, owner: PeerId, kind: str, key: bytes) -> Record | None:
         """One record, tombstones included."""
         owned = self._sets.get(owner)

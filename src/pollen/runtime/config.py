@@ -25,12 +25,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The settings; a command line option goes before the file.
 
     ``listen``: addresses to bind. ``http``: the TCP door of the gateway, none by default.
+    ``metrics``: the TCP page for Prometheus, none by default.
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
     ``discovery``: words of specs/discovery, as in ``"static:192.0.2.7:60611 multicast"``.
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
     http: str = ""
+    metrics: str = ""
     name: str = ""
     memory_bytes: int = 0
     log_level: str = "info"
@@ -50,6 +52,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 MEANINGS: dict[str, str] = {
     "listen": "addresses to bind for links, ip:port, with commas between",
     "http": "ip:port of the TCP door for public seeds; empty: none",
+    "metrics": "ip:port of the page for Prometheus; empty: none",
     "name": "the node's name; empty: the one that it was enrolled under",
     "memory_bytes": "memory for guests; 0B: half of the machine's",
     "log_level": "debug, info or warning",
@@ -88,7 +91,7 @@ def parse_config(text: str, where: str) -> Config:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise BadRequest("config-invalid", f"{where}: {error}", "mend the value") from error
-    for address in (*config.listen, *([config.http] if config.http else [])):
+    for address in (*config.listen, *filter(None, (config.http, config.metrics))):
         _check_address(address, where)
     if config.log_level not in _LEVELS:
         reason = f"{where}: log_level is {config.log_level!r}"

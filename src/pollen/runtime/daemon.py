@@ -38,6 +38,7 @@ from pollen.runtime import entropy, identity, lock, logs, metrics, paths
 from pollen.runtime.config import Config
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
+from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
 from pollen.runtime.discovery import Discovery, make_finder
 from pollen.runtime.driver import Driver
@@ -85,6 +86,7 @@ class Daemon:
         driver = self._driver = Driver(node, muscles, store, self.log)
         server: ControlServer | None = None
         discovery: Discovery | None = None
+        pages = contextlib.AsyncExitStack()
         try:
             server = ControlServer(make_app(self), bind_control(self._paths.control_socket))
             driver.start(addresses)
@@ -92,11 +94,13 @@ class Daemon:
             discovery = self._discovery(driver)
             discovery.start()
             lock.write_pid(self._paths)
+            await pages.enter_async_context(serving(self._config.metrics, self.metrics_text))
             self._state = "running"
             self.log.info("up", node=self._node.hex(), addresses=addresses, pid=os.getpid())
             on_ready()
             return await self._serve(driver, self._stopping)
         finally:
+            await pages.aclose()
             if server is not None:
                 await server.stop()
             if discovery is not None:
@@ -260,8 +264,11 @@ class Daemon:
         """The Prometheus page."""
         if self._muscles is None or self._driver is None:
             raise PollenError("internal", "the daemon is starting", "ask again")
-        own = {f"driver_{name}": value for name, value in self._driver.counters.items()}
-        return metrics.metrics_page(self._muscles.metrics(), own)
+        numbers, rejections = self._driver.figures()
+        numbers["pollen_uptime_seconds"] = time.monotonic() - self._began
+        numbers["pollen_guest_memory_limit_bytes"] = self._config.guest_memory()
+        native, timings = self._muscles.metrics(), self._driver.timings
+        return metrics.metrics_page(native, numbers, rejections, timings, self._engine)
 
     def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping:
         """Begin the end; the answer leaves before the socket closes."""

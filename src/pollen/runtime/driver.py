@@ -26,6 +26,7 @@ from pollen.core.ids import RequestId, Token
 from pollen.core.node import Node
 from pollen.errors import InvariantError, PollenError, error_from
 from pollen.runtime import clock
+from pollen.runtime.metrics import Timings
 from pollen.runtime.native import Drained, LogLine, Muscles, Port, slug_of
 from pollen.runtime.store import Store
 
@@ -66,11 +67,13 @@ class Driver:
         self._faults: collections.deque[int] = collections.deque()
         self._is_closed = False
         self.counters = {"events": 0, "slow_handles": 0, "faults": 0, "store_failures": 0}
+        self.timings = Timings()
         self.failed: asyncio.Future[int] = self._loop.create_future()
 
     def start(self, addresses: list[str]) -> None:
         """Begin: watch the muscles, start the store's writer, tell the node."""
-        self._store.start(self._on_stored, self._on_store_failed)
+        commit = self.timings.commit.observe
+        self._store.start(self._on_stored, self._on_store_failed, commit)
         self._loop.add_reader(self._muscles.event_fd(), self._on_readable)
         gc.set_threshold(*self._collecting[:2], COLLECT_NEVER)
         self._beat()
@@ -98,6 +101,20 @@ class Driver:
         """How many peers are linked now."""
         return self._port.linked
 
+    def figures(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Our numbers and the node's by metric, and peers' faults by kind."""
+        counted, rejections = self._node.figures()
+        own = {
+            "pollen_brain_events_total": self.counters["events"],
+            "pollen_brain_slow_handles_total": self.counters["slow_handles"],
+            "pollen_brain_faults_total": self.counters["faults"],
+            "pollen_commands_waiting": self._port.waiting,
+            "pollen_commands_refused_total": self._port.refused,
+            "pollen_store_batches_waiting": self._store.waiting,
+            "pollen_store_failures_total": self.counters["store_failures"],
+        }
+        return {**counted, **own}, rejections
+
     # -- events in ------------------------------------------------------------------------------
 
     def feed(self, event: ev.Event) -> None:
@@ -109,7 +126,9 @@ class Driver:
         except Exception as error:
             self._on_fault(event, error)
             return
-        if time.monotonic_ns() - began > SLOW_HANDLE_NS:
+        spent = time.monotonic_ns() - began
+        self.timings.handle.observe(spent / 1e9)
+        if spent > SLOW_HANDLE_NS:
             self.counters["slow_handles"] += 1
         for effect in effects:
             self._carry_out(effect)
@@ -141,6 +160,7 @@ class Driver:
         if isinstance(event, LogLine):
             level = event.level if event.level in ("debug", "info", "warning", "error") else "info"
             fields = {"source": event.source, "seed": event.seed, "call": event.call}
+            fields |= {"trace_id": event.trace_id, "span_id": event.span_id}
             named = {key: value for key, value in fields.items() if value}
             getattr(self._log, level)("log", text=event.text, **named)
             return

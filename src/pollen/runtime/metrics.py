@@ -1,53 +1,282 @@
-"""The Prometheus page: counters of the muscles, the driver and the core, as pushed.
+"""The Prometheus page: what there is to measure, and its values at this moment.
 
-Names are ``pollen_<name>``; a map of the muscles becomes one metric with the label ``key``.
+Decides: names, types and meanings of all metrics; the guide lists the same ones.
+Does not know: how a number came about, who asks for the page, or where.
+Invariants: a name that is not in ``METRICS`` is not on the page; names follow the conventions of
+    Prometheus (base units, ``_total``); labels hold names of seeds, slugs and kinds that this node
+    knows, never what a stranger said.
+Source: https://prometheus.io/docs/practices/naming/; calls by the RED method (rate, errors,
+    duration). Refused: labels for peers and functions, which multiply the series of each seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client import Histogram as LiveHistogram
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from pollen.runtime.version import VERSION
 
-class PushedCollector(Collector):
-    """Turns nested maps of numbers into metric families."""
+# For Prometheus before 3, which reads no other text format.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MICROS = 1e-6
+_MILLIS = 1e-3
+# Seconds. A handler of the brain has 10 ms at most (PROTOCOL 5), a disk may take what it likes.
+HANDLE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+COMMIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 
-    def __init__(self, values: Mapping[str, object]) -> None:
-        self._values = values
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One family a number, one labelled family a map of numbers."""
-        for name in sorted(self._values):
-            value = self._values[name]
-            metric = _name(name)
-            if isinstance(value, bool | int | float):
-                yield GaugeMetricFamily(metric, name, value=float(value))
-            elif isinstance(value, dict):
-                family = GaugeMetricFamily(metric, name, labels=["key"])
-                for key, number in value.items():
-                    if isinstance(number, bool | int | float):
-                        family.add_metric([_label(key)], float(number))
-                yield family
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-def metrics_page(native: bytes, own: Mapping[str, object]) -> str:
-    """The page of what the muscles report (a msgpack map) and of our own counters."""
-    values: dict[str, object] = dict(own)
-    decoded = msgspec.msgpack.decode(native)
-    if isinstance(decoded, dict):
-        values |= {str(key): value for key, value in decoded.items()}
+class Meaning(NamedTuple):
+    """What a metric is: ``counter``, ``gauge``, ``histogram`` or ``info``; its labels."""
+
+    kind: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+_SEED = ("seed", "version")
+METRICS: Mapping[str, Meaning] = {
+    # calls, by seed
+    "pollen_calls_total": Meaning(
+        "counter", "Calls that began on this node, by how they ended", (*_SEED, "outcome")
+    ),
+    "pollen_call_duration_seconds": Meaning(
+        "histogram", "Time of a call that began on this node, from its beginning to its end", _SEED
+    ),
+    "pollen_executions_total": Meaning(
+        "counter", "Calls that came to this node to run here, by outcome", (*_SEED, "outcome")
+    ),
+    "pollen_execution_duration_seconds": Meaning(
+        "histogram", "Time that a guest ran on this node, nested calls included", _SEED
+    ),
+    "pollen_executions_in_flight": Meaning("gauge", "Calls here that did not end yet", _SEED),
+    # calls, of the node
+    "pollen_door_calls_total": Meaning("counter", "Calls through the doors of this node"),
+    "pollen_link_calls_total": Meaning("counter", "Calls from peers"),
+    "pollen_calls_unresolved_total": Meaning("counter", "Calls of seeds that are not known here"),
+    "pollen_call_retries_total": Meaning("counter", "Attempts beyond the first"),
+    "pollen_calls_overloaded_total": Meaning("counter", "Calls refused here for load"),
+    "pollen_calls_denied_total": Meaning("counter", "Callers that a gate turned away here"),
+    "pollen_calls_duplicate_total": Meaning("counter", "Calls that came twice, refused"),
+    "pollen_calls_cancelled_total": Meaning("counter", "Calls of peers that went away"),
+    "pollen_calls_running": Meaning("gauge", "Calls that hold a slot"),
+    "pollen_calls_queued": Meaning("gauge", "Calls that wait for a slot"),
+    "pollen_queue_wait_seconds_total": Meaning("counter", "Time that calls waited for a slot"),
+    # guests
+    "pollen_guest_instances": Meaning("gauge", "Living guests, idle ones included"),
+    "pollen_guest_instances_idle": Meaning("gauge", "Guests that wait for their next call"),
+    "pollen_guest_pool_memories": Meaning("gauge", "Memories taken from the pool of instances"),
+    "pollen_guest_memory_bytes": Meaning("gauge", "Memory that guests have been given"),
+    "pollen_guest_memory_limit_bytes": Meaning("gauge", "Memory that guests may have"),
+    "pollen_compiles_total": Meaning("counter", "Modules compiled"),
+    "pollen_code_cache_hits_total": Meaning("counter", "Modules taken from the code cache"),
+    "pollen_memory_mappings": Meaning("gauge", "Memory mappings of the process"),
+    "pollen_page_table_bytes": Meaning("gauge", "Page tables of the process"),
+    # brain and seam
+    "pollen_brain_events_total": Meaning("counter", "Events that the brain has handled"),
+    "pollen_brain_handle_seconds": Meaning("histogram", "Time that the brain took for an event"),
+    "pollen_brain_slow_handles_total": Meaning("counter", "Events that took it more than 10 ms"),
+    "pollen_brain_faults_total": Meaning("counter", "Events that failed in it; 0 is right"),
+    "pollen_brain_heartbeat_age_seconds": Meaning("gauge", "Time since its last sign of life"),
+    "pollen_events_waiting": Meaning("gauge", "Events on their way to the brain"),
+    "pollen_event_stalls_total": Meaning("counter", "Events that had to wait for room"),
+    "pollen_log_lines_dropped_total": Meaning("counter", "Log lines lost for want of room"),
+    "pollen_spans_dropped_total": Meaning("counter", "Spans lost before they were exported"),
+    "pollen_commands_waiting": Meaning("gauge", "Effects of the brain that wait for room"),
+    "pollen_commands_refused_total": Meaning("counter", "Effects that had to wait for room"),
+    "pollen_tables_generation": Meaning("gauge", "Changes of the tables that calls go by"),
+    # cluster state
+    "pollen_links": Meaning("gauge", "Peers that this node is linked with"),
+    "pollen_records": Meaning("gauge", "Records held, those of withdrawn things included"),
+    "pollen_gossip_records_waiting": Meaning("gauge", "Records that came and are not merged yet"),
+    "pollen_gossip_owners_wanted": Meaning("gauge", "Owners whose records are being asked for"),
+    "pollen_gossip_pushed_total": Meaning("counter", "Changes pushed over links"),
+    "pollen_gossip_duplicates_total": Meaning("counter", "Records that came and were known"),
+    "pollen_gossip_pulls_total": Meaning("counter", "Questions for missing records"),
+    "pollen_gossip_pulled_records_total": Meaning("counter", "Records that such questions brought"),
+    "pollen_gossip_digests_total": Meaning("counter", "Comparisons with a peer"),
+    "pollen_rejections_total": Meaning("counter", "Faults of peers", ("kind",)),
+    "pollen_store_commit_seconds": Meaning("histogram", "Time of a write to disk, with its sync"),
+    "pollen_store_batches_waiting": Meaning("gauge", "Batches that wait for the disk"),
+    "pollen_store_failures_total": Meaning("counter", "Writes that failed and are tried again"),
+    # the program
+    "pollen_build_info": Meaning("info", "What runs", ("version", "native", "python")),
+    "pollen_uptime_seconds": Meaning("gauge", "Time since the daemon's start"),
+}
+# Numbers of the muscles: their name there, here, and the scale to base units.
+NATIVE: Mapping[str, tuple[str, float]] = {
+    "door_calls": ("pollen_door_calls_total", 1),
+    "link_calls": ("pollen_link_calls_total", 1),
+    "unresolved": ("pollen_calls_unresolved_total", 1),
+    "retries": ("pollen_call_retries_total", 1),
+    "overloaded": ("pollen_calls_overloaded_total", 1),
+    "denied": ("pollen_calls_denied_total", 1),
+    "duplicates": ("pollen_calls_duplicate_total", 1),
+    "cancelled": ("pollen_calls_cancelled_total", 1),
+    "running": ("pollen_calls_running", 1),
+    "queued": ("pollen_calls_queued", 1),
+    "queued_us": ("pollen_queue_wait_seconds_total", _MICROS),
+    "guest_instances": ("pollen_guest_instances", 1),
+    "guest_idle": ("pollen_guest_instances_idle", 1),
+    "pool_memories": ("pollen_guest_pool_memories", 1),
+    "guest_memory_bytes": ("pollen_guest_memory_bytes", 1),
+    "compiles": ("pollen_compiles_total", 1),
+    "code_cache_hits": ("pollen_code_cache_hits_total", 1),
+    "mappings": ("pollen_memory_mappings", 1),
+    "page_table_bytes": ("pollen_page_table_bytes", 1),
+    "brain_age_ms": ("pollen_brain_heartbeat_age_seconds", _MILLIS),
+    "events_waiting": ("pollen_events_waiting", 1),
+    "control_stalls": ("pollen_event_stalls_total", 1),
+    "events_dropped": ("pollen_log_lines_dropped_total", 1),
+    "spans_dropped": ("pollen_spans_dropped_total", 1),
+    "tables_generation": ("pollen_tables_generation", 1),
+    "links": ("pollen_links", 1),
+}
+
+
+class OutcomesView(msgspec.Struct, frozen=True):
+    """Calls of one seed: how many ended how, and how long they took (not cumulative)."""
+
+    ended: dict[str, int]
+    buckets: list[int]
+    sum_us: int
+
+
+class SeedView(msgspec.Struct, frozen=True):
+    """What the muscles tell of one seed."""
+
+    name: str
+    version: str
+    called: OutcomesView
+    executed: OutcomesView
+    in_flight: int
+
+
+class NativeView(msgspec.Struct, frozen=True):
+    """The part of the muscles' map that is no plain number."""
+
+    seeds: list[SeedView] = []
+    bounds_us: list[int] = []
+
+
+class Timings:
+    """The durations that the runtime itself measures. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self.handle = _live("pollen_brain_handle_seconds", HANDLE_BOUNDS)
+        self.commit = _live("pollen_store_commit_seconds", COMMIT_BOUNDS)
+
+
+def _live(name: str, bounds: Sequence[float]) -> LiveHistogram:
+    return LiveHistogram(name, METRICS[name].text, buckets=bounds, registry=None)
+
+
+class _Page(Collector):
+    """The families of one moment."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)
+
+
+def metrics_page(
+    native: bytes,
+    numbers: Mapping[str, float],
+    rejections: Mapping[str, int],
+    timings: Timings,
+    engine: str,
+) -> str:
+    """The page: the muscles' msgpack map, our own numbers by metric, peers' faults by kind."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PushedCollector(values))
+    families = itertools.chain(
+        _of_seeds(msgspec.msgpack.decode(native, type=NativeView)),
+        _of_numbers({**_of_native(native), **numbers}),
+        [_labelled("pollen_rejections_total", [((k,), n) for k, n in rejections.items()])],
+        [_build(engine)],
+    )
+    registry.register(_Page(families))
+    registry.register(timings.handle)
+    registry.register(timings.commit)
+    ProcessCollector(registry=registry)
     return generate_latest(registry).decode()
 
 
-def _name(raw: str) -> str:
-    return "pollen_" + "".join(c if c.isalnum() else "_" for c in raw)
+def _of_native(native: bytes) -> dict[str, float]:
+    """The plain numbers of the muscles under their names on the page."""
+    held: Mapping[str, Any] = msgspec.msgpack.decode(native)
+    known = ((NATIVE[key], value) for key, value in held.items() if key in NATIVE)
+    return {name: value * scale for (name, scale), value in known}
 
 
-def _label(raw: object) -> str:
-    return raw.hex() if isinstance(raw, bytes) else str(raw)
+def _of_numbers(numbers: Mapping[str, float]) -> Iterator[Metric]:
+    for name in METRICS:
+        if name in numbers:
+            yield _labelled(name, [((), numbers[name])])
+
+
+def _labelled(name: str, rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
+    meaning = METRICS[name]
+    make: Callable[..., Any] = GaugeMetricFamily
+    if meaning.kind == "counter":
+        make = CounterMetricFamily
+    family = make(name, meaning.text, labels=meaning.labels)
+    for labels, value in rows:
+        family.add_metric(labels, value)
+    assert isinstance(family, Metric)
+    return family
+
+
+def _of_seeds(view: NativeView) -> Iterator[Metric]:
+    seeds, bounds = view.seeds, [bound * _MICROS for bound in view.bounds_us]
+    sides = (
+        ("pollen_calls_total", "pollen_call_duration_seconds", [s.called for s in seeds]),
+        (
+            "pollen_executions_total",
+            "pollen_execution_duration_seconds",
+            [s.executed for s in seeds],
+        ),
+    )
+    for total, duration, held in sides:
+        rows = [
+            ((seed.name, seed.version, outcome), count)
+            for seed, outcomes in zip(seeds, held, strict=True)
+            for outcome, count in outcomes.ended.items()
+        ]
+        yield _labelled(total, rows)
+        family = HistogramMetricFamily(duration, METRICS[duration].text, labels=_SEED)
+        for seed, outcomes in zip(seeds, held, strict=True):
+            buckets = _cumulative(bounds, outcomes.buckets)
+            family.add_metric((seed.name, seed.version), buckets, outcomes.sum_us * _MICROS)
+        yield family
+    flying = [((seed.name, seed.version), seed.in_flight) for seed in seeds]
+    yield _labelled("pollen_executions_in_flight", flying)
+
+
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    ends = [*(f"{bound:g}" for bound in bounds), "+Inf"]
+    return list(zip(ends, itertools.accumulate(counts), strict=True))
+
+
+def _build(engine: str) -> Metric:
+    value = {"version": VERSION, "native": engine, "python": platform.python_version()}
+    # The library appends _info.
+    name = "pollen_build_info"
+    return InfoMetricFamily(name.removesuffix("_info"), METRICS[name].text, value=value)

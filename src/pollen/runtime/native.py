@@ -34,6 +34,8 @@ class LogLine(ev.Event, frozen=True, kw_only=True, tag="log"):
     source: str = ""
     seed: str = ""
     call: str = ""
+    trace_id: str = ""
+    span_id: str = ""
     text: str = ""
 
 
@@ -107,6 +109,8 @@ class Muscles(Protocol):
     ) -> bytes: ...
     def beat(self) -> None: ...
     def metrics(self) -> bytes: ...
+    def keep_spans(self, millionths: int) -> None: ...
+    def drain_spans(self) -> bytes: ...
     def close(self, grace_ms: int) -> None: ...
 
 
@@ -245,6 +249,11 @@ class Port:
     def has_backlog(self) -> bool:
         """True while something waits for room: call ``retry`` soon."""
         return bool(self._held or self._sends)
+
+    @property
+    def waiting(self) -> int:
+        """How many effects wait for room."""
+        return len(self._held) + sum(len(sends) for sends in self._sends.values())
 
     @property
     def linked(self) -> int:

@@ -13,6 +13,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Store:
         self._queue: queue.SimpleQueue[tuple[Token, list[Row]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._observe: Callable[[float], None] = lambda seconds: None
         self._db = _open(path)
 
     def load(self) -> dict[str, list[tuple[bytes, bytes]]]:
@@ -72,8 +74,15 @@ class Store:
         with self._db:
             self._db.execute("DELETE FROM row")
 
-    def start(self, done: Callable[[list[Token]], None], failed: Callable[[str], None]) -> None:
-        """Begin writing. Both callbacks run on the writer thread, after a commit or a failure."""
+    def start(
+        self,
+        done: Callable[[list[Token]], None],
+        failed: Callable[[str], None],
+        observe: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """Begin writing. The callbacks run on the writer thread: after a commit, after a failure,
+        and with the seconds that a commit took."""
+        self._observe = observe
         self._thread = threading.Thread(
             target=self._run, args=(done, failed), name="pollen-store", daemon=True
         )
@@ -115,12 +124,19 @@ class Store:
             item = self._queue.get()
         return group, True
 
+    @property
+    def waiting(self) -> int:
+        """How many batches wait to be written."""
+        return self._queue.qsize()
+
     def _try_commit(self, rows: Sequence[Row], failed: Callable[[str], None]) -> bool:
+        began = time.monotonic()
         try:
             self._commit(rows)
         except sqlite3.Error as error:
             failed(str(error))
             return False
+        self._observe(time.monotonic() - began)
         return True
 
     def _commit(self, rows: Sequence[Row]) -> None:

@@ -24,6 +24,7 @@ from pollen.errors import BadRequest, PollenError
 from pollen.runtime import logs
 from pollen.runtime.control import routes
 from pollen.runtime.control.routes import ROUTES, Route
+from pollen.runtime.metrics import CONTENT_TYPE
 
 BODY_MAX = 256 * 1024
 LINES_MAX = 10_000
@@ -177,8 +178,7 @@ class _Handlers:
         return await self._daemon.load(body)
 
     async def metrics(self, request: Request, body: None) -> Response:
-        kind = "text/plain; version=0.0.4; charset=utf-8"
-        return Response(self._daemon.metrics_text(), media_type=kind)
+        return Response(self._daemon.metrics_text(), media_type=CONTENT_TYPE)
 
     async def logs(self, request: Request, body: None) -> Response:
         query = request.query_params

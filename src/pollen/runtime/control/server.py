@@ -81,12 +81,18 @@ class GuardedProtocol(H11Protocol):
 class ControlServer:
     """The running server. uvicorn's own loop (ten wake-ups a second) and signals are not used."""
 
-    def __init__(self, app: Starlette, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        listener: socket.socket,
+        protocol: type[H11Protocol] = GuardedProtocol,
+    ) -> None:
         self._listener = listener
-        self._path = Path(str(listener.getsockname()))
+        is_file = listener.family == socket.AF_UNIX
+        self._path = Path(str(listener.getsockname())) if is_file else None
         config = uvicorn.Config(
             app,
-            http=GuardedProtocol,
+            http=protocol,
             loop="none",
             lifespan="off",
             log_config=None,
@@ -107,4 +113,5 @@ class ControlServer:
     async def stop(self) -> None:
         """Answer no more; requests under way may end. The socket's file goes with it."""
         await self._server.shutdown(sockets=[self._listener])
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
