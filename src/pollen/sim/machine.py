@@ -145,6 +145,7 @@ class Machine:
     plane: Plane | None = None
     boots: int = 0
     is_frozen: bool = False
+    asleep_since: int | None = None
     busy_until: int = 0
     stalled_since: int = 0
     inbox: deque[Event] = field(default_factory=deque)

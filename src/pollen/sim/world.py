@@ -160,6 +160,7 @@ class World(Engine):
         )
         rng = Rng(self.rng.draw())
         sign = signer(machine.key, machine.root)
+        self._start_clock(machine)
         machine.timers, machine.is_frozen, machine.busy_until = {}, False, 0
         machine.inbox.clear()
         machine.node = Node(config, rng, sign, verify, restored, self._interned)
@@ -231,18 +232,26 @@ class World(Engine):
     def thaw(self, name: str) -> None:
         """The process goes on."""
         machine = self.machines[name]
+        self._start_clock(machine)
+        self._arm_all(machine)
         machine.is_frozen = False
         self.wake(machine, machine.boots)
 
     def sleep(self, name: str, nanos: int) -> None:
-        """The lid closes for so long: frozen, and the monotonic clock stands still."""
+        """The lid closes for so long, or until ``thaw``: frozen, and the monotonic clock stands."""
         self.freeze(name)
-        self.schedule(nanos, self._open_lid, self.machines[name], nanos)
+        machine = self.machines[name]
+        machine.asleep_since = self.now
+        self.schedule(nanos, self._open_lid, machine, self.now)
 
-    def _open_lid(self, machine: Machine, nanos: int) -> None:
-        machine.clock.stop_for(self.now, nanos)
-        self._arm_all(machine)
-        self.thaw(machine.name)
+    def _start_clock(self, machine: Machine) -> None:
+        if machine.asleep_since is not None:
+            machine.clock.stop_for(self.now, self.now - machine.asleep_since)
+            machine.asleep_since = None
+
+    def _open_lid(self, machine: Machine, closed: int) -> None:
+        if machine.asleep_since == closed:
+            self.thaw(machine.name)
 
     def _arm_all(self, machine: Machine) -> None:
         for token, at in list(machine.timers.items()):
