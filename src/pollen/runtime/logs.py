@@ -31,6 +31,7 @@ class RotatingFile:
         self._limit = limit
         self._lock = threading.Lock()
         self._file = self._open()
+        self._is_over = False
 
     def _open(self) -> Any:
         descriptor = os.open(
@@ -42,9 +43,12 @@ class RotatingFile:
         """Append one line; a full disk loses the line, never the daemon."""
         data = line.encode("utf-8", "replace") + b"\n"
         with self._lock:
-            if self._file.closed:
+            if self._is_over:
                 return
             try:
+                if self._file.closed:
+                    # A rotation that failed half way: the disk may have room again.
+                    self._file = self._open()
                 if self._file.tell() + len(data) > self._limit:
                     self._rotate()
                 self._file.write(data)
@@ -63,6 +67,7 @@ class RotatingFile:
     def close(self) -> None:
         """Close the file; later lines are dropped."""
         with self._lock:
+            self._is_over = True
             self._file.close()
 
 
