@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ _WATCH_SECONDS = 0.2
 # How long ``pln seed`` waits for the first host of an update, and how often it asks.
 _ROLL_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @click.command("seed")
@@ -203,10 +206,13 @@ def call_command(
     if function == "-" and text is None:
         function, text = None, "-"
     data = read_input(text)
+    trace = _traceparent(is_wanted=verbose)
+    if verbose:
+        ctx.call_on_close(lambda: click.echo(f"trace {str(trace).split('-')[1]}", err=True))
     try:
         with connect_sync(where.home) as mesh:
             handle = mesh.function(seed, function, timeout=timeout / 1000, retries=retries)
-            reply = handle(data, idempotent=idempotent or None)
+            reply = handle(data, idempotent=idempotent or None, traceparent=trace)
     except GuestError as error:
         _write(error.output)
         raise
@@ -226,6 +232,16 @@ def call_command(
         spent = f"queued {reply.queue * 1000:.2f} ms, ran {reply.run * 1000:.2f} ms"
         total = f"{reply.elapsed * 1000:.2f} ms in all, {reply.attempts} attempt(s)"
         click.echo(f"ran on {reply.node[:8]} ({how}): {spent}, {total}", err=True)
+
+
+def _traceparent(*, is_wanted: bool) -> str | None:
+    """The trace that the environment names, else a new and sampled one if somebody will see it."""
+    import secrets
+
+    given = os.environ.get("TRACEPARENT", "")
+    if _TRACEPARENT.fullmatch(given):
+        return given
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01" if is_wanted else None
 
 
 def _write(data: bytes) -> None:
