@@ -30,6 +30,11 @@ $(VENV)/.locked: requirements.lock
 .PHONY: venv
 venv: $(VENV)/.locked ## the virtual environment, from requirements.lock alone
 
+# Beside .venv's own packages: what the tests of the extra otel want.
+$(VENV)/.otel: requirements-otel.lock $(VENV)/.locked
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-otel.lock
+	touch $@
+
 .PHONY: native
 native: $(VENV)/.locked ## build the muscles and install the whole package into .venv
 	rm -rf $(WHEELS)
@@ -63,7 +68,7 @@ lint: $(VENV)/.locked ## formatting and lints of both languages
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 .PHONY: test
-test: ## everything that proves the product
+test: $(VENV)/.otel ## everything that proves the product
 	./.ci/setup
 	$(MAKE) --no-print-directory SIM_SEEDS=60 check rust native
 	$(BIN)/python -m tests.recorder --begin

@@ -65,14 +65,18 @@ def _typed(key: str, value: str) -> str | int | list[str]:
         return 0 if value in ("0", "0B") else SIZE.convert(value, None, None)
     if key.endswith("_ms"):
         return 0 if value in ("0", "0s") else DURATION.convert(value, None, None)
+    if key.endswith("_percent"):
+        return int(click.IntRange(0, 100).convert(value, None, None))  # type: ignore[arg-type]
     if key == "listen":
         return [address for address in value.split(",") if address]
     return value
 
 
 def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None:
-    from pollen.runtime import config, paths, service
+    from pollen.runtime import config, otlp, paths, service
 
+    if key == "otlp_endpoint":
+        otlp.check_extra(config.Config(otlp_endpoint=str(value or "")))
     paths.make_home(where)
     held = config.write_setting(where.config_file, key, value)
     click.echo(f"{key} = {_shown(key, getattr(held, key))}")

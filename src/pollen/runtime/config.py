@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``listen``: addresses to bind. ``http``: the TCP door of the gateway, none by default.
     ``metrics``: the TCP page for Prometheus, none by default.
+    ``otlp_endpoint``: where spans of calls go, ``otlp_sample_percent`` of the traces begun here.
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
     ``discovery``: words of specs/discovery, as in ``"static:192.0.2.7:60611 multicast"``.
     """
@@ -38,6 +40,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_level: str = "info"
     grace_ms: int = 5_000
     discovery: str | list[str] = ""
+    otlp_endpoint: str = ""
+    otlp_sample_percent: int = 100
 
     def guest_memory(self) -> int:
         """Bytes that guests may use."""
@@ -58,6 +62,8 @@ MEANINGS: dict[str, str] = {
     "log_level": "debug, info or warning",
     "grace_ms": "time that calls are given to end at a shutdown",
     "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
+    "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
+    "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
 }
 _LEVELS = ("debug", "info", "warning")
 
@@ -93,6 +99,7 @@ def parse_config(text: str, where: str) -> Config:
         raise BadRequest("config-invalid", f"{where}: {error}", "mend the value") from error
     for address in (*config.listen, *filter(None, (config.http, config.metrics))):
         _check_address(address, where)
+    _check_otlp(config, where)
     if config.log_level not in _LEVELS:
         reason = f"{where}: log_level is {config.log_level!r}"
         raise BadRequest("config-invalid", reason, f"one of: {', '.join(_LEVELS)}")
@@ -118,6 +125,16 @@ def _check_address(address: str, where: str) -> None:
     if not is_good:
         reason = f"{where}: {address!r} is no address"
         raise BadRequest("config-invalid", reason, "write ip:port, as in 192.0.2.7:60611, [::]:0")
+
+
+def _check_otlp(config: Config, where: str) -> None:
+    url = config.otlp_endpoint
+    if url and not re.match(r"https?://[^/\s]+", url):
+        reason = f"{where}: {url!r} is no URL of a collector"
+        raise BadRequest("config-invalid", reason, "write one, as in http://192.0.2.9:4318")
+    if not 0 <= config.otlp_sample_percent <= 100:
+        reason = f"{where}: otlp_sample_percent is {config.otlp_sample_percent}"
+        raise BadRequest("config-invalid", reason, "write a number from 0 to 100")
 
 
 def write_setting(path: Path, key: str, value: str | int | list[str] | None) -> Config:

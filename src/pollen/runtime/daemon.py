@@ -34,7 +34,7 @@ from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
-from pollen.runtime import entropy, identity, lock, logs, metrics, paths
+from pollen.runtime import entropy, identity, lock, logs, metrics, otlp, paths
 from pollen.runtime.config import Config
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
@@ -68,6 +68,7 @@ class Daemon:
         self._node = b""
         self._engine = ""
         self._finder: Finder | None = None
+        self._exporter: otlp.Exporter | None = None
         self._bound: list[str] = []
 
     # -- the life -------------------------------------------------------------------------------
@@ -94,6 +95,7 @@ class Daemon:
             discovery = self._discovery(driver)
             discovery.start()
             lock.write_pid(self._paths)
+            self._exporter = self._export(muscles)
             await pages.enter_async_context(serving(self._config.metrics, self.metrics_text))
             self._state = "running"
             self.log.info("up", node=self._node.hex(), addresses=addresses, pid=os.getpid())
@@ -101,6 +103,7 @@ class Daemon:
             return await self._serve(driver, self._stopping)
         finally:
             await pages.aclose()
+            await self._end_export()
             if server is not None:
                 await server.stop()
             if discovery is not None:
@@ -109,6 +112,24 @@ class Daemon:
             self._paths.call_socket.unlink(missing_ok=True)
             lock.remove_pid(self._paths)
             self.log.info("down", faults=driver.counters["faults"])
+
+    def _export(self, muscles: Muscles) -> otlp.Exporter | None:
+        """Spans begin to be kept when somebody named a collector."""
+        if not otlp.is_wanted(self._config, os.environ):
+            return None
+        if not otlp.is_installed():
+            # The settings were checked: the environment of this machine asks, perhaps not us.
+            self.log.warning("otlp-off", reason="the extra is not installed", remedy=otlp.REMEDY)
+            return None
+        node, drain = self._node.hex(), muscles.drain_spans
+        exporter = otlp.Exporter(self._config, node, drain, self.log)
+        muscles.keep_spans(self._config.otlp_sample_percent * 10_000)
+        exporter.start()
+        return exporter
+
+    async def _end_export(self) -> None:
+        if self._exporter is not None:
+            await asyncio.to_thread(self._exporter.close)
 
     def _discovery(self, driver: Driver) -> Discovery:
         finder, bound = self._finder, self._bound
@@ -131,6 +152,7 @@ class Daemon:
             if drain and code == 0:
                 with contextlib.suppress(PollenError):
                     await driver.command(DrainCommand(), timeout=DRAIN_SECONDS)
+            await self._end_export()
             await driver.close(grace_ms)
         return code
 
@@ -267,6 +289,8 @@ class Daemon:
         numbers, rejections = self._driver.figures()
         numbers["pollen_uptime_seconds"] = time.monotonic() - self._began
         numbers["pollen_guest_memory_limit_bytes"] = self._config.guest_memory()
+        sent = self._exporter.counters if self._exporter else {"exported": 0, "failed": 0}
+        numbers |= {f"pollen_spans_{name}_total": count for name, count in sent.items()}
         native, timings = self._muscles.metrics(), self._driver.timings
         return metrics.metrics_page(native, numbers, rejections, timings, self._engine)
 
@@ -351,6 +375,7 @@ def run_daemon(
     # Before any engine exists: enabled later, a guest's trap would end the process (SANDBOX).
     if not faulthandler.is_enabled():
         faulthandler.enable()
+    otlp.check_extra(config)
     paths.make_home(where)
     with (
         lock.hold(where),

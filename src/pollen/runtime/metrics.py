@@ -98,6 +98,8 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_event_stalls_total": Meaning("counter", "Events that had to wait for room"),
     "pollen_log_lines_dropped_total": Meaning("counter", "Log lines lost for want of room"),
     "pollen_spans_dropped_total": Meaning("counter", "Spans lost before they were exported"),
+    "pollen_spans_exported_total": Meaning("counter", "Spans that a collector took"),
+    "pollen_spans_failed_total": Meaning("counter", "Spans that no collector took"),
     "pollen_commands_waiting": Meaning("gauge", "Effects of the brain that wait for room"),
     "pollen_commands_refused_total": Meaning("counter", "Effects that had to wait for room"),
     "pollen_tables_generation": Meaning("gauge", "Changes of the tables that calls go by"),
