@@ -2,7 +2,7 @@
 
 Decides: nothing.
 Does not know: when a frame arrives (``network``), what it says.
-Invariants: calls go over an end only while it is open, admitted here and routed there.
+Invariants: calls begin on an end only while it is open, admitted here and there, and not given up.
 Source: docs/internals/seam.md (Links).
 """
 
@@ -57,5 +57,5 @@ class End:
 
     @property
     def carries_calls(self) -> bool:
-        """Both brains admitted it, and it is open."""
-        return self.is_open and self.is_admitted and self.is_routed
+        """Both brains admitted it, and this one has not given it up."""
+        return self.is_speaking and self.is_routed
