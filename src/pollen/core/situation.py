@@ -25,6 +25,7 @@ from pollen.core.liveness import Facts, Verdict
 from pollen.core.members import MEMBER_KINDS, Member, Members
 from pollen.core.membership import Membership
 from pollen.core.names import Holding, resolve
+from pollen.core.overdue import Overdue
 from pollen.core.plan import Need, NodeFacts, Placement, effective_version
 from pollen.core.planner import Planner
 from pollen.core.records import (
@@ -66,7 +67,7 @@ class Situation:
         self._demand: dict[Hash, dict[PeerId, int]] = {}
         self._called_from: dict[PeerId, dict[Hash, int]] = {}
         self._wall = Nanos(0)
-        self._loading: dict[tuple[Hash, PeerId], int] = {}
+        self._loading = Overdue()
         self._touched: dict[Hash, None] = {}
         self._touched_peers: dict[PeerId, None] = {}
         self.is_stale = True
@@ -245,22 +246,20 @@ class Situation:
     def _refresh_claims(self, wall: Nanos) -> None:
         for key, node in taken(self.claims.changed, 4 * limits.PLACE_SLICE_SEEDS):
             host = self.claims.host(key, node)
-            if host is not None and host.state is State.LOADING:
-                self._loading[key, node] = host.claim.until + limits.OVERDUE_GRACE_NS
-            else:
-                self._loading.pop((key, node), None)
+            is_loading = host is not None and host.state is State.LOADING
+            until = host.claim.until + limits.OVERDUE_GRACE_NS if host and is_loading else None
+            self._loading.set((key, node), until)
             self.planner.set_standing(key, node, None if host is None else host.standing(wall))
             self._touch_kin(key)
             self._check_halted(key)
-        for key, node in [pair for pair, until in self._loading.items() if wall >= until]:
-            del self._loading[key, node]
+        for key, node in self._loading.take_due(wall):
             host = self.claims.host(key, node)
             self.planner.set_standing(key, node, None if host is None else host.standing(wall))
 
     @property
     def next_overdue(self) -> int | None:
         """The wall time at which some host's loading is overdue, if any is loading."""
-        return min(self._loading.values(), default=None)
+        return self._loading.first
 
     def _touch_kin(self, key: Hash) -> None:
         """The seed, and those of the same name, whose rows and drains depend on it."""
