@@ -33,7 +33,13 @@ impl Cache {
         rung: &str,
     ) -> Option<Self> {
         match private_folder(&folder) {
-            Ok(()) => Some(Self { folder, key, quota, compatibility: compatibility(engine, rung) }),
+            Ok(()) => {
+                let compatibility = compatibility(engine, rung);
+                let cache = Self { folder, key, quota, compatibility };
+                // The quota may have been lowered since.
+                cache.note(cache.evict());
+                Some(cache)
+            }
             Err(error) => {
                 warn!(folder = %folder.display(), %error, "no cache of compiled code");
                 None
@@ -41,22 +47,27 @@ impl Cache {
         }
     }
 
-    /// The module compiled before, if its entry is genuine.
-    pub(crate) fn load(&self, engine: &Engine, wasm: &[u8]) -> Option<Module> {
-        let id = blake3::hash(wasm);
-        let path = self.path(&id);
+    /// The module compiled before from the content of this id, if its entry is genuine.
+    pub(crate) fn load(&self, engine: &Engine, id: &blake3::Hash) -> Option<Module> {
+        let path = self.path(id);
         let mut file = File::open(&path).ok()?;
-        let mut bytes = Vec::new();
+        let size = usize::try_from(file.metadata().ok()?.len()).ok()?;
+        let mut bytes = Vec::with_capacity(size);
         file.read_to_end(&mut bytes).ok()?;
-        let (mac, code) = bytes.split_at_checked(MAC)?;
-        if self.mac(&id, code) != blake3::Hash::from_bytes(mac.try_into().ok()?) {
+        let split = bytes.split_at_checked(MAC);
+        let genuine = split.and_then(|(mac, code)| {
+            let mac = blake3::Hash::from_bytes(mac.try_into().ok()?);
+            (self.mac(id, code) == mac).then_some(code)
+        });
+        let Some(code) = genuine else {
             warn!(path = %path.display(), "a cache entry was altered; compiling again");
             let _ = fs::remove_file(&path);
             return None;
-        }
+        };
         // Why unsafe: wasmtime executes these bytes as they are. The MAC, under a key that only
         // this node has, over wasm hash, compatibility hash and code, says that this node's
         // compiler wrote exactly these bytes for exactly this module and engine.
+        // Refused: to map the file (`deserialize_file`): the bytes checked would not be those run.
         #[allow(unsafe_code)]
         let module = unsafe { Module::deserialize(engine, code) };
         if let Err(error) = &module {
@@ -70,7 +81,10 @@ impl Cache {
 
     /// Writes an entry; a failure costs a later compilation and nothing else.
     pub(crate) fn store(&self, wasm: &[u8], code: &[u8]) {
-        let written = self.write(wasm, code).and_then(|()| self.evict());
+        self.note(self.write(wasm, code).and_then(|()| self.evict()));
+    }
+
+    fn note(&self, written: std::io::Result<()>) {
         if let Err(error) = written {
             warn!(folder = %self.folder.display(), %error, "compiled code was not cached");
         }
@@ -134,6 +148,8 @@ fn private_folder(folder: &Path) -> std::io::Result<()> {
 fn compatibility(engine: &Engine, rung: &str) -> [u8; 32] {
     let mut hasher = Blake3(blake3::Hasher::new());
     engine.precompile_compatibility_hash().hash(&mut hasher);
+    // Another version of ours may check modules in another way before it compiles them.
+    hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.write(rung.as_bytes());
     *hasher.0.finalize().as_bytes()
 }

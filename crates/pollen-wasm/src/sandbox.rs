@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tracing::debug;
 use wasmtime::{Engine, Linker};
 
 use crate::cache::Cache;
@@ -89,20 +90,38 @@ impl Sandbox {
         settings: SeedSettings,
     ) -> Result<Arc<Seed>, SandboxError> {
         let info = inspect::inspect(&wasm)?;
-        if info.minimum_memory_bytes > settings.memory_bytes {
-            return Err(SandboxError::invalid(
-                format!(
-                    "the module starts with {} bytes of memory; its limit is {}",
-                    info.minimum_memory_bytes, settings.memory_bytes
-                ),
-                "raise the memory limit of the spec",
-            ));
-        }
+        check_memory(info.minimum_memory_bytes, &settings)?;
         self.refuse_when_closed()?;
         let module = self.0.compiler.module(wasm).await?;
         let seed = Seed::link(&self.0.linker, &module, &self.0.registry, content, settings)?;
-        self.warm(&seed).await?;
+        self.warm(&seed, true).await?;
         Ok(seed)
+    }
+
+    /// The same from the cache of compiled code alone, by the BLAKE3 of the module: none when there
+    /// is no entry. Only what passed the checks of [`Sandbox::inspect`] was ever compiled.
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::load`] that come after compiling.
+    pub async fn load_compiled(
+        &self,
+        content: [u8; 32],
+        settings: SeedSettings,
+    ) -> Result<Option<Arc<Seed>>, SandboxError> {
+        self.refuse_when_closed()?;
+        let began = Instant::now();
+        let Some(module) = self.0.compiler.cached(content).await else { return Ok(None) };
+        let read = began.elapsed();
+        let pages = module.resources_required().max_initial_memory_size.unwrap_or(0);
+        check_memory(pages.saturating_mul(WASM_PAGE), &settings)?;
+        let seed = Seed::link(&self.0.linker, &module, &self.0.registry, content, settings)?;
+        // Where the caller is: a guest that is ready in a millisecond moves nowhere.
+        let linked = began.elapsed();
+        self.warm(&seed, false).await?;
+        let warm = began.elapsed().saturating_sub(linked);
+        let link = linked.saturating_sub(read);
+        debug!(name = %seed.settings.name, ?read, ?link, ?warm, "compiled code is loaded");
+        Ok(Some(seed))
     }
 
     /// Calls a function. The future is polled inline by its caller and moves to the guest runtime
@@ -180,15 +199,27 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Makes the first guest on the guest runtime and keeps it for whoever calls first.
-    async fn warm(&self, seed: &Arc<Seed>) -> Result<(), SandboxError> {
+    /// Makes the first guest and keeps it for whoever calls first; on the guest runtime when it
+    /// `burns`, else there from its first yield on.
+    async fn warm(&self, seed: &Arc<Seed>, burns: bool) -> Result<(), SandboxError> {
         let limit = seed.settings.init_timeout;
         let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
         let (core, inner_seed) = (self.0.clone(), seed.clone());
         let inner = Box::pin(call::warm(inner_seed, deadline));
         let guarded = Guarded::new(core, deadline, inner);
-        CallFuture::new(guarded, true).await.result.map(|_| ())
+        CallFuture::new(guarded, burns).await.result.map(|_| ())
     }
+}
+
+const WASM_PAGE: u64 = 65_536;
+
+fn check_memory(minimum: u64, settings: &SeedSettings) -> Result<(), SandboxError> {
+    let limit = settings.memory_bytes;
+    if minimum <= limit {
+        return Ok(());
+    }
+    let reason = format!("the module starts with {minimum} bytes of memory; its limit is {limit}");
+    Err(SandboxError::invalid(reason, "raise the memory limit of the spec"))
 }
 
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
