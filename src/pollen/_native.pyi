@@ -90,6 +90,7 @@ class Muscles:
         boot: bytes,
         directory: str,
         memory_bytes: int,
+        code_cache_bytes: int = 2147483648,
         event_capacity: int = 8192,
     ) -> None: ...
     def start(
@@ -115,7 +116,8 @@ class Muscles:
         """Blocking (GIL released): one ``pollen-join/1`` exchange. NativeError ``unreachable``."""
     def inspect_module(self, request: int, content: bytes) -> None: ...
     def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
-    def unload_seed(self, seed: bytes) -> None: ...
+    def unload_seed(self, seed: bytes, keep: bool = False) -> None:
+        """With ``keep`` the content stays held, so that a call can wake the seed."""
     def push_tables(
         self,
         *,

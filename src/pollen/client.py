@@ -36,7 +36,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a call brought back.
 
     ``node`` is the hex id of where it ran; ``elapsed``, ``queue``, ``run`` and ``rtt`` are seconds
-    as the node measured them (``rtt`` 0.0 when it ran on the nearest node itself).
+    as the node measured them (``rtt`` 0.0 when it ran on the nearest node itself). ``wake`` is how
+    long it took until a seed that ran nowhere was loaded for the call, 0.0 when it was loaded.
     """
 
     data: bytes
@@ -46,6 +47,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     queue: float
     run: float
     rtt: float
+    wake: float = 0.0
 
     @property
     def text(self) -> str:
@@ -93,6 +95,7 @@ def _reply(answer: door.Answer) -> Reply:
         queue=answer.queue_us / 1e6,
         run=answer.run_us / 1e6,
         rtt=answer.rtt_us / 1e6,
+        wake=answer.wake_us / 1e6,
     )
 
 

@@ -24,7 +24,8 @@ _ID_SPACE: Final = 1 << 32
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The REPLY frame. Times are microseconds; ``node`` is where it ran."""
+    """The REPLY frame. Times are microseconds; ``node`` is where it ran. ``wake_us``: until the
+    seed was loaded for this call, 0 when it was loaded before."""
 
     id: int
     guest_status: int | None
@@ -34,6 +35,7 @@ class Answered(msgspec.Struct, frozen=True, array_like=True, tag=2):
     run_us: int
     total_us: int
     rtt_us: int
+    wake_us: int
     output: bytes
 
 

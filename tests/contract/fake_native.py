@@ -247,7 +247,7 @@ class FakeMuscles:
             event = ev.LoadFinished(seed=Hash(seed), slug="unreachable", reason="no holder")
             self._emit(event)
 
-    def unload_seed(self, seed: bytes) -> None:
+    def unload_seed(self, seed: bytes, keep: bool = False) -> None:
         self.loaded.discard(seed)
 
     def push_tables(
@@ -373,7 +373,13 @@ class FakeNative:
         return FakeKey(os.urandom(32))
 
     def open_muscles(
-        self, *, key: Any, boot: bytes, directory: str, memory_bytes: int
+        self,
+        *,
+        key: Any,
+        boot: bytes,
+        directory: str,
+        memory_bytes: int,
+        code_cache_bytes: int = 2 << 30,
     ) -> FakeMuscles:
         return FakeMuscles(self.network, key, boot)
 

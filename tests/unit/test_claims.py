@@ -38,7 +38,7 @@ def test_every_state_takes_every_cue(state: State, cue: Cue) -> None:
     if act is Act.LOAD:
         assert after is State.LOADING
     if state not in serving and after in serving:
-        assert cue is Cue.LOADED
+        assert cue in (Cue.LOADED, Cue.WOKEN)
     if state is State.DRAINING and after is State.ABSENT:
         assert cue in (Cue.RELEASE, Cue.DROP)
     assert (state is State.READY and after is State.ABSENT) <= (cue is Cue.DROP)

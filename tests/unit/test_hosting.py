@@ -11,7 +11,7 @@ from pollen.core import effects as fx
 from pollen.core import hosting, limits
 from pollen.core.claims import Claim, Claims, State
 from pollen.core.codec import encode
-from pollen.core.events import LoadFinished, SeedSample
+from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.hosting import Hosting, Role, View, plan_holders, roles_of
 from pollen.core.ids import SECOND, Hash, Nanos, Now, PeerId
 from pollen.core.names import Holding
@@ -21,6 +21,7 @@ from tests.strategies import make_record
 from tests.unit.test_names import A, B, C, seed
 
 ECHO, NEXT = seed(A), msgspec.structs.replace(seed(A, epoch=2), previous=seed(A))
+NONE = msgspec.structs.replace(ECHO, spec=msgspec.structs.replace(ECHO.spec, min_replicas=0))
 GIB = 1 << 30
 
 
@@ -44,6 +45,15 @@ class Bench:
     def now(self) -> Now:
         return Now(Nanos(self.mono), Nanos(self.mono))
 
+    @property
+    def view(self) -> View:
+        return View(
+            roles=self.roles,
+            placement=self.placements.get,
+            claims=self.claims,
+            is_linked=self.linked.__contains__,
+        )
+
     def plan(self, *ranks: PeerId, wanted: int | None = None, of: Seed = ECHO) -> None:
         self.placements[of.seed] = Placement(len(ranks) if wanted is None else wanted, ranks)
 
@@ -61,13 +71,7 @@ class Bench:
     def turn(self, after: int = 0, of: Seed = ECHO) -> list[fx.Effect]:
         """Time passes, this node looks at the seed, and what it claims becomes a record."""
         self.mono += after
-        view = View(
-            roles=self.roles,
-            placement=self.placements.get,
-            claims=self.claims,
-            is_linked=self.linked.__contains__,
-        )
-        out = self.hosting.converge(of.seed, view, self.now)
+        out = self.hosting.converge(of.seed, self.view, self.now)
         self.seq += 1
         claim = self.hosting.claim(of.seed)
         body = b"" if claim is None else encode(claim)
@@ -237,7 +241,7 @@ def test_who_drains_unloads_when_the_minimum_has_witnessed_it() -> None:
     bench.claim(C, State.READY, witnessed=[(A, claim.drain + 1)])
     assert bench.turn(limits.DRAIN_SETTLE_NS) == []
     bench.claim(C, State.READY, witnessed=[(A, claim.drain)])
-    assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed)]
+    assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed, keep=True)]
 
 
 def test_a_drain_that_the_plan_takes_back_is_ready_again() -> None:
@@ -279,14 +283,106 @@ def test_the_last_ready_replica_stays_though_it_is_not_wanted_here() -> None:
 
 def test_a_seed_that_may_be_zero_goes_when_nobody_calls_it() -> None:
     """The only case in which the last one goes."""
-    none = seed(A)
-    none = msgspec.structs.replace(none, spec=msgspec.structs.replace(none.spec, min_replicas=0))
-    bench = Bench(holding=none)
+    bench = Bench(own=C, holding=NONE)
     bench.serve()
     bench.plan(A, B, wanted=0)
     bench.turn()
     bench.turn(limits.DRAIN_HOLD_NS)
+    # Nobody else has it loaded: the content is kept for the next call.
+    assert bench.turn(limits.DRAIN_SETTLE_NS) == [fx.UnloadSeed(seed=ECHO.seed, keep=True)]
+
+
+def test_content_that_was_kept_goes_with_the_last_name_that_needs_it() -> None:
+    """Once."""
+    bench = Bench(own=C, holding=NONE)
+    bench.serve()
+    bench.plan(A, wanted=0)
+    for after in (0, limits.DRAIN_HOLD_NS, limits.DRAIN_SETTLE_NS):
+        bench.turn(after)
+    bench.roles.clear()
+    assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed)]
+    assert bench.turn() == []
+
+
+def test_a_host_that_others_replaced_for_good_keeps_nothing() -> None:
+    """It did not publish it, and the plan would not have it woken here."""
+    bench = Bench(own=C)
+    bench.serve()
+    bench.plan(A, B)
+    for node in (A, B):
+        bench.claim(node, State.READY)
+    bench.turn()
+    bench.turn(limits.DRAIN_HOLD_NS)
+    for node in (A, B):
+        bench.claim(node, State.READY, witnessed=[(C, 1)])
     assert bench.turn(limits.DRAIN_SETTLE_NS) == [fx.UnloadSeed(seed=ECHO.seed)]
+
+
+# -- waking -------------------------------------------------------------------------------------
+
+
+def woken(bench: Bench) -> list[fx.Effect]:
+    return bench.hosting.on_woken(SeedWoken(seed=ECHO.seed), bench.view, bench.now)
+
+
+def test_a_woken_seed_is_ready_and_stays_until_demand_had_time_to_come() -> None:
+    """Nobody has told of the call yet; without any demand it goes again."""
+    bench = Bench(own=C, holding=NONE)
+    bench.plan(A, B, C, wanted=0)
+    assert woken(bench) == []
+    bench.turn()
+    assert bench.state() is State.READY
+    bench.turn(limits.WOKEN_STAY_NS - 1)
+    assert bench.state() is State.READY
+    bench.turn(1)
+    assert bench.state() is State.DRAINING
+
+
+def test_the_plan_keeps_what_a_call_woke() -> None:
+    """The demand came: nothing is loaded again."""
+    bench = Bench(own=C, holding=NONE)
+    bench.plan(C, A, B, wanted=0)
+    woken(bench)
+    bench.plan(C, A, B, wanted=1)
+    for _ in range(3):
+        assert bench.turn(limits.WOKEN_STAY_NS) == []
+    assert bench.state() is State.READY
+
+
+def test_a_call_that_wakes_what_the_plan_loads_ends_the_loading() -> None:
+    """The end of the plan's own load changes nothing then."""
+    bench = Bench(holding=NONE)
+    bench.plan(A)
+    assert len(bench.turn()) == 1
+    assert woken(bench) == []
+    assert bench.finish() == []
+    assert bench.turn() == []
+    assert bench.state() is State.READY
+
+
+@pytest.mark.parametrize("why", ["withdrawn", "gate", "leaving"])
+def test_what_must_not_be_hosted_is_unloaded_though_a_call_woke_it(why: str) -> None:
+    """The brain decides; the row that allowed it was a moment older."""
+    bench = Bench(own=C, holding=NONE)
+    if why == "withdrawn":
+        bench.roles.clear()
+    elif why == "leaving":
+        bench.hosting.leave()
+    else:
+        gated = msgspec.structs.replace(NONE.spec, host=[("disk", "ssd")])
+        bench.hold(msgspec.structs.replace(NONE, spec=gated))
+    assert woken(bench) == [fx.UnloadSeed(seed=ECHO.seed)]
+    assert bench.state() is State.ABSENT
+
+
+def test_a_version_that_was_refused_here_is_not_woken_here() -> None:
+    """Its refusal stands until it is over."""
+    bench = Bench(holding=NONE)
+    bench.plan(A)
+    bench.turn()
+    bench.finish("module-invalid")
+    assert woken(bench) == [fx.UnloadSeed(seed=ECHO.seed)]
+    assert bench.state() is State.REFUSED
 
 
 def test_a_leaving_node_drains_without_waiting_but_not_without_witnesses() -> None:

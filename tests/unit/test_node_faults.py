@@ -146,6 +146,7 @@ EVENTS = st.one_of(
         seed=st.binary(min_size=32, max_size=32).map(Hash),
         slug=st.sampled_from(["", "unreachable", "internal"]),
     ),
+    st.builds(ev.SeedWoken, seed=st.binary(min_size=32, max_size=32).map(Hash)),
     st.builds(
         ev.Commanded,
         request=st.just(RequestId(7)),
@@ -244,7 +245,7 @@ def test_effects_are_frozen_and_the_vocabularies_closed() -> None:
     """At most about 14 of each."""
     kinds = [k for k in vars(fx).values() if isinstance(k, type) and issubclass(k, fx.Effect)]
     events = [k for k in vars(ev).values() if isinstance(k, type) and issubclass(k, ev.Event)]
-    assert (len(kinds) - 1, len(events) - 1) == (16, 17)
+    assert (len(kinds) - 1, len(events) - 1) == (16, 18)
     with pytest.raises(AttributeError):
         fx.UnloadSeed(seed=Hash(b"")).seed = Hash(b"x")  # type: ignore[misc]
     assert msgspec.msgpack.encode(ev.TablesStale()) == msgspec.msgpack.encode({"t": "tables_stale"})

@@ -23,7 +23,8 @@ def cases(name: str) -> list[Any]:
 def test_choose_takes_the_cheaper_of_the_nearest_and_a_drawn_one(given: Any, expected: Any) -> None:
     """seam.md, choose."""
     candidates = msgspec.convert(given["candidates"], list[routing.Candidate])
-    assert expected == routing.choose(candidates, given["draw"])
+    wake = given.get("wake", False)
+    assert expected == routing.choose(candidates, given["draw"], wake=wake)
 
 
 @pytest.mark.parametrize(("given", "expected"), cases("retry"))
@@ -43,6 +44,12 @@ def test_gate_needs_every_key_and_one_value_of_each(given: Any, expected: Any) -
 def test_admit_checks_duplicate_memory_slot_queue_in_this_order(given: Any, expected: Any) -> None:
     """seam.md, admit."""
     assert expected == routing.admit(**given).value
+
+
+@pytest.mark.parametrize(("given", "expected"), cases("wake"))
+def test_one_call_loads_a_cold_seed_and_the_others_wait_with_it(given: Any, expected: Any) -> None:
+    """seam.md, admit."""
+    assert expected == routing.admit_wake(**given).value
 
 
 @pytest.mark.parametrize(("given", "expected"), cases("shed"))

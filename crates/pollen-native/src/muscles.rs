@@ -37,6 +37,7 @@ struct Config {
     boot: [u8; 16],
     directory: PathBuf,
     memory_bytes: u64,
+    code_cache_bytes: u64,
     event_capacity: usize,
 }
 
@@ -59,18 +60,26 @@ impl Muscles {
 #[pymethods]
 impl Muscles {
     #[new]
-    #[pyo3(signature = (*, key, boot, directory, memory_bytes, event_capacity = 8192))]
+    #[pyo3(signature = (*, key, boot, directory, memory_bytes, code_cache_bytes = 2147483648, event_capacity = 8192))]
     fn new(
         key: &Bound<'_, KeyPair>,
         boot: &[u8],
         directory: PathBuf,
         memory_bytes: u64,
+        code_cache_bytes: u64,
         event_capacity: usize,
     ) -> PyResult<Self> {
         let boot = boot.try_into().map_err(|_| native("bad-request", "boot must be 16 bytes"))?;
         let secret = key.get().0.clone();
         Ok(Self {
-            config: Config { secret, boot, directory, memory_bytes, event_capacity },
+            config: Config {
+                secret,
+                boot,
+                directory,
+                memory_bytes,
+                code_cache_bytes,
+                event_capacity,
+            },
             plane: Mutex::new(None),
             event_fd: AtomicI32::new(-1),
             process: std::process::id(),
@@ -208,8 +217,9 @@ impl Muscles {
         Ok(())
     }
 
-    fn unload_seed(&self, seed: &[u8]) -> PyResult<()> {
-        self.plane()?.unload_seed(id(seed, "seed")?);
+    #[pyo3(signature = (seed, keep = false))]
+    fn unload_seed(&self, seed: &[u8], keep: bool) -> PyResult<()> {
+        self.plane()?.unload_seed(id(seed, "seed")?, keep);
         Ok(())
     }
 
@@ -270,7 +280,7 @@ impl Muscles {
         Ok(PyBytes::new(py, &json))
     }
 
-    /// A msgpack map of counters and gauges.
+    /// A msgpack map of counters, gauges and histograms.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let plane = self.plane()?;
         let map: std::collections::BTreeMap<_, _> = plane.metrics().into_iter().collect();
@@ -324,6 +334,7 @@ impl Muscles {
             boot: self.config.boot,
             directory: self.config.directory.clone(),
             memory_bytes: self.config.memory_bytes,
+            code_cache_bytes: self.config.code_cache_bytes,
             event_capacity: self.config.event_capacity,
             listen,
         };

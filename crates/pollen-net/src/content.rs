@@ -23,6 +23,8 @@ pub trait ContentStore: Send + Sync {
     fn add(&self, data: Bytes) -> BoxFuture<'_, Result<Id, NetError>>;
     /// Whether all of it is held.
     fn has(&self, content: Id) -> BoxFuture<'_, Result<bool, NetError>>;
+    /// Pins what is held; false when it is not held whole.
+    fn keep(&self, content: Id) -> BoxFuture<'_, Result<bool, NetError>>;
     /// All of it; `Refused("blob-not-found")` when it is not held.
     fn read(&self, content: Id) -> BoxFuture<'_, Result<Bytes, NetError>>;
     /// Lets go; gone with the next sweep. Unknown content is no error.
@@ -108,6 +110,16 @@ impl ContentStore for BlobStore {
                 .has(Hash::from_bytes(content))
                 .await
                 .map_err(|e| store_failed("looking up", e))
+        })
+    }
+
+    fn keep(&self, content: Id) -> BoxFuture<'_, Result<bool, NetError>> {
+        Box::pin(async move {
+            let is_held = self.has(content).await?;
+            if is_held {
+                self.pin(content).await?;
+            }
+            Ok(is_held)
         })
     }
 

@@ -22,6 +22,7 @@ pub(crate) fn http_reply(
     trace: Option<&Trace>,
     principal: Principal,
 ) -> Response<Full<Bytes>> {
+    let timing = server_timing(reply.wake_us, reply.queue_us, reply.run_us, reply.total_us);
     let mut response = match reply.result {
         Ok((output, 0)) => plain(StatusCode::OK, "application/octet-stream", output),
         Ok((output, status)) => {
@@ -41,16 +42,22 @@ pub(crate) fn http_reply(
         insert(headers, NODE, hex(node));
     }
     headers.insert(ATTEMPTS, HeaderValue::from(u16::from(reply.attempts)));
-    insert(headers, SERVER_TIMING, server_timing(reply.queue_us, reply.run_us, reply.total_us));
+    insert(headers, SERVER_TIMING, timing);
     if let Some(trace) = trace {
         insert(headers, TRACE_RESPONSE, trace.text().as_str().to_owned());
     }
     response
 }
 
-/// `queue;dur=0.000, run;dur=0.004, total;dur=0.031`: milliseconds, as the header wants them.
-fn server_timing(queue_us: u32, run_us: u32, total_us: u32) -> String {
+/// `queue;dur=0.000, run;dur=0.004, total;dur=0.031`: milliseconds, as the header wants them, and
+/// before them `wake;dur=` when the seed was loaded for this call.
+fn server_timing(wake_us: u32, queue_us: u32, run_us: u32, total_us: u32) -> String {
     let mut text = String::with_capacity(64);
+    if wake_us > 0 {
+        text.push_str("wake;dur=");
+        push_millis(&mut text, wake_us);
+        text.push_str(", ");
+    }
     for (name, us) in [("queue;dur=", queue_us), (", run;dur=", run_us), (", total;dur=", total_us)]
     {
         text.push_str(name);
@@ -154,6 +161,8 @@ mod tests {
     #[test]
     fn server_timing_is_in_milliseconds() {
         let expected = "queue;dur=0.000, run;dur=12.034, total;dur=4294967.295";
-        assert_eq!(server_timing(0, 12_034, u32::MAX), expected);
+        assert_eq!(server_timing(0, 0, 12_034, u32::MAX), expected);
+        let expected = "wake;dur=12.500, queue;dur=0.000, run;dur=0.001, total;dur=13.000";
+        assert_eq!(server_timing(12_500, 0, 1, 13_000), expected);
     }
 }

@@ -130,6 +130,8 @@ pub struct Reply {
     pub run_us: u32,
     /// Round trip to the node, microseconds; 0 for this one.
     pub rtt_us: u32,
+    /// Time until the seed was loaded for it, microseconds; 0 when it was loaded before.
+    pub wake_us: u32,
     /// From its beginning to its end, microseconds.
     pub total_us: u32,
     /// Calls that it and those below it made.

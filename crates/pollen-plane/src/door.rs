@@ -158,6 +158,7 @@ fn refused(error: CallError) -> Reply {
         run_us: 0,
         rtt_us: 0,
         total_us: 0,
+        wake_us: 0,
         calls_used: 0,
     }
 }
@@ -175,6 +176,7 @@ fn encode(plane: &Plane, id: u32, reply: &Reply) -> (Vec<u8>, Bytes) {
                 run_us: reply.run_us,
                 total_us: reply.total_us,
                 rtt_us: reply.rtt_us,
+                wake_us: reply.wake_us,
                 output: &[],
             };
             let length = u32::try_from(output.len()).unwrap_or(u32::MAX);

@@ -84,6 +84,10 @@ pub enum Event {
         slug: String,
         reason: String,
     },
+    SeedWoken {
+        #[serde(serialize_with = "id")]
+        seed: Id,
+    },
     Telemetry {
         peers: Vec<(ByteBuf, u64, u64, u64, bool, u64, u64)>,
         seeds: Vec<(ByteBuf, u64, u64, u64, u64, u64)>,

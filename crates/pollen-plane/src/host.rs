@@ -31,6 +31,8 @@ pub(crate) struct Arrived {
     pub(crate) entry: Arc<SeedEntry>,
     pub(crate) function: Arc<str>,
     pub(crate) input: Bytes,
+    /// The seed may be loaded for it.
+    pub(crate) wake: bool,
     pub(crate) deadline: Instant,
     pub(crate) hops: u8,
     pub(crate) calls_left: u32,
@@ -48,12 +50,14 @@ pub(crate) struct Ran {
     pub(crate) result: Result<Output, CallError>,
     pub(crate) queue_us: u32,
     pub(crate) run_us: u32,
+    /// Time until its seed was loaded, 0 when it was loaded before.
+    pub(crate) wake_us: u32,
     pub(crate) calls_used: u32,
 }
 
 impl Ran {
-    fn refused(error: CallError) -> Self {
-        Self { result: Err(error), queue_us: 0, run_us: 0, calls_used: 1 }
+    pub(crate) fn refused(error: CallError) -> Self {
+        Self { result: Err(error), queue_us: 0, run_us: 0, wake_us: 0, calls_used: 1 }
     }
 }
 
@@ -83,7 +87,11 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
         .wants(&call.trace)
         .then(|| Began::new(call.trace, &call.entry.row, &call.function, Instant::now()));
     let ran = match check(plane, &call) {
-        Ok(seed) => run(plane, seed, call).await,
+        Ok(()) => match (**call.entry.local.loaded.load()).clone() {
+            Some(seed) => run(plane, seed, call).await,
+            // Boxed: it is rare, and the future of every call would grow by it.
+            None => Box::pin(wake_and_run(plane, call)).await,
+        },
         Err(error) => Ran::refused(error),
     };
     let took = Duration::from_micros(u64::from(ran.run_us));
@@ -120,8 +128,18 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
     ran
 }
 
-/// The gate, the export and the module, in the order in which a stranger may learn of them.
-fn check(plane: &Plane, call: &Arrived) -> Result<Arc<pollen_wasm::Seed>, CallError> {
+async fn wake_and_run(plane: &Plane, call: Arrived) -> Ran {
+    let asked = Instant::now();
+    let woken = plane.wake(&call).await;
+    let wake_us = micros32(asked.elapsed()).max(1);
+    match woken {
+        Ok(seed) => Ran { wake_us, ..run(plane, seed, call).await },
+        Err(error) => Ran { wake_us, ..Ran::refused(error) },
+    }
+}
+
+/// The gate and the export, in the order in which a stranger may learn of them.
+fn check(plane: &Plane, call: &Arrived) -> Result<(), CallError> {
     let row = &call.entry.row;
     if plane.is_closing() {
         return Err(CallError::shutting_down());
@@ -139,14 +157,10 @@ fn check(plane: &Plane, call: &Arrived) -> Result<Arc<pollen_wasm::Seed>, CallEr
         let remedy = "ask for the property that the seed's --allow-prop names";
         return Err(CallError::refused("denied", reason, remedy));
     }
-    let Some(seed) = (**call.entry.local.loaded.load()).clone() else {
-        let reason = format!("seed \"{}\" is not loaded on this node", row.name);
-        return Err(CallError::refused("seed-not-found", reason, "see pln status seeds"));
-    };
     if !row.functions.iter().any(|function| **function == *call.function) {
         return Err(no_such_function(&call.entry, &call.function));
     }
-    Ok(seed)
+    Ok(())
 }
 
 pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {
@@ -193,6 +207,7 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
         result: outcome.result.map_err(|error| CallError::from(&error)),
         queue_us,
         run_us: micros32(outcome.run),
+        wake_us: 0,
         calls_used: host.calls_used.load(Relaxed),
     }
 }

@@ -16,7 +16,9 @@ use crate::{
     Principal, Trace,
     call::CallError,
     host::{Arrived, Ran, execute},
+    loading::not_woken,
     metrics::count,
+    percall::Wake,
     plane::{MAX_INPUT, Plane},
     remote::Pieces,
     seen::Seen,
@@ -86,6 +88,19 @@ fn accept(
         let reason = "this node's brain is silent: it takes no calls from afar";
         return Err(CallError::refused("unreachable", reason, "see pln logs on that node"));
     }
+    let tables = plane.tables().load();
+    let entry = tables.seed(&header.seed).ok_or_else(|| {
+        let reason = "this node knows no such version of the seed";
+        CallError::refused("seed-not-found", reason, "pln status seeds")
+    });
+    if header.wake {
+        // Before the id is noted: who refuses to wake may be the replica to call a moment later.
+        let entry = entry.clone()?;
+        let verdict = plane.judge_wake(entry, true, entry.local.flight.lock().is_some());
+        if matches!(verdict, Wake::Silent | Wake::Overloaded | Wake::Refuse) {
+            return Err(not_woken(verdict, entry));
+        }
+    }
     match plane.seen().note(header.call, header.attempt, Instant::now()) {
         Seen::New => {}
         Seen::Before => {
@@ -98,17 +113,14 @@ fn accept(
             return Err(CallError::refused("unreachable", reason, "").executed(true));
         }
     }
-    let tables = plane.tables().load();
-    let entry = tables.seed(&header.seed).ok_or_else(|| {
-        let reason = "this node knows no such version of the seed";
-        CallError::refused("seed-not-found", reason, "pln status seeds")
-    })?;
+    let entry = entry?;
     let budget = Duration::from_micros(header.budget_us).min(MAX_BUDGET);
     Ok(Arrived {
         id: header.call,
         entry: entry.clone(),
         function: header.function.into(),
         input,
+        wake: header.wake,
         deadline: Instant::now() + budget,
         hops: header.hops,
         calls_left: header.calls_left,
@@ -122,7 +134,7 @@ fn accept(
 }
 
 fn refused(error: CallError) -> Ran {
-    Ran { result: Err(error), queue_us: 0, run_us: 0, calls_used: 1 }
+    Ran::refused(error)
 }
 
 fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
@@ -139,6 +151,7 @@ fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
         retry_after_ms: 0,
         may_have_executed: false,
         output_len: 0,
+        wake_us: ran.wake_us,
     };
     let mut output = Bytes::new();
     match &ran.result {

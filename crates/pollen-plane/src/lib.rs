@@ -4,7 +4,9 @@
 //! - [`tables`]: what the brain pushed, swapped whole, under a lease.
 //! - [`Plane`] (`plane.rs`): the composition: network, sandbox, tables, counters.
 //! - `route.rs`: the caller's side of a call: resolve, choose, try, retry; `tail.rs`: a call handed on.
+//! - `candidates.rs`: where a call may go, and the choice among these.
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
+//! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time.
 //! - `slots.rs`, `seen.rs`: running slots with their queue; ids that must not run twice.
 //! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
 //! - `gateway.rs` (HTTP, its answers in `answer.rs`), `door.rs` (`pollen-call/1`): the local and the TCP door.
@@ -14,12 +16,14 @@
 
 mod answer;
 mod call;
+mod candidates;
 mod door;
 pub mod events;
 mod gateway;
 mod host;
 mod inbound;
 pub mod load;
+mod loading;
 mod metrics;
 pub mod percall;
 mod plane;

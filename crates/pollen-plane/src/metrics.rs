@@ -124,6 +124,8 @@ pub enum Metric {
     Seeds(Vec<SeedView>),
     /// Upper bounds, microseconds.
     Bounds([u64; BOUNDS_US.len()]),
+    /// A histogram by these bounds.
+    Times(TimesView),
 }
 
 /// Counters of one spec on this node.
@@ -166,6 +168,40 @@ pub struct NodeCounters {
     pub unresolved: AtomicU64,
     /// Time that calls waited for a slot, microseconds.
     pub queued_us: AtomicU64,
+    /// Time from a call that found its seed cold to the seed loaded, once a load.
+    pub wakes: Times,
+}
+
+/// Times by size, for what happens seldom: writers share its lines.
+#[derive(Default)]
+pub struct Times {
+    buckets: [AtomicU64; SUM],
+    sum_us: AtomicU64,
+}
+
+impl Times {
+    /// Takes a sample.
+    pub fn record(&self, sample: Duration) {
+        let us = micros(sample);
+        let at = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(SUM - 1);
+        if let Some(bucket) = self.buckets.get(at) {
+            count(bucket);
+        }
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    fn view(&self) -> TimesView {
+        let buckets = std::array::from_fn(|at| self.buckets.get(at).map_or(0, |b| b.load(Relaxed)));
+        TimesView { buckets, sum_us: self.sum_us.load(Relaxed) }
+    }
+}
+
+/// [`Times`] at one moment.
+#[derive(Debug, Serialize)]
+pub struct TimesView {
+    /// Not cumulative.
+    buckets: [u64; SUM],
+    sum_us: u64,
 }
 
 impl Plane {
@@ -204,7 +240,11 @@ impl Plane {
         ];
         let numbers = numbers.into_iter().map(|(name, value)| (name, Metric::Number(value)));
         let seeds = self.tables().load().seeds().map(|entry| view(entry)).collect();
-        let more = [("seeds", Metric::Seeds(seeds)), ("bounds_us", Metric::Bounds(BOUNDS_US))];
+        let more = [
+            ("seeds", Metric::Seeds(seeds)),
+            ("bounds_us", Metric::Bounds(BOUNDS_US)),
+            ("wakes", Metric::Times(counters.wakes.view())),
+        ];
         numbers.chain(more).collect()
     }
 }
@@ -272,5 +312,17 @@ mod tests {
         assert_eq!(view.ended, BTreeMap::from(ended));
         assert_eq!((view.sum_us, view.buckets.iter().sum::<u64>()), (60_000_050, 2));
         assert_eq!((view.buckets.first(), view.buckets.last()), (Some(&1), Some(&1)));
+    }
+
+    #[test]
+    fn a_time_lies_in_the_first_bucket_whose_bound_it_does_not_pass() {
+        let times = Times::default();
+        for us in [0, 50, 51, 30_000_000, 30_000_001] {
+            times.record(Duration::from_micros(us));
+        }
+        let view = times.view();
+        let filled = view.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        assert_eq!(filled.collect::<Vec<_>>(), [(0, &2), (1, &1), (12, &1), (13, &1)]);
+        assert_eq!(view.sum_us, 60_000_102);
     }
 }

@@ -16,19 +16,18 @@ use parking_lot::Mutex;
 use pollen_net::{
     Link, Net, NetConfig, NetError, NetEvent, RecvStream, SecretKey, SendStream, Upcalls,
 };
-use pollen_wasm::{Sandbox, SandboxConfig, SandboxError, SeedSettings};
+use pollen_wasm::{Sandbox, SandboxConfig, SandboxError};
 use pollen_wire::{Id, fetch::FetchRequest};
 use tokio::runtime::Runtime;
 
 use crate::{
-    CallError,
     events::{Event, EventQueue, raw},
     host::Memory,
     inbound,
     metrics::{NodeCounters, micros},
     seen::SeenIds,
     slots::Slots,
-    tables::{Held, Push, SeedEntry, SeedRow, StaleGeneration},
+    tables::{Held, Push, SeedEntry, StaleGeneration},
     trace::Spans,
     watchdog::Heart,
 };
@@ -43,8 +42,6 @@ const SLOTS_PER_CORE: u64 = 64;
 const QUEUE: u64 = 16_384;
 /// Size of the instance pool that is asked for.
 const INSTANCES: u32 = 10_000;
-/// Disk that compiled code may take.
-const CODE_CACHE: u64 = 2 * 1024 * 1024 * 1024;
 const TELEMETRY: Duration = Duration::from_millis(500);
 const GUEST_NICE: i32 = 10;
 
@@ -58,6 +55,8 @@ pub struct PlaneConfig {
     pub directory: PathBuf,
     /// Budget for guests, bytes.
     pub memory_bytes: u64,
+    /// Disk that compiled code may take, bytes; at 0 nothing is kept.
+    pub code_cache_bytes: u64,
     /// Room for events.
     pub event_capacity: usize,
     /// Where to listen for links.
@@ -127,7 +126,7 @@ impl Plane {
             instances: INSTANCES,
             cache_dir: Some(config.directory.join("code")),
             cache_key: blake3::derive_key("pollen 2026 code cache", &config.secret.to_bytes()),
-            cache_quota_bytes: CODE_CACHE,
+            cache_quota_bytes: config.code_cache_bytes,
             guest: guest.handle().clone(),
         })
         .map_err(PlaneError::Sandbox)?;
@@ -295,75 +294,6 @@ impl Plane {
         });
     }
 
-    /// Fetches (in the order of `holders`), compiles and warms up a seed; ends in `LoadFinished`.
-    pub fn load_seed(&self, seed: Id, holders: Vec<Id>) {
-        let plane = self.clone();
-        self.0.handle.spawn(async move {
-            let (slug, reason) = match plane.load_now(seed, &holders).await {
-                Ok(()) => Default::default(),
-                Err(error) => (error.slug.into_owned(), error.reason),
-            };
-            plane.events().emit(Event::LoadFinished { seed, slug, reason }).await;
-        });
-    }
-
-    /// Serves a seed no more; calls in flight end by themselves. `content` is let go when no other
-    /// row names it.
-    pub fn unload_seed(&self, seed: Id) {
-        let tables = self.0.tables.load_full();
-        let Some(entry) = tables.seed(&seed) else { return };
-        entry.local.loaded.store(Arc::new(None));
-        let content = entry.row.content;
-        if tables.seeds().any(|other| other.row.content == content && other.row.seed != seed) {
-            return;
-        }
-        let plane = self.clone();
-        self.0.handle.spawn(async move {
-            if let Err(error) = plane.net().content().unpin(content).await {
-                tracing::warn!(%error, "content could not be let go");
-            }
-        });
-    }
-
-    async fn load_now(&self, seed: Id, holders: &[Id]) -> Result<(), CallError> {
-        let tables = self.0.tables.load_full();
-        let entry = tables.seed(&seed).cloned().ok_or_else(|| {
-            CallError::refused("internal", "no row was pushed for the seed to load", "")
-        })?;
-        let wasm = self.obtain(&entry.row, holders).await?;
-        let loaded = self
-            .0
-            .sandbox
-            .load(wasm, entry.row.content, settings(&entry.row))
-            .await
-            .map_err(|error| CallError::from(&error))?;
-        entry.local.loaded.store(Arc::new(Some(loaded)));
-        Ok(())
-    }
-
-    async fn obtain(&self, row: &SeedRow, holders: &[Id]) -> Result<bytes::Bytes, CallError> {
-        let content = self.net().content();
-        let failed = |error: &NetError| {
-            CallError::refused("unreachable", format!("the module could not be had: {error}"), "")
-        };
-        let request = FetchRequest { seed: row.seed, path: "module", content: row.content };
-        let mut last = NetError::Refused("blob-not-found".into());
-        for holder in std::iter::once(self.id()).chain(holders.iter().copied()) {
-            if content.has(row.content).await.map_err(|e| failed(&e))? {
-                return content.read(row.content).await.map_err(|e| failed(&e));
-            }
-            if holder != self.id()
-                && let Err(error) = self.net().fetch(holder, request, MAX_MODULE).await
-            {
-                last = error;
-            }
-        }
-        if content.has(row.content).await.map_err(|e| failed(&e))? {
-            return content.read(row.content).await.map_err(|e| failed(&e));
-        }
-        Err(failed(&last))
-    }
-
     /// Refuses new calls, waits for those under way up to `grace`, then stops everything.
     /// Idempotent; must not be called from one of the runtimes' threads.
     pub fn close(&self, grace: Duration) {
@@ -521,19 +451,6 @@ impl From<NetEvent> for Event {
                 Self::Join { request, peer, remote, body: body.into() }
             }
         }
-    }
-}
-
-fn settings(row: &SeedRow) -> SeedSettings {
-    SeedSettings {
-        memory_bytes: row.memory_bytes,
-        config: row.config.clone(),
-        env: row.env.clone(),
-        allow_hosts: row.allow_hosts.clone(),
-        isolate: row.isolate,
-        shared: row.shared,
-        tail_call: row.tail_call,
-        ..SeedSettings::new(&row.name)
     }
 }
 

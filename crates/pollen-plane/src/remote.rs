@@ -20,6 +20,7 @@ pub(crate) struct RemoteReply {
     pub(crate) result: Result<(Bytes, i32, bool), CallError>,
     pub(crate) queue_us: u32,
     pub(crate) run_us: u32,
+    pub(crate) wake_us: u32,
     pub(crate) load: u8,
     pub(crate) calls_used: u32,
 }
@@ -130,6 +131,12 @@ async fn exchange(
             retry_after_ms: reply.retry_after_ms,
         }),
     };
-    let (queue_us, run_us, load) = (reply.queue_us, reply.run_us, reply.load);
-    Some(RemoteReply { result, queue_us, run_us, load, calls_used: reply.calls_used })
+    Some(RemoteReply {
+        result,
+        queue_us: reply.queue_us,
+        run_us: reply.run_us,
+        wake_us: reply.wake_us,
+        load: reply.load,
+        calls_used: reply.calls_used,
+    })
 }

@@ -13,20 +13,18 @@ use pollen_wire::{Id, call::CallHeader};
 use crate::{
     Principal, Reply, Request, SeedRef, Trace,
     call::{CALLS, CallError, HOPS},
-    events::Event,
+    candidates::Next,
     host::{Arrived, execute, left_us, no_such_function},
     metrics::{count, micros32},
-    percall::{Attempt, Candidate, Retry, choose, classify_retry},
+    percall::{Attempt, Retry, classify_retry},
     plane::Plane,
     remote,
-    tables::{PeerEntry, SeedEntry, Tables},
+    tables::{SeedEntry, Tables},
     tail,
     trace::{Began, Ended},
 };
 
-/// Rows name at most so many replicas (PROTOCOL 5).
-const MAX_REPLICAS: usize = 16;
-/// How long a call waits for the first replica of a seed that was just published.
+/// How long a call waits for a replica of a seed that runs nowhere and that no rank would wake.
 const COLD: Duration = Duration::from_secs(10);
 /// How long a call waits for a link to a replica that is alive and not linked.
 const REACH: Duration = Duration::from_secs(5);
@@ -34,9 +32,6 @@ const REACH: Duration = Duration::from_secs(5);
 const RETRIES: u8 = 3;
 /// How long a peer that said it is full is left alone.
 const SATURATED: Duration = Duration::from_millis(100);
-
-/// The brain hears at most so often that a link to one peer is wanted.
-const WANTED: Duration = Duration::from_secs(1);
 
 /// One attempt's result, wherever it ran.
 struct Tried {
@@ -46,22 +41,23 @@ struct Tried {
     queue_us: u32,
     run_us: u32,
     rtt_us: u32,
+    wake_us: u32,
     calls_used: u32,
 }
 
-/// Where a call goes next.
-enum Next {
-    /// To this node; no link means that it is ourselves.
-    Try(Id, Option<Arc<Link>>),
-    /// Nowhere yet: a replica is alive and not linked.
-    Wait,
-    /// There is no other.
-    Nobody,
+impl Tried {
+    /// The place refused because the seed is not loaded there: the row that named it is old.
+    fn is_stale(&self) -> bool {
+        self.result.as_ref().is_err_and(|e| !e.may_have_executed && e.slug == "seed-not-found")
+    }
 }
 
 /// A call so far. `may_have_run`: some guest of it may, whatever its last attempt says.
-struct Progress {
-    tried: Vec<Id>,
+pub(crate) struct Progress {
+    /// Replicas that are not tried again: this call's id may be known there.
+    pub(crate) tried: Vec<Id>,
+    /// Ranks that did not wake the seed.
+    pub(crate) asked: Vec<Id>,
     attempts: u8,
     retries: u8,
     calls_used: u32,
@@ -72,7 +68,15 @@ struct Progress {
 
 impl Progress {
     fn begin(retries: u8, since: Instant) -> Self {
-        Self { tried: Vec::new(), attempts: 0, retries, calls_used: 0, may_have_run: false, since }
+        Self {
+            tried: Vec::new(),
+            asked: Vec::new(),
+            attempts: 0,
+            retries,
+            calls_used: 0,
+            may_have_run: false,
+            since,
+        }
     }
 
     /// The error as the caller may hear it: of all attempts.
@@ -146,6 +150,7 @@ impl Plane {
                 run_us: tried.run_us,
                 rtt_us: tried.rtt_us,
                 total_us: progress.total_us(&request),
+                wake_us: tried.wake_us,
                 calls_used: progress.calls_used,
             };
         }
@@ -158,6 +163,7 @@ impl Plane {
         progress: &mut Progress,
     ) -> Result<Tried, CallError> {
         progress.tried.clear();
+        progress.asked.clear();
         let mut patience = None;
         let mut reach = None;
         let mut counted = false;
@@ -183,30 +189,33 @@ impl Plane {
                 Err(error) => return end(progress, Err(error)),
             };
             if !counted {
-                // Before the wait: a seed that runs nowhere comes to life by being called.
+                // Before any wait: a seed that runs nowhere comes to life by being called.
                 entry.local.counters.demand.add(1);
                 counted = true;
             }
-            if entry.row.replicas.is_empty() {
-                let now = Instant::now();
-                let patience = *patience.get_or_insert(request.deadline.min(now + COLD));
-                if now < patience {
-                    self.tables().changed(tables.generation, patience).await;
-                    continue;
-                }
-            }
+            let is_cold = entry.row.replicas.is_empty();
             let idempotent = request.idempotent || entry.row.idempotent;
             if in_doubt && !idempotent {
                 // The version that may have run allowed another attempt; the one that came
                 // meanwhile does not.
                 return end(progress, last.map_or_else(|| Err(nobody(entry)), Ok));
             }
-            let (node, link) = match self.next_replica(&tables, entry, &progress.tried) {
+            let (node, link) = match self.next_replica(&tables, entry, progress) {
                 Next::Try(node, link) => (node, link),
                 Next::Wait if Instant::now() < *reach.get_or_insert_with(|| until(request)) => {
                     let until = reach.unwrap_or(request.deadline);
-                    self.await_change(&tables, entry, &progress.tried, until).await;
+                    self.await_change(&tables, entry, progress, until).await;
                     continue;
+                }
+                // The plan finds a host, or the row that named one is about to change.
+                _ if is_cold || last.as_ref().is_some_and(Tried::is_stale) => {
+                    let now = Instant::now();
+                    let patience = *patience.get_or_insert(request.deadline.min(now + COLD));
+                    if now < patience {
+                        self.tables().changed(tables.generation, patience).await;
+                        continue;
+                    }
+                    return end(progress, last.map_or_else(|| Err(nobody(entry)), Ok));
                 }
                 _ => return end(progress, last.map_or_else(|| Err(nobody(entry)), Ok)),
             };
@@ -218,11 +227,12 @@ impl Plane {
             let attempt = progress.attempts;
             progress.attempts = progress.attempts.saturating_add(1);
             let tried = match link {
-                None => self.try_here(request, entry, function, progress.retries).await,
+                None => self.try_here(request, entry, function, is_cold, progress.retries).await,
                 Some(link) => {
                     let trace = request.trace.text();
                     let header = CallHeader {
                         traceparent: trace.as_str(),
+                        wake: is_cold,
                         ..header(request, entry, &function, idempotent, attempt, progress.retries)
                     };
                     self.try_there(request, &tables, entry, node, &link, header).await
@@ -232,19 +242,30 @@ impl Plane {
             let Err(error) = &tried.result else { return end(progress, Ok(tried)) };
             in_doubt |= error.may_have_executed;
             progress.may_have_run |= error.may_have_executed;
+            // Ranks are few and each is asked once: that takes nothing from the tree's retries.
+            let is_free = is_cold && !error.may_have_executed;
+            let retries = if is_free { progress.retries.max(1) } else { progress.retries };
             let judged = classify_retry(&Attempt {
                 slug: &error.slug,
                 may_have_executed: error.may_have_executed,
                 idempotent,
                 remote: tried.remote,
-                retries: u64::from(progress.retries),
+                retries: u64::from(retries),
                 budget_us: left_us(request.deadline),
             });
             if judged == Retry::GiveUp {
                 return end(progress, Ok(tried));
             }
-            progress.retries -= 1;
-            progress.tried.push(node);
+            if is_cold {
+                progress.asked.push(node);
+            }
+            if !is_free {
+                progress.retries -= 1;
+            }
+            // A rank that refused at once forgot the call and may serve it later.
+            if !is_free || (tried.remote && tried.wake_us > 0) {
+                progress.tried.push(node);
+            }
             count(&self.counters().retries);
             last = Some(tried);
         }
@@ -283,81 +304,19 @@ impl Plane {
         self.spans().finish(&Began::new(request.trace, &entry.row, &function, began), end);
     }
 
-    /// The replica to try next: of the nearest by price and one drawn. A full one is better than none:
-    /// it says itself that it is full.
-    fn next_replica(&self, tables: &Tables, entry: &SeedEntry, tried: &[Id]) -> Next {
-        let replicas = entry.row.replicas.get(..MAX_REPLICAS).unwrap_or(&entry.row.replicas);
-        let mut candidates = [Candidate::default(); MAX_REPLICAS];
-        let mut links: [Option<Arc<Link>>; MAX_REPLICAS] = Default::default();
-        let mut order: [usize; MAX_REPLICAS] = std::array::from_fn(|index| index);
-        let service_us = entry.local.counters.run_us.load();
-        let mut unlinked = None;
-        for ((replica, candidate), slot) in replicas.iter().zip(&mut candidates).zip(&mut links) {
-            candidate.service_us = service_us;
-            candidate.tried = tried.contains(replica);
-            if *replica == self.id() {
-                // Alone it is not compared with anybody.
-                if replicas.len() > 1 {
-                    candidate.in_flight = entry.local.counters.in_flight.sum();
-                }
-                candidate.saturated = self.slots().load() == u8::MAX;
-                continue;
-            }
-            let link = self.net().link(*replica);
-            candidate.ejected = !link.as_ref().is_some_and(|link| self.is_usable(link));
-            candidate.in_flight = link.as_ref().map_or(0, |link| link.calls() as u64);
-            if let Some(peer) = tables.peers.get(replica) {
-                candidate.price_us = peer.row.price_us;
-                let until = *peer.local.saturated_until.lock();
-                candidate.saturated = until.is_some_and(|until| Instant::now() < until);
-                let is_nearest = unlinked.is_none_or(|(price, _)| peer.row.price_us < price);
-                if link.is_none() && !candidate.tried && is_nearest {
-                    unlinked = Some((peer.row.price_us, peer));
-                }
-            } else {
-                candidate.ejected = true;
-            }
-            *slot = link;
-        }
-        let count = replicas.len();
-        let Some(order) = order.get_mut(..count) else { return Next::Nobody };
-        let price = |index: &usize| candidates.get(*index).map_or(u64::MAX, |c| c.price_us);
-        if count > 1 {
-            order.sort_by_key(price);
-        }
-        let mut sorted = [Candidate::default(); MAX_REPLICAS];
-        for (slot, index) in sorted.iter_mut().zip(order.iter()) {
-            *slot = candidates.get(*index).copied().unwrap_or_default();
-        }
-        let sorted = sorted.get_mut(..count).unwrap_or_default();
-        let draw = if count > 2 { crate::plane::draw() } else { 0 };
-        let mut chosen = choose(sorted, draw);
-        if chosen.is_none() && sorted.iter().any(|candidate| candidate.saturated) {
-            sorted.iter_mut().for_each(|candidate| candidate.saturated = false);
-            chosen = choose(sorted, draw);
-        }
-        let chosen = chosen.and_then(|at| Some((at, *order.get(at)?)));
-        if let Some((price, peer)) = unlinked
-            && chosen.is_none_or(|(at, _)| sorted.get(at).is_none_or(|c| price < c.price_us))
-        {
-            self.want(peer);
-        }
-        let Some((_, index)) = chosen else {
-            return if unlinked.is_some() { Next::Wait } else { Next::Nobody };
-        };
-        match replicas.get(index) {
-            Some(node) => Next::Try(*node, links.get_mut(index).and_then(Option::take)),
-            None => Next::Nobody,
-        }
-    }
-
     /// Waits until a link comes or the tables change, when no replica can be tried before.
-    async fn await_change(&self, tables: &Tables, entry: &SeedEntry, tried: &[Id], until: Instant) {
+    async fn await_change(
+        &self,
+        tables: &Tables,
+        entry: &SeedEntry,
+        progress: &Progress,
+        until: Instant,
+    ) {
         let routed = self.net().routed();
         tokio::pin!(routed);
         routed.as_mut().enable();
         // The link may have come since it was missed.
-        if !matches!(self.next_replica(tables, entry, tried), Next::Wait) {
+        if !matches!(self.next_replica(tables, entry, progress), Next::Wait) {
             return;
         }
         tokio::select! {
@@ -366,28 +325,12 @@ impl Plane {
         }
     }
 
-    /// Tells the brain, once a second a peer, that calls would use a link to it.
-    fn want(&self, peer: &Arc<PeerEntry>) {
-        let now = Instant::now();
-        let mut wanted = peer.local.wanted_until.lock();
-        if wanted.is_some_and(|until| now < until) {
-            return;
-        }
-        *wanted = Some(now + WANTED);
-        let (plane, peer) = (self.clone(), peer.row.peer);
-        tokio::spawn(async move { plane.events().emit(Event::LinkWanted { peer }).await });
-    }
-
-    /// Heard of lately, and its brain is alive: a dead one is drained (PROTOCOL 5).
-    fn is_usable(&self, link: &Link) -> bool {
-        !link.is_ejected() && link.brain_age_ms() < crate::watchdog::DRAIN_MS
-    }
-
     async fn try_here(
         &self,
         request: &Request,
         entry: &Arc<SeedEntry>,
         function: Arc<str>,
+        wake: bool,
         retries: u8,
     ) -> Tried {
         let ran = execute(
@@ -398,6 +341,7 @@ impl Plane {
                 entry: entry.clone(),
                 function,
                 input: request.input.clone(),
+                wake,
                 deadline: request.deadline,
                 hops: request.hops,
                 calls_left: request.calls_left,
@@ -409,13 +353,16 @@ impl Plane {
             },
         )
         .await;
+        // Not loaded here any more: that speaks of the place, as it does from afar.
+        let is_gone = ran.result.as_ref().is_err_and(|error| error.slug == "seed-not-found");
         Tried {
             result: ran.result.map(|output| (output.bytes, output.status, output.tail_call)),
             node: self.id(),
-            remote: false,
+            remote: is_gone,
             queue_us: ran.queue_us,
             run_us: ran.run_us,
             rtt_us: 0,
+            wake_us: ran.wake_us,
             calls_used: ran.calls_used,
         }
     }
@@ -441,6 +388,7 @@ impl Plane {
             queue_us: 0,
             run_us: 0,
             rtt_us: micros32(link.rtt()),
+            wake_us: 0,
             calls_used: 1,
         };
         match answered {
@@ -453,7 +401,7 @@ impl Plane {
                 }
                 entry.local.counters.run_us.record(Duration::from_micros(u64::from(reply.run_us)));
                 (tried.queue_us, tried.run_us) = (reply.queue_us, reply.run_us);
-                tried.calls_used = reply.calls_used;
+                (tried.wake_us, tried.calls_used) = (reply.wake_us, reply.calls_used);
                 tried.result = reply.result.and_then(|(output, status, is_tail)| {
                     if !is_tail {
                         return Ok((output, status, None));
@@ -548,6 +496,7 @@ fn reply_error(error: CallError, request: &Request, progress: &Progress) -> Repl
         run_us: 0,
         rtt_us: 0,
         total_us: progress.total_us(request),
+        wake_us: 0,
         calls_used: progress.calls_used,
     }
 }

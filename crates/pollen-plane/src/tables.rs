@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use pollen_wasm::Seed;
 use pollen_wire::Id;
 
-use crate::metrics::SeedCounters;
+use crate::{loading::Flight, metrics::SeedCounters};
 
 /// What the muscles know of one seed; the fields are those of `SeedRow` in `pollen.core.effects`.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct SeedEntry {
 pub struct SeedLocal {
     /// Present while the seed can run here.
     pub loaded: ArcSwap<Option<Arc<Seed>>>,
+    /// The load under way, for all who wait for it. Held while `loaded` is set by it.
+    pub(crate) flight: Mutex<Option<Flight>>,
     /// Since the first row of this spec.
     pub counters: SeedCounters,
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use pollen_plane::percall::{
-    Admission, Arrival, Attempt, Candidate, Retry, admit, choose, classify_retry, match_gate, shed,
-    split,
+    Admission, Arrival, Attempt, Candidate, Retry, Wake, Wakening, admit, admit_wake, choose,
+    choose_rank, classify_retry, match_gate, shed, split,
 };
 use serde_json::Value;
 
@@ -51,7 +51,11 @@ fn choose_agrees_with_its_reference() {
                 tried: flag(c, "tried"),
             })
             .collect();
-        assert_eq!(choose(&candidates, number(&input, "draw")), index(&expected), "{name}");
+        let chosen = match input["wake"].as_bool() {
+            Some(true) => choose_rank(&candidates),
+            _ => choose(&candidates, number(&input, "draw")),
+        };
+        assert_eq!(chosen, index(&expected), "{name}");
     }
 }
 
@@ -105,6 +109,30 @@ fn admit_agrees_with_its_reference() {
             Admission::Shed => "shed",
             Admission::Overloaded => "overloaded",
             Admission::Duplicate => "duplicate",
+        };
+        assert_eq!(text, expected, "{name}");
+    }
+}
+
+#[test]
+fn wake_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_wake.json")) {
+        let judged = admit_wake(&Wakening {
+            asked: flag(&input, "asked"),
+            ready: flag(&input, "ready"),
+            rank: flag(&input, "rank"),
+            leased: flag(&input, "leased"),
+            loading: flag(&input, "loading"),
+            memory_free: number(&input, "memory_free"),
+            memory_need: number(&input, "memory_need"),
+        });
+        let text = match judged {
+            Wake::Ready => "ready",
+            Wake::Load => "load",
+            Wake::Join => "join",
+            Wake::Silent => "silent",
+            Wake::Overloaded => "overloaded",
+            Wake::Refuse => "refuse",
         };
         assert_eq!(text, expected, "{name}");
     }

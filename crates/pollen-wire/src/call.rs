@@ -137,6 +137,8 @@ pub struct ReplyHeader<'a> {
     pub may_have_executed: bool,
     /// Bytes of output that follow.
     pub output_len: u32,
+    /// Time until the seed was loaded for this call, 0 when it was loaded before.
+    pub wake_us: u32,
 }
 
 impl<'a> ReplyHeader<'a> {
@@ -149,7 +151,7 @@ impl<'a> ReplyHeader<'a> {
             Status::Failed => 3,
         };
         Writer::new(out)
-            .array(12)
+            .array(13)
             .uint(status)
             .int32(self.guest_status)
             .uint(self.queue_us)
@@ -161,13 +163,14 @@ impl<'a> ReplyHeader<'a> {
             .str(self.remedy)
             .uint(self.retry_after_ms)
             .boolean(self.may_have_executed)
-            .uint(self.output_len);
+            .uint(self.output_len)
+            .uint(self.wake_us);
     }
 
     /// Reads the body of a frame.
     pub fn decode(body: &'a [u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(body);
-        reader.array(12)?;
+        reader.array(13)?;
         let status = match reader.uint::<u8>("status")? {
             0 => Status::Ok,
             1 => Status::GuestStatus,
@@ -188,6 +191,7 @@ impl<'a> ReplyHeader<'a> {
             retry_after_ms: reader.uint("retry_after_ms")?,
             may_have_executed: reader.boolean("may_have_executed")?,
             output_len: reader.uint("output_len")?,
+            wake_us: reader.uint("wake_us")?,
         })
     }
 }

@@ -145,6 +145,8 @@ pub struct DoorReply<'a> {
     pub total_us: u32,
     /// Round trip to the node that ran it, 0 for this one.
     pub rtt_us: u32,
+    /// Time until the seed was loaded for this call, 0 when it was loaded before.
+    pub wake_us: u32,
     /// The output; empty when it is sent right behind the frame's head.
     pub output: &'a [u8],
 }
@@ -174,7 +176,7 @@ impl<'a> DoorReply<'a> {
     /// Appends all of the array but the output's bytes, of which `output_len` must follow.
     pub fn encode_head(&self, output_len: u32, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
-        writer.array(10).uint(2u8).uint(self.id);
+        writer.array(11).uint(2u8).uint(self.id);
         match self.guest_status {
             Some(status) => writer.int32(status),
             None => writer.nil(),
@@ -186,6 +188,7 @@ impl<'a> DoorReply<'a> {
             .uint(self.run_us)
             .uint(self.total_us)
             .uint(self.rtt_us)
+            .uint(self.wake_us)
             .bytes_len(output_len);
     }
 }
@@ -230,7 +233,7 @@ impl<'a> Answer<'a> {
         let mut reader = Reader::new(body);
         let len = reader.array(1)?;
         match (reader.uint::<u8>("kind")?, len) {
-            (2, 10..) => Ok(Self::Reply(DoorReply {
+            (2, 11..) => Ok(Self::Reply(DoorReply {
                 id: reader.uint("id")?,
                 guest_status: if reader.nil() { None } else { Some(reader.int32("guest_status")?) },
                 node: reader.id("node")?,
@@ -239,6 +242,7 @@ impl<'a> Answer<'a> {
                 run_us: reader.uint("run_us")?,
                 total_us: reader.uint("total_us")?,
                 rtt_us: reader.uint("rtt_us")?,
+                wake_us: reader.uint("wake_us")?,
                 output: reader.bytes("output")?,
             })),
             (3, 9..) => Ok(Self::Error(DoorError {

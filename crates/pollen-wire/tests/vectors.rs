@@ -105,6 +105,7 @@ fn call_and_reply_headers_are_golden() {
         retry_after_ms: 0,
         may_have_executed: false,
         output_len: 4,
+        wake_us: 0,
     };
     let status = ReplyHeader {
         status: Status::GuestStatus,
@@ -114,6 +115,7 @@ fn call_and_reply_headers_are_golden() {
         load: 0,
         may_have_executed: true,
         output_len: 0,
+        wake_us: 12_000,
         ..ok
     };
     let failed = ReplyHeader {
@@ -189,6 +191,7 @@ fn the_local_door_is_golden() {
         run_us: 3,
         total_us: 400,
         rtt_us: 0,
+        wake_us: 0,
         output: b"HI",
     };
     let error = DoorError {
@@ -209,6 +212,7 @@ fn the_local_door_is_golden() {
                 guest_status: Some(-3),
                 attempts: 2,
                 rtt_us: 90,
+                wake_us: 12_000,
                 output: b"",
                 ..reply
             }),

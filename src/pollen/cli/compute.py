@@ -229,7 +229,8 @@ def call_command(
         _write(reply.data)
     if verbose:
         how = f"direct, {reply.rtt * 1000:.1f} ms away" if reply.rtt else "here"
-        spent = f"queued {reply.queue * 1000:.2f} ms, ran {reply.run * 1000:.2f} ms"
+        woke = f"woke it: {reply.wake * 1000:.1f} ms, " if reply.wake else ""
+        spent = f"{woke}queued {reply.queue * 1000:.2f} ms, ran {reply.run * 1000:.2f} ms"
         total = f"{reply.elapsed * 1000:.2f} ms in all, {reply.attempts} attempt(s)"
         click.echo(f"ran on {reply.node[:8]} ({how}): {spent}, {total}", err=True)
 

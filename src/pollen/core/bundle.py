@@ -55,9 +55,11 @@ def decode_fast(payload: bytes) -> Fast | Rejection:
 class Bundle:
     """What this node tells of itself."""
 
-    def __init__(self, capacity_bytes: int, slots: int) -> None:
+    def __init__(
+        self, capacity_bytes: int, slots: int, idle_ns: int = limits.DEMAND_KEEP_NS
+    ) -> None:
         self._capacity, self._slots = capacity_bytes, slots
-        self._meter = Meter()
+        self._meter = Meter(idle_ns)
         self._free = self._queued = 0
         self._coordinate: list[int] = []
         self._said: Fast | None = None

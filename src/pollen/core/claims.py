@@ -45,6 +45,7 @@ class Cue(enum.Enum):
     SPARE = "spare"  # the plan does not, and others are enough
     DROP = "drop"  # nobody needs the seed any more, or this node may not host it
     LOADED = "loaded"
+    WOKEN = "woken"  # the muscles loaded it for a call that asked for that
     UNFETCHED = "unfetched"  # the content was out of reach: try again soon
     REFUSE = "refuse"  # this node cannot, or the version fails here
     LATE = "late"  # the deadline of loading passed
@@ -67,6 +68,8 @@ _STEPS: dict[tuple[State, Cue], tuple[State, Act]] = {
     (_S.ABSENT, Cue.WANT): (_S.LOADING, _L),
     (_S.ABSENT, Cue.REFUSE): (_S.REFUSED, _N),
     (_S.ABSENT, Cue.LOADED): (_S.ABSENT, _U),
+    (_S.ABSENT, Cue.WOKEN): (_S.READY, _N),
+    (_S.LOADING, Cue.WOKEN): (_S.READY, _N),
     (_S.LOADING, Cue.SPARE): (_S.ABSENT, _U),
     (_S.LOADING, Cue.DROP): (_S.ABSENT, _U),
     (_S.LOADING, Cue.LOADED): (_S.READY, _N),
@@ -83,6 +86,7 @@ _STEPS: dict[tuple[State, Cue], tuple[State, Act]] = {
     (_S.REFUSED, Cue.DROP): (_S.ABSENT, _N),
     (_S.REFUSED, Cue.AGAIN): (_S.ABSENT, _N),
     (_S.REFUSED, Cue.LOADED): (_S.REFUSED, _U),
+    (_S.REFUSED, Cue.WOKEN): (_S.REFUSED, _U),
 }
 
 

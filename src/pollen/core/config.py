@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import msgspec
 
+from pollen.core import limits
 from pollen.core.ids import ClusterId, PeerId
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a node is from its start to its end. ``has_root``: the root key can be asked to sign.
     ``root`` is the cluster's first root; ``chain`` the credentials that the node began with.
-    ``slots``: how many calls can burn at once, a core each.
+    ``slots``: how many calls can burn at once, a core each. ``idle_ns``: a seed without a call from
+    here for so long is in no demand from here.
     """
 
     node: PeerId
@@ -29,6 +31,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     has_root: bool
     slots: int = 1
+    idle_ns: int = limits.DEMAND_KEEP_NS
 
     @property
     def signing_root(self) -> PeerId | None:

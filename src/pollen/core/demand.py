@@ -4,7 +4,7 @@ Decides: the smoothed rate of each seed's calls that begin on this node, which s
     first 32, and when a change is large enough to be told.
 Does not know: who else calls; replicas; when the record leaves (``bundle``).
 Invariants: integers; a rate rises within a second and decays over minutes; a seed that was called
-    within ``DEMAND_KEEP_NS`` stays listed, with rate 0 at last. A bucket moves only when the value
+    within ``keep_ns`` stays listed, with rate 0 at last. A bucket moves only when the value
     moved by more than 25 % since the bucket was chosen.
 Source: PROTOCOL 5 (top 32 by rate, log2 buckets, 25 % hysteresis).
 """
@@ -64,7 +64,8 @@ class _Rate(msgspec.Struct):
 class Meter:
     """The rates of one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_ns: int = limits.DEMAND_KEEP_NS) -> None:
+        self._keep = keep_ns
         self._rates: dict[Hash, _Rate] = {}
         self._at: Nanos | None = None
 
@@ -92,7 +93,7 @@ class Meter:
         lately = [
             (-held.rate, seed)
             for seed, held in self._rates.items()
-            if held.called_at is not None and now < held.called_at + limits.DEMAND_KEEP_NS
+            if held.called_at is not None and now < held.called_at + self._keep
         ]
         first = sorted(seed for _, seed in sorted(lately)[: limits.DEMAND_SEEDS])
         return [self._row(seed, self._rates[seed]) for seed in first]

@@ -88,7 +88,8 @@ class InspectModule(Effect, frozen=True, kw_only=True):
 class LoadSeed(Effect, frozen=True, kw_only=True):
     """Fetch (from ``holders``, in order, unless held), verify, compile and warm up a seed.
 
-    The seed's row must stand in the tables pushed before. ``LoadFinished`` follows.
+    The seed's row must stand in the tables pushed before. ``LoadFinished`` follows. A load that is
+    under way for a call is joined.
     """
 
     seed: Hash
@@ -96,16 +97,20 @@ class LoadSeed(Effect, frozen=True, kw_only=True):
 
 
 class UnloadSeed(Effect, frozen=True, kw_only=True):
-    """Stop serving a seed: calls in flight end by themselves, content is unpinned."""
+    """Stop serving a seed: calls in flight end by themselves. Content is unpinned, unless it is to
+    be kept (``keep``), so that a call can wake the seed here."""
 
     seed: Hash
+    keep: bool = False
 
 
 class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the muscles must know to route, gate, limit and run one seed.
 
     ``seed`` is the hash of the spec, ``content`` the BLAKE3 of the module. ``replicas`` are the
-    ready hosts, nearest first, at most 16; ``wake`` the ranks to wake when there is none.
+    ready hosts, nearest first, at most 16; ``wake`` the ranks to wake when there is none, in their
+    order: a node listed in its own row may load the seed for a call that asks, and tells of it by
+    ``SeedWoken``.
     ``gate``: (key, value) pairs; pairs with one key are alternatives, all keys must match. A row
     whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
     """

@@ -140,6 +140,12 @@ class LoadFinished(Event, frozen=True, kw_only=True, tag="load_finished"):
     reason: str = ""
 
 
+class SeedWoken(Event, frozen=True, kw_only=True, tag="seed_woken"):
+    """The muscles loaded a cold seed for a call, as its row allowed: it can be called here."""
+
+    seed: Hash
+
+
 class PeerSample(msgspec.Struct, frozen=True, array_like=True):
     """One link: smoothed round trip, bytes since it began, and how long its peer was silent.
 

@@ -23,7 +23,7 @@ import msgspec
 from pollen.core import limits, timers
 from pollen.core.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
-from pollen.core.events import LoadFinished, SeedSample
+from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.names import Holding
 from pollen.core.plan import NOWHERE, Placement
@@ -87,6 +87,7 @@ class Entry(msgspec.Struct, kw_only=True):
     retry_at: Nanos = Nanos(0)
     due_at: Nanos = Nanos(0)
     enough_since: Nanos | None = None
+    stays_until: Nanos = Nanos(0)
     drain_since: Nanos = Nanos(0)
     drain: int = 0
     witnessed: list[tuple[PeerId, int]] = []
@@ -126,6 +127,8 @@ class Hosting:
         self._properties = properties
         self._entries: dict[Hash, Entry] = {}
         self._drains = 0
+        # Seeds that are not here any more, but their content is.
+        self._kept: dict[Hash, None] = {}
         self.free_bytes = capacity_bytes
         self.is_leaving = False
 
@@ -135,7 +138,7 @@ class Hosting:
         entry = self._entries.get(key)
         if entry is None:
             if role is None:
-                return []
+                return self._let_go(key)
             entry = Entry(seed=role.seed)
         entry.has_elder = role is not None and role.elder is not None
         out: list[Effect] = []
@@ -147,6 +150,13 @@ class Hosting:
         self._entries[key] = entry
         entry.witnessed = self._witness(key, entry, role, view)
         return out + self._set_timer(key, entry, role, now.mono)
+
+    def _let_go(self, key: Hash) -> list[Effect]:
+        """No name needs a seed any more whose content was kept here."""
+        if key not in self._kept:
+            return []
+        del self._kept[key]
+        return [UnloadSeed(seed=key)]
 
     # -- cues -----------------------------------------------------------------------------------
 
@@ -211,12 +221,15 @@ class Hosting:
             return False
         if entry.enough_since is None:
             entry.enough_since = now.mono
-        return now.mono >= entry.enough_since + self._hold(key, role)
+        return now.mono >= self._drains_at(key, entry, role)
 
-    def _hold(self, key: Hash, role: Role) -> int:
+    def _drains_at(self, key: Hash, entry: Entry, role: Role) -> Nanos:
+        """When a replica that is not needed begins to drain, if others stay enough."""
+        since = Nanos(0) if entry.enough_since is None else entry.enough_since
         if self.is_leaving:
-            return 0
-        return limits.DRAIN_HOLD_NS if role.heir == key else limits.ROLLOUT_TRIAL_NS
+            return since
+        hold = limits.DRAIN_HOLD_NS if role.heir == key else limits.ROLLOUT_TRIAL_NS
+        return Nanos(max(since + hold, entry.stays_until))
 
     def _minimum(self, role: Role, view: View) -> int:
         heir = view.roles[role.heir].seed
@@ -256,11 +269,26 @@ class Hosting:
         if entry.state is not before:
             self._enter(entry, before, now)
         if act is Act.LOAD:
+            self._kept.pop(key, None)
             hosts = view.claims.hosts(key)
             entry.asked = plan_holders(entry.seed, hosts, view.is_linked)
             entry.in_flight = True
             return [LoadSeed(seed=key, holders=entry.asked)]
-        return [UnloadSeed(seed=key)] if act is Act.UNLOAD else []
+        if act is not Act.UNLOAD:
+            return []
+        keep = cue in (Cue.RELEASE, Cue.SPARE) and self._is_to_keep(key, entry, view)
+        if keep:
+            self._kept[key] = None
+        return [UnloadSeed(seed=key, keep=keep)]
+
+    def _is_to_keep(self, key: Hash, entry: Entry, view: View) -> bool:
+        """Whether the content of a live seed stays: here it was published, here it may be woken, or
+        nobody else serves it, so that what is left of it would be lost."""
+        role, placement = view.roles.get(key), view.placement(key) or NOWHERE
+        if role is None or role.heir != key:
+            return False
+        is_mine = self._own in (entry.seed.owner, *placement.ranks)
+        return is_mine or placement.wanted == 0
 
     def _enter(self, entry: Entry, before: State, now: Now) -> None:
         entry.enough_since = None
@@ -301,6 +329,23 @@ class Hosting:
             self._enter(entry, before, now)
         return [UnloadSeed(seed=event.seed)] if act is Act.UNLOAD else []
 
+    def on_woken(self, event: SeedWoken, view: View, now: Now) -> list[Effect]:
+        """A call woke a seed here: it is ready, and stays at least until the callers' demand had
+        time to come, which then keeps it."""
+        role, entry = view.roles.get(event.seed), self._entries.get(event.seed)
+        if entry is None:
+            if role is None or self.is_leaving or not may_host(role.seed, self._properties):
+                return [UnloadSeed(seed=event.seed)]
+            entry = self._entries[event.seed] = Entry(seed=role.seed)
+            self._kept.pop(event.seed, None)
+        before = entry.state
+        entry.state, act = step(before, Cue.WOKEN)
+        if entry.state is not before:
+            self._enter(entry, before, now)
+            entry.in_flight = False
+            entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
+        return [UnloadSeed(seed=event.seed)] if act is Act.UNLOAD else []
+
     def note_samples(self, samples: Sequence[SeedSample], now: Now) -> list[tuple[Hash, Effect]]:
         """A version on trial of which no call succeeded and several failed here is refused."""
         out: list[tuple[Hash, Effect]] = []
@@ -326,7 +371,7 @@ class Hosting:
         elif entry.state is State.DRAINING:
             due = [entry.drain_since + limits.DRAIN_SETTLE_NS]
         elif entry.enough_since is not None and role is not None:
-            due = [entry.enough_since + self._hold(key, role)]
+            due = [self._drains_at(key, entry, role)]
         to_come = [at for at in due if at > now]
         at = Nanos(min(to_come)) if to_come else None
         if at is None or at == entry.timer_at:

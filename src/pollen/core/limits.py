@@ -303,8 +303,13 @@ DEMAND_SEEDS = 32
 # A rate that fell moves by the share of this time that passed. Raising it keeps replicas longer
 # after a burst; lowering it moves them for a pause. Guess.
 DEMAND_DECAY_NS = 30 * SECOND
-# A seed without a call for so long is in no demand. Source: specs/cli (5 min).
+# A seed without a call for so long is in no demand: the default of the setting ``idle_ms``, and its
+# least value. Source: specs/cli (5 min); below the least, telemetry and its tick are coarser.
 DEMAND_KEEP_NS = 5 * MINUTE
+DEMAND_KEEP_MIN_NS = SECOND
+# How long a seed that a call woke stays without demand: the caller's node tells it within a tick of
+# its counters and one of FAST_TICK_NS. Lowering it drains what was just woken. Guess: twice that.
+WOKEN_STAY_NS = 6 * SECOND
 # Ranks that a cold seed's row lists. Source: PROTOCOL 5.
 WAKE_RANKS = 3
 # Ranks kept beyond those in use, so that a death seldom ranks a seed again. Guess.

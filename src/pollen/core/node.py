@@ -47,6 +47,7 @@ from pollen.core.events import (
     PeerFound,
     Persisted,
     RecordsReceived,
+    SeedWoken,
     Started,
     TablesStale,
     Telemetry,
@@ -110,7 +111,7 @@ class Node:
             self._peers.has_link,
             self._mesh.estimate,
             Hosting(config.node, self._certificate.properties, config.memory_bytes),
-            Bundle(config.memory_bytes, config.slots),
+            Bundle(config.memory_bytes, config.slots, config.idle_ns),
         )
         self._durability = Durability()
         self._faults = Faults()
@@ -160,6 +161,7 @@ class Node:
             JoinAnswered: self._standing.on_answered,
             ModuleInspected: self._on_inspected,
             LoadFinished: self._on_load_finished,
+            SeedWoken: self._placing.on_woken,
             Telemetry: self._on_telemetry,
             Commanded: self._on_commanded,
             Persisted: self._on_persisted,

@@ -15,7 +15,7 @@ from pollen.core import limits, tables, timers
 from pollen.core.bundle import Bundle
 from pollen.core.codec import encode
 from pollen.core.effects import Effect, PeerRow, SetTimer
-from pollen.core.events import LoadFinished, PeerSample, Telemetry
+from pollen.core.events import LoadFinished, PeerSample, SeedWoken, Telemetry
 from pollen.core.hosting import Hosting, View
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.members import Members
@@ -103,6 +103,11 @@ class Placing:
         """A seed can be called here, or not."""
         self._situation.touch(event.seed)
         return self._hosting.on_load_finished(event, now)
+
+    def on_woken(self, event: SeedWoken, now: Now) -> list[Effect]:
+        """A call woke a seed here."""
+        self._situation.touch(event.seed)
+        return self._hosting.on_woken(event, self._view, now)
 
     def on_timer(self, key: bytes) -> None:
         """Something about a seed on this node may be due."""

@@ -53,6 +53,17 @@ class Admission(enum.Enum):
     DUPLICATE = "duplicate"
 
 
+class Wake(enum.Enum):
+    """What becomes of a call at a host that may not have its seed loaded."""
+
+    READY = "ready"
+    LOAD = "load"
+    JOIN = "join"
+    SILENT = "silent"
+    OVERLOADED = "overloaded"
+    REFUSE = "refuse"
+
+
 class Share(msgspec.Struct, frozen=True, kw_only=True):
     """What a child call inherits, and the calls that its parent keeps meanwhile."""
 
@@ -62,16 +73,18 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     parent_calls: int
 
 
-def choose(candidates: Sequence[Candidate], draw: int) -> int | None:
+def choose(candidates: Sequence[Candidate], draw: int, *, wake: bool = False) -> int | None:
     """The index of the replica to try, or None when none is left.
 
     The nearest competes with one drawn from the others; the lower cost wins, the nearest on a tie.
+    With ``wake`` the candidates are ranks in their order, and the first that is left is taken:
+    callers on many nodes then wake the same one.
     """
     usable = [i for i, c in enumerate(candidates) if not (c.ejected or c.saturated or c.tried)]
     if not usable:
         return None
     nearest = usable[0]
-    if len(usable) == 1:
+    if wake or len(usable) == 1:
         return nearest
     other = usable[1 + draw % (len(usable) - 1)]
     return other if cost_of(candidates[other]) < cost_of(candidates[nearest]) else nearest
@@ -174,6 +187,32 @@ def admit(
     if running < slots:
         return Admission.RUN
     return Admission.QUEUE if queued < queue_limit else Admission.SHED
+
+
+def admit_wake(
+    *,
+    asked: bool,
+    ready: bool,
+    rank: bool,
+    leased: bool,
+    loading: bool,
+    memory_free: int,
+    memory_need: int,
+) -> Wake:
+    """Whether an arriving call finds its seed, loads it, or waits for a load under way.
+
+    ``asked``: it is marked ``wake``. ``rank``: this node's own row lists it among those to wake.
+    ``memory_need``: the limit of one instance, as the brain asks for before it loads.
+    """
+    if ready:
+        return Wake.READY
+    if not (asked and rank):
+        return Wake.REFUSE
+    if not leased:
+        return Wake.SILENT
+    if loading:
+        return Wake.JOIN
+    return Wake.OVERLOADED if memory_need > memory_free else Wake.LOAD
 
 
 def shed(queued_us: Sequence[int], newcomer_us: int, wait_us: int) -> int | None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from pollen.core import limits
+from pollen.core.ids import MILLISECOND
 from pollen.errors import BadRequest
 
 DEFAULT_PORT = 60611
@@ -29,6 +31,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``metrics``: the TCP page for Prometheus, none by default.
     ``otlp_endpoint``: where spans of calls go, ``otlp_sample_percent`` of the traces begun here.
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
+    ``idle_ms``: a seed without a call from here for so long is in no demand from here.
+    ``code_cache_bytes``: disk for compiled code.
     ``discovery``: words of specs/discovery, as in ``"static:192.0.2.7:60611 multicast"``.
     """
 
@@ -39,6 +43,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memory_bytes: int = 0
     log_level: str = "info"
     grace_ms: int = 5_000
+    idle_ms: int = limits.DEMAND_KEEP_NS // MILLISECOND
+    code_cache_bytes: int = 2 << 30
     discovery: str | list[str] = ""
     otlp_endpoint: str = ""
     otlp_sample_percent: int = 100
@@ -61,6 +67,8 @@ MEANINGS: dict[str, str] = {
     "memory_bytes": "memory for guests; 0B: half of the machine's",
     "log_level": "debug, info or warning",
     "grace_ms": "time that calls are given to end at a shutdown",
+    "idle_ms": "without a call from here for so long a seed may go to sleep",
+    "code_cache_bytes": "disk for compiled modules; those unused for longest go first",
     "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
     "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
     "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
@@ -100,6 +108,13 @@ def parse_config(text: str, where: str) -> Config:
     for address in (*config.listen, *filter(None, (config.http, config.metrics))):
         _check_address(address, where)
     _check_otlp(config, where)
+    least = limits.DEMAND_KEEP_MIN_NS // MILLISECOND
+    if config.idle_ms < least:
+        reason = f"{where}: idle_ms is {config.idle_ms}"
+        raise BadRequest("config-invalid", reason, f"{least} or more: pln set idle_ms 5m")
+    if config.code_cache_bytes < 0:
+        reason = f"{where}: code_cache_bytes is {config.code_cache_bytes}"
+        raise BadRequest("config-invalid", reason, "0 or more: pln set code_cache_bytes 2GiB")
     if config.log_level not in _LEVELS:
         reason = f"{where}: log_level is {config.log_level!r}"
         raise BadRequest("config-invalid", reason, f"one of: {', '.join(_LEVELS)}")

@@ -28,7 +28,7 @@ from pollen.core.commands import Command, DrainCommand
 from pollen.core.config import NodeConfig
 from pollen.core.discovery.contract import Context
 from pollen.core.discovery.finder import Finder
-from pollen.core.ids import PeerId
+from pollen.core.ids import MILLISECOND, PeerId
 from pollen.core.node import Node
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
@@ -172,7 +172,11 @@ class Daemon:
         self._engine = self._native.version()
         memory = self._config.guest_memory()
         muscles = self._native.open_muscles(
-            key=key, boot=boot, directory=str(self._paths.home), memory_bytes=memory
+            key=key,
+            boot=boot,
+            directory=str(self._paths.home),
+            memory_bytes=memory,
+            code_cache_bytes=self._config.code_cache_bytes,
         )
         try:
             bound = self._start_muscles(muscles)
@@ -187,6 +191,7 @@ class Daemon:
                 memory_bytes=memory,
                 has_root=root is not None,
                 slots=self._config.guest_slots(),
+                idle_ns=self._config.idle_ms * MILLISECOND,
             )
             rng, sign = Rng(entropy.draw_seed()), make_sign(key, root)
             verify = make_verify(self._native)

@@ -88,6 +88,9 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_code_cache_hits_total": Meaning("counter", "Modules taken from the code cache"),
     "pollen_memory_mappings": Meaning("gauge", "Memory mappings of the process"),
     "pollen_page_table_bytes": Meaning("gauge", "Page tables of the process"),
+    "pollen_wake_seconds": Meaning(
+        "histogram", "Time until a seed that ran nowhere was loaded here for a call, once a load"
+    ),
     # brain and seam
     "pollen_brain_events_total": Meaning("counter", "Events that the brain has handled"),
     "pollen_brain_handle_seconds": Meaning("histogram", "Time that the brain took for an event"),
@@ -170,11 +173,19 @@ class SeedView(msgspec.Struct, frozen=True):
     in_flight: int
 
 
+class TimesView(msgspec.Struct, frozen=True):
+    """Durations by size (not cumulative) and their sum."""
+
+    buckets: list[int]
+    sum_us: int
+
+
 class NativeView(msgspec.Struct, frozen=True):
     """The part of the muscles' map that is no plain number."""
 
     seeds: list[SeedView] = []
     bounds_us: list[int] = []
+    wakes: TimesView = TimesView([], 0)
 
 
 class Timings:
@@ -208,8 +219,10 @@ def metrics_page(
 ) -> str:
     """The page: the muscles' msgpack map, our own numbers by metric, peers' faults by kind."""
     registry = CollectorRegistry(auto_describe=False)
+    view = msgspec.msgpack.decode(native, type=NativeView)
     families = itertools.chain(
-        _of_seeds(msgspec.msgpack.decode(native, type=NativeView)),
+        _of_seeds(view),
+        _of_wakes(view),
         _of_numbers({**_of_native(native), **numbers}),
         [_labelled("pollen_rejections_total", [((k,), n) for k, n in rejections.items()])],
         [_build(engine)],
@@ -244,6 +257,15 @@ def _labelled(name: str, rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
         family.add_metric(labels, value)
     assert isinstance(family, Metric)
     return family
+
+
+def _of_wakes(view: NativeView) -> Iterator[Metric]:
+    if not view.wakes.buckets:
+        return
+    name = "pollen_wake_seconds"
+    buckets = _cumulative([bound * _MICROS for bound in view.bounds_us], view.wakes.buckets)
+    total = view.wakes.sum_us * _MICROS
+    yield HistogramMetricFamily(name, METRICS[name].text, buckets=buckets, sum_value=total)
 
 
 def _of_seeds(view: NativeView) -> Iterator[Metric]:

@@ -48,6 +48,7 @@ Drained = (
     | ev.JoinRequested
     | ev.ModuleInspected
     | ev.LoadFinished
+    | ev.SeedWoken
     | ev.Telemetry
     | ev.LinkWanted
     | LogLine
@@ -85,7 +86,7 @@ class Muscles(Protocol):
     ) -> bytes: ...
     def inspect_module(self, request: int, content: bytes) -> None: ...
     def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
-    def unload_seed(self, seed: bytes) -> None: ...
+    def unload_seed(self, seed: bytes, keep: bool = ...) -> None: ...
     def push_tables(
         self,
         *,
@@ -120,7 +121,13 @@ class Native(Protocol):
     def load_key(self, path: str) -> Key: ...
     def generate_key(self) -> Key: ...
     def open_muscles(
-        self, *, key: Key, boot: bytes, directory: str, memory_bytes: int
+        self,
+        *,
+        key: Key,
+        boot: bytes,
+        directory: str,
+        memory_bytes: int,
+        code_cache_bytes: int = ...,
     ) -> Muscles: ...
     def verify(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]: ...
     def sealer(self) -> tuple[Seal, Unseal] | None: ...
@@ -152,11 +159,23 @@ class RealNative:
         """A new key pair."""
         return cast(Key, self._module.KeyPair.generate())
 
-    def open_muscles(self, *, key: Key, boot: bytes, directory: str, memory_bytes: int) -> Muscles:
+    def open_muscles(
+        self,
+        *,
+        key: Key,
+        boot: bytes,
+        directory: str,
+        memory_bytes: int,
+        code_cache_bytes: int = 2 << 30,
+    ) -> Muscles:
         """The data plane of this process, not started."""
         try:
             muscles = self._module.Muscles(
-                key=key, boot=boot, directory=directory, memory_bytes=memory_bytes
+                key=key,
+                boot=boot,
+                directory=directory,
+                memory_bytes=memory_bytes,
+                code_cache_bytes=code_cache_bytes,
             )
         except self._module.NativeError as error:
             raise as_error(error) from error
@@ -352,8 +371,8 @@ class Port:
                 muscles.inspect_module(request, content)
             case fx.LoadSeed(seed=seed, holders=holders):
                 muscles.load_seed(seed, holders)
-            case fx.UnloadSeed(seed=seed):
-                muscles.unload_seed(seed)
+            case fx.UnloadSeed(seed=seed, keep=keep):
+                muscles.unload_seed(seed, keep)
             case fx.PushTables():
                 muscles.push_tables(
                     generation=effect.generation,

@@ -65,12 +65,16 @@ class Call:
     retries: int = RETRIES
     attempts: int = 0
     tried: list[PeerId] = field(default_factory=list)
+    asked: list[PeerId] = field(default_factory=list)
     slug: str = ""
     reason: str = ""
     may_have_executed: bool = False
     ran_on: PeerId | None = None
     reach: int = 0
     ended: int = 0
+    is_counted: bool = False
+    # Its last attempt is marked ``wake``.
+    is_wake: bool = False
     parent: Callable[[Call], None] | None = None
 
     @property
@@ -103,6 +107,8 @@ class Sent:
     end: End
     deadline: int
     is_done: bool = False
+    # The reply says that the seed was loaded for it, or was to be.
+    is_woken: bool = False
 
 
 class Calls:
@@ -129,23 +135,28 @@ class Calls:
         if row is None:
             self._finish(call, "seed-not-found", "no seed of that name here", False)
             return
-        if not row.replicas and not row.wake and now < min(call.began + COLD_NS, call.deadline):
-            self._wait(call, min(call.began + COLD_NS, call.deadline))
-            return
-        if not call.attempts:
+        if not call.is_counted:
+            # Before any wait: a seed that runs nowhere comes to life by being called.
+            call.is_counted = True
             self.serving.counters_of(row.seed)[0] += 1
         is_other = call.seed != row.seed
         if call.may_have_executed and is_other and not (call.idempotent or row.idempotent):
             # The version that may have run allowed it; the one that came meanwhile does not.
             self._finish(call, call.slug, call.reason, True)
             return
-        replicas = list(row.replicas) or list(row.wake)
+        is_cold, replicas = not row.replicas, list(row.replicas) or list(row.wake)
         target, is_on_its_way = self._choose(row, replicas, call)
         if target is None and is_on_its_way:
             call.reach = call.reach or min(now + REACH_NS, call.deadline)
             if now < call.reach:
                 self._wait(call, call.reach)
                 return
+        is_stale = call.slug == "seed-not-found" and not call.may_have_executed
+        patience = min(call.began + COLD_NS, call.deadline)
+        if target is None and (is_cold or is_stale) and now < patience:
+            # The plan finds a host, or the row that named one is about to change.
+            self._wait(call, patience)
+            return
         if target is None:
             slug = call.slug or "unreachable"
             reason = call.reason or f"none of {len(replicas)} replicas can be reached"
@@ -155,7 +166,7 @@ class Calls:
             self._finish(call, call.slug or "deadline", "out of time", call.may_have_executed)
             return
         call.attempts += 1
-        call.seed = row.seed
+        call.seed, call.is_wake = row.seed, is_cold
         if target == self._machine.key:
             self._take_here(call, row.seed)
         else:
@@ -169,10 +180,7 @@ class Calls:
     def _lose_patience(self, call: Call) -> None:
         if call in self._waiting:
             self._waiting.remove(call)
-            if call.reach:
-                self.begin(call)
-            else:
-                self._finish(call, "unreachable", "no replica is ready", False)
+            self.begin(call)
 
     def look_again(self) -> None:
         """The tables changed, or a link came: calls that waited for it go on."""
@@ -185,8 +193,10 @@ class Calls:
     ) -> tuple[PeerId | None, bool]:
         """The replica to try, and whether one that is alive lacks only a link."""
         service = self.serving.counters_of(row.seed)[2]
-        candidates = [self._candidate(replica, call, service) for replica in replicas]
-        index = routing.choose(candidates, self._rng.draw())
+        is_cold = not row.replicas
+        tried = call.asked if is_cold else call.tried
+        candidates = [self._candidate(replica, tried, service) for replica in replicas]
+        index = routing.choose(candidates, self._rng.draw(), wake=is_cold)
         unlinked = [
             (candidate.price_us, replica)
             for replica, candidate in zip(replicas, candidates, strict=True)
@@ -207,8 +217,8 @@ class Calls:
             self._wanted[peer] = now + WANTED_NS
             self._stage.hand(self._machine, self._boots, ev.LinkWanted(peer=peer))
 
-    def _candidate(self, replica: PeerId, call: Call, service: int) -> routing.Candidate:
-        is_tried = replica in call.tried
+    def _candidate(self, replica: PeerId, tried: list[PeerId], service: int) -> routing.Candidate:
+        is_tried = replica in tried
         if replica == self._machine.key:
             return routing.Candidate(
                 price_us=0,
@@ -236,12 +246,14 @@ class Calls:
     def _take_here(self, call: Call, seed: Hash) -> None:
         def answer(slug: str, reason: str, executed: bool) -> None:
             if slug:
-                self._failed(call, self._machine.key, slug, reason, executed, remote=False)
+                # Not loaded here any more: that speaks of the place, as it does from afar.
+                remote = slug == "seed-not-found"
+                self._failed(call, self._machine.key, slug, reason, executed, remote=remote)
             else:
                 call.ran_on = self._machine.key
                 self._finish(call, "", "", True)
 
-        self.serving.execute(Arrived(call, seed, self._machine.key, call.deadline, answer))
+        self.serving.serve(Arrived(call, seed, self._machine.key, call.deadline, answer))
 
     def _send(self, call: Call, target: PeerId) -> None:
         end = self._stage.network.routed(self._machine, target)
@@ -290,7 +302,8 @@ class Calls:
             return
         if slug == "overloaded":
             self._saturated[sent.target] = self._stage.now + SATURATED_NS
-        self._failed(sent.call, sent.target, slug, reason, executed, remote=True)
+        is_noted = sent.is_woken or not sent.call.is_wake
+        self._failed(sent.call, sent.target, slug, reason, executed, remote=True, is_noted=is_noted)
 
     def _watch(self, end: End) -> None:
         """While calls are under way: probe a silent link, eject it, take it back (PROTOCOL 5)."""
@@ -317,16 +330,29 @@ class Calls:
                 self._failed(sent.call, sent.target, "unreachable", reason, True, remote=True)
 
     def _failed(
-        self, call: Call, target: PeerId, slug: str, reason: str, executed: bool, *, remote: bool
+        self,
+        call: Call,
+        target: PeerId,
+        slug: str,
+        reason: str,
+        executed: bool,
+        *,
+        remote: bool,
+        is_noted: bool = False,
     ) -> None:
-        """One attempt failed: elsewhere, or the end of it (the retry class decides)."""
+        """One attempt failed: elsewhere, or the end of it (the retry class decides).
+
+        ``is_noted``: the target knows the call's id. A rank that refuses to wake forgets it, and to
+        ask it takes nothing from the retries: ranks are few, and each is asked once.
+        """
+        is_free = call.is_wake and not executed
         row = self._plane.seeds.get(call.seed)
         verdict = routing.classify_retry(
             slug=slug,
             may_have_executed=executed,
             idempotent=call.idempotent or (row is not None and row.idempotent),
             remote=remote,
-            retries=call.retries,
+            retries=max(call.retries, 1) if is_free else call.retries,
             budget_us=max(0, call.deadline - self._stage.now) // 1_000,
         )
         is_gone = self._boots != self._machine.boots or self._machine.node is None
@@ -335,8 +361,12 @@ class Calls:
             return
         call.slug, call.reason = slug, reason
         call.may_have_executed = call.may_have_executed or executed
-        call.retries -= 1
-        call.tried.append(target)
+        if call.is_wake:
+            call.asked.append(target)
+        if not is_free:
+            call.retries -= 1
+        if not is_free or is_noted:
+            call.tried.append(target)
         self._stage.count("retries")
         self.begin(call)
 

@@ -170,8 +170,8 @@ class Engine:
                 _plane(machine).inspect(effect)
             case fx.LoadSeed():
                 _plane(machine).load(effect)
-            case fx.UnloadSeed(seed=seed):
-                _plane(machine).unload(seed)
+            case fx.UnloadSeed(seed=seed, keep=keep):
+                _plane(machine).unload(seed, keep=keep)
             case fx.Reply(request=request):
                 machine.replies[request] = effect
             case fx.Log():

@@ -65,6 +65,8 @@ class Plane:
         self.generation = 0
         self.lease_until = 0
         self.loaded: dict[bytes, PeerId] = {}
+        # Loads under way: whether the brain waits for the end of each.
+        self.flights: dict[bytes, bool] = {}
         self.calls = Calls(stage, self, rng)
 
     # -- tables -----------------------------------------------------------------------------------
@@ -122,12 +124,33 @@ class Plane:
         self._stage.schedule(MILLISECOND, self._stage.hand, self.machine, self.boots, event)
 
     def load(self, effect: fx.LoadSeed) -> None:
-        """What ``LoadSeed`` does: fetch from the holders in their order, compile, warm up."""
+        """What ``LoadSeed`` does: fetch from the holders in their order, compile, warm up. A load
+        under way is joined; what a call woke meanwhile is there."""
+        if effect.seed in self.loaded:
+            self._stage.schedule(0, self._tell_loaded, effect.seed, "", "")
+        elif effect.seed in self.flights:
+            self.flights[effect.seed] = True
+        else:
+            self._begin_load(effect, is_told=True)
+
+    def wake(self, seed: Hash) -> None:
+        """Load a seed for a call that asked: from whoever has it."""
+        if seed not in self.flights:
+            self._stage.count("wakes")
+            self._begin_load(fx.LoadSeed(seed=seed, holders=self._holders(seed)), is_told=False)
+
+    def _holders(self, seed: Hash) -> list[PeerId]:
+        wake = self.seeds[seed].wake
+        return sorted(self.all_peers(), key=lambda peer: (peer not in wake, peer))
+
+    def _begin_load(self, effect: fx.LoadSeed, *, is_told: bool) -> None:
+        """``is_told``: the brain asked, and waits for ``LoadFinished``."""
         row = self.seeds.get(effect.seed)
         if row is None:
             text = f"{self.machine.name} loads {effect.seed.hex()[:8]} without a row"
             self._stage.note_breach("row-before-load", text)
             return
+        self.flights[effect.seed] = is_told
         self._stage.note_load(self.machine, effect.seed, "loading")
         module = modules.find(row.content)
         after = MILLISECOND
@@ -164,20 +187,26 @@ class Plane:
             self.loaded[seed] = source
             self._stage.count("loads")
         self._stage.note_load(machine, seed, slug or "ready")
-        event = ev.LoadFinished(seed=seed, slug=slug, reason=reason)
-        self._stage.hand(machine, self.boots, event)
+        if self.flights.pop(seed, True):
+            self._tell_loaded(seed, slug, reason)
+        elif not slug:
+            self._stage.hand(machine, self.boots, ev.SeedWoken(seed=seed))
         self.calls.serving.on_loaded(seed)
+
+    def _tell_loaded(self, seed: Hash, slug: str, reason: str) -> None:
+        event = ev.LoadFinished(seed=seed, slug=slug, reason=reason)
+        self._stage.hand(self.machine, self.boots, event)
 
     def _has_room(self, row: fx.SeedRow) -> bool:
         used = sum(self.seeds[key].memory_bytes for key in self.loaded if key in self.seeds)
         return used + row.memory_bytes <= self.machine.memory_bytes
 
-    def unload(self, seed: Hash) -> None:
-        """What ``UnloadSeed`` does; content that no other row names is let go."""
+    def unload(self, seed: Hash, *, keep: bool) -> None:
+        """What ``UnloadSeed`` does; content that no other row names is let go, or kept."""
         if self.loaded.pop(seed, None) is not None:
             self._stage.note_load(self.machine, seed, "gone")
         row = self.seeds.get(seed)
-        if row is None:
+        if row is None or keep:
             return
         if not any(r.content == row.content and r.seed != seed for r in self.seeds.values()):
             self.machine.content.discard(row.content)

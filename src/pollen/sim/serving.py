@@ -33,6 +33,13 @@ SEEN_NS = 60 * SECOND
 # A frozen process looks again so often.
 _THAW_NS = 100 * MILLISECOND
 
+# Why a node does not wake a seed: slug and reason. Nothing was executed.
+_REFUSALS = {
+    routing.Wake.REFUSE: ("seed-not-found", "the seed is not loaded here"),
+    routing.Wake.SILENT: ("unreachable", "this node's brain is silent"),
+    routing.Wake.OVERLOADED: ("overloaded", "no memory is free"),
+}
+
 
 @dataclass(slots=True, eq=False)
 class Arrived:
@@ -72,19 +79,22 @@ class Serving:
             self._stage.count("refused-unleased")
             answer("unreachable", "this node's brain is silent", False)
             return
+        row = self._plane.seeds.get(call.seed)
+        if call.is_wake:
+            # Before the id is noted: who refuses may be the replica to call a moment later.
+            verdict = routing.Wake.REFUSE if row is None else self._judge_wake(row, asked=True)
+            if verdict in _REFUSALS:
+                answer(*_REFUSALS[verdict], False)
+                return
         if self._was_seen(call):
             self._stage.count("duplicates")
             answer("unreachable", "this call was here before", True)
             return
-        row = self._plane.seeds.get(call.seed)
         if row is None:
             answer("seed-not-found", "no such version here", False)
             return
-        arrived = Arrived(call, Hash(call.seed), end.peer, sent.deadline, answer)
-        if call.seed not in self._plane.loaded and self._machine.key in row.wake:
-            self._wake(arrived)
-        else:
-            self.execute(arrived)
+        sent.is_woken = call.seed not in self._plane.loaded
+        self.serve(Arrived(call, Hash(call.seed), end.peer, sent.deadline, answer))
 
     def _was_seen(self, call: Call) -> bool:
         now = self._stage.now
@@ -93,25 +103,46 @@ class Serving:
         self._seen[key] = now
         return before is not None and now - before < SEEN_NS
 
-    def _wake(self, arrived: Arrived) -> None:
-        """Single flight: the first call loads, the others wait with it (PROTOCOL 5)."""
-        waiting = self._woken.setdefault(arrived.seed, [])
-        waiting.append(arrived)
-        if len(waiting) == 1:
-            self._stage.count("wakes")
-            self._plane.load(fx.LoadSeed(seed=arrived.seed, holders=self._plane.all_peers()))
+    def _judge_wake(self, row: fx.SeedRow, *, asked: bool) -> routing.Wake:
+        plane = self._plane
+        return routing.admit_wake(
+            asked=asked,
+            ready=row.seed in plane.loaded,
+            rank=self._machine.key in row.wake,
+            leased=plane.is_leased,
+            loading=row.seed in plane.flights,
+            memory_free=self._machine.memory_bytes,
+            memory_need=row.memory_bytes,
+        )
+
+    def serve(self, arrived: Arrived) -> None:
+        """Run a call; the first to a cold seed that asks loads it, the others wait with it."""
+        row = self._plane.seeds.get(arrived.seed)
+        verdict = routing.Wake.READY
+        if row is not None and self._may_pass(arrived, row):
+            verdict = self._judge_wake(row, asked=arrived.call.is_wake)
+        if verdict in _REFUSALS:
+            arrived.answer(*_REFUSALS[verdict], False)
+        elif verdict is routing.Wake.READY:
+            self._execute(arrived)
+        else:
+            self._woken.setdefault(arrived.seed, []).append(arrived)
+            self._plane.wake(arrived.seed)
+
+    def _may_pass(self, arrived: Arrived, row: fx.SeedRow) -> bool:
+        peer = self._plane.peers.get(arrived.principal)
+        return peer is not None and routing.match_gate(row.gate, peer.properties)
 
     def on_loaded(self, seed: Hash) -> None:
         """A load ended, well or not: the calls that waited for it go on."""
         for arrived in self._woken.pop(seed, []):
-            self.execute(arrived)
+            self._execute(arrived)
 
-    def execute(self, arrived: Arrived) -> None:
+    def _execute(self, arrived: Arrived) -> None:
         """The gate, the module, admission, the guest."""
         plane = self._plane
         row = plane.seeds.get(arrived.seed)
-        peer = plane.peers.get(arrived.principal)
-        if row is None or peer is None or not routing.match_gate(row.gate, peer.properties):
+        if row is None or not self._may_pass(arrived, row):
             arrived.answer("denied", "the gate does not let this caller pass", False)
             return
         if arrived.seed not in plane.loaded:
@@ -194,7 +225,7 @@ class Serving:
             self.counters_of(arrived.seed)[1] += 1
         arrived.answer(slug, reason, True)
         while self._queue and self.running < SLOTS:
-            self.execute(self._queue.pop(0))
+            self._execute(self._queue.pop(0))
 
     # -- views ------------------------------------------------------------------------------------
 

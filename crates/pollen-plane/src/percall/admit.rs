@@ -1,4 +1,4 @@
-//! admit: whether an arriving call runs, waits or is refused.
+//! admit: whether an arriving call runs, waits or is refused, and whether it wakes a cold seed.
 
 /// An arriving call and the state it meets.
 #[derive(Debug, Clone, Copy)]
@@ -53,5 +53,58 @@ pub fn admit(arrival: &Arrival) -> Admission {
         Admission::Queue
     } else {
         Admission::Shed
+    }
+}
+
+/// A call at a host that may not have its seed loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Wakening {
+    /// It is marked `wake`.
+    pub asked: bool,
+    /// The seed is loaded here.
+    pub ready: bool,
+    /// This node's own row lists it among those to wake.
+    pub rank: bool,
+    /// The tables are in force.
+    pub leased: bool,
+    /// A load is under way.
+    pub loading: bool,
+    /// Guest memory not charged.
+    pub memory_free: u64,
+    /// The limit of one instance.
+    pub memory_need: u64,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// The seed is there.
+    Ready,
+    /// It loads the seed.
+    Load,
+    /// It waits for the load under way.
+    Join,
+    /// The tables ran out: nothing new is hosted.
+    Silent,
+    /// There is no memory for it.
+    Overloaded,
+    /// The seed is not here, and not to be.
+    Refuse,
+}
+
+/// Single flight: one call loads, those that come meanwhile wait with it (PROTOCOL 5).
+pub fn admit_wake(call: &Wakening) -> Wake {
+    if call.ready {
+        Wake::Ready
+    } else if !(call.asked && call.rank) {
+        Wake::Refuse
+    } else if !call.leased {
+        Wake::Silent
+    } else if call.loading {
+        Wake::Join
+    } else if call.memory_need > call.memory_free {
+        Wake::Overloaded
+    } else {
+        Wake::Load
     }
 }

@@ -30,6 +30,11 @@ impl Candidate {
     }
 }
 
+/// Of ranks in their order the first usable one: callers on many nodes wake the same.
+pub fn choose_rank(ranks: &[Candidate]) -> Option<usize> {
+    ranks.iter().position(Candidate::is_usable)
+}
+
 /// The nearest usable one competes with one drawn from the other usable ones; the lower cost wins,
 /// the nearest on a tie. `None` when none is usable.
 pub fn choose(candidates: &[Candidate], draw: u64) -> Option<usize> {

@@ -10,8 +10,8 @@ mod retry;
 mod shed;
 mod split;
 
-pub use admit::{Admission, Arrival, admit};
-pub use choose::{Candidate, choose};
+pub use admit::{Admission, Arrival, Wake, Wakening, admit, admit_wake};
+pub use choose::{Candidate, choose, choose_rank};
 pub use gate::match_gate;
 pub use retry::{Attempt, Retry, classify_retry};
 pub use shed::shed;

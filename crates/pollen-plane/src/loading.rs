@@ -1,0 +1,224 @@
+//! A seed comes to life on this node: for the brain, or for a call that found it cold.
+//!
+//! Single flight: however many calls and the brain ask for a seed, it is loaded once, by a task of
+//! its own, so that a caller who goes away takes nothing from the others (PROTOCOL 5, wake).
+
+use std::{sync::Arc, time::Instant};
+
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use pollen_net::NetError;
+use pollen_wasm::{Seed, SeedSettings};
+use pollen_wire::{Id, fetch::FetchRequest};
+use tokio::sync::oneshot;
+
+use crate::{
+    CallError,
+    events::Event,
+    host::Arrived,
+    percall::{Wake, Wakening, admit_wake},
+    plane::{MAX_MODULE, Plane},
+    tables::{SeedEntry, SeedRow},
+};
+
+/// The end of a load, for all who wait for it.
+pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
+
+impl Plane {
+    /// Loads a seed for the brain, from `holders` in their order; ends in `LoadFinished`. A load
+    /// under way is joined.
+    pub fn load_seed(&self, seed: Id, holders: Vec<Id>) {
+        let plane = self.clone();
+        self.handle().spawn(async move {
+            let loaded = match plane.tables().load_full().seed(&seed) {
+                Some(entry) => plane.join_or_load(entry, holders).await,
+                None => {
+                    let reason = "no row was pushed for the seed to load";
+                    Err(CallError::refused("internal", reason, ""))
+                }
+            };
+            let (slug, reason) = match loaded {
+                Ok(()) => Default::default(),
+                Err(error) => (error.slug.into_owned(), error.reason),
+            };
+            plane.events().emit(Event::LoadFinished { seed, slug, reason }).await;
+        });
+    }
+
+    async fn join_or_load(
+        &self,
+        entry: &Arc<SeedEntry>,
+        holders: Vec<Id>,
+    ) -> Result<(), CallError> {
+        let flight = {
+            let mut held = entry.local.flight.lock();
+            match &*held {
+                // A call woke it before the brain asked.
+                _ if entry.local.loaded.load().is_some() => return Ok(()),
+                Some(flight) => flight.clone(),
+                None => held.insert(self.begin_load(entry, holders, false)).clone(),
+            }
+        };
+        flight.await
+    }
+
+    /// Serves a seed no more; calls in flight end by themselves. Its content is let go, unless it is
+    /// to be kept (`keep`) or another row names it.
+    pub fn unload_seed(&self, seed: Id, keep: bool) {
+        let tables = self.tables().load_full();
+        let Some(entry) = tables.seed(&seed) else { return };
+        entry.local.loaded.store(Arc::new(None));
+        let content = entry.row.content;
+        let is_shared =
+            |other: &Arc<SeedEntry>| other.row.content == content && other.row.seed != seed;
+        if keep || tables.seeds().any(is_shared) {
+            return;
+        }
+        let plane = self.clone();
+        self.handle().spawn(async move {
+            if let Err(error) = plane.net().content().unpin(content).await {
+                tracing::warn!(%error, "content could not be let go");
+            }
+        });
+    }
+
+    /// What a call finds that may have to wake its seed; nothing is begun.
+    pub(crate) fn judge_wake(&self, entry: &SeedEntry, asked: bool, loading: bool) -> Wake {
+        admit_wake(&Wakening {
+            asked,
+            ready: entry.local.loaded.load().is_some(),
+            rank: entry.row.wake.contains(&self.id()),
+            leased: self.tables().is_leased(),
+            loading,
+            memory_free: self.memory().free,
+            memory_need: entry.row.memory_bytes,
+        })
+    }
+
+    /// The seed of a call that found it not loaded: loaded now, or when the load under way ends.
+    pub(crate) async fn wake(&self, call: &Arrived) -> Result<Arc<Seed>, CallError> {
+        let entry = &call.entry;
+        let flight = {
+            let mut held = entry.local.flight.lock();
+            match (self.judge_wake(entry, call.wake, held.is_some()), &*held) {
+                (Wake::Ready, _) => None,
+                (Wake::Join, Some(flight)) => Some(flight.clone()),
+                (Wake::Load | Wake::Join, _) => {
+                    let holders = self.wake_holders(&entry.row);
+                    Some(held.insert(self.begin_load(entry, holders, true)).clone())
+                }
+                (refused, _) => return Err(not_woken(refused, entry)),
+            }
+        };
+        if let Some(flight) = flight {
+            match tokio::time::timeout_at(call.deadline.into(), flight).await {
+                Ok(loaded) => loaded?,
+                Err(_) => return Err(CallError::deadline(false)),
+            }
+        }
+        let loaded = (**entry.local.loaded.load()).clone();
+        loaded.ok_or_else(|| not_woken(Wake::Refuse, entry))
+    }
+
+    /// Whom to ask for the content: the other ranks, then everybody linked.
+    fn wake_holders(&self, row: &SeedRow) -> Vec<Id> {
+        let linked = self.net().linked();
+        let mut holders: Vec<Id> = linked.iter().map(|link| link.peer()).collect();
+        holders.sort_by_key(|peer| (!row.wake.contains(peer), *peer));
+        holders
+    }
+
+    /// Begins a load; the caller holds the lock of `flight` and keeps what is returned there.
+    fn begin_load(&self, entry: &Arc<SeedEntry>, holders: Vec<Id>, is_wake: bool) -> Flight {
+        let (told, hears) = oneshot::channel();
+        let (plane, entry) = (self.clone(), entry.clone());
+        self.handle().spawn(async move {
+            let began = Instant::now();
+            let result = plane.load_now(&entry.row, &holders).await;
+            let outcome = {
+                let mut flight = entry.local.flight.lock();
+                *flight = None;
+                result.map(|loaded| entry.local.loaded.store(Arc::new(Some(loaded))))
+            };
+            let is_loaded = outcome.is_ok();
+            let _ = told.send(outcome);
+            if is_wake && is_loaded {
+                plane.counters().wakes.record(began.elapsed());
+                plane.events().emit(Event::SeedWoken { seed: entry.row.seed }).await;
+            }
+        });
+        let stopped = || Err(CallError::shutting_down());
+        async move { hears.await.unwrap_or_else(|_| stopped()) }.boxed().shared()
+    }
+
+    async fn load_now(&self, row: &SeedRow, holders: &[Id]) -> Result<Arc<Seed>, CallError> {
+        let refused = |error: &_| CallError::from(error);
+        let began = Instant::now();
+        self.obtain(row, holders).await?;
+        tracing::debug!(name = %row.name, held = ?began.elapsed(), "the module is held");
+        let sandbox = self.sandbox();
+        let compiled = sandbox.load_compiled(row.content, settings(row)).await;
+        if let Some(seed) = compiled.map_err(|error| refused(&error))? {
+            return Ok(seed);
+        }
+        let wasm = self.net().content().read(row.content).await.map_err(|e| not_had(&e))?;
+        sandbox.load(wasm, row.content, settings(row)).await.map_err(|error| refused(&error))
+    }
+
+    /// Sees to it that the module is held here, and stays.
+    async fn obtain(&self, row: &SeedRow, holders: &[Id]) -> Result<(), CallError> {
+        let content = self.net().content();
+        if content.keep(row.content).await.map_err(|e| not_had(&e))? {
+            return Ok(());
+        }
+        let request = FetchRequest { seed: row.seed, path: "module", content: row.content };
+        let mut last = NetError::Refused("blob-not-found".into());
+        for holder in holders.iter().filter(|holder| **holder != self.id()) {
+            match self.net().fetch(*holder, request, MAX_MODULE).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(not_had(&last))
+    }
+}
+
+fn not_had(error: &NetError) -> CallError {
+    CallError::refused("unreachable", format!("the module could not be had: {error}"), "")
+}
+
+/// Why a call that asked for it was not given a cold seed; nothing was executed.
+pub(crate) fn not_woken(verdict: Wake, entry: &SeedEntry) -> CallError {
+    let name = &entry.row.name;
+    match verdict {
+        Wake::Silent => {
+            let reason = "this node's brain is silent: it hosts nothing new";
+            CallError::refused("unreachable", reason, "see pln logs on that node")
+        }
+        Wake::Overloaded => {
+            let mib = entry.row.memory_bytes >> 20;
+            let reason =
+                format!("no memory is free to wake seed \"{name}\", which needs {mib} MiB");
+            CallError::overloaded(reason, 500)
+        }
+        _ => {
+            let reason = format!("seed \"{name}\" is not loaded on this node");
+            CallError::refused("seed-not-found", reason, "see pln status seeds")
+        }
+    }
+}
+
+fn settings(row: &SeedRow) -> SeedSettings {
+    SeedSettings {
+        memory_bytes: row.memory_bytes,
+        config: row.config.clone(),
+        env: row.env.clone(),
+        allow_hosts: row.allow_hosts.clone(),
+        isolate: row.isolate,
+        shared: row.shared,
+        tail_call: row.tail_call,
+        ..SeedSettings::new(&row.name)
+    }
+}
