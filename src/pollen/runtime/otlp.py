@@ -98,7 +98,7 @@ class Exporter:
         quiet = logging.getLogger("opentelemetry")
         quiet.addHandler(logging.NullHandler())
         quiet.propagate = False
-        self._sender = OTLPSpanExporter(endpoint=endpoint_of(config))
+        self._sender: Any = OTLPSpanExporter(endpoint=endpoint_of(config))
         self._make = make_translator(node)
         self._drain = drain
         self._log = log
