@@ -41,6 +41,7 @@ def test_a_list_has_commas(pln: Pln) -> None:
         (["memory_bytes", "512"], b"write a unit"),
         (["listen", "everywhere"], b"ip:port"),
         (["log_level", "loud"], b"debug, info, warning"),
+        (["idle_ms", "10ms"], b"1000 or more"),
         (["grace_ms"], b"pln set grace_ms VALUE"),
     ],
 )

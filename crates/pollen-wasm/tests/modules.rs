@@ -313,3 +313,71 @@ fn the_cache_keeps_its_quota_and_drops_the_oldest_entry_first() {
     world.wat(r#"(module (memory 1) (func (export "f11")))"#);
     assert_eq!(1, world.sandbox.metrics().cache_hits);
 }
+
+/// A sandbox with this cache folder and quota, and the id of a module that it compiled once.
+fn cached(folder: &std::path::Path, quota: u64, wat: &str) -> (World, [u8; 32]) {
+    let path = folder.join("code");
+    let world = World::with(move |config| {
+        config.cache_dir = Some(path);
+        config.cache_quota_bytes = quota;
+    });
+    world.wat(wat);
+    let id = *blake3::hash(&wat_to_wasm(wat).unwrap()).as_bytes();
+    (world, id)
+}
+
+const COUNTING: &str = r#"(module (memory 2) (func (export "f")))"#;
+
+#[test]
+fn compiled_code_is_loaded_by_the_id_of_its_module_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, id) = cached(folder.path(), 64 << 20, COUNTING);
+    let load =
+        |id, settings| world.net.block_on(world.sandbox.load_compiled(id, settings)).unwrap();
+    let seed = load(id, SeedSettings::new("again")).unwrap();
+    assert_eq!("", world.text(&seed, "f", ""));
+    assert!(load([7; 32], SeedSettings::new("unknown")).is_none());
+    let metrics = world.sandbox.metrics();
+    assert_eq!((1, 1), (metrics.compiles, metrics.cache_hits));
+}
+
+#[test]
+fn the_memory_limit_holds_for_compiled_code_as_for_a_module() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, id) = cached(folder.path(), 64 << 20, COUNTING);
+    let small = SeedSettings { memory_bytes: 65_536, ..SeedSettings::new("small") };
+    let refused =
+        world.net.block_on(world.sandbox.load_compiled(id, small)).map(|_| ()).unwrap_err();
+    assert_eq!("module-invalid", refused.slug());
+}
+
+#[test]
+fn a_quota_that_was_lowered_holds_from_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, id) = cached(folder.path(), 64 << 20, COUNTING);
+    drop(world);
+    let path = folder.path().join("code");
+    let world = World::with(move |config| {
+        config.cache_dir = Some(path);
+        config.cache_quota_bytes = 1;
+    });
+    assert_eq!(0, std::fs::read_dir(folder.path().join("code")).unwrap().count());
+    let loading = world.sandbox.load_compiled(id, SeedSettings::new("gone"));
+    assert!(world.net.block_on(loading).unwrap().is_none());
+}
+
+#[test]
+fn what_was_used_lately_outlives_what_was_stored_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, id) = cached(folder.path(), 64 << 20, COUNTING);
+    let path = folder.path().join("code");
+    let size = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().metadata().unwrap().len();
+    world.wat(r#"(module (memory 2) (func (export "g")))"#);
+    // A use, later than both.
+    assert!(world.net.block_on(world.sandbox.load_compiled(id, SeedSettings::new("used"))).is_ok());
+    drop(world);
+    let (world, _) = cached(folder.path(), 2 * size + size / 2, r#"(module (func (export "h")))"#);
+    let used = world.sandbox.load_compiled(id, SeedSettings::new("used"));
+    assert!(world.net.block_on(used).unwrap().is_some());
+    assert_eq!(2, std::fs::read_dir(&path).unwrap().count());
+}
