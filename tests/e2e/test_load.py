@@ -138,7 +138,7 @@ async def suspend(number: int, patience: float) -> None:
             tables = await metric(a, "page_table_bytes") / 1e6
             print(
                 f"{number} suspended in {suspended:.1f} s: {held:.0f} MB resident, page tables "
-                f"{tables:.0f} MB, {await metric(a, 'mappings')} mappings; status "
+                f"{tables:.0f} MB, {await metric(a, 'memory_mappings')} mappings; status "
                 f"{max(answers) * 1e3:.0f} ms; b holds {resident_mb(b):.0f} MB"
             )
             for call in calls:
