@@ -23,11 +23,11 @@ from pollen.core.commands import Command
 from pollen.errors import BadRequest, PollenError
 from pollen.runtime import logs
 from pollen.runtime.control import routes
+from pollen.runtime.control.openapi import openapi_view
 from pollen.runtime.control.routes import ROUTES, Route
 from pollen.runtime.metrics import CONTENT_TYPE
 
 BODY_MAX = 256 * 1024
-LINES_MAX = 10_000
 FOLLOW_SECONDS = 0.25
 
 Handler = Callable[[Request, Any], Awaitable[Any]]
@@ -168,7 +168,8 @@ class _Handlers:
         return await self._daemon.command(cmd.WhyPlaceCommand(target=target))
 
     async def why_call(self, request: Request, body: None) -> msgspec.Struct:
-        target, function = request.path_params["target"], request.query_params.get("function", "")
+        target = request.path_params["target"]
+        function = str(_queries(request, "why_call").get("function", ""))
         return await self._daemon.command(cmd.WhyCallCommand(target=target, function=function))
 
     async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
@@ -181,17 +182,20 @@ class _Handlers:
         return Response(self._daemon.metrics_text(), media_type=CONTENT_TYPE)
 
     async def logs(self, request: Request, body: None) -> Response:
-        query = request.query_params
-        try:
-            lines = min(int(query.get("lines", "50")), LINES_MAX)
-        except ValueError:
-            raise BadRequest("bad-request", "lines is no number") from None
-        follow = query.get("follow", "false") in ("true", "1")
-        stream = _log_lines(self._daemon.log_path, lines, query.get("seed", ""), follow)
+        query = _queries(request, "logs")
+        lines, follow = int(query.get("lines", 50)), bool(query.get("follow", False))
+        stream = _log_lines(self._daemon.log_path, lines, str(query.get("seed", "")), follow)
         return StreamingResponse(stream, media_type="application/x-ndjson")
 
     async def openapi(self, request: Request, body: None) -> Any:
-        return routes.openapi_view(self._daemon.version().pollen)
+        return openapi_view(self._daemon.version().pollen)
+
+
+def _queries(request: Request, name: str) -> dict[str, str | int | bool]:
+    """The parameters that a route has, read; others are nobody's."""
+    route = next(route for route in ROUTES if route.name == name)
+    given = request.query_params
+    return {q.name: q.read(given[q.name]) for q in route.query if q.name in given}
 
 
 async def _log_lines(path: Path, lines: int, seed: str, follow: bool) -> AsyncIterator[str]:

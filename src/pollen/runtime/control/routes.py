@@ -1,25 +1,43 @@
 """The one table of routes: method, path, request, response, errors.
 
-The server, the OpenAPI document and the tests are made from it; a client may be, too.
+The server, the OpenAPI document (``openapi``) and the tests are made from it; a client may be, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import msgspec
 
 from pollen.core import commands as cmd
+from pollen.core import limits
+from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
+
+# So many lines of the log at most are told at once.
+LINES_MAX = 10_000
+
+
+def _said(**schema: object) -> msgspec.Meta:
+    """What a value must be like, for readers of the schema: the brain refuses with a remedy."""
+    return msgspec.Meta(extra_json_schema=schema)
+
+
+Name = Annotated[str, _said(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
+Content = Annotated[str, _said(pattern="^[0-9a-f]{64}$")]
+Subject = Annotated[str, _said(pattern="^([0-9a-f]{64})?$")]
+Tier = Annotated[str, _said(enum=["leaf", "publisher", "admin"])]
+TtlMs = Annotated[int, _said(minimum=1, maximum=limits.INVITE_TTL_MAX_NS // MILLISECOND)]
+Millis = Annotated[int, _said(minimum=0)]
 
 
 class SeedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of ``POST /v1/seeds``."""
 
-    name: str
-    content: str
+    name: Name
+    content: Content
     options: cmd.SeedOptions = cmd.SeedOptions()
     take_over: bool = False
 
@@ -27,12 +45,12 @@ class SeedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class InviteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of ``POST /v1/invites``; the defaults are those of ``InviteCommand``."""
 
-    subject: str = ""
-    ttl_ms: int = 300_000
-    tier: str = "leaf"
+    subject: Subject = ""
+    ttl_ms: TtlMs = 300_000
+    tier: Tier = "leaf"
     properties: str = "{}"
-    access_ms: int = 0
-    lease_ms: int = 0
+    access_ms: Millis = 0
+    lease_ms: Millis = 0
 
 
 class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,8 +140,33 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
+class Query:
+    """One parameter of a query string; a number is from 0 to ``most``."""
+
+    name: str
+    kind: Literal["string", "integer", "boolean"]
+    summary: str
+    most: int = 0
+
+    def read(self, text: str) -> str | int | bool:
+        """What stands there; ``bad-request`` when it is none of that kind."""
+        if self.kind == "string":
+            return text
+        if self.kind == "integer":
+            if text.isascii() and text.isdigit() and int(text[:18]) <= self.most:
+                return int(text)
+            wanted = f"a number from 0 to {self.most}"
+        elif text in ("true", "false"):
+            return text == "true"
+        else:
+            wanted = "true or false"
+        reason = f"{text[:40]!r} is no value for {self.name}"
+        raise error_from("bad-request", reason, f"give {wanted}")
+
+
+@dataclass(frozen=True)
 class Route:
-    """One line of the table. ``response`` None: a text body, described in ``summary``."""
+    """One line of the table. ``response`` None: a body of the media type ``media``."""
 
     name: str
     method: str
@@ -132,6 +175,8 @@ class Route:
     request: type[msgspec.Struct] | None = None
     response: type[msgspec.Struct] | None = None
     errors: tuple[str, ...] = field(default=())
+    query: tuple[Query, ...] = field(default=())
+    media: str = "application/json"
 
 
 _PUBLISH_ERRORS = (
@@ -191,10 +236,11 @@ ROUTES: tuple[Route, ...] = (
         "why_call",
         "GET",
         "/v1/why/call/{target:path}",
-        "Where a call from this node would go; query: function",
+        "Where a call from this node would go",
         None,
         cmd.WhyCall,
         ("seed-not-found", "function-not-found", "ambiguous"),
+        (Query("function", "string", "Which one; none is needed for the only one."),),
     ),
     Route(
         "load",
@@ -205,50 +251,18 @@ ROUTES: tuple[Route, ...] = (
         LoadReport,
         ("seed-not-found", "function-not-found"),
     ),
-    Route("metrics", "GET", "/v1/metrics", "Prometheus text"),
-    Route("logs", "GET", "/v1/logs", "Log lines as x-ndjson: lines, follow, seed"),
+    Route("metrics", "GET", "/v1/metrics", "Prometheus text", media="text/plain; version=0.0.4"),
+    Route(
+        "logs",
+        "GET",
+        "/v1/logs",
+        "Log lines, one JSON object each",
+        query=(
+            Query("lines", "integer", "So many of the last ones (50).", LINES_MAX),
+            Query("follow", "boolean", "Go on with what is appended."),
+            Query("seed", "string", "Those about this seed only."),
+        ),
+        media="application/x-ndjson",
+    ),
     Route("openapi", "GET", "/v1/openapi.json", "This table as OpenAPI 3.1"),
 )
-
-
-def openapi_view(version: str) -> dict[str, Any]:
-    """The table as an OpenAPI document."""
-    types = [t for route in ROUTES for t in (route.request, route.response) if t is not None]
-    schemas, components = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
-    )
-    reference = dict(zip(types, schemas, strict=True))
-    paths: dict[str, Any] = {}
-    for route in ROUTES:
-        path = route.path.replace(":path", "")
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, reference)
-    info = {"title": "Pollen control API", "version": version}
-    return {
-        "openapi": "3.1.0",
-        "info": info,
-        "paths": paths,
-        "components": {"schemas": components},
-    }
-
-
-def _operation(route: Route, reference: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": route.summary}
-    if route.response is not None:
-        answer["content"] = {"application/json": {"schema": reference[route.response]}}
-    operation: dict[str, Any] = {
-        "operationId": route.name,
-        "summary": route.summary,
-        "responses": {
-            "200": answer,
-            "default": {"description": f"problem+json: {', '.join(route.errors) or 'internal'}"},
-        },
-    }
-    if "{target" in route.path:
-        operation["parameters"] = [
-            {"name": "target", "in": "path", "required": True, "schema": {"type": "string"}}
-        ]
-    if route.request is not None:
-        operation["requestBody"] = {
-            "content": {"application/json": {"schema": reference[route.request]}}
-        }
-    return operation
