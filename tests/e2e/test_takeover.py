@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -122,18 +124,9 @@ async def test_a_paused_node_is_routed_around() -> None:
 
 @pytest.mark.parametrize("lines", [0, 1, 3, 8, 12])
 async def test_the_demo_leaves_nothing_behind_after_ctrl_c(lines: int) -> None:
-    """At any moment: before the first node is up, between calls, after the kill."""
+    """At named moments: before the first node is up, between calls, after the kill."""
     with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as place:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "pollen.cli",
-            "demo",
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": place},
-        )
+        process = await _begin_demo(place)
         assert process.stdout is not None
         for _ in range(lines):
             assert await process.stdout.readline()
@@ -143,13 +136,56 @@ async def test_the_demo_leaves_nothing_behind_after_ctrl_c(lines: int) -> None:
                 return any(Path(place).iterdir())
 
             await until(has_begun, 20, "the demo begins")
-        # As a terminal does: to the whole group.
+        assert await _interrupt(process, place) == 130
+
+
+@pytest.mark.parametrize("turn", range(10))
+async def test_the_demo_leaves_nothing_behind_at_any_moment(turn: int) -> None:
+    """At moments drawn afresh, over the whole of its two seconds and a little more."""
+    moment = random.uniform(0.05, 2.5)
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as place:
+        process = await _begin_demo(place)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(process.wait()), moment)
+        # Before Python took over the signal the kernel ends the process; after the end it is over.
+        code = await _interrupt(process, place)
+        assert code in (0, 130, -signal.SIGINT), f"after {moment:.3f} s"
+
+
+async def _begin_demo(place: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "pollen.cli",
+        "demo",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": place},
+    )
+
+
+async def _interrupt(process: asyncio.subprocess.Process, place: str) -> int | None:
+    """Ctrl-C, to the whole group as a terminal sends it; the exit code, when nothing is left."""
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 130, (out, err)
-        assert b"Traceback" not in err
-        assert list(Path(place).iterdir()) == []
-        assert not any(start_time(pid) for pid in _members(process.pid))
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert b"Traceback" not in err, (out, err)
+    assert list(Path(place).iterdir()) == []
+    assert not [pid for pid in _members(process.pid) if start_time(pid)]
+    assert _users_of(place) == []
+    return process.returncode
+
+
+def _users_of(place: str) -> list[str]:
+    """The command lines of processes that work in a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found += [line] if place in line else []
+    return found
 
 
 def _members(session: int) -> list[int]:
