@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from pollen.runtime import lock
+from pollen.runtime.paths import Paths
+from pollen.runtime.ports import next_free
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_output import on_a_terminal
 
@@ -27,6 +33,41 @@ def test_comments_and_order_survive(pln: Pln) -> None:
     pln.ok("set", "grace_ms", "2s")
     text = (pln.home / "config.toml").read_text()
     assert text == '# mine\nname = "attic"  # top floor\ngrace_ms = 2000\n'
+
+
+def flags_of(pln: Pln) -> tuple[str, str]:
+    """The port and the name of the node that runs."""
+    (node,) = json.loads(pln.ok("status", "nodes", "--json"))
+    return node["addresses"][0].rpartition(":")[2], node["name"]
+
+
+def test_a_restart_keeps_the_flags_of_up_and_goes_on_after_a_crash(pln: Pln) -> None:
+    """And ``set`` says that a flag goes before the file."""
+    port = str(next_free(["127.0.0.1:20000"])[0].rpartition(":")[2])
+    try:
+        pln.ok("up", "-d", "--ips", "127.0.0.1", "--port", port, "--name", "attic")
+        pln.ok("restart")
+        assert flags_of(pln) == (port, "attic")
+        pid = lock.read_pid(Paths(pln.home))
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        pln.ok("restart")
+        assert flags_of(pln) == (port, "attic")
+        assert "from a flag: pln down" in pln.ok("set", "listen", "127.0.0.1:0")
+        assert "reads it at: pln restart" in pln.ok("set", "grace_ms", "1s")
+    finally:
+        pln("down", "--force")
+
+
+def test_an_up_with_a_taken_port_leaves_nothing_behind(pln: Pln) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        for detach in ((), ("-d",)):
+            done = pln("up", *detach, "--ips", "127.0.0.1", "--port", port)
+            assert done.returncode == 1 and b"[port-in-use]" in done.stderr
+            assert b"NEW cluster" not in done.stderr
+    assert not (pln.home / "state.db").exists() and not (pln.home / "root.key").exists()
 
 
 def test_a_list_has_commas(pln: Pln) -> None:

@@ -88,19 +88,21 @@ def up_command(
       pln up -d
       pln up --port 60700 --http 127.0.0.1:8080
     """
-    from pollen.runtime import config, identity, service
+    from pollen.runtime import config, identity, ports, service
 
     where = paths_of(ctx)
+    listen = _listen(port, ips)
     # What cannot start must not leave a new cluster behind.
-    config.read_config(where.config_file)
+    held = config.read_config(where.config_file)
     if service.running(where) is None and not identity.is_enrolled(where):
+        ports.check_free(listen or held.listen)
         founded = identity.init(where, name)
         click.echo(
             f"started a NEW cluster {founded.cluster.hex()[:8]}; "
             "to enter an existing one: pln join TOKEN",
             err=True,
         )
-    options = service.StartOptions(listen=_listen(port, ips), http=http, name=name)
+    options = service.StartOptions(listen=listen, http=http, name=name)
     if detach:
         start_detached(where, options)
         return
@@ -140,7 +142,7 @@ def down_command(ctx: click.Context, force: bool, grace: int) -> None:
 @with_globals
 @click.pass_context
 def restart_command(ctx: click.Context) -> None:
-    """Stop the detached node and start it again with its configured settings.
+    """Stop the detached node and start it again, with the flags of its pln up.
 
     \b
     Example:
@@ -149,9 +151,10 @@ def restart_command(ctx: click.Context) -> None:
     from pollen.runtime import service
 
     where = paths_of(ctx)
+    options = service.options_of(where)
     if service.running(where) is not None:
         service.stop(where)
-    start_detached(where)
+    start_detached(where, options)
 
 
 @click.command("logs")

@@ -73,14 +73,18 @@ def _typed(key: str, value: str) -> str | int | list[str]:
 
 
 def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None:
-    from pollen.runtime import config, otlp, paths, service
+    from pollen.runtime import config, lock, otlp, paths, service
 
     if key == "otlp_endpoint":
         otlp.check_extra(config.Config(otlp_endpoint=str(value or "")))
     paths.make_home(where)
     held = config.write_setting(where.config_file, key, value)
     click.echo(f"{key} = {_shown(key, getattr(held, key))}")
-    if service.running(where) is not None:
+    if service.running(where) is None:
+        return
+    if key in lock.read_flags(where):
+        click.echo("hint: the running node has it from a flag: pln down, then pln up without it")
+    else:
         click.echo("hint: the running node reads it at: pln restart")
 
 

@@ -11,12 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from pollen.errors import PollenError
 from pollen.runtime import paths
-from pollen.runtime.config import Config, read_config
+from pollen.runtime.config import read_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,12 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tell = _Teller(options.ready_fd)
     try:
         where = paths.resolve(options.dir)
-        config = _settings(where, options)
+        flags = _flags(options)
+        config = msgspec.structs.replace(read_config(where.config_file), **flags)
         # Imported here, so that a wrong option is told without loading the engine's friends.
         from pollen.runtime import daemon
 
         with_text = sys.stderr.isatty() and options.ready_fd < 0
-        return daemon.run_daemon(where, config, with_text=with_text, on_ready=tell.ready)
+        return daemon.run_daemon(
+            where, config, with_text=with_text, on_ready=tell.ready, flags=flags
+        )
     except PollenError as error:
         tell.failed(error)
         return error.exit_code
@@ -77,16 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(where: paths.Paths, options: argparse.Namespace) -> Config:
-    """The file's settings under those of the command line."""
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gives; they go before the file's."""
     given = {
         "listen": options.listen,
         "http": options.http,
         "name": options.name,
         "log_level": options.log_level,
     }
-    chosen = {key: value for key, value in given.items() if value}
-    return msgspec.structs.replace(read_config(where.config_file), **chosen)
+    return {key: value for key, value in given.items() if value}
 
 
 if __name__ == "__main__":

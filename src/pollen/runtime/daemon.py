@@ -16,7 +16,7 @@ import platform
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,16 @@ DRAIN_SECONDS = 5.0
 class Daemon:
     """A running node. ``run`` ends with the exit code when it was stopped."""
 
-    def __init__(self, where: Paths, config: Config, native: Native, log: Any) -> None:
+    def __init__(
+        self,
+        where: Paths,
+        config: Config,
+        native: Native,
+        log: Any,
+        flags: Mapping[str, Any] | None = None,
+    ) -> None:
         self._paths = where
+        self._flags = flags
         self._config = config
         self._native = native
         self.log = log
@@ -94,7 +102,7 @@ class Daemon:
             await server.start()
             discovery = self._discovery(driver)
             discovery.start()
-            lock.write_pid(self._paths)
+            lock.write_pid(self._paths, self._flags)
             self._exporter = self._export(muscles)
             await pages.enter_async_context(serving(self._config.metrics, self.metrics_text))
             self._state = "running"
@@ -372,10 +380,12 @@ def run_daemon(
     with_text: bool,
     on_ready: Callable[[], None] = lambda: None,
     native: Native | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> int:
     """Run in the foreground of this process until stopped. Returns the exit code.
 
-    ``on_ready`` is called once, when the control API answers.
+    ``on_ready`` is called once, when the control API answers. ``flags`` are settings that the
+    command line gave: a restart gives them again.
     """
     # Before any engine exists: enabled later, a guest's trap would end the process (SANDBOX).
     if not faulthandler.is_enabled():
@@ -391,7 +401,7 @@ def run_daemon(
         if identity.read(where) is None:
             founded = identity.found(where, config.name, "{}", native)
             log.info("new-cluster", cluster=founded.cluster.hex(), to_join="pln join TOKEN")
-        return asyncio.run(Daemon(where, config, native, log).run(on_ready))
+        return asyncio.run(Daemon(where, config, native, log, flags).run(on_ready))
 
 
 def _raise_open_files() -> None:

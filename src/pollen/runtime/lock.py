@@ -9,8 +9,9 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -47,9 +48,10 @@ def hold(paths: Paths) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_pid(paths: Paths) -> None:
-    """Say who runs here, in one atomic step."""
-    body = json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())})
+def write_pid(paths: Paths, flags: Mapping[str, Any] | None = None) -> None:
+    """Say who runs here, and with which flags it was started, in one atomic step."""
+    pid = os.getpid()
+    body = json.dumps({"pid": pid, "started": start_time(pid), "flags": dict(flags or {})})
     temporary = paths.pid_file.with_suffix(".tmp")
     temporary.write_text(body)
     temporary.replace(paths.pid_file)
@@ -69,6 +71,15 @@ def read_pid(paths: Paths) -> int | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return pid if start_time(pid) == started else None
+
+
+def read_flags(paths: Paths) -> dict[str, Any]:
+    """The flags of the daemon that runs here or did not end in order; empty when none did."""
+    try:
+        held = json.loads(paths.pid_file.read_text()).get("flags", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def start_time(pid: int) -> str:

@@ -23,6 +23,7 @@ from pollen.core import limits
 from pollen.core.discovery.contract import Seal, Unseal
 from pollen.core.ids import KeyRole, LinkId, PeerId, Sign, Verify
 from pollen.errors import InvariantError, PollenError, error_from
+from pollen.runtime.ports import PORT_REMEDY
 
 BACKLOG_MAX = 1_024
 
@@ -206,7 +207,7 @@ def slug_of(error: Exception) -> str:
 
 
 _REMEDIES = {
-    "port-in-use": "give another port: pln set listen IP:PORT, or pln up -d --port N",
+    "port-in-use": PORT_REMEDY,
     "state-unusable": "restore the folder from a copy, or give another one: --dir",
     "version-mismatch": "run the same version of pollen on both machines; see: pln version",
     "unreachable": "check that the issuer is up and its address can be reached from here",

@@ -34,6 +34,7 @@ class StartOptions:
     listen: Sequence[str] = ()
     http: str = ""
     name: str = ""
+    log_level: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def arguments(self, where: Paths) -> list[str]:
@@ -41,7 +42,12 @@ class StartOptions:
         line = ["--dir", str(where.home)]
         for address in self.listen:
             line += ["--listen", address]
-        for flag, value in (("--http", self.http), ("--name", self.name)):
+        flags = (
+            ("--http", self.http),
+            ("--name", self.name),
+            ("--log-level", self.log_level),
+        )
+        for flag, value in flags:
             line += [flag, value] if value else []
         return line
 
@@ -49,6 +55,13 @@ class StartOptions:
 def running(where: Paths) -> int | None:
     """The pid of the live daemon of this folder, or None."""
     return lock.read_pid(where)
+
+
+def options_of(where: Paths) -> StartOptions:
+    """How the daemon that runs here was started, or the one that did not end in order."""
+    held = lock.read_flags(where)
+    listen, known = held.pop("listen", ()), ("http", "name", "log_level")
+    return StartOptions(listen=listen, **{key: held[key] for key in known if key in held})
 
 
 def start(where: Paths, options: StartOptions = StartOptions()) -> int:
