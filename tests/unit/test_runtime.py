@@ -209,6 +209,18 @@ def test_a_log_line_is_json_with_time_level_and_event(folder: Path) -> None:
     assert len(list(logs.tail(path, 10, "echo"))) == 1
 
 
+def test_the_tail_of_a_log_goes_back_through_all_that_is_kept(tmp_path: Path) -> None:
+    """Oldest first, and no file is read that is not needed."""
+    path = tmp_path / "pollen.log"
+    for n, name in enumerate(("pollen.log.3", "pollen.log.2", "pollen.log.1", "pollen.log")):
+        (tmp_path / name).write_text(f"{n}a\n{n}b\n")
+    assert list(logs.tail(path, 100)) == ["0a", "0b", "1a", "1b", "2a", "2b", "3a", "3b"]
+    assert list(logs.tail(path, 3)) == ["2b", "3a", "3b"]
+    (tmp_path / "pollen.log.1").unlink()
+    assert list(logs.tail(path, 3)) == ["1b", "3a", "3b"]
+    assert list(logs.tail(path, 0)) == []
+
+
 def test_a_full_log_rotates_and_keeps_three(folder: Path) -> None:
     """The disk does not fill."""
     file = logs.RotatingFile(folder / "p.log", limit=1_000)

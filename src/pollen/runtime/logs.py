@@ -123,15 +123,21 @@ def human_line(line: str) -> str:
 
 
 def tail(path: Path, lines: int, seed: str = "") -> Iterator[str]:
-    """The last lines of the file, oldest first; only those of one seed when it is named."""
-    last: collections.deque[str] = collections.deque(maxlen=max(lines, 0))
-    for name in (path.with_name(f"{path.name}.1"), path):
-        try:
-            with name.open(encoding="utf-8", errors="replace") as file:
-                last.extend(line.rstrip("\n") for line in file if is_about(line, seed))
-        except FileNotFoundError:
-            continue
-    yield from last
+    """The last lines of the file and of the older ones that are kept, oldest first; only those of
+    one seed when it is named."""
+    found: collections.deque[str] = collections.deque()
+    for name in (path, *(path.with_name(f"{path.name}.{n}") for n in range(1, FILES_KEPT + 1))):
+        missing = lines - len(found)
+        if missing <= 0:
+            break
+        last: collections.deque[str] = collections.deque(maxlen=missing)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            name.open(encoding="utf-8", errors="replace") as file,
+        ):
+            last.extend(line.rstrip("\n") for line in file if is_about(line, seed))
+        found.extendleft(reversed(last))
+    yield from found
 
 
 def is_about(line: str, seed: str) -> bool:
