@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pollen.cli.explain import replica_texts
 from tests.cli.conftest import Pln
 
 
@@ -39,10 +40,23 @@ def test_why_place_shows_the_ranking(up: Pln) -> None:
     assert len(json.loads(up.ok("why", "place", "echo", "solo", "--json"))["nodes"]) == 1
 
 
+def test_a_halted_version_shows_which_host_has_which() -> None:
+    told = {"seed": "a" * 64, "halted": "b" * 64, "replicas": []}
+    for seed, name, state in (("b", "shed", "refused"), ("a", "attic", "ready")):
+        reason = "it traps" if state == "refused" else ""
+        replica = {"seed": seed * 64, "name": name, "state": state, "reason": reason}
+        told["replicas"].append(replica)  # type: ignore[attr-defined]
+    assert replica_texts(told) == [
+        "ready    on attic version aaaaaaaa",
+        "refused  on shed version bbbbbbbb: it traps",
+    ]
+
+
 def test_why_call_shows_the_ways(up: Pln) -> None:
     text = up.ok("why", "call", "echo")
     assert text.startswith("seed echo, function echo: this node may call it\n")
     assert "solo" in text and "here" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert up("why", "call", "trap").returncode == 3
     assert b"name one of: trap, error, status" in up("why", "call", "trap").stderr
 

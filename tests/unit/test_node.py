@@ -144,7 +144,7 @@ def test_status_says_what_is_there() -> None:
     world.run(3 * SECOND)
     status = world.ask("c", StatusCommand())
     assert status.summary.startswith("degraded: 2 of 3 nodes")
-    assert status.warnings == ["node b is offline"]
+    assert status.warnings == ["node b is offline; there: pln up -d"]
 
 
 def test_idle_nodes_only_renew_their_tables() -> None:

@@ -90,7 +90,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
             and f"a newer version, {seed['halted'][:8]}; pln why place {seed['name']}",
         ),
         ("replicas", ready),
-        *(("", text) for text in sorted(map(_replica_text, seed["replicas"]))),
+        *(("", text) for text in replica_texts(seed)),
         ("limits", f"{memory}, {seconds:g}s a call"),
         ("callers", _pairs(options["allow"])),
         ("hosts", _pairs(options["host"])),
@@ -102,9 +102,16 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _replica_text(replica: dict[str, Any]) -> str:
-    reason = f": {replica['reason']}" if replica["reason"] else ""
-    return f"{replica['state']:<8} on {replica['name']}{reason}"
+def replica_texts(seed: dict[str, Any]) -> list[str]:
+    """A line a host; while a version is halted, each says which one it has."""
+    lines = []
+    for held in sorted(
+        seed["replicas"], key=lambda r: (r["seed"] != seed["seed"], r["state"], r["name"])
+    ):
+        version = f" version {held['seed'][:8]}" if seed["halted"] else ""
+        reason = f": {held['reason']}" if held["reason"] else ""
+        lines.append(f"{held['state']:<8} on {held['name']}{version}{reason}")
+    return lines
 
 
 def _pairs(pairs: list[list[str]]) -> str:
@@ -169,8 +176,7 @@ def place_command(ctx: click.Context, seed: str, node: str | None, as_json: bool
         return
     ready = f"{told['ready']} of {told['wanted']} replicas ready"
     click.echo(f"seed {told['name']} ({told['seed'][:8]}): {ready}")
-    for sentence in told["why"]:
-        click.echo(f"  {sentence}")
+    _print_sentences(told["why"])
     rows = [
         (
             held["name"],
@@ -209,8 +215,7 @@ def call_command(ctx: click.Context, seed: str, function: str | None, as_json: b
         return
     allowed = "this node may call it" if told["allowed"] else "this node may NOT call it"
     click.echo(f"seed {told['name']}, function {told['function']}: {allowed}")
-    for sentence in told["why"]:
-        click.echo(f"  {sentence}")
+    _print_sentences(told["why"])
     rows = [
         (
             way["name"],
@@ -225,6 +230,22 @@ def call_command(ctx: click.Context, seed: str, function: str | None, as_json: b
     if rows:
         head = ("HOST", "STATE", "PRICE", "FROM", "LINKED", "REASON")
         _table(head, rows, drop=("FROM", "REASON"))
+
+
+def _print_sentences(sentences: Sequence[str]) -> None:
+    """A line each; what is longer than the screen goes on below, further in."""
+    import textwrap
+
+    for sentence in sentences:
+        lines = textwrap.wrap(
+            sentence,
+            output.width(),
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        click.echo("\n".join(lines))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], drop: tuple[str, ...]) -> None:

@@ -106,8 +106,12 @@ Command = (
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """One host of a seed: ``state`` is loading, ready, draining or refused (with its reason)."""
+    """One host of a version: ``state`` is loading, ready, draining or refused (with its reason).
 
+    ``seed`` is the version's hash: the one that serves, or the newest while that is halted.
+    """
+
+    seed: str
     node: str
     name: str
     state: str

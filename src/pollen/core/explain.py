@@ -9,7 +9,7 @@ Source: specs/cli (why), PROTOCOL 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from pollen.core import limits
 from pollen.core.claims import Host, State
@@ -27,7 +27,16 @@ from pollen.core.commands import (
 from pollen.core.ids import Hash, PeerId
 from pollen.core.members import Member
 from pollen.core.names import Holding, find_seed
-from pollen.core.plan import NodeFacts, Placement, Snapshot, Standing, cost_of, may_rank, weight_of
+from pollen.core.plan import (
+    Need,
+    NodeFacts,
+    Placement,
+    Snapshot,
+    Standing,
+    cost_of,
+    may_rank,
+    weight_of,
+)
 from pollen.core.rendezvous import seed_key_of
 from pollen.core.routing import match_gate
 from pollen.core.specs import Seed
@@ -72,13 +81,17 @@ def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
         wanted=placement.wanted,
         ready=sum(host.state is State.READY for host in hosts.values()),
         demand_milli=sum(snapshot.demand[seed.seed].values()),
-        why=_why_so_many(holding, seed, snapshot, placement),
+        why=_why_so_many(holding, seed, snapshot, placement, list(hosts.values())),
         nodes=nodes,
     )
 
 
 def _why_so_many(
-    holding: Holding, seed: Seed, snapshot: Snapshot, placement: Placement
+    holding: Holding,
+    seed: Seed,
+    snapshot: Snapshot,
+    placement: Placement,
+    hosts: Collection[Host],
 ) -> list[str]:
     need, demand = snapshot.needs[seed.seed], snapshot.demand[seed.seed]
     able = sum(
@@ -98,11 +111,31 @@ def _why_so_many(
         why.append("nobody has called it lately")
     if placement.wanted < need.min_replicas:
         why.append(f"that is all there is to choose from: {able}")
+    why += _cures(holding, need, able, hosts)
     if seed is not holding.seed:
         why.append(
             f"the newest version {holding.seed.seed.hex()[:8]} is halted; this one serves on"
         )
+        name = holding.name
+        why.append(f"what it logged: pln logs --seed {name}; mended: pln seed FILE {name}")
     return why
+
+
+def _cures(holding: Holding, need: Need, able: int, hosts: Collection[Host]) -> list[str]:
+    """What to do when there are fewer hosts than are asked for."""
+    cures = []
+    if need.host and (able == 0 or able < need.min_replicas):
+        cures.append(f"a node that may: {_invite_text(need.host)}")
+    if any(host.state is State.REFUSED and host.reason.startswith("no room") for host in hosts):
+        cures.append("room for guests, on the node that refused: pln set memory_bytes SIZE")
+        cures.append(f"or a smaller limit: pln seed FILE {holding.name} --memory SIZE")
+    return cures
+
+
+def _invite_text(pairs: Iterable[tuple[str, str]]) -> str:
+    """How a node comes by properties: they are in its certificate, and it cannot change them."""
+    props = " ".join(f"--prop {key}={value}" for key, value in pairs)
+    return f"pln invite {props}, then there: pln join TOKEN"
 
 
 def _rank_view(
@@ -226,6 +259,7 @@ def _why_ways(
         why.append(f"{len(holding.shadowed)} other owner(s) publish the name and are shadowed")
     if not is_allowed:
         why.append(f"this node may not call it: it lacks {_gate_text(seed.spec.allow)}")
+        why.append(f"a node that may: {_invite_text(seed.spec.allow)}")
     callable_ways = [way for way in ways if way.state in _CALLED]
     if not callable_ways:
         why.append("no host is ready: a call waits for one, up to 10 s")

@@ -147,7 +147,10 @@ def _seed_view(screen: Screen, holding: Holding, samples: Mapping[Hash, SeedSamp
         name_epoch=spec.name_epoch,
         ready=sum(host.state is State.READY for host in hosts),
         wanted=0 if placement is None else placement.wanted,
-        replicas=[_replica_view(screen, host) for host in (*hosts, *at_fault)],
+        replicas=[
+            *(_replica_view(screen, seed.seed, host) for host in hosts),
+            *(_replica_view(screen, holding.seed.seed, host) for host in at_fault),
+        ],
         options=specs.options_view(spec),
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.seed.seed.hex() if is_halted else "",
@@ -164,8 +167,9 @@ def _seed_view(screen: Screen, holding: Holding, samples: Mapping[Hash, SeedSamp
     )
 
 
-def _replica_view(screen: Screen, host: Host) -> ReplicaView:
+def _replica_view(screen: Screen, seed: Hash, host: Host) -> ReplicaView:
     return ReplicaView(
+        seed=seed.hex(),
         node=host.node.hex(),
         name=screen.members.name_of(host.node),
         state=host.state.label,
@@ -174,26 +178,30 @@ def _replica_view(screen: Screen, host: Host) -> ReplicaView:
 
 
 def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedView]) -> list[str]:
-    found = [f"node {node.name} is offline" for node in nodes if node.state == "offline"]
+    """What is wrong, then ``; see:`` and a command, or ``; there:`` and one for that node."""
+    offline = [node.name for node in nodes if node.state == "offline"]
+    found = [f"node {name} is offline; there: pln up -d" for name in offline]
     for seed in seeds:
         for replica in seed.replicas:
             if replica.state == "refused":
-                found.append(f"{replica.name} refuses {seed.name}: {replica.reason}")
+                text = f"{replica.name} refuses {seed.name}: {replica.reason}"
+                found.append(f"{text}; see: pln why place {seed.name}")
         if seed.halted:
-            found.append(
-                f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
-            )
+            text = f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
+            found.append(f"{text}; see: pln why place {seed.name}")
         if _is_homeless(seed):
             found.append(f"no node may host {seed.name}; see: pln why place {seed.name}")
         elif seed.ready == 0 and seed.wanted:
-            found.append(f"no replica of {seed.name} is ready")
-        found += [f"{seed.name} of {short(bytes.fromhex(o))} is shadowed" for o in seed.shadowed]
+            found.append(f"no replica of {seed.name} is ready; see: pln why place {seed.name}")
+        for owner in seed.shadowed:
+            name = screen.members.name_of(PeerId(bytes.fromhex(owner)))
+            found.append(f"{seed.name} of {name} is shadowed; see: pln inspect {seed.name}")
     for peer in screen.frozen:
         name = screen.members.name_of(peer)
         found.append(f"what {name} says stands still: it holds more than its tier may")
     for peer in screen.twins:
         name = screen.members.name_of(peer)
-        found.append(f"two live processes use the key of {name}")
+        found.append(f"two live processes use the key of {name}; there: pln down, in one of both")
     if screen.telemetry and screen.telemetry.events_dropped:
         found.append(f"{screen.telemetry.events_dropped} log lines were dropped")
     return found

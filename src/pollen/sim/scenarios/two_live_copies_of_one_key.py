@@ -11,7 +11,7 @@ def play(scene: Scene) -> None:
     scene.settles()
     scene.world.copy("twin", "d")
     scene.world.start("twin")
-    told = "two live processes use the key of d"
+    told = "two live processes use the key of d; there: pln down, in one of both"
     everybody = ("a", "b", "c", "d", "twin")
     scene.becomes(
         "status says it everywhere",
