@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,39 @@ def test_a_folder_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.Mon
     assert (told.level, "--dir" in told.remedy) == ("failure", True)
 
 
+def test_a_key_that_others_can_read(pln: Pln) -> None:
+    pln.ok("init")
+    (pln.home / "node.key").chmod(0o640)
+    assert found(pln, "keys", "failure").endswith(f"/ chmod 600 {pln.home / 'node.key'}")
+
+
+def test_a_store_that_is_damaged_is_looked_at_and_left_as_it_is(pln: Pln) -> None:
+    """It says so once: that the node is down, too, is nothing to act on."""
+    pln.ok("init")
+    store = pln.home / "state.db"
+    assert {f["level"] for f in findings(pln) if f["name"] == "store"} == {"ok"}
+    noise = b"SQLite format 3\0" + bytes(range(256)) * 40
+    store.write_bytes(noise)
+    held = sorted(path.name for path in pln.home.iterdir())
+    assert "pln purge --yes" in found(pln, "store", "failure")
+    assert not [f for f in findings(pln) if f["name"] == "daemon"]
+    assert store.read_bytes() == noise
+    assert sorted(path.name for path in pln.home.iterdir()) == held
+
+
+def test_what_was_written_before_a_crash_is_looked_at_too(pln: Pln, tmp_path: Path) -> None:
+    """The rows of a write-ahead log count; neither file is touched."""
+    pln.ok("init")
+    store, wal = pln.home / "state.db", pln.home / "state.db-wal"
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        database.execute("INSERT INTO row VALUES ('t', x'01', x'02')")
+        database.commit()
+        held = (store.read_bytes(), wal.read_bytes())
+        assert held[1]
+        assert {f["level"] for f in findings(pln) if f["name"] == "store"} == {"ok"}
+        assert (store.read_bytes(), wal.read_bytes()) == held
+
+
 def test_settings_that_cannot_be_read(pln: Pln) -> None:
     (pln.home / "config.toml").write_text('listne = ["x"]')
     assert "did you mean: listen" in found(pln, "settings", "failure")
@@ -63,7 +98,9 @@ def test_a_port_that_is_taken(pln: Pln) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         pln.ok("set", "listen", f"127.0.0.1:{taken.getsockname()[1]}")
-        assert "pln set listen" in found(pln, "ports", "failure")
+        cure = found(pln, "ports", "failure").rpartition(" / ")[2]
+        pln.ok(*cure.split()[1:])
+        assert {f["level"] for f in findings(pln) if f["name"] == "ports"} == {"ok"}
 
 
 def test_too_few_open_files(pln: Pln) -> None:
@@ -103,7 +140,8 @@ def test_a_seed_that_nobody_may_host(up: Pln) -> None:
 
     up.ok("seed", str(EXAMPLES / "loop.wasm"), "homeless", "--host-prop", "gpu=yes")
     try:
-        assert "pln why place homeless" in found(up, "cluster", "warning")
+        told = found(up, "cluster", "warning")
+        assert told == "no node may host homeless / pln why place homeless"
     finally:
         up.ok("unseed", "homeless")
 

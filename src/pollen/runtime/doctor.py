@@ -7,12 +7,15 @@ of failing. A finding that is no ``ok`` says what to do about it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
+import re
 import resource
 import shutil
-import socket
+import sqlite3
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,9 +26,10 @@ import psutil
 
 from pollen.control import Control
 from pollen.errors import PollenError
-from pollen.runtime import lock
+from pollen.runtime import lock, ports
 from pollen.runtime.config import Config, read_config
 from pollen.runtime.paths import Paths
+from pollen.runtime.store import REMEDY as STORE_REMEDY
 
 Level = Literal["ok", "warning", "failure"]
 
@@ -55,13 +59,17 @@ def examine(where: Paths) -> list[Finding]:
     """All checks, in the order in which they are printed."""
     checks: Sequence[Callable[[], Iterator[Finding]]] = (
         lambda: check_folder(where),
+        lambda: check_keys(where),
         lambda: check_disk(where),
         lambda: check_clock(time.time()),
         check_limits,
         lambda: check_settings(where),
-        lambda: check_daemon(where),
+        lambda: check_store(where),
     )
-    return [finding for check in checks for finding in check()]
+    found = [finding for check in checks for finding in check()]
+    if any(finding.name == "store" and finding.level == "failure" for finding in found):
+        return found  # nothing can start on it: what else to say of the daemon would mislead
+    return [*found, *check_daemon(where)]
 
 
 def check_folder(where: Paths) -> Iterator[Finding]:
@@ -90,6 +98,16 @@ def check_folder(where: Paths) -> Iterator[Finding]:
         yield Finding("folder", "failure", text, "keep it on a local disk: --dir or PLN_DIR")
 
 
+def check_keys(where: Paths) -> Iterator[Finding]:
+    """Whoever reads a key can be this node, or make admins."""
+    for key in (where.node_key, where.root_key):
+        with contextlib.suppress(OSError):
+            if stat.S_IMODE(key.stat().st_mode) & 0o077:
+                yield Finding(
+                    "keys", "failure", f"{key} is open to other users", f"chmod 600 {key}"
+                )
+
+
 def file_system_of(path: Path) -> str:
     """The type of the file system that a path is on; empty where that cannot be told."""
     best, kind = "", ""
@@ -108,12 +126,19 @@ def check_disk(where: Paths) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(place).free
     text = f"{free >> 20} MiB free at {place}"
+    what = f"what takes it: du -xk {_mount_of(place)} | sort -n | tail"
     if free < DISK_LEAST:
-        yield Finding("disk", "failure", text, f"make room: at least {DISK_LEAST >> 20} MiB")
+        remedy = f"make room: at least {DISK_LEAST >> 20} MiB; {what}"
+        yield Finding("disk", "failure", text, remedy)
     elif free < DISK_LOW:
-        yield Finding("disk", "warning", text, f"make room: {DISK_LOW >> 20} MiB is comfortable")
+        remedy = f"make room: {DISK_LOW >> 20} MiB is comfortable; {what}"
+        yield Finding("disk", "warning", text, remedy)
     else:
         yield Finding("disk", "ok", text)
+
+
+def _mount_of(path: Path) -> Path:
+    return next(held for held in (path, *path.parents) if held.is_mount())
 
 
 def check_clock(wall: float) -> Iterator[Finding]:
@@ -130,7 +155,7 @@ def check_limits() -> Iterator[Finding]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < FILES_LEAST:
         text = f"at most {hard} open files"
-        yield Finding("files", "failure", text, f"raise the hard limit: ulimit -Hn {FILES_LEAST}")
+        yield Finding("files", "failure", text, f"ulimit -Hn {FILES_LEAST} as root, then pln up -d")
     else:
         yield Finding("files", "ok", f"{'any number of' if hard < 0 else hard} open files")
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -163,18 +188,46 @@ def check_settings(where: Paths) -> Iterator[Finding]:
 def check_ports(config: Config) -> Iterator[Finding]:
     """Whether the addresses to listen on can be bound now."""
     for address in config.listen:
-        host, _, port = address.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
         try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind((host.strip("[]"), int(port)))
+            ports.bind(address)
         except OSError as error:
             text = f"udp {address} cannot be bound: {error.strerror}"
-            yield Finding("ports", "failure", text, "another port: pln set listen IP:PORT")
+            remedy = "another port: pln set listen IP:PORT"
+            if error.errno == errno.EADDRINUSE:
+                remedy = f"pln set listen {','.join(ports.next_free(config.listen))}"
+            yield Finding("ports", "failure", text, remedy)
         else:
             yield Finding("ports", "ok", f"udp {address} is free")
+
+
+def check_store(where: Paths) -> Iterator[Finding]:
+    """Whether a node could start on its store. A copy is looked at: the file stays as it is.
+
+    A daemon that runs looked at it when it started, and is the one to say what it cannot write.
+    """
+    if not where.store.exists() or lock.read_pid(where) is not None:
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="pln-") as folder:
+            copy = Path(folder) / where.store.name
+            for suffix in ("", "-wal"):
+                held = where.store.with_name(where.store.name + suffix)
+                if held.exists():
+                    shutil.copyfile(held, copy.with_name(copy.name + suffix))
+            with contextlib.closing(sqlite3.connect(copy)) as database:
+                (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+                database.execute("SELECT count(*) FROM row").fetchone()
+    except sqlite3.Error as error:
+        verdict = str(error)
+    except OSError as error:
+        text = f"{where.store} could not be copied to look at it: {error.strerror}"
+        yield Finding("store", "warning", text, "room in the folder of TMPDIR")
+        return
+    if verdict == "ok":
+        yield Finding("store", "ok", f"{where.store} is sound")
+    else:
+        text = f"{where.store} is damaged: {verdict}"
+        yield Finding("store", "failure", text, STORE_REMEDY)
 
 
 def check_daemon(where: Paths) -> Iterator[Finding]:
@@ -197,14 +250,17 @@ def check_daemon(where: Paths) -> Iterator[Finding]:
         return
     yield Finding("daemon", "ok", f"pid {pid}; {status['summary']}")
     for warning in status["warnings"]:
-        yield Finding("cluster", "warning", warning, _cure_of(warning))
+        yield Finding("cluster", "warning", *_text_and_cure(warning))
     yield from check_membership(status, time.time() * 1000)
     yield from check_reach(status)
 
 
-def _cure_of(warning: str) -> str:
-    _, has_cure, cure = warning.partition("; see: ")
-    return cure if has_cure else "pln status; pln inspect NAME"
+def _text_and_cure(warning: str) -> tuple[str, str]:
+    """A warning of the status without the command that it ends with, and that command."""
+    held = re.fullmatch(r"(.*); (see|there): (.*)", warning)
+    if held is None:
+        return warning, "pln logs; pln status"
+    return held[1], held[3] if held[2] == "see" else f"there: {held[3]}"
 
 
 def check_membership(status: dict[str, Any], now_ms: float) -> Iterator[Finding]:
@@ -213,7 +269,8 @@ def check_membership(status: dict[str, Any], now_ms: float) -> Iterator[Finding]
     days = f"{left / MEMBER_DAY_MS:.1f} days"
     if left <= 0:
         text = "this node's membership has ended"
-        yield Finding("membership", "failure", text, "reach an admin, or join again: pln invite")
+        remedy = "on an admin's node: pln invite; then here: pln down, pln join TOKEN"
+        yield Finding("membership", "failure", text, remedy)
     elif left < MEMBER_DAY_MS:
         text = f"this node's membership ends in {days}"
         yield Finding("membership", "warning", text, "let an admin be online: it renews by itself")

@@ -75,11 +75,11 @@ def _check_place(where: Paths, invite: Invite, replace: bool) -> Identity | None
         return held
     mine = f"this node is in cluster {held.cluster.hex()[:8]} already"
     if not (where.root_key.exists() and is_never_shared(where)):
-        raise Conflict(
-            "already-in-cluster", mine, "to leave it first: pln down, then move its folder away"
-        )
+        raise Conflict("already-in-cluster", mine, "to leave it first: pln down, then pln purge")
     if not replace:
-        raise Conflict("already-in-cluster", f"{mine}, alone", "to replace it: pln join --yes")
+        raise Conflict(
+            "already-in-cluster", f"{mine}, alone", "to replace it: pln join --yes TOKEN"
+        )
     return held
 
 

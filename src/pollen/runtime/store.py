@@ -24,6 +24,8 @@ Row = tuple[str, bytes, bytes | None]
 
 SCHEMA = 1
 APPLICATION_ID = 0x706C6E31  # "pln1"
+# A store that cannot be read: the keys lie beside it, and the others know the records.
+REMEDY = "put a copy of it back; with none: pln purge --yes, then pln join TOKEN"
 GROUP_MAX = 256
 RETRY_SECONDS = 1.0
 
@@ -193,5 +195,5 @@ def _unusable(path: Path, why: str) -> PollenError:
     return PollenError(
         "state-unusable",
         f"the store {path} cannot be used: {why}",
-        "restore the folder from a copy, or move it away and join again",
+        REMEDY,
     )
