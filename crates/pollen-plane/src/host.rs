@@ -144,18 +144,27 @@ fn check(plane: &Plane, call: &Arrived) -> Result<(), CallError> {
     if plane.is_closing() {
         return Err(CallError::shutting_down());
     }
-    let passes = match call.principal {
-        Principal::Anonymous => row.public,
+    let (passes, is_member) = match call.principal {
+        Principal::Anonymous => (row.public, false),
         Principal::Node(id) => {
             let tables = plane.tables().load();
-            tables.peers.get(&id).is_some_and(|peer| match_gate(&row.gate, &peer.row.properties))
+            let peer = tables.peers.get(&id);
+            let passes = peer.is_some_and(|peer| match_gate(&row.gate, &peer.row.properties));
+            (passes, peer.is_some())
         }
     };
     if !passes {
         count(&plane.counters().denied);
         let reason = format!("the gate of seed \"{}\" does not let this caller pass", row.name);
-        let remedy = "ask for the property that the seed's --allow-prop names";
-        return Err(CallError::refused("denied", reason, remedy));
+        let wanted: Vec<_> = row.gate.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        // A member reads the seed's spec anyway.
+        let remedy = if is_member {
+            let flags = wanted.join(" --prop ");
+            format!("it wants {}, by a new token: pln invite --prop {flags}", wanted.join(", "))
+        } else {
+            "ask for the property that the seed's --allow-prop names".to_owned()
+        };
+        return Err(CallError::refused("denied", reason, &remedy));
     }
     if !row.functions.iter().any(|function| **function == *call.function) {
         return Err(no_such_function(&call.entry, &call.function));
@@ -199,12 +208,13 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
         slot: Mutex::new(slot),
         calls_left: Mutex::new(call.calls_left),
         calls_used: AtomicU32::new(1),
+        failed: Mutex::default(),
         deadline,
         call,
     });
     let outcome = plane.sandbox().call(seed, inner, host.clone()).await;
     Ran {
-        result: outcome.result.map_err(|error| CallError::from(&error)),
+        result: outcome.result.map_err(|error| host.explained(CallError::from(&error))),
         queue_us,
         run_us: micros32(outcome.run),
         wake_us: 0,
@@ -220,9 +230,40 @@ struct GuestHost {
     slot: Mutex<Slot>,
     calls_left: Mutex<u32>,
     calls_used: AtomicU32,
+    /// Why the last nested call that failed did.
+    failed: Mutex<Option<String>>,
 }
 
+/// How a remedy begins that hands on why a nested call failed.
+const BELOW: &str = "a call that it made failed: ";
+
 impl GuestHost {
+    /// A guest only sees that its request failed, and so does a chain of them: the error of the
+    /// outermost says what the innermost was told, and names the seed.
+    fn explained(&self, mut error: CallError) -> CallError {
+        let name = &self.call.entry.row.name;
+        error.remedy = error.remedy.replace("--seed NAME", &format!("--seed {name}"));
+        if error.slug == "guest-failed"
+            && let Some(below) = self.failed.lock().take()
+        {
+            error.remedy = format!("{BELOW}{below}\n{}", error.remedy);
+        }
+        error
+    }
+
+    fn note_failed(&self, uri: &str, error: &CallError) {
+        let first = error.remedy.lines().next().unwrap_or_default();
+        let below = first.strip_prefix(BELOW).map_or_else(
+            || match &*error.slug {
+                // These name the address themselves.
+                "hop-limit" | "call-limit" => format!("[{}] {}", error.slug, error.reason),
+                slug => format!("[{slug}] {uri}: {}", error.reason),
+            },
+            str::to_owned,
+        );
+        *self.failed.lock() = Some(below);
+    }
+
     /// A call made by the guest: as this node, on behalf of its seed, within what is left.
     async fn child(&self, uri: &str, input: Bytes) -> Result<Bytes, CallError> {
         let (seed, function) = parse_uri(uri)?;
@@ -264,7 +305,10 @@ impl Host for GuestHost {
             self.slot.lock().suspend();
             let result = self.child(&uri, input).await;
             self.slot.lock().resume();
-            result.map_err(|error| format!("[{}] {uri}: {}", error.slug, error.reason))
+            result.map_err(|error| {
+                self.note_failed(&uri, &error);
+                format!("[{}] {uri}: {}", error.slug, error.reason)
+            })
         })
     }
 

@@ -133,7 +133,7 @@ fn begin(store: &mut Store<State>, call: &Call, host: Arc<dyn Host>) -> Result<(
                 call.input.len(),
                 state.settings.memory_bytes
             ),
-            "raise the memory limit of the seed's spec or send less",
+            "send less, or raise the limit: pln seed --memory SIZE",
         ));
     }
     state.kernel.input_set(offset, call.input.len() as u64);

@@ -77,7 +77,7 @@ impl SandboxError {
     }
 
     pub(crate) fn out_of_memory(reason: impl Into<String>) -> Self {
-        Self::ran("guest-out-of-memory", reason, "raise the memory limit of the seed's spec")
+        Self::ran("guest-out-of-memory", reason, "raise the limit: pln seed --memory SIZE")
     }
 
     pub(crate) fn deadline(executed: bool) -> Self {

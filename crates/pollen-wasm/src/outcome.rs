@@ -92,7 +92,7 @@ fn delivered(status: i32, state: &State) -> Result<Output, SandboxError> {
         return Err(SandboxError::ran(
             "guest-output-too-large",
             format!("an output of {} bytes is over the limit of {limit} bytes", bytes.len()),
-            "return less, or store the result as a blob and return its id",
+            "return less at once, in several calls",
         ));
     }
     let tail_call = if status == 0 && state.settings.tail_call { tail_call(bytes)? } else { None };
