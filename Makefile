@@ -45,6 +45,10 @@ native: $(VENV)/.locked ## build the muscles and install the whole package into 
 demo: native ## a three-node cluster on this machine, from seed to take-over
 	$(BIN)/pln demo
 
+.PHONY: demo-pipeline
+demo-pipeline: native ## three seeds that call each other, on five nodes of this machine
+	$(BIN)/python examples/pipeline/run.py
+
 .PHONY: check
 check: $(VENV)/.locked ## the brain's loop: pure Python, no cargo, no native module
 	$(BIN)/ruff check src tests benchmarks

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")"
 CLANG=${CLANG:-clang}
 
-for source in c/*.c; do
+for source in c/*.c pipeline/*.c; do
   "$CLANG" --target=wasm32 -std=c11 -Os -nostdlib -fno-builtin -mbulk-memory \
     -fvisibility=hidden -Wall -Wextra -Werror \
     -Wl,--no-entry -Wl,--strip-all -Wl,-z,stack-size=65536 -o "${source%.c}.wasm" "$source"
