@@ -58,6 +58,12 @@ def test_shed_refuses_the_call_that_is_late_anyway(given: Any, expected: Any) ->
     assert expected == routing.shed(given["queued_us"], given["newcomer_us"], given["wait_us"])
 
 
+@pytest.mark.parametrize(("given", "expected"), cases("late"))
+def test_a_queue_that_does_not_end_refuses_who_waited_too_long(given: Any, expected: Any) -> None:
+    """seam.md, shed."""
+    assert expected == routing.is_late(**given)
+
+
 @pytest.mark.parametrize(("given", "expected"), cases("split"))
 def test_split_gives_half_of_the_rest(given: Any, expected: Any) -> None:
     """seam.md, split."""

@@ -37,7 +37,7 @@ pub(crate) const MAX_INPUT: usize = 4 * 1024 * 1024;
 /// Largest module, bytes.
 pub(crate) const MAX_MODULE: u64 = 32 * 1024 * 1024;
 /// Calls running at once, per core. More share the cores by turns of a millisecond.
-const SLOTS_PER_CORE: u64 = 64;
+const SLOTS_PER_CORE: u64 = 32;
 /// Calls waiting for a slot. Each costs about 1 kB; 10,000 suspended parents may each wait for a child.
 const QUEUE: u64 = 16_384;
 /// Size of the instance pool that is asked for.

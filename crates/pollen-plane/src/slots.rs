@@ -16,21 +16,31 @@ use tokio::sync::oneshot;
 use crate::{
     call::CallError,
     metrics::micros,
-    percall::{Admission, Arrival, admit, shed},
+    percall::{Admission, Arrival, Wait, admit, is_late, shed},
 };
 
 /// The slots of one node.
 pub(crate) struct Slots {
     running: AtomicU64,
-    waiting: Mutex<VecDeque<Waiter>>,
-    /// Length of `waiting`, readable without its lock.
+    waiting: Mutex<Queue>,
+    /// Length of the queue, readable without its lock.
     queued: AtomicUsize,
     slots: u64,
     queue_limit: u64,
 }
 
+/// Who waits, the oldest first, and since when there is always somebody.
+#[derive(Default)]
+struct Queue {
+    waiters: VecDeque<Waiter>,
+    standing: Option<Instant>,
+}
+
 struct Waiter {
     deadline: Instant,
+    since: Instant,
+    depth: u64,
+    service_us: u64,
     turn: oneshot::Sender<Result<Slot, CallError>>,
 }
 
@@ -117,9 +127,13 @@ impl Slots {
     async fn wait(self: &Arc<Self>, ask: &Ask) -> Result<Slot, CallError> {
         let (turn, told) = oneshot::channel();
         {
-            let mut waiting = self.waiting.lock();
-            waiting.push_back(Waiter { deadline: ask.deadline, turn });
-            self.queued.store(waiting.len(), Relaxed);
+            let since = Instant::now();
+            let (depth, service_us) = (ask.depth, ask.service_us);
+            let mut queue = self.waiting.lock();
+            queue.standing.get_or_insert(since);
+            let waiter = Waiter { deadline: ask.deadline, since, depth, service_us, turn };
+            queue.waiters.push_back(waiter);
+            self.queued.store(queue.waiters.len(), Relaxed);
         }
         // A slot may have been given back between the decision and the push.
         self.hand_on();
@@ -134,17 +148,25 @@ impl Slots {
     fn make_room(self: &Arc<Self>, ask: &Ask) -> Result<(), CallError> {
         let now = Instant::now();
         let left = |deadline: Instant| micros(deadline.saturating_duration_since(now));
-        let mut waiting = self.waiting.lock();
-        let ahead = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
-        let wait_us = ahead.saturating_mul(ask.service_us) / self.slots;
-        let refusal = || {
-            let after = u32::try_from(wait_us / 1000).unwrap_or(u32::MAX).clamp(10, 10_000);
-            CallError::overloaded(format!("{ahead} calls wait for a slot here"), after)
-        };
-        let victim = shed(waiting.iter().map(|w| left(w.deadline)), left(ask.deadline), wait_us);
-        let victim = victim.and_then(|index| waiting.remove(index)).ok_or_else(refusal)?;
-        let _ = victim.turn.send(Err(refusal()));
+        let mut queue = self.waiting.lock();
+        let ahead = queue.waiters.len();
+        let wait_us = self.expected_us(ahead, ask.service_us);
+        let budgets = queue.waiters.iter().map(|waiter| left(waiter.deadline));
+        let victim = shed(budgets, left(ask.deadline), wait_us);
+        let victim = victim.and_then(|index| queue.waiters.remove(index));
+        let victim = victim.ok_or_else(|| self.refusal(ahead, wait_us))?;
+        let _ = victim.turn.send(Err(self.refusal(ahead, wait_us)));
         Ok(())
+    }
+
+    /// How long the last of so many waits.
+    fn expected_us(&self, ahead: usize, service_us: u64) -> u64 {
+        u64::try_from(ahead).unwrap_or(u64::MAX).saturating_mul(service_us) / self.slots
+    }
+
+    fn refusal(&self, ahead: usize, wait_us: u64) -> CallError {
+        let after = u32::try_from(wait_us / 1000).unwrap_or(u32::MAX).clamp(10, 10_000);
+        CallError::overloaded(format!("{ahead} calls wait for a slot here"), after)
     }
 
     /// A slot unless others wait for one or the last one was taken meanwhile.
@@ -162,20 +184,38 @@ impl Slots {
         Slot { slots: self.clone(), held: true }
     }
 
-    /// Gives free slots to those who wait, oldest first.
+    /// Gives free slots to those who wait, oldest first; refuses who waited too long in a queue that
+    /// does not end.
     fn hand_on(self: &Arc<Self>) {
         while self.queued.load(Relaxed) > 0 {
-            let (waiter, slot) = {
-                let mut waiting = self.waiting.lock();
+            let (turn, answer) = {
+                let mut queue = self.waiting.lock();
                 if self.running.load(Relaxed) >= self.slots {
                     return;
                 }
-                let Some(waiter) = waiting.pop_front() else { return };
-                self.queued.store(waiting.len(), Relaxed);
-                (waiter, self.occupy())
+                let now = Instant::now();
+                let Some(waiter) = queue.waiters.pop_front() else { return };
+                let ahead = queue.waiters.len();
+                self.queued.store(ahead, Relaxed);
+                let since = |start: Instant| micros(now.saturating_duration_since(start));
+                let wait = Wait {
+                    waited_us: since(waiter.since),
+                    standing_us: queue.standing.map_or(0, since),
+                    service_us: waiter.service_us,
+                    depth: waiter.depth,
+                };
+                if ahead == 0 {
+                    queue.standing = None;
+                }
+                let answer = if is_late(&wait) {
+                    Err(self.refusal(ahead, self.expected_us(ahead, waiter.service_us)))
+                } else {
+                    Ok(self.occupy())
+                };
+                (waiter.turn, answer)
             };
             // A waiter that gave up drops the slot, which hands it on: not under the lock.
-            if let Err(Ok(mut slot)) = waiter.turn.send(Ok(slot)) {
+            if let Err(Ok(mut slot)) = turn.send(answer) {
                 slot.held = false;
                 self.running.fetch_sub(1, Relaxed);
             }
@@ -261,6 +301,32 @@ mod tests {
         let refused = take(&slots, 1000).await.map(|_| ()).unwrap_err();
         assert_eq!((&*refused.slug, refused.may_have_executed), ("overloaded", false));
         assert!(refused.retry_after_ms >= 10);
+    }
+
+    #[tokio::test]
+    async fn who_waited_too_long_in_a_queue_that_does_not_end_is_refused() {
+        let slots = Slots::new(1, 4);
+        let running = take(&slots, 60_000).await.unwrap();
+        let wait = |depth| {
+            let slots = slots.clone();
+            let ask = Ask { depth, ..ask(60_000) };
+            tokio::spawn(async move { slots.take(&ask, Instant::now()).await.map(|_| ()) })
+        };
+        let (first, nested) = (wait(0), wait(1));
+        while slots.queued() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let long_ago = Instant::now() - Duration::from_secs(2);
+        {
+            let mut queue = slots.waiting.lock();
+            queue.standing = Some(long_ago);
+            queue.waiters.iter_mut().for_each(|waiter| waiter.since = long_ago);
+        }
+        drop(running);
+        let refused = first.await.unwrap().unwrap_err();
+        assert_eq!((&*refused.slug, refused.may_have_executed), ("overloaded", false));
+        assert!(refused.retry_after_ms >= 10);
+        assert_eq!(nested.await.unwrap(), Ok(()));
     }
 
     #[tokio::test]

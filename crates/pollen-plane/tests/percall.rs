@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use pollen_plane::percall::{
-    Admission, Arrival, Attempt, Candidate, Retry, Wake, Wakening, admit, admit_wake, choose,
-    choose_rank, classify_retry, match_gate, shed, split,
+    Admission, Arrival, Attempt, Candidate, Retry, Wait, Wake, Wakening, admit, admit_wake, choose,
+    choose_rank, classify_retry, is_late, match_gate, shed, split,
 };
 use serde_json::Value;
 
@@ -144,6 +144,19 @@ fn shed_agrees_with_its_reference() {
         let queued = input["queued_us"].as_array().unwrap().iter().map(|us| us.as_u64().unwrap());
         let judged = shed(queued, number(&input, "newcomer_us"), number(&input, "wait_us"));
         assert_eq!(judged, index(&expected), "{name}");
+    }
+}
+
+#[test]
+fn late_agrees_with_its_reference() {
+    for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_late.json")) {
+        let wait = Wait {
+            waited_us: number(&input, "waited_us"),
+            standing_us: number(&input, "standing_us"),
+            service_us: number(&input, "service_us"),
+            depth: number(&input, "depth"),
+        };
+        assert_eq!(Value::from(is_late(&wait)), expected, "{name}");
     }
 }
 

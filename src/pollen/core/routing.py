@@ -229,6 +229,18 @@ def shed(queued_us: Sequence[int], newcomer_us: int, wait_us: int) -> int | None
     return victim
 
 
+def is_late(*, waited_us: int, standing_us: int, service_us: int, depth: int) -> bool:
+    """Whether a call that comes to the head of the queue is refused after all.
+
+    A burst waits in full. A queue that had somebody in it for ``QUEUE_STANDING_US`` does not end by
+    itself: there everybody would wait for all those before, and nobody be served in time (Nichols
+    and Jacobson, "Controlling Queue Delay", 2012). ``service_us``: what a call of its seed runs.
+    """
+    if depth > 0 or standing_us < limits.QUEUE_STANDING_US:
+        return False
+    return waited_us > max(limits.QUEUE_WAIT_US, service_us // 2)
+
+
 def split(*, hops: int, calls_left: int, retries: int) -> Share | str:
     """What a child call gets, or the slug of the limit that forbids it.
 

@@ -64,7 +64,9 @@ class Serving:
         self._boots = plane.machine.boots
         self._seen: dict[tuple[int, int], int] = {}
         self._woken: dict[bytes, list[Arrived]] = {}
-        self._queue: list[Arrived] = []
+        # With the time since when each waits; ``_standing``: since when the queue is not empty.
+        self._queue: list[tuple[Arrived, int]] = []
+        self._standing = 0
         self.running = 0
         self.counters: dict[bytes, list[int]] = {}
 
@@ -162,22 +164,27 @@ class Serving:
         if admitted is routing.Admission.RUN:
             self._run(arrived, modules.find(row.content))
         elif admitted is routing.Admission.QUEUE:
-            self._queue.append(arrived)
+            self._enqueue(arrived)
         elif admitted is routing.Admission.SHED:
             self._shed(arrived)
         else:
             arrived.answer("overloaded", "no memory is free", False)
 
+    def _enqueue(self, arrived: Arrived) -> None:
+        if not self._queue:
+            self._standing = self._stage.now
+        self._queue.append((arrived, self._stage.now))
+
     def _shed(self, arrived: Arrived) -> None:
         now = self._stage.now
-        budgets = [max(0, held.deadline - now) // 1_000 for held in self._queue]
+        budgets = [max(0, held.deadline - now) // 1_000 for held, _ in self._queue]
         wait = len(self._queue) * self.counters_of(arrived.seed)[2] // SLOTS
         victim = routing.shed(budgets, max(0, arrived.deadline - now) // 1_000, wait)
         self._stage.count("shed")
         refused = arrived
         if victim is not None:
-            refused = self._queue.pop(victim)
-            self._queue.append(arrived)
+            refused = self._queue.pop(victim)[0]
+            self._enqueue(arrived)
         refused.answer("overloaded", "the queue is full", False)
 
     def _run(self, arrived: Arrived, module: Module) -> None:
@@ -225,7 +232,23 @@ class Serving:
             self.counters_of(arrived.seed)[1] += 1
         arrived.answer(slug, reason, True)
         while self._queue and self.running < SLOTS:
-            self._execute(self._queue.pop(0))
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """The oldest of the queue runs, or is refused when it waited too long."""
+        now = self._stage.now
+        arrived, since = self._queue.pop(0)
+        is_late = routing.is_late(
+            waited_us=(now - since) // 1_000,
+            standing_us=(now - self._standing) // 1_000,
+            service_us=self.counters_of(arrived.seed)[2],
+            depth=arrived.call.depth,
+        )
+        if is_late:
+            self._stage.count("late")
+            arrived.answer("overloaded", "it waited too long for a slot", False)
+        else:
+            self._execute(arrived)
 
     # -- views ------------------------------------------------------------------------------------
 

@@ -14,5 +14,5 @@ pub use admit::{Admission, Arrival, Wake, Wakening, admit, admit_wake};
 pub use choose::{Candidate, choose, choose_rank};
 pub use gate::match_gate;
 pub use retry::{Attempt, Retry, classify_retry};
-pub use shed::shed;
+pub use shed::{Wait, is_late, shed};
 pub use split::{Share, split};

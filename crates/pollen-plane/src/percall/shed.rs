@@ -1,4 +1,4 @@
-//! shed: which call a full queue refuses.
+//! shed: which call a full queue refuses, and which one that waited too long.
 
 /// An index into the queue, or `None` for the newcomer.
 ///
@@ -14,4 +14,29 @@ pub fn shed(queued_us: impl Iterator<Item = u64>, newcomer_us: u64, wait_us: u64
         }
     }
     victim
+}
+
+/// A queue that had somebody in it for so long does not end by itself: the node is overloaded.
+const STANDING_US: u64 = 1_000_000;
+/// In such a queue a call waits for so long, or for half of what a call of its seed runs.
+const WAIT_US: u64 = 50_000;
+
+/// A call that comes to the head of the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// How long it waited.
+    pub waited_us: u64,
+    /// How long the queue was never empty.
+    pub standing_us: u64,
+    /// What a call of its seed runs, smoothed.
+    pub service_us: u64,
+    /// 0 for a call that no guest made.
+    pub depth: u64,
+}
+
+/// Whether it is refused after all. A burst waits in full; of an overload everybody would wait for
+/// all those before, and nobody be served in time (Nichols and Jacobson, CoDel, 2012).
+pub fn is_late(wait: &Wait) -> bool {
+    let is_bounded = wait.depth == 0 && wait.standing_us >= STANDING_US;
+    is_bounded && wait.waited_us > WAIT_US.max(wait.service_us / 2)
 }

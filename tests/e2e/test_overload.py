@@ -1,0 +1,99 @@
+"""Load below and above what a node can do: nothing fails below, above it the rest is in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from pollen.errors import Overloaded
+from pollen.testing import Cluster, Node
+from tests.e2e.conftest import example
+from tests.e2e.test_load import resident_mb
+
+# About 10 ms of one core; many times what it takes to bring the call there.
+WORK = "100000"
+
+
+async def load(node: Node, seconds: int, rate: int = 0, concurrency: int = 64) -> Any:
+    """One load of primes and its report; ``rate`` 0: closed loop."""
+    line = ["load", "primes/primes", "--json", "--input", WORK, "--duration", f"{seconds}s"]
+    line += ["--concurrency", str(concurrency), *(["--rate", str(rate)] if rate else [])]
+    done = await node.pln(*line)
+    report = json.loads(done.stdout)
+    assert done.returncode == bool(report["failed"]), done.stderr
+    return report
+
+
+async def overload(seconds: int, below_seconds: int, share: float) -> tuple[Any, Any]:
+    """A node at a share of what it does, then at 150 %: both reports, and what is always so."""
+    async with Cluster(1) as cluster:
+        (node,) = cluster
+        await cluster.seed(example("primes"), "primes", timeout_ms=60_000)
+        capacity = (await load(node, 5, concurrency=16))["rate"]
+        below = await watched(node, below_seconds, int(capacity * share))
+        pressed = load(node, seconds, int(capacity * 1.5), concurrency=4_000)
+        above, refused = await asyncio.gather(pressed, refusals(node, seconds))
+        assert below["failed"] == {}, below
+        assert set(above["failed"]) == {"overloaded"}, above
+        assert refused > 0
+        after = await load(node, 3, concurrency=4)
+        assert after["failed"] == {}, "it is over when the load is"
+    print(
+        f"capacity {capacity:.0f}/s; {share:.0%}: {below}; 150 %: {above}; {refused} refused by SDK"
+    )
+    return below, above
+
+
+async def watched(node: Node, seconds: int, rate: int) -> Any:
+    """A load, with the slope of the daemon's resident memory in MB a minute beside its report."""
+    running = asyncio.ensure_future(load(node, seconds, rate, concurrency=1_000))
+    seen: list[tuple[float, float]] = []
+    while not running.done():
+        seen.append((time.monotonic() / 60, resident_mb(node)))
+        await asyncio.wait([running], timeout=min(5.0, seconds / 10))
+    # The first half fills pools and caches.
+    late = seen[len(seen) // 2 :]
+    slope = statistics.linear_regression([t for t, _ in late], [mb for _, mb in late]).slope
+    return {**(await running), "mb_a_minute": slope}
+
+
+async def refusals(node: Node, seconds: int) -> int:
+    """Calls of the SDK while it lasts; a refusal says that nothing ran, and when to come back."""
+    end = time.monotonic() + seconds - 1
+
+    async def ask(work: Callable[[bytes], Awaitable[object]]) -> int:
+        refused = 0
+        while time.monotonic() < end:
+            try:
+                await work(WORK.encode())
+            except Overloaded as error:
+                assert error.retry_after and error.retry_after > 0
+                assert not error.may_have_executed
+                refused += 1
+        return refused
+
+    async with node.connect() as mesh:
+        work = mesh.function("primes", "primes", timeout=20)
+        return sum(await asyncio.gather(*[ask(work) for _ in range(64)]))
+
+
+@pytest.mark.timeout(120)
+async def test_above_its_capacity_a_node_refuses_and_serves_the_rest() -> None:
+    """Done-when 7 in short: refusals only, with a time to come back; over when the load is."""
+    _, above = await overload(6, 6, 0.3)
+    assert above["ok"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_ten_minutes_of_load_and_one_above_capacity() -> None:
+    """Done-when 7, strict."""
+    below, above = await overload(60, 600, 0.7)
+    assert below["mb_a_minute"] < 1.0
+    assert above["latency_us"]["p99"] <= 10 * below["latency_us"]["p99"]
