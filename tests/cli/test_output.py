@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -19,11 +20,18 @@ ESCAPE = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def on_a_terminal(
-    pln: Pln, *arguments: str, columns: int = 80, typed: bytes = b"", **environment: str
+    pln: Pln,
+    *arguments: str,
+    columns: int = 80,
+    rows: int = 24,
+    typed: bytes = b"",
+    screens: int = 0,
+    **environment: str,
 ) -> bytes:
-    """What a command writes to a terminal of this width; ``typed`` is what its user types."""
+    """What a command writes to a terminal of this size; ``typed`` is what its user types, who ends
+    it with Ctrl-C after so many ``screens`` of a status."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     env = {**pln.environment, "TERM": "xterm", **environment}
     process = subprocess.Popen(
         pln.line(*arguments), env=env, stdin=slave, stdout=slave, stderr=slave
@@ -39,6 +47,9 @@ def on_a_terminal(
         if not chunk:
             break
         heard += chunk
+        if screens and heard.count(b"healthy") >= screens:
+            process.send_signal(signal.SIGINT)
+            screens = 0
     os.close(master)
     process.wait(timeout=30)
     return heard
@@ -68,6 +79,27 @@ def test_hints_come_last_and_health_first(up: Pln) -> None:
     hints = [number for number, line in enumerate(lines) if line.startswith("hint:")]
     assert lines[0].startswith("healthy:")
     assert hints == list(range(len(lines) - len(hints), len(lines)))
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (40, 8)])
+def test_a_watched_status_is_drawn_over_the_one_before(up: Pln, columns: int, rows: int) -> None:
+    """From the top, each line to its end and what is below cleared; nothing scrolls away."""
+    heard = on_a_terminal(
+        up, "status", "--watch", columns=columns, rows=rows, screens=3, NO_COLOR="1"
+    )
+    before, *screens = heard.split(b"\x1b[H")
+    assert before == b"" and len(screens) == 3
+    for screen in screens:
+        *lines, last = screen.partition(b"\x1b[J")[0].decode().split("\r\n")
+        assert last == "" and all(line.endswith("\x1b[K") for line in lines)
+        assert len(lines) <= rows - 2
+        assert max(len(line.removesuffix("\x1b[K")) for line in lines[1:]) <= columns
+    assert set(ESCAPE.findall(heard)) == {b"\x1b[H", b"\x1b[K", b"\x1b[J"}
+
+
+def test_a_watched_status_on_a_dumb_terminal_is_one_screen_after_another(up: Pln) -> None:
+    heard = on_a_terminal(up, "status", "--watch", screens=2, TERM="dumb")
+    assert heard.count(b"healthy: ") == 2 and not ESCAPE.search(heard)
 
 
 def test_a_terminal_gets_colour(up: Pln) -> None:

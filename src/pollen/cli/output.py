@@ -20,6 +20,11 @@ def coloured(text: str, colour: str, stream: TextIO) -> str:
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 
 
+def can_move() -> bool:
+    """Whether stdout is a terminal on which lines can be written over."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+
+
 def print_error(error: PollenError, *, as_json: bool) -> None:
     """An error on stderr: what happened, what to do, its slug; or the object of the HTTP doors."""
     if as_json:

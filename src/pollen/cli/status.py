@@ -46,13 +46,25 @@ def status_command(
         else:
             columns = 10_000 if wide else output.width()
             sections = (section,) if section else _SECTIONS
-            text = "\n".join(status_lines(status, sections, columns, include_offline))
-            if watch and sys.stdout.isatty():
-                text = f"\x1b[H\x1b[2J{text}"
-            click.echo(text)
+            lines = status_lines(status, sections, columns, include_offline)
+            click.echo("\n".join(_redrawn(lines) if watch and output.can_move() else lines))
         if not watch:
             return
         time.sleep(1)
+
+
+def _redrawn(lines: list[str]) -> list[str]:
+    """This screen over the one before, with no flicker; what does not fit is cut."""
+    import shutil
+
+    columns, rows = shutil.get_terminal_size()
+    # The health line may hold a colour, and is short.
+    cut = [lines[0], *(x if len(x) <= columns else f"{x[: columns - 1]}…" for x in lines[1:])]
+    # One row to clear what is below, one for the cursor.
+    room = max(rows - 2, 2)
+    if len(cut) > room:
+        cut = [*cut[: room - 1], f"… {len(cut) - room + 1} more lines"]
+    return [f"\x1b[H{cut[0]}\x1b[K", *(f"{line}\x1b[K" for line in cut[1:]), "\x1b[J"]
 
 
 def status_lines(
