@@ -116,6 +116,12 @@ def plan_seed(
 
 def _check_module(module: ModuleInspected, options: SeedOptions) -> Refusal | None:
     """Why the inspected module makes no seed, or None."""
+    if module.slug == "blob-not-found":
+        return Refusal(
+            module.slug,
+            f"no module with the hash {module.content.hex()[:8]} was sent to this node",
+            "send the module first: PUT /content; pln seed FILE does both",
+        )
     if module.slug:
         return Refusal(module.slug, module.reason, module.remedy)
     if not module.functions:
