@@ -2,16 +2,16 @@
 
 A fenced ``sh`` or ``python`` block runs as it stands, in the order of its document. A block that
 begins with ``# on NAME`` runs on that machine, which here is a folder with a daemon on loopback;
-``# on NAME, exit 3`` must end with that code, ``# on NAME, with go`` needs that program. Blocks of
-``make`` are not run, but name targets. A ``c`` block whose comment names a file is that file. A
-``text`` block after another one is its output: each line must come, in that order, whatever the
-numbers and ids in it. What only looks (``status``, ``why``, …) is run again until it comes.
+``# on NAME, exit 3`` must end with that code, ``# on NAME, with go`` needs that program. ``faulty``
+is a machine whose node has planted bugs. Blocks of ``make`` are not run, but name targets. A ``c``
+block whose comment names a file is that file. A ``text`` block after another one is its output:
+each line must come, in that order, whatever the numbers and ids in it. What only looks
+(``status``, ``why``, …) is run again until it comes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pty
 import re
@@ -25,7 +25,8 @@ from pathlib import Path
 
 import pytest
 
-from pollen.cli.app import VERBS
+from pollen.runtime import lock
+from pollen.runtime.paths import Paths
 from tests.style.documents import Block, blocks_of
 from tests.style.tree import ROOT
 
@@ -37,6 +38,9 @@ DOCUMENTS = [ROOT / "README.md", *GUIDE]
 MAKES = {"make demo": "pln demo"}
 MACHINE = re.compile(r"# on ([a-z]+)(?:, exit (\d+))?(?:, with ([a-z]+))?$", re.MULTILINE)
 FILE = re.compile(r"(?://|/\*) ([a-z-]+\.[a-z]+):")
+# What a terminal is told: to go somewhere, to clear.
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+FAULTY = "faulty"
 LOOKS = ("pln status", "pln inspect", "pln why", "pln doctor", "pln logs")
 # How long what is shown may take to become true: a suspicion, a spread, a load.
 SETTLED_WITHIN = 30.0
@@ -49,6 +53,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.homes: dict[str, Path] = {}
+        self.planted: list[subprocess.Popen[bytes]] = []
         tools, self.here = folder / "bin", folder / "here"
         tools.mkdir()
         self.here.mkdir()
@@ -99,13 +104,27 @@ class Stage:
             home.mkdir(mode=0o700)
             # Machines of their own would all have the usual port.
             (home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+            if name == FAULTY:
+                self._plant(home)
         return self.homes[name]
+
+    def _plant(self, home: Path) -> None:
+        """Start the broken node there."""
+        line = [sys.executable, "-m", "tests.e2e.broken_node", "--dir", str(home)]
+        self.planted.append(
+            subprocess.Popen(line, cwd=ROOT, env=self.environment, stderr=subprocess.DEVNULL)
+        )
+        until = time.monotonic() + SETTLED_WITHIN
+        while lock.read_pid(Paths(home)) is None:
+            assert time.monotonic() < until, "the broken node does not start"
 
     def close(self) -> None:
         """End what still runs."""
         for home in self.homes.values():
             line = [sys.executable, "-m", "pollen.cli", "--dir", str(home), "down", "--force"]
             subprocess.run(line, env=self.environment, capture_output=True, check=False)
+        for process in self.planted:
+            process.wait(timeout=30)
 
 
 def on_a_terminal(line: list[str], here: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -122,7 +141,8 @@ def on_a_terminal(line: list[str], here: Path, environment: dict[str, str]) -> t
             with contextlib.suppress(OSError):
                 while chunk := screen.read(65_536):
                     heard += chunk
-            return process.wait(timeout=30), heard.decode().replace("\r\n", "\n")
+            printed = CONTROL.sub("", heard.decode()).replace("\r\n", "\n")
+            return process.wait(timeout=30), printed
         finally:
             process.kill()
 
@@ -181,27 +201,6 @@ def test_the_commands_of_a_document_run_and_print_what_it_shows(path: Path) -> N
             elif block.language in ("sh", "python"):
                 is_built = is_for_make(block) and block.text.strip() not in MAKES
                 printed, done = "" if is_built else machines.run(block), block
-
-
-def shown_in(documents: list[Path]) -> list[Block]:
-    """The blocks of shell whose output follows."""
-    found = []
-    for path in documents:
-        blocks = blocks_of(path)
-        pairs = itertools.pairwise(blocks)
-        found += [a for a, b in pairs if (a.language, b.language) == ("sh", "text")]
-    return found
-
-
-def test_the_guide_shows_every_verb_with_its_output() -> None:
-    told = "\n".join(block.text for block in shown_in(GUIDE))
-    assert {verb for verb in VERBS if not re.search(rf"\bpln {verb}\b", told)} == set()
-
-
-def test_every_exit_code_has_a_failing_example() -> None:
-    """130 is Ctrl-C, and 0 is everything else."""
-    codes = {match[2] for b in shown_in(GUIDE) if (match := MACHINE.match(b.text)) and match[2]}
-    assert codes == {"1", "2", "3", "4", "5", "6"}
 
 
 def test_a_line_that_is_not_printed_is_missed() -> None:
