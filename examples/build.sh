@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the example seeds. The C ones are committed beside their sources, because tests and the
 # tutorial need them where no compiler is; the Go ones go to build/, which is not committed.
-# Needs Debian's clang and lld; for the second part Go 1.24 or newer.
+# Needs Debian's clang, lld, wasi-libc and libclang-rt-dev-wasm32; for the last part Go 1.24 or newer.
 set -eu
 cd "$(dirname "$0")"
 CLANG=${CLANG:-clang}
@@ -11,6 +11,9 @@ for source in c/*.c pipeline/*.c; do
     -fvisibility=hidden -Wall -Wextra -Werror \
     -Wl,--no-entry -Wl,--strip-all -Wl,-z,stack-size=65536 -o "${source%.c}.wasm" "$source"
 done
+
+# An ordinary program for WASI wants a libc: Debian's wasi-libc and libclang-rt-dev-wasm32.
+"$CLANG" --target=wasm32-wasi -Os -Wall -Wextra -Werror -Wl,--strip-all -o wasi/lines.wasm wasi/lines.c
 
 if command -v go >/dev/null ; then
   mkdir -p build

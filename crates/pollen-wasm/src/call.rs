@@ -9,7 +9,7 @@ use crate::envelope::{Call, Host, Outcome, Output};
 use crate::error::SandboxError;
 use crate::future::poll_began;
 use crate::guest::{Guest, Handle, SLICE, State};
-use crate::outcome;
+use crate::outcome::{self, Verdict};
 use crate::seed::{Function, Seed};
 
 /// Runs the call to its end. Dropping the future discards the guest.
@@ -62,7 +62,13 @@ async fn execute(
     if let Some(slot) = guest.handles.get_mut(at) {
         *slot = Some(handle);
     }
-    let verdict = outcome::of_call(returned, guest.store.data_mut());
+    let state = guest.store.data_mut();
+    let verdict = match state.pipes.clone() {
+        Some(pipes) => {
+            Verdict { result: outcome::of_program(returned, state, &pipes), keep: false }
+        }
+        None => outcome::of_call(returned, state),
+    };
     let now = Instant::now();
     end(&mut guest.store);
     seed.note_memory(guest.store.data().meter.peak());
@@ -121,6 +127,10 @@ fn begin(store: &mut Store<State>, call: &Call, host: Arc<dyn Host>) -> Result<(
     state.meter.begin(call.nested);
     state.logs.begin(Some(host.clone()), state.settings.log_bytes);
     state.host = Some(host);
+    if let Some(pipes) = &state.pipes {
+        pipes.begin(call.input.clone(), call.nested);
+        return Ok(());
+    }
     if call.input.is_empty() {
         return Ok(());
     }

@@ -80,6 +80,14 @@ impl SandboxError {
         Self::ran("guest-out-of-memory", reason, "raise the limit: pln seed --memory SIZE")
     }
 
+    pub(crate) fn output_too_large(bytes: usize, limit: usize) -> Self {
+        Self::ran(
+            "guest-output-too-large",
+            format!("an output of {bytes} bytes is over the limit of {limit} bytes"),
+            "return less at once, in several calls",
+        )
+    }
+
     pub(crate) fn deadline(executed: bool) -> Self {
         Self {
             slug: "deadline",

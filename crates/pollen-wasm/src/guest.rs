@@ -18,6 +18,7 @@ use crate::kernel::Kernel;
 use crate::log::Logs;
 use crate::meter::Meter;
 use crate::outcome;
+use crate::program::Pipes;
 use crate::registry::Registry;
 
 /// Epoch ticks that a guest runs before its callback is asked.
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(crate) meter: Meter,
     pub(crate) wasi: WasiP1Ctx,
     pub(crate) logs: Logs,
+    /// Standard input and output, when the module is a program.
+    pub(crate) pipes: Option<Pipes>,
     pub(crate) settings: Arc<SeedSettings>,
     /// Values of `var_set`; they live as long as the guest.
     pub(crate) vars: HashMap<Box<[u8]>, Bytes>,
@@ -47,15 +50,23 @@ impl State {
     fn new(
         registry: Arc<Registry>,
         settings: Arc<SeedSettings>,
+        arguments: Option<&[String]>,
         nested: bool,
         deadline: Instant,
     ) -> Self {
         let logs = Logs::default();
+        let pipes = arguments.map(|_| Pipes::new(registry.clone(), settings.max_output_bytes));
         Self {
             kernel: Kernel::new(),
             meter: Meter::new(registry, settings.memory_bytes, nested),
-            wasi: crate::wasi::context(&settings, &logs),
+            wasi: crate::wasi::context(
+                &settings,
+                &logs,
+                pipes.as_ref(),
+                arguments.unwrap_or_default(),
+            ),
             logs,
+            pipes,
             settings,
             vars: HashMap::new(),
             vars_bytes: 0,
@@ -135,6 +146,8 @@ pub(crate) struct Blueprint<'a> {
     pub(crate) registry: &'a Arc<Registry>,
     pub(crate) pre: &'a InstancePre<State>,
     pub(crate) settings: &'a Arc<SeedSettings>,
+    /// Of a program.
+    pub(crate) arguments: Option<&'a [String]>,
     pub(crate) entry: Entry,
     pub(crate) functions: usize,
 }
@@ -169,8 +182,13 @@ impl Guest {
     ) -> Result<Box<Self>, SandboxError> {
         let settings = blueprint.settings;
         let limit = Instant::now().checked_add(settings.init_timeout).unwrap_or(deadline);
-        let state =
-            State::new(blueprint.registry.clone(), settings.clone(), nested, deadline.min(limit));
+        let state = State::new(
+            blueprint.registry.clone(),
+            settings.clone(),
+            blueprint.arguments,
+            nested,
+            deadline.min(limit),
+        );
         state.logs.begin(host.cloned(), settings.log_bytes);
         let mut store = Store::new(blueprint.engine, state);
         store.limiter(|state| &mut state.meter);

@@ -13,6 +13,7 @@ use crate::engine::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::envelope::ModuleInfo;
 use crate::error::SandboxError;
 use crate::known::{self, Signature};
+use crate::program;
 
 /// A module larger than this is refused, bytes.
 const MODULE: usize = 32 << 20;
@@ -250,6 +251,12 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
+    fn is_program(&self, functions: &[String]) -> bool {
+        let names: Vec<&str> = functions.iter().map(String::as_str).collect();
+        let is_reactor = self.exports.iter().any(|(name, ..)| *name == "_initialize");
+        program::is_program(self.imports.iter().map(|import| import.module), &names, is_reactor)
+    }
+
     fn function_type(&self, index: u32) -> Option<&FuncType> {
         let ty = *self.functions.get(index as usize)?;
         self.types.get(ty as usize)
@@ -276,6 +283,11 @@ impl<'a> Parts<'a> {
                     format!("its type is {}; callable are () -> () and () -> i32", show(ty));
                 info.not_callable.push(((*name).to_owned(), reason));
             }
+        }
+        if self.is_program(&info.functions) {
+            let others = info.functions.extract_if(.., |name| name != program::START);
+            let reason = "the module is a program, which begins at _start";
+            info.not_callable.extend(others.map(|name| (name, reason.to_owned())));
         }
         info
     }

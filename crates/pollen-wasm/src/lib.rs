@@ -14,6 +14,7 @@
 //! | `seed`, `registry` | a loaded module, its functions, its idle guests by caller identity |
 //! | `guest` | one live instance: store, state, entry protocol |
 //! | `imports`, `user`, `http`, `wasi` | what a guest may import |
+//! | `program` | WASI commands as seeds: standard input and output of a call |
 //! | `kernel`, `classes` | the per-call host heap of the Extism ABI; total, never panics |
 //! | `log` | the guest's output, bounded per call |
 //! | `meter` | memory: the limit of a guest and the budget of the node |
@@ -44,6 +45,7 @@ mod known;
 mod log;
 mod meter;
 mod outcome;
+mod program;
 mod registry;
 mod sandbox;
 mod seed;

@@ -36,7 +36,7 @@ impl Budget {
     }
 
     /// Takes bytes if they fit; calls that are not nested leave a quarter alone.
-    fn charge(&self, bytes: u64, nested: bool) -> bool {
+    pub(crate) fn charge(&self, bytes: u64, nested: bool) -> bool {
         let limit = if nested { self.total } else { self.total - self.total / 4 };
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -45,7 +45,7 @@ impl Budget {
             .is_ok()
     }
 
-    fn release(&self, bytes: u64) {
+    pub(crate) fn release(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
@@ -111,13 +111,6 @@ impl Meter {
     pub(crate) fn peak(&self) -> u64 {
         self.peak
     }
-
-    fn fits_budget(&self, bytes: u64) -> bool {
-        let budget = &self.registry.budget;
-        // Idle guests are only a convenience: they make room before anybody is refused.
-        budget.charge(bytes, self.nested)
-            || (self.registry.evict(bytes) > 0 && budget.charge(bytes, self.nested))
-    }
 }
 
 impl Quota for Meter {
@@ -126,7 +119,7 @@ impl Quota for Meter {
             self.refused = Some(Refusal::Limit);
             return false;
         };
-        if !self.fits_budget(bytes) {
+        if !self.registry.charge(bytes, self.nested) {
             self.refused = Some(Refusal::Budget);
             return false;
         }

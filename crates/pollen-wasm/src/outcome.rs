@@ -11,6 +11,7 @@ use crate::envelope::{Output, TailCall};
 use crate::error::SandboxError;
 use crate::guest::State;
 use crate::meter::Refusal;
+use crate::program::Pipes;
 
 /// An error message of a guest is cut at this, bytes.
 const MESSAGE: usize = 4 << 10;
@@ -35,6 +36,27 @@ pub(crate) fn of_call(ended: Result<i32, Error>, state: &mut State) -> Verdict {
         }
         Err(error) => Verdict { result: of_trap(&error, state), keep: false },
     }
+}
+
+/// Judges a call of a program: the exit code is the return code, whatever it wrote is the output.
+///
+/// Refused: `guest-failed` for another code than 0, which would drop the output. Programs say half
+/// of what they mean by their code (`grep` found nothing, `diff` found something).
+/// Refused: tail-call markers. A program does not know of them, and what it prints may be others'.
+pub(crate) fn of_program(
+    ended: Result<i32, Error>,
+    state: &mut State,
+    pipes: &Pipes,
+) -> Result<Output, SandboxError> {
+    let bytes = pipes.finish()?;
+    let status = match ended {
+        Ok(_) => 0,
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            Some(exit) if !state.expired => exit.0,
+            _ => return of_trap(&error, state),
+        },
+    };
+    Ok(Output { bytes, status, tail_call: None })
 }
 
 /// Judges a failed instantiation. The function has not run.
@@ -89,11 +111,7 @@ fn delivered(status: i32, state: &State) -> Result<Output, SandboxError> {
     let bytes = state.kernel.output();
     let limit = state.settings.max_output_bytes;
     if bytes.len() > limit {
-        return Err(SandboxError::ran(
-            "guest-output-too-large",
-            format!("an output of {} bytes is over the limit of {limit} bytes", bytes.len()),
-            "return less at once, in several calls",
-        ));
+        return Err(SandboxError::output_too_large(bytes.len(), limit));
     }
     let tail_call = if status == 0 && state.settings.tail_call { tail_call(bytes)? } else { None };
     Ok(Output { bytes: Bytes::copy_from_slice(bytes), status, tail_call })

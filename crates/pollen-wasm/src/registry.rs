@@ -53,6 +53,13 @@ impl Registry {
         self.instances.load(Ordering::Relaxed)
     }
 
+    /// Takes bytes of the node's budget if they fit.
+    pub(crate) fn charge(&self, bytes: u64, nested: bool) -> bool {
+        // Idle guests are only a convenience: they make room before anybody is refused.
+        self.budget.charge(bytes, nested)
+            || (self.evict(bytes) > 0 && self.budget.charge(bytes, nested))
+    }
+
     pub(crate) fn available(&self) -> u64 {
         let busy = self.budget.used().saturating_sub(self.idle_bytes.sum());
         self.budget.total().saturating_sub(busy)

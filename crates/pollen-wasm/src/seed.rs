@@ -17,6 +17,7 @@ use crate::error::SandboxError;
 use crate::future::BURNS;
 use crate::guest::{Blueprint, Entry, Guest, State};
 use crate::known;
+use crate::program;
 use crate::registry::Registry;
 use crate::sharded;
 
@@ -78,6 +79,8 @@ pub struct Seed {
     pub(crate) settings: Arc<SeedSettings>,
     pre: InstancePre<State>,
     entry: Entry,
+    /// Of a program.
+    arguments: Option<Arc<[String]>>,
     functions: Vec<Function>,
     names: Vec<String>,
     index: HashMap<String, usize>,
@@ -98,7 +101,10 @@ impl Seed {
         let pre = linker.instantiate_pre(module).map_err(|error| {
             SandboxError::invalid(format!("the module cannot be linked: {error:#}"), "")
         })?;
-        let functions = callable(module);
+        let mut functions = callable(module);
+        let is_program = is_program(module, &functions);
+        let arguments = is_program.then(|| program::arguments(&settings)).transpose()?;
+        functions.retain(|function| !is_program || function.once);
         let names: Vec<String> = functions.iter().map(|function| function.name.clone()).collect();
         let index = names.iter().cloned().enumerate().map(|(at, name)| (name, at)).collect();
         let seed = Arc::new(Self {
@@ -107,7 +113,9 @@ impl Seed {
             registry: registry.clone(),
             settings: Arc::new(settings),
             pre,
-            entry: Entry::of(module),
+            // A program's `_start` does all that is to be done first.
+            entry: if is_program { Entry::Start } else { Entry::of(module) },
+            arguments,
             functions,
             names,
             index,
@@ -187,6 +195,7 @@ impl Seed {
             registry: &self.registry,
             pre: &self.pre,
             settings: &self.settings,
+            arguments: self.arguments.as_deref(),
             entry: self.entry,
             functions: self.functions.len(),
         };
@@ -318,6 +327,14 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
+fn is_program(module: &Module, functions: &[Function]) -> bool {
+    let imports = module.imports();
+    let modules: Vec<&str> = imports.map(|import| import.module()).collect();
+    let names: Vec<&str> = functions.iter().map(|function| function.name.as_str()).collect();
+    let is_reactor = module.get_export("_initialize").is_some();
+    program::is_program(modules.into_iter(), &names, is_reactor)
+}
+
 fn callable(module: &Module) -> Vec<Function> {
     module
         .exports()
@@ -337,7 +354,7 @@ fn callable(module: &Module) -> Vec<Function> {
                 name: name.to_owned(),
                 export: module.get_export_index(name)?,
                 returns,
-                once: name == "_start",
+                once: name == program::START,
                 smoothed: AtomicU64::new(0),
             })
         })

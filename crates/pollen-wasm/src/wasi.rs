@@ -1,5 +1,6 @@
 //! WASI preview 1: clocks, random, environment, and standard streams that end in the call's log.
-//! No files, no network, no arguments.
+//! A program has its call's input and output as standard streams, and arguments. No files, no
+//! network.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,16 +14,25 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::envelope::SeedSettings;
 use crate::log::{Logs, Stream};
+use crate::program::Pipes;
 
 /// How much a guest may write to a stream at once, bytes.
 const CHUNK: usize = 64 << 10;
 
 /// The WASI context of one guest.
-pub(crate) fn context(settings: &SeedSettings, logs: &Logs) -> WasiP1Ctx {
+pub(crate) fn context(
+    settings: &SeedSettings,
+    logs: &Logs,
+    pipes: Option<&Pipes>,
+    arguments: &[String],
+) -> WasiP1Ctx {
     let mut builder = WasiCtxBuilder::new();
-    builder.stdout(Sink { logs: logs.clone(), stream: Stream::Out });
+    match pipes {
+        Some(pipes) => builder.stdin(pipes.clone()).stdout(pipes.clone()),
+        None => builder.stdout(Sink { logs: logs.clone(), stream: Stream::Out }),
+    };
     builder.stderr(Sink { logs: logs.clone(), stream: Stream::Err });
-    builder.arg(&*settings.name);
+    builder.arg(&*settings.name).args(arguments);
     for (name, value) in &settings.env {
         builder.env(name, value);
     }

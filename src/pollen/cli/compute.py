@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,12 @@ from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
 from pollen.control import Control
 from pollen.errors import GuestError, NotFound, PollenError, error_from
 
+if TYPE_CHECKING:
+    from pollen.client import Reply
+    from pollen.runtime.paths import Paths
+
+# The functions of a program compiled as a WASI command.
+_PROGRAM = ["_start"]
 # How often a watched file is looked at, and how long it must rest.
 _WATCH_SECONDS = 0.2
 # How long ``pln seed`` waits for the first host of an update, and how often it asks.
@@ -146,7 +152,8 @@ def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
     size = output.human_bytes(answer["size_bytes"])
     click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
     click.echo(f"  functions: {', '.join(answer['functions'])}")
-    click.echo(f"  call it:   pln call {answer['name']} {answer['functions'][0]}")
+    how = "- < FILE" if answer["functions"] == _PROGRAM else answer["functions"][0]
+    click.echo(f"  call it:   pln call {answer['name']} {how}")
 
 
 @click.command("unseed")
@@ -193,14 +200,13 @@ def call_command(
     """Call FUNCTION of seed NAME with INPUT; the raw output goes to stdout.
 
     FUNCTION may be left out when there is only one. INPUT is text, - for stdin, @file for a file.
+    A program (a WASI command) has its INPUT as standard input.
 
     \b
     Examples:
       pln call hello greet world
       pln call resize - < photo.jpg > small.jpg
     """
-    from pollen.client import connect_sync
-
     where = paths_of(ctx)
     seed = name.removeprefix("seed/")
     if function == "-" and text is None:
@@ -209,10 +215,16 @@ def call_command(
     trace = _traceparent(is_wanted=verbose)
     if verbose:
         ctx.call_on_close(lambda: click.echo(f"trace {str(trace).split('-')[1]}", err=True))
+    limits = {"timeout": timeout / 1000, "retries": retries}
+    said = {"idempotent": idempotent or None, "traceparent": trace}
     try:
-        with connect_sync(where.home) as mesh:
-            handle = mesh.function(seed, function, timeout=timeout / 1000, retries=retries)
-            reply = handle(data, idempotent=idempotent or None, traceparent=trace)
+        try:
+            reply = _ask(where, (seed, function), limits, data, said)
+        except NotFound as error:
+            # A program has one function, so the one word that follows its name is the input.
+            if not function or text is not None or not _is_program(error, Control(where), seed):
+                raise
+            reply = _ask(where, (seed, None), limits, function.encode(), said)
     except GuestError as error:
         _write(error.output)
         raise
@@ -233,6 +245,28 @@ def call_command(
         spent = f"{woke}queued {reply.queue * 1000:.2f} ms, ran {reply.run * 1000:.2f} ms"
         total = f"{reply.elapsed * 1000:.2f} ms in all, {reply.attempts} attempt(s)"
         click.echo(f"ran on {reply.node[:8]} ({how}): {spent}, {total}", err=True)
+
+
+def _ask(
+    where: Paths,
+    target: tuple[str, str | None],
+    limits: dict[str, Any],
+    data: bytes,
+    said: dict[str, Any],
+) -> Reply:
+    """One call of a seed's function, over a connection of its own."""
+    from pollen.client import connect_sync
+
+    with connect_sync(where.home) as mesh:
+        return mesh.function(*target, **limits)(data, **said)
+
+
+def _is_program(error: NotFound, control: Control, seed: str) -> bool:
+    """Whether a function was not found because the seed is a program."""
+    if error.slug != "function-not-found":
+        return False
+    held = control.get("/v1/status")["seeds"]
+    return any(s["functions"] == _PROGRAM for s in held if seed in (s["name"], s["seed"]))
 
 
 def _traceparent(*, is_wanted: bool) -> str | None:

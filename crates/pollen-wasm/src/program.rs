@@ -1,0 +1,240 @@
+//! Programs: modules compiled as WASI commands, which know nothing of the host's own ABI.
+//!
+//! Decides: which modules are programs, their arguments, and that the call's input is the standard
+//! input, the standard output the call's output. Does not know: how a call ends (`outcome`).
+//! Invariants: an output never grows past the seed's limit, and what it takes is charged to the
+//! node's memory for guests until the guest is dropped.
+//! Refused: one program run for many calls (a command's memory is not made for a second `main`).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
+use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
+
+use crate::envelope::SeedSettings;
+use crate::error::SandboxError;
+use crate::registry::Registry;
+
+/// The function of a program.
+pub(crate) const START: &str = "_start";
+
+/// Also exported by the programs of newer toolchains: `main` without `_start`'s preparations.
+const MAIN: &str = "__main_void";
+
+/// The only imports of a program.
+const WASI: &str = "wasi_snapshot_preview1";
+
+/// Room for an output at first, bytes.
+const ROOM: usize = 16 << 10;
+
+/// What a program may write at once, bytes.
+const CHUNK: usize = 64 << 10;
+
+/// Whether a module with these imports (their modules) and exported functions is a program.
+///
+/// `callable` are the functions that a seed could be called by. One that has others than `_start`
+/// is left alone: TinyGo exports it beside the functions of a library.
+pub(crate) fn is_program<'a>(
+    mut imports: impl Iterator<Item = &'a str>,
+    callable: &[&str],
+    is_reactor: bool,
+) -> bool {
+    !is_reactor
+        && callable.contains(&START)
+        && callable.iter().all(|name| [START, MAIN].contains(name))
+        && imports.all(|module| module == WASI)
+}
+
+/// The arguments after the program's name: the configuration value `args`, split as a shell does.
+pub(crate) fn arguments(settings: &SeedSettings) -> Result<Arc<[String]>, SandboxError> {
+    let Some(text) = settings.config.get("args") else { return Ok(Arc::default()) };
+    shlex::split(text).map(Arc::from).ok_or_else(|| {
+        SandboxError::invalid(
+            "the configuration value args ends within a quote or after a backslash",
+            "seed it again with --config args='...', quoted as in a shell",
+        )
+    })
+}
+
+/// Standard input and output of one guest, bound to its call.
+#[derive(Clone)]
+pub(crate) struct Pipes(Arc<Mutex<State>>);
+
+struct State {
+    registry: Arc<Registry>,
+    nested: bool,
+    input: Bytes,
+    output: Vec<u8>,
+    limit: usize,
+    charged: u64,
+    failure: Option<SandboxError>,
+}
+
+impl Pipes {
+    pub(crate) fn new(registry: Arc<Registry>, limit: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            registry,
+            nested: false,
+            input: Bytes::new(),
+            output: Vec::new(),
+            limit,
+            charged: 0,
+            failure: None,
+        })))
+    }
+
+    /// Binds the pipes to a call.
+    pub(crate) fn begin(&self, input: Bytes, nested: bool) {
+        let mut state = self.0.lock();
+        state.input = input;
+        state.nested = nested;
+    }
+
+    /// What was written, or why no more could be.
+    pub(crate) fn finish(&self) -> Result<Bytes, SandboxError> {
+        let mut state = self.0.lock();
+        match state.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(Bytes::from(std::mem::take(&mut state.output))),
+        }
+    }
+
+    fn read(&self, size: usize) -> Bytes {
+        let mut state = self.0.lock();
+        let size = size.min(state.input.len());
+        state.input.split_to(size)
+    }
+
+    /// False when the guest has to end.
+    fn write(&self, bytes: &[u8]) -> bool {
+        let mut state = self.0.lock();
+        let result = state.append(bytes);
+        if let Err(error) = result {
+            state.failure.get_or_insert(error);
+        }
+        state.failure.is_none()
+    }
+}
+
+impl State {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), SandboxError> {
+        let length = self.output.len().saturating_add(bytes.len());
+        if length > self.limit {
+            return Err(SandboxError::output_too_large(length, self.limit));
+        }
+        if length > self.output.capacity() {
+            let doubled = self.output.capacity().saturating_mul(2).max(ROOM).min(self.limit);
+            self.grow(doubled.max(length))?;
+        }
+        self.output.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn grow(&mut self, capacity: usize) -> Result<(), SandboxError> {
+        let more = capacity.saturating_sub(self.output.capacity()) as u64;
+        let full =
+            || SandboxError::out_of_memory("the node's memory for guests was used up while it ran");
+        if !self.registry.charge(more, self.nested) {
+            return Err(full());
+        }
+        self.charged = self.charged.saturating_add(more);
+        let room = capacity.saturating_sub(self.output.len());
+        self.output.try_reserve_exact(room).map_err(|_| full())
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.registry.budget.release(self.charged);
+    }
+}
+
+impl IsTerminal for Pipes {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdinStream for Pipes {
+    fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl StdoutStream for Pipes {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl InputStream for Pipes {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        let bytes = Pipes::read(self, size);
+        // An empty read would mean that more may come.
+        if bytes.is_empty() && size > 0 { Err(StreamError::Closed) } else { Ok(bytes) }
+    }
+}
+
+impl OutputStream for Pipes {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if Pipes::write(self, &bytes) { Ok(()) } else { Err(StreamError::trap("no more output")) }
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(CHUNK)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Pipes {
+    async fn ready(&mut self) {}
+}
+
+impl AsyncRead for Pipes {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let bytes = Pipes::read(&self, to.remaining());
+        to.put_slice(&bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pipes {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = Pipes::write(&self, bytes);
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        Poll::Ready(if written { Ok(bytes.len()) } else { Err(full()) })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,151 @@
+//! Ordinary programs as seeds: standard input and output, arguments, exit codes, limits.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use common::{Recorder, World, call, short};
+use pollen_wasm::{Call, LogLevel, Sandbox, SandboxError, SeedSettings, wat_to_wasm};
+
+/// `lines [-v] TEXT`, built from examples/wasi/lines.c.
+fn lines() -> Bytes {
+    Bytes::from_static(include_bytes!("../../../examples/wasi/lines.wasm"))
+}
+
+fn with_args(args: &str) -> SeedSettings {
+    let mut settings = SeedSettings::new("lines");
+    settings.config.insert("args".into(), args.into());
+    settings
+}
+
+/// The program with these arguments over an input: exit code, output, what it logged.
+fn run(args: &str, input: &str) -> (i32, String, Vec<(LogLevel, String)>) {
+    let world = World::new();
+    let seed = world.load(lines(), with_args(args));
+    let host = Recorder::new();
+    let output = world.call_with(&seed, call("_start", input), host.clone()).result.unwrap();
+    let text = String::from_utf8(output.bytes.to_vec()).unwrap();
+    let logged = host.lines.lock().unwrap().clone();
+    (output.status, text, logged)
+}
+
+/// Writes so many times 64 KiB as its input has bytes, then says so with its exit code.
+const FLOOD: &str = r#"(module
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 3)
+    (func (export "__main_void") (result i32) i32.const 0)
+    (func (export "_start") (local $left i32)
+      (i32.store (i32.const 0) (i32.const 65536)) (i32.store (i32.const 4) (i32.const 65536))
+      (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 20)))
+      (local.set $left (i32.load (i32.const 20)))
+      (loop $again
+        (if (local.get $left) (then
+          (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20)))
+          (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+          (br $again))))
+      (call $exit (i32.const 7))))"#;
+
+#[test]
+fn the_input_is_standard_input_and_standard_output_the_output() {
+    let (status, text, logged) = run("et", "attic\nmeter\nbeet\n");
+    assert_eq!((0, "meter\nbeet\n".to_owned()), (status, text));
+    assert_eq!(vec![(LogLevel::Warn, "read 3 lines".to_owned())], logged);
+}
+
+#[test]
+fn arguments_are_split_as_a_shell_does() {
+    let (status, text, _) = run(r#"-v "a b""#, "a b c\nab\n");
+    assert_eq!((0, "ab\n".to_owned()), (status, text));
+}
+
+#[test]
+fn arguments_with_an_open_quote_refuse_the_seed() {
+    let world = World::new();
+    let load = world.sandbox.load(lines(), [1; 32], with_args("-v 'a"));
+    let error: SandboxError = world.net.block_on(load).err().unwrap();
+    assert_eq!("module-invalid", error.slug());
+    assert!(error.remedy().contains("--config args="), "{}", error.remedy());
+}
+
+#[test]
+fn another_exit_code_is_the_status_and_the_output_is_delivered() {
+    let (status, text, _) = run("x", "attic\n");
+    assert_eq!((1, String::new()), (status, text));
+    let (status, text, logged) = run("", "attic\n");
+    assert_eq!((2, String::new()), (status, text));
+    assert_eq!("usage: lines [-v] TEXT", logged[0].1);
+    let world = World::new();
+    let output = world.call(&world.wat(FLOOD), "_start", "ab").result.unwrap();
+    assert_eq!((7, 128 << 10), (output.status, output.bytes.len()));
+}
+
+#[test]
+fn every_call_has_an_instance_of_its_own_and_an_empty_input_ends_at_once() {
+    let world = World::new();
+    let seed = world.load(lines(), with_args("-v x"));
+    for input in ["a\n", "", "b\n"] {
+        assert_eq!(input, world.text(&seed, "_start", input));
+        assert_eq!(0, seed.idle_guests());
+    }
+}
+
+#[test]
+fn an_output_over_the_limit_ends_the_program() {
+    let world = World::new();
+    let seed = world.wat(FLOOD);
+    let many = |count: usize| world.call(&seed, "_start", &"x".repeat(count)).result;
+    assert_eq!(4 << 20, many(64).unwrap().bytes.len());
+    let error = many(65).unwrap_err();
+    assert_eq!("guest-output-too-large", error.slug());
+    assert!(error.reason().contains("the limit of 4194304 bytes"), "{error}");
+}
+
+#[test]
+fn outputs_are_charged_to_the_node_s_memory_and_given_back() {
+    let world = World::with(|config| config.memory_bytes = 4 << 20);
+    let seed = world.wat(FLOOD);
+    let error = world.call(&seed, "_start", &"x".repeat(60)).result.unwrap_err();
+    assert_eq!("guest-out-of-memory", error.slug());
+    // What the failed call held is free again: many small ones fit, one after another.
+    for _ in 0..8 {
+        let output = world.call(&seed, "_start", &"x".repeat(16)).result.unwrap();
+        assert_eq!(1 << 20, output.bytes.len());
+    }
+}
+
+#[test]
+fn a_program_s_output_is_never_a_tail_call() {
+    let marker = r#"{"kind":"tail_call","uri":"pln://seed/a/b"}"#;
+    let world = World::new();
+    let seed = world.load(lines(), with_args("kind"));
+    let output = world.call(&seed, "_start", marker).result.unwrap();
+    assert_eq!((None, marker.as_bytes()), (output.tail_call, &output.bytes[..]));
+}
+
+#[test]
+fn a_program_that_never_ends_meets_its_deadline() {
+    let world = World::new();
+    let seed = world.wat(r#"(module (func (export "_start") (loop br 0)))"#);
+    let began = Instant::now();
+    let call: Call = short("_start", "", 100);
+    let error = world.call_with(&seed, call, Recorder::new()).result.unwrap_err();
+    assert_eq!("deadline", error.slug());
+    assert!(began.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn a_program_is_known_by_its_imports_and_has_one_function() {
+    let functions = |text: &str| Sandbox::inspect(&wat_to_wasm(text).unwrap()).unwrap().functions;
+    assert_eq!(["_start"].as_slice(), functions(FLOOD));
+    assert_eq!(["_start"].as_slice(), Sandbox::inspect(&lines()).unwrap().functions);
+    // Beside functions of a library, or with the host's own imports, it is one function of a seed.
+    let library = r#"(module (func (export "_start")) (func (export "other")))"#;
+    assert_eq!(["_start", "other"].as_slice(), functions(library));
+    let plugin = r#"(module (import "extism:host/env" "input_length" (func (result i64)))
+        (func (export "__main_void") (result i32) i32.const 0) (func (export "_start")))"#;
+    assert_eq!(["__main_void", "_start"].as_slice(), functions(plugin));
+}
