@@ -96,9 +96,15 @@ accept: test ## strict numbers and long runs, on an otherwise idle machine
 	$(MAKE) --no-print-directory bench BENCH=--strict
 	$(MAKE) --no-print-directory fuzz T=600
 
+# zig is the linker that knows the symbols of an old glibc, so that one wheel runs on many systems.
+$(VENV)/.zig: requirements-wheel.lock $(VENV)/.locked
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-wheel.lock
+	touch $@
+
 .PHONY: wheel
-wheel: $(VENV)/.locked ## a wheel for other machines, into dist/
-	$(BIN)/maturin build --locked --release --out dist --interpreter $(BIN)/python
+wheel: $(VENV)/.zig ## a wheel for any Linux with glibc 2.28 (2018) or newer, into dist/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --locked --release --zig --compatibility manylinux_2_28 \
+		--target $$(uname -m)-unknown-linux-gnu --out dist --interpreter $(BIN)/python
 
 .PHONY: clean
 clean: ## remove what make made here, not the shared cargo build
