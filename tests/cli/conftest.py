@@ -24,7 +24,7 @@ class Pln:
         self.home = home
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PLN_")}
         self.environment = {**kept, "PLN_DIR": str(home), "HOME": str(home)}
-        for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
             self.environment.pop(name, None)
 
     def __call__(
