@@ -231,7 +231,7 @@ class Cluster:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if error is not None and not isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        if error is not None:
             self._print_logs(error)
         self._clean()
 
@@ -321,6 +321,8 @@ class Cluster:
             node.address = f"{self.network.address(node.name)}:60611"
 
     def _print_logs(self, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            return  # Somebody ended it: nothing failed.
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         for node in self.nodes:
             print(node.last_words(), file=sys.stderr)

@@ -83,7 +83,7 @@ async def test_a_token_of_another_cluster_at_this_issuer(newcomer: Node) -> None
         problem = check_error(
             await one[1].pln("join", "--no-up", "--json", token), "already-in-cluster"
         )
-        assert "move its folder away" in problem["remedy"]
+        assert "pln purge" in problem["remedy"]
 
 
 async def test_a_used_token(issuer: Cluster, newcomer: Node) -> None:
