@@ -9,6 +9,7 @@ mesh.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import threading
@@ -22,7 +23,7 @@ import msgspec
 
 from pollen import door
 from pollen.control import Control
-from pollen.errors import BadRequest, CallError, GuestError, TooLarge, Unreachable
+from pollen.errors import BadRequest, CallError, GuestError, Overloaded, TooLarge, Unreachable
 from pollen.runtime.paths import Paths, resolve
 
 Payload = bytes | bytearray | memoryview | str
@@ -358,14 +359,16 @@ class Function(_Handle):
     ) -> AsyncIterator[Reply]:
         """Replies in the order of the inputs, at most ``in_flight`` under way.
 
-        The first error is raised in its place; leaving the loop cancels what is under way.
+        A call that was refused as ``overloaded`` comes back when it was told to, until its
+        ``timeout``. The first error is raised in its place; leaving the loop cancels what is under
+        way.
         """
         if in_flight < 1:
             raise BadRequest("bad-request", "in_flight must be at least 1", "64 is the default")
         tasks: deque[asyncio.Task[Reply]] = deque()
         try:
             async for data in _each(inputs):
-                tasks.append(asyncio.ensure_future(self(data)))
+                tasks.append(asyncio.ensure_future(self._patiently(data)))
                 if len(tasks) >= in_flight:
                     yield await tasks[0]
                     tasks.popleft()
@@ -376,6 +379,18 @@ class Function(_Handle):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _patiently(self, data: Payload) -> Reply:
+        end = time.monotonic() + self._options.timeout
+        timeout = self._options.timeout
+        while True:
+            try:
+                return await self(data, timeout=timeout)
+            except Overloaded as error:
+                timeout = end - time.monotonic() - (error.retry_after or math.inf)
+                if timeout <= 0:
+                    raise
+                await asyncio.sleep(error.retry_after or 0)
 
 
 async def _each(inputs: Iterable[Payload] | AsyncIterable[Payload]) -> AsyncIterator[Payload]:
@@ -466,27 +481,25 @@ class SyncMesh:
         self._socket, self._conversation = opened, door.Conversation()
         return opened
 
-    def _ask(self, calls: Iterable[_Call], in_flight: int) -> Iterator[Reply]:
+    def _ask(self, calls: Iterable[_Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
         """Replies in order, at most ``in_flight`` under way; what is left is cancelled on exit."""
         with self._turn:
             source = iter(calls)
-            order: deque[tuple[int, float]] = deque()
-            answers: dict[int, door.Answer] = {}
+            asked: deque[_Asked] = deque()
+            waiting: dict[int, _Asked] = {}
             try:
                 while True:
                     for call in source:
-                        number, frame = call.encode(self._conversation_of())
-                        order.append((number, time.monotonic() + call.timeout + _GRACE))
-                        self._connected().sendall(frame)
-                        if len(order) >= in_flight:
+                        asked.append(_Asked(call))
+                        self._send(asked[-1], waiting)
+                        if len(asked) >= in_flight:
                             break
-                    if not order:
+                    if not asked:
                         return
-                    number, deadline = order[0]
-                    while number not in answers:
-                        self._receive(answers, deadline)
-                    order.popleft()
-                    yield _reply(answers.pop(number))
+                    while (answer := asked[0].answer) is None:
+                        self._receive(asked, waiting, patient=patient)
+                    asked.popleft()
+                    yield _reply(answer)
             except OSError as error:
                 self.close()
                 reason = f"the node went away during the call: {error}"
@@ -494,25 +507,57 @@ class SyncMesh:
                     "unreachable", reason, "the next call connects again", may_have_executed=True
                 ) from None
             finally:
-                self._cancel(order)
+                self._cancel(waiting)
 
-    def _conversation_of(self) -> door.Conversation:
-        self._connected()
-        return self._conversation
-
-    def _receive(self, answers: dict[int, door.Answer], deadline: float) -> None:
+    def _send(self, one: _Asked, waiting: dict[int, _Asked]) -> None:
         connected = self._connected()
-        connected.settimeout(max(0.001, deadline - time.monotonic()))
-        data = connected.recv(_RECEIVE)
-        if not data:
-            raise ConnectionResetError("the node closed the connection")
+        timeout = max(0.001, one.end - time.monotonic())
+        number, frame = msgspec.structs.replace(one.call, timeout=timeout).encode(
+            self._conversation
+        )
+        waiting[number] = one
+        connected.sendall(frame)
+
+    def _receive(
+        self, asked: Iterable[_Asked], waiting: dict[int, _Asked], *, patient: bool
+    ) -> None:
+        """Waits for answers, or until a call that was refused may come back."""
+        connected = self._connected()
+        first = next(iter(asked))
+        again = min((one.again for one in asked), default=math.inf) if patient else math.inf
+        now = time.monotonic()
+        connected.settimeout(max(0.001, min(first.end + _GRACE, again) - now))
         try:
-            answers.update((answer.id, answer) for answer in self._conversation.receive(data))
+            data = connected.recv(_RECEIVE)
+        except TimeoutError:
+            if time.monotonic() < again:
+                raise
+        else:
+            if not data:
+                raise ConnectionResetError("the node closed the connection")
+            self._take(data, waiting, patient=patient)
+        now = time.monotonic()
+        for one in asked if again <= now else ():
+            if one.again <= now:
+                one.again = math.inf
+                self._send(one, waiting)
+
+    def _take(self, data: bytes, waiting: dict[int, _Asked], *, patient: bool) -> None:
+        try:
+            answers = self._conversation.receive(data)
         except Unreachable as error:
             raise ConnectionResetError(error.reason) from None
+        for answer in answers:
+            one = waiting.pop(answer.id)
+            if patient and isinstance(answer, door.Failed) and answer.slug == "overloaded":
+                again = time.monotonic() + answer.retry_after_ms / 1000
+                if answer.retry_after_ms and again < one.end:
+                    one.again = again
+                    continue
+            one.answer = answer
 
-    def _cancel(self, order: Iterable[tuple[int, float]]) -> None:
-        for number, _ in order:
+    def _cancel(self, waiting: Iterable[int]) -> None:
+        for number in waiting:
             frame = self._conversation.forget(number)
             if not frame or self._socket is None:
                 continue
@@ -520,6 +565,18 @@ class SyncMesh:
                 self._socket.sendall(frame)
             except OSError:
                 self.close()
+
+
+class _Asked:
+    """A call of a blocking client: until when, when it comes back if refused, what came of it."""
+
+    __slots__ = ("again", "answer", "call", "end")
+
+    def __init__(self, call: _Call) -> None:
+        self.call = call
+        self.end = time.monotonic() + call.timeout
+        self.again = math.inf
+        self.answer: door.Answer | None = None
 
 
 class SyncFunction(_Handle):
@@ -540,17 +597,19 @@ class SyncFunction(_Handle):
     ) -> Reply:
         """Call it. ``timeout`` is in seconds. Raises ``CallError``; Ctrl-C cancels the guest."""
         call = self._call(data, json, timeout, idempotent, traceparent)
-        return next(self._mesh._ask((call,), 1))
+        return next(self._mesh._ask((call,), 1, patient=False))
 
     def map(self, inputs: Iterable[Payload], *, in_flight: int = 64) -> Iterator[Reply]:
         """Replies in the order of the inputs, at most ``in_flight`` under way.
 
-        The first error is raised in its place; leaving the loop cancels what is under way.
+        A call that was refused as ``overloaded`` comes back when it was told to, until its
+        ``timeout``. The first error is raised in its place; leaving the loop cancels what is under
+        way.
         """
         if in_flight < 1:
             raise BadRequest("bad-request", "in_flight must be at least 1", "64 is the default")
         calls = (self._call(data, _UNSET, None, None, None) for data in inputs)
-        return self._mesh._ask(calls, in_flight)
+        return self._mesh._ask(calls, in_flight, patient=True)
 
 
 def connect_sync(directory: str | os.PathLike[str] | None = None) -> SyncMesh:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
+import pollen
 from pollen.errors import Overloaded
 from pollen.testing import Cluster, Node
 from tests.e2e.conftest import example
+from tests.e2e.talk import metric
 from tests.e2e.test_load import resident_mb
 
 # About 10 ms of one core; many times what it takes to bring the call there.
@@ -88,6 +91,33 @@ async def test_above_its_capacity_a_node_refuses_and_serves_the_rest() -> None:
     """Done-when 7 in short: refusals only, with a time to come back; over when the load is."""
     _, above = await overload(6, 6, 0.3)
     assert above["ok"] > 0
+
+
+def primes_below(number: int) -> str:
+    """What the example answers."""
+    sieve = bytearray([1]) * number
+    for prime in range(2, math.isqrt(number) + 1):
+        sieve[prime * prime :: prime] = bytes(len(range(prime * prime, number, prime)))
+    return str(sum(sieve[2:]))
+
+
+@pytest.mark.timeout(120)
+async def test_map_waits_where_a_call_would_be_refused() -> None:
+    """More than a node can do at once, for longer than a burst: all are answered, in order."""
+    counts = [str(60_000 + number) for number in range(400)]
+    async with Cluster(1) as cluster:
+        await cluster.seed(example("primes"), "primes", timeout_ms=60_000)
+        async with cluster[0].connect() as mesh:
+            work = mesh.function("primes", "primes")
+            replies = [reply.text async for reply in work.map(counts, in_flight=200)]
+        with pollen.connect_sync(cluster[0].paths.home) as mesh:
+            twin = mesh.function("primes", "primes")
+            again = await asyncio.to_thread(
+                lambda: [reply.text for reply in twin.map(counts, in_flight=200)]
+            )
+        refused = await metric(cluster[0], "calls_overloaded_total")
+    assert replies == again == [primes_below(int(count)) for count in counts]
+    assert refused > 0, "nobody was refused: this tested nothing"
 
 
 @pytest.mark.slow

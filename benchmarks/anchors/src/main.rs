@@ -225,14 +225,16 @@ async fn load(socket: &str, path: &str, plan: LoadPlan) {
                     tokio::spawn(connection);
                     *sender = Some(opened);
                 }
-                let Some(open) = sender.as_mut() else { return Err("no connection".to_owned()) };
+                let Some(open) = sender.as_mut() else {
+                    return Err("no connection".to_owned().into());
+                };
                 let request = Request::post(&path).body(Full::new(Bytes::from_static(BODY)));
                 let request = request.map_err(|e| e.to_string())?;
                 open.ready().await.map_err(|e| e.to_string())?;
                 let response = open.send_request(request).await.map_err(|e| e.to_string())?;
                 let status = response.status();
                 response.into_body().collect().await.map_err(|e| e.to_string())?;
-                if status.is_success() { Ok(()) } else { Err(status.to_string()) }
+                if status.is_success() { Ok(()) } else { Err(status.to_string().into()) }
             }
         }
     })

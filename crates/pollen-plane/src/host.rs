@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -206,6 +206,7 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
     let host = Arc::new(GuestHost {
         plane: plane.clone(),
         slot: Mutex::new(slot),
+        pauses: AtomicBool::new(false),
         calls_left: Mutex::new(call.calls_left),
         calls_used: AtomicU32::new(1),
         failed: Mutex::default(),
@@ -228,6 +229,8 @@ struct GuestHost {
     call: Arrived,
     deadline: Instant,
     slot: Mutex<Slot>,
+    /// It gave the slot back for what its guest waits for, not for a nested call.
+    pauses: AtomicBool,
     calls_left: Mutex<u32>,
     calls_used: AtomicU32,
     /// Why the last nested call that failed did.
@@ -310,6 +313,20 @@ impl Host for GuestHost {
                 format!("[{}] {uri}: {}", error.slug, error.reason)
             })
         })
+    }
+
+    fn waits(&self) {
+        self.pauses.store(self.slot.lock().suspend(), Relaxed);
+    }
+
+    fn runs(&self) {
+        if self.pauses.swap(false, Relaxed) {
+            self.slot.lock().resume();
+        }
+    }
+
+    fn burned(&self) {
+        self.slot.lock().burned();
     }
 
     fn log(&self, level: LogLevel, message: &str) {

@@ -1,6 +1,6 @@
 //! The load generator: open loop at a constant rate, or closed loop at a concurrency.
 //!
-//! Open loop: latency counts from when a call was due, not from when it could be sent, so that a
+//! Closed loop: who is refused comes back when it was told to. Open loop: latency counts from when a call was due, not from when it could be sent, so that a
 //! stall is not hidden (no coordinated omission). Times go into an HDR histogram of microseconds.
 
 use std::{
@@ -39,7 +39,7 @@ pub struct LoadReport {
     pub ok: u64,
     /// Calls that failed, by slug.
     pub failed: BTreeMap<String, u64>,
-    /// Calls that were due while the concurrency was used up (open loop only).
+    /// Calls that began late or never, as the concurrency was used up (open loop only).
     pub missed: u64,
     /// Seconds from the first start to the last end.
     pub seconds: f64,
@@ -69,6 +69,28 @@ pub struct Progress {
     pub failed: AtomicU64,
 }
 
+/// Why a call failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// By which the report counts it.
+    pub slug: String,
+    /// When it was refused for load: how long to stay away.
+    pub retry_after: Duration,
+}
+
+impl From<String> for Failed {
+    fn from(slug: String) -> Self {
+        Self { slug, retry_after: Duration::ZERO }
+    }
+}
+
+impl From<crate::call::CallError> for Failed {
+    fn from(error: crate::call::CallError) -> Self {
+        let retry_after = Duration::from_millis(error.retry_after_ms.into());
+        Self { slug: error.slug.into(), retry_after }
+    }
+}
+
 struct Tally {
     histogram: Mutex<Histogram<u64>>,
     failed: Mutex<BTreeMap<String, u64>>,
@@ -77,29 +99,29 @@ struct Tally {
 }
 
 impl Tally {
-    fn record(&self, result: Result<(), String>, since: Instant) {
+    fn record(&self, result: &Result<(), Failed>, since: Instant) {
         match result {
             Ok(()) => {
                 self.progress.ok.fetch_add(1, Relaxed);
                 let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.histogram.lock().saturating_record(micros);
             }
-            Err(slug) => {
+            Err(failed) => {
                 self.progress.failed.fetch_add(1, Relaxed);
-                *self.failed.lock().entry(slug).or_default() += 1;
+                *self.failed.lock().entry(failed.slug.clone()).or_default() += 1;
             }
         }
     }
 }
 
-/// Runs the plan with `call`, which makes one call and says with which slug it failed.
+/// Runs the plan with what `worker` makes, which makes one call and says why it failed.
 ///
 /// `worker` is told the number of the lane it serves, so that it may keep a connection of its own.
 pub async fn run<W, C, F>(plan: LoadPlan, progress: Arc<Progress>, worker: W) -> LoadReport
 where
     W: Fn(usize) -> C,
     C: FnMut() -> F + Send + 'static,
-    F: Future<Output = Result<(), String>> + Send + 'static,
+    F: Future<Output = Result<(), Failed>> + Send + 'static,
 {
     let tally = Arc::new(Tally {
         histogram: Mutex::new(histogram()),
@@ -116,6 +138,7 @@ where
     for lane in lanes {
         let _ = lane.await;
     }
+    tally.missed.fetch_add(due.untaken(plan.duration), Relaxed);
     report(&tally, start.elapsed())
 }
 
@@ -132,7 +155,7 @@ impl crate::Plane {
                 let (seed, function, input) = (seed.clone(), function.clone(), input.clone());
                 let request = plane.request(seed, function, input, Instant::now(), BUDGET);
                 let plane = plane.clone();
-                async move { plane.call(request).await.result.map(drop).map_err(|e| e.slug.into()) }
+                async move { plane.call(request).await.result.map(drop).map_err(Failed::from) }
             }
         });
         self.handle().block_on(loading)
@@ -148,8 +171,11 @@ struct Due {
 }
 
 impl Due {
-    /// The time of the next call, or `None` when the plan is over.
+    /// The time of the next call, or `None` when the plan is over, also for those that are late.
     fn take(&self) -> Option<Instant> {
+        if Instant::now() >= self.end {
+            return None;
+        }
         let due = match self.rate {
             None => Instant::now(),
             Some(rate) => {
@@ -162,12 +188,19 @@ impl Due {
         };
         (due < self.end).then_some(due)
     }
+
+    /// Calls of an open loop that were due and that nobody came to.
+    fn untaken(&self, duration: Duration) -> u64 {
+        let Some(rate) = self.rate else { return 0 };
+        let due = duration.as_nanos() * u128::from(rate.max(1)) / 1_000_000_000;
+        u64::try_from(due).unwrap_or(u64::MAX).saturating_sub(self.next.load(Relaxed))
+    }
 }
 
 async fn run_lane<C, F>(due: Arc<Due>, tally: Arc<Tally>, mut call: C)
 where
     C: FnMut() -> F,
-    F: Future<Output = Result<(), String>>,
+    F: Future<Output = Result<(), Failed>>,
 {
     while let Some(at) = due.take() {
         if due.rate.is_some() {
@@ -178,7 +211,13 @@ where
             }
         }
         let result = call().await;
-        tally.record(result, at);
+        tally.record(&result, at);
+        if let (None, Err(Failed { retry_after, .. })) = (due.rate, &result)
+            && !retry_after.is_zero()
+        {
+            let until = due.end.min(Instant::now() + *retry_after);
+            tokio::time::sleep_until(until.into()).await;
+        }
         // A call that ends without waiting would keep the other lanes from their turn.
         tokio::task::yield_now().await;
     }

@@ -26,7 +26,7 @@ use crate::{
     inbound,
     metrics::{NodeCounters, micros},
     seen::SeenIds,
-    slots::Slots,
+    slots::{Size, Slots},
     tables::{Held, Push, SeedEntry, StaleGeneration},
     trace::Spans,
     watchdog::Heart,
@@ -36,10 +36,6 @@ use crate::{
 pub(crate) const MAX_INPUT: usize = 4 * 1024 * 1024;
 /// Largest module, bytes.
 pub(crate) const MAX_MODULE: u64 = 32 * 1024 * 1024;
-/// Calls running at once, per core. More share the cores by turns of a millisecond.
-const SLOTS_PER_CORE: u64 = 32;
-/// Calls waiting for a slot. Each costs about 1 kB; 10,000 suspended parents may each wait for a child.
-const QUEUE: u64 = 16_384;
 /// Size of the instance pool that is asked for.
 const INSTANCES: u32 = 10_000;
 const TELEMETRY: Duration = Duration::from_millis(500);
@@ -133,7 +129,7 @@ impl Plane {
         let plane = Self(Arc::new(Inner {
             id: *config.secret.public().as_bytes(),
             tables: Held::default(),
-            slots: Slots::new(SLOTS_PER_CORE * cores as u64, QUEUE),
+            slots: Slots::new(Size::of(cores as u64)),
             seen: SeenIds::default(),
             counters: NodeCounters::default(),
             spans: Spans::default(),

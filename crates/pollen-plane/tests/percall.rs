@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use pollen_plane::percall::{
-    Admission, Arrival, Attempt, Candidate, Retry, Wait, Wake, Wakening, admit, admit_wake, choose,
-    choose_rank, classify_retry, is_late, match_gate, shed, split,
+    Admission, Arrival, Attempt, Candidate, Retry, Room, Wait, Wake, Wakening, admit, admit_wake,
+    choose, choose_rank, classify_retry, is_late, match_gate, shed, split,
 };
 use serde_json::Value;
 
@@ -93,8 +93,13 @@ fn admit_agrees_with_its_reference() {
     for (name, input, expected) in cases(include_str!("../../../tests/vectors/routing_admit.json"))
     {
         let judged = admit(&Arrival {
-            running: number(&input, "running"),
-            slots: number(&input, "slots"),
+            room: Room {
+                running: number(&input, "running"),
+                slots: number(&input, "slots"),
+                fresh: number(&input, "fresh"),
+                fresh_slots: number(&input, "fresh_slots"),
+            },
+            service_us: number(&input, "service_us"),
             queued: number(&input, "queued"),
             queue_limit: number(&input, "queue_limit"),
             depth: number(&input, "depth"),

@@ -126,6 +126,15 @@ pub trait Host: Send + Sync + 'static {
     /// sees 0. The future may be polled on either runtime and is dropped on cancel.
     fn request(&self, uri: String, input: Bytes) -> HostFuture<'_>;
 
+    /// The guest is about to wait for something: until [`Host::runs`] it burns nothing.
+    fn waits(&self) {}
+
+    /// The guest is about to go on after it waited.
+    fn runs(&self) {}
+
+    /// The guest used up a slice and gives way to others.
+    fn burned(&self) {}
+
     /// Takes one log line; must not block.
     fn log(&self, level: LogLevel, message: &str);
 

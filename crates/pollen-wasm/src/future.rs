@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
-use crate::envelope::Outcome;
+use crate::envelope::{Host, Outcome};
 use crate::error::SandboxError;
 use crate::sandbox::Core;
 
@@ -53,19 +53,31 @@ type Inner = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 pub(crate) struct Guarded {
     core: Arc<Core>,
     inner: Option<Inner>,
+    host: Option<Arc<dyn Host>>,
+    waits: bool,
     deadline: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     run: Duration,
 }
 
 impl Guarded {
-    pub(crate) fn new(core: Arc<Core>, deadline: Instant, inner: Inner) -> Self {
-        Self { core, inner: Some(inner), deadline, timer: None, run: Duration::ZERO }
+    /// `host` is told when the guest waits and burns.
+    pub(crate) fn new(
+        core: Arc<Core>,
+        deadline: Instant,
+        host: Option<Arc<dyn Host>>,
+        inner: Inner,
+    ) -> Self {
+        let (inner, run) = (Some(inner), Duration::ZERO);
+        Self { core, inner, host, waits: false, deadline, timer: None, run }
     }
 
     /// Polls once; the flag says that the guest burned through its slice.
     fn poll_slice(&mut self, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
         let Some(inner) = self.inner.as_mut() else { return (Poll::Pending, false) };
+        if let (true, Some(host)) = (std::mem::take(&mut self.waits), &self.host) {
+            host.runs();
+        }
         let began = Instant::now();
         let outer_began = BEGAN.replace(Some(began));
         let outer_expired = EXPIRED.replace(false);
@@ -87,8 +99,13 @@ impl Guarded {
                 outcome.run = self.run;
                 (Poll::Ready(outcome), false)
             }
-            Ok(Poll::Pending) if expired => (Poll::Pending, true),
-            Ok(Poll::Pending) => (self.poll_timer(cx), false),
+            Ok(Poll::Pending) => {
+                if let Some(host) = &self.host {
+                    if expired { host.burned() } else { host.waits() }
+                }
+                self.waits = !expired;
+                (if expired { Poll::Pending } else { self.poll_timer(cx) }, expired)
+            }
             Err(panic) => (Poll::Ready(self.give_up(panicked(&*panic))), false),
         }
     }

@@ -138,8 +138,8 @@ impl Sandbox {
         let at = function.map(|(at, _)| at);
         let deadline = call.deadline;
         let refused = self.refuse_when_closed();
-        let inner = Box::pin(call::run(refused, seed, at, call, host));
-        CallFuture::new(Guarded::new(self.0.clone(), deadline, inner), burns)
+        let inner = Box::pin(call::run(refused, seed, at, call, host.clone()));
+        CallFuture::new(Guarded::new(self.0.clone(), deadline, Some(host), inner), burns)
     }
 
     /// The current numbers. Reads /proc and looks at every seed, so not for each call.
@@ -206,7 +206,7 @@ impl Sandbox {
         let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
         let (core, inner_seed) = (self.0.clone(), seed.clone());
         let inner = Box::pin(call::warm(inner_seed, deadline));
-        let guarded = Guarded::new(core, deadline, inner);
+        let guarded = Guarded::new(core, deadline, None, inner);
         CallFuture::new(guarded, burns).await.result.map(|_| ())
     }
 }

@@ -67,7 +67,10 @@ fn an_endless_loop_ends_at_its_deadline() {
     let world = World::new();
     let seed = world.example("loop");
     let began = Instant::now();
-    let outcome = world.call_with(&seed, short("loop", "", 100), Recorder::new());
+    let host = Recorder::new();
+    let outcome = world.call_with(&seed, short("loop", "", 100), host.clone());
+    let [waits, _, burned] = host.turns();
+    assert!(waits == 0 && burned > 5, "{waits} {burned}");
     let error = outcome.result.unwrap_err();
     assert_eq!(("deadline", true), (error.slug(), error.may_have_executed()));
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());

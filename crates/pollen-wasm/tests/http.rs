@@ -6,7 +6,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use common::{World, wat_http};
+use common::{Recorder, World, call, wat_http};
 use pollen_wasm::{SandboxError, SeedSettings, wat_to_wasm};
 
 /// Answers one connection with these bytes; the request that came is sent back by the thread.
@@ -26,6 +26,21 @@ fn server(reply: &'static str) -> (u16, std::thread::JoinHandle<String>) {
         String::from_utf8(request).unwrap()
     });
     (port, thread)
+}
+
+#[test]
+fn a_guest_that_waits_for_a_reply_is_told_to_burn_nothing() {
+    let world = World::new();
+    let (port, server) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let mut settings = SeedSettings::new("http");
+    settings.allow_hosts = vec!["*".to_owned()];
+    let seed = world.load(wat_to_wasm(wat_http()).unwrap(), settings);
+    let host = Recorder::new();
+    let wish = format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#);
+    world.call_with(&seed, call("run", &wish), host.clone()).result.unwrap();
+    server.join().unwrap();
+    let [waits, runs, burned] = host.turns();
+    assert!(waits > 0 && waits == runs && burned == 0, "{waits} {runs} {burned}");
 }
 
 fn request(world: &World, hosts: &[&str], wish: &str) -> Result<(i32, String), SandboxError> {

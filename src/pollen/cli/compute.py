@@ -328,7 +328,7 @@ def load_command(
     """Load a seed with calls from this node and print rates and latencies.
 
     With --rate calls are due at a constant rate and latency counts from when each was due; without
-    it, as many as --concurrency are always under way.
+    it, as many as --concurrency are always under way, but for those that were told to come back.
 
     \b
     Examples:
@@ -356,7 +356,9 @@ def load_command(
     names = ("p50", "p90", "p99", "p999", "max")
     click.echo("  ".join(f"{name} {output.human_us(latency[name])}" for name in names))
     if report["missed"]:
-        click.echo(f"{report['missed']} calls started late: raise --concurrency or lower --rate")
+        click.echo(
+            f"{report['missed']} calls late or never begun: raise --concurrency or lower --rate"
+        )
     for slug, count in report["failed"].items():
         click.echo(f"failed: {count} x {slug}")
     if failed:

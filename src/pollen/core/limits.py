@@ -137,10 +137,12 @@ SPEC_TIMEOUT_MAX_MS = 24 * 60 * 60 * 1000
 SPEC_MIN_REPLICAS = 2
 
 # -- calls --------------------------------------------------------------------------------------
-# A queue for slots that was never empty for so long is an overload, and then a call waits for so
-# long, or for half of what a call of its seed runs. The muscles hold the same numbers.
-QUEUE_STANDING_US = 1_000_000
+# A queue for slots that was never empty for so long, or comes back within as much, is an overload,
+# and then a call waits for so long, or for half of what a call of its seed runs. A seed whose calls
+# run shorter than the third passes those that burn. The muscles hold the same numbers.
+QUEUE_STANDING_US = 500_000
 QUEUE_WAIT_US = 50_000
+CALL_SHORT_US = 500
 # Below this remaining budget a retry cannot come back in time. Source: seam.
 RETRY_MIN_BUDGET_US = 1_000
 # Replica ids in one route row, nearest first. Source: PROTOCOL 5.

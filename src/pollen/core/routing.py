@@ -167,6 +167,9 @@ def admit(
     *,
     running: int,
     slots: int,
+    fresh: int,
+    fresh_slots: int,
+    service_us: int,
     queued: int,
     queue_limit: int,
     depth: int,
@@ -178,13 +181,16 @@ def admit(
     """Whether an arriving call runs, waits or is refused.
 
     The reserve is for calls with depth > 0 only, so that a chain begun can end (PROTOCOL 6).
+    ``fresh``: those running that have not burned for long yet; calls of a short seed neither count
+    there nor wait for them (multilevel feedback: Corbató et al., "An Experimental Time-Sharing
+    System", 1962).
     """
     if seen:
         return Admission.DUPLICATE
     usable = memory_free if depth > 0 else max(0, memory_free - memory_reserve)
     if memory_need > usable:
         return Admission.OVERLOADED
-    if running < slots:
+    if running < slots and (service_us < limits.CALL_SHORT_US or fresh < fresh_slots):
         return Admission.RUN
     return Admission.QUEUE if queued < queue_limit else Admission.SHED
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
-from pollen.core import routing
+from pollen.core import limits, routing
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
 from pollen.core.rng import Rng
 from pollen.sim import modules
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pollen.sim.calls import Call, Calls, Sent
     from pollen.sim.plane import Plane, Stage
 
-# The muscles' numbers: calls that run at once, that wait, how long an id is remembered.
+# The muscles' numbers: calls that run at once (no module burns for long, so that all of them are
+# fresh), that wait, how long an id is remembered.
 SLOTS = 8
 QUEUE = 64
 SEEN_NS = 60 * SECOND
@@ -64,9 +65,10 @@ class Serving:
         self._boots = plane.machine.boots
         self._seen: dict[tuple[int, int], int] = {}
         self._woken: dict[bytes, list[Arrived]] = {}
-        # With the time since when each waits; ``_standing``: since when the queue is not empty.
+        # With the time since when each waits; since when there is a queue, and since when none.
         self._queue: list[tuple[Arrived, int]] = []
         self._standing = 0
+        self._emptied = 0
         self.running = 0
         self.counters: dict[bytes, list[int]] = {}
 
@@ -153,6 +155,9 @@ class Serving:
         admitted = routing.admit(
             running=self.running,
             slots=SLOTS,
+            fresh=self.running,
+            fresh_slots=SLOTS,
+            service_us=self.counters_of(arrived.seed)[2],
             queued=len(self._queue),
             queue_limit=QUEUE,
             depth=arrived.call.depth,
@@ -171,7 +176,7 @@ class Serving:
             arrived.answer("overloaded", "no memory is free", False)
 
     def _enqueue(self, arrived: Arrived) -> None:
-        if not self._queue:
+        if not self._queue and self._stage.now - self._emptied >= limits.QUEUE_STANDING_US * 1_000:
             self._standing = self._stage.now
         self._queue.append((arrived, self._stage.now))
 
@@ -238,6 +243,8 @@ class Serving:
         """The oldest of the queue runs, or is refused when it waited too long."""
         now = self._stage.now
         arrived, since = self._queue.pop(0)
+        if not self._queue:
+            self._emptied = now
         is_late = routing.is_late(
             waited_us=(now - since) // 1_000,
             standing_us=(now - self._standing) // 1_000,

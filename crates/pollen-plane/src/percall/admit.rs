@@ -3,10 +3,10 @@
 /// An arriving call and the state it meets.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// Calls running.
-    pub running: u64,
-    /// Calls that may run.
-    pub slots: u64,
+    /// Who runs, and how many may.
+    pub room: Room,
+    /// What a call of its seed runs, smoothed.
+    pub service_us: u64,
     /// Calls waiting.
     pub queued: u64,
     /// Calls that may wait.
@@ -21,6 +21,37 @@ pub struct Arrival {
     pub memory_need: u64,
     /// This call id was seen before.
     pub seen: bool,
+}
+
+/// The slots of a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Calls running.
+    pub running: u64,
+    /// Calls that may run.
+    pub slots: u64,
+    /// Calls running that have not burned for long yet, short ones aside.
+    pub fresh: u64,
+    /// How many of these may run.
+    pub fresh_slots: u64,
+}
+
+/// A seed whose calls run shorter is short, microseconds.
+const SHORT_US: u64 = 500;
+
+/// Whether its calls pass those that burn.
+pub fn is_short(service_us: u64) -> bool {
+    service_us < SHORT_US
+}
+
+impl Room {
+    /// Whether a call takes a slot at once.
+    ///
+    /// Few fresh ones at a time, so that each is soon done; who burns on for long makes place for
+    /// the next, and nobody waits for long ones (multilevel feedback: Corbató et al., 1962).
+    pub fn admits(&self, service_us: u64) -> bool {
+        self.running < self.slots && (is_short(service_us) || self.fresh < self.fresh_slots)
+    }
 }
 
 /// What becomes of it.
@@ -47,7 +78,7 @@ pub fn admit(arrival: &Arrival) -> Admission {
     if arrival.memory_need > arrival.memory_free.saturating_sub(kept) {
         return Admission::Overloaded;
     }
-    if arrival.running < arrival.slots {
+    if arrival.room.admits(arrival.service_us) {
         Admission::Run
     } else if arrival.queued < arrival.queue_limit {
         Admission::Queue

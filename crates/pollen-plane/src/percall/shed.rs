@@ -16,8 +16,9 @@ pub fn shed(queued_us: impl Iterator<Item = u64>, newcomer_us: u64, wait_us: u64
     victim
 }
 
-/// A queue that had somebody in it for so long does not end by itself: the node is overloaded.
-const STANDING_US: u64 = 1_000_000;
+/// A queue that was never empty for so long does not end by itself, nor one that comes back within
+/// as much: the node is overloaded.
+pub(crate) const STANDING_US: u64 = 500_000;
 /// In such a queue a call waits for so long, or for half of what a call of its seed runs.
 const WAIT_US: u64 = 50_000;
 
@@ -26,7 +27,7 @@ const WAIT_US: u64 = 50_000;
 pub struct Wait {
     /// How long it waited.
     pub waited_us: u64,
-    /// How long the queue was never empty.
+    /// How long there is a queue, short gaps included.
     pub standing_us: u64,
     /// What a call of its seed runs, smoothed.
     pub service_us: u64,

@@ -114,6 +114,8 @@ type Answer = Box<dyn Fn(&str, Bytes) -> Result<Bytes, String> + Send + Sync>;
 pub struct Recorder {
     pub lines: Mutex<Vec<(LogLevel, String)>>,
     pub requests: AtomicUsize,
+    /// How often the guest began to wait, went on, and used up a slice.
+    pub turns: [AtomicUsize; 3],
     answer: Option<Answer>,
 }
 
@@ -126,6 +128,10 @@ impl Recorder {
         answer: impl Fn(&str, Bytes) -> Result<Bytes, String> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self { answer: Some(Box::new(answer)), ..Self::default() })
+    }
+
+    pub fn turns(&self) -> [usize; 3] {
+        self.turns.each_ref().map(|count| count.load(Ordering::SeqCst))
     }
 
     pub fn text(&self) -> Vec<String> {
@@ -142,6 +148,18 @@ impl Host for Recorder {
                 None => std::future::pending().await,
             }
         })
+    }
+
+    fn waits(&self) {
+        self.turns[0].fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn runs(&self) {
+        self.turns[1].fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn burned(&self) {
+        self.turns[2].fetch_add(1, Ordering::SeqCst);
     }
 
     fn log(&self, level: LogLevel, message: &str) {

@@ -97,7 +97,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load measured. ``failed`` by slug; ``missed`` started late (open loop only)."""
+    """What a load measured. ``failed`` by slug; ``missed`` began late or never (open loop only)."""
 
     ok: int
     failed: dict[str, int]
