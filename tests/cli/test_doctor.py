@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pollen.runtime import doctor
-from pollen.runtime.paths import Paths
+from pollen.runtime.paths import Paths, file_system_of
 from tests.cli.conftest import Pln
 
 
@@ -165,7 +165,7 @@ def test_a_network_file_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     mounts = [("/", "ext4"), (str(tmp_path), "nfs4")]
     held = [type("Mount", (), {"mountpoint": at, "fstype": kind}) for at, kind in mounts]
     monkeypatch.setattr("psutil.disk_partitions", lambda all: held)
-    assert doctor.file_system_of(tmp_path / "pln") == "nfs4"
+    assert file_system_of(tmp_path / "pln") == "nfs4"
     levels = [finding.level for finding in doctor.check_folder(Paths(tmp_path))]
     assert levels[-1] == "failure"
 

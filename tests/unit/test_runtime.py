@@ -93,6 +93,31 @@ def test_a_folder_that_cannot_be_made_is_unusable() -> None:
     assert caught.value.slug == "state-unusable"
 
 
+def test_a_folder_on_a_network_file_system_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store there would lose records; nothing is made."""
+    monkeypatch.setattr(paths, "file_system_of", lambda path: "nfs4")
+    with pytest.raises(PollenError) as caught:
+        paths.make_home(paths.resolve(str(folder / "n")))
+    assert (caught.value.slug, "local disk" in caught.value.remedy) == ("state-unusable", True)
+    assert not (folder / "n").exists()
+
+
+def test_sudo_makes_no_folder_in_the_home_of_another_user(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who called sudo could not enter it afterwards."""
+    if os.getuid() == 0:
+        os.chown(folder, 12_345, -1)
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("PLN_DIR", raising=False)
+    with pytest.raises(PollenError) as caught:
+        paths.make_home(paths.resolve())
+    assert (caught.value.slug, "sudo" in caught.value.remedy) == ("state-unusable", True)
+
+
 def test_a_second_process_finds_the_lock_and_its_holder(folder: Path) -> None:
     """The kernel gives it back when the holder dies."""
     where = paths.resolve(str(folder))
@@ -238,6 +263,7 @@ def test_a_full_log_rotates_and_keeps_three(folder: Path) -> None:
         ("lisen = []", "did you mean: listen"),
         ("listen = 7", "listen"),
         ("listen = [", "config.toml"),
+        ('name = "Küche"', "begin with a letter or digit"),
     ],
 )
 def test_a_wrong_setting_is_named(folder: Path, text: str, words: str) -> None:

@@ -18,6 +18,7 @@ import psutil
 
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND
+from pollen.core.specs import check_name
 from pollen.errors import BadRequest
 
 DEFAULT_PORT = 60611
@@ -115,6 +116,9 @@ def parse_config(text: str, where: str) -> Config:
     if config.code_cache_bytes < 0:
         reason = f"{where}: code_cache_bytes is {config.code_cache_bytes}"
         raise BadRequest("config-invalid", reason, "0 or more: pln set code_cache_bytes 2GiB")
+    refusal = check_name(config.name) if config.name else None
+    if refusal is not None:
+        raise BadRequest("config-invalid", f"{where}: name: {refusal.reason}", refusal.remedy)
     if config.log_level not in _LEVELS:
         reason = f"{where}: log_level is {config.log_level!r}"
         raise BadRequest("config-invalid", reason, f"one of: {', '.join(_LEVELS)}")

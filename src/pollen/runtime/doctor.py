@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import psutil
 
 from pollen.control import Control
 from pollen.errors import PollenError
 from pollen.runtime import lock, ports
 from pollen.runtime.config import Config, read_config
-from pollen.runtime.paths import Paths
+from pollen.runtime.paths import NETWORK_FILE_SYSTEMS, Paths, file_system_of
 from pollen.runtime.store import REMEDY as STORE_REMEDY
 
 Level = Literal["ok", "warning", "failure"]
@@ -41,7 +40,6 @@ FILES_LEAST = 1_024
 # The kernel's default; a suspended call takes up to two mappings.
 MAPS_LEAST = 65_530
 MEMBER_DAY_MS = 86_400_000
-NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs")
 # Nobody has a clock before this project's first commit: 2026-01-01.
 EPOCH_FLOOR = 1_767_225_600
 
@@ -106,17 +104,6 @@ def check_keys(where: Paths) -> Iterator[Finding]:
                 yield Finding(
                     "keys", "failure", f"{key} is open to other users", f"chmod 600 {key}"
                 )
-
-
-def file_system_of(path: Path) -> str:
-    """The type of the file system that a path is on; empty where that cannot be told."""
-    best, kind = "", ""
-    with contextlib.suppress(OSError):
-        for held in psutil.disk_partitions(all=True):
-            inside = os.path.commonpath([held.mountpoint, path]) == held.mountpoint
-            if inside and len(held.mountpoint) >= len(best):
-                best, kind = held.mountpoint, held.fstype
-    return kind
 
 
 def check_disk(where: Paths) -> Iterator[Finding]:

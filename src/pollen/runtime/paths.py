@@ -1,11 +1,12 @@
 """Where a node keeps its files: one folder, fixed names.
 
 Errors: ``path-too-long`` when a unix socket could not be bound there, with a shorter folder to use;
-``state-unusable`` when the folder cannot be made or is somebody else's.
+``state-unusable`` when the folder cannot be made, is somebody else's, or not on a local disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -14,6 +15,10 @@ from pathlib import Path
 
 from pollen.errors import PollenError
 
+# Locks and memory maps there cannot be trusted, and the store needs both.
+NETWORK_FILE_SYSTEMS = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs")
+)
 # The longest path a unix socket can be bound to: sun_path less its terminating zero.
 SOCKET_PATH_MAX = 103 if sys.platform == "darwin" else 107
 
@@ -106,7 +111,12 @@ def _shorter() -> str:
 
 
 def make_home(paths: Paths) -> None:
-    """Make the folder, closed to others; refuse one that is not ours or not writable."""
+    """Make the folder, closed to others; refuse one that is not ours, writable and local."""
+    _check_user(paths)
+    kind = file_system_of(paths.home)
+    if kind in NETWORK_FILE_SYSTEMS:
+        why = f"it is on a network file system ({kind}), whose locks cannot be trusted"
+        raise _unusable(paths, why, "keep it on a local disk: --dir or PLN_DIR")
     try:
         paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = paths.home.stat()
@@ -120,9 +130,32 @@ def make_home(paths: Paths) -> None:
         paths.home.chmod(0o700)
 
 
-def _unusable(paths: Paths, why: str) -> PollenError:
-    return PollenError(
-        "state-unusable",
-        f"the state folder {paths.home} cannot be used: {why}",
-        "give another one: --dir or PLN_DIR",
-    )
+def _check_user(paths: Paths) -> None:
+    """With sudo the home may be that of whoever called it, who could not enter the folder then."""
+    user = Path("~").expanduser()
+    if paths.home.exists() or not paths.home.is_relative_to(user) or not user.exists():
+        return
+    owner = user.stat().st_uid
+    if owner not in (os.getuid(), 0):
+        why = f"{user} belongs to user id {owner}, and you are {os.getuid()}"
+        raise _unusable(paths, why, "leave out sudo, or give another folder: --dir or PLN_DIR")
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system that a path is on; empty where that cannot be told."""
+    import psutil
+
+    best, kind = "", ""
+    with contextlib.suppress(OSError):
+        for held in psutil.disk_partitions(all=True):
+            inside = os.path.commonpath([held.mountpoint, path]) == held.mountpoint
+            if inside and len(held.mountpoint) >= len(best):
+                best, kind = held.mountpoint, held.fstype
+    return kind
+
+
+def _unusable(
+    paths: Paths, why: str, remedy: str = "give another one: --dir or PLN_DIR"
+) -> PollenError:
+    reason = f"the state folder {paths.home} cannot be used: {why}"
+    return PollenError("state-unusable", reason, remedy)
