@@ -55,6 +55,24 @@ def test_a_remedy_that_is_a_command_is_proposed(pln: Pln) -> None:
     assert b"\n  try: pln up -d\n" in pln("down").stderr
 
 
+def test_a_locale_without_these_letters_shows_their_numbers(up: Pln) -> None:
+    """LANG=C alone is taken for UTF-8; this one is not."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = up("call", "nö", **plain)
+    assert done.returncode == 3
+    assert b'no seed named "n\\xf6"' in done.stderr
+    assert up("logs", **plain).returncode == 0
+
+
+def test_2_an_argument_that_is_no_text(up: Pln) -> None:
+    """But the input of a call may be any bytes."""
+    torn = os.fsdecode(b"\xff")
+    assert up("call", "trap", "error", torn).returncode == 1
+    done = up("call", torn)
+    assert done.returncode == 2
+    assert b"[usage]" in done.stderr
+
+
 def test_2_usage(pln: Pln) -> None:
     assert pln("call").returncode == 2
 

@@ -7,6 +7,7 @@ A verb's module is imported when the verb is used. Exit codes are those of ``pol
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -149,10 +150,24 @@ def pln(ctx: click.Context) -> None:
 def main() -> NoReturn:
     """Run ``pln`` and exit; see the module for the codes."""
     # Read here too: an error in the options themselves comes before click has read them all.
-    given = sys.argv[1:]
+    given = [_as_text(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = given
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal's encoding lacks is shown by its number.
+            stream.reconfigure(errors="backslashreplace")
     given = given[: given.index("--")] if "--" in given else given
     held: dict[str, Any] = {"json": "--json" in given}
     sys.exit(_run(held))
+
+
+def _as_text(argument: str) -> str:
+    """An argument that the locale could not read is UTF-8 after all, where it can be."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode(errors="surrogateescape")
+    return argument
 
 
 def _run(held: dict[str, Any]) -> int:
@@ -173,6 +188,10 @@ def _run(held: dict[str, Any]) -> int:
         return 130
     except click.ClickException as error:
         usage = error_from("usage", _usage_text(error), _usage_remedy(error))
+        output.print_error(usage, as_json=bool(held.get("json")))
+        return usage.exit_code
+    except UnicodeEncodeError:
+        usage = error_from("usage", "an argument is not UTF-8", "give bytes by file: @FILE")
         output.print_error(usage, as_json=bool(held.get("json")))
         return usage.exit_code
     except (BrokenPipeError, SystemExit):
