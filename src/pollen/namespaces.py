@@ -19,9 +19,13 @@ _SEQUENCE = iter(range(1 << 16))
 
 
 class Network:
-    """``size`` namespaces on one bridge; ``cut`` and ``heal`` are silent, as a pulled cable is."""
+    """``size`` namespaces on one bridge; ``cut`` and ``heal`` are silent, as a pulled cable is.
 
-    def __init__(self, size: int) -> None:
+    With ``ipv6`` they have addresses of that family only, on the loopback as well.
+    """
+
+    def __init__(self, size: int, *, ipv6: bool = False) -> None:
+        self._ipv6 = ipv6
         # Interface names have 15 characters at most.
         self._tag = f"p{os.getpid() % 100_000}x{next(_SEQUENCE)}"
         self._names = [chr(ord("a") + index) for index in range(size)]
@@ -56,23 +60,35 @@ class Network:
                 space,
             )
             _run("ip", "-n", hub, "link", "set", link, "master", "br0", "up")
-            _run("ip", "-n", space, "address", "add", f"{self.address(name)}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 _run("ip", "-n", space, "link", "set", device, "up")
+            if self._ipv6:
+                _run("ip", "-n", space, "address", "del", "127.0.0.1/8", "dev", "lo")
+            self._change(name, "add", self.address(name))
 
     def address(self, name: str) -> str:
-        """The IPv4 address of a node."""
+        """The address of a node."""
         host = 1 + self._names.index(name) + self._moves * len(self._names)
-        return f"10.231.7.{host}"
+        return f"fd00:231::{host:x}" if self._ipv6 else f"10.231.7.{host}"
+
+    def listens(self, name: str, port: int) -> str:
+        """Where a node is reached, as it is written in settings."""
+        address = self.address(name)
+        return f"[{address}]:{port}" if self._ipv6 else f"{address}:{port}"
+
+    def _change(self, name: str, verb: str, address: str) -> None:
+        # Without nodad an IPv6 address cannot be bound for its first second.
+        tail = ("/64", "nodad") if self._ipv6 else ("/24",)
+        line = ("address", verb, address + tail[0], "dev", "eth0", *tail[1:])
+        _run("ip", "-n", self._space(name), *line)
 
     def renumber(self) -> None:
         """Give every node another address, as a new network does; those before are gone."""
         held = {name: self.address(name) for name in self._names}
         self._moves += 1
         for name, old in held.items():
-            at = ("ip", "-n", self._space(name), "address")
-            _run(*at, "del", f"{old}/24", "dev", "eth0")
-            _run(*at, "add", f"{self.address(name)}/24", "dev", "eth0")
+            self._change(name, "del", old)
+            self._change(name, "add", self.address(name))
 
     def inside(self, name: str, command: Sequence[str]) -> list[str]:
         """The command line that runs ``command`` in a node's network."""
@@ -88,10 +104,11 @@ class Network:
                 self._drop(other, name)
 
     def _drop(self, at: str, source: str) -> None:
+        family = "ip6" if self._ipv6 else "ip"
         rules = f"""
             add table inet {_TABLE}
             add chain inet {_TABLE} input {{ type filter hook input priority 0; }}
-            add rule inet {_TABLE} input ip saddr {self.address(source)} drop
+            add rule inet {_TABLE} input {family} saddr {self.address(source)} drop
         """
         _run("ip", "netns", "exec", self._space(at), "nft", "-f", "-", stdin=rules)
 

@@ -180,7 +180,8 @@ class Cluster:
     """``size`` daemons, enrolled by the first one and linked with each other.
 
     ``properties`` are those of nodes by name (``{"b": {"zone": "attic"}}``); the nodes are called
-    a, b, c and so on. ``settings`` are those of ``pln set``, for every node.
+    a, b, c and so on. ``settings`` are those of ``pln set``, for every node. With ``ipv6``
+    their ``namespaces`` have addresses of that family only.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class Cluster:
         size: int = 3,
         *,
         namespaces: bool = False,
+        ipv6: bool = False,
         properties: Mapping[str, Mapping[str, str]] | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -195,6 +197,7 @@ class Cluster:
             raise ValueError("a cluster here has 1 to 26 nodes")
         self._size = size
         self._with_namespaces = namespaces
+        self._ipv6 = ipv6
         self._properties = dict(properties or {})
         self._settings = dict(settings or {})
         self._folder: Path | None = None
@@ -214,7 +217,7 @@ class Cluster:
         self._folder = Path(tempfile.mkdtemp(prefix="pln-", dir=_short_folder()))
         try:
             if self._with_namespaces:
-                self.network = Network(self._size)
+                self.network = Network(self._size, ipv6=self._ipv6)
                 self.network.make()
             for index in range(self._size):
                 self.nodes.append(self._node(index))
@@ -242,7 +245,7 @@ class Cluster:
         home.mkdir(mode=0o700)
         if self.network is None:
             return Node(name, home, f"127.0.0.1:{_free_port()}", None)
-        return Node(name, home, f"{self.network.address(name)}:60611", self.network)
+        return Node(name, home, self.network.listens(name, 60611), self.network)
 
     async def _found(self) -> None:
         """The first node makes the cluster; the others join it, one after another."""
@@ -318,7 +321,7 @@ class Cluster:
             raise PollenError("usage", "only nodes in namespaces can be moved", "namespaces=True")
         await asyncio.to_thread(self.network.renumber)
         for node in self.nodes:
-            node.address = f"{self.network.address(node.name)}:60611"
+            node.address = self.network.listens(node.name, 60611)
 
     def _print_logs(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):

@@ -33,6 +33,17 @@ async def test_a_module_outlives_its_publisher_in_namespaces(spaces: None) -> No
     await takeover(namespaces=True)
 
 
+async def test_a_cluster_lives_on_ipv6_alone(spaces: None) -> None:
+    """No address of the other family anywhere, not even on the loopback."""
+    async with Cluster(3, namespaces=True, ipv6=True) as cluster:
+        await cluster.seed(example("echo"), "echo")
+        for node in cluster:
+            async with node.connect() as mesh:
+                assert (await mesh.call("echo", "echo", b"six")).data == b"six"
+            known = [held["addresses"] for held in (await node.status())["nodes"]]
+            assert all(address.startswith("[fd00:231::") for held in known for address in held)
+
+
 _PROBE = """
 import subprocess, sys
 subprocess.run([sys.executable, "-c", "import tests.e2e.takeover, pollen._native"], check=True)
