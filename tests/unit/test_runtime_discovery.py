@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -26,7 +27,9 @@ def service(name: str, setting: str, feed: Any, addresses: list[str]) -> Discove
 
 def test_two_nodes_find_each_other_by_multicast() -> None:
     """A survey leaves, the other one answers, the address becomes an event."""
-    setting = "multicast:239.86.66.99:60699@lo"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("", 0))
+        setting = f"multicast:239.86.66.99:{probe.getsockname()[1]}@lo"
 
     async def meet() -> ev.Event:
         heard: asyncio.Queue[ev.Event] = asyncio.Queue()

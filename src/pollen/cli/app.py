@@ -32,7 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "seed": ("compute", "Publish a WASM module under a name, or update it"),
     "unseed": ("compute", "Withdraw a seed"),
     "call": ("compute", "Call a function of a seed"),
-    "load": ("compute", "Load a seed with calls and measure"),
+    "load": ("load", "Load a seed with calls and measure"),
     "status": ("status", "Show nodes, seeds and replicas on one screen"),
     "inspect": ("explain", "Show all that is known of a seed or a node"),
     "why": ("explain", "Explain where a seed runs, or where a call goes"),
@@ -124,6 +124,17 @@ def complete_seeds(ctx: click.Context, param: click.Parameter, incomplete: str) 
     except PollenError:
         return []
     return [seed["name"] for seed in status["seeds"] if seed["name"].startswith(incomplete)]
+
+
+def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The names of the nodes that this one knows, as for seeds."""
+    from pollen.control import Control
+
+    try:
+        status = Control(paths_of(ctx)).get("/v1/status")
+    except PollenError:
+        return []
+    return [node["name"] for node in status["nodes"] if node["name"].startswith(incomplete)]
 
 
 @click.group(

@@ -1,4 +1,4 @@
-"""Verbs around seeds: seed, unseed, call, load."""
+"""Verbs around seeds: seed, unseed, call."""
 
 from __future__ import annotations
 
@@ -305,61 +305,3 @@ def _with_neighbours(error: NotFound, control: Control, seed: str) -> PollenErro
     reason = f'no seed named "{seed}" in cluster {status["cluster"][:8]} ({view})'
     remedy = [f"did you mean: {near[0]}"] if near else []
     return error_from("seed-not-found", reason, "\n".join([*remedy, "try: pln status seeds"]))
-
-
-@click.command("load")
-@click.argument("target", metavar="NAME[/FUNCTION]", shell_complete=complete_seeds)
-@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Calls a second (open loop).")
-@click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True)
-@click.option("--duration", type=DURATION, default="10s", show_default=True)
-@click.option("--input", "text", help="Input of every call; - for stdin, @file.")
-@with_json
-@with_globals
-@click.pass_context
-def load_command(
-    ctx: click.Context,
-    target: str,
-    rate: int | None,
-    concurrency: int,
-    duration: int,
-    text: str | None,
-    as_json: bool,
-) -> None:
-    """Load a seed with calls from this node and print rates and latencies.
-
-    With --rate calls are due at a constant rate and latency counts from when each was due; without
-    it, as many as --concurrency are always under way, but for those that were told to come back.
-
-    \b
-    Examples:
-      pln load hello/greet --duration 5s
-      pln load hello --rate 1000 --input world
-    """
-    import base64
-
-    seed, _, function = target.removeprefix("seed/").partition("/")
-    body = {
-        "seed": seed,
-        "function": function,
-        "rate": rate or 0,
-        "concurrency": concurrency,
-        "duration_ms": duration,
-        "input_base64": base64.b64encode(read_input(text)).decode(),
-    }
-    report = Control(paths_of(ctx)).request("POST", "/v1/load", body, timeout=duration / 1000 + 120)
-    failed = sum(report["failed"].values())
-    if as_json:
-        output.print_json(report)
-        ctx.exit(1 if failed else 0)
-    click.echo(f"{report['ok']} calls in {report['seconds']:.1f} s: {report['rate']:.0f} a second")
-    latency = report["latency_us"]
-    names = ("p50", "p90", "p99", "p999", "max")
-    click.echo("  ".join(f"{name} {output.human_us(latency[name])}" for name in names))
-    if report["missed"]:
-        click.echo(
-            f"{report['missed']} calls late or never begun: raise --concurrency or lower --rate"
-        )
-    for slug, count in report["failed"].items():
-        click.echo(f"failed: {count} x {slug}")
-    if failed:
-        ctx.exit(1)

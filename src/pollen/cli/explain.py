@@ -55,7 +55,7 @@ def find(status: dict[str, Any], target: str) -> tuple[str, dict[str, Any]]:
                 f"pln inspect {k}/{thing[k][:16]}  # {thing['name']}" for k, thing in found
             )
             raise error_from("ambiguous", f"{target} may be one of {len(found)}", lines)
-    raise error_from("peer-not-found", f"no seed or node {target[:80]!r}", _near(held, text))
+    raise error_from("peer-not-found", f"no {' or '.join(kinds)} {text[:80]!r}", _near(held, text))
 
 
 def _near(held: list[tuple[str, dict[str, Any]]], text: str) -> str:

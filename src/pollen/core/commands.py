@@ -81,6 +81,15 @@ class DrainCommand(_Command, frozen=True, kw_only=True, tag="drain"):
     """Stop being chosen for new calls; answered by ``Drained`` when the others know."""
 
 
+class AdminCommand(_Command, frozen=True, kw_only=True, tag="admin"):
+    """Have another node do something; answered by ``Administered``. ``node`` is its full id."""
+
+    node: str
+    verb: str
+    args: bytes
+    wait_ms: int
+
+
 class WhyPlaceCommand(_Command, frozen=True, kw_only=True, tag="why_place"):
     """Ask why a seed runs where it does; answered by ``WhyPlace``."""
 
@@ -100,6 +109,7 @@ Command = (
     | UnseedCommand
     | InviteCommand
     | DrainCommand
+    | AdminCommand
     | WhyPlaceCommand
     | WhyCallCommand
 )
@@ -223,6 +233,12 @@ class Drained(msgspec.Struct, frozen=True, kw_only=True):
     """This node is out of every route; ``seeds`` is how many it hosted."""
 
     seeds: int
+
+
+class Administered(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verb gave at the node that was asked."""
+
+    body: bytes
 
 
 class RankView(msgspec.Struct, frozen=True, kw_only=True):

@@ -173,6 +173,15 @@ class Persist(Effect, frozen=True, kw_only=True):
     batch: list[tuple[str, bytes, bytes | None]]
 
 
+class RunVerb(Effect, frozen=True, kw_only=True):
+    """Do for the admin ``peer`` what it asked for; answered by ``VerbEnded``."""
+
+    peer: PeerId
+    key: bytes
+    verb: str
+    args: bytes
+
+
 class Reply(Effect, frozen=True, kw_only=True):
     """The answer to a ``Commanded``: a result, or a slug with its reason and remedy."""
 

@@ -191,6 +191,17 @@ class LinkWanted(Event, frozen=True, kw_only=True, tag="link_wanted"):
     peer: PeerId
 
 
+class VerbEnded(Event, frozen=True, kw_only=True, tag="verb_ended"):
+    """What came of a ``RunVerb``: a body, or a slug with its reason and remedy."""
+
+    peer: PeerId
+    key: bytes
+    body: bytes = b""
+    slug: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
 class PeerFound(Event, frozen=True, kw_only=True, tag="peer_found"):
     """Discovery says that a peer may be dialled there; trust comes from the handshake.
 

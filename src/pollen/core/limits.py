@@ -423,6 +423,11 @@ ASK_JOIN_MS = 20_000
 # rare; the joiner's own patience is 20 s.
 CARRIED_MAX = 64
 CARRY_WAIT_NS = 10 * SECOND
+# What a node does for admins at once, and how long it may take. Guess: loads are made by hand; an
+# hour is the longest that `pln load` takes, and its calls end within a minute.
+ADMIN_RUNS_MAX = 4
+ADMIN_WAIT_MAX_MS = 3_720_000
+ADMIN_ARGS_MAX_BYTES = 1024 * 1024 - 4096
 # The longest token text that is looked at.
 TOKEN_MAX_CHARS = 16 * 1024
 

@@ -122,7 +122,7 @@ class Keep(Message, frozen=True, array_like=True, tag=10):
     is_kept: bool
 
 
-# -- admission: 30-39 ------------------------------------------------------------------------------
+# -- administration: 30-39 -------------------------------------------------------------------------
 
 
 class JoinCarried(Message, frozen=True, array_like=True, tag=31):
@@ -140,6 +140,25 @@ class JoinReturned(Message, frozen=True, array_like=True, tag=32):
     body: bytes
 
 
+class AdminRequest(Message, frozen=True, array_like=True, tag=33):
+    """Do something here for an admin; answered by ``AdminReply``. The asker waits ``wait_ms``."""
+
+    key: Annotated[bytes, msgspec.Meta(max_length=16)]
+    verb: Annotated[str, msgspec.Meta(max_length=32)]
+    args: bytes
+    wait_ms: U32
+
+
+class AdminReply(Message, frozen=True, array_like=True, tag=34):
+    """What came of it; with a slug it was refused, or failed."""
+
+    key: Annotated[bytes, msgspec.Meta(max_length=16)]
+    body: bytes
+    slug: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    remedy: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+
+
 # Every message that this code understands. Each new kind is added here and in ``Node``.
 KINDS: tuple[type[Message], ...] = (
     Digest,
@@ -152,6 +171,8 @@ KINDS: tuple[type[Message], ...] = (
     Keep,
     JoinCarried,
     JoinReturned,
+    AdminRequest,
+    AdminReply,
 )
 
 _union: Any = Union[KINDS]  # noqa: UP007 - a union of a tuple, which no operator makes

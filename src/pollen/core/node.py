@@ -17,10 +17,12 @@ from typing import Any
 import msgspec
 
 from pollen.core import limits, publishing, timers
+from pollen.core.admin import Admin
 from pollen.core.bundle import Bundle
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
 from pollen.core.commands import (
+    AdminCommand,
     DrainCommand,
     Drained,
     InviteCommand,
@@ -52,6 +54,7 @@ from pollen.core.events import (
     TablesStale,
     Telemetry,
     TimerFired,
+    VerbEnded,
 )
 from pollen.core.explain import Question, answer
 from pollen.core.faults import Faults
@@ -63,7 +66,15 @@ from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
 from pollen.core.members import Members
 from pollen.core.mesh import Mesh
-from pollen.core.messages import JoinCarried, JoinReturned, Keep, Message, decode_message
+from pollen.core.messages import (
+    AdminReply,
+    AdminRequest,
+    JoinCarried,
+    JoinReturned,
+    Keep,
+    Message,
+    decode_message,
+)
 from pollen.core.placing import Placing
 from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
@@ -135,12 +146,15 @@ class Node:
         self._enrolling = Enrolling(
             self._joins, self._standing, self._presence, self._peers, self._durability
         )
+        self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._handlers = self._event_handlers()
         # What peers say, by kind; each machine takes its own.
         self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {
             Keep: self._mesh.on_keep,
             JoinCarried: self._enrolling.on_carried,
             JoinReturned: self._enrolling.on_returned,
+            AdminRequest: self._admin.on_request,
+            AdminReply: self._admin.on_reply,
             **self._gossip.speech(),
         }
         # Machines with long work, see ``core.work``.
@@ -162,6 +176,7 @@ class Node:
             ModuleInspected: self._on_inspected,
             LoadFinished: self._on_load_finished,
             SeedWoken: self._placing.on_woken,
+            VerbEnded: self._admin.on_ended,
             Telemetry: self._on_telemetry,
             Commanded: self._on_commanded,
             Persisted: self._on_persisted,
@@ -210,7 +225,7 @@ class Node:
         out += self._gossip.on_link(event.peer, event.dialled)
         self._placing.note_links()
         self._standing.on_linked(event.peer)
-        return out
+        return out + self._admin.on_link(event.peer, now)
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
         out = self._mesh.on_link_closed(event, now.mono)
@@ -283,6 +298,8 @@ class Node:
         command, request = event.command, event.request
         if isinstance(command, Question):
             return [_answer(request, answer(self._screen(now), command, self._placing.price))]
+        if isinstance(command, AdminCommand):
+            return self._admin.ask(request, command, now)
         if not self._records.is_open:
             self._early.append(event)
             return []
@@ -329,6 +346,8 @@ class Node:
             self._standing.on_timer()
         if purpose == timers.JOIN:
             return self._enrolling.on_timer(subject)
+        if purpose == timers.ADMIN:
+            return self._admin.on_timer(subject)
         if purpose == timers.DRAIN:
             return self._on_drained(now)
         if purpose == timers.QUARANTINE:

@@ -29,6 +29,7 @@ VERDICT = "verdict"
 QUARANTINE = "quarantine"
 JOIN = "join"
 ASK = "ask"
+ADMIN = "admin"
 
 
 def token_for(purpose: str, subject: bytes = b"") -> Token:

@@ -8,7 +8,6 @@ file goes. With no credentials a new cluster is founded, and the log says how to
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import faulthandler
 import os
@@ -42,6 +41,7 @@ from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
 from pollen.runtime.discovery import Discovery, make_finder
 from pollen.runtime.driver import Driver
+from pollen.runtime.loads import Loads
 from pollen.runtime.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
 from pollen.runtime.paths import Paths
 from pollen.runtime.store import Store
@@ -71,6 +71,7 @@ class Daemon:
         self._state = "starting"
         self._stopping: asyncio.Future[tuple[int, bool]] | None = None
         self._driver: Driver | None = None
+        self._loads: Loads | None = None
         self._muscles: Muscles | None = None
         self._identity: Identity | None = None
         self._node = b""
@@ -93,6 +94,8 @@ class Daemon:
             raise
         self._muscles = muscles
         driver = self._driver = Driver(node, muscles, store, self.log)
+        self._loads = Loads(self._node.hex(), muscles, driver.command)
+        driver.verbs["load"] = self._loads.serve
         server: ControlServer | None = None
         discovery: Discovery | None = None
         pages = contextlib.AsyncExitStack()
@@ -276,24 +279,10 @@ class Daemon:
         return routes.Version(pollen=VERSION, python=platform.python_version(), native=self._engine)
 
     async def load(self, plan: routes.LoadRequest) -> routes.LoadReport:
-        """Load a seed from this node; a thread waits, the calls stay in the muscles."""
-        muscles = self._muscles
-        if muscles is None:
+        """Load a seed from here or from other nodes."""
+        if self._loads is None:
             raise PollenError("daemon-not-running", "the node is not up yet", "try again")
-        try:
-            data = base64.b64decode(plan.input_base64, validate=True)
-        except ValueError:
-            raise BadRequest("bad-request", "input_base64 is no base64") from None
-        report = await asyncio.to_thread(
-            muscles.run_load,
-            seed=plan.seed,
-            function=plan.function,
-            input=data,
-            rate=plan.rate,
-            concurrency=plan.concurrency,
-            duration_ms=plan.duration_ms,
-        )
-        return msgspec.json.decode(report, type=routes.LoadReport)
+        return await self._loads.run(plan)
 
     def metrics_text(self) -> str:
         """The Prometheus page."""

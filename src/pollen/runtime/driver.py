@@ -13,7 +13,7 @@ import collections
 import gc
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ from pollen.core.node import Node
 from pollen.errors import InvariantError, PollenError, error_from
 from pollen.runtime import clock
 from pollen.runtime.metrics import Timings
-from pollen.runtime.native import Drained, LogLine, Muscles, Port, slug_of
+from pollen.runtime.native import Drained, LogLine, Muscles, Port, as_error, slug_of
 from pollen.runtime.store import Store
 
 DRAIN_MAX = 512
@@ -69,6 +69,9 @@ class Driver:
         self.counters = {"events": 0, "slow_handles": 0, "faults": 0, "store_failures": 0}
         self.timings = Timings()
         self.failed: asyncio.Future[int] = self._loop.create_future()
+        self._running: set[asyncio.Task[None]] = set()
+        # What admins elsewhere may have done here, by verb; the daemon fills it.
+        self.verbs: dict[str, Callable[[bytes], Awaitable[bytes]]] = {}
 
     def start(self, addresses: list[str]) -> None:
         """Begin: watch the muscles, start the store's writer, tell the node."""
@@ -201,6 +204,10 @@ class Driver:
                 self._answer(effect)
             case fx.AskJoin():
                 self._ask_join(effect)
+            case fx.RunVerb():
+                task = self._loop.create_task(self._run_verb(effect))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
             case fx.Log(level=level, event=event, fields=fields):
                 getattr(self._log, level)(event, **fields)
             case _:
@@ -233,6 +240,18 @@ class Driver:
     def _on_join_answered(self, event: ev.JoinAnswered) -> None:
         if not self._is_closed:
             self.feed(event)
+
+    async def _run_verb(self, effect: fx.RunVerb) -> None:
+        ended = ev.VerbEnded(peer=effect.peer, key=effect.key)
+        try:
+            body = await self.verbs[effect.verb](effect.args)
+            ended = msgspec.structs.replace(ended, body=body)
+        except Exception as error:
+            known = error if isinstance(error, PollenError) else as_error(error)
+            said = {"slug": known.slug, "reason": known.reason, "remedy": known.remedy}
+            ended = msgspec.structs.replace(ended, **said)
+        if not self._is_closed:
+            self.feed(ended)
 
     def _retry(self) -> None:
         self._retrying = None
@@ -318,6 +337,8 @@ class Driver:
             await self._loop.run_in_executor(None, self._muscles.close, grace_ms)
         except Exception as error:
             self._log.error("close-failed", reason=str(error))
+        for task in self._running:
+            task.cancel()
         for request in list(self._replies):
             self._fail_reply(request, PollenError("unreachable", "the daemon was stopped"))
         await self._loop.run_in_executor(None, self._store.close)

@@ -61,7 +61,8 @@ class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/load``. ``rate`` 0 is closed loop; ``function`` "" the only export."""
+    """The body of ``POST /v1/load``. ``rate`` 0 is closed loop; ``function`` "" the only
+    export; ``nodes`` are ids of those that load, none is this one."""
 
     seed: str
     function: str = ""
@@ -69,6 +70,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
     duration_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)] = 10_000
     input_base64: str = ""
+    nodes: Annotated[list[str], msgspec.Meta(max_length=64)] = []
 
 
 def check_target(plan: LoadRequest, seeds: Sequence[cmd.SeedView]) -> None:
@@ -96,8 +98,22 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     max: int
 
 
+class NodeLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What one of several nodes measured."""
+
+    node: str
+    name: str
+    ok: int
+    failed: int
+    rate: float
+    latency_us: Latency
+
+
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load measured. ``failed`` by slug; ``missed`` began late or never (open loop only)."""
+    """What a load measured. ``failed`` by slug; ``missed`` began late or never (open loop only).
+
+    From several nodes: sums, and of each percentile the slowest one's; ``nodes`` has each.
+    """
 
     ok: int
     failed: dict[str, int]
@@ -105,6 +121,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     rate: float
     latency_us: Latency
+    nodes: list[NodeLoad] = []
 
 
 class Seeds(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,10 +263,10 @@ ROUTES: tuple[Route, ...] = (
         "load",
         "POST",
         "/v1/load",
-        "Load a seed from this node",
+        "Load a seed from this node, or from others",
         LoadRequest,
         LoadReport,
-        ("seed-not-found", "function-not-found"),
+        ("seed-not-found", "function-not-found", "peer-not-found", "denied", "unreachable"),
     ),
     Route("metrics", "GET", "/v1/metrics", "Prometheus text", media="text/plain; version=0.0.4"),
     Route(

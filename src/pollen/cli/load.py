@@ -1,0 +1,155 @@
+"""``pln load``: calls at a rate or a concurrency, from here or from several nodes, as they go."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from pollen.cli import output
+from pollen.cli.app import complete_nodes, complete_seeds, paths_of, with_globals, with_json
+from pollen.cli.explain import find
+from pollen.cli.values import DURATION, read_input
+from pollen.control import Control
+from pollen.errors import PollenError
+
+_PERCENTILES = ("p50", "p90", "p99", "p999", "max")
+_LOOK_SECONDS = 1.0
+# Calls under way at the end have a minute of their own, and reports take their way.
+_AFTER_SECONDS = 120.0
+
+
+@click.command("load")
+@click.argument("target", metavar="NAME[/FUNCTION]", shell_complete=complete_seeds)
+@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Calls a second (open loop).")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True)
+@click.option("--duration", type=DURATION, default="10s", show_default=True)
+@click.option("--input", "text", help="Input of every call; - for stdin, @file.")
+@click.option(
+    "--from",
+    "sources",
+    metavar="NODE",
+    multiple=True,
+    shell_complete=complete_nodes,
+    help="A node that calls, in place of this one; again for more.",
+)
+@with_json
+@with_globals
+@click.pass_context
+def load_command(
+    ctx: click.Context,
+    target: str,
+    rate: int | None,
+    concurrency: int,
+    duration: int,
+    text: str | None,
+    sources: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Load a seed with calls from this node and print rates and latencies.
+
+    With --rate calls are due at a constant rate and latency counts from when each was due; without
+    it, as many as --concurrency are always under way, but for those that were told to come back.
+    With --from each node named does all of it, at the same time; that needs an admin's node.
+
+    \b
+    Examples:
+      pln load hello/greet --duration 5s
+      pln load hello --rate 1000 --input world
+      pln load hello --from attic --from cellar
+    """
+    control = Control(paths_of(ctx))
+    seed, _, function = target.removeprefix("seed/").partition("/")
+    body = {
+        "seed": seed,
+        "function": function,
+        "rate": rate or 0,
+        "concurrency": concurrency,
+        "duration_ms": duration,
+        "input_base64": base64.b64encode(read_input(text)).decode(),
+        "nodes": _ids(control, sources),
+    }
+    with _live(control, seed, duration / 1000):
+        timeout = duration / 1000 + _AFTER_SECONDS
+        report = control.request("POST", "/v1/load", body, timeout=timeout)
+    if as_json:
+        output.print_json(report)
+    else:
+        _print(report)
+    ctx.exit(1 if report["failed"] else 0)
+
+
+def _ids(control: Control, names: tuple[str, ...]) -> list[str]:
+    if not names:
+        return []
+    status = control.get("/v1/status")
+    found = [find(status, name if "/" in name else f"node/{name}")[1]["node"] for name in names]
+    return list(dict.fromkeys(found))
+
+
+def _print(report: dict[str, Any]) -> None:
+    click.echo(f"{report['ok']} calls in {report['seconds']:.1f} s: {report['rate']:.0f} a second")
+    for node in report["nodes"]:
+        failed = f", {node['failed']} failed" if node["failed"] else ""
+        p99 = output.human_us(node["latency_us"]["p99"])
+        click.echo(f"  from {node['name']}: {node['rate']:.0f} a second, p99 {p99}{failed}")
+    latency = report["latency_us"]
+    words = "  ".join(f"{name} {output.human_us(latency[name])}" for name in _PERCENTILES)
+    click.echo(f"slowest node: {words}" if len(report["nodes"]) > 1 else words)
+    if report["missed"]:
+        click.echo(
+            f"{report['missed']} calls late or never begun: raise --concurrency or lower --rate"
+        )
+    for slug, count in report["failed"].items():
+        click.echo(f"failed: {count} x {slug}")
+
+
+@contextmanager
+def _live(control: Control, seed: str, seconds: float) -> Iterator[None]:
+    """A line on the terminal that says how it goes, once a second; gone at the end."""
+    if not output.can_move():
+        yield
+        return
+    done = threading.Event()
+    looking = threading.Thread(target=_look, args=(control, seed, seconds, done), daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        looking.join()
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _look(control: Control, seed: str, seconds: float, done: threading.Event) -> None:
+    began = at = time.monotonic()
+    held = _counted(control, seed)
+    while not done.wait(_LOOK_SECONDS):
+        now, new = time.monotonic(), _counted(control, seed)
+        ok, failed = ((new[i] - held[i]) / (now - at) for i in (0, 1))
+        line = f"{now - began:.0f} of {seconds:.0f} s: {ok:.0f} calls a second here"
+        line += f", {failed:.0f} failed" if failed else ""
+        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+        at, held = now, new
+
+
+def _counted(control: Control, seed: str) -> tuple[float, float]:
+    """Calls of a seed that this node has made so far: well ended, and failed."""
+    ok = failed = 0.0
+    try:
+        page = control.text("/v1/metrics")
+    except PollenError:
+        return 0.0, 0.0
+    for line in page.splitlines():
+        if line.startswith("pollen_calls_total{") and f'seed="{seed}"' in line:
+            count = float(line.rpartition(" ")[2])
+            if 'outcome="ok"' in line:
+                ok += count
+            else:
+                failed += count
+    return ok, failed

@@ -1,0 +1,167 @@
+"""What an admin has another member's node do, and how the answer comes back.
+
+Decides: who may ask (an admin of the cluster), how many verbs run here at once, and what a user
+    hears when the other node does not answer.
+Does not know: what a verb does (the runtime runs it), who sits at the other node.
+Invariants: a command is answered once: by us, by what came back, or when the wait ends. A request
+    is sent once at most, so nothing runs twice. Nothing waits for a link longer than its asker.
+Source: PROTOCOL 7 (admin request). Refused: a second attempt after a lost link; a load that runs
+    twice measures neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pollen.core import limits, timers
+from pollen.core.certs import Tier
+from pollen.core.codec import Refusal
+from pollen.core.commands import AdminCommand, Administered
+from pollen.core.effects import Effect, Log, Reply, RunVerb, SendMessage, SetTimer
+from pollen.core.events import LinkWanted, VerbEnded
+from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
+from pollen.core.messages import AdminReply, AdminRequest, Message, encode_message
+
+# The verbs that this version runs for others. Source: PROTOCOL 7.
+VERBS = frozenset({"load"})
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A command whose answer another node owes us."""
+
+    request: RequestId
+    peer: PeerId
+    wait_ms: int
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A message for a node that is not linked yet, of use until then."""
+
+    until: Nanos
+    body: bytes
+
+
+class Admin:
+    """Both sides of admin requests. ``want`` asks for a link; ``tier_of`` is -1 for a stranger."""
+
+    def __init__(
+        self,
+        own: PeerId,
+        has_link: Callable[[PeerId], bool],
+        want: Callable[[LinkWanted, Nanos], list[Effect]],
+        tier_of: Callable[[PeerId], int],
+    ) -> None:
+        self._own = own
+        self._has_link = has_link
+        self._want = want
+        self._tier_of = tier_of
+        self._waiting: dict[bytes, Waiting] = {}
+        self._held: dict[PeerId, list[Held]] = {}
+        self._running: dict[tuple[PeerId, bytes], Nanos] = {}
+        self._count = 0
+
+    # -- the asker ------------------------------------------------------------------------------
+
+    def ask(self, request: RequestId, command: AdminCommand, now: Now) -> list[Effect]:
+        """Send a verb to another node, as soon as there is a link to it."""
+        if self._tier_of(self._own) < Tier.ADMIN:
+            return [_refuse(request, not_admin(self._own))]
+        if len(command.args) > limits.ADMIN_ARGS_MAX_BYTES:
+            reason = f"{len(command.args)} bytes cannot be sent to another node at once"
+            return [
+                _refuse(request, Refusal("input-too-large", reason, "send less, or do it here"))
+            ]
+        peer = PeerId(bytes.fromhex(command.node))
+        self._count += 1
+        key = self._count.to_bytes(8, "big")
+        self._waiting[key] = Waiting(request=request, peer=peer, wait_ms=command.wait_ms)
+        at = Nanos(now.mono + command.wait_ms * 1_000_000)
+        message = AdminRequest(key, command.verb, command.args, command.wait_ms)
+        sent = self._send(peer, message, at, now)
+        return [*sent, SetTimer(token=timers.token_for(timers.ADMIN, key), at=at)]
+
+    def on_reply(self, message: AdminReply, peer: PeerId, now: Now) -> list[Effect]:
+        """The answer; from anybody else, or late, it is nothing."""
+        waiting = self._waiting.get(message.key)
+        if waiting is None or waiting.peer != peer:
+            return []
+        del self._waiting[message.key]
+        if message.slug:
+            refusal = Refusal(message.slug, message.reason, message.remedy)
+            return [_refuse(waiting.request, refusal)]
+        return [Reply(request=waiting.request, result=Administered(body=message.body))]
+
+    def on_timer(self, key: bytes) -> list[Effect]:
+        """It did not answer in time."""
+        waiting = self._waiting.pop(key, None)
+        if waiting is None:
+            return []
+        reason = f"node {short(waiting.peer)} did not answer within {waiting.wait_ms / 1000:g} s"
+        remedy = "see whether it is up, and of this version: pln status"
+        return [_refuse(waiting.request, Refusal("unreachable", reason, remedy))]
+
+    # -- the node that is asked -----------------------------------------------------------------
+
+    def on_request(self, message: AdminRequest, peer: PeerId, now: Now) -> list[Effect]:
+        """Run it, or say why not."""
+        until = Nanos(now.mono + min(message.wait_ms, limits.ADMIN_WAIT_MAX_MS) * 1_000_000)
+        refusal = self._judge(message, peer, now.mono)
+        fields: dict[str, str | int] = {"peer": short(peer), "verb": message.verb}
+        if refusal is not None:
+            said = AdminReply(message.key, b"", refusal.slug, refusal.reason, refusal.remedy)
+            fields["slug"] = refusal.slug
+            log = Log(level="warning", event="admin-refused", fields=fields)
+            return [log, *self._send(peer, said, until, now)]
+        self._running[peer, message.key] = until
+        log = Log(level="info", event="admin", fields=fields)
+        return [log, RunVerb(peer=peer, key=message.key, verb=message.verb, args=message.args)]
+
+    def _judge(self, message: AdminRequest, peer: PeerId, now: Nanos) -> Refusal | None:
+        if self._tier_of(peer) < Tier.ADMIN:
+            return not_admin(peer)
+        if message.verb not in VERBS:
+            reason = f"node {short(self._own)} knows no verb {message.verb!r}"
+            return Refusal("usage", reason, "bring it to the version of the asker")
+        if (peer, message.key) in self._running:
+            return Refusal("bad-request", "this request runs already", "ask once")
+        self._running = {key: until for key, until in self._running.items() if until > now}
+        if len(self._running) >= limits.ADMIN_RUNS_MAX:
+            reason = f"node {short(self._own)} does {len(self._running)} things for admins already"
+            return Refusal("overloaded", reason, "wait for them")
+        return None
+
+    def on_ended(self, event: VerbEnded, now: Now) -> list[Effect]:
+        """What came of it goes back; to somebody who gave up it is nothing."""
+        until = self._running.pop((event.peer, event.key), None)
+        if until is None or until <= now.mono:
+            return []
+        said = AdminReply(event.key, event.body, event.slug, event.reason, event.remedy)
+        return self._send(event.peer, said, until, now)
+
+    # -- links ----------------------------------------------------------------------------------
+
+    def _send(self, peer: PeerId, message: Message, until: Nanos, now: Now) -> list[Effect]:
+        body = encode_message(message)
+        if self._has_link(peer):
+            return [SendMessage(peer=peer, body=body)]
+        held = self._held.setdefault(peer, [])
+        held[:] = [one for one in held if one.until > now.mono][-limits.ADMIN_RUNS_MAX :]
+        held.append(Held(until=until, body=body))
+        return self._want(LinkWanted(peer=peer), now.mono)
+
+    def on_link(self, peer: PeerId, now: Now) -> list[Effect]:
+        """What waited for this link goes out."""
+        held = self._held.pop(peer, [])
+        return [SendMessage(peer=peer, body=one.body) for one in held if one.until > now.mono]
+
+
+def not_admin(peer: PeerId) -> Refusal:
+    """Who may not have others' nodes do things."""
+    reason = f"node {short(peer)} is no admin of this cluster"
+    return Refusal("denied", reason, "ask from an admin's node; one joins by: pln invite --admin")
+
+
+def _refuse(request: RequestId, refusal: Refusal) -> Reply:
+    return Reply(request=request, slug=refusal.slug, reason=refusal.reason, remedy=refusal.remedy)
