@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,16 @@ def test_a_module_in_text_is_refused_with_the_command_that_converts_it(
     done = up("seed", str(text))
     assert done.returncode == 2
     assert b"wat2wasm" in done.stderr and b"[module-invalid]" in done.stderr
+
+
+@pytest.mark.parametrize("line", [["call", "echo", "echo"], ["load", "echo", "--input"]])
+def test_an_input_that_never_ends_is_read_up_to_the_limit(up: Pln, line: list[str]) -> None:
+    """In 2 GB of address space: what would read on dies of it."""
+    for text in ("-", "@/dev/zero"):
+        small = ["sh", "-c", 'ulimit -v 2000000; exec "$@" < /dev/zero', "sh"]
+        command = [*small, *up.line(*line, text)]
+        done = subprocess.run(
+            command, env=up.environment, capture_output=True, check=False, timeout=30
+        )
+        assert done.returncode == 1, done.stderr
+        assert b"over 4 MiB" in done.stderr and b"[input-too-large]" in done.stderr

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
+
+from pollen.errors import error_from
 
 _DURATIONS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZES = {
@@ -112,19 +114,36 @@ VALUES = Values()
 
 
 def read_input(text: str | None) -> bytes:
-    """A call's input: the text itself, ``-`` stdin, ``@file`` its bytes, ``@@…`` a literal @."""
+    """A call's input: the text itself, ``-`` stdin, ``@file`` its bytes, ``@@…`` a literal @.
+
+    Raises ``input-too-large``. What never ends, a pipe or a device, is read up to the limit only.
+    """
     if text is None:
         return b""
     if text == "-":
-        return sys.stdin.buffer.read()
+        return _read_whole(sys.stdin.buffer, "standard input")
     if text.startswith("@@"):
         return text[1:].encode()
     if text.startswith("@"):
         try:
-            return Path(text[1:]).expanduser().read_bytes()
+            with Path(text[1:]).expanduser().open("rb") as file:
+                return _read_whole(file, text[1:])
         except OSError as error:
             raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror}") from None
     return text.encode(errors="surrogateescape")
+
+
+def _read_whole(stream: BinaryIO, name: str) -> bytes:
+    from pollen.door import MAX_INPUT
+
+    try:
+        data = stream.read(MAX_INPUT + 1)
+    except OSError as error:
+        raise click.BadParameter(f"{name} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_INPUT:
+        reason = f"the input is over {MAX_INPUT >> 20} MiB, the limit"
+        raise error_from("input-too-large", reason, "send less at once")
+    return data
 
 
 def properties_of(pairs: tuple[tuple[str, str], ...]) -> str:
