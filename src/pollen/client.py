@@ -22,7 +22,7 @@ from typing import Any, Self
 import msgspec
 
 from pollen import door
-from pollen.control import Control
+from pollen.control import Control, not_ours
 from pollen.errors import BadRequest, CallError, GuestError, Overloaded, TooLarge, Unreachable
 from pollen.runtime.paths import Paths, resolve
 
@@ -101,6 +101,8 @@ def _reply(answer: door.Answer) -> Reply:
 
 
 def _gone(paths: Paths, why: object) -> CallError:
+    if isinstance(why, PermissionError):
+        return not_ours(paths)
     slug = "unreachable"
     if isinstance(why, FileNotFoundError | ConnectionRefusedError):
         slug = "daemon-not-running"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pollen.errors import BadRequest, PollenError, Unreachable, error_from_dict
-from pollen.runtime.paths import Paths
+from pollen.runtime.paths import OWNER_REMEDY, Paths
 
 # Publishing waits for the module to be checked and the record to be on disk.
 _TIMEOUT = 60.0
@@ -118,9 +118,7 @@ class Control:
             except (FileNotFoundError, ConnectionRefusedError):
                 raise self._nobody() from None
             except PermissionError:
-                reason = f"the daemon in {self._paths.home} belongs to somebody else"
-                remedy = "run as its owner, or name your own folder with --dir"
-                raise Unreachable("unreachable", reason, remedy, may_have_executed=False) from None
+                raise not_ours(self._paths) from None
             except (OSError, ValueError) as error:
                 raise self._broken(str(error) or repr(error)) from None
 
@@ -132,6 +130,12 @@ class Control:
     def _broken(self, why: str) -> PollenError:
         reason = f"the daemon in {self._paths.home} broke off: {why}"
         return Unreachable("unreachable", reason, "look at: pln logs", may_have_executed=True)
+
+
+def not_ours(paths: Paths) -> Unreachable:
+    """The error of a socket that this user may not open."""
+    reason = f"the daemon in {paths.home} belongs to somebody else"
+    return Unreachable("unreachable", reason, OWNER_REMEDY, may_have_executed=False)
 
 
 def _send(connection: socket.socket, method: str, target: str, body: bytes) -> None:

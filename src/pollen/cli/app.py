@@ -7,17 +7,19 @@ A verb's module is imported when the verb is used. Exit codes are those of ``pol
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from pollen.errors import PollenError, error_from
-from pollen.runtime.paths import Paths, resolve
+from pollen.runtime.paths import Paths, cure, resolve
 
 # Verb -> (module, one line for the overview), in the order of the overview.
 VERBS: dict[str, tuple[str, str]] = {
@@ -206,11 +208,33 @@ def _run(held: dict[str, Any]) -> int:
         output.print_error(usage, as_json=bool(held.get("json")))
         return usage.exit_code
     except (BrokenPipeError, SystemExit):
-        # Whoever read our output has enough: click exits so, and by nothing else. Python would
-        # complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has enough: click exits so, and by nothing else.
+        _give_up_stdout()
         return 0
+    except OSError as error:
+        if os.environ.get("PLN_DEBUG") == "1":
+            raise
+        known = _of_system(error)
+        output.print_error(known, as_json=bool(held.get("json")))
+        return known.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _give_up_stdout() -> None:
+    """Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _of_system(error: OSError) -> PollenError:
+    """What the system refused and nobody below had words for: a file of the folder, or stdout."""
+    why = error.strerror or str(error)
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        _give_up_stdout()
+        return error_from("usage", f"the output cannot be written: {why}", "send it elsewhere")
+    if error.filename is None:
+        return error_from("internal", f"the system refused: {why}", "see: PLN_DEBUG=1 pln …")
+    path = Path(os.fsdecode(error.filename))
+    return error_from("state-unusable", f"{path} cannot be used: {why}", cure(path, error))
 
 
 def _usage_text(error: click.ClickException) -> str:

@@ -127,9 +127,10 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
       pln purge
       pln purge --include-keys --yes
     """
-    from pollen.runtime import identity, lock
+    from pollen.runtime import identity, lock, paths
 
     where = paths_of(ctx)
+    paths.check_home(where)
     pid = lock.read_pid(where)
     if pid is not None:
         raise error_from(

@@ -6,6 +6,7 @@ order of a file survive a change. Every setting is read when the daemon starts.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import os
@@ -19,7 +20,8 @@ import psutil
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND
 from pollen.core.specs import check_name
-from pollen.errors import BadRequest
+from pollen.errors import BadRequest, PollenError
+from pollen.runtime.paths import cure
 
 DEFAULT_PORT = 60611
 DEFAULT_LISTEN = (f"0.0.0.0:{DEFAULT_PORT}", f"[::]:{DEFAULT_PORT}")
@@ -175,6 +177,12 @@ def write_setting(path: Path, key: str, value: str | int | list[str] | None) -> 
     text = tomlkit.dumps(document)
     config = parse_config(text, key)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = f"{path} cannot be written: {error.strerror}"
+        raise PollenError("state-unusable", reason, cure(path, error)) from error
     return config

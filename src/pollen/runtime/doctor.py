@@ -27,7 +27,14 @@ from pollen.control import Control
 from pollen.errors import PollenError
 from pollen.runtime import lock, ports
 from pollen.runtime.config import Config, read_config
-from pollen.runtime.paths import NETWORK_FILE_SYSTEMS, Paths, file_system_of
+from pollen.runtime.paths import (
+    NETWORK_FILE_SYSTEMS,
+    OWNER_REMEDY,
+    Paths,
+    cure,
+    file_system_of,
+    trouble_at,
+)
 from pollen.runtime.store import REMEDY as STORE_REMEDY
 
 Level = Literal["ok", "warning", "failure"]
@@ -64,10 +71,24 @@ def examine(where: Paths) -> list[Finding]:
         lambda: check_settings(where),
         lambda: check_store(where),
     )
+    if not _can_enter(where):
+        # Nothing else could be looked at.
+        machine = (check_disk(where), check_clock(time.time()), check_limits())
+        return [*check_folder(where), *(finding for held in machine for finding in held)]
     found = [finding for check in checks for finding in check()]
     if any(finding.name == "store" and finding.level == "failure" for finding in found):
         return found  # nothing can start on it: what else to say of the daemon would mislead
     return [*found, *check_daemon(where)]
+
+
+def _can_enter(where: Paths) -> bool:
+    try:
+        where.home.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return os.access(where.home, os.R_OK | os.X_OK)
 
 
 def check_folder(where: Paths) -> Iterator[Finding]:
@@ -80,11 +101,17 @@ def check_folder(where: Paths) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("folder", "failure", f"{where.home}: {error.strerror}", "another one: --dir")
         return
-    if held.st_uid not in (os.getuid(), 0):
+    is_open = os.access(where.home, os.W_OK | os.X_OK)
+    trouble = trouble_at(where.home)
+    if held.st_uid not in (os.getuid(), 0) or (held.st_uid != os.getuid() and not is_open):
         text = f"{where.home} belongs to user id {held.st_uid}, you are {os.getuid()}"
-        yield Finding("folder", "failure", text, "run as its owner, or use another one: --dir")
-    elif not os.access(where.home, os.W_OK | os.X_OK):
-        yield Finding("folder", "failure", f"{where.home} is not writable", "chmod u+rwx it")
+        yield Finding("folder", "failure", text, OWNER_REMEDY)
+    elif trouble is not None and trouble.errno == errno.EROFS:
+        text = f"{where.home} is on a read-only file system"
+        yield Finding("folder", "failure", text, cure(where.home, trouble))
+    elif not is_open:
+        text = f"{where.home} is not writable"
+        yield Finding("folder", "failure", text, f"chmod u+rwx {where.home}")
     elif stat.S_IMODE(held.st_mode) & 0o077:
         text = f"{where.home} is open to other users"
         yield Finding("folder", "warning", text, f"chmod 700 {where.home}")
@@ -210,7 +237,11 @@ def check_store(where: Paths) -> Iterator[Finding]:
         text = f"{where.store} could not be copied to look at it: {error.strerror}"
         yield Finding("store", "warning", text, "room in the folder of TMPDIR")
         return
-    if verdict == "ok":
+    trouble = trouble_at(where.home)
+    if verdict == "ok" and trouble is not None:
+        text = f"{where.store} is sound, but cannot be written: {trouble.strerror}"
+        yield Finding("store", "failure", text, cure(where.home, trouble))
+    elif verdict == "ok":
         yield Finding("store", "ok", f"{where.store} is sound")
     else:
         text = f"{where.store} is damaged: {verdict}"

@@ -55,6 +55,7 @@ def node_id(where: Paths, native: Native | None = None) -> PeerId:
 
 def read(where: Paths) -> Identity | None:
     """The identity in the store, or None when the folder is in no cluster."""
+    paths.check_home(where)
     if not where.store.exists():
         return None
     store = Store(where.store)

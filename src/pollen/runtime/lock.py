@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from pollen.errors import PollenError
-from pollen.runtime.paths import Paths
+from pollen.runtime.paths import Paths, cure
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def hold(paths: Paths) -> Iterator[None]:
         raise PollenError(
             "state-unusable",
             f"the lock {paths.lock_file} cannot be opened: {error.strerror}",
-            "give another folder: --dir or PLN_DIR",
+            cure(paths.lock_file, error),
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,11 +41,22 @@ def hold(paths: Paths) -> Iterator[None]:
             "stop it first: pln down",
         ) from None
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _sign(descriptor, paths)
         yield
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int, paths: Paths) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise PollenError(
+            "state-unusable",
+            f"the lock {paths.lock_file} cannot be written: {error.strerror}",
+            cure(paths.lock_file, error),
+        ) from error
 
 
 def write_pid(paths: Paths, flags: Mapping[str, Any] | None = None) -> None:

@@ -7,6 +7,7 @@ Errors: ``path-too-long`` when a unix socket could not be bound there, with a sh
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -19,6 +20,9 @@ from pollen.errors import PollenError
 NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs")
 )
+# Whoever writes a store needs some pages; below this the disk is full. Bytes. Guess.
+ROOM_LEAST = 256 << 10
+OWNER_REMEDY = "run as its owner, or name your own folder with --dir"
 # The longest path a unix socket can be bound to: sun_path less its terminating zero.
 SOCKET_PATH_MAX = 103 if sys.platform == "darwin" else 107
 
@@ -121,13 +125,57 @@ def make_home(paths: Paths) -> None:
         paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = paths.home.stat()
     except OSError as error:
-        raise _unusable(paths, error.strerror or str(error)) from error
-    if held.st_uid not in (os.getuid(), 0):
-        raise _unusable(paths, f"it belongs to user id {held.st_uid}")
-    if not os.access(paths.home, os.W_OK | os.X_OK):
-        raise _unusable(paths, "it is not writable")
+        raise _unusable(paths, error.strerror or str(error), cure(paths.home, error)) from error
+    check_home(paths)
     if stat.S_IMODE(held.st_mode) & 0o077:
         paths.home.chmod(0o700)
+
+
+def check_home(paths: Paths) -> None:
+    """Raise ``state-unusable`` when the folder is there and not ours, or not writable."""
+    try:
+        held = paths.home.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(paths, error.strerror or str(error), cure(paths.home, error)) from error
+    is_open = os.access(paths.home, os.W_OK | os.X_OK)
+    if held.st_uid not in (os.getuid(), 0) or (held.st_uid != os.getuid() and not is_open):
+        raise _unusable(paths, f"it belongs to user id {held.st_uid}", OWNER_REMEDY)
+    if is_open:
+        return
+    if (trouble := trouble_at(paths.home)) and trouble.errno == errno.EROFS:
+        raise _unusable(paths, "its file system is read-only", cure(paths.home, trouble))
+    raise _unusable(paths, "it is not writable", f"chmod u+rwx {paths.home}")
+
+
+def trouble_at(path: Path) -> OSError | None:
+    """What a write at ``path`` would fail of now: a full or a read-only disk."""
+    try:
+        held = os.statvfs(path)
+    except OSError as error:
+        return error
+    code = errno.EROFS if held.f_flag & os.ST_RDONLY else 0
+    if not code and held.f_bavail * held.f_frsize < ROOM_LEAST:
+        code = errno.ENOSPC
+    return OSError(code, os.strerror(code)) if code else None
+
+
+def cure(path: Path, error: OSError) -> str:
+    """What to do about an error of the disk at ``path``, by its number."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            place = path if path.is_dir() else path.parent
+            held = os.statvfs(place)
+            return (
+                f"make room on the disk: {held.f_bavail * held.f_frsize >> 20} MiB free at {place}"
+            )
+        return "make room on the disk"
+    if error.errno == errno.EROFS:
+        return "it is mounted read-only: remount it, or choose a folder: --dir"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return OWNER_REMEDY
+    return "give another folder: --dir or PLN_DIR"
 
 
 def _check_user(paths: Paths) -> None:

@@ -145,6 +145,7 @@ def stop(where: Paths, grace_ms: int = -1, *, drain: bool = True) -> None:
     """End the daemon in order, by the API, else by signals. ``daemon-not-running`` if none."""
     pid = running(where)
     if pid is None:
+        paths.check_home(where)
         raise Unreachable("daemon-not-running", f"no daemon runs for {where.home}", "pln up -d")
     if not _ask_to_stop(where, grace_ms, drain):
         _signal(pid, signal.SIGTERM)

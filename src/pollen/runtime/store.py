@@ -3,12 +3,13 @@
 A batch is on disk when its token is reported. A write that fails (a full disk) is tried again until
 it succeeds; what depends on it waits, nothing is lost or reported early.
 Errors at opening: ``state-unusable`` when the file is no store of ours, damaged, of a newer schema,
-or not writable. The file is left as it was.
+or not writable; a full or read-only disk is told from damage. The file is left as it was.
 Source: PROTOCOL 2 (durability). Refused: one file a record, whose fsyncs do not group.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import sqlite3
@@ -19,15 +20,28 @@ from pathlib import Path
 
 from pollen.core.ids import Token
 from pollen.errors import PollenError
+from pollen.runtime.paths import cure, trouble_at
 
 Row = tuple[str, bytes, bytes | None]
 
 SCHEMA = 1
 APPLICATION_ID = 0x706C6E31  # "pln1"
-# A store that cannot be read: the keys lie beside it, and the others know the records.
+# A store that is damaged: the keys lie beside it, and the others know the records.
 REMEDY = "put a copy of it back; with none: pln purge --yes, then pln join TOKEN"
 GROUP_MAX = 256
 RETRY_SECONDS = 1.0
+
+# What SQLite says of the system beneath it, not of the file's content.
+_NO_DAMAGE = frozenset(
+    (
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    )
+)
 
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS row "
@@ -61,7 +75,7 @@ class Store:
             ):
                 found.setdefault(table, []).append((bytes(key), bytes(value)))
         except sqlite3.Error as error:
-            raise _unusable(self._path, str(error)) from error
+            raise refusal(self._path, error) from error
         return found
 
     def write_now(self, rows: Sequence[Row]) -> None:
@@ -69,12 +83,15 @@ class Store:
         try:
             self._commit(rows)
         except sqlite3.Error as error:
-            raise _unusable(self._path, str(error)) from error
+            raise refusal(self._path, error) from error
 
     def clear_now(self) -> None:
         """Forget every row; only while the writer thread is not running."""
-        with self._db:
-            self._db.execute("DELETE FROM row")
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM row")
+        except sqlite3.Error as error:
+            raise refusal(self._path, error) from error
 
     def start(
         self,
@@ -156,12 +173,12 @@ def _open(path: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(path, check_same_thread=False, timeout=5)
     except (sqlite3.Error, OSError) as error:
-        raise _unusable(path, str(error)) from error
+        raise refusal(path, error) from error
     try:
         _prepare(db, path)
     except sqlite3.Error as error:
         db.close()
-        raise _unusable(path, str(error)) from error
+        raise refusal(path, error) from error
     except PollenError:
         db.close()
         raise
@@ -191,9 +208,28 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
-def _unusable(path: Path, why: str) -> PollenError:
+def refusal(path: Path, error: sqlite3.Error | OSError) -> PollenError:
+    """What the disk would not do has its own cure; only what is damaged has to be replaced."""
+    if isinstance(error, OSError):
+        return _unusable(path, error.strerror or str(error), cure(path, error))
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _unusable(path, str(error))
+    trouble = trouble_at(path.parent)
+    if trouble is None and code == sqlite3.SQLITE_FULL:
+        trouble = OSError(errno.ENOSPC, str(error))
+    if trouble is not None:
+        return _unusable(path, f"{error}: {trouble.strerror}", cure(path, trouble))
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return _unusable(path, str(error), "another program has it open; end that")
+    if code in _NO_DAMAGE:
+        return _unusable(path, str(error), "look at the folder and its disk: pln doctor")
+    return _unusable(path, str(error))
+
+
+def _unusable(path: Path, why: str, remedy: str = REMEDY) -> PollenError:
     return PollenError(
         "state-unusable",
         f"the store {path} cannot be used: {why}",
-        REMEDY,
+        remedy,
     )

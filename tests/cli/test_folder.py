@@ -1,0 +1,110 @@
+"""A folder that cannot be used: a full disk, a read-only one, somebody else's. Nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pollen.errors import PollenError
+from pollen.runtime.store import Store, refusal
+from tests.cli.conftest import Done, Pln
+from tests.cli.test_doctor import found
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and other users need root")
+NOBODY = 65_534
+
+
+@pytest.fixture
+def small(pln: Pln) -> Iterator[Pln]:
+    """``pln`` with a cluster on a small disk of its own."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "small", pln.home], check=True)
+    try:
+        pln.home.chmod(0o700)
+        pln.ok("init")
+        yield pln
+    finally:
+        subprocess.run(["umount", "-l", pln.home], check=True)
+
+
+def refused(done: Done) -> str:
+    """Its words, which speak of no removal; told as an error, with no traceback."""
+    said = done.stderr.decode()
+    assert done.returncode == 1 and "[state-unusable]" in said
+    assert "purge" not in said and "Traceback" not in said
+    return said
+
+
+@only_root
+def test_a_full_disk_wants_room(small: Pln) -> None:
+    with pytest.raises(OSError, match="No space"), (small.home / "film").open("wb") as film:
+        for _ in range(20):
+            film.write(bytes(1 << 20))
+            film.flush()
+    for line in (["up", "-d"], ["set", "name", "attic"]):
+        assert "make room on the disk: 0 MiB free at" in refused(small(*line))
+    assert "make room on the disk" in found(small, "store", "failure")
+    assert not (small.home / "config.tmp").exists()
+
+
+@only_root
+def test_a_read_only_disk_wants_a_mount(small: Pln) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small.home], check=True)
+    for line in (["up", "-d"], ["init"], ["purge", "--yes"], ["set", "name", "attic"]):
+        assert "mounted read-only: remount it" in refused(small(*line))
+    for name in ("folder", "store"):
+        assert "remount it" in found(small, name, "failure")
+
+
+def as_nobody(pln: Pln, *line: str) -> Done:
+    return subprocess.run(
+        pln.line(*line), env=pln.environment, capture_output=True, check=False, user=NOBODY
+    )
+
+
+@only_root
+def test_another_user_is_told_whose_folder_it_is(up: Pln) -> None:
+    for line in (["up"], ["up", "-d"], ["purge", "--yes"], ["id"], ["down"], ["init"]):
+        done = as_nobody(up, *line)
+        assert "it belongs to user id 0\n  run as its owner" in refused(done)
+        assert not done.stdout
+    told = as_nobody(up, "doctor")
+    assert told.returncode == 1 and not told.stderr
+    assert b"belongs to user id 0, you are 65534\n" in told.stdout
+
+
+@only_root
+def test_a_call_of_another_user_ends_as_their_status_does(up: Pln) -> None:
+    status, call = as_nobody(up, "status"), as_nobody(up, "call", "echo", "echo")
+    assert call.returncode == status.returncode == 6
+    assert call.stderr == status.stderr and b"belongs to somebody else" in call.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("line", [["status"], ["status", "--json"], ["call", "echo", "echo", "x"]])
+def test_an_output_that_is_full_is_told_in_words(up: Pln, line: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            up.line(*line), env=up.environment, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert b"the output cannot be written: No space left" in done.stderr
+    assert b"Traceback" not in done.stderr and done.returncode == 2
+
+
+def test_of_a_full_disk_a_damaged_store_is_damaged_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = os.statvfs_result((4096, 4096, 0, 0, 0, 9, 9, 9, 0, 255))
+    monkeypatch.setattr("os.statvfs", lambda path: usage)
+    path = tmp_path / "state.db"
+    path.write_bytes(os.urandom(9_999))
+    with pytest.raises(PollenError) as damaged:
+        Store(path)
+    assert "pln purge --yes" in damaged.value.remedy
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    assert "make room" in refusal(path, error).remedy
