@@ -23,13 +23,24 @@ import msgspec
 
 from pollen import door
 from pollen.control import Control, not_ours
-from pollen.errors import BadRequest, CallError, GuestError, Overloaded, TooLarge, Unreachable
+from pollen.errors import (
+    BadRequest,
+    CallError,
+    DeadlineExceeded,
+    GuestError,
+    Overloaded,
+    PollenError,
+    TooLarge,
+    Unreachable,
+)
 from pollen.runtime.paths import Paths, resolve
 
 Payload = bytes | bytearray | memoryview | str
 _RECEIVE = 256 * 1024
-# How long past a call's own time-out a blocking client waits for the node to say so.
+# How long past a call's own time-out a client waits for the node to say so.
 _GRACE = 2.0
+# How long a blocking client waits until the node takes its connection: it does so at once.
+_CONNECT = 10.0
 _UNSET: Any = object()
 
 
@@ -109,6 +120,23 @@ def _gone(paths: Paths, why: object) -> CallError:
     text = why.strerror if isinstance(why, OSError) and why.strerror else why
     reason = f"no node answers at {paths.call_socket}: {text}"
     return Unreachable(slug, reason, "start it with: pln up -d", may_have_executed=False)
+
+
+def _broken(why: object) -> CallError:
+    reason = f"the node went away during the call: {why}"
+    remedy = "the next call connects again"
+    return Unreachable("unreachable", reason, remedy, may_have_executed=True)
+
+
+def _silent(paths: Paths, timeout: float) -> CallError:
+    reason = f"the node at {paths.call_socket} gave no answer within {timeout:g} s"
+    return DeadlineExceeded("deadline", reason, "see: pln doctor", may_have_executed=True)
+
+
+def _forked() -> PollenError:
+    reason = "this connection belongs to the process that this one was forked from"
+    remedy = "connect in each process, or start it with spawn"
+    return PollenError("forked", reason, remedy)
 
 
 class _Lost(Exception):
@@ -255,6 +283,8 @@ class Mesh:
         self._paths = paths
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
 
     async def __aenter__(self) -> Self:
         await self._connected()
@@ -270,9 +300,12 @@ class Mesh:
 
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled. Idempotent."""
-        if self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.close()
-        self._connection = None
+        connection, self._connection = self._connection, None
+        # In a forked child the transport is the parent's, and so is the loop's selector; and what
+        # was of a loop that is closed closes with its last reference.
+        is_ours = self._pid == os.getpid() and self._loop and not self._loop.is_closed()
+        if is_ours and connection is not None and connection.transport is not None:
+            connection.transport.close()
 
     def function(
         self,
@@ -309,7 +342,31 @@ class Mesh:
         """What ``pln status --json`` prints."""
         return await asyncio.to_thread(Control(self._paths).get, "/v1/status")
 
+    def _settle(self) -> None:
+        """From here on this mesh belongs to the running loop of this process.
+
+        A connection belongs to the loop that made it: awaiting its answers in another one would
+        never end.
+        """
+        loop, pid = asyncio.get_running_loop(), os.getpid()
+        if loop is self._loop and pid == self._pid:
+            return
+        connection = self._connection
+        if connection is not None and connection.lost is None:
+            if pid != self._pid:
+                raise _forked()
+            if self._loop is not None and not self._loop.is_closed():
+                reason = "this mesh is connected in another event loop, which is still open"
+                remedy = "connect in each loop, or close the mesh in the loop that used it"
+                raise BadRequest("bad-request", reason, remedy)
+        if connection is not None:
+            # Without this reference the transport goes, and its socket with it.
+            connection.transport = None
+        self._connection, self._connecting = None, asyncio.Lock()
+        self._loop, self._pid = loop, pid
+
     async def _connected(self) -> _Connection:
+        self._settle()
         connection = self._connection
         if connection is not None and connection.lost is None:
             return connection
@@ -327,14 +384,16 @@ class Mesh:
             return connection
 
     async def _ask(self, call: _Call) -> Reply:
-        connection = await self._connected()
         try:
-            return _reply(await connection.ask(call))
-        except _Lost:
-            reason = f"the node went away during the call: {connection.lost}"
-            raise Unreachable(
-                "unreachable", reason, "the next call connects again", may_have_executed=True
-            ) from None
+            async with asyncio.timeout(call.timeout + _GRACE):
+                connection = await self._connected()
+                try:
+                    answer = await connection.ask(call)
+                except _Lost:
+                    raise _broken(connection.lost) from None
+        except TimeoutError:
+            raise _silent(self._paths, call.timeout) from None
+        return _reply(answer)
 
 
 class Function(_Handle):
@@ -413,17 +472,19 @@ def connect(directory: str | os.PathLike[str] | None = None) -> Mesh:
 
 
 class SyncMesh:
-    """The blocking twin of ``Mesh``: one socket; other threads wait their turn."""
+    """The blocking twin of ``Mesh``: one socket; other threads wait their turn.
+
+    In a forked process it connects anew.
+    """
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._socket: socket.socket | None = None
-        self._conversation = door.Conversation()
-        self._turn = threading.Lock()
+        self._lines: dict[int, _Line] = {}
 
     def __enter__(self) -> Self:
-        with self._turn:
-            self._connected()
+        line = self._line()
+        with line.turn:
+            line.connected()
         return self
 
     def __exit__(
@@ -436,9 +497,7 @@ class SyncMesh:
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._line().close()
 
     def function(
         self,
@@ -470,10 +529,53 @@ class SyncMesh:
         """What ``pln status --json`` prints."""
         return Control(self._paths).get("/v1/status")
 
-    def _connected(self) -> socket.socket:
+    def _line(self) -> _Line:
+        """This process's own; those of the processes that it was forked from are dropped.
+
+        Why by process: socket, ids and the lock, which a thread of the parent may have held when
+        it forked, are copies here. Making the entry is one step, so threads need no lock for it.
+        """
+        pid = os.getpid()
+        line = self._lines.get(pid)
+        if line is None:
+            line = self._lines.setdefault(pid, _Line(self._paths))
+            for other in [held for held in list(self._lines) if held != pid]:
+                inherited = self._lines.pop(other, None)
+                if inherited is not None:
+                    inherited.close()
+        return line
+
+    def _ask(self, calls: Iterable[_Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
+        """Replies in order, at most ``in_flight`` under way; what is left is cancelled on exit."""
+        line = self._line()
+        with line.turn:
+            yield from line.ask(iter(calls), in_flight, patient=patient)
+
+
+class _Line:
+    """One process's socket to the node, and whose turn it is; ``close`` leaves a parent's be."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.turn = threading.Lock()
+        self._paths = paths
+        self._pid = os.getpid()
+        self._socket: socket.socket | None = None
+        self._conversation = door.Conversation()
+
+    def close(self) -> None:
+        """Close this process's handle on the socket. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def connected(self) -> socket.socket:
+        """The socket, connected if it was not."""
+        if self._pid != os.getpid():
+            raise _forked()
         if self._socket is not None:
             return self._socket
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        opened.settimeout(_CONNECT)
         try:
             opened.connect(str(self._paths.call_socket))
             opened.sendall(door.PREFACE)
@@ -483,48 +585,47 @@ class SyncMesh:
         self._socket, self._conversation = opened, door.Conversation()
         return opened
 
-    def _ask(self, calls: Iterable[_Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
-        """Replies in order, at most ``in_flight`` under way; what is left is cancelled on exit."""
-        with self._turn:
-            source = iter(calls)
-            asked: deque[_Asked] = deque()
-            waiting: dict[int, _Asked] = {}
-            try:
-                while True:
-                    for call in source:
-                        asked.append(_Asked(call))
-                        self._send(asked[-1], waiting)
-                        if len(asked) >= in_flight:
-                            break
-                    if not asked:
-                        return
-                    while (answer := asked[0].answer) is None:
-                        self._receive(asked, waiting, patient=patient)
-                    asked.popleft()
-                    yield _reply(answer)
-            except OSError as error:
-                self.close()
-                reason = f"the node went away during the call: {error}"
-                raise Unreachable(
-                    "unreachable", reason, "the next call connects again", may_have_executed=True
-                ) from None
-            finally:
-                self._cancel(waiting)
+    def ask(self, source: Iterator[_Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
+        """As ``SyncMesh._ask``; the caller has the turn."""
+        asked: deque[_Asked] = deque()
+        waiting: dict[int, _Asked] = {}
+        try:
+            while True:
+                for call in source:
+                    asked.append(_Asked(call))
+                    self._send(asked[-1], waiting)
+                    if len(asked) >= in_flight:
+                        break
+                if not asked:
+                    return
+                while (answer := asked[0].answer) is None:
+                    self._receive(asked, waiting, patient=patient)
+                asked.popleft()
+                yield _reply(answer)
+        except TimeoutError:
+            self.close()
+            raise _silent(self._paths, asked[0].call.timeout) from None
+        except OSError as error:
+            self.close()
+            raise _broken(error) from None
+        finally:
+            self._cancel(waiting)
 
     def _send(self, one: _Asked, waiting: dict[int, _Asked]) -> None:
-        connected = self._connected()
+        connected = self.connected()
         timeout = max(0.001, one.end - time.monotonic())
         number, frame = msgspec.structs.replace(one.call, timeout=timeout).encode(
             self._conversation
         )
         waiting[number] = one
+        connected.settimeout(timeout + _GRACE)
         connected.sendall(frame)
 
     def _receive(
         self, asked: Iterable[_Asked], waiting: dict[int, _Asked], *, patient: bool
     ) -> None:
         """Waits for answers, or until a call that was refused may come back."""
-        connected = self._connected()
+        connected = self.connected()
         first = next(iter(asked))
         again = min((one.again for one in asked), default=math.inf) if patient else math.inf
         now = time.monotonic()
@@ -559,6 +660,8 @@ class SyncMesh:
             one.answer = answer
 
     def _cancel(self, waiting: Iterable[int]) -> None:
+        if self._pid != os.getpid():
+            return  # A loop over map that was forked along: the calls are the parent's.
         for number in waiting:
             frame = self._conversation.forget(number)
             if not frame or self._socket is None:

@@ -3,7 +3,8 @@
 Decides: ids of calls, and which answer belongs to which call.
 Does not know: sockets; ``client`` moves the bytes, once over asyncio and once blocking.
 Invariants: an id is in use from ``call`` until its answer or ``forget``; an answer to an id that is
-not in use is dropped (its call was cancelled).
+no longer in use is dropped (its call was cancelled), one to an id that never was breaks the
+connection: it is another conversation's.
 Source: docs/internals/seam.md, "Doors"; golden bytes in tests/vectors/wire.json.
 """
 
@@ -85,6 +86,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self._next = 0
+        self._asked = 0
         self._open: set[int] = set()
         self._held = bytearray()
 
@@ -104,6 +106,7 @@ class Conversation:
         while number in self._open:
             number = (number + 1) % _ID_SPACE
         self._next = (number + 1) % _ID_SPACE
+        self._asked = max(self._asked, number + 1)
         self._open.add(number)
         frame = (0, number, seed, function, budget_ms, retries, int(idempotent), traceparent, data)
         return number, _framed(frame)
@@ -138,6 +141,8 @@ class Conversation:
             at = end
             if isinstance(answer, Goodbye):
                 raise Unreachable("unreachable", f"the node closes the connection: {answer.reason}")
+            if answer.id >= self._asked:
+                raise Unreachable("unreachable", "the node answered what nobody asked here")
             if answer.id in self._open:
                 self._open.discard(answer.id)
                 answers.append(answer)

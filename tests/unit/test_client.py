@@ -1,0 +1,193 @@
+"""The SDK against a node that is a thread: whose answers, which loop, which process, how long."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import pollen
+from pollen import client, door
+from pollen.errors import DeadlineExceeded, PollenError, Unreachable
+
+NODE = bytes(32)
+SILENT = b"silent"
+
+
+class Echo:
+    """A node that answers every call with its input, except ``silent``; it counts connections."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.connections = 0
+        self._meshes: list[pollen.SyncMesh] = []
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._door.bind(str(home / "call.sock"))
+        self._door.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def mesh(self) -> pollen.SyncMesh:
+        """A blocking mesh that closes with the node."""
+        self._meshes.append(pollen.connect_sync(self.home))
+        return self._meshes[-1]
+
+    def close(self) -> None:
+        for mesh in self._meshes:
+            mesh.close()
+        self._door.shutdown(socket.SHUT_RDWR)
+        self._door.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._door.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as source:
+            source.read(len(door.PREFACE))
+            while head := source.read(4):
+                frame = msgspec.msgpack.decode(source.read(int.from_bytes(head, "big")))
+                if frame[0] == 0 and frame[-1] != SILENT:
+                    connection.sendall(answer(frame[1], frame[-1]))
+
+
+def answer(number: int, output: bytes) -> bytes:
+    body = msgspec.msgpack.encode((2, number, None, NODE, 1, 0, 0, 0, 0, 0, output))
+    return len(body).to_bytes(4, "big") + body
+
+
+@pytest.fixture
+def node() -> Iterator[Echo]:
+    with tempfile.TemporaryDirectory(prefix="pln-") as folder:
+        echo = Echo(Path(folder))
+        yield echo
+        echo.close()
+
+
+def in_a_child(work: Callable[[], bool]) -> bool:
+    """Whether the work comes true in a forked process; an alarm ends one that hangs."""
+    import signal
+    import warnings
+
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of a fork beside threads: that is what is tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        fine = False
+        try:
+            fine = work()
+        finally:
+            os._exit(0 if fine else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_forked_process_has_a_connection_of_its_own(node: Echo) -> None:
+    mesh = node.mesh()
+    assert mesh.call("echo", data=b"parent").data == b"parent"
+    assert in_a_child(lambda: mesh.call("echo", data=b"child").data == b"child")
+    assert mesh.call("echo", data=b"again").data == b"again"
+    assert node.connections == 2
+
+
+def test_a_fork_while_another_thread_has_the_turn_does_not_hang(node: Echo) -> None:
+    """The lock that a thread of the parent holds at fork is held for ever in the child."""
+    mesh = node.mesh()
+    replies = mesh.function("echo").map([b"1", b"2", b"3"], in_flight=2)
+    assert next(replies).data == b"1"
+    assert in_a_child(lambda: mesh.call("echo", data=b"child").data == b"child")
+    assert [reply.data for reply in replies] == [b"2", b"3"]
+
+
+def test_a_map_that_was_forked_along_is_refused_and_leaves_the_parents_be(node: Echo) -> None:
+    replies = node.mesh().function("echo").map([b"1", b"2", b"3"], in_flight=1)
+    assert next(replies).data == b"1"
+
+    def go_on() -> bool:
+        with pytest.raises(PollenError) as refused:
+            next(replies)
+        return refused.value.slug == "forked"
+
+    assert in_a_child(go_on)
+    assert [reply.data for reply in replies] == [b"2", b"3"]
+
+
+async def forked_answer(mesh: pollen.Mesh) -> str:
+    try:
+        await mesh.call("echo", data=b"child")
+    except PollenError as error:
+        await mesh.close()
+        return error.slug
+    return "answered"
+
+
+def test_an_async_mesh_in_a_forked_process_is_refused(node: Echo) -> None:
+    """And closing it there takes nothing from the parent."""
+    mesh = pollen.connect(node.home)
+    with asyncio.Runner() as runner:
+        assert runner.run(mesh.call("echo", data=b"1")).data == b"1"
+        assert in_a_child(lambda: asyncio.run(forked_answer(mesh)) == "forked")
+        assert runner.run(mesh.call("echo", data=b"2")).data == b"2"
+        runner.run(mesh.close())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_mesh_whose_loop_is_closed_connects_anew(node: Echo) -> None:
+    mesh = pollen.connect(node.home)
+    for text in (b"1", b"2"):
+        assert asyncio.run(mesh.call("echo", data=text, timeout=2)).data == text
+    asyncio.run(mesh.close())
+    del mesh
+    gc.collect()
+    assert node.connections == 2
+
+
+def test_a_mesh_of_another_loop_that_is_open_is_refused(node: Echo) -> None:
+    mesh = pollen.connect(node.home)
+    with asyncio.Runner() as first:
+        first.run(mesh.call("echo", data=b"1"))
+        with pytest.raises(PollenError, match="another event loop"):
+            asyncio.run(mesh.call("echo", data=b"2"))
+        assert first.run(mesh.call("echo", data=b"3")).data == b"3"
+        first.run(mesh.close())
+
+
+def test_a_node_that_is_silent_is_a_deadline(node: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client keeps the time itself: a stopped node says nothing."""
+    monkeypatch.setattr(client, "_GRACE", 0.05)
+    with pollen.connect_sync(node.home) as blocking, pytest.raises(DeadlineExceeded) as late:
+        blocking.call("echo", data=SILENT, timeout=0.05)
+    assert (late.value.slug, late.value.may_have_executed) == ("deadline", True)
+
+    async def ask() -> None:
+        async with pollen.connect(node.home) as mesh:
+            await mesh.call("echo", data=SILENT, timeout=0.05)
+
+    with pytest.raises(DeadlineExceeded) as late:
+        asyncio.run(ask())
+    assert (late.value.slug, late.value.may_have_executed) == ("deadline", True)
+
+
+def test_an_answer_that_nobody_asked_breaks_the_connection() -> None:
+    """One to a call that was given up is dropped."""
+    conversation = door.Conversation()
+    number, _ = conversation.call(
+        "echo", None, b"", budget_ms=1, retries=0, idempotent=False, traceparent=None
+    )
+    conversation.forget(number)
+    assert conversation.receive(answer(number, b"late")) == []
+    with pytest.raises(Unreachable, match="nobody asked"):
+        conversation.receive(answer(number + 1, b"another's"))
