@@ -17,11 +17,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import msgspec
 
 from pollen import door
+from pollen.asking import UNSET, Call, Handle, Options, check_in_flight
+from pollen.asking import Payload as Payload
 from pollen.control import Control, not_ours
 from pollen.errors import (
     BadRequest,
@@ -30,18 +32,15 @@ from pollen.errors import (
     GuestError,
     Overloaded,
     PollenError,
-    TooLarge,
     Unreachable,
 )
 from pollen.runtime.paths import Paths, resolve
 
-Payload = bytes | bytearray | memoryview | str
 _RECEIVE = 256 * 1024
 # How long past a call's own time-out a client waits for the node to say so.
 _GRACE = 2.0
 # How long a blocking client waits until the node takes its connection: it does so at once.
 _CONNECT = 10.0
-_UNSET: Any = object()
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,19 +68,6 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     def json(self) -> Any:
         """The data as JSON; raises ``msgspec.DecodeError``."""
         return msgspec.json.decode(self.data)
-
-
-def _payload(data: Payload, json: object) -> bytes:
-    if json is not _UNSET:
-        if data:
-            raise BadRequest("bad-request", "data and json were both given", "give one of them")
-        raw = msgspec.json.encode(json)
-    else:
-        raw = data.encode() if isinstance(data, str) else bytes(data)
-    if len(raw) > door.MAX_INPUT:
-        reason = f"the input is {len(raw)} bytes, the limit {door.MAX_INPUT}"
-        raise TooLarge("input-too-large", reason, "send less at once")
-    return raw
 
 
 def _reply(answer: door.Answer) -> Reply:
@@ -143,70 +129,6 @@ class _Lost(Exception):
     """The connection broke; whoever waits is told with what may have happened."""
 
 
-class _Call(msgspec.Struct, frozen=True):
-    """What one call asks for, checked."""
-
-    seed: str
-    function: str | None
-    data: bytes
-    timeout: float
-    retries: int
-    idempotent: bool
-    traceparent: str | None
-
-    def encode(self, conversation: door.Conversation) -> tuple[int, bytes]:
-        return conversation.call(
-            self.seed,
-            self.function,
-            self.data,
-            budget_ms=min(max(1, round(self.timeout * 1000)), 0xFFFF_FFFF),
-            retries=self.retries,
-            idempotent=self.idempotent,
-            traceparent=self.traceparent,
-        )
-
-
-class _Options(msgspec.Struct, frozen=True):
-    timeout: float
-    retries: int
-    idempotent: bool
-
-
-class _Handle:
-    """A seed's function and how to call it; no I/O."""
-
-    def __init__(self, seed: str, function: str | None, options: _Options) -> None:
-        if not 0 <= options.retries <= 255:
-            raise BadRequest("bad-request", "retries must be 0 to 255", "3 is the default")
-        self.seed = seed
-        self.name = function
-        self._options = options
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.seed}/{self.name or '(only export)'}>"
-
-    def _call(
-        self,
-        data: Payload,
-        json: object,
-        timeout: float | None,
-        idempotent: bool | None,
-        traceparent: str | None,
-    ) -> _Call:
-        timeout = self._options.timeout if timeout is None else timeout
-        if not timeout > 0:
-            raise BadRequest("bad-request", "a time-out must be above 0 seconds", "60 is usual")
-        return _Call(
-            self.seed,
-            self.name,
-            _payload(data, json),
-            timeout,
-            self._options.retries,
-            self._options.idempotent if idempotent is None else idempotent,
-            traceparent,
-        )
-
-
 # --- asyncio ----------------------------------------------------------------------------------
 
 
@@ -257,7 +179,7 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    async def ask(self, call: _Call) -> door.Answer:
+    async def ask(self, call: Call) -> door.Answer:
         """Send a call and wait for its answer; cancelling sends CANCEL."""
         await self._writable.wait()
         if self.lost is not None or self.transport is None:
@@ -298,6 +220,12 @@ class Mesh:
     ) -> None:
         await self.close()
 
+    def __enter__(self) -> NoReturn:
+        raise TypeError("use: async with connect() as mesh; in blocking code: with connect_sync()")
+
+    def __exit__(self, *_: object) -> None:
+        """Only here so that ``with`` comes as far as the reason why not."""
+
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled. Idempotent."""
         connection, self._connection = self._connection, None
@@ -317,7 +245,7 @@ class Mesh:
         idempotent: bool = False,
     ) -> Function:
         """A handle on a function; ``name`` may be left out when there is one export."""
-        return Function(self, seed, name, _Options(timeout, retries, idempotent))
+        return Function(self, seed, name, Options(timeout, retries, idempotent))
 
     async def call(
         self, seed: str, name: str | None = None, data: Payload = b"", **how: Any
@@ -383,7 +311,7 @@ class Mesh:
             self._connection = connection
             return connection
 
-    async def _ask(self, call: _Call) -> Reply:
+    async def _ask(self, call: Call) -> Reply:
         try:
             async with asyncio.timeout(call.timeout + _GRACE):
                 connection = await self._connected()
@@ -396,10 +324,10 @@ class Mesh:
         return _reply(answer)
 
 
-class Function(_Handle):
+class Function(Handle):
     """``await handle(b"input")`` calls it."""
 
-    def __init__(self, mesh: Mesh, seed: str, function: str | None, options: _Options) -> None:
+    def __init__(self, mesh: Mesh, seed: str, function: str | None, options: Options) -> None:
         super().__init__(seed, function, options)
         self._mesh = mesh
 
@@ -407,13 +335,13 @@ class Function(_Handle):
         self,
         data: Payload = b"",
         *,
-        json: object = _UNSET,
+        json: object = UNSET,
         timeout: float | None = None,
         idempotent: bool | None = None,
         traceparent: str | None = None,
     ) -> Reply:
         """Call it; ``timeout`` in seconds. Raises ``CallError``; cancelling cancels the guest."""
-        return await self._mesh._ask(self._call(data, json, timeout, idempotent, traceparent))
+        return await self._mesh._ask(self._asks(data, json, timeout, idempotent, traceparent))
 
     async def map(
         self, inputs: Iterable[Payload] | AsyncIterable[Payload], *, in_flight: int = 64
@@ -424,8 +352,7 @@ class Function(_Handle):
         ``timeout``. The first error is raised in its place; leaving the loop cancels what is under
         way.
         """
-        if in_flight < 1:
-            raise BadRequest("bad-request", "in_flight must be at least 1", "64 is the default")
+        check_in_flight(in_flight)
         tasks: deque[asyncio.Task[Reply]] = deque()
         try:
             async for data in _each(inputs):
@@ -464,7 +391,7 @@ async def _each(inputs: Iterable[Payload] | AsyncIterable[Payload]) -> AsyncIter
 
 
 def connect(directory: str | os.PathLike[str] | None = None) -> Mesh:
-    """The node of ``directory``, else of PLN_DIR, else of this user; use it as a context."""
+    """The node of ``directory``, else of PLN_DIR, else of this user: ``async with connect()``."""
     return Mesh(resolve(None if directory is None else os.fspath(directory)))
 
 
@@ -509,7 +436,7 @@ class SyncMesh:
         idempotent: bool = False,
     ) -> SyncFunction:
         """A handle on a function; ``name`` may be left out when there is one export."""
-        return SyncFunction(self, seed, name, _Options(timeout, retries, idempotent))
+        return SyncFunction(self, seed, name, Options(timeout, retries, idempotent))
 
     def call(self, seed: str, name: str | None = None, data: Payload = b"", **how: Any) -> Reply:
         """Call once; the keywords are those of ``function`` and of calling a handle."""
@@ -545,7 +472,7 @@ class SyncMesh:
                     inherited.close()
         return line
 
-    def _ask(self, calls: Iterable[_Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
+    def _ask(self, calls: Iterable[Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
         """Replies in order, at most ``in_flight`` under way; what is left is cancelled on exit."""
         line = self._line()
         with line.turn:
@@ -585,7 +512,7 @@ class _Line:
         self._socket, self._conversation = opened, door.Conversation()
         return opened
 
-    def ask(self, source: Iterator[_Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
+    def ask(self, source: Iterator[Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
         """As ``SyncMesh._ask``; the caller has the turn."""
         asked: deque[_Asked] = deque()
         waiting: dict[int, _Asked] = {}
@@ -677,17 +604,17 @@ class _Asked:
 
     __slots__ = ("again", "answer", "call", "end")
 
-    def __init__(self, call: _Call) -> None:
+    def __init__(self, call: Call) -> None:
         self.call = call
         self.end = time.monotonic() + call.timeout
         self.again = math.inf
         self.answer: door.Answer | None = None
 
 
-class SyncFunction(_Handle):
+class SyncFunction(Handle):
     """``handle(b"input")`` calls it."""
 
-    def __init__(self, mesh: SyncMesh, seed: str, function: str | None, options: _Options) -> None:
+    def __init__(self, mesh: SyncMesh, seed: str, function: str | None, options: Options) -> None:
         super().__init__(seed, function, options)
         self._mesh = mesh
 
@@ -695,13 +622,13 @@ class SyncFunction(_Handle):
         self,
         data: Payload = b"",
         *,
-        json: object = _UNSET,
+        json: object = UNSET,
         timeout: float | None = None,
         idempotent: bool | None = None,
         traceparent: str | None = None,
     ) -> Reply:
         """Call it. ``timeout`` is in seconds. Raises ``CallError``; Ctrl-C cancels the guest."""
-        call = self._call(data, json, timeout, idempotent, traceparent)
+        call = self._asks(data, json, timeout, idempotent, traceparent)
         return next(self._mesh._ask((call,), 1, patient=False))
 
     def map(self, inputs: Iterable[Payload], *, in_flight: int = 64) -> Iterator[Reply]:
@@ -711,9 +638,8 @@ class SyncFunction(_Handle):
         ``timeout``. The first error is raised in its place; leaving the loop cancels what is under
         way.
         """
-        if in_flight < 1:
-            raise BadRequest("bad-request", "in_flight must be at least 1", "64 is the default")
-        calls = (self._call(data, _UNSET, None, None, None) for data in inputs)
+        check_in_flight(in_flight)
+        calls = (self._asks(data) for data in inputs)
         return self._mesh._ask(calls, in_flight, patient=True)
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import socket
 import tempfile
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import pollen
 from pollen import client, door
-from pollen.errors import DeadlineExceeded, PollenError, Unreachable
+from pollen.errors import BadRequest, DeadlineExceeded, PollenError, Unreachable
 
 NODE = bytes(32)
 SILENT = b"silent"
@@ -191,3 +194,60 @@ def test_an_answer_that_nobody_asked_breaks_the_connection() -> None:
     assert conversation.receive(answer(number, b"late")) == []
     with pytest.raises(Unreachable, match="nobody asked"):
         conversation.receive(answer(number + 1, b"another's"))
+
+
+@pytest.mark.parametrize("data", [5, {"a": 1}, None, ["a"]])
+def test_an_input_is_bytes_or_text_and_nothing_is_guessed(node: Echo, data: Any) -> None:
+    """``bytes(5)`` is five zero bytes."""
+    mesh = node.mesh()
+    match = f"bytes or str, not {type(data).__name__}; give json="
+    with pytest.raises(TypeError, match=match):
+        mesh.call("echo", data=data)
+    with pytest.raises(TypeError, match=match):
+        list(mesh.function("echo").map([b"1", data]))
+
+    async def ask() -> None:
+        async with pollen.connect(node.home) as held:
+            with pytest.raises(TypeError, match=match):
+                await held.call("echo", data=data)
+            with pytest.raises(TypeError, match=match):
+                async for _ in held.function("echo").map([b"1", data]):
+                    pass
+
+    asyncio.run(ask())
+    assert mesh.call("echo", data=array("B", b"as it is")).data == b"as it is"
+
+
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        ({"timeout": "5s"}, "seconds, not str"),
+        ({"timeout": None}, "seconds, not None"),
+        ({"timeout": True}, "seconds, not bool"),
+        ({"idempotent": "no"}, "idempotent is bool, not str"),
+        ({"retries": 1.5}, "retries is int, not float"),
+        ({"traceparent": 1}, "str or None, not int"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_a_type_error(
+    node: Echo, option: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(TypeError, match=match):
+        node.mesh().call("echo", **option)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 1e12, math.inf, math.nan])
+def test_a_time_out_that_cannot_be_is_refused(node: Echo, timeout: float) -> None:
+    mesh = node.mesh()
+    for ask in (
+        lambda: mesh.call("echo", timeout=timeout),
+        lambda: mesh.function("echo")(timeout=timeout),
+    ):
+        with pytest.raises(BadRequest) as refused:
+            ask()
+        assert refused.value.remedy
+
+
+def test_with_on_an_async_mesh_says_what_to_write(node: Echo) -> None:
+    with pytest.raises(TypeError, match=r"async with.*connect_sync"), pollen.connect(node.home):
+        pass
