@@ -14,6 +14,7 @@ import termios
 
 import pytest
 
+from pollen.cli import proposals
 from tests.cli.conftest import Pln
 
 ESCAPE = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
@@ -158,3 +159,44 @@ def test_a_load_of_what_is_not_there_is_refused_before_it_begins(up: Pln) -> Non
     ):
         done = up("load", target, "--duration", "1m", timeout=30)
         assert done.returncode == 3 and said in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("start it with: pln up -d", "start it with: {} up -d"),
+        ("pln down, then pln purge", "{} down, then {} purge"),
+        (
+            "on an admin's node: pln invite; here: pln up",
+            "on an admin's node: pln invite; here: {} up",
+        ),
+        ("pln invite, then pln join TOKEN there", "{} invite, then pln join TOKEN there"),
+        ("pln invite a=b, then there: pln join TOKEN", "{} invite a=b, then there: pln join TOKEN"),
+        ("see pln logs on the node that ran it", "see pln logs on the node that ran it"),
+        ("see: pln why place --help", "see: pln why place --help"),
+        ("a token is pln1 and more", "a token is pln1 and more"),
+    ],
+)
+def test_a_command_for_this_machine_names_the_folder_that_was_given(
+    monkeypatch: pytest.MonkeyPatch, said: str, shown: str
+) -> None:
+    assert proposals.here(said) == said
+    monkeypatch.setattr(proposals, "_given", ["my node"])
+    assert proposals.here(said) == shown.format("pln --dir 'my node'", "pln --dir 'my node'")
+
+
+def test_what_is_proposed_can_be_pasted_when_the_folder_was_given(pln: Pln) -> None:
+    """By --dir, before the verb or after it; PLN_DIR is set for the next command, too."""
+    other = str(pln.home / "other")
+    ours = f"pln --dir {other}"
+    assert f"next: {ours} up -d\n" in pln.ok("--dir", other, "init")
+    for line in (["--dir", other, "status"], ["status", "--dir", other]):
+        assert f"  start it with: {ours} up -d\n".encode() in pln(*line).stderr
+    assert f"  try: {ours} purge --yes\n".encode() in pln("--dir", other, "purge").stderr
+    assert f" {ours} up -d\n" in pln.ok("--dir", other, "doctor")
+    assert "next: pln up -d\n" in pln.ok("init")
+
+
+def test_a_status_of_a_folder_that_was_given_names_it_in_its_hints(up: Pln) -> None:
+    hints = [line for line in up.ok("--dir", str(up.home), "status").splitlines() if "hint" in line]
+    assert hints and all(f"pln --dir {up.home} " in line for line in hints)

@@ -24,6 +24,7 @@ ALLOWED = {
     "pollen.cli.__main__",
     "pollen.cli.app",
     "pollen.cli.output",
+    "pollen.cli.proposals",
     "pollen.cli.status",
     "pollen.control",
     "pollen.errors",

@@ -102,7 +102,10 @@ def _remember_directory(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | None:
     if value is not None:
+        from pollen.cli import proposals
+
         ctx.ensure_object(dict)["directory"] = value
+        proposals.remember_directory(value)
     return value
 
 
@@ -184,15 +187,13 @@ def _as_text(argument: str) -> str:
 
 
 def _run(held: dict[str, Any]) -> int:
-    from pollen.cli import output
-
     try:
         code = pln.main(prog_name="pln", standalone_mode=False, obj=held)
         sys.stdout.flush()
     except PollenError as error:
         if os.environ.get("PLN_DEBUG") == "1":
             raise
-        output.print_error(error, as_json=bool(held.get("json")))
+        _print_error(error, held)
         return error.exit_code
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -201,11 +202,11 @@ def _run(held: dict[str, Any]) -> int:
         return 130
     except click.ClickException as error:
         usage = error_from("usage", _usage_text(error), _usage_remedy(error))
-        output.print_error(usage, as_json=bool(held.get("json")))
+        _print_error(usage, held)
         return usage.exit_code
     except UnicodeEncodeError:
         usage = error_from("usage", "an argument is not UTF-8", "give bytes by file: @FILE")
-        output.print_error(usage, as_json=bool(held.get("json")))
+        _print_error(usage, held)
         return usage.exit_code
     except (BrokenPipeError, SystemExit):
         # Whoever read our output has enough: click exits so, and by nothing else.
@@ -215,9 +216,18 @@ def _run(held: dict[str, Any]) -> int:
         if os.environ.get("PLN_DEBUG") == "1":
             raise
         known = _of_system(error)
-        output.print_error(known, as_json=bool(held.get("json")))
+        _print_error(known, held)
         return known.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _print_error(error: PollenError, held: dict[str, Any]) -> None:
+    from pollen.cli import output, proposals
+
+    as_json = bool(held.get("json"))
+    if not as_json:
+        error.remedy = proposals.here(error.remedy)
+    output.print_error(error, as_json=as_json)
 
 
 def _give_up_stdout() -> None:

@@ -11,6 +11,7 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, properties_of
 from pollen.control import Control
 from pollen.errors import PollenError, error_from
@@ -48,7 +49,7 @@ def init_command(
     click.echo(f"{verb} cluster {founded.cluster.hex()[:8]} as node {founded.node.hex()[:8]}")
     if founded.is_new:
         click.echo(f"hint: the root key is {where.root_key}; keep a copy off this machine")
-        click.echo("next: pln up -d")
+        click.echo(here("next: pln up -d"))
 
 
 def _listen(port: int | None, ips: tuple[str, ...]) -> list[str]:
@@ -99,7 +100,7 @@ def up_command(
         founded = identity.init(where, name)
         click.echo(
             f"started a NEW cluster {founded.cluster.hex()[:8]}; "
-            "to enter an existing one: pln join TOKEN",
+            + here("to enter an existing one: pln join TOKEN"),
             err=True,
         )
     options = service.StartOptions(listen=listen, http=http, name=name)

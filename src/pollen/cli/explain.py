@@ -10,6 +10,7 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
+from pollen.cli.proposals import here
 from pollen.control import Control
 from pollen.errors import error_from
 
@@ -238,7 +239,7 @@ def _print_sentences(sentences: Sequence[str]) -> None:
 
     for sentence in sentences:
         lines = textwrap.wrap(
-            sentence,
+            here(sentence),
             output.width(),
             initial_indent="  ",
             subsequent_indent="    ",

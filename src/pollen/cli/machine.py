@@ -9,6 +9,7 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, SIZE
 from pollen.errors import error_from
 from pollen.runtime.paths import Paths
@@ -83,9 +84,10 @@ def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None
     if service.running(where) is None:
         return
     if key in lock.read_flags(where):
-        click.echo("hint: the running node has it from a flag: pln down, then pln up without it")
+        hint = "the running node has it from a flag: pln down, then pln up without it"
+        click.echo(f"hint: {here(hint)}")
     else:
-        click.echo("hint: the running node reads it at: pln restart")
+        click.echo(here("hint: the running node reads it at: pln restart"))
 
 
 def _shown(key: str, value: Any) -> str:
@@ -183,9 +185,9 @@ def doctor_command(ctx: click.Context, as_json: bool) -> None:
         for finding in findings:
             colour = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.level]
             word = output.coloured(f"{finding.level:<8}", colour, sys.stdout)
-            click.echo(f"{word} {finding.name:<11} {finding.text}")
+            click.echo(f"{word} {finding.name:<11} {here(finding.text)}")
             if finding.remedy:
-                click.echo(f"{'':<21}{finding.remedy}")
+                click.echo(f"{'':<21}{here(finding.remedy)}")
     ctx.exit(1 if any(finding.level == "failure" for finding in findings) else 0)
 
 

@@ -10,6 +10,7 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.proposals import here
 from pollen.control import Control
 
 _SECTIONS = ("nodes", "seeds")
@@ -47,6 +48,7 @@ def status_command(
             columns = 10_000 if wide else output.width()
             sections = (section,) if section else _SECTIONS
             lines = status_lines(status, sections, columns, include_offline)
+            lines = [here(line) for line in lines]
             click.echo("\n".join(_redrawn(lines) if watch and output.can_move() else lines))
         if not watch:
             return
