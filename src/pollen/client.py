@@ -17,12 +17,20 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, Unpack
 
 import msgspec
 
 from pollen import door
-from pollen.asking import UNSET, Call, Handle, Options, check_in_flight
+from pollen.asking import (
+    UNSET,
+    Call,
+    Handle,
+    Options,
+    SeedKeywords,
+    check_in_flight,
+    seed_options,
+)
 from pollen.asking import Payload as Payload
 from pollen.control import Control, not_ours
 from pollen.errors import (
@@ -248,19 +256,27 @@ class Mesh:
         return Function(self, seed, name, Options(timeout, retries, idempotent))
 
     async def call(
-        self, seed: str, name: str | None = None, data: Payload = b"", **how: Any
+        self,
+        seed: str,
+        name: str | None = None,
+        data: Payload = b"",
+        *,
+        json: object = UNSET,
+        timeout: float = 60.0,
+        retries: int = 3,
+        idempotent: bool = False,
+        traceparent: str | None = None,
     ) -> Reply:
         """Call once; the keywords are those of ``function`` and of calling a handle."""
-        keys = ("timeout", "retries", "idempotent")
-        options = {key: how.pop(key) for key in keys if key in how}
-        return await self.function(seed, name, **options)(data, **how)
+        function = Function(self, seed, name, Options(timeout, retries, idempotent))
+        return await function(data, json=json, traceparent=traceparent)
 
     async def seed(
-        self, source: str | os.PathLike[str], name: str, **options: Any
+        self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
     ) -> dict[str, Any]:
-        """Publish a module file; the options are those of ``pln seed`` with underscores."""
-        control = Control(self._paths)
-        return await asyncio.to_thread(control.publish, source, name, options)
+        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
+        control, given = Control(self._paths), seed_options(options)
+        return await asyncio.to_thread(control.publish, source, name, given)
 
     async def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""
@@ -438,15 +454,27 @@ class SyncMesh:
         """A handle on a function; ``name`` may be left out when there is one export."""
         return SyncFunction(self, seed, name, Options(timeout, retries, idempotent))
 
-    def call(self, seed: str, name: str | None = None, data: Payload = b"", **how: Any) -> Reply:
+    def call(
+        self,
+        seed: str,
+        name: str | None = None,
+        data: Payload = b"",
+        *,
+        json: object = UNSET,
+        timeout: float = 60.0,
+        retries: int = 3,
+        idempotent: bool = False,
+        traceparent: str | None = None,
+    ) -> Reply:
         """Call once; the keywords are those of ``function`` and of calling a handle."""
-        keys = ("timeout", "retries", "idempotent")
-        options = {key: how.pop(key) for key in keys if key in how}
-        return self.function(seed, name, **options)(data, **how)
+        function = SyncFunction(self, seed, name, Options(timeout, retries, idempotent))
+        return function(data, json=json, traceparent=traceparent)
 
-    def seed(self, source: str | os.PathLike[str], name: str, **options: Any) -> dict[str, Any]:
-        """Publish a module file; the options are those of ``pln seed`` with underscores."""
-        return Control(self._paths).publish(source, name, options)
+    def seed(
+        self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
+    ) -> dict[str, Any]:
+        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
+        return Control(self._paths).publish(source, name, seed_options(options))
 
     def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""

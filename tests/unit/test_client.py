@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import math
 import os
 import socket
@@ -19,6 +20,8 @@ import pytest
 
 import pollen
 from pollen import client, door
+from pollen.asking import SeedKeywords
+from pollen.core.commands import SeedOptions
 from pollen.errors import BadRequest, DeadlineExceeded, PollenError, Unreachable
 
 NODE = bytes(32)
@@ -251,3 +254,34 @@ def test_a_time_out_that_cannot_be_is_refused(node: Echo, timeout: float) -> Non
 def test_with_on_an_async_mesh_says_what_to_write(node: Echo) -> None:
     with pytest.raises(TypeError, match=r"async with.*connect_sync"), pollen.connect(node.home):
         pass
+
+
+@pytest.mark.parametrize("mesh", [pollen.Mesh, pollen.SyncMesh])
+def test_a_keyword_that_there_is_not_is_a_type_error(mesh: type[Any], node: Echo) -> None:
+    """In an editor, as the package is typed, and when it runs."""
+    assert (Path(pollen.__file__).parent / "py.typed").is_file()
+    kinds = {p.kind for p in inspect.signature(mesh.call).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+    with pytest.raises(TypeError, match="time_out"):
+        pollen.connect_sync(node.home).call("echo", time_out=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [("memory", "memory_bytes="), ("no_tail_call", "tail_call=False"), ("speed", "'speed'$")],
+)
+def test_an_option_of_seed_that_there_is_not_is_a_type_error(
+    node: Echo, name: str, match: str
+) -> None:
+    options: dict[str, Any] = {name: 1}
+    with pytest.raises(TypeError, match=match):
+        pollen.connect_sync(node.home).seed("echo.wasm", "echo", **options)
+    with pytest.raises(TypeError, match=match):
+        asyncio.run(pollen.connect(node.home).seed("echo.wasm", "echo", **options))
+
+
+def test_the_keywords_of_seed_are_what_a_node_takes() -> None:
+    page = Path(__file__).parents[2] / "docs" / "guide" / "call-it.md"
+    names = set(SeedKeywords.__annotations__)
+    assert names == {*SeedOptions.__struct_fields__, "take_over"}
+    assert [name for name in sorted(names) if f"`{name}`" not in page.read_text()] == []
