@@ -46,6 +46,7 @@ class PollenError(Exception):
 
     ``node`` is the hex id of the node that said so, ``attempts`` how many hosts were tried,
     ``retry_after`` seconds. ``may_have_executed`` follows the slug's rule unless it is stated.
+    Remedy and slug are notes (PEP 678), so that a traceback shows them.
     """
 
     def __init__(
@@ -70,9 +71,16 @@ class PollenError(Exception):
         if may_have_executed is None:
             may_have_executed = row.may_have_executed is True
         self.may_have_executed = may_have_executed
+        # What ``pln`` prints beneath an error, a traceback shows beneath it too.
+        if remedy:
+            self.add_note(remedy)
+        if may_have_executed:
+            self.add_note("the function may have run")
+        self.add_note(f"[{slug}]")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return error_from_dict, ({**self.to_dict(), "retry_after": self.retry_after},)
+        body = {**self.to_dict(), "retry_after": self.retry_after}
+        return error_from_dict, (body,), self.__dict__.copy()
 
     @property
     def exit_code(self) -> int:
