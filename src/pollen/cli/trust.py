@@ -12,6 +12,7 @@ from pollen.cli.cluster import start_detached
 from pollen.cli.values import DURATION, PAIR, properties_of, read_input
 from pollen.control import Control
 from pollen.errors import Conflict, PollenError, error_from
+from pollen.runtime.paths import Paths
 
 
 @click.command("id")
@@ -109,6 +110,8 @@ def join_command(
     if token == "-" or token.startswith("@"):
         token = read_input(token).decode(errors="replace")
     token = token.strip()
+    if not no_up and service.running(where) is None:
+        _check_ports(where)
     try:
         joined = enrol.join(where, token, name, replace=yes)
     except Conflict as conflict:
@@ -132,7 +135,31 @@ def join_command(
         cluster, node = joined.cluster.hex()[:8], joined.node.hex()[:8]
         click.echo(f"joined cluster {cluster} as node {node} ({joined.tier})")
     if not no_up and service.running(where) is None:
-        start_detached(where, service.StartOptions(name=name))
+        try:
+            start_detached(where, service.StartOptions(name=name))
+        except PollenError as error:
+            raise _member_all_the_same(error) from None
+
+
+def _check_ports(where: Paths) -> None:
+    """What could not start must not use up a token."""
+    from pollen.runtime import config, ports
+
+    listen = config.read_config(where.config_file).listen
+    try:
+        ports.check_free(listen)
+    except PollenError as error:
+        free = ",".join(ports.next_free(listen))
+        remedy = f"the token is not used up; take another port, then join: pln set listen {free}"
+        raise error_from(error.slug, error.reason, remedy) from None
+
+
+def _member_all_the_same(error: PollenError) -> PollenError:
+    """The token is used up: joining again is not what to do when the start fails."""
+    how = f"{error.remedy}\nthen start it with: pln up -d"
+    if error.slug == "port-in-use":
+        how = "start it with: pln up -d --port N"
+    return error_from(error.slug, error.reason, f"this machine is a member now; {how}")
 
 
 def _asks() -> bool:

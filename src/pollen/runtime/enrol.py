@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +20,7 @@ from pollen.core.invites import Invite, JoinReply, JoinRequest
 from pollen.core.joins import TABLE as NONCE_TABLE
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
-from pollen.errors import Conflict
+from pollen.errors import Conflict, PollenError, error_from
 from pollen.runtime import entropy, identity, lock, paths
 from pollen.runtime.native import Key, Muscles, Native, RealNative, as_error, make_verify
 from pollen.runtime.paths import Paths
@@ -102,15 +104,28 @@ def _ask(where: Paths, native: Native, key: Key, invite: Invite, body: bytes) ->
         directory=str(where.home),
         memory_bytes=_PROBE_MEMORY,
     )
-    mask = os.umask(0o077)
+    mask, began = os.umask(0o077), time.monotonic()
     try:
         muscles.start(listen=["0.0.0.0:0", "[::]:0"], call_socket=str(where.call_socket))
         return _ask_in_turn(muscles, invite, body)
     except Exception as error:
-        raise as_error(error) from error
+        raise in_words(as_error(error), invite.addresses, time.monotonic() - began) from error
     finally:
         os.umask(mask)
         muscles.close(0)
+        where.call_socket.unlink(missing_ok=True)
+
+
+def in_words(error: PollenError, addresses: Sequence[str], seconds: float) -> PollenError:
+    """A connection that did not come about, without the names of what failed inside."""
+    if error.slug != "unreachable" or "ConnectError" not in error.reason:
+        return error
+    asked = ", ".join(addresses)
+    reason = f"no answer from {asked} within {seconds:.0f} s"
+    if not error.reason.endswith("timed out"):
+        reason = f"no link to {asked}: {error.reason.rpartition(': ')[2]}"
+    remedy = f"{error.remedy}; an old token has old addresses: there, pln invite"
+    return error_from(error.slug, reason, remedy)
 
 
 def _ask_in_turn(muscles: Muscles, invite: Invite, body: bytes) -> bytes:
