@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from pollen.core import claims, limits
@@ -103,6 +104,13 @@ def test_a_version_is_halted_by_two_nodes_or_a_quarter(
     """PROTOCOL 5: of those that tried."""
     hosts = [host(A, State.REFUSED, is_fault=True)] * faults + [host(B, State.READY)] * ready
     assert is_halted(hosts) is halted
+
+
+@pytest.mark.parametrize(("state", "halted"), [(State.READY, False), (State.REFUSED, True)])
+def test_a_host_that_served_acquits_a_version(state: State, halted: bool) -> None:
+    """Any caller can make a version fail; nobody can make a bad one succeed."""
+    served = msgspec.structs.replace(host(B, state), claim=Claim(state=int(state), has_served=True))
+    assert is_halted([host(A, State.REFUSED, is_fault=True)] * 3 + [served]) is halted
 
 
 def test_lack_of_room_halts_nothing() -> None:

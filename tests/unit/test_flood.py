@@ -104,7 +104,8 @@ def test_a_status_goes_through_the_counters_once() -> None:
     writers = make_writers(RING, 20, 1, 0)
     turns.take(framed(writers))
     seeds = Samples(
-        SeedSample(held.seed.seed, 7, 0, 0, 0, 100) for held in turns.node._situation.names.values()
+        SeedSample(held.seed.seed, 9, 2, 0, 0, 100, 5, 0)
+        for held in turns.node._situation.names.values()
     )
     peers = Samples(PeerSample(writer.key, 300, 1, 1, True) for writer in writers)
     told = Telemetry(peers=peers, seeds=seeds, memory_bytes=0, events_dropped=0, control_stalls=0)

@@ -452,20 +452,36 @@ def test_a_version_at_fault_is_refused_for_good(slug: str, is_fault: bool) -> No
 
 
 def test_a_version_of_which_all_calls_fail_is_refused() -> None:
-    """Several failed here and none succeeded: the others halt it by this claim."""
+    """Several failed here and none succeeded: the others halt it by this claim.
+
+    What did not run, or is a stranger's, fails too and says nothing.
+    """
     bench = rolling(A)
     bench.turn(of=NEXT)
     bench.finish(of=NEXT)
-    few, many, some = (
-        SeedSample(NEXT.seed, 9, failures, 0, 0, run_us)
-        for failures, run_us in ((limits.FAULT_CALLS - 1, 0), (limits.FAULT_CALLS, 0), (99, 7))
+    few, many = (
+        SeedSample(NEXT.seed, 9, 99, 0, 0, 7, 0, faults)
+        for faults in (limits.FAULT_CALLS - 1, limits.FAULT_CALLS)
     )
-    assert bench.hosting.note_samples([few, some], bench.now) == []
-    ((key, effect),) = bench.hosting.note_samples([many], bench.now)
-    assert (key, effect) == (NEXT.seed, fx.UnloadSeed(seed=NEXT.seed))
+    assert bench.hosting.note_samples([few], bench.now) == []
+    ((key, effects),) = bench.hosting.note_samples([many], bench.now)
+    assert (key, effects) == (NEXT.seed, [fx.UnloadSeed(seed=NEXT.seed)])
     claim = bench.hosting.claim(NEXT.seed)
     assert claim is not None
     assert (claim.state, claim.is_fault) == (State.REFUSED, True)
+
+
+def test_a_version_of_which_one_call_succeeded_is_acquitted() -> None:
+    """The claim says so, once, and no number of failures takes it back."""
+    bench = rolling(A)
+    bench.turn(of=NEXT)
+    bench.finish(of=NEXT)
+    good = SeedSample(NEXT.seed, 9, 99, 0, 0, 7, 1, 99)
+    assert bench.hosting.note_samples([good], bench.now) == [(NEXT.seed, [])]
+    assert bench.hosting.note_samples([good], bench.now) == []
+    claim = bench.hosting.claim(NEXT.seed)
+    assert claim is not None
+    assert (claim.state, claim.has_served) == (State.READY, True)
 
 
 def test_a_halted_version_gives_way_to_the_one_before() -> None:

@@ -16,6 +16,10 @@ use serde::{Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes as Raw};
 use tokio::sync::Semaphore;
 
+/// A seed's hash, calls begun here, failures, in flight, queued, run time in microseconds, good ends,
+/// and faults of the guest.
+pub type SeedSample = (ByteBuf, u64, u64, u64, u64, u64, u64, u64);
+
 /// What the brain is told; names and fields are those of `pollen.core.events`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
@@ -90,7 +94,7 @@ pub enum Event {
     },
     Telemetry {
         peers: Vec<(ByteBuf, u64, u64, u64, bool, u64, u64)>,
-        seeds: Vec<(ByteBuf, u64, u64, u64, u64, u64)>,
+        seeds: Vec<SeedSample>,
         memory_bytes: u64,
         events_dropped: u64,
         control_stalls: u64,

@@ -82,6 +82,7 @@ impl Drop for InFlight<'_> {
 /// `counters` are those of the call's seed, borrowed from the caller: the guest takes the call away.
 pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrived) -> Ran {
     let _in_flight = InFlight::new(&counters.in_flight);
+    let is_member = matches!(call.principal, Principal::Node(_));
     let spanned = plane
         .spans()
         .wants(&call.trace)
@@ -119,7 +120,10 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
     match &ran.result {
         Ok(_) => counters.run_us.record(took),
         Err(error) => {
-            count(&counters.failures);
+            // Anybody may call a public seed with what it must fail on.
+            if is_member && error.slug.starts_with("guest-") {
+                count(&counters.faults);
+            }
             if error.slug == "overloaded" {
                 count(&plane.counters().overloaded);
             }

@@ -81,6 +81,12 @@ impl Outcomes {
         }
     }
 
+    /// How many ended well, and how many did not.
+    pub fn good_and_bad(&self) -> (u64, u64) {
+        let good = self.tally.get().map_or(0, |tally| tally.sums()[OK]);
+        (good, self.failed.iter().map(|count| count.load(Relaxed)).sum())
+    }
+
     fn view(&self) -> OutcomesView {
         let sums = self.tally.get().map_or([0; OK + 1], |tally| tally.sums());
         let mut ended: BTreeMap<&'static str, u64> = SLUGS
@@ -137,8 +143,8 @@ pub struct SeedCounters {
     pub called: Outcomes,
     /// Calls that came to this node to run here, or were refused; how long the guest ran.
     pub executed: Outcomes,
-    /// Of the executed ones, those that ended with an error.
-    pub failures: AtomicU64,
+    /// Of the executed ones, members' calls that the guest failed: what speaks against a version.
+    pub faults: AtomicU64,
     /// Admitted and not ended.
     pub in_flight: Sharded,
     /// Smoothed run time in microseconds, also of remote replicas as their replies tell.

@@ -357,13 +357,16 @@ impl Plane {
         let tables = self.0.tables.load();
         let seeds = tables.seeds().map(|entry| {
             let counters = &entry.local.counters;
+            let (good, bad) = counters.executed.good_and_bad();
             (
                 raw(&entry.row.seed),
                 counters.demand.sum(),
-                counters.failures.load(Relaxed),
+                bad,
                 counters.in_flight.sum(),
                 self.0.slots.queued(),
                 counters.run_us.load(),
+                good,
+                counters.faults.load(Relaxed),
             )
         });
         let (events_dropped, control_stalls) = self.0.events.losses();

@@ -101,6 +101,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     ``until``: unix ns, the deadline of ``loading`` and the end of ``refused``. ``is_fault``: the
     refusal speaks of the version, not of this node. ``drain``: numbers the drains of this run.
     ``witnessed``: (host, its ``drain``) of the drains that this host saw while it was ready.
+    ``has_served``: a call of a version on trial ended well here.
     """
 
     state: U8
@@ -109,6 +110,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     is_fault: bool = False
     drain: U32 = 0
     witnessed: list[tuple[WirePeerId, U32]] = []
+    has_served: bool = False
 
 
 class Host(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -147,10 +149,13 @@ def decode_claim(payload: bytes) -> Claim | Rejection:
 
 def is_halted(hosts: Iterable[Host]) -> bool:
     """Whether a version must not go on: refused for its own fault on 2 nodes, or on 25 % of those
-    that tried (PROTOCOL 5). A node that lacks room says nothing about the version.
+    that tried (PROTOCOL 5). A node that lacks room says nothing about the version, and one that
+    served with it acquits it: a caller can make any version fail.
     """
     tried = faults = 0
     for host in hosts:
+        if host.claim.has_served and host.state in (State.READY, State.DRAINING):
+            return False
         is_fault = host.state is State.REFUSED and host.claim.is_fault
         faults += is_fault
         tried += is_fault or host.state in (State.READY, State.DRAINING)

@@ -163,8 +163,9 @@ class PeerSample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SeedSample(msgspec.Struct, frozen=True, array_like=True):
-    """One seed on this node: ``calls`` begun here and ``failures`` since start, what runs and what
-    waits now, and the smoothed run time.
+    """One seed on this node, since start: ``calls`` begun here, wherever they ran; of those that
+    came here ``good`` ended well and ``failures`` did not, in ``faults`` the guest failed a member.
+    What runs and what waits now, and the smoothed run time.
     """
 
     seed: Hash
@@ -173,6 +174,8 @@ class SeedSample(msgspec.Struct, frozen=True, array_like=True):
     in_flight: int
     queued: int
     run_us: int
+    good: int = 0
+    faults: int = 0
 
 
 class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):

@@ -25,7 +25,8 @@ from pollen.core.commands import (
     WhyPlaceCommand,
 )
 from pollen.core.ids import Hash, PeerId
-from pollen.core.members import Member
+from pollen.core.liveness import Phase
+from pollen.core.members import Member, NodeInfo
 from pollen.core.names import Holding, find_seed
 from pollen.core.plan import (
     Need,
@@ -81,7 +82,10 @@ def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
         wanted=placement.wanted,
         ready=sum(host.state is State.READY for host in hosts.values()),
         demand_milli=sum(snapshot.demand[seed.seed].values()),
-        why=_why_so_many(holding, seed, snapshot, placement, list(hosts.values())),
+        why=[
+            *_why_so_many(holding, seed, snapshot, placement, list(hosts.values())),
+            *_why_halted(screen, holding, seed),
+        ],
         nodes=nodes,
     )
 
@@ -111,14 +115,19 @@ def _why_so_many(
         why.append("nobody has called it lately")
     if placement.wanted < need.min_replicas:
         why.append(f"that is all there is to choose from: {able}")
-    why += _cures(holding, need, able, hosts)
-    if seed is not holding.seed:
-        why.append(
-            f"the newest version {holding.seed.seed.hex()[:8]} is halted; this one serves on"
-        )
-        name = holding.name
-        why.append(f"what it logged: pln logs --seed {name}; mended: pln seed FILE {name}")
-    return why
+    return why + _cures(holding, need, able, hosts)
+
+
+def _why_halted(screen: Screen, holding: Holding, seed: Seed) -> list[str]:
+    """Who found the newest version at fault, and for what."""
+    if seed is holding.seed:
+        return []
+    newest, name = holding.seed.seed, holding.name
+    why = [f"the newest version {newest.hex()[:8]} is halted; this one serves on"]
+    for host in screen.situation.claims.hosts(newest):
+        if host.state is State.REFUSED and host.claim.is_fault:
+            why.append(f"{screen.members.name_of(host.node)} refused it: {host.reason}")
+    return [*why, f"what it logged: pln logs --seed {name}; mended: pln seed FILE {name}"]
 
 
 def _cures(holding: Holding, need: Need, able: int, hosts: Collection[Host]) -> list[str]:
@@ -166,11 +175,20 @@ def _rank_view(
         slots=0 if facts is None else facts.slots,
         bonus=bonus,
         claim="" if host is None else host.state.label,
-        reason=_why_rank(snapshot, seed, facts, host, rank, placement),
+        reason=_why_rank(member.info, snapshot, seed, facts, host, rank, placement),
     )
 
 
+def _why_closed(info: NodeInfo) -> str:
+    if info.phase != Phase.UP:
+        return "it is leaving"
+    if info.restarts >= limits.RESTARTS_QUARANTINE:
+        return f"it began {info.restarts} times in 10 m without a good end"
+    return "its brain stalls"
+
+
 def _why_rank(
+    info: NodeInfo,
     snapshot: Snapshot,
     seed: Hash,
     facts: NodeFacts | None,
@@ -184,7 +202,7 @@ def _why_rank(
     if host is not None and host.state is State.REFUSED:
         return f"it refused: {host.reason}"
     if not facts.is_open:
-        return "it takes nothing new: it is leaving, stalls, or restarts too often"
+        return _why_closed(info)
     if not match_gate(need.host, facts.properties):
         return f"it lacks a property of its host: {_gate_text(need.host)}"
     if host is not None and host.state is State.LOADING and rank == 0:

@@ -91,6 +91,7 @@ class Entry(msgspec.Struct, kw_only=True):
     drain_since: Nanos = Nanos(0)
     drain: int = 0
     witnessed: list[tuple[PeerId, int]] = []
+    has_served: bool = False
     timer_at: Nanos | None = None
 
 
@@ -346,19 +347,28 @@ class Hosting:
             entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
         return [UnloadSeed(seed=event.seed)] if act is Act.UNLOAD else []
 
-    def note_samples(self, samples: Sequence[SeedSample], now: Now) -> list[tuple[Hash, Effect]]:
-        """A version on trial of which no call succeeded and several failed here is refused."""
-        out: list[tuple[Hash, Effect]] = []
+    def note_samples(
+        self, samples: Sequence[SeedSample], now: Now
+    ) -> list[tuple[Hash, list[Effect]]]:
+        """A version on trial of which no call succeeded and several failed here is refused; one of
+        which a call succeeded is acquitted. Returns the seeds whose claim changed.
+        """
+        out: list[tuple[Hash, list[Effect]]] = []
         for sample in samples:
             entry = self._entries.get(sample.seed)
             if entry is None or entry.state is not State.READY or not entry.has_elder:
                 continue
-            if sample.run_us or sample.failures < limits.FAULT_CALLS:
+            if entry.has_served or sample.good:
+                if not entry.has_served:
+                    entry.has_served = True
+                    out.append((sample.seed, []))
                 continue
-            entry.reason, entry.is_fault = f"all of {sample.failures} calls failed", True
+            if sample.faults < limits.FAULT_CALLS:
+                continue
+            entry.reason, entry.is_fault = f"all of {sample.faults} calls failed", True
             entry.state, _ = step(entry.state, Cue.REFUSE)
             self._enter(entry, State.READY, now)
-            out.append((sample.seed, UnloadSeed(seed=sample.seed)))
+            out.append((sample.seed, [UnloadSeed(seed=sample.seed)]))
         return out
 
     def _set_timer(self, key: Hash, entry: Entry, role: Role | None, now: Nanos) -> list[Effect]:
@@ -394,6 +404,7 @@ class Hosting:
             is_fault=entry.is_fault and entry.state is State.REFUSED,
             drain=entry.drain if is_draining else 0,
             witnessed=entry.witnessed,
+            has_served=entry.has_served,
         )
 
     def seed(self, key: Hash) -> Seed | None:

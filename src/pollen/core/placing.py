@@ -70,9 +70,9 @@ class Placing:
         self._bundle.note_telemetry(event, now.mono)
         self._hosting.free_bytes = self._bundle.free_bytes
         out: list[Effect] = []
-        for key, effect in self._hosting.note_samples(event.seeds, now):
+        for key, effects in self._hosting.note_samples(event.seeds, now):
             self._situation.touch(key)
-            out.append(effect)
+            out += effects
         self._tell_fast(now.mono)
         return out
 

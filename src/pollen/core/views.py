@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pollen.core import specs
+from pollen.core import limits, specs
 from pollen.core.certs import Tier
 from pollen.core.claims import Host, State
 from pollen.core.commands import NodeView, ReplicaView, SeedView, Status
@@ -159,7 +159,7 @@ def _seed_view(screen: Screen, holding: Holding, samples: Mapping[Hash, SeedSamp
         return view
     return msgspec.structs.replace(
         view,
-        calls=sample.calls,
+        calls=sample.good + sample.failures,
         failures=sample.failures,
         in_flight=sample.in_flight,
         queued=sample.queued,
@@ -181,6 +181,12 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
     """What is wrong, then ``; see:`` and a command, or ``; there:`` and one for that node."""
     offline = [node.name for node in nodes if node.state == "offline"]
     found = [f"node {name} is offline; there: pln up -d" for name in offline]
+    for member in screen.members.all_members():
+        if member.info.restarts >= limits.RESTARTS_QUARANTINE:
+            text = (
+                f"{member.info.name} began {member.info.restarts} times in 10 m without a good end"
+            )
+            found.append(f"{text} and takes no seeds until that is past; there: pln logs")
     for seed in seeds:
         for replica in seed.replicas:
             if replica.state == "refused":

@@ -233,8 +233,7 @@ class Serving:
             self._stage.schedule(_THAW_NS, self._ran, arrived, slug, reason)
             return
         self.running -= 1
-        if slug:
-            self.counters_of(arrived.seed)[1] += 1
+        self.counters_of(arrived.seed)[1 if slug else 3] += 1
         arrived.answer(slug, reason, True)
         while self._queue and self.running < SLOTS:
             self._hand_on()
@@ -265,17 +264,17 @@ class Serving:
         return self.running >= SLOTS and len(self._queue) >= QUEUE
 
     def counters_of(self, seed: bytes) -> list[int]:
-        """[calls begun here, failures, smoothed run time in microseconds]."""
+        """[calls begun here, failures, smoothed run time in microseconds, good ends]."""
         held = self.counters.get(seed)
         if held is None:
-            held = self.counters[seed] = [0, 0, 1_000]
+            held = self.counters[seed] = [0, 0, 1_000, 0]
         return held
 
-    def sample(self, seed: bytes) -> tuple[int, int, int, int, int]:
+    def sample(self, seed: bytes) -> tuple[int, ...]:
         """What telemetry says of one seed."""
-        calls, failures, run_us = self.counters_of(seed)
+        calls, failures, run_us, good = self.counters_of(seed)
         in_flight = self.running if seed in self._plane.loaded else 0
-        return calls, failures, in_flight, len(self._queue), run_us
+        return calls, failures, in_flight, len(self._queue), run_us, good, failures
 
     def end_all(self) -> None:
         """The process is gone: nothing waits any more."""
