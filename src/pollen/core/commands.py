@@ -199,8 +199,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):
-    """A seed was published. ``replaced`` is the hash of the spec it updates, ``unchanged`` true
-    when the same spec stood already and nothing was written."""
+    """A seed was published. ``replaced`` is the hash of the spec it updates, ``changed`` what that
+    had else than the module, ``unchanged`` true when the same spec stood already and nothing was
+    written."""
 
     name: str
     seed: str
@@ -210,6 +211,7 @@ class Seeded(msgspec.Struct, frozen=True, kw_only=True):
     name_epoch: int
     replaced: str = ""
     unchanged: bool = False
+    changed: list[str] = []
 
 
 class Unseeded(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from pollen.core.commands import (
 )
 from pollen.core.config import NodeConfig
 from pollen.core.durability import Durability
-from pollen.core.effects import Effect, InspectModule, LoadSeed, Log, Reply, SetTimer
+from pollen.core.effects import Effect, InspectModule, LoadSeed, Reply, SetTimer
 from pollen.core.enrolling import Enrolling
 from pollen.core.events import (
     Commanded,
@@ -60,7 +60,7 @@ from pollen.core.explain import Question, answer
 from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
 from pollen.core.hosting import Hosting
-from pollen.core.ids import Nanos, Now, PeerId, RequestId, Sign, Verify, short
+from pollen.core.ids import Nanos, Now, PeerId, RequestId, Sign, Verify
 from pollen.core.intake import Intake
 from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
@@ -75,6 +75,7 @@ from pollen.core.messages import (
     Message,
     decode_message,
 )
+from pollen.core.news import News
 from pollen.core.placing import Placing
 from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
@@ -147,6 +148,7 @@ class Node:
             self._joins, self._standing, self._presence, self._peers, self._durability
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
+        self._news = News(owner, self._situation, self._members.name_of)
         self._handlers = self._event_handlers()
         # What peers say, by kind; each machine takes its own.
         self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {
@@ -273,15 +275,8 @@ class Node:
         return self._publish(event.request, planned)
 
     def _on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
-        out = self._placing.on_load_finished(event, now)
-        if event.slug:
-            fields: dict[str, str | int] = {
-                "seed": short(event.seed),
-                "slug": event.slug,
-                "reason": event.reason,
-            }
-            out.append(Log(level="warning", event="load-failed", fields=fields))
-        return out
+        told = self._news.of_load(event.seed, event.slug, event.reason)
+        return [*self._placing.on_load_finished(event, now), told]
 
     def _on_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
         out = self._mesh.on_telemetry(event, self._situation.bundles.counted, now.mono)
@@ -327,7 +322,7 @@ class Node:
             return [_answer(request, publishing.REFUSED_FULL)]
         self._records.publish(SPEC, key, planned.payload)
         self._durability.hold(_answer(request, planned.answer))
-        return []
+        return [self._news.of_publication(planned.answer)]
 
     def _on_drain(self, request: RequestId, command: DrainCommand, now: Now) -> list[Effect]:
         self._drains.append((request, self._placing.leave()))
@@ -371,7 +366,7 @@ class Node:
 
     def _on_drained(self, now: Now) -> list[Effect]:
         """We have left: the answer goes when that is on disk, and so on its way."""
-        self._presence.leave()
+        self._durability.write(self._presence.leave())
         self._state_self(now)
         for request, seeds in self._drains:
             self._durability.hold(_answer(request, Drained(seeds=seeds)))
@@ -404,6 +399,7 @@ class Node:
         planned: list[Effect] = []
         if self._is_started:
             planned = self._place(changes, now, out)
+            out += self._news.follow_halted() + self._news.of_hosting(planned)
             is_urgent = any(isinstance(effect, LoadSeed) for effect in planned)
             out += self._placing.push(now.mono, is_urgent=is_urgent)
         out += self._persist(changes, now)
@@ -435,6 +431,8 @@ class Node:
             statements, effects, is_changed = self._mesh.advance(now.mono)
             self._situation.is_stale = self._situation.is_stale or is_changed
             out += effects
+            if is_changed:
+                out += self._news.follow_live(self._membership.live)
             for said in statements:
                 if said.payload is None:
                     self._records.bury(said.kind, said.key)

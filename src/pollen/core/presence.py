@@ -3,8 +3,8 @@
 Decides: the node record's content: addresses, the phase of this run, how often it restarted.
 Does not know: how the record travels, what others make of it (``liveness``).
 Invariants: a run says UP, LEAVING, LEFT in this order and never goes back. Restarts are counted
-    from the starts on disk, so that a crash loop is seen by the node that is in it; everybody else
-    reads the signed number, and all agree.
+    from the starts on disk that no good end followed, so that a crash loop is seen by the node that
+    is in it; everybody else reads the signed number, and all agree.
 Source: PROTOCOL 2 (node record), 5 (quarantine). Refused: counting another node's epochs as they
     come, which every observer would do at other times and so with another result.
 """
@@ -58,9 +58,16 @@ class Presence:
         at = Nanos(now.mono + within[-limits.RESTARTS_QUARANTINE] - since)
         return [SetTimer(token=timers.token_for(timers.QUARANTINE), at=at)]
 
-    def leave(self) -> None:
-        """The run is ending: nothing new is placed here; said again, it has left."""
-        self.phase = Phase.LEFT if self.phase >= Phase.LEAVING else Phase.LEAVING
+    def leave(self) -> list[Row]:
+        """The run is ending: nothing new is placed here; said again, it has left.
+
+        What to write: a run that ended in good order is no sign of a crash loop.
+        """
+        if self.phase < Phase.LEAVING:
+            self.phase = Phase.LEAVING
+            return []
+        self.phase = Phase.LEFT
+        return [starts_row(self._starts[:-1])]
 
     def info(self) -> NodeInfo:
         """The payload of the node record."""

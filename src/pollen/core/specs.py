@@ -235,6 +235,18 @@ def options_view(spec: Spec) -> SeedOptions:
     )
 
 
+def changed_options(before: Spec, now: Spec) -> list[str]:
+    """What an update changed beside the module, in words: it is easy to leave an option out."""
+    held, new = (msgspec.structs.asdict(options_view(spec)) for spec in (before, now))
+    words = [f"{name}: {held[name]}, now {new[name]}" for name in held if held[name] != new[name]]
+    hidden = (("config", before.config, now.config), ("env", before.env, now.env))
+    return words + [
+        f"{name}: other values"
+        for name, one, other in hidden
+        if one.keys() == other.keys() and one != other
+    ]
+
+
 def is_same_wish(one: Spec, other: Spec) -> bool:
     """True when two specs differ in nothing that a user asked for."""
     return encode(one) == encode(msgspec.structs.replace(other, name_epoch=one.name_epoch))

@@ -1,0 +1,103 @@
+"""What a node's log tells of its cluster: silent nodes, versions at fault, what runs here.
+
+Decides: which changes are worth a line, and their names.
+Does not know: why something changed; the machines that decide it do.
+Invariants: a line names nodes and seeds as people do, with the id beside it. A member that joins or
+    comes up for the first time in this run is no news: a thousand of them would bury the rest.
+Source: none; the log is for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from pollen.core.commands import Seeded, Unseeded
+from pollen.core.effects import Effect, LoadSeed, Log, UnloadSeed
+from pollen.core.ids import Hash, PeerId, short
+from pollen.core.situation import Situation
+
+
+class News:
+    """Remembers what it told."""
+
+    def __init__(self, own: PeerId, situation: Situation, name_of: Callable[[PeerId], str]) -> None:
+        self._own = own
+        self._situation = situation
+        self._name_of = name_of
+        self._halted: dict[Hash, str] = {}
+        self._live: dict[PeerId, None] = {}
+        self._lost: dict[PeerId, None] = {}
+        self._names: dict[Hash, str] = {}
+
+    def follow_live(self, live: Collection[PeerId]) -> list[Effect]:
+        """Who is alive changed."""
+        gone = [peer for peer in self._live if peer not in live and peer != self._own]
+        back = [peer for peer in self._lost if peer in live]
+        self._live = dict.fromkeys(live)
+        out: list[Effect] = []
+        for peer in gone:
+            self._lost[peer] = None
+            has_left = self._situation.has_left(peer)
+            out.append(
+                self._of_node("info", "node-left", peer)
+                if has_left
+                else self._of_node("warning", "node-offline", peer)
+            )
+        for peer in back:
+            del self._lost[peer]
+            out.append(self._of_node("info", "node-back", peer))
+        return out
+
+    def follow_halted(self) -> list[Effect]:
+        """Versions that hosts found at fault since the last time, or do not any more."""
+        halted = self._situation.halted
+        if halted.keys() == self._halted.keys():
+            return []
+        out: list[Effect] = []
+        for key in halted:
+            if key not in self._halted:
+                role = self._situation.roles.get(key)
+                self._halted[key] = "" if role is None else role.name
+                out.append(_of_seed("warning", "version-halted", self._halted[key], key))
+        for key in [key for key in self._halted if key not in halted]:
+            out.append(_of_seed("info", "version-not-halted", self._halted.pop(key), key))
+        return out
+
+    def of_hosting(self, effects: Iterable[Effect]) -> list[Effect]:
+        """What begins and ends here by the plan."""
+        out: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, LoadSeed):
+                role = self._situation.roles.get(effect.seed)
+                self._names[effect.seed] = "" if role is None else role.name
+            elif isinstance(effect, UnloadSeed) and effect.seed in self._names:
+                name = self._names.pop(effect.seed)
+                out.append(_of_seed("info", "unloaded", name, effect.seed))
+        return out
+
+    def of_load(self, seed: Hash, slug: str, reason: str) -> Effect:
+        """A load here ended."""
+        role = self._situation.roles.get(seed)
+        name = "" if role is None else role.name
+        if not slug:
+            self._names[seed] = name
+            return _of_seed("info", "loaded", name, seed)
+        fields: dict[str, str | int] = {"seed": name, "version": short(seed)}
+        return Log(
+            level="warning", event="load-failed", fields={**fields, "slug": slug, "reason": reason}
+        )
+
+    def of_publication(self, answer: Seeded | Unseeded) -> Effect:
+        """A user published or withdrew a seed here."""
+        word = "withdrawn"
+        if isinstance(answer, Seeded):
+            word = "updated" if answer.replaced else "seeded"
+        return _of_seed("info", word, answer.name, Hash(bytes.fromhex(answer.seed)))
+
+    def _of_node(self, level: str, event: str, peer: PeerId) -> Log:
+        fields: dict[str, str | int] = {"node": self._name_of(peer), "id": short(peer)}
+        return Log(level=level, event=event, fields=fields)
+
+
+def _of_seed(level: str, event: str, name: str, key: Hash) -> Log:
+    return Log(level=level, event=event, fields={"seed": name, "version": short(key)})
