@@ -38,7 +38,8 @@ $(VENV)/.otel: requirements-otel.lock $(VENV)/.locked
 .PHONY: native
 native: $(VENV)/.locked ## build the muscles and install the whole package into .venv
 	rm -rf $(WHEELS)
-	$(BIN)/maturin build --quiet --locked --release --out $(WHEELS) --interpreter $(BIN)/python
+	@echo 'building the muscles (the first time 7 to 10 minutes on two cores) ...'
+	$(BIN)/maturin build --locked --release --out $(WHEELS) --interpreter $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $(WHEELS)/*.whl
 
 .PHONY: demo

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 _PROGRAM = ["_start"]
 # How often a watched file is looked at, and how long it must rest.
 _WATCH_SECONDS = 0.2
-# How long ``pln seed`` waits for the first host of an update, and how often it asks.
-_ROLL_SECONDS = 10.0
+# How long ``pln seed`` waits for its hosts, at least for the plan, and how often it asks.
+_SETTLE_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -120,28 +121,47 @@ def _changed(path: Path, seen: tuple[int, int, int]) -> tuple[int, int, int]:
 def _publish(
     control: Control, path: Path, name: str | None, options: dict[str, Any], as_json: bool
 ) -> None:
-    """Publish; of an update, go on when calls reach it. The version before serves meanwhile."""
+    """Publish, and go on when it is where it is to be; of an update the old version serves on."""
     answer = control.publish(path, name or path.stem, options)
-    serves = not answer["replaced"] or _serves(control, answer["name"], answer["seed"])
+    status = _settled(control, answer["name"], answer["seed"])
     _print_seeded(answer, as_json)
-    if not serves and not as_json:
-        click.echo(f"hint: the version before serves on; see: pln why place {answer['name']}")
+    if not as_json:
+        _print_place(status, answer["name"], answer["seed"])
 
 
-def _serves(control: Control, name: str, seed: str) -> bool:
-    """Wait for a host of this version, for a few seconds at most."""
-    until = time.monotonic() + _ROLL_SECONDS
-    while time.monotonic() < until:
-        views = {held["name"]: held for held in control.get("/v1/status")["seeds"]}
-        view = views.get(name)
-        if view is None or seed not in (view["seed"], view["halted"]):
-            return True  # updated again by somebody else, or withdrawn
-        if view["halted"] == seed:
-            return False
-        if view["ready"] or not view["wanted"]:
-            return True
+def _print_place(status: dict[str, Any], name: str, seed: str) -> None:
+    """Where it is ready, and what is missing."""
+    view = next((held for held in status["seeds"] if held["name"] == name), None)
+    if view is None or seed not in (view["seed"], view["halted"]):
+        return  # updated again by somebody else, or withdrawn
+    if view["halted"] == seed:
+        click.echo(f"hint: the version before serves on; see: pln why place {name}")
+        return
+    ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
+    if ready:
+        click.echo(f"  ready on:  {', '.join(ready)}")
+    warnings = [text for text in status["warnings"] if f" {name};" in text]
+    for warning in warnings:
+        click.echo(f"warning: {warning}")
+    if len(ready) < view["wanted"] and not warnings:
+        few = f"{len(ready)} of {view['wanted']} replicas are ready"
+        click.echo(f"hint: {few}; see: pln why place {name}")
+
+
+def _settled(control: Control, name: str, seed: str) -> dict[str, Any]:
+    """The status when as many hosts as are wanted have it, or after a few seconds."""
+    until = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        status = control.get("/v1/status")
+        view = next((held for held in status["seeds"] if held["name"] == name), None)
+        is_ours = view is not None and view["seed"] == seed
+        if view is None or not is_ours or 0 < view["wanted"] <= view["ready"]:
+            return status
+        # Nobody may host it, or it sleeps until it is called: the first look may come too early.
+        is_late = time.monotonic() > until - _SETTLE_SECONDS + _LOOK_SECONDS
+        if time.monotonic() > until or (is_late and not view["wanted"]):
+            return status
         time.sleep(_POLL_SECONDS)
-    return False
 
 
 def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
@@ -152,8 +172,13 @@ def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
     size = output.human_bytes(answer["size_bytes"])
     click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
     click.echo(f"  functions: {', '.join(answer['functions'])}")
-    how = "- < FILE" if answer["functions"] == _PROGRAM else answer["functions"][0]
-    click.echo(f"  call it:   pln call {answer['name']} {how}")
+    for change in answer["changed"]:
+        click.echo(f"  changed:   {change}")
+    exports = [name for name in answer["functions"] if name not in _PROGRAM]
+    click.echo(f"  call it:   pln call {answer['name']} {exports[0] if exports else '- < FILE'}")
+    if exports and len(exports) < len(answer["functions"]):
+        click.echo("hint: a program's exports mostly need its runtime started; in Go, build them")
+        click.echo("hint: with go build -buildmode=c-shared")
 
 
 @click.command("unseed")

@@ -40,7 +40,9 @@ async def _demo() -> None:
             _command("on a", "pln seed shout.wasm shout --everywhere")
             published = await cluster.seed(module, "shout", everywhere=True)
             functions = ", ".join(published["functions"])
-            _say(f"  seed {published['seed'][:8]}: {functions}; ready on a, b and c")
+            _say(f"  seed {published['seed'][:8]}: {functions}; ready on")
+            known = [f"{n['name']} ({n['node'][:8]})" for n in (await a.status())["nodes"]]
+            _say(f"  {', '.join(sorted(known))}")
             for node in (b, c, a):
                 await _call(node, f"hello from {node.name}")
             _say("")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -61,6 +62,10 @@ def width() -> int:
         return 80
 
 
+# The narrowest that the last column of a table becomes.
+_LAST_LEAST = 20
+
+
 def table_lines(
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -68,7 +73,10 @@ def table_lines(
     drop: Sequence[str] = (),
     columns: int = 80,
 ) -> list[str]:
-    """Aligned columns; those named in ``drop`` go, in that order, until the rest fits."""
+    """Aligned columns; those named in ``drop`` go, in that order, until the rest fits.
+
+    What is still too long goes on below its own column; a word is never cut.
+    """
     kept = list(range(len(head)))
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
     for name in drop:
@@ -77,8 +85,12 @@ def table_lines(
         kept = [at for at in kept if head[at] != name]
     lines = []
     for row in (head, *rows):
-        text = "  ".join(row[at].ljust(widths[at]) for at in kept).rstrip()
-        lines.append(text if len(text) <= columns else text[: columns - 1] + "…")
+        *first, last = kept
+        before = "".join(row[at].ljust(widths[at]) + "  " for at in first)
+        room = max(columns - len(before), _LAST_LEAST)
+        wrapped = textwrap.wrap(row[last], room, break_long_words=False, break_on_hyphens=False)
+        lines.append((before + (wrapped[0] if wrapped else "")).rstrip())
+        lines += [" " * len(before) + rest for rest in wrapped[1:]]
     return lines
 
 
