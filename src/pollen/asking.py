@@ -15,7 +15,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from pollen import door
-from pollen.errors import BadRequest, TooLarge
+from pollen.errors import BadRequest, CallError, TooLarge
 
 Payload = bytes | bytearray | memoryview | str
 UNSET: Any = object()
@@ -192,3 +192,14 @@ def check_in_flight(in_flight: int) -> None:
     _check_type("in_flight", in_flight, int)
     if in_flight < 1:
         raise BadRequest("bad-request", "in_flight must be at least 1", "64 is the default")
+
+
+def placed(error: Exception, index: int, *, is_kept: bool) -> CallError:
+    """The error of a ``map``'s input, which it names; raised unless it is one to keep."""
+    if not isinstance(error, CallError):
+        error.add_note(f"input {index}")
+        raise error
+    error.index = index
+    if not is_kept:
+        raise error
+    return error

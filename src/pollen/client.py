@@ -9,15 +9,16 @@ mesh.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack
+from typing import Any, Literal, NoReturn, Self, Unpack, overload
 
 import msgspec
 
@@ -29,6 +30,7 @@ from pollen.asking import (
     Options,
     SeedKeywords,
     check_in_flight,
+    placed,
     seed_options,
 )
 from pollen.asking import Payload as Payload
@@ -359,20 +361,43 @@ class Function(Handle):
         """Call it; ``timeout`` in seconds. Raises ``CallError``; cancelling cancels the guest."""
         return await self._mesh._ask(self._asks(data, json, timeout, idempotent, traceparent))
 
+    @overload
+    def map(
+        self,
+        inputs: Iterable[Payload] | AsyncIterable[Payload],
+        *,
+        in_flight: int = 64,
+        return_exceptions: Literal[False] = False,
+    ) -> AsyncIterator[Reply]: ...
+    @overload
+    def map(
+        self,
+        inputs: Iterable[Payload] | AsyncIterable[Payload],
+        *,
+        in_flight: int = 64,
+        return_exceptions: bool,
+    ) -> AsyncIterator[Reply | CallError]: ...
     async def map(
-        self, inputs: Iterable[Payload] | AsyncIterable[Payload], *, in_flight: int = 64
-    ) -> AsyncIterator[Reply]:
+        self,
+        inputs: Iterable[Payload] | AsyncIterable[Payload],
+        *,
+        in_flight: int = 64,
+        return_exceptions: bool = False,
+    ) -> AsyncIterator[Reply | CallError]:
         """Replies in the order of the inputs, at most ``in_flight`` under way.
 
         A call that was refused as ``overloaded`` comes back when it was told to, until its
-        ``timeout``. The first error is raised in its place; leaving the loop cancels what is under
-        way.
+        ``timeout``. The first error is raised in its place, with the ``index`` of its input, unless
+        ``return_exceptions``: then each ``CallError`` stands in its place and the others go on.
+        Leaving the loop cancels what is under way.
         """
         check_in_flight(in_flight)
-        tasks: deque[asyncio.Task[Reply]] = deque()
+        tasks: deque[asyncio.Task[Reply | CallError]] = deque()
+        index = 0
         try:
             async for data in _each(inputs):
-                tasks.append(asyncio.ensure_future(self._patiently(data)))
+                tasks.append(asyncio.ensure_future(self._placed(index, data, return_exceptions)))
+                index += 1
                 if len(tasks) >= in_flight:
                     yield await tasks[0]
                     tasks.popleft()
@@ -383,6 +408,12 @@ class Function(Handle):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _placed(self, index: int, data: Payload, is_kept: bool) -> Reply | CallError:
+        try:
+            return await self._patiently(data)
+        except (CallError, TypeError) as error:
+            return placed(error, index, is_kept=is_kept)
 
     async def _patiently(self, data: Payload) -> Reply:
         end = time.monotonic() + self._options.timeout
@@ -500,8 +531,10 @@ class SyncMesh:
                     inherited.close()
         return line
 
-    def _ask(self, calls: Iterable[Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
-        """Replies in order, at most ``in_flight`` under way; what is left is cancelled on exit."""
+    def _ask(
+        self, calls: Iterable[Call | Exception], in_flight: int, *, patient: bool
+    ) -> Generator[Reply | Exception, None, None]:
+        """Outcomes in order, at most ``in_flight`` under way; the rest is cancelled on exit."""
         line = self._line()
         with line.turn:
             yield from line.ask(iter(calls), in_flight, patient=patient)
@@ -540,8 +573,14 @@ class _Line:
         self._socket, self._conversation = opened, door.Conversation()
         return opened
 
-    def ask(self, source: Iterator[Call], in_flight: int, *, patient: bool) -> Iterator[Reply]:
-        """As ``SyncMesh._ask``; the caller has the turn."""
+    def ask(
+        self, source: Iterator[Call | Exception], in_flight: int, *, patient: bool
+    ) -> Iterator[Reply | Exception]:
+        """As ``SyncMesh._ask``; the caller has the turn. An error in the source stands for itself.
+
+        What breaks the connection is the outcome of every call that waits; the next one connects
+        again.
+        """
         asked: deque[_Asked] = deque()
         waiting: dict[int, _Asked] = {}
         try:
@@ -553,47 +592,54 @@ class _Line:
                         break
                 if not asked:
                     return
-                while (answer := asked[0].answer) is None:
+                while (outcome := asked[0].outcome) is None:
                     self._receive(asked, waiting, patient=patient)
                 asked.popleft()
-                yield _reply(answer)
-        except TimeoutError:
-            self.close()
-            raise _silent(self._paths, asked[0].call.timeout) from None
-        except OSError as error:
-            self.close()
-            raise _broken(error) from None
+                yield outcome
         finally:
             self._cancel(waiting)
 
     def _send(self, one: _Asked, waiting: dict[int, _Asked]) -> None:
-        connected = self.connected()
+        if one.call is None:
+            return
         timeout = max(0.001, one.end - time.monotonic())
-        number, frame = msgspec.structs.replace(one.call, timeout=timeout).encode(
-            self._conversation
-        )
-        waiting[number] = one
-        connected.settimeout(timeout + _GRACE)
-        connected.sendall(frame)
-
-    def _receive(
-        self, asked: Iterable[_Asked], waiting: dict[int, _Asked], *, patient: bool
-    ) -> None:
-        """Waits for answers, or until a call that was refused may come back."""
-        connected = self.connected()
-        first = next(iter(asked))
-        again = min((one.again for one in asked), default=math.inf) if patient else math.inf
-        now = time.monotonic()
-        connected.settimeout(max(0.001, min(first.end + _GRACE, again) - now))
+        call = msgspec.structs.replace(one.call, timeout=timeout)
         try:
+            connected = self.connected()
+            number, frame = call.encode(self._conversation)
+            waiting[number] = one
+            connected.settimeout(timeout + _GRACE)
+            connected.sendall(frame)
+        except CallError as error:
+            one.outcome = error
+        except OSError as error:
+            self._fail(waiting, error)
+
+    def _fail(self, waiting: dict[int, _Asked], error: OSError) -> None:
+        """The connection is of no more use; whoever waits is told with what may have happened."""
+        self.close()
+        now = time.monotonic()
+        for one in waiting.values():
+            is_late = isinstance(error, TimeoutError) and one.end <= now
+            one.outcome = _silent(self._paths, one.timeout) if is_late else _broken(error)
+        waiting.clear()
+
+    def _receive(self, asked: deque[_Asked], waiting: dict[int, _Asked], *, patient: bool) -> None:
+        """Waits for answers, or until a call that was refused may come back."""
+        again = min((one.again for one in asked), default=math.inf) if patient else math.inf
+        try:
+            connected = self.connected()
+            now = time.monotonic()
+            connected.settimeout(max(0.001, min(asked[0].end + _GRACE, again) - now))
             data = connected.recv(_RECEIVE)
-        except TimeoutError:
-            if time.monotonic() < again:
-                raise
-        else:
             if not data:
                 raise ConnectionResetError("the node closed the connection")
             self._take(data, waiting, patient=patient)
+        except CallError as error:
+            asked[0].outcome = error
+        except OSError as error:
+            if not isinstance(error, TimeoutError) or time.monotonic() < again:
+                self._fail(waiting, error)
         now = time.monotonic()
         for one in asked if again <= now else ():
             if one.again <= now:
@@ -612,7 +658,10 @@ class _Line:
                 if answer.retry_after_ms and again < one.end:
                     one.again = again
                     continue
-            one.answer = answer
+            try:
+                one.outcome = _reply(answer)
+            except CallError as error:
+                one.outcome = error
 
     def _cancel(self, waiting: Iterable[int]) -> None:
         if self._pid != os.getpid():
@@ -630,13 +679,14 @@ class _Line:
 class _Asked:
     """A call of a blocking client: until when, when it comes back if refused, what came of it."""
 
-    __slots__ = ("again", "answer", "call", "end")
+    __slots__ = ("again", "call", "end", "outcome", "timeout")
 
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.end = time.monotonic() + call.timeout
+    def __init__(self, asked: Call | Exception) -> None:
+        self.call = asked if isinstance(asked, Call) else None
+        self.outcome: Reply | Exception | None = asked if isinstance(asked, Exception) else None
+        self.timeout = asked.timeout if isinstance(asked, Call) else 0.0
+        self.end = time.monotonic() + self.timeout
         self.again = math.inf
-        self.answer: door.Answer | None = None
 
 
 class SyncFunction(Handle):
@@ -657,18 +707,62 @@ class SyncFunction(Handle):
     ) -> Reply:
         """Call it. ``timeout`` is in seconds. Raises ``CallError``; Ctrl-C cancels the guest."""
         call = self._asks(data, json, timeout, idempotent, traceparent)
-        return next(self._mesh._ask((call,), 1, patient=False))
+        with contextlib.closing(self._mesh._ask((call,), 1, patient=False)) as outcomes:
+            outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def map(self, inputs: Iterable[Payload], *, in_flight: int = 64) -> Iterator[Reply]:
+    @overload
+    def map(
+        self,
+        inputs: Iterable[Payload],
+        *,
+        in_flight: int = 64,
+        return_exceptions: Literal[False] = False,
+    ) -> Iterator[Reply]: ...
+    @overload
+    def map(
+        self,
+        inputs: Iterable[Payload],
+        *,
+        in_flight: int = 64,
+        return_exceptions: bool,
+    ) -> Iterator[Reply | CallError]: ...
+    def map(
+        self,
+        inputs: Iterable[Payload],
+        *,
+        in_flight: int = 64,
+        return_exceptions: bool = False,
+    ) -> Iterator[Reply | CallError]:
         """Replies in the order of the inputs, at most ``in_flight`` under way.
 
         A call that was refused as ``overloaded`` comes back when it was told to, until its
-        ``timeout``. The first error is raised in its place; leaving the loop cancels what is under
-        way.
+        ``timeout``. The first error is raised in its place, with the ``index`` of its input, unless
+        ``return_exceptions``: then each ``CallError`` stands in its place and the others go on.
+        Leaving the loop cancels what is under way.
         """
         check_in_flight(in_flight)
-        calls = (self._asks(data) for data in inputs)
-        return self._mesh._ask(calls, in_flight, patient=True)
+        return self._map(inputs, in_flight, return_exceptions)
+
+    def _map(
+        self, inputs: Iterable[Payload], in_flight: int, is_kept: bool
+    ) -> Iterator[Reply | CallError]:
+        outcomes = self._mesh._ask(self._each(inputs), in_flight, patient=True)
+        with contextlib.closing(outcomes):
+            for index, outcome in enumerate(outcomes):
+                if isinstance(outcome, Exception):
+                    yield placed(outcome, index, is_kept=is_kept)
+                else:
+                    yield outcome
+
+    def _each(self, inputs: Iterable[Payload]) -> Iterator[Call | Exception]:
+        for data in inputs:
+            try:
+                yield self._asks(data)
+            except (CallError, TypeError) as error:
+                yield error
 
 
 def connect_sync(directory: str | os.PathLike[str] | None = None) -> SyncMesh:

@@ -46,6 +46,7 @@ class PollenError(Exception):
 
     ``node`` is the hex id of the node that said so, ``attempts`` how many hosts were tried,
     ``retry_after`` seconds. ``may_have_executed`` follows the slug's rule unless it is stated.
+    ``index`` is the place, from 0, of the input that failed in a ``map``.
     Remedy and slug are notes (PEP 678), so that a traceback shows them.
     """
 
@@ -71,12 +72,16 @@ class PollenError(Exception):
         if may_have_executed is None:
             may_have_executed = row.may_have_executed is True
         self.may_have_executed = may_have_executed
+        self.index: int | None = None
         # What ``pln`` prints beneath an error, a traceback shows beneath it too.
         if remedy:
             self.add_note(remedy)
         if may_have_executed:
             self.add_note("the function may have run")
         self.add_note(f"[{slug}]")
+
+    def __str__(self) -> str:
+        return self.reason if self.index is None else f"input {self.index}: {self.reason}"
 
     def __reduce__(self) -> tuple[object, ...]:
         body = {**self.to_dict(), "retry_after": self.retry_after}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import math
@@ -25,11 +26,11 @@ from pollen.core.commands import SeedOptions
 from pollen.errors import BadRequest, DeadlineExceeded, PollenError, Unreachable
 
 NODE = bytes(32)
-SILENT = b"silent"
+SILENT, BROKEN, BAD = b"silent", b"broken", b"bad"
 
 
 class Echo:
-    """A node that answers every call with its input, except ``silent``; it counts connections."""
+    """A node that answers a call with its input, or as the words above say."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -61,16 +62,26 @@ class Echo:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as source:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as source:
             source.read(len(door.PREFACE))
             while head := source.read(4):
                 frame = msgspec.msgpack.decode(source.read(int.from_bytes(head, "big")))
-                if frame[0] == 0 and frame[-1] != SILENT:
-                    connection.sendall(answer(frame[1], frame[-1]))
+                if frame[0] != 0 or frame[-1] == SILENT:
+                    continue
+                if frame[-1] == BROKEN:
+                    return
+                failed = frame[-1] == BAD
+                connection.sendall((refusal if failed else answer)(frame[1], frame[-1]))
 
 
 def answer(number: int, output: bytes) -> bytes:
     body = msgspec.msgpack.encode((2, number, None, NODE, 1, 0, 0, 0, 0, 0, output))
+    return len(body).to_bytes(4, "big") + body
+
+
+def refusal(number: int, output: bytes) -> bytes:
+    why = ("guest-failed", "not a number", "give a number", NODE, 1, True, 0)
+    body = msgspec.msgpack.encode((3, number, *why))
     return len(body).to_bytes(4, "big") + body
 
 
@@ -285,3 +296,52 @@ def test_the_keywords_of_seed_are_what_a_node_takes() -> None:
     names = set(SeedKeywords.__annotations__)
     assert names == {*SeedOptions.__struct_fields__, "take_over"}
     assert [name for name in sorted(names) if f"`{name}`" not in page.read_text()] == []
+
+
+Outcomes = list[pollen.Reply | pollen.CallError]
+
+
+def mapped(node: Echo, inputs: list[Any]) -> list[Outcomes]:
+    """Every outcome of both twins."""
+
+    async def ask() -> Outcomes:
+        async with pollen.connect(node.home) as mesh:
+            replies = mesh.function("echo").map(inputs, in_flight=2, return_exceptions=True)
+            return [reply async for reply in replies]
+
+    blocking = node.mesh().function("echo").map(inputs, in_flight=2, return_exceptions=True)
+    return [list(blocking), asyncio.run(ask())]
+
+
+def test_map_keeps_each_error_in_its_place_when_it_is_told_to(node: Echo) -> None:
+    """Of the node, and of an input that never leaves."""
+    big = bytes(door.MAX_INPUT + 1)
+    for outcomes in mapped(node, [b"1", BAD, b"3", big, b"5"]):
+        slugs = [o.slug if isinstance(o, PollenError) else o.text for o in outcomes]
+        assert slugs == ["1", "guest-failed", "3", "input-too-large", "5"]
+        errors = [o for o in outcomes if isinstance(o, PollenError)]
+        assert [error.index for error in errors] == [1, 3]
+        assert str(errors[0]) == "input 1: not a number"
+
+
+def test_map_goes_on_after_a_broken_connection_when_it_is_told_to(node: Echo) -> None:
+    for outcomes in mapped(node, [b"1", BROKEN, b"3", b"4", b"5"]):
+        assert len(outcomes) == 5
+        assert isinstance(outcomes[1], Unreachable) and outcomes[1].may_have_executed
+        assert isinstance(outcomes[4], pollen.Reply)
+
+
+def test_map_raises_the_first_error_and_names_its_input(node: Echo) -> None:
+    seen = []
+    with pytest.raises(pollen.GuestError, match="input 2: not a number") as failed:
+        for reply in node.mesh().function("echo").map([b"0", b"1", BAD, b"3"], in_flight=4):
+            seen.append(reply.data)
+    assert (seen, failed.value.index) == ([b"0", b"1"], 2)
+
+    async def ask() -> None:
+        async with pollen.connect(node.home) as mesh:
+            async for _ in mesh.function("echo").map([b"0", b"1", BAD, b"3"]):
+                pass
+
+    with pytest.raises(pollen.GuestError, match="input 2: not a number"):
+        asyncio.run(ask())
