@@ -15,6 +15,7 @@ import termios
 import pytest
 
 from pollen.cli import proposals
+from pollen.cli.status import status_lines
 from tests.cli.conftest import Pln
 
 ESCAPE = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
@@ -27,10 +28,11 @@ def on_a_terminal(
     rows: int = 24,
     typed: bytes = b"",
     screens: int = 0,
+    awaited: bytes = b"healthy",
     **environment: str,
 ) -> bytes:
     """What a command writes to a terminal of this size; ``typed`` is what its user types, who ends
-    it with Ctrl-C after so many ``screens`` of a status."""
+    it with Ctrl-C after so many ``screens``, which are counted by a word that each has."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     env = {**pln.environment, "TERM": "xterm", **environment}
@@ -48,7 +50,7 @@ def on_a_terminal(
         if not chunk:
             break
         heard += chunk
-        if screens and heard.count(b"healthy") >= screens:
+        if screens and heard.count(awaited) >= screens:
             process.send_signal(signal.SIGINT)
             screens = 0
     os.close(master)
@@ -151,6 +153,19 @@ def test_load_prints_rates_and_latencies(up: Pln) -> None:
         assert up("load", "trap/error", "--duration", "100ms", *line).returncode == 1
 
 
+def test_a_load_of_nothing_but_failures_says_what_failed(up: Pln) -> None:
+    done = up("load", "trap/error", "--duration", "100ms")
+    assert re.fullmatch(rb"0 ok in [\d.]+ s; every call failed: \d+ x guest-failed\n", done.stdout)
+
+
+def test_a_load_that_is_given_up_says_that_the_node_goes_on(up: Pln) -> None:
+    heard = on_a_terminal(
+        up, "load", "echo/echo", "--rate", "9", "--duration", "4s", screens=1, awaited=b"a second"
+    )
+    last = ESCAPE.sub(b"", heard).replace(b"\r", b"").rpartition(b"given up")[2]
+    assert re.fullmatch(rb", without results; the node calls on for [0-4] s\n", last)
+
+
 def test_a_load_of_what_is_not_there_is_refused_before_it_begins(up: Pln) -> None:
     for target, said in (
         ("nope", b'no seed named "nope"'),
@@ -200,3 +215,14 @@ def test_what_is_proposed_can_be_pasted_when_the_folder_was_given(pln: Pln) -> N
 def test_a_status_of_a_folder_that_was_given_names_it_in_its_hints(up: Pln) -> None:
     hints = [line for line in up.ok("--dir", str(up.home), "status").splitlines() if "hint" in line]
     assert hints and all(f"pln --dir {up.home} " in line for line in hints)
+
+
+def test_a_status_counts_each_kind_of_absent_node() -> None:
+    """Shown with --include-offline, they are not counted."""
+    node = {"name": "a", "node": "00", "tier": "leaf", "rtt_us": 0, "ready": 0, "addresses": []}
+    nodes = [{**node, "memory_bytes": 1, "state": state} for state in ("left", "offline", "left")]
+    status = {"nodes": nodes, "summary": "x: y", "healthy": True, "warnings": [], "hints": []}
+    assert status_lines(status, ("nodes",), 80, include_offline=False)[-1] == (
+        "1 offline, 2 left; see them with --include-offline"
+    )
+    assert len(status_lines(status, ("nodes",), 80, include_offline=True)) == 6

@@ -74,9 +74,15 @@ def load_command(
         "input_base64": base64.b64encode(read_input(text)).decode(),
         "nodes": _ids(control, sources),
     }
-    with _live(control, seed, duration / 1000):
-        timeout = duration / 1000 + _AFTER_SECONDS
-        report = control.request("POST", "/v1/load", body, timeout=timeout)
+    until = time.monotonic() + duration / 1000
+    try:
+        with _live(control, seed, duration / 1000):
+            timeout = duration / 1000 + _AFTER_SECONDS
+            report = control.request("POST", "/v1/load", body, timeout=timeout)
+    except KeyboardInterrupt:
+        left = max(0.0, until - time.monotonic())
+        click.echo(f"given up, without results; the node calls on for {left:.0f} s", err=True)
+        ctx.exit(130)
     if as_json:
         output.print_json(report)
     else:
@@ -93,7 +99,12 @@ def _ids(control: Control, names: tuple[str, ...]) -> list[str]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    click.echo(f"{report['ok']} calls in {report['seconds']:.1f} s: {report['rate']:.0f} a second")
+    seconds = f"{report['seconds']:.1f} s"
+    if report["failed"] and not report["ok"]:
+        slugs = ", ".join(f"{count} x {slug}" for slug, count in report["failed"].items())
+        click.echo(f"0 ok in {seconds}; every call failed: {slugs}")
+        return
+    click.echo(f"{report['ok']} calls in {seconds}: {report['rate']:.0f} a second")
     for node in report["nodes"]:
         failed = f", {node['failed']} failed" if node["failed"] else ""
         p99 = output.human_us(node["latency_us"]["p99"])

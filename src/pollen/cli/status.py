@@ -105,9 +105,10 @@ def _node_lines(status: dict[str, Any], columns: int, include_offline: bool) -> 
     lines = output.table_lines(
         head, rows, drop=("ADDRESS", "MEMORY", "TIER", "RTT", "ID"), columns=columns
     )
-    hidden = len(status["nodes"]) - len(shown)
-    if hidden:
-        lines.append(f"{hidden} offline or left; see them with --include-offline")
+    states = [node["state"] for node in status["nodes"]]
+    hidden = [f"{states.count(state)} {state}" for state in absent if state in states]
+    if hidden and not include_offline:
+        lines.append(f"{', '.join(hidden)}; see them with --include-offline")
     return lines
 
 
