@@ -77,6 +77,20 @@ def test_2_usage(pln: Pln) -> None:
     assert pln("call").returncode == 2
 
 
+@pytest.mark.parametrize("word", ["deny", "remove"])
+def test_2_what_is_not_built_is_said_to_be_so(pln: Pln, word: str) -> None:
+    done = pln(word, "attic")
+    assert done.returncode == 2 and b"not built yet" in done.stderr
+    assert b"did you mean" not in done.stderr
+
+
+def test_2_why_of_a_seed_shows_the_questions(pln: Pln) -> None:
+    done = pln("why", "wc")
+    assert done.returncode == 2
+    assert b"  pln why place wc\n  pln why call wc\n  [usage]" in done.stderr
+    assert pln("why").returncode == 0 and pln("why", "--help").returncode == 0
+
+
 def test_3_not_found_with_the_nearest_name(up: Pln) -> None:
     done = up("call", "ehco", "echo", "hi")
     assert done.returncode == 3

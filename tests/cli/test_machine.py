@@ -123,8 +123,11 @@ def test_purge_of_keys_makes_another_node(pln: Pln) -> None:
     node = pln.ok("id")
     text = pln.ok("purge", "--include-keys", "--yes")
     assert "nobody can make admins" in text
-    assert list(pln.home.iterdir()) == []
+    assert list(pln.home.iterdir()) == [] and "settings" not in text
     assert pln.ok("id") != node
+    pln.ok("set", "name", "attic")
+    told = pln.ok("purge", "--include-keys", "--yes")
+    assert f"the settings stay; without them: rm {pln.home}/config.toml\n" in told
 
 
 def test_purge_asks_first(pln: Pln) -> None:

@@ -48,6 +48,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("trust", "Print the version"),
 }
 
+# What people try when a member shall go.
+_REMOVING = ("deny", "remove", "revoke", "kick", "ban")
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -68,6 +71,9 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in _REMOVING:
+            remedy = "give access that ends by itself: pln invite --expire-after TIME"
+            raise error_from("usage", "removing a member is not built yet", remedy)
         if args and args[0] not in VERBS:
             near = difflib.get_close_matches(args[0], VERBS, n=1)
             hint = f"did you mean: pln {near[0]}" if near else "see: pln --help"
@@ -197,8 +203,10 @@ def _run(held: dict[str, Any]) -> int:
         return error.exit_code
     except click.exceptions.Exit as done:
         return done.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print(file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as end:
+        # Of Ctrl-C click has made a line's end already, of a question's end it has not.
+        if end.__cause__ is None:
+            print(file=sys.stderr)
         return 130
     except click.ClickException as error:
         usage = error_from("usage", _usage_text(error), _usage_remedy(error))

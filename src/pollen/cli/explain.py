@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -138,7 +139,20 @@ def _node_lines(node: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-@click.group("why", invoke_without_command=True)
+class Questions(click.Group):
+    """Who names a seed at once is shown what there is to ask about it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            reason = f"{args[0]!r} is no question"
+            ways = [shlex.join(["pln", "why", name, *args]) for name in self.commands]
+            raise error_from("usage", reason, "\n".join(ways))
+        return super().resolve_command(ctx, args)
+
+
+@click.group("why", cls=Questions, invoke_without_command=True)
 @click.pass_context
 def why_command(ctx: click.Context) -> None:
     """Explain a decision of the mesh, with its numbers.

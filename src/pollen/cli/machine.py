@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -148,6 +149,9 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
             ctx.exit(1)
     identity.purge(where, include_keys=include_keys)
     click.echo(f"purged {where.home}")
+    if include_keys and where.config_file.exists():
+        file = where.config_file
+        click.echo(f"hint: the settings stay; without them: rm {shlex.quote(str(file))}")
 
 
 def _what_falls(where: Paths, include_keys: bool) -> list[str]:
