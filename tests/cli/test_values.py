@@ -126,3 +126,14 @@ def test_an_input_that_never_ends_is_read_up_to_the_limit(up: Pln, line: list[st
         )
         assert done.returncode == 1, done.stderr
         assert b"over 4 MiB" in done.stderr and b"[input-too-large]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [("ü".encode(), {"data": "ü"}), (b"\x00\xff\xfe", {"data": None, "data_base64": "AP/+"})],
+)
+def test_json_of_a_call_holds_any_output(up: Pln, raw: bytes, shown: dict[str, str | None]) -> None:
+    """What is no text comes under another name: a replaced letter is lost data."""
+    done = up("call", "echo", "echo", "-", "--json", stdin=raw)
+    held = json.loads(done.stdout)
+    assert {name: held[name] for name in held if name.startswith("data")} == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import sys
@@ -261,7 +262,7 @@ def call_command(
         raise _with_neighbours(error, Control(where), seed) from None
     if as_json:
         facts = {name: getattr(reply, name) for name in reply.__struct_fields__ if name != "data"}
-        output.print_json({"data": reply.data.decode(errors="replace"), **facts})
+        output.print_json({**_as_json(reply.data), **facts})
     else:
         _write(reply.data)
     if verbose:
@@ -310,6 +311,14 @@ def _write(data: bytes) -> None:
     sys.stdout.buffer.flush()
     if data and sys.stdout.isatty() and not data.endswith(b"\n"):
         click.echo()
+
+
+def _as_json(data: bytes) -> dict[str, str | None]:
+    """Text as it is; what is no text under another name, so that nobody takes one for the other."""
+    try:
+        return {"data": data.decode()}
+    except UnicodeDecodeError:
+        return {"data": None, "data_base64": base64.b64encode(data).decode()}
 
 
 def _with_neighbours(error: NotFound, control: Control, seed: str) -> PollenError:
