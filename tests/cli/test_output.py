@@ -16,7 +16,7 @@ import pytest
 
 from pollen.cli import proposals
 from pollen.cli.status import status_lines
-from tests.cli.conftest import Pln
+from tests.cli.conftest import EXAMPLES, Pln
 
 ESCAPE = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -215,6 +215,8 @@ def test_what_is_proposed_can_be_pasted_when_the_folder_was_given(pln: Pln) -> N
 def test_a_status_of_a_folder_that_was_given_names_it_in_its_hints(up: Pln) -> None:
     hints = [line for line in up.ok("--dir", str(up.home), "status").splitlines() if "hint" in line]
     assert hints and all(f"pln --dir {up.home} " in line for line in hints)
+    told = up.ok("seed", "--dir", str(up.home), str(EXAMPLES / "echo.wasm"), "echo")
+    assert f"call it:   pln --dir {up.home} call echo echo\n" in told
 
 
 def test_a_status_counts_each_kind_of_absent_node() -> None:

@@ -14,6 +14,7 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
+from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
 from pollen.control import Control
 from pollen.errors import GuestError, NotFound, PollenError, error_from
@@ -95,6 +96,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         try:
             _publish(control, path, name, options, given["as_json"])
         except PollenError as error:
+            error.remedy = here(error.remedy)
             output.print_error(error, as_json=given["as_json"])
 
 
@@ -136,17 +138,17 @@ def _print_place(status: dict[str, Any], name: str, seed: str) -> None:
     if view is None or seed not in (view["seed"], view["halted"]):
         return  # updated again by somebody else, or withdrawn
     if view["halted"] == seed:
-        click.echo(f"hint: the version before serves on; see: pln why place {name}")
+        click.echo(here(f"hint: the version before serves on; see: pln why place {name}"))
         return
     ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
     if ready:
         click.echo(f"  ready on:  {', '.join(ready)}")
     warnings = [text for text in status["warnings"] if f" {name};" in text]
     for warning in warnings:
-        click.echo(f"warning: {warning}")
+        click.echo(here(f"warning: {warning}"))
     if len(ready) < view["wanted"] and not warnings:
         few = f"{len(ready)} of {view['wanted']} replicas are ready"
-        click.echo(f"hint: {few}; see: pln why place {name}")
+        click.echo(here(f"hint: {few}; see: pln why place {name}"))
 
 
 def _settled(control: Control, name: str, seed: str) -> dict[str, Any]:
@@ -176,7 +178,8 @@ def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
     for change in answer["changed"]:
         click.echo(f"  changed:   {change}")
     exports = [name for name in answer["functions"] if name not in _PROGRAM]
-    click.echo(f"  call it:   pln call {answer['name']} {exports[0] if exports else '- < FILE'}")
+    how = exports[0] if exports else "- < FILE"
+    click.echo(here(f"  call it:   pln call {answer['name']} {how}"))
     if exports and len(exports) < len(answer["functions"]):
         click.echo("hint: a program's exports mostly need its runtime started; in Go, build them")
         click.echo("hint: with go build -buildmode=c-shared")
