@@ -136,7 +136,7 @@ async def test_a_log_flood_is_cut_and_counted(pair: Cluster) -> None:
     (node,) = [node for node in pair if (await node.status())["node"] == reply.node]
 
     async def is_counted() -> bool:
-        return any("dropped" in line["text"] for line in logged(node, '"hog"'))
+        return any("dropped" in line.get("text", "") for line in logged(node, '"hog"'))
 
     await until(is_counted, 10, "the log says how much was dropped")
     assert len(logged(node, "0123456789abcdef")) <= 2_048
@@ -237,7 +237,8 @@ async def test_a_busy_node_without_room_says_so_and_recovers(pair: Cluster) -> N
         errors.append(await refusal(pair[0], "loop", "loop", timeout=1.0, retries=0))
 
     await asyncio.gather(*(one() for _ in range(40)))
-    assert {error.slug for error in errors} == {"deadline"}
+    # Who still waits for a slot when those before ran out of time may be told to come back.
+    assert {error.slug for error in errors} - {"overloaded"} == {"deadline"}
     for node in pair:
         await settles(node, "calls_running", 0)
         await settles(node, "calls_queued", 0)
