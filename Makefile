@@ -93,7 +93,8 @@ bench: native ## the product against its anchors, interleaved; writes benchmarks
 
 .PHONY: accept
 accept: test ## strict numbers and long runs, on an otherwise idle machine
-	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m slow tests
+	$(BIN)/pytest -q -n auto -m slow tests/scenarios/test_seeds.py
+	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m slow --ignore tests/scenarios/test_seeds.py tests
 	$(MAKE) --no-print-directory bench BENCH=--strict
 	$(MAKE) --no-print-directory fuzz T=600
 

@@ -1,7 +1,18 @@
 """The muscles, as Python sees them: names, shapes, errors; the words are in docs/internals/seam."""
 
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import Protocol, Self, final
+
+__all__ = [
+    "KeyPair",
+    "Muscles",
+    "NativeError",
+    "engine_version",
+    "hash_content",
+    "seal",
+    "unseal",
+    "verify_signatures",
+]
 
 class _SeedRow(Protocol):
     @property
@@ -83,8 +94,8 @@ class KeyPair:
 class Muscles:
     """The data plane of one node: endpoint, sandbox, gateway. One a process."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         key: KeyPair,
         boot: bytes,
@@ -92,7 +103,7 @@ class Muscles:
         memory_bytes: int,
         code_cache_bytes: int = 2147483648,
         event_capacity: int = 8192,
-    ) -> None: ...
+    ) -> Self: ...
     def start(
         self, *, listen: Sequence[str], call_socket: str, http: str | None = None
     ) -> list[str]:

@@ -24,9 +24,9 @@ def test_a_changed_module_is_published_again(up: Pln, tmp_path: Path) -> None:
         source.write_bytes(b"half a module")
         assert b"error: " in process.stderr.readline()
         shutil.copy(EXAMPLES / "shout.wasm", source)
-        said = [process.stdout.readline() for _ in range(5)]
-        assert said[3].startswith(b"updated watched (")
-        assert b"shout, upper" in said[4]
+        said = [process.stdout.readline() for _ in range(6)]
+        assert said[4].startswith(b"updated watched (")
+        assert b"shout, upper" in said[5]
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)
         assert process.returncode == 130

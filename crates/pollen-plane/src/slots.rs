@@ -211,8 +211,8 @@ impl Slots {
         let budgets = queue.waiters.iter().map(|waiter| left(waiter.deadline));
         let victim = shed(budgets, left(ask.deadline), wait_us);
         let victim = victim.and_then(|index| queue.waiters.remove(index));
-        let victim = victim.ok_or_else(|| self.refusal(ahead, wait_us))?;
-        let _ = victim.turn.send(Err(self.refusal(ahead, wait_us)));
+        let victim = victim.ok_or_else(|| Self::refusal(wait_us))?;
+        let _ = victim.turn.send(Err(Self::refusal(wait_us)));
         Ok(())
     }
 
@@ -221,9 +221,9 @@ impl Slots {
         u64::try_from(ahead).unwrap_or(u64::MAX).saturating_mul(service_us) / self.size.cores
     }
 
-    fn refusal(&self, ahead: usize, wait_us: u64) -> CallError {
+    fn refusal(wait_us: u64) -> CallError {
         let after = u32::try_from(wait_us / 1000).unwrap_or(u32::MAX).clamp(10, 10_000);
-        CallError::overloaded(format!("{ahead} calls wait for a slot here"), after)
+        CallError::overloaded("this node has more calls than it can run in time", after)
     }
 
     /// A slot, unless the last one was taken meanwhile or others of its kind wait.
@@ -271,7 +271,7 @@ impl Slots {
                     depth: waiter.depth,
                 };
                 let answer = if is_late(&wait) {
-                    Err(self.refusal(ahead, self.expected_us(ahead, waiter.service_us)))
+                    Err(Self::refusal(self.expected_us(ahead, waiter.service_us)))
                 } else {
                     Ok(self.occupy(waiter.service_us))
                 };

@@ -71,6 +71,11 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] == "help":
+            args = [*args[1:], "--help"]
+            if len(args) == 1:
+                click.echo(ctx.get_help())
+                ctx.exit()
         if args and args[0] in _REMOVING:
             remedy = "give access that ends by itself: pln invite --expire-after TIME"
             raise error_from("usage", "removing a member is not built yet", remedy)

@@ -90,6 +90,8 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
     }
     control, seen = Control(paths_of(ctx)), _mark(path)
     _publish(control, path, name, options, given["as_json"])
+    if given["watch"] and not given["as_json"]:
+        click.echo(f"watching {path}; Ctrl-C ends it")
     while given["watch"]:
         seen = _changed(path, seen)
         # Compilers write in steps: what is half there is refused, and the next step is looked at.
@@ -125,6 +127,11 @@ def _publish(
     control: Control, path: Path, name: str | None, options: dict[str, Any], as_json: bool
 ) -> None:
     """Publish, and go on when it is where it is to be; of an update the old version serves on."""
+    from pollen.core.specs import check_name
+
+    if not name and check_name(path.stem) is not None:
+        reason = f"the file's name, {path.stem!r}, is no name for a seed"
+        raise error_from("usage", reason, f"give it one: pln seed {path} NAME")
     answer = control.publish(path, name or path.stem, options)
     status = _settled(control, answer["name"], answer["seed"])
     _print_seeded(answer, as_json)

@@ -202,6 +202,9 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         for owner in seed.shadowed:
             name = screen.members.name_of(PeerId(bytes.fromhex(owner)))
             found.append(f"{seed.name} of {name} is shadowed; see: pln inspect {seed.name}")
+    own = screen.members.find(screen.node)
+    if len(nodes) == 1 and own is not None and own.certificate.lineage:
+        found.append("no other member has been reached since the start; see: pln doctor")
     for peer in screen.frozen:
         name = screen.members.name_of(peer)
         found.append(f"what {name} says stands still: it holds more than its tier may")
@@ -221,7 +224,8 @@ def _is_homeless(seed: SeedView) -> bool:
 
 def _hints(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedView]) -> list[str]:
     hints = []
-    if len(nodes) == 1:
+    own = screen.members.find(screen.node)
+    if len(nodes) == 1 and own is not None and own.certificate.tier == Tier.ADMIN:
         hints.append("add a machine: pln invite, then pln join TOKEN there")
     if not seeds:
         hints.append("run something: pln seed FILE.wasm NAME")
