@@ -11,6 +11,14 @@ use pollen_wasm::{SandboxError, SeedSettings, wat_to_wasm};
 
 /// Answers one connection with these bytes; the request that came is sent back by the thread.
 fn server(reply: &'static str) -> (u16, std::thread::JoinHandle<String>) {
+    server_when(reply, || true)
+}
+
+/// The same, but not before it may.
+fn server_when(
+    reply: &'static str,
+    may: impl Fn() -> bool + Send + 'static,
+) -> (u16, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let thread = std::thread::spawn(move || {
@@ -22,6 +30,9 @@ fn server(reply: &'static str) -> (u16, std::thread::JoinHandle<String>) {
             assert!(read > 0, "closed early");
             request.extend_from_slice(&buffer[..read]);
         }
+        while !may() {
+            std::thread::yield_now();
+        }
         stream.write_all(reply.as_bytes()).unwrap();
         String::from_utf8(request).unwrap()
     });
@@ -31,11 +42,13 @@ fn server(reply: &'static str) -> (u16, std::thread::JoinHandle<String>) {
 #[test]
 fn a_guest_that_waits_for_a_reply_is_told_to_burn_nothing() {
     let world = World::new();
-    let (port, server) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let host = Recorder::new();
+    let asked = host.clone();
+    let reply = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let (port, server) = server_when(reply, move || asked.turns()[0] > 0);
     let mut settings = SeedSettings::new("http");
     settings.allow_hosts = vec!["*".to_owned()];
     let seed = world.load(wat_to_wasm(wat_http()).unwrap(), settings);
-    let host = Recorder::new();
     let wish = format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#);
     world.call_with(&seed, call("run", &wish), host.clone()).result.unwrap();
     server.join().unwrap();
