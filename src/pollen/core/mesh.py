@@ -47,6 +47,7 @@ class Mesh:
         self._rtts: dict[PeerId, int] = {}
         self._told: Mapping[PeerId, Fast] = {}
         self._reached_out_at = Nanos(0)
+        self._moved: list[PeerId] = []
 
     def start(self, now: Nanos) -> list[Effect]:
         """Take over who is alive by what the disk says, and dial."""
@@ -161,8 +162,14 @@ class Mesh:
     def _follow_live(self, now: Nanos) -> tuple[list[PeerId], bool]:
         live = self.membership.live
         moved = self.membership.take_moved()
+        self._moved += moved
         came = [peer for peer in moved if peer in live]
         return came, self.links.note_live(came, [peer for peer in moved if peer not in live])
+
+    def take_moved(self) -> list[PeerId]:
+        """Who came to life or ceased to, as the records say, since the last call."""
+        moved, self._moved = self._moved, []
+        return moved
 
     def _watch(self, now: Nanos) -> None:
         wanted = self.links.wanted()

@@ -25,28 +25,28 @@ class News:
         self._situation = situation
         self._name_of = name_of
         self._halted: dict[Hash, str] = {}
-        self._live: dict[PeerId, None] = {}
-        self._lost: dict[PeerId, None] = {}
+        # Whom we saw alive, and whether they still are.
+        self._live: dict[PeerId, bool] = {}
         self._names: dict[Hash, str] = {}
 
-    def follow_live(self, live: Collection[PeerId]) -> list[Effect]:
-        """Who is alive changed."""
-        gone = [peer for peer in self._live if peer not in live and peer != self._own]
-        back = [peer for peer in self._lost if peer in live]
-        self._live = dict.fromkeys(live)
+    def follow_live(self, moved: Iterable[PeerId], live: Collection[PeerId]) -> list[Effect]:
+        """Who is alive changed; a change costs what moved, however many live."""
         out: list[Effect] = []
-        for peer in gone:
-            self._lost[peer] = None
-            has_left = self._situation.has_left(peer)
-            out.append(
-                self._of_node("info", "node-left", peer)
-                if has_left
-                else self._of_node("warning", "node-offline", peer)
-            )
-        for peer in back:
-            del self._lost[peer]
-            out.append(self._of_node("info", "node-back", peer))
+        for peer in moved:
+            is_live = peer in live
+            was_live = self._live.get(peer)
+            if is_live or was_live is not None:
+                self._live[peer] = is_live
+            if peer == self._own or was_live is None or was_live is is_live:
+                continue
+            back = self._of_node("info", "node-back", peer)
+            out.append(back if is_live else self._of_absence(peer))
         return out
+
+    def _of_absence(self, peer: PeerId) -> Log:
+        if self._situation.has_left(peer):
+            return self._of_node("info", "node-left", peer)
+        return self._of_node("warning", "node-offline", peer)
 
     def follow_halted(self) -> list[Effect]:
         """Versions that hosts found at fault since the last time, or do not any more."""

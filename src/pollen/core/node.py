@@ -432,7 +432,7 @@ class Node:
             self._situation.is_stale = self._situation.is_stale or is_changed
             out += effects
             if is_changed:
-                out += self._news.follow_live(self._membership.live)
+                out += self._news.follow_live(self._mesh.take_moved(), self._membership.live)
             for said in statements:
                 if said.payload is None:
                     self._records.bury(said.kind, said.key)
