@@ -243,8 +243,8 @@ QUIET_MET_MAX_NS = 30 * SECOND
 QUIET_UNMET_MAX_NS = 5 * MINUTE
 # The age of a peer's brain from which nothing new is placed there. Source: PROTOCOL 5.
 BRAIN_DRAIN_MS = 15_000
-# Starts within the window that make a node unfit to host, and for how long. Guess: a crash loop
-# under a supervisor restarts every few seconds, a person never five times in ten minutes.
+# Starts within the window that no good end followed and that make a node unfit to host, and for how
+# long. Guess: a crash loop under a supervisor restarts every few seconds.
 RESTARTS_QUARANTINE = 5
 RESTARTS_WITHIN_NS = 10 * MINUTE
 # A gap between events, or between the two clocks, that means that we did not run. The driver feeds
@@ -344,8 +344,8 @@ OVERDUE_GRACE_NS = 10 * SECOND
 # basis points. Source: PROTOCOL 5.
 HALT_FAULTS = 2
 HALT_SHARE_BP = 2_500
-# A replaced version's successor is at fault where so many calls failed and none succeeded. Guess:
-# one caller's bad input is no verdict.
+# A replaced version's successor is at fault where the guest failed so many calls of members and
+# none ended well. Guess: one caller's bad input is no verdict.
 FAULT_CALLS = 5
 # How long the minimum of others was ready before a replica begins to drain. Source: PROTOCOL 5
 # (one suspicion period). Lowering it drains into a host that is about to die.
