@@ -149,7 +149,10 @@ class _Connection(asyncio.Protocol):
         self.conversation = door.Conversation()
         self.transport: asyncio.Transport | None = None
         self.lost: Exception | None = None
-        self._waiting: dict[int, asyncio.Future[door.Answer]] = {}
+        # Each with the loop's time until when it waits, and one timer, at or before the earliest: a
+        # timer for each call costs more than the rest of asking.
+        self._waiting: dict[int, tuple[asyncio.Future[door.Answer], float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -165,9 +168,9 @@ class _Connection(asyncio.Protocol):
             self._break(error)
             return
         for answer in answers:
-            future = self._waiting.pop(answer.id, None)
-            if future is not None and not future.done():
-                future.set_result(answer)
+            waiting = self._waiting.pop(answer.id, None)
+            if waiting is not None and not waiting[0].done():
+                waiting[0].set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._break(exc or ConnectionResetError("the node closed the connection"))
@@ -181,31 +184,61 @@ class _Connection(asyncio.Protocol):
     def _break(self, why: Exception) -> None:
         if self.lost is None:
             self.lost = why
-        for future in self._waiting.values():
+        for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(_Lost())
         self._waiting.clear()
         self._writable.set()
+        if self._timer is not None:
+            self._timer.cancel()
         if self.transport is not None:
             self.transport.abort()
 
-    async def ask(self, call: Call) -> door.Answer:
-        """Send a call and wait for its answer; cancelling sends CANCEL."""
-        await self._writable.wait()
+    async def ask(self, call: Call, end: float) -> door.Answer:
+        """Send a call and wait for its answer; cancelling sends CANCEL.
+
+        Raises ``TimeoutError`` at ``end`` of the loop's time, CANCEL sent, and ``_Lost``.
+        """
+        if not self._writable.is_set():
+            async with asyncio.timeout_at(end):
+                await self._writable.wait()
         if self.lost is not None or self.transport is None:
             raise _Lost
         number, frame = call.encode(self.conversation)
-        future: asyncio.Future[door.Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[door.Answer] = loop.create_future()
+        self._waiting[number] = future, end
+        if self._timer is None or end < self._timer.when():
+            self._wake(loop, end)
         self.transport.write(frame)
         try:
             return await future
         except asyncio.CancelledError:
-            self._waiting.pop(number, None)
-            cancel = self.conversation.forget(number)
-            if cancel and self.lost is None:
-                self.transport.write(cancel)
+            self._forget(number)
             raise
+
+    def _wake(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Whoever waited until its end is told; the rest waits on."""
+        self._timer, now = None, loop.time()
+        late = [number for number, (_, end) in self._waiting.items() if end <= now]
+        for number in late:
+            future, _ = self._waiting[number]
+            self._forget(number)
+            if not future.done():
+                future.set_exception(TimeoutError())
+        if self._waiting:
+            self._wake(loop, min(end for _, end in self._waiting.values()))
+
+    def _forget(self, number: int) -> None:
+        self._waiting.pop(number, None)
+        cancel = self.conversation.forget(number)
+        if cancel and self.lost is None and self.transport is not None:
+            self.transport.write(cancel)
 
 
 class Mesh:
@@ -311,14 +344,18 @@ class Mesh:
         self._connection, self._connecting = None, asyncio.Lock()
         self._loop, self._pid = loop, pid
 
-    async def _connected(self) -> _Connection:
+    def _at_hand(self) -> _Connection | None:
+        """The connection, if there is one and it is not lost."""
         self._settle()
         connection = self._connection
-        if connection is not None and connection.lost is None:
+        return connection if connection is not None and connection.lost is None else None
+
+    async def _connected(self) -> _Connection:
+        if (connection := self._at_hand()) is not None:
             return connection
         async with self._connecting:
-            if self._connection is not None and self._connection.lost is None:
-                return self._connection
+            if (connection := self._at_hand()) is not None:
+                return connection
             loop = asyncio.get_running_loop()
             try:
                 _, connection = await loop.create_unix_connection(
@@ -330,13 +367,16 @@ class Mesh:
             return connection
 
     async def _ask(self, call: Call) -> Reply:
+        end = asyncio.get_running_loop().time() + call.timeout + _GRACE
         try:
-            async with asyncio.timeout(call.timeout + _GRACE):
-                connection = await self._connected()
-                try:
-                    answer = await connection.ask(call)
-                except _Lost:
-                    raise _broken(connection.lost) from None
+            connection = self._at_hand()
+            if connection is None:
+                async with asyncio.timeout_at(end):
+                    connection = await self._connected()
+            try:
+                answer = await connection.ask(call, end)
+            except _Lost:
+                raise _broken(connection.lost) from None
         except TimeoutError:
             raise _silent(self._paths, call.timeout) from None
         return _reply(answer)

@@ -198,6 +198,27 @@ def test_a_node_that_is_silent_is_a_deadline(node: Echo, monkeypatch: pytest.Mon
     assert (late.value.slug, late.value.may_have_executed) == ("deadline", True)
 
 
+def test_each_of_many_calls_has_its_own_deadline(
+    node: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a silent node, the shortest first, whichever was asked first; others go on."""
+    monkeypatch.setattr(client, "_GRACE", 0.0)
+    order: list[float] = []
+
+    async def one(mesh: client.Mesh, timeout: float) -> None:
+        with pytest.raises(DeadlineExceeded):
+            await mesh.call("echo", data=SILENT, timeout=timeout)
+        order.append(timeout)
+
+    async def ask() -> None:
+        async with pollen.connect(node.home) as mesh:
+            await asyncio.gather(*(one(mesh, timeout) for timeout in (0.2, 0.05, 0.3, 0.1)))
+            assert (await mesh.call("echo", data=b"after", timeout=5)).data == b"after"
+
+    asyncio.run(ask())
+    assert order == [0.05, 0.1, 0.2, 0.3]
+
+
 def test_an_answer_that_nobody_asked_breaks_the_connection() -> None:
     """One to a call that was given up is dropped."""
     conversation = door.Conversation()
