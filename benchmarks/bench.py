@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from pollen import _native
-from pollen.client import connect_sync
+from pollen.blocking import connect_sync
 from pollen.runtime.version import VERSION
 from pollen.testing import Cluster, Node
 

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pollen.client import Function, Mesh, Reply, SyncFunction, SyncMesh, connect, connect_sync
+    from pollen.blocking import SyncFunction, SyncMesh, connect_sync
+    from pollen.client import Function, Mesh, connect
     from pollen.errors import (
         Ambiguous,
         BadRequest,
@@ -27,19 +28,13 @@ if TYPE_CHECKING:
         TooLarge,
         Unreachable,
     )
+    from pollen.replies import Reply
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "pollen.client": (
-        "Function",
-        "Mesh",
-        "Reply",
-        "SyncFunction",
-        "SyncMesh",
-        "connect",
-        "connect_sync",
-    ),
+    "pollen.blocking": ("SyncFunction", "SyncMesh", "connect_sync"),
+    "pollen.client": ("Function", "Mesh", "connect"),
     "pollen.errors": (
         "Ambiguous",
         "BadRequest",
@@ -55,6 +50,7 @@ _HOME = {
         "TooLarge",
         "Unreachable",
     ),
+    "pollen.replies": ("Reply",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pollen.client import Payload
+from pollen.asking import Payload
 from pollen.control import Control
 from pollen.errors import SLUGS, PollenError
 from pollen.testing import Node, until

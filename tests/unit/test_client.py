@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 import pollen
-from pollen import client, door
+from pollen import client, door, replies
 from pollen.asking import SeedKeywords
 from pollen.core.commands import SeedOptions
 from pollen.errors import BadRequest, DeadlineExceeded, PollenError, Unreachable
@@ -184,7 +184,7 @@ def test_a_mesh_of_another_loop_that_is_open_is_refused(node: Echo) -> None:
 
 def test_a_node_that_is_silent_is_a_deadline(node: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client keeps the time itself: a stopped node says nothing."""
-    monkeypatch.setattr(client, "_GRACE", 0.05)
+    monkeypatch.setattr(replies, "GRACE", 0.05)
     with pollen.connect_sync(node.home) as blocking, pytest.raises(DeadlineExceeded) as late:
         blocking.call("echo", data=SILENT, timeout=0.05)
     assert (late.value.slug, late.value.may_have_executed) == ("deadline", True)
@@ -202,7 +202,7 @@ def test_each_of_many_calls_has_its_own_deadline(
     node: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a silent node, the shortest first, whichever was asked first; others go on."""
-    monkeypatch.setattr(client, "_GRACE", 0.0)
+    monkeypatch.setattr(replies, "GRACE", 0.0)
     order: list[float] = []
 
     async def one(mesh: client.Mesh, timeout: float) -> None:

@@ -20,7 +20,7 @@ from pollen.control import Control
 from pollen.errors import GuestError, NotFound, PollenError, error_from
 
 if TYPE_CHECKING:
-    from pollen.client import Reply
+    from pollen.replies import Reply
     from pollen.runtime.paths import Paths
 
 # The functions of a program compiled as a WASI command.
@@ -291,7 +291,7 @@ def _ask(
     said: dict[str, Any],
 ) -> Reply:
     """One call of a seed's function, over a connection of its own."""
-    from pollen.client import connect_sync
+    from pollen.blocking import connect_sync
 
     with connect_sync(where.home) as mesh:
         return mesh.function(*target, **limits)(data, **said)

@@ -1,0 +1,106 @@
+"""What came of a call, as both clients say it: a reply, or the typed error.
+
+Decides: the words for a node that is not there, goes away or is silent, and how long it may be.
+Does not know: connections; ``client`` and ``blocking`` have one each.
+Source: docs/guide/call-it.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pollen import door
+from pollen.control import not_ours
+from pollen.errors import CallError, DeadlineExceeded, GuestError, PollenError, Unreachable
+from pollen.runtime.paths import Paths
+
+# How long past a call's own time-out a client waits for the node to say so, seconds.
+GRACE = 2.0
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call brought back.
+
+    ``node`` is the hex id of where it ran; ``elapsed``, ``queue``, ``run`` and ``rtt`` are seconds
+    as the node measured them (``rtt`` 0.0 when it ran on the nearest node itself). ``wake`` is how
+    long it took until a seed that ran nowhere was loaded for the call, 0.0 when it was loaded.
+    """
+
+    data: bytes
+    node: str
+    attempts: int
+    elapsed: float
+    queue: float
+    run: float
+    rtt: float
+    wake: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The data as UTF-8; raises ``UnicodeDecodeError``."""
+        return self.data.decode()
+
+    def json(self) -> Any:
+        """The data as JSON; raises ``msgspec.DecodeError``."""
+        return msgspec.json.decode(self.data)
+
+
+def reply(answer: door.Answer) -> Reply:
+    """The reply, or the typed error that the answer is."""
+    if isinstance(answer, door.Failed):
+        raise answer.error()
+    node = answer.node.hex()
+    if answer.guest_status is not None:
+        error = GuestError(
+            "guest-status",
+            f"the function returned the code {answer.guest_status}",
+            "see pln logs on the node that ran it",
+            node=node,
+            attempts=answer.attempts,
+        )
+        error.output, error.status = answer.output, answer.guest_status
+        raise error
+    return Reply(
+        data=answer.output,
+        node=node,
+        attempts=answer.attempts,
+        elapsed=answer.total_us / 1e6,
+        queue=answer.queue_us / 1e6,
+        run=answer.run_us / 1e6,
+        rtt=answer.rtt_us / 1e6,
+        wake=answer.wake_us / 1e6,
+    )
+
+
+def gone(paths: Paths, why: object) -> CallError:
+    """No connection to the node could be made."""
+    if isinstance(why, PermissionError):
+        return not_ours(paths)
+    slug = "unreachable"
+    if isinstance(why, FileNotFoundError | ConnectionRefusedError):
+        slug = "daemon-not-running"
+    text = why.strerror if isinstance(why, OSError) and why.strerror else why
+    reason = f"no node answers at {paths.call_socket}: {text}"
+    return Unreachable(slug, reason, "start it with: pln up -d", may_have_executed=False)
+
+
+def broken(why: object) -> CallError:
+    """The connection ended while the call waited."""
+    reason = f"the node went away during the call: {why}"
+    remedy = "the next call connects again"
+    return Unreachable("unreachable", reason, remedy, may_have_executed=True)
+
+
+def silent(paths: Paths, timeout: float) -> CallError:
+    """The node said nothing until well after the call's time was up."""
+    reason = f"the node at {paths.call_socket} gave no answer within {timeout:g} s"
+    return DeadlineExceeded("deadline", reason, "see: pln doctor", may_have_executed=True)
+
+
+def forked() -> PollenError:
+    """The connection is another process's; using it would mix two conversations."""
+    reason = "this connection belongs to the process that this one was forked from"
+    remedy = "connect in each process, or start it with spawn"
+    return PollenError("forked", reason, remedy)
