@@ -144,6 +144,7 @@ class Muscles:
     def run_load(
         self,
         *,
+        name: str,
         seed: str,
         function: str,
         input: bytes,
@@ -152,6 +153,8 @@ class Muscles:
         duration_ms: int,
     ) -> bytes:
         """Blocking (GIL released): load a seed from here; a JSON report. Rate 0: closed loop."""
+    def end_load(self, name: str) -> int:
+        """End the loads of this name, which report at once; how many there were."""
     def beat(self) -> None:
         """The brain lives. Probes tell the time since the last; 60 s without ends the process."""
     def metrics(self) -> bytes:

@@ -16,7 +16,11 @@ import pytest
 
 from pollen.cli import proposals
 from pollen.cli.status import status_lines
+from pollen.control import Control
+from pollen.errors import BadRequest, Unreachable
+from pollen.runtime.paths import resolve
 from tests.cli.conftest import EXAMPLES, Pln
+from tests.native.muscle import wait_for
 
 ESCAPE = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -158,12 +162,31 @@ def test_a_load_of_nothing_but_failures_says_what_failed(up: Pln) -> None:
     assert re.fullmatch(rb"0 ok in [\d.]+ s; every call failed: \d+ x guest-failed\n", done.stdout)
 
 
-def test_a_load_that_is_given_up_says_that_the_node_goes_on(up: Pln) -> None:
-    heard = on_a_terminal(
-        up, "load", "echo/echo", "--rate", "9", "--duration", "4s", screens=1, awaited=b"a second"
-    )
-    last = ESCAPE.sub(b"", heard).replace(b"\r", b"").rpartition(b"given up")[2]
-    assert re.fullmatch(rb", without results; the node calls on for [0-4] s\n", last)
+def test_ctrl_c_ends_a_load_and_prints_what_there_is(up: Pln) -> None:
+    line = ("load", "echo/echo", "--rate", "50", "--duration", "10m")
+    heard = ESCAPE.sub(b"", on_a_terminal(up, *line, screens=1, awaited=b"a second here"))
+    words = heard.replace(b"\r\n", b"\n").rpartition(b"\r")[2].decode()
+    told = re.fullmatch(r"(\d+) calls in ([\d.]+) s: \d+ a second\np50 .* max \S+ \S+\n", words)
+    assert told is not None, words
+    assert 0 < int(told[1]) < 1_500 and float(told[2]) < 30
+
+
+def test_a_load_whose_client_goes_away_ends(up: Pln) -> None:
+    """A second one of its name is refused as long as the first is under way."""
+    control = Control(resolve(str(up.home)))
+    plan = {"name": "mine", "seed": "echo", "function": "echo", "rate": 50}
+    with pytest.raises(Unreachable, match="timed out"):
+        control.request("POST", "/v1/load", {**plan, "duration_ms": 600_000}, timeout=0.5)
+    control.request("DELETE", "/v1/load/another")
+
+    def has_ended() -> bool:
+        try:
+            return bool(control.request("POST", "/v1/load", {**plan, "duration_ms": 1}))
+        except BadRequest as error:
+            assert "is under way" in error.reason
+            return False
+
+    wait_for(has_ended, "the first has ended")
 
 
 def test_a_load_of_what_is_not_there_is_refused_before_it_begins(up: Pln) -> None:

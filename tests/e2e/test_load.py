@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import statistics
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pollen.control import Control
 from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example
 from tests.e2e.talk import alive, metric, settles
@@ -59,6 +62,39 @@ async def burn(cluster: Cluster, seconds: int, loose: bool) -> tuple[list[float]
     after = await link_ages(cluster)
     assert all(after[link] >= held for link, held in before.items()), "a link was dropped"
     return answers, rtts
+
+
+async def test_ctrl_c_ends_a_load_on_all_nodes_that_make_it() -> None:
+    """Each reports what it had done; the calls under way are cancelled and no failures."""
+    async with Cluster(3) as cluster:
+        await cluster.seed(example("echo"), "echo", everywhere=True)
+        line = ["-m", "pollen.cli", "--dir", str(cluster[0].home), "load", "echo", "--json"]
+        line += [word for node in cluster for word in ("--from", node.name)]
+        line += ["--duration", "10m", "--rate", "100"]
+        running = subprocess.Popen(cluster[0].command(*line), stdout=subprocess.PIPE)
+
+        async def all_call() -> bool:
+            counts = [await calls_made(node) for node in cluster]
+            return min(counts) >= 10
+
+        try:
+            await until(all_call, 30, "every node calls")
+            running.send_signal(signal.SIGINT)
+            out, _ = await asyncio.to_thread(running.communicate, timeout=30)
+        finally:
+            running.kill()
+        report = json.loads(out)
+        assert (running.returncode, report["failed"]) == (130, {})
+        assert [node["ok"] >= 10 for node in report["nodes"]] == [True] * 3
+        assert report["seconds"] < 60
+
+
+async def calls_made(node: Node) -> float:
+    """Calls of echo from this node that ended well."""
+    page = await asyncio.to_thread(Control(node.paths).text, "/v1/metrics")
+    lines = [one for one in page.splitlines() if one.startswith("pollen_calls_total{")]
+    mine = [one for one in lines if 'seed="echo"' in one and 'outcome="ok"' in one]
+    return sum(float(one.rpartition(" ")[2]) for one in mine)
 
 
 def percentile(values: list[float], part: float) -> float:

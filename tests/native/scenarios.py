@@ -148,7 +148,13 @@ def exits_by_sys_exit_in_a_call() -> None:
     side.seed("loop", ["loop"])
     blocked = threading.Thread(
         target=lambda: side.raw.run_load(
-            seed="loop", function="loop", input=b"", rate=0, concurrency=2, duration_ms=60_000
+            name="",
+            seed="loop",
+            function="loop",
+            input=b"",
+            rate=0,
+            concurrency=2,
+            duration_ms=60_000,
         ),
         daemon=True,
     )

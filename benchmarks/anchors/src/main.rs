@@ -22,7 +22,7 @@ use iroh::{
     Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
     endpoint::{QuicTransportConfig, VarInt, presets},
 };
-use pollen_plane::load::{LoadPlan, Progress, run};
+use pollen_plane::load::{LoadPlan, run};
 use pollen_wasm::{Call, Host, HostFuture, LogLevel, Sandbox, SandboxConfig, Seed, SeedSettings};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -209,7 +209,8 @@ async fn front(socket: &str, id: &str, address: &str) {
 }
 
 async fn load(socket: &str, path: &str, plan: LoadPlan) {
-    let report = run(plan, Arc::new(Progress::default()), |_lane| {
+    let (_end, ended) = tokio::sync::watch::channel(false);
+    let report = run(plan, ended, |_lane| {
         let (socket, path) = (socket.to_owned(), path.to_owned());
         let sender = Arc::new(tokio::sync::Mutex::new(None));
         move || {

@@ -257,11 +257,12 @@ impl Muscles {
     /// Load a seed from this node; blocks with the interpreter released. The report as JSON.
     ///
     /// `rate` 0 is closed loop. Each call has the seed's own time-out.
-    #[pyo3(signature = (*, seed, function, input, rate, concurrency, duration_ms))]
+    #[pyo3(signature = (*, name, seed, function, input, rate, concurrency, duration_ms))]
     #[allow(clippy::too_many_arguments)]
     fn run_load<'py>(
         &self,
         py: Python<'py>,
+        name: &str,
         seed: &str,
         function: &str,
         input: Vec<u8>,
@@ -275,9 +276,14 @@ impl Muscles {
             concurrency,
             duration: Duration::from_millis(duration_ms),
         };
-        let report = py.detach(|| plane.load(seed, function, input.into(), plan));
+        let report = py.detach(|| plane.load(name, seed, function, input.into(), plan));
         let json = serde_json::to_vec(&report).map_err(|e| native("internal", e.to_string()))?;
         Ok(PyBytes::new(py, &json))
+    }
+
+    /// End the loads of this name, whose reports come at once; how many there were.
+    fn end_load(&self, name: &str) -> PyResult<usize> {
+        Ok(self.plane()?.loads().end(Some(name)))
     }
 
     /// A msgpack map of counters, gauges and histograms.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::{sync::watch, task::JoinSet};
 
 /// Time that each call of `Plane::load` is given; the seed's own limit may be shorter.
 const BUDGET: Duration = Duration::from_secs(60);
@@ -60,13 +61,31 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// Progress that others may read while it runs.
+/// The loads under way on a node, by the names that those who began them gave.
 #[derive(Default)]
-pub struct Progress {
-    /// Ended well so far.
-    pub ok: AtomicU64,
-    /// Failed so far.
-    pub failed: AtomicU64,
+pub struct Loads(Mutex<Vec<(String, watch::Sender<bool>)>>);
+
+impl Loads {
+    fn begin(&self, name: &str) -> watch::Receiver<bool> {
+        let (end, ended) = watch::channel(false);
+        let mut held = self.0.lock();
+        held.retain(|(_, end)| !end.is_closed());
+        held.push((name.to_owned(), end));
+        ended
+    }
+
+    /// Ends the loads of this name, or all; how many there were. Calls under way are cancelled.
+    pub fn end(&self, name: Option<&str>) -> usize {
+        let held = self.0.lock();
+        let meant: Vec<_> = held
+            .iter()
+            .filter(|(held, end)| !end.is_closed() && name.is_none_or(|name| name == held))
+            .collect();
+        for (_, end) in &meant {
+            end.send_replace(true);
+        }
+        meant.len()
+    }
 }
 
 /// Why a call failed.
@@ -95,19 +114,16 @@ struct Tally {
     histogram: Mutex<Histogram<u64>>,
     failed: Mutex<BTreeMap<String, u64>>,
     missed: AtomicU64,
-    progress: Arc<Progress>,
 }
 
 impl Tally {
     fn record(&self, result: &Result<(), Failed>, since: Instant) {
         match result {
             Ok(()) => {
-                self.progress.ok.fetch_add(1, Relaxed);
                 let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.histogram.lock().saturating_record(micros);
             }
             Err(failed) => {
-                self.progress.failed.fetch_add(1, Relaxed);
                 *self.failed.lock().entry(failed.slug.clone()).or_default() += 1;
             }
         }
@@ -117,7 +133,9 @@ impl Tally {
 /// Runs the plan with what `worker` makes, which makes one call and says why it failed.
 ///
 /// `worker` is told the number of the lane it serves, so that it may keep a connection of its own.
-pub async fn run<W, C, F>(plan: LoadPlan, progress: Arc<Progress>, worker: W) -> LoadReport
+/// When `ended` says so before the plan is over, the calls under way are dropped and count for
+/// nothing.
+pub async fn run<W, C, F>(plan: LoadPlan, ended: watch::Receiver<bool>, worker: W) -> LoadReport
 where
     W: Fn(usize) -> C,
     C: FnMut() -> F + Send + 'static,
@@ -127,28 +145,47 @@ where
         histogram: Mutex::new(histogram()),
         failed: Mutex::default(),
         missed: AtomicU64::new(0),
-        progress,
     });
     let start = Instant::now();
     let end = start + plan.duration;
     let due = Arc::new(Due { start, next: AtomicU64::new(0), rate: plan.rate, end });
-    let lanes: Vec<_> = (0..plan.concurrency.max(1))
-        .map(|lane| tokio::spawn(run_lane(due.clone(), tally.clone(), worker(lane))))
-        .collect();
-    for lane in lanes {
-        let _ = lane.await;
+    let mut lanes = JoinSet::new();
+    for lane in 0..plan.concurrency.max(1) {
+        lanes.spawn(run_lane(due.clone(), tally.clone(), worker(lane)));
     }
-    tally.missed.fetch_add(due.untaken(plan.duration), Relaxed);
+    tokio::select! {
+        () = all_of(&mut lanes) => {}
+        () = told(ended) => lanes.shutdown().await,
+    }
+    tally.missed.fetch_add(due.untaken(plan.duration.min(start.elapsed())), Relaxed);
     report(&tally, start.elapsed())
 }
 
+async fn all_of(lanes: &mut JoinSet<()>) {
+    while lanes.join_next().await.is_some() {}
+}
+
+/// When nobody is left who could say so, never.
+async fn told(mut ended: watch::Receiver<bool>) {
+    if ended.wait_for(|is_ended| *is_ended).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 impl crate::Plane {
-    /// Loads a seed from this node and blocks until it is over. Calls are made as this node's own;
-    /// an empty function is the only export.
-    pub fn load(&self, seed: &str, function: &str, input: Bytes, plan: LoadPlan) -> LoadReport {
+    /// Loads a seed from this node and blocks until it is over, or ended by its `name`. Calls are
+    /// made as this node's own; an empty function is the only export.
+    pub fn load(
+        &self,
+        name: &str,
+        seed: &str,
+        function: &str,
+        input: Bytes,
+        plan: LoadPlan,
+    ) -> LoadReport {
         let seed = crate::SeedRef::parse(seed);
         let function: Option<Arc<str>> = (!function.is_empty()).then(|| function.into());
-        let loading = run(plan, Arc::default(), |_lane| {
+        let loading = run(plan, self.loads().begin(name), |_lane| {
             let (plane, seed) = (self.clone(), seed.clone());
             let (function, input) = (function.clone(), input.clone());
             move || {
@@ -246,5 +283,54 @@ fn report(tally: &Tally, elapsed: Duration) -> LoadReport {
             p999: at(0.999),
             max: histogram.max(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const LONG: LoadPlan =
+        LoadPlan { rate: None, concurrency: 3, duration: Duration::from_secs(600) };
+
+    async fn ended_after_calls(plan: LoadPlan) -> LoadReport {
+        let (loads, made) = (Loads::default(), Arc::new(AtomicU64::new(0)));
+        let (ended, other) = (loads.begin("mine"), loads.begin("other"));
+        let count = made.clone();
+        let running = tokio::spawn(run(plan, ended, move |_lane| {
+            let count = count.clone();
+            move || {
+                let number = count.fetch_add(1, Relaxed);
+                async move {
+                    if number >= 5 {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(())
+                }
+            }
+        }));
+        while made.load(Relaxed) < 5 + u64::from(plan.rate.is_none()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(loads.end(Some("nobody's")), 0);
+        assert_eq!(loads.end(Some("mine")), 1);
+        let report = running.await.unwrap();
+        assert!(!*other.borrow());
+        assert_eq!(loads.end(None), 1);
+        report
+    }
+
+    #[tokio::test]
+    async fn a_load_ends_when_told_and_reports_what_was_done() {
+        let report = ended_after_calls(LONG).await;
+        assert_eq!((report.ok, report.failed.len(), report.missed), (5, 0, 0));
+        assert!(report.seconds < 60.0);
+    }
+
+    #[tokio::test]
+    async fn an_ended_open_loop_misses_nothing_that_was_not_due_yet() {
+        let report = ended_after_calls(LoadPlan { rate: Some(1_000), ..LONG }).await;
+        assert!(report.ok >= 5 && report.missed < 60_000, "{report:?}");
     }
 }

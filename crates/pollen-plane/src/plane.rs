@@ -24,6 +24,7 @@ use crate::{
     events::{Event, EventQueue, raw},
     host::Memory,
     inbound,
+    load::Loads,
     metrics::{NodeCounters, micros},
     seen::SeenIds,
     slots::{Size, Slots},
@@ -72,6 +73,7 @@ struct Inner {
     spans: Spans,
     events: EventQueue,
     heart: Arc<Heart>,
+    loads: Loads,
     sandbox: Sandbox,
     memory_bytes: u64,
     net: std::sync::OnceLock<Net>,
@@ -135,6 +137,7 @@ impl Plane {
             spans: Spans::default(),
             events: EventQueue::new(config.event_capacity, wake),
             heart: Heart::new(),
+            loads: Loads::default(),
             sandbox,
             memory_bytes: config.memory_bytes,
             net: std::sync::OnceLock::new(),
@@ -200,6 +203,11 @@ impl Plane {
 
     pub(crate) fn seen(&self) -> &SeenIds {
         &self.0.seen
+    }
+
+    /// The loads made from here.
+    pub fn loads(&self) -> &Loads {
+        &self.0.loads
     }
 
     pub(crate) fn counters(&self) -> &NodeCounters {
@@ -296,6 +304,7 @@ impl Plane {
         if self.0.closing.swap(true, Relaxed) {
             return;
         }
+        self.0.loads.end(None);
         let end = Instant::now() + grace;
         while self.is_busy() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));

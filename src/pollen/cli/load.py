@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +22,7 @@ from pollen.errors import PollenError
 
 _PERCENTILES = ("p50", "p90", "p99", "p999", "max")
 _LOOK_SECONDS = 1.0
+_AGAIN_SECONDS = 0.05
 # Calls under way at the end have a minute of their own, and reports take their way.
 _AFTER_SECONDS = 120.0
 
@@ -56,6 +59,7 @@ def load_command(
     With --rate calls are due at a constant rate and latency counts from when each was due; without
     it, as many as --concurrency are always under way, but for those that were told to come back.
     With --from each node named does all of it, at the same time; that needs an admin's node.
+    Ctrl-C ends it early and prints what there is; once more gives that up.
 
     \b
     Examples:
@@ -66,6 +70,7 @@ def load_command(
     control = Control(paths_of(ctx))
     seed, _, function = target.removeprefix("seed/").partition("/")
     body = {
+        "name": os.urandom(16).hex(),
         "seed": seed,
         "function": function,
         "rate": rate or 0,
@@ -74,20 +79,35 @@ def load_command(
         "input_base64": base64.b64encode(read_input(text)).decode(),
         "nodes": _ids(control, sources),
     }
-    until = time.monotonic() + duration / 1000
-    try:
-        with _live(control, seed, duration / 1000):
-            timeout = duration / 1000 + _AFTER_SECONDS
-            report = control.request("POST", "/v1/load", body, timeout=timeout)
-    except KeyboardInterrupt:
-        left = max(0.0, until - time.monotonic())
-        click.echo(f"given up, without results; the node calls on for {left:.0f} s", err=True)
-        ctx.exit(130)
+    with _live(control, seed, duration / 1000):
+        report, is_whole = _load(control, body, duration / 1000 + _AFTER_SECONDS)
     if as_json:
         output.print_json(report)
     else:
         _print(report)
+    if not is_whole:
+        ctx.exit(130)
     ctx.exit(1 if report["failed"] else 0)
+
+
+def _load(control: Control, body: dict[str, Any], timeout: float) -> tuple[dict[str, Any], bool]:
+    """The report, and whether it is of the whole load; Ctrl-C has the node end it before."""
+    heard: Future[dict[str, Any]] = Future()
+
+    def ask() -> None:
+        try:
+            heard.set_result(control.request("POST", "/v1/load", body, timeout=timeout))
+        except Exception as error:
+            heard.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return heard.result(), True
+    except KeyboardInterrupt:
+        # The request may not have come there yet: then nothing of that name loads so far.
+        while not (control.request("DELETE", f"/v1/load/{body['name']}")["nodes"] or heard.done()):
+            time.sleep(_AGAIN_SECONDS)
+        return heard.result(), False
 
 
 def _ids(control: Control, names: tuple[str, ...]) -> list[str]:

@@ -95,7 +95,7 @@ class Daemon:
         self._muscles = muscles
         driver = self._driver = Driver(node, muscles, store, self.log)
         self._loads = Loads(self._node.hex(), muscles, driver.command)
-        driver.verbs["load"] = self._loads.serve
+        driver.verbs |= {"load": self._loads.serve, "end-load": self._loads.serve_end}
         server: ControlServer | None = None
         discovery: Discovery | None = None
         pages = contextlib.AsyncExitStack()
@@ -280,9 +280,16 @@ class Daemon:
 
     async def load(self, plan: routes.LoadRequest) -> routes.LoadReport:
         """Load a seed from here or from other nodes."""
+        return await self._started_loads().run(plan)
+
+    async def end_load(self, name: str) -> routes.LoadEnded:
+        """End a load of this name, wherever it loads from."""
+        return await self._started_loads().end(name)
+
+    def _started_loads(self) -> Loads:
         if self._loads is None:
             raise PollenError("daemon-not-running", "the node is not up yet", "try again")
-        return await self._loads.run(plan)
+        return self._loads
 
     def metrics_text(self) -> str:
         """The Prometheus page."""

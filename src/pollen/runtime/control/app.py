@@ -7,6 +7,7 @@ Every error leaves as ``application/problem+json`` with its slug; what is no ``P
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +47,7 @@ class Daemon(Protocol):
     def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping: ...
     async def command(self, command: Command) -> msgspec.Struct: ...
     async def load(self, plan: routes.LoadRequest) -> routes.LoadReport: ...
+    async def end_load(self, name: str) -> routes.LoadEnded: ...
 
 
 def make_app(daemon: Daemon) -> Starlette:
@@ -173,7 +175,18 @@ class _Handlers:
         return await self._daemon.command(cmd.WhyCallCommand(target=target, function=function))
 
     async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
-        return await self._daemon.load(body)
+        """A load whose client went away ends, too: nobody is left to read what came of it."""
+        plan = body if body.name else msgspec.structs.replace(body, name=os.urandom(16).hex())
+        loading = asyncio.ensure_future(self._daemon.load(plan))
+        leaving = asyncio.ensure_future(_left(request))
+        await asyncio.wait((loading, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not loading.done():
+            await self._daemon.end_load(plan.name)
+        return await loading
+
+    async def end_load(self, request: Request, body: None) -> routes.LoadEnded:
+        return await self._daemon.end_load(request.path_params["name"])
 
     async def metrics(self, request: Request, body: None) -> Response:
         return Response(self._daemon.metrics_text(), media_type=CONTENT_TYPE)
@@ -186,6 +199,12 @@ class _Handlers:
 
     async def openapi(self, request: Request, body: None) -> Any:
         return openapi_view(self._daemon.version().pollen)
+
+
+async def _left(request: Request) -> None:
+    """When the client has gone. The body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _queries(request: Request, name: str) -> dict[str, str | int | bool]:

@@ -62,8 +62,10 @@ class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of ``POST /v1/load``. ``rate`` 0 is closed loop; ``function`` "" the only
-    export; ``nodes`` are ids of those that load, none is this one."""
+    export; ``nodes`` are ids of those that load, none is this one. By its ``name``, which is the
+    client's to choose, ``DELETE /v1/load/{name}`` ends it."""
 
+    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
     seed: str
     function: str = ""
     rate: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
@@ -122,6 +124,12 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     latency_us: Latency
     nodes: list[NodeLoad] = []
+
+
+class LoadEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """So many nodes were loading under that name; they report now."""
+
+    nodes: int
 
 
 class Seeds(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +275,15 @@ ROUTES: tuple[Route, ...] = (
         LoadRequest,
         LoadReport,
         ("seed-not-found", "function-not-found", "peer-not-found", "denied", "unreachable"),
+    ),
+    Route(
+        "end_load",
+        "DELETE",
+        "/v1/load/{name}",
+        "End a load, whose report then comes",
+        None,
+        LoadEnded,
+        ("denied", "unreachable"),
     ),
     Route("metrics", "GET", "/v1/metrics", "Prometheus text", media="text/plain; version=0.0.4"),
     Route(
