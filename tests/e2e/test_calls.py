@@ -151,7 +151,7 @@ async def test_strangers_reach_public_seeds_and_learn_of_no_other() -> None:
         bodies = {answer.body.replace(b"none", b"?").replace(b"closed", b"?") for answer in answers}
         assert len(bodies) == 1
         upload = await asyncio.to_thread(over_http, tcp, "/content", b"x", "PUT")
-        assert upload.status in (400, 404)
+        assert upload.status == 404
 
 
 async def _start_with_door(node: Node) -> str:
@@ -163,12 +163,42 @@ async def _start_with_door(node: Node) -> str:
     return tcp
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "status", "allowed"),
+    [
+        ("GET", "/call/echo/echo", 405, "POST"),
+        ("DELETE", "/healthz", 405, "GET, HEAD"),
+        ("POST", "/content", 405, "PUT"),
+        ("GET", "/", 404, None),
+        ("POST", "/calls/echo", 404, None),
+    ],
+)
+async def test_what_is_no_call_is_told_in_the_words_of_http(
+    split: Cluster, method: str, target: str, status: int, allowed: str | None
+) -> None:
+    where = split[0].paths.call_socket
+    answer = await asyncio.to_thread(over_http, where, target, b"", method)
+    assert (answer.status, answer.headers.get("allow")) == (status, allowed)
+    assert (answer.problem["slug"], answer.problem["status"]) == ("bad-request", status)
+    assert answer.problem["remedy"]
+
+
+async def test_a_probe_may_ask_for_the_head_alone(split: Cluster) -> None:
+    where = split[0].paths.call_socket
+    answer = await asyncio.to_thread(over_http, where, "/healthz", b"", "HEAD")
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "3")
+
+
 async def test_http_takes_a_budget_with_its_unit(split: Cluster) -> None:
     where = split[0].paths.call_socket
     bad = await asyncio.to_thread(
         over_http, where, "/call/echo/echo", b"", "POST", {"Pollen-Timeout": "5"}
     )
     assert (bad.status, bad.problem["slug"]) == (400, "bad-request")
+    far = await asyncio.to_thread(
+        over_http, where, "/call/echo/echo", b"", "POST", {"Pollen-Timeout": "2h"}
+    )
+    assert (far.status, far.problem["remedy"]) == (400, "give 1ms to 1h")
     late = await asyncio.to_thread(
         over_http, where, "/call/loop/loop", b"", "POST", {"Pollen-Timeout": "100ms"}
     )

@@ -103,7 +103,17 @@ pub(crate) fn problem(
     node: Option<&[u8; 32]>,
     attempts: u8,
 ) -> Response<Full<Bytes>> {
-    let code = http_status(&error.slug);
+    problem_as(http_status(&error.slug), error, node, attempts)
+}
+
+/// As `problem`, with a status that says more than the slug's: what RFC 9110 wants of a request that
+/// never became a call.
+pub(crate) fn problem_as(
+    code: StatusCode,
+    error: &CallError,
+    node: Option<&[u8; 32]>,
+    attempts: u8,
+) -> Response<Full<Bytes>> {
     let body = serde_json::json!({
         "type": format!("urn:pollen:error:{}", error.slug),
         "title": error.reason,

@@ -13,7 +13,9 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
-    Method, Request as HttpRequest, Response, StatusCode, body::Incoming, header::HeaderValue,
+    Method, Request as HttpRequest, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -26,7 +28,7 @@ use tokio::{
 
 use crate::{
     CallError, Plane, Principal, Request, SeedRef, Trace,
-    answer::{http_reply, no_such_seed, plain, problem},
+    answer::{http_reply, no_such_seed, plain, problem, problem_as},
     call::hex,
     door,
     plane::{MAX_INPUT, MAX_MODULE, PlaneError},
@@ -34,6 +36,8 @@ use crate::{
 
 /// Budget of an HTTP call that names none.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(30);
+/// The longest that one may name.
+const MAX_BUDGET: Duration = Duration::from_secs(3600);
 /// A client that says nothing is dropped.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 
@@ -139,23 +143,15 @@ impl Plane {
                 self.answer_call(request, door).await
             }
             (&Method::PUT, "/content") if door.may_upload => self.answer_upload(request).await,
-            (&Method::GET, "/healthz") => {
+            (&Method::GET | &Method::HEAD, "/healthz") => {
                 plain(StatusCode::OK, "text/plain", Bytes::from_static(b"ok\n"))
             }
-            (_, "/healthz" | "/content") => problem(
-                &CallError::refused("bad-request", "this path takes another method", ""),
-                None,
-                0,
-            ),
             (_, path) if path.starts_with("/call/") => {
-                let error = CallError::refused(
-                    "bad-request",
-                    "a call is a POST",
-                    "POST /call/<seed>/<function>",
-                );
-                problem(&error, None, 0)
+                other_method("POST", "/call/<seed>/<function>")
             }
-            _ => problem(&unknown_path(), None, 0),
+            (_, "/healthz") => other_method("GET, HEAD", "/healthz"),
+            (_, "/content") if door.may_upload => other_method("PUT", "/content"),
+            _ => problem_as(StatusCode::NOT_FOUND, &unknown_path(), None, 0),
         }
     }
 
@@ -292,6 +288,16 @@ fn target(path: &str) -> Result<(SeedRef, Option<Arc<str>>), CallError> {
     Ok((SeedRef::parse(&seed), function))
 }
 
+/// RFC 9110, 15.5.6: a 405 names the methods that there are.
+fn other_method(allowed: &'static str, path: &str) -> Response<Full<Bytes>> {
+    let reason = format!("this path takes {allowed} only");
+    let (method, _) = allowed.split_once(',').unwrap_or((allowed, ""));
+    let error = CallError::refused("bad-request", reason, &format!("{method} {path}"));
+    let mut response = problem_as(StatusCode::METHOD_NOT_ALLOWED, &error, None, 0);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
 fn unknown_path() -> CallError {
     let remedy = "POST /call/<seed>/<function>, GET /healthz";
     CallError::refused("bad-request", "there is nothing at this path", remedy)
@@ -317,11 +323,16 @@ fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
 
 /// `Pollen-Timeout`: a number with the unit `ms`, `s`, `m` or `h`.
 fn read_budget(value: &HeaderValue) -> Result<Duration, CallError> {
+    let refused = |reason: &str, remedy: &str| {
+        CallError::refused("bad-request", format!("the header Pollen-Timeout is {reason}"), remedy)
+    };
     let parsed = value.to_str().ok().and_then(parse_duration);
-    parsed.ok_or_else(|| {
-        let reason = "the header Pollen-Timeout is no duration";
-        CallError::refused("bad-request", reason, "write a unit, as in 250ms, 2s, 1m")
-    })
+    let budget =
+        parsed.ok_or_else(|| refused("no duration", "write a unit, as in 250ms, 2s, 1m"))?;
+    if budget.is_zero() || budget > MAX_BUDGET {
+        return Err(refused("out of range", "give 1ms to 1h"));
+    }
+    Ok(budget)
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -335,7 +346,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let seconds = number.parse::<f64>().ok()? * scale;
-    Duration::try_from_secs_f64(seconds).ok().filter(|d| !d.is_zero() && d.as_secs() <= 3600)
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 async fn read_body(body: Incoming, most: usize) -> Result<Bytes, CallError> {
@@ -371,8 +382,14 @@ mod tests {
     fn a_timeout_wants_its_unit() {
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
-        for bad in ["", "5", "s", "0s", "-1s", "1d", "2h", "1e3s", "NaNs"] {
+        for bad in ["", "5", "s", "-1s", "1d", "1e3s", "NaNs"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
+        let read = |text| read_budget(&HeaderValue::from_static(text)).map_err(|e| e.reason);
+        assert_eq!(read("1h").unwrap(), MAX_BUDGET);
+        for far in ["0s", "2h"] {
+            assert!(read(far).unwrap_err().contains("out of range"), "{far}");
+        }
+        assert!(read("soon").unwrap_err().contains("no duration"));
     }
 }
