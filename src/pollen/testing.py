@@ -168,7 +168,7 @@ class Node:
     def last_words(self, lines: int = 30) -> str:
         """The end of its log and of what it wrote to stderr."""
         parts = []
-        for name in ("pollen.log", "stderr.txt"):
+        for name in ("seeds.log", "pollen.log", "stderr.txt"):
             path = self.home / name
             if path.exists():
                 text = path.read_text(errors="replace").splitlines()[-lines:]

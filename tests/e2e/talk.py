@@ -15,6 +15,7 @@ import msgspec
 from pollen.asking import Payload
 from pollen.control import Control
 from pollen.errors import SLUGS, PollenError
+from pollen.runtime import logs
 from pollen.testing import Node, until
 from tests import recorder
 
@@ -114,5 +115,4 @@ def check_error(done: subprocess.CompletedProcess[bytes], slug: str) -> dict[str
 
 def logged(node: Node, word: str) -> list[dict[str, Any]]:
     """The lines of a node's log that hold a word."""
-    lines = (node.home / "pollen.log").read_text(errors="replace").splitlines()
-    return [json.loads(line) for line in lines if word in line]
+    return [json.loads(line) for line in logs.tail(node.paths.log_file, 100_000) if word in line]

@@ -15,6 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pollen.control import Control
+from pollen.runtime import logs
 from pollen.runtime.metrics import CONTENT_TYPE, METRICS
 from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example, running
@@ -140,7 +141,7 @@ async def logged(node: Node, text: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
 
     async def is_there() -> bool:
-        lines = node.paths.log_file.read_text().splitlines()
+        lines = logs.tail(node.paths.log_file, 10_000)
         found[:] = [line for line in map(json.loads, lines) if line.get("text") == text]
         return bool(found)
 

@@ -1,17 +1,19 @@
-"""The node's log: JSON lines in a rotating file, and human text on a terminal.
+"""The node's log: JSON lines in rotating files, and human text on a terminal.
 
-A line is ``{"at", "level", "event", …fields}``; ``at`` is UTC with milliseconds.
+A line is ``{"at", "level", "event", …fields}``; ``at`` is UTC with milliseconds. What guests say
+has files of its own beside the node's: who talks much rotates nothing away but guests' words.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import heapq
 import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,16 @@ import structlog
 
 FILE_BYTES = 8 * 1024 * 1024
 FILES_KEPT = 3
+# The guests' file, beside the node's.
+GUESTS = "seeds.log"
+_AT_END = len('{"at": "2026-01-01T00:00:00.000Z"')
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
 class RotatingFile:
     """A file that is renamed to ``.1`` … ``.3`` when it is full. Safe from any thread."""
 
-    def __init__(self, path: Path, limit: int = FILE_BYTES) -> None:
+    def __init__(self, path: Path, limit: int) -> None:
         self._path = path
         self._limit = limit
         self._lock = threading.Lock()
@@ -72,14 +77,15 @@ class RotatingFile:
 
 
 class _Sink:
-    """What structlog writes to: the file, and the terminal when there is one."""
+    """What structlog writes to: the node's file or the guests', and a terminal if there is one."""
 
-    def __init__(self, file: RotatingFile, with_text: bool) -> None:
+    def __init__(self, file: RotatingFile, guests: RotatingFile, with_text: bool) -> None:
         self._file = file
+        self._guests = guests
         self._with_text = with_text
 
-    def msg(self, message: str) -> None:
-        self._file.write_line(message)
+    def msg(self, message: str, *, is_guests: bool) -> None:
+        (self._guests if is_guests else self._file).write_line(message)
         if self._with_text:
             print(human_line(message), file=sys.stderr, flush=True)
 
@@ -88,12 +94,18 @@ class _Sink:
 
 @contextlib.contextmanager
 def opened(path: Path, *, level: str = "info", with_text: bool = False) -> Iterator[Any]:
-    """A structlog logger over ``path``; the file is closed with the context."""
-    file = RotatingFile(path)
+    """A structlog logger over ``path`` and the guests' file; they are closed with the context."""
+    file, guests = (RotatingFile(held, FILE_BYTES) for held in files(path))
     try:
-        yield _make_logger(_Sink(file, with_text), level)
+        yield _make_logger(_Sink(file, guests, with_text), level)
     finally:
         file.close()
+        guests.close()
+
+
+def files(path: Path) -> tuple[Path, Path]:
+    """The node's file and the guests' beside it."""
+    return path, path.with_name(GUESTS)
 
 
 def _make_logger(sink: _Sink, level: str) -> Any:
@@ -103,7 +115,7 @@ def _make_logger(sink: _Sink, level: str) -> Any:
             structlog.processors.add_log_level,
             _stamp,
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+            _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, 20)),
     )
@@ -114,6 +126,14 @@ def _stamp(_logger: Any, _method: str, fields: Any) -> Any:
     return {"at": at, "level": fields.pop("level"), "event": fields.pop("event"), **fields}
 
 
+_json = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
+
+
+def _render(logger: Any, method: str, fields: Any) -> tuple[tuple[Any], dict[str, bool]]:
+    is_guests = fields.get("source") == "guest"
+    return (_json(logger, method, fields),), {"is_guests": is_guests}
+
+
 def human_line(line: str) -> str:
     """A JSON line as a person reads it on a terminal."""
     fields = json.loads(line)
@@ -122,9 +142,14 @@ def human_line(line: str) -> str:
     return f"{at[11:23]} {level:<7} {event} {rest}".rstrip()
 
 
-def tail(path: Path, lines: int, seed: str = "") -> Iterator[str]:
-    """The last lines of the file and of the older ones that are kept, oldest first; only those of
-    one seed when it is named."""
+def tail(path: Path, lines: int, seed: str = "") -> list[str]:
+    """The last lines of the node and its guests, in files that are kept, oldest first; only those
+    of one seed when it is named."""
+    both = list(merged(_tail(file, lines, seed) for file in files(path)))
+    return both[max(len(both) - lines, 0) :]
+
+
+def _tail(path: Path, lines: int, seed: str) -> Iterable[str]:
     found: collections.deque[str] = collections.deque()
     for name in (path, *(path.with_name(f"{path.name}.{n}") for n in range(1, FILES_KEPT + 1))):
         missing = lines - len(found)
@@ -137,7 +162,44 @@ def tail(path: Path, lines: int, seed: str = "") -> Iterator[str]:
         ):
             last.extend(line.rstrip("\n") for line in file if is_about(line, seed))
         found.extendleft(reversed(last))
-    yield from found
+    return found
+
+
+def merged(series: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Lines of several files by their times, those of one file in its order."""
+    # A line begins with its time, written so that text order is the order of time.
+    return heapq.merge(*series, key=lambda line: line[:_AT_END])
+
+
+class Follower:
+    """What is appended to a log's file from now on; a rotated one is followed under its name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position, self._inode = self._mark()
+
+    def read(self, seed: str = "") -> list[str]:
+        """The whole lines since the last time, of one seed when it is named."""
+        size, inode = self._mark()
+        if inode != self._inode or size < self._position:
+            self._position, self._inode = 0, inode
+        if size == self._position:
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            chunk = file.read()
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        self._position += len(whole)
+        # Not splitlines: a guest's text may hold other ends of lines than JSON escapes.
+        lines = whole.decode("utf-8", "replace").split("\n")[:-1]
+        return [line for line in lines if is_about(line, seed)]
+
+    def _mark(self) -> tuple[int, int]:
+        try:
+            held = self._path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return held.st_size, held.st_ino
 
 
 def is_about(line: str, seed: str) -> bool:

@@ -33,6 +33,7 @@ _STATE = (
     "code",
     "*.sock",
     "pollen.log*",
+    "seeds.log*",
     "daemon.err",
     "pollen.pid",
     "lock",

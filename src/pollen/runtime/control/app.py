@@ -215,30 +215,11 @@ def _queries(request: Request, name: str) -> dict[str, str | int | bool]:
 
 
 async def _log_lines(path: Path, lines: int, seed: str, follow: bool) -> AsyncIterator[str]:
-    """The tail, then what is appended. A rotated file is followed under its name."""
+    """The tail, then what is appended."""
     for line in logs.tail(path, lines, seed):
         yield line + "\n"
-    position, inode = _mark(path)
+    followers = [logs.Follower(file) for file in logs.files(path)]
     while follow:
         await asyncio.sleep(FOLLOW_SECONDS)
-        size, now = _mark(path)
-        if now != inode or size < position:
-            position, inode = 0, now
-        if size == position:
-            continue
-        with path.open("rb") as file:
-            file.seek(position)
-            chunk = file.read()
-        whole = chunk[: chunk.rfind(b"\n") + 1]
-        position += len(whole)
-        for line in whole.decode("utf-8", "replace").splitlines():
-            if logs.is_about(line, seed):
-                yield line + "\n"
-
-
-def _mark(path: Path) -> tuple[int, int]:
-    try:
-        held = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return held.st_size, held.st_ino
+        for line in logs.merged([follower.read(seed) for follower in followers]):
+            yield line + "\n"
