@@ -54,6 +54,35 @@ def trapped() -> None:
     side.raw.close(0)
 
 
+def cancelled_span() -> None:
+    """Who waits for a call goes away: its spans end there, at both nodes, and say so."""
+    a, b = Muscle(), Muscle()
+    link(a, b)
+    for side in (a, b):
+        side.raw.keep_spans(1_000_000)
+        side.seed("loop", ["loop"], [b.peer])
+        side.push([a.peer, b.peer])
+    client = a.client()
+    client.send("loop", "loop")
+    wait_for(lambda: metric(b, "running") == 1, "the call runs")
+    client.socket.close()
+    spans: list[list[dict[str, object]]] = [[], []]
+
+    def both() -> bool:
+        for number, side in enumerate((a, b)):
+            spans[number] += msgspec.msgpack.decode(side.raw.drain_spans())
+        return all(spans)
+
+    wait_for(both, "a span on each side")
+    (asked,), (ran,) = spans
+    assert [asked["slug"], ran["slug"]] == ["cancelled", "cancelled"]
+    assert [asked["ran"], ran["ran"]] == [False, True]
+    assert asked["trace"] == ran["trace"] and asked["span"] == ran["parent"]
+    assert asked["seed"] == ran["seed"] == "loop" and asked["function"] == ran["function"]
+    for side in (a, b):
+        side.raw.close(0)
+
+
 def full_queue() -> None:
     """Nobody drains: messages wait at the sender, log lines are dropped, both are counted."""
     a, b = Muscle(), Muscle(event_capacity=4)

@@ -19,6 +19,10 @@ def test_a_guests_trap_does_not_end_the_process(scenario: Scenario) -> None:
     scenario("trapped", "-X", "faulthandler")
 
 
+def test_a_cancelled_call_leaves_its_spans(scenario: Scenario) -> None:
+    scenario("cancelled_span")
+
+
 def test_control_events_are_never_lost(scenario: Scenario) -> None:
     scenario("full_queue")
 

@@ -22,7 +22,7 @@ use crate::{
     plane::Plane,
     slots::{Ask, Slot},
     tables::SeedEntry,
-    trace::{Began, Ended},
+    trace::{Began, Ended, OpenSpan},
 };
 
 /// A call that arrived at the node that is to run it.
@@ -83,10 +83,10 @@ impl Drop for InFlight<'_> {
 pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrived) -> Ran {
     let _in_flight = InFlight::new(&counters.in_flight);
     let is_member = matches!(call.principal, Principal::Node(_));
-    let spanned = plane
-        .spans()
-        .wants(&call.trace)
-        .then(|| Began::new(call.trace, &call.entry.row, &call.function, Instant::now()));
+    let span = plane.spans().wants(&call.trace).then(|| {
+        let began = Began::new(call.trace, &call.entry.row, &call.function, Instant::now());
+        OpenSpan::new(plane, began, true)
+    });
     let ran = match check(plane, &call) {
         Ok(()) => match (**call.entry.local.loaded.load()).clone() {
             Some(seed) => run(plane, seed, call).await,
@@ -106,16 +106,14 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
     if ran.queue_us > 0 {
         plane.counters().queued_us.fetch_add(u64::from(ran.queue_us), Relaxed);
     }
-    if let Some(began) = spanned {
-        let end = Ended {
-            ran: true,
+    if let Some(span) = span {
+        span.end(Ended {
             slug: slug.to_owned().into(),
             node: Some(plane.id()),
             attempts: 1,
             queue_us: ran.queue_us,
             run_us: ran.run_us,
-        };
-        plane.spans().finish(&began, end);
+        });
     }
     match &ran.result {
         Ok(_) => counters.run_us.record(took),

@@ -21,7 +21,7 @@ use crate::{
     remote,
     tables::{SeedEntry, Tables},
     tail,
-    trace::{Began, Ended},
+    trace::{Began, Ended, OpenSpan},
 };
 
 /// How long a call waits for a replica of a seed that runs nowhere and that no rank would wake.
@@ -64,6 +64,9 @@ pub(crate) struct Progress {
     may_have_run: bool,
     /// When the call began, or the one before it in a chain of tail calls ended.
     since: Instant,
+    /// Its span, when it is sampled and its seed is known. Boxed: it is rare, and the future of every
+    /// call would grow by it.
+    span: Option<Box<OpenSpan>>,
 }
 
 impl Progress {
@@ -76,6 +79,7 @@ impl Progress {
             calls_used: 0,
             may_have_run: false,
             since,
+            span: None,
         }
     }
 
@@ -188,6 +192,9 @@ impl Plane {
                 Ok(function) => function,
                 Err(error) => return end(progress, Err(error)),
             };
+            if progress.span.is_none() && self.spans().wants(&request.trace) {
+                progress.span = Some(self.open_span(entry, request, &function, progress.since));
+            }
             if !counted {
                 // Before any wait: a seed that runs nowhere comes to life by being called.
                 entry.local.counters.demand.add(1);
@@ -280,6 +287,7 @@ impl Plane {
         ended: &Result<Tried, CallError>,
     ) {
         let began = std::mem::replace(&mut progress.since, Instant::now());
+        let span = progress.span.take();
         let slug = match ended {
             Ok(Tried { result: Err(error), .. }) | Err(error) => &error.slug,
             Ok(Tried { result: Ok((_, 0, _)), .. }) => "",
@@ -290,18 +298,30 @@ impl Plane {
         if !self.spans().wants(&request.trace) {
             return;
         }
-        let function = request.function.as_ref().or_else(|| entry.row.functions.first());
-        let function = function.cloned().unwrap_or_else(|| "".into());
+        let span = span.unwrap_or_else(|| {
+            let asked = request.function.as_ref().or_else(|| entry.row.functions.first());
+            let function = asked.cloned().unwrap_or_else(|| "".into());
+            self.open_span(entry, request, &function, began)
+        });
         let tried = ended.as_ref().ok();
-        let end = Ended {
-            ran: false,
+        span.end(Ended {
             slug: slug.to_owned().into(),
             node: tried.map(|tried| tried.node),
             attempts: progress.attempts,
             queue_us: tried.map_or(0, |tried| tried.queue_us),
             run_us: tried.map_or(0, |tried| tried.run_us),
-        };
-        self.spans().finish(&Began::new(request.trace, &entry.row, &function, began), end);
+        });
+    }
+
+    fn open_span(
+        &self,
+        entry: &SeedEntry,
+        request: &Request,
+        function: &Arc<str>,
+        since: Instant,
+    ) -> Box<OpenSpan> {
+        let began = Began::new(request.trace, &entry.row, function, since);
+        Box::new(OpenSpan::new(self, began, false))
     }
 
     /// Waits until a link comes or the tables change, when no replica can be tried before.

@@ -21,7 +21,7 @@ use pollen_wire::Id;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
-use crate::{call::hex, plane::draw, tables::SeedRow};
+use crate::{Plane, call::hex, plane::draw, tables::SeedRow};
 
 /// Spans that wait for the brain.
 const RING: usize = 2048;
@@ -149,7 +149,7 @@ pub struct Span {
     pub function: String,
     pub start_unix_ns: u64,
     pub duration_ns: u64,
-    /// Empty when it went well.
+    /// Empty when it went well; `cancelled` when nobody waited for it any more.
     pub slug: Cow<'static, str>,
     pub node: ByteBuf,
     pub attempts: u8,
@@ -172,9 +172,39 @@ impl Began {
     }
 }
 
+/// A span whose call has not ended yet; one that is dropped was cancelled.
+pub(crate) struct OpenSpan {
+    plane: Plane,
+    began: Began,
+    ran: bool,
+    is_ended: bool,
+}
+
+impl OpenSpan {
+    /// `ran`: where the call runs, else where it began.
+    pub(crate) fn new(plane: &Plane, began: Began, ran: bool) -> Self {
+        Self { plane: plane.clone(), began, ran, is_ended: false }
+    }
+
+    pub(crate) fn end(mut self, ended: Ended) {
+        self.is_ended = true;
+        self.plane.spans().finish(&self.began, self.ran, ended);
+    }
+}
+
+impl Drop for OpenSpan {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            let node = self.ran.then(|| self.plane.id());
+            let slug = Cow::Borrowed("cancelled");
+            let ended = Ended { slug, node, attempts: 0, queue_us: 0, run_us: 0 };
+            self.plane.spans().finish(&self.began, self.ran, ended);
+        }
+    }
+}
+
 /// How the call of a span ended.
 pub(crate) struct Ended {
-    pub(crate) ran: bool,
     pub(crate) slug: Cow<'static, str>,
     pub(crate) node: Option<Id>,
     pub(crate) attempts: u8,
@@ -225,7 +255,7 @@ impl Spans {
         trace.is_sampled() && self.is_on.load(Relaxed)
     }
 
-    pub(crate) fn finish(&self, began: &Began, ended: Ended) {
+    fn finish(&self, began: &Began, ran: bool, ended: Ended) {
         let took = began.at.elapsed();
         let start = SystemTime::now().checked_sub(took);
         let start = start.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
@@ -236,7 +266,7 @@ impl Spans {
             trace: id(&trace.id),
             span: id(&trace.span),
             parent: id(if trace.parent == [0; 8] { &[] } else { &trace.parent }),
-            ran: ended.ran,
+            ran,
             seed: began.seed.to_string(),
             version: id(&began.version),
             function: began.function.to_string(),
@@ -314,8 +344,8 @@ mod tests {
         for _ in 0..RING + 3 {
             let slug = Cow::Borrowed("");
             let (node, attempts, queue_us, run_us) = (None, 1, 0, 0);
-            let ended = Ended { ran: true, slug, node, attempts, queue_us, run_us };
-            spans.finish(&began, ended);
+            let ended = Ended { slug, node, attempts, queue_us, run_us };
+            spans.finish(&began, true, ended);
         }
         assert_eq!((spans.drain().len(), spans.dropped(), spans.drain().len()), (RING, 3, 0));
         spans.turn_on(0);
