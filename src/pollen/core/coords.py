@@ -68,6 +68,8 @@ class Coords:
         self._height = float(limits.COORDINATE_HEIGHT_MIN_US)
         self._error = 1.0
         self._mean = [*self._place, self._height]
+        # Of the mean: asked for once a peer in each row of the tables, and moved twice a second.
+        self._here: Coordinate | None = None
         self._turn = 0
         self._rtt = 0.0
         self.told: list[int] = []
@@ -90,13 +92,18 @@ class Coords:
 
     def coordinate(self) -> Coordinate:
         """Where we have been lately, quantised."""
-        x, y, height = (round(value) for value in self._mean)
-        return Coordinate(x, y, max(1, height), round(self._error * 1_000))
+        if self._here is None:
+            x, y, height = (round(value) for value in self._mean)
+            self._here = Coordinate(x, y, max(1, height), round(self._error * 1_000))
+        return self._here
 
     def estimate(self, told: Sequence[int]) -> int | None:
         """The round trip to a peer that tells this; None while either hardly knows its place."""
-        other, own = read_coordinate(told), self.coordinate()
-        if other is None or max(own.error, other.error) > limits.COORDINATE_ERROR_MAX:
+        own = self.coordinate()
+        if own.error > limits.COORDINATE_ERROR_MAX:
+            return None
+        other = read_coordinate(told)
+        if other is None or other.error > limits.COORDINATE_ERROR_MAX:
             return None
         return estimate_us(own, other)
 
@@ -129,6 +136,7 @@ class Coords:
         share = max(_STEADY, self._error)
         felt = [*self._place, self._height]
         self._mean = [m + (at - m) * share for m, at in zip(self._mean, felt, strict=True)]
+        self._here = None
 
     def _clamped(self, value: float) -> float:
         return max(-float(limits.COORDINATE_MAX_US), min(float(limits.COORDINATE_MAX_US), value))

@@ -206,9 +206,10 @@ class Placing:
         """What a call to a peer costs in microseconds, and where that comes from."""
         if peer == self._own:
             return 0, "here"
-        measured, estimated = self._prices.get(peer), self._estimate(peer)
+        measured = self._prices.get(peer)
         if measured:
             return measured, "measured"
+        estimated = self._estimate(peer)
         return (estimated, "estimated") if estimated else (limits.PRICE_UNKNOWN_US, "unknown")
 
     def _peer_row(self, peer: PeerId) -> PeerRow | None:

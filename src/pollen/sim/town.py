@@ -124,4 +124,5 @@ def place(machine: Machine, way_us: int) -> None:
     spot = [float(machine.index * 7 % 400), float(machine.index * 11 % 400)]
     coords._place, coords._height = spot, float(way_us)
     coords._mean, coords._error, coords._rtt = [*spot, float(way_us)], 0.05, 2.0 * way_us
+    coords._here = None
     coords.told = coords.coordinate().told()
