@@ -6,6 +6,7 @@ by the native module with mode 0600 and never overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import socket
@@ -144,8 +145,8 @@ def check_or_default(name: str) -> str:
 def purge(where: Paths, *, include_keys: bool) -> None:
     """Remove what the node keeps here; its keys only when asked, its settings never.
 
-    With its key kept a machine comes back as the same node by a new token. Raises
-    ``already-running`` while a daemon uses the folder.
+    A folder that then holds nothing goes, too. With its key kept a machine comes back as the same
+    node by a new token. Raises ``already-running`` while a daemon uses the folder.
     """
     if not where.home.exists():
         return
@@ -158,6 +159,9 @@ def purge(where: Paths, *, include_keys: bool) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+    # Not empty, or not ours to remove: it stays.
+    with contextlib.suppress(OSError):
+        where.home.rmdir()
 
 
 def _load_or_make(path: str, exists: bool, native: Native) -> Key:
