@@ -1,7 +1,7 @@
 """What a call asks for, checked before anything is sent; no I/O.
 
 Decides: which inputs and options a call may have, and what is said of others.
-Does not know: connections; ``client`` has both kinds.
+Does not know: connections; ``client`` has one kind, ``blocking`` the other.
 Invariants: a wrong type is a ``TypeError`` and a wrong value ``bad-request``, each with what to
 give instead; nothing is guessed (``bytes(5)`` is five zero bytes, and nobody means them).
 Source: docs/guide/call-it.md.

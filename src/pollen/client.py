@@ -118,10 +118,10 @@ class _Connection(asyncio.Protocol):
         self._timer = loop.call_at(at, self._expire, loop)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Whoever waited until its end is told; the rest waits on."""
+        """Whoever waited until its end is told, the shortest first; the rest waits on."""
         self._timer, now = None, loop.time()
-        late = [number for number, (_, end) in self._waiting.items() if end <= now]
-        for number in late:
+        late = sorted((end, number) for number, (_, end) in self._waiting.items() if end <= now)
+        for _, number in late:
             future, _ = self._waiting[number]
             self._forget(number)
             if not future.done():

@@ -1,7 +1,7 @@
 """``pollen-call/1``, the client's side: bytes in, bytes out, no I/O.
 
 Decides: ids of calls, and which answer belongs to which call.
-Does not know: sockets; ``client`` moves the bytes, once over asyncio and once blocking.
+Does not know: sockets; ``client`` moves the bytes over asyncio, ``blocking`` without.
 Invariants: an id is in use from ``call`` until its answer or ``forget``; an answer to an id that is
 no longer in use is dropped (its call was cancelled), one to an id that never was breaks the
 connection: it is another conversation's.

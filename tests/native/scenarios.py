@@ -78,6 +78,8 @@ def cancelled_span() -> None:
     assert [asked["slug"], ran["slug"]] == ["cancelled", "cancelled"]
     assert [asked["ran"], ran["ran"]] == [False, True]
     assert asked["trace"] == ran["trace"] and asked["span"] == ran["parent"]
+    assert [asked["node"], ran["node"]] == [b.peer, b.peer]
+    assert [asked["attempts"], ran["attempts"]] == [1, 1]
     assert asked["seed"] == ran["seed"] == "loop" and asked["function"] == ran["function"]
     for side in (a, b):
         side.raw.close(0)

@@ -85,7 +85,7 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
     let is_member = matches!(call.principal, Principal::Node(_));
     let span = plane.spans().wants(&call.trace).then(|| {
         let began = Began::new(call.trace, &call.entry.row, &call.function, Instant::now());
-        OpenSpan::new(plane, began, true)
+        OpenSpan::begin(plane, began, true)
     });
     let ran = match check(plane, &call) {
         Ok(()) => match (**call.entry.local.loaded.load()).clone() {

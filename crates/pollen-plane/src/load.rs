@@ -79,10 +79,10 @@ impl Loads {
         let held = self.0.lock();
         let meant: Vec<_> = held
             .iter()
-            .filter(|(held, end)| !end.is_closed() && name.is_none_or(|name| name == held))
+            .filter(|(known, sender)| !sender.is_closed() && name.is_none_or(|name| name == known))
             .collect();
-        for (_, end) in &meant {
-            end.send_replace(true);
+        for (_, sender) in &meant {
+            sender.send_replace(true);
         }
         meant.len()
     }
@@ -153,12 +153,16 @@ where
     for lane in 0..plan.concurrency.max(1) {
         lanes.spawn(run_lane(due.clone(), tally.clone(), worker(lane)));
     }
-    tokio::select! {
-        () = all_of(&mut lanes) => {}
-        () = told(ended) => lanes.shutdown().await,
-    }
-    tally.missed.fetch_add(due.untaken(plan.duration.min(start.elapsed())), Relaxed);
-    report(&tally, start.elapsed())
+    let took = tokio::select! {
+        () = all_of(&mut lanes) => start.elapsed(),
+        () = is_told(ended) => {
+            let took = start.elapsed();
+            lanes.shutdown().await;
+            took
+        }
+    };
+    tally.missed.fetch_add(due.untaken(plan.duration.min(took)), Relaxed);
+    report(&tally, took)
 }
 
 async fn all_of(lanes: &mut JoinSet<()>) {
@@ -166,7 +170,7 @@ async fn all_of(lanes: &mut JoinSet<()>) {
 }
 
 /// When nobody is left who could say so, never.
-async fn told(mut ended: watch::Receiver<bool>) {
+async fn is_told(mut ended: watch::Receiver<bool>) {
     if ended.wait_for(|is_ended| *is_ended).await.is_err() {
         std::future::pending().await
     }

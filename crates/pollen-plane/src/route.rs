@@ -64,8 +64,7 @@ pub(crate) struct Progress {
     may_have_run: bool,
     /// When the call began, or the one before it in a chain of tail calls ended.
     since: Instant,
-    /// Its span, when it is sampled and its seed is known. Boxed: it is rare, and the future of every
-    /// call would grow by it.
+    /// Its span, when it is sampled and its seed is known.
     span: Option<Box<OpenSpan>>,
 }
 
@@ -181,6 +180,10 @@ impl Plane {
                 Err(error) => {
                     count(&self.counters().unresolved);
                     progress.since = Instant::now();
+                    if let Some(span) = progress.span.take() {
+                        let (slug, attempts) = (error.slug.clone(), progress.attempts);
+                        span.end(Ended { slug, node: None, attempts, queue_us: 0, run_us: 0 });
+                    }
                     return Err(error);
                 }
             };
@@ -192,8 +195,11 @@ impl Plane {
                 Ok(function) => function,
                 Err(error) => return end(progress, Err(error)),
             };
-            if progress.span.is_none() && self.spans().wants(&request.trace) {
-                progress.span = Some(self.open_span(entry, request, &function, progress.since));
+            if let Some(span) = &mut progress.span {
+                span.moves_to(&entry.row);
+            } else if self.spans().wants(&request.trace) {
+                let began = Began::new(request.trace, &entry.row, &function, progress.since);
+                progress.span = Some(OpenSpan::begin(self, began, false));
             }
             if !counted {
                 // Before any wait: a seed that runs nowhere comes to life by being called.
@@ -233,6 +239,9 @@ impl Plane {
             }
             let attempt = progress.attempts;
             progress.attempts = progress.attempts.saturating_add(1);
+            if let Some(span) = &mut progress.span {
+                span.tries(node);
+            }
             let tried = match link {
                 None => self.try_here(request, entry, function, is_cold, progress.retries).await,
                 Some(link) => {
@@ -301,7 +310,7 @@ impl Plane {
         let span = span.unwrap_or_else(|| {
             let asked = request.function.as_ref().or_else(|| entry.row.functions.first());
             let function = asked.cloned().unwrap_or_else(|| "".into());
-            self.open_span(entry, request, &function, began)
+            OpenSpan::begin(self, Began::new(request.trace, &entry.row, &function, began), false)
         });
         let tried = ended.as_ref().ok();
         span.end(Ended {
@@ -311,17 +320,6 @@ impl Plane {
             queue_us: tried.map_or(0, |tried| tried.queue_us),
             run_us: tried.map_or(0, |tried| tried.run_us),
         });
-    }
-
-    fn open_span(
-        &self,
-        entry: &SeedEntry,
-        request: &Request,
-        function: &Arc<str>,
-        since: Instant,
-    ) -> Box<OpenSpan> {
-        let began = Began::new(request.trace, &entry.row, function, since);
-        Box::new(OpenSpan::new(self, began, false))
     }
 
     /// Waits until a link comes or the tables change, when no replica can be tried before.

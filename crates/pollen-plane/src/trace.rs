@@ -177,13 +177,35 @@ pub(crate) struct OpenSpan {
     plane: Plane,
     began: Began,
     ran: bool,
+    node: Option<Id>,
+    attempts: u8,
     is_ended: bool,
 }
 
 impl OpenSpan {
-    /// `ran`: where the call runs, else where it began.
-    pub(crate) fn new(plane: &Plane, began: Began, ran: bool) -> Self {
-        Self { plane: plane.clone(), began, ran, is_ended: false }
+    /// `ran`: where the call runs, else where it began. Boxed: spans are rare, and the future of
+    /// every call would grow by one.
+    pub(crate) fn begin(plane: &Plane, began: Began, ran: bool) -> Box<Self> {
+        let node = ran.then(|| plane.id());
+        Box::new(Self {
+            plane: plane.clone(),
+            began,
+            ran,
+            node,
+            attempts: u8::from(ran),
+            is_ended: false,
+        })
+    }
+
+    /// Another version of the seed serves the call than the one that it began with.
+    pub(crate) fn moves_to(&mut self, row: &SeedRow) {
+        if self.began.version != row.seed {
+            (self.began.seed, self.began.version) = (row.name.clone(), row.seed);
+        }
+    }
+
+    pub(crate) fn tries(&mut self, node: Id) {
+        (self.node, self.attempts) = (Some(node), self.attempts.saturating_add(1));
     }
 
     pub(crate) fn end(mut self, ended: Ended) {
@@ -195,9 +217,8 @@ impl OpenSpan {
 impl Drop for OpenSpan {
     fn drop(&mut self) {
         if !self.is_ended {
-            let node = self.ran.then(|| self.plane.id());
-            let slug = Cow::Borrowed("cancelled");
-            let ended = Ended { slug, node, attempts: 0, queue_us: 0, run_us: 0 };
+            let (slug, node, attempts) = (Cow::Borrowed("cancelled"), self.node, self.attempts);
+            let ended = Ended { slug, node, attempts, queue_us: 0, run_us: 0 };
             self.plane.spans().finish(&self.began, self.ran, ended);
         }
     }

@@ -69,6 +69,7 @@ def load_command(
     """
     control = Control(paths_of(ctx))
     seed, _, function = target.removeprefix("seed/").partition("/")
+    nodes = _ids(control, sources)
     body = {
         "name": os.urandom(16).hex(),
         "seed": seed,
@@ -77,7 +78,7 @@ def load_command(
         "concurrency": concurrency,
         "duration_ms": duration,
         "input_base64": base64.b64encode(read_input(text)).decode(),
-        "nodes": _ids(control, sources),
+        "nodes": nodes,
     }
     with _live(control, seed, duration / 1000):
         report, is_whole = _load(control, body, duration / 1000 + _AFTER_SECONDS)
@@ -85,6 +86,9 @@ def load_command(
         output.print_json(report)
     else:
         _print(report)
+    silent = set(nodes) - {node["node"] for node in report["nodes"]}
+    if silent:
+        click.echo(f"no report from {', '.join(node[:8] for node in sorted(silent))}", err=True)
     if not is_whole:
         ctx.exit(130)
     ctx.exit(1 if report["failed"] else 0)

@@ -7,7 +7,6 @@ Every error leaves as ``application/problem+json`` with its slug; what is no ``P
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -176,14 +175,16 @@ class _Handlers:
 
     async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
         """A load whose client went away ends, too: nobody is left to read what came of it."""
-        plan = body if body.name else msgspec.structs.replace(body, name=os.urandom(16).hex())
-        loading = asyncio.ensure_future(self._daemon.load(plan))
+        loading = asyncio.ensure_future(self._daemon.load(body))
         leaving = asyncio.ensure_future(_left(request))
-        await asyncio.wait((loading, leaving), return_when=asyncio.FIRST_COMPLETED)
-        leaving.cancel()
-        if not loading.done():
-            await self._daemon.end_load(plan.name)
-        return await loading
+        try:
+            await asyncio.wait((loading, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not loading.done():
+                raise BadRequest("bad-request", "the client went away during its load")
+            return await loading
+        finally:
+            leaving.cancel()
+            loading.cancel()
 
     async def end_load(self, request: Request, body: None) -> routes.LoadEnded:
         return await self._daemon.end_load(request.path_params["name"])
@@ -216,9 +217,9 @@ def _queries(request: Request, name: str) -> dict[str, str | int | bool]:
 
 async def _log_lines(path: Path, lines: int, seed: str, follow: bool) -> AsyncIterator[str]:
     """The tail, then what is appended."""
+    followers = [logs.Follower(file) for file in logs.files(path)]
     for line in logs.tail(path, lines, seed):
         yield line + "\n"
-    followers = [logs.Follower(file) for file in logs.files(path)]
     while follow:
         await asyncio.sleep(FOLLOW_SECONDS)
         for line in logs.merged([follower.read(seed) for follower in followers]):

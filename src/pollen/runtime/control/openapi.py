@@ -6,6 +6,7 @@ for is in its description. Source: docs/internals/control-api.md, RFC 9457.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -65,9 +66,9 @@ def _operation(route: Route, reference: dict[Any, dict[str, Any]]) -> dict[str, 
         "responses": responses,
     }
     parameters = [_parameter(query) for query in route.query]
-    if "{target" in route.path:
-        target = {"type": "string", "minLength": 1, "pattern": r"^[^/]+$"}
-        parameters.append({"name": "target", "in": "path", "required": True, "schema": target})
+    for name in re.findall(r"{(\w+)", route.path):
+        part = {"type": "string", "minLength": 1, "pattern": r"^[^/]+$"}
+        parameters.append({"name": name, "in": "path", "required": True, "schema": part})
     if parameters:
         operation["parameters"] = parameters
     if route.request is not None:

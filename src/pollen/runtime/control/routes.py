@@ -65,7 +65,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     export; ``nodes`` are ids of those that load, none is this one. By its ``name``, which is the
     client's to choose, ``DELETE /v1/load/{name}`` ends it."""
 
-    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    name: Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9._-]*$")] = ""
     seed: str
     function: str = ""
     rate: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
@@ -283,7 +283,6 @@ ROUTES: tuple[Route, ...] = (
         "End a load, whose report then comes",
         None,
         LoadEnded,
-        ("denied", "unreachable"),
     ),
     Route("metrics", "GET", "/v1/metrics", "Prometheus text", media="text/plain; version=0.0.4"),
     Route(
