@@ -240,7 +240,7 @@ impl Plane {
             let attempt = progress.attempts;
             progress.attempts = progress.attempts.saturating_add(1);
             if let Some(span) = &mut progress.span {
-                span.tries(node);
+                span.tries(node, progress.attempts);
             }
             let tried = match link {
                 None => self.try_here(request, entry, function, is_cold, progress.retries).await,

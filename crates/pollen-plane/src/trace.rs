@@ -204,8 +204,9 @@ impl OpenSpan {
         }
     }
 
-    pub(crate) fn tries(&mut self, node: Id) {
-        (self.node, self.attempts) = (Some(node), self.attempts.saturating_add(1));
+    /// The call's attempt of this number, counted over a chain of tail calls, goes to a node.
+    pub(crate) fn tries(&mut self, node: Id, attempts: u8) {
+        (self.node, self.attempts) = (Some(node), attempts);
     }
 
     pub(crate) fn end(mut self, ended: Ended) {
