@@ -1,6 +1,6 @@
 """The SDK for plain blocking code: the same names as ``client``'s, without ``await``.
 
-A blocking socket and no hidden thread. Neither needs the native module. A daemon that goes away is
+A blocking socket and no hidden thread; no native module is needed. A daemon that goes away is
 ``Unreachable``; the next call connects again. Ctrl-C cancels a call across the mesh.
 """
 

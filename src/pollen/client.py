@@ -104,7 +104,7 @@ class _Connection(asyncio.Protocol):
         future: asyncio.Future[door.Answer] = loop.create_future()
         self._waiting[number] = future, end
         if self._timer is None or end < self._timer.when():
-            self._wake(loop, end)
+            self._arm(loop, end)
         self.transport.write(frame)
         try:
             return await future
@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
             self._forget(number)
             raise
 
-    def _wake(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+    def _arm(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = loop.call_at(at, self._expire, loop)
@@ -127,7 +127,7 @@ class _Connection(asyncio.Protocol):
             if not future.done():
                 future.set_exception(TimeoutError())
         if self._waiting:
-            self._wake(loop, min(end for _, end in self._waiting.values()))
+            self._arm(loop, min(end for _, end in self._waiting.values()))
 
     def _forget(self, number: int) -> None:
         self._waiting.pop(number, None)
