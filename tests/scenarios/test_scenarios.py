@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pollen.sim import scenarios
+from tests.scenarios import standstill
 
 
 @pytest.mark.parametrize("name", scenarios.all_names())
@@ -13,6 +14,13 @@ def test_the_scenario_holds(name: str) -> None:
     report = scenarios.play(name).report
     assert report.failures == []
     assert sum(report.checks.values()) > 0
+    assert standstill.differences(name, report) == []
+
+
+def test_every_scenario_and_sixty_numbers_have_their_hashes() -> None:
+    """A run without its hash could change and nobody would see it."""
+    runs = {*map(str, standstill.NUMBERS), *scenarios.all_names()}
+    assert set(standstill.known("shape")) == set(standstill.known("outcome")) == runs
 
 
 @pytest.mark.parametrize("name", scenarios.all_names())

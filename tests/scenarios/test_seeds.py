@@ -1,5 +1,8 @@
 """Random search: each number draws a cluster, its users and its misfortune, and all must fit.
 
+The fixed numbers up to 60 must also give the two hashes that were committed for them: behaviour
+stands still unless a commit says that it moves (docs/decisions/rooms.md).
+
 ``POLLEN_SIM_SEEDS`` says how many of the fixed numbers run (60). The slow ones (``-m slow``) are
 200 fixed numbers and as many fresh ones as ``POLLEN_SIM_FRESH`` says (20).
 """
@@ -13,6 +16,7 @@ import pytest
 
 from pollen.sim import faults
 from pollen.sim.trial import Report, draw_trial, run_trial
+from tests.scenarios import standstill
 
 FIXED = int(os.environ.get("POLLEN_SIM_SEEDS", "60"))
 FRESH = int(os.environ.get("POLLEN_SIM_FRESH", "20"))
@@ -27,7 +31,9 @@ def check(report: Report) -> None:
 @pytest.mark.parametrize("number", range(1, FIXED + 1))
 def test_everything_fits_again_after_all_misfortune(number: int) -> None:
     """Safety holds while faults run; then everything heals and converges within the bound."""
-    check(run_trial(number))
+    report = run_trial(number)
+    check(report)
+    assert standstill.differences(str(number), report) == []
 
 
 @pytest.mark.slow

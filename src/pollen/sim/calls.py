@@ -377,6 +377,7 @@ class Calls:
         call.slug, call.reason = slug, reason
         call.may_have_executed = call.may_have_executed or executed
         call.ended = self._stage.now
+        self._stage.note_end(call)
         if call.parent is not None:
             call.parent(call)
 

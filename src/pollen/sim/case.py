@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pollen.core.codec import decode
 from pollen.core.effects import Effect, SendRecords
 from pollen.core.events import Event
-from pollen.core.ids import PeerId, short
 from pollen.core.names import Holding
 from pollen.core.record import Body
+from pollen.sim import observe
 from pollen.sim.faults import Faults
 from pollen.sim.machine import Machine
 from pollen.sim.workload import Workload
@@ -91,5 +91,4 @@ def name_of(checker: Checker) -> str:
 
 def label_of(case: Case, peer: bytes) -> str:
     """The name of the machine with this key, or the first digits of the key."""
-    machine = case.world.by_key.get(PeerId(peer))
-    return short(peer) if machine is None else machine.name
+    return observe.label_of(case.world.by_key, peer)

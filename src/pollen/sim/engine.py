@@ -49,6 +49,7 @@ class Engine:
         self.counts: dict[str, int] = {}
         self.breaches: list[tuple[int, str, str]] = []
         self.watchers: list[Callable[[Machine, ev.Event, list[fx.Effect]], None]] = []
+        self.call_ended: list[Callable[[Call], None]] = []
         self.twist: Callable[[Machine, fx.Effect], list[fx.Effect]] | None = None
         self.persist_ns = _PERSIST_NS
         self._disk_rng = Rng(self.rng.draw())
@@ -288,6 +289,11 @@ class Engine:
         elif runs and not is_safe:
             self.note_breach("no-call-twice-at-all", f"{text} after {runs[0][0]}")
         runs.append((machine.name, machine.boots))
+
+    def note_end(self, call: Call) -> None:
+        """A call came to its end; whoever asked to be told is told."""
+        for tell in self.call_ended:
+            tell(call)
 
     def note_load(self, machine: Machine, seed: bytes, state: str) -> None:
         """A seed began to load, is ready, failed or is gone on a machine."""

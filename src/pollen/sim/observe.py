@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pollen.core import timers
 from pollen.core.certs import Certificate
 from pollen.core.codec import decode
-from pollen.core.ids import PeerId
+from pollen.core.ids import PeerId, short
 from pollen.core.liveness import Accusation, Refutation, Verdict, decode_accusation
 from pollen.core.names import Holding
 from pollen.core.owners import OwnerSet
@@ -135,6 +135,21 @@ def leases_of(machine: Machine, subject: bytes) -> set[bytes]:
     own = machine.key
     found = (records_of(machine).get((own, LEASE, subject)),)
     return {record.digest for record in found if record is not None and record.is_live}
+
+
+def claims_of(machine: Machine) -> list[tuple[bytes, PeerId, str]]:
+    """The claims that count to a node: seed, host and the claim's state in a word, sorted."""
+    node = machine.node
+    if node is None:
+        return []
+    counted = node._situation.claims._counted
+    return sorted((s, h.node, h.state.label) for s, held in counted.items() for h in held.values())
+
+
+def label_of(by_key: Mapping[PeerId, Machine], peer: bytes) -> str:
+    """The name of the machine with this key, or the first digits of the key."""
+    machine = by_key.get(PeerId(peer))
+    return short(peer) if machine is None else machine.name
 
 
 def names_of(machine: Machine) -> dict[str, Holding]:

@@ -48,6 +48,9 @@ class Stage(Protocol):
     def note_execution(self, machine: Machine, call: Call, *, is_safe: bool) -> None:
         """A call begins to run on a machine; ``is_safe``: it may run again elsewhere."""
 
+    def note_end(self, call: Call) -> None:
+        """A call came to its end."""
+
     def note_load(self, machine: Machine, seed: bytes, state: str) -> None:
         """A seed began to load, is ready, failed or is gone on a machine."""
 

@@ -18,6 +18,7 @@ from pollen.sim.checkers import Case
 from pollen.sim.engine import Storm
 from pollen.sim.faults import Faults
 from pollen.sim.malice import Malice
+from pollen.sim.outcome import Outcome
 from pollen.sim.workload import Workload
 from pollen.sim.world import World
 
@@ -59,6 +60,7 @@ class Report(msgspec.Struct, kw_only=True):
     failures: list[str] = []
     settled_ns: int = 0
     digest: str = ""
+    outcome: str = ""
     faults: dict[str, int] = {}
     checks: dict[str, int] = {}
     calls: dict[str, int] = {}
@@ -123,6 +125,7 @@ class Trial:
             calls_per_second=draw.calls_per_second,
         )
         self.case = Case(self.world, self.faults, self.workload)
+        self.outcome = Outcome(self.world)
         self.failures: list[str] = []
 
     def _set_weather(self, rng: Rng) -> None:
@@ -259,6 +262,7 @@ class Trial:
             failures=self.failures,
             settled_ns=settled,
             digest=self.world.trace.digest(),
+            outcome=self.outcome.digest(),
             faults=dict(sorted(self.faults.counts.items())),
             checks=dict(sorted(self.case.counts.items())),
             calls=dict(sorted(self.workload.outcome().items())),

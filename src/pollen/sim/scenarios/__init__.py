@@ -69,6 +69,7 @@ def play(name: str, number: int = 1) -> Played:
     for at, invariant, text in scene.world.take_breaches():
         report.failures.append(f"{invariant}: {text} at {at}")
     report.digest = scene.world.trace.digest()
+    report.outcome = scene.outcome.digest()
     report.checks = scene.checks
     report.counts = scene.world.counts
     report.events = scene.world.trace.events

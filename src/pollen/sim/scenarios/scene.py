@@ -20,6 +20,7 @@ from pollen.sim import checkers, observe
 from pollen.sim.checkers import Case
 from pollen.sim.faults import Faults
 from pollen.sim.machine import Machine
+from pollen.sim.outcome import Outcome
 from pollen.sim.trial import node_names
 from pollen.sim.weather import Cut
 from pollen.sim.workload import Workload
@@ -37,6 +38,7 @@ class Scene:
         self.world = World(rng.draw())
         self.rng = rng
         self.checks: dict[str, int] = {}
+        self.outcome = Outcome(self.world)
         self._cuts: list[Cut] = []
 
     # -- doing ------------------------------------------------------------------------------------
