@@ -13,6 +13,7 @@ from typing import Any
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
+from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection
 from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
@@ -64,7 +65,7 @@ class Cell:
         assert faults == []
         self.records.restore(list(self.disk.values()), *self.lease, proofs)
         self.intake = Intake(self.key, CLUSTER, self.records, Faults(), tier_of, None)
-        self.gossip = Gossip(self.key, self.records, self.intake, self.rng)
+        self.gossip = Gossip(self.key, self.records, self.intake, Clocks(), self.rng)
         self.work = Work([self.gossip, self.retention])
 
     def wipe(self) -> None:

@@ -16,7 +16,8 @@ import msgspec
 
 from pollen.core import invites, limits, timers
 from pollen.core.certs import Tier
-from pollen.core.codec import Refusal, encode
+from pollen.core.clocks import Clocks
+from pollen.core.codec import Refusal, decode, encode
 from pollen.core.commands import InviteCommand, Invited
 from pollen.core.durability import Durability
 from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
@@ -47,6 +48,7 @@ class Enrolling:
         presence: Presence,
         peers: Peers,
         durability: Durability,
+        clocks: Clocks,
     ) -> None:
         self._own = joins.own
         self._joins = joins
@@ -55,6 +57,7 @@ class Enrolling:
         self._presence = presence
         self._peers = peers
         self._durability = durability
+        self._clocks = clocks
         self._waiting: dict[bytes, Carried] = {}
         self._count = 0
 
@@ -72,7 +75,7 @@ class Enrolling:
             body, log, is_promise = self._redeem(event.body, event.peer, now)
             return [*self._send(AnswerJoin(request=event.request, body=body), is_promise), log]
         if not self._peers.has_link(carrier) or len(self._waiting) >= limits.CARRIED_MAX:
-            return [_refuse(event.request, carrier)]
+            return [self._refuse(event.request, carrier)]
         self._count += 1
         key = self._count.to_bytes(8, "big")
         self._waiting[key] = Carried(request=event.request, carrier=carrier)
@@ -113,7 +116,7 @@ class Enrolling:
         slug = redeemed.reply.slug
         fields: dict[str, str | int] = {"peer": short(joiner), "slug": slug}
         log = Log(level="info", event="join-refused" if slug else "join", fields=fields)
-        return encode(redeemed.reply), log, bool(redeemed.rows)
+        return self._timed(redeemed.reply), log, bool(redeemed.rows)
 
     def _send(self, effect: Effect, is_promise: bool) -> list[Effect]:
         if not is_promise:
@@ -136,18 +139,24 @@ class Enrolling:
             return []
         del self._waiting[message.key]
         body = message.body[: limits.JOIN_MAX_BYTES]
+        reply = decode(invites.JoinReply, body, "join-reply")
+        if isinstance(reply, invites.JoinReply):
+            # Who asks takes the time from us: passed on, one clock would vote many times.
+            body = self._timed(reply)
         return [AnswerJoin(request=waiting.request, body=body)]
+
+    def _timed(self, reply: invites.JoinReply) -> bytes:
+        return encode(msgspec.structs.replace(reply, wall=self._clocks.raw_wall))
 
     def on_timer(self, key: bytes) -> list[Effect]:
         """Whom we carried to did not answer in time."""
         waiting = self._waiting.pop(key, None)
-        return [] if waiting is None else [_refuse(waiting.request, waiting.carrier)]
+        return [] if waiting is None else [self._refuse(waiting.request, waiting.carrier)]
 
-
-def _refuse(request: RequestId, carrier: PeerId) -> AnswerJoin:
-    refusal = Refusal(
-        "unreachable",
-        f"node {short(carrier)} must answer this, and it cannot be reached from here",
-        "try again when it is up, or ask another admin for a token: pln invite",
-    )
-    return AnswerJoin(request=request, body=encode(invites.refuse_join(refusal)))
+    def _refuse(self, request: RequestId, carrier: PeerId) -> AnswerJoin:
+        refusal = Refusal(
+            "unreachable",
+            f"node {short(carrier)} must answer this, and it cannot be reached from here",
+            "try again when it is up, or ask another admin for a token: pln invite",
+        )
+        return AnswerJoin(request=request, body=self._timed(invites.refuse_join(refusal)))

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from pollen.core import limits, timers
+from pollen.core.clocks import Clocks
 from pollen.core.effects import Effect, SendMessage, SendRecords, SetTimer
 from pollen.core.events import RecordsReceived
 from pollen.core.graves import Graves
@@ -66,10 +67,13 @@ class Stats(msgspec.Struct, kw_only=True):
 class Gossip:
     """The spreading of records on one node."""
 
-    def __init__(self, own: PeerId, records: Records, intake: Intake, rng: Rng) -> None:
+    def __init__(
+        self, own: PeerId, records: Records, intake: Intake, clocks: Clocks, rng: Rng
+    ) -> None:
         self._own = own
         self._records = records
         self._intake = intake
+        self._clocks = clocks
         self._rng = rng
         self._links: dict[PeerId, bool] = {}
         self._order: list[PeerId] = []
@@ -297,10 +301,11 @@ class Gossip:
 
     def _digest(self) -> Digest:
         self.stats.digests += 1
-        return Digest(self._records.sums.root())
+        return Digest(self._records.sums.root(), self._clocks.raw_wall)
 
     def on_digest(self, digest: Digest, peer: PeerId, now: Now) -> list[Effect]:
-        """Equal roots say all; else the buckets say where to look."""
+        """Equal roots say all; else the buckets say where to look. The sender's clock is noted."""
+        self._clocks.note_member(peer, digest.wall)
         sums = self._records.sums
         return [] if digest.root == sums.root() else [self._say(peer, Buckets(sums.buckets()))]
 

@@ -98,7 +98,8 @@ class JoinReply(msgspec.Struct, frozen=True, array_like=True):
     """The answer: a slug with its reason and remedy, or (slug empty) all a member needs.
 
     ``chain`` are the new credentials. ``peers`` are (id, addresses) of members that can be dialled,
-    the issuer first.
+    the issuer first. ``wall``: what the clock of the node that was asked shows, in nanoseconds
+    since 1970; 0 says nothing.
     """
 
     slug: str
@@ -108,6 +109,7 @@ class JoinReply(msgspec.Struct, frozen=True, array_like=True):
     root: bytes
     chain: bytes
     peers: list[tuple[WirePeerId, list[str]]]
+    wall: U64 = 0
 
 
 class SpentNonce(msgspec.Struct, frozen=True, array_like=True):

@@ -251,6 +251,12 @@ RESTARTS_WITHIN_NS = 10 * MINUTE
 # an event every half second. Source: PROTOCOL 1.
 STALL_NS = 1_200 * MILLISECOND
 CLOCK_STEP_NS = SECOND
+# How far two right clocks may differ. Source: the clock skew of Kerberos (RFC 4120: 5 minutes).
+CLOCK_TOLERANCE_NS = 5 * MINUTE
+# How long a member's clock is remembered, and of how many members. Guess: several rounds of
+# digests; a quorum of 64 is as hard to forge as one of all.
+CLOCK_FRESH_NS = 10 * MINUTE
+CLOCK_VOTERS_MAX = 64
 
 # -- coordinates --------------------------------------------------------------------------------
 # The edge of the map; a coordinate beyond it is a lie. Guess: no round trip on Earth takes 30 s.

@@ -31,9 +31,13 @@ WireSum = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class Digest(Message, frozen=True, array_like=True, tag=1):
-    """The hash of everything that the sender holds; answered by ``Buckets`` when it differs."""
+    """The hash of everything that the sender holds; answered by ``Buckets`` when it differs.
+
+    ``wall``: what the sender's own clock shows, in nanoseconds since 1970; 0 says nothing.
+    """
 
     root: WireHash
+    wall: U64 = 0
 
 
 class Buckets(Message, frozen=True, array_like=True, tag=2):

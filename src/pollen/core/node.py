@@ -32,7 +32,7 @@ from pollen.core.commands import (
 )
 from pollen.core.config import NodeConfig
 from pollen.core.durability import Durability
-from pollen.core.effects import Effect, InspectModule, LoadSeed, Reply, SetTimer
+from pollen.core.effects import Effect, InspectModule, LoadSeed, Log, Reply, SetTimer
 from pollen.core.enrolling import Enrolling
 from pollen.core.events import (
     Commanded,
@@ -60,7 +60,7 @@ from pollen.core.explain import Question, answer
 from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
 from pollen.core.hosting import Hosting
-from pollen.core.ids import Nanos, Now, PeerId, RequestId, Sign, Verify
+from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
 from pollen.core.intake import Intake
 from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
@@ -108,13 +108,16 @@ class Node:
     ) -> None:
         self._config = config
         self._members = Members(config.cluster, config.root, verify)
+        self._clocks = Clocks()
         self._certificate = own_certificate(config, self._members.trust)
         self._records = Records(config.cluster, config.node, sign)
         self._mesh = Mesh(config.node, rng, self._members.trust.is_denied)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
         self._joins = Joins(config, self._members.trust, rng, sign, verify)
         self._situation = Situation(config.node, self._members, self._membership)
-        self._standing = Standing(config, self._members, self._mesh, self._joins, self._records)
+        self._standing = Standing(
+            config, self._members, self._mesh, self._joins, self._records, self._clocks
+        )
         self._placing = Placing(
             config.node,
             self._records,
@@ -130,7 +133,7 @@ class Node:
         tier_of = self._members.tier_of
         owner, cluster = config.node, config.cluster
         self._intake = Intake(owner, cluster, self._records, self._faults, tier_of, interned)
-        self._gossip = Gossip(owner, self._records, self._intake, rng)
+        self._gossip = Gossip(owner, self._records, self._intake, self._clocks, rng)
         self._is_started = False
         self._started = Nanos(0)
         self._inspecting: dict[RequestId, SeedCommand] = {}
@@ -138,15 +141,14 @@ class Node:
         self._drains: list[tuple[RequestId, int]] = []
         self._retention = Retention(owner, cluster, self._records)
         kept = restore(restored, cluster, self._records, self._retention, self._peers, self._joins)
-        self._clocks = Clocks(kept.wall)
+        self._clocks.restore(kept.wall)
         self._presence = Presence(config, kept.starts)
         for record in self._records.all_records():
             is_own = record.body.owner == config.node
             if not (is_own and record.body.kind in (NODE, CERT)):
                 self._situation.note_change(Change(record, None), Nanos(0))
-        self._enrolling = Enrolling(
-            self._joins, self._standing, self._presence, self._peers, self._durability
-        )
+        parts = self._joins, self._standing, self._presence, self._peers, self._durability
+        self._enrolling = Enrolling(*parts, self._clocks)
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
         self._handlers = self._event_handlers()
@@ -188,11 +190,22 @@ class Node:
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; what the world must do about it comes out, in order."""
         self._clocks.raise_floor(self._members.trust.newest_not_before)
-        now, jump = self._clocks.read(now)
+        now, jump = self._clocks.read(now, len(self._members.certificates) - 1)
+        out = self._on_time(jump, now)
+        out += self._handlers[type(event)](event, now)
+        return out + self._settle(now)
+
+    def _on_time(self, jump: Jump, now: Now) -> list[Effect]:
+        """What follows when time did not go on as it should have, or was not what it seemed."""
         if jump is not Jump.NONE:
             self._membership.on_jump(now.mono)
-        out = self._handlers[type(event)](event, now)
-        return out + self._settle(now)
+        given_up = self._clocks.take_given_up()
+        if given_up or jump is Jump.STEPPED:
+            self._standing.on_jump(is_earlier=bool(given_up))
+        if not given_up:
+            return []
+        fields: dict[str, str | int] = {"seconds": given_up // SECOND}
+        return [Log(level="warning", event="wall-floor-given-up", fields=fields)]
 
     # -- start ----------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """How a member whose lease ran out gets a new one: a laptop that slept for two months.
 
-Decides: whom to ask over ``pollen-join/1``, when, and what the answer is worth.
+Decides: whom to ask over ``pollen-join/1``, when, and what the answer is worth. A node whose own
+    clock is in doubt asks as well: every answer tells the time of who gave it.
 Does not know: links (nobody admits us now); who signs (``joins``) or carries (``enrolling``).
 Invariants: one question at a time; while nobody answers, all known peers are asked in turn, for
     ever, with a growing wait. A key that is denied as far as we know does not ask. An answer is
@@ -11,6 +12,7 @@ Source: PROTOCOL 4 (an expired lease may still speak ``pollen-join/1``, for rene
 from __future__ import annotations
 
 from pollen.core import limits, timers
+from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, decode, encode
 from pollen.core.effects import AskJoin, Effect, Log, SetTimer
 from pollen.core.events import JoinAnswered
@@ -23,16 +25,22 @@ from pollen.core.trust import Trust
 class Renewing:
     """This node's own lease, once it is too late for anybody to renew it unasked."""
 
-    def __init__(self, own: PeerId, trust: Trust, peers: Peers) -> None:
+    def __init__(self, own: PeerId, trust: Trust, peers: Peers, clocks: Clocks) -> None:
         self._own = own
         self._trust = trust
         self._peers = peers
+        self._clocks = clocks
         self._next = Nanos(0)
         self._asked = 0
 
+    def on_jump(self) -> None:
+        """The clock may be right now: what was answered before says nothing, so ask at once."""
+        self._asked, self._next = 0, Nanos(0)
+
     def settle(self, now: Now) -> list[Effect]:
-        """Ask the next peer when it is time."""
-        if self._own in self._trust.current or self._trust.is_denied(self._own):
+        """Ask the next peer when it is time: for a lease, or for the time when that is in doubt."""
+        is_well = self._own in self._trust.current and not self._clocks.is_in_doubt
+        if is_well or self._trust.is_denied(self._own):
             self._asked, self._next = 0, Nanos(0)
             return []
         if now.mono < self._next:
@@ -49,13 +57,15 @@ class Renewing:
         return [AskJoin(peer=peer, addresses=addresses, body=encode(request)), timer]
 
     def on_answered(self, event: JoinAnswered, now: Now) -> list[Effect]:
-        """A peer answered: a lease, a refusal, or nothing worth anything."""
+        """A peer answered: a lease, a refusal, or nothing worth anything. Its clock is noted."""
         why, chain = event.slug, b""
         reply = decode(JoinReply, event.body, "join-reply")
         if not why:
             why = reply.kind if isinstance(reply, Rejection) else reply.slug
-        if not why and isinstance(reply, JoinReply):
-            chain = reply.chain
+        if isinstance(reply, JoinReply):
+            chain = b"" if why else reply.chain
+            if event.peer in self._trust.certificates:
+                self._clocks.note_member(event.peer, reply.wall)
         shown = self._trust.take_shown(self._own, chain) if chain else None
         if isinstance(shown, Rejection):
             why = shown.kind

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from pollen.core import limits, timers
 from pollen.core.certs import Certificate, Chain
+from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
 from pollen.core.denies import deny_key
@@ -41,7 +42,13 @@ class Standing:
     """The consequences of membership on one node."""
 
     def __init__(
-        self, config: NodeConfig, members: Members, mesh: Mesh, joins: Joins, records: Records
+        self,
+        config: NodeConfig,
+        members: Members,
+        mesh: Mesh,
+        joins: Joins,
+        records: Records,
+        clocks: Clocks,
     ) -> None:
         self._config = config
         self._members = members
@@ -50,7 +57,7 @@ class Standing:
         self._joins = joins
         self._records = records
         self._leasing = Leasing(config.node, members.trust)
-        self._renewing = Renewing(config.node, members.trust, mesh.peers)
+        self._renewing = Renewing(config.node, members.trust, mesh.peers, clocks)
         self._shown = config.chain
         self._is_lender = False
         self._alarm = Nanos(0)
@@ -107,6 +114,12 @@ class Standing:
             _close(link.link, limits.CLOSE_DENIED),
             Log(level="warning", event=why, fields={"peer": short(peer)}),
         ]
+
+    def on_jump(self, *, is_earlier: bool) -> None:
+        """The clock jumped; ``is_earlier``: what had ended has not, and what is due may not be."""
+        self._renewing.on_jump()
+        if is_earlier and self._is_lender:
+            self._leasing.note_all(self._is_seen)
 
     # -- what changed ---------------------------------------------------------------------------
 

@@ -260,8 +260,16 @@ class Trust:
             self.current.pop(subject, None)
 
     def expire(self, wall: Nanos) -> None:
-        """It is so late now: whoever ended meanwhile is current no more."""
-        self._wall = wall
+        """It is so late now: whoever ended meanwhile is current no more.
+
+        When it is earlier than it seemed, whoever had not ended yet is current again.
+        """
+        is_earlier, self._wall = wall < self._wall, wall
+        if is_earlier:
+            for subject, ends in self._ends.items():
+                if ends > wall and subject not in self.current:
+                    self._changed[subject] = None
+                    self._note_end(subject, ends)
         while self._due and self._due[0][0] <= wall:
             ends, subject = heapq.heappop(self._due)
             if self._ends.get(subject) == ends and self.current.pop(subject, 0) is None:

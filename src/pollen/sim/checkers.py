@@ -106,6 +106,18 @@ def nothing_below_the_floor(case: Case) -> list[str]:
 # -- settled --------------------------------------------------------------------------------------
 
 
+def a_right_clock_heals(case: Case) -> list[str]:
+    """A member whose clock is right works with that clock and is a member (PROTOCOL 1)."""
+    found = []
+    for machine in case.honest():
+        ahead = observe.wall_error(machine, case.world.now)
+        if ahead > limits.CLOCK_TOLERANCE_NS:
+            found.append(f"{machine.name} takes it to be {ahead // SECOND} s later than it is")
+        elif observe.is_started(machine) and not observe.is_current(machine):
+            found.append(f"{machine.name} takes its own lease to have ended")
+    return found
+
+
 def views_converge(case: Case) -> list[str]:
     """All nodes hold the same records."""
     views = [(m, _versions(m)) for m in case.honest()]
@@ -275,6 +287,7 @@ ALWAYS: list[Checker] = [
 ]
 SETTLED: list[Checker] = [
     *living.SETTLED,
+    a_right_clock_heals,
     views_converge,
     plans_agree,
     no_orphan_claim,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pollen.core import events as ev
-from pollen.core.ids import MILLISECOND, MINUTE, SECOND
+from pollen.core.ids import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from pollen.core.rng import Rng
 from pollen.sim.machine import Image, Machine
 from pollen.sim.weather import Cut
@@ -329,11 +329,12 @@ def sleep(faults: Faults, lasts: int) -> Undo | None:
 
 
 def jump_clock(faults: Faults, lasts: int) -> Undo | None:
-    """The wall clock jumps, up to an hour either way, and jumps back later."""
+    """The wall clock jumps, up to an hour or up to 50 days either way, and jumps back later."""
     machine = faults.some()
     if machine is None:
         return None
-    offset = faults.rng.below(120 * MINUTE) - 60 * MINUTE
+    most = HOUR if faults.rng.below(2) else 50 * DAY
+    offset = faults.rng.below(2 * most) - most
     machine.clock.wall_offset += offset
     faults.note(machine.name, f"wall clock jumps by {offset // SECOND} s")
 

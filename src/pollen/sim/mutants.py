@@ -16,6 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from pollen.core import (
+    clocks,
     durability,
     gossip,
     hosting,
@@ -254,6 +255,11 @@ MUTANTS: list[Mutant] = [
         name="deny-ignored", owner=trust.Trust, target="killer_of", make=_always(None),
         caught_by="b hears of the deny",
         scenario="an_admin_renews_a_denied_node_in_the_other_half",
+    ),
+    Mutant(
+        name="floor-never-given-up", owner=clocks.Clocks, target="_is_contradicted",
+        make=_always(False), caught_by="all see all after a step of six seconds",
+        scenario="a_clock_past_its_lease_heals",
     ),
     Mutant(
         name="lapsed-never-asks", owner=renewing.Renewing, target="settle", make=_always([]),

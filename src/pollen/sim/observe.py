@@ -100,6 +100,19 @@ def given_up(machine: Machine) -> list[PeerId]:
     ]
 
 
+def wall_error(machine: Machine, now: int) -> int:
+    """By how many nanoseconds the time that a node works with is ahead of its machine's clock."""
+    node = machine.node
+    wall = machine.clock.now(now).wall
+    return 0 if node is None else max(node._clocks._floor - wall, 0)
+
+
+def is_current(machine: Machine) -> bool:
+    """Whether a node takes itself for a member whose lease has not ended."""
+    node = machine.node
+    return node is not None and machine.key in node._members.trust.current
+
+
 def ring_of(machine: Machine) -> list[PeerId]:
     """The peers beside a node on the rings of its view."""
     node = machine.node
