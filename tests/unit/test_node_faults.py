@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
-from pollen.core import limits, restoring
+from pollen.core import limits
 from pollen.core.commands import InviteCommand, SeedCommand, StatusCommand, UnseedCommand
+from pollen.core.durability import CHAIN_KEY
 from pollen.core.ids import SECOND, Hash, LinkId, RequestId, Token
 from pollen.errors import PollenError
 from tests.strategies import CLUSTER, make_record
@@ -60,7 +61,7 @@ def test_a_stranger_is_refused_alike_whatever_it_says(change: dict[str, Any]) ->
 def test_a_member_of_another_version_is_told() -> None:
     """Membership first, then the version."""
     world = three()
-    chain = world.machines["b"].disk.tables["meta"][restoring.CHAIN_KEY]
+    chain = world.machines["b"].disk.tables["meta"][CHAIN_KEY]
     event = hello(world, world.machines["b"].key, chain=chain, minor_min=7, minor_max=9)
     out = world.deliver(world.machines["a"], event)
     assert codes(out) == [limits.CLOSE_VERSION_MISMATCH]
@@ -69,7 +70,7 @@ def test_a_member_of_another_version_is_told() -> None:
 def test_a_chain_of_another_key_is_no_membership() -> None:
     """A copied certificate proves nothing about who shows it."""
     world = three()
-    chain = world.machines["b"].disk.tables["meta"][restoring.CHAIN_KEY]
+    chain = world.machines["b"].disk.tables["meta"][CHAIN_KEY]
     out = world.deliver(world.machines["a"], hello(world, make_key("thief"), chain=chain))
     assert codes(out) == [limits.CLOSE_NOT_A_MEMBER]
 
@@ -217,7 +218,7 @@ def test_two_live_copies_of_one_key_are_told() -> None:
     """PROTOCOL 2: the boot ids alternate; both see it in their status."""
     world = three()
     b = world.machines["b"]
-    chain = b.disk.tables["meta"][restoring.CHAIN_KEY]
+    chain = b.disk.tables["meta"][CHAIN_KEY]
     held = world.machines["a"].node
     assert held is not None
     for link, boot in enumerate((b"x" * 16, b"y" * 16, b"x" * 16)):

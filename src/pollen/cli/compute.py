@@ -127,7 +127,7 @@ def _publish(
     control: Control, path: Path, name: str | None, options: dict[str, Any], as_json: bool
 ) -> None:
     """Publish, and go on when it is where it is to be; of an update the old version serves on."""
-    from pollen.core.specs import check_name
+    from pollen.core.labels import check_name
 
     if not name and check_name(path.stem) is not None:
         reason = f"the file's name, {path.stem!r}, is no name for a seed"

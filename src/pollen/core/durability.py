@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pollen.core import timers
-from pollen.core.effects import Effect, Persist
+from pollen.core.effects import Effect, Persist, Row
 from pollen.core.ids import Token
-from pollen.core.joins import Row
+
+# What a node keeps of itself, by key.
+META_TABLE = "meta"
+CHAIN_KEY = b"chain"
 
 
 class Durability:
@@ -48,3 +51,8 @@ class Durability:
     def release(self, token: Token) -> list[Effect]:
         """What waited for this batch."""
         return self._waiting.pop(token, [])
+
+
+def chain_row(chain: bytes) -> Row:
+    """The credentials that this node shows from its next start on."""
+    return META_TABLE, CHAIN_KEY, chain

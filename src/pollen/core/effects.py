@@ -166,11 +166,15 @@ class SetTimer(Effect, frozen=True, kw_only=True):
     at: Nanos
 
 
+# A row for the disk: table, key, and the value that it has from now on; None deletes it.
+Row = tuple[str, bytes, bytes | None]
+
+
 class Persist(Effect, frozen=True, kw_only=True):
     """Write (table, key, value) rows, None deletes; ``Persisted(token)`` follows the commit."""
 
     token: Token
-    batch: list[tuple[str, bytes, bytes | None]]
+    batch: list[Row]
 
 
 class RunVerb(Effect, frozen=True, kw_only=True):

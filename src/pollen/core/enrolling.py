@@ -12,6 +12,8 @@ Source: PROTOCOL 4 (any member carries ``pollen-join/1`` to the issuer). Known: 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from pollen.core import invites, limits, timers
@@ -27,7 +29,6 @@ from pollen.core.invites import Invite
 from pollen.core.joins import Joins
 from pollen.core.messages import JoinCarried, JoinReturned, encode_message
 from pollen.core.peers import Peers
-from pollen.core.presence import Presence
 from pollen.core.standing import Standing
 
 
@@ -45,7 +46,7 @@ class Enrolling:
         self,
         joins: Joins,
         standing: Standing,
-        presence: Presence,
+        addresses: Callable[[], list[str]],
         peers: Peers,
         durability: Durability,
         clocks: Clocks,
@@ -54,7 +55,7 @@ class Enrolling:
         self._joins = joins
         self._trust = joins.trust
         self._standing = standing
-        self._presence = presence
+        self._addresses = addresses
         self._peers = peers
         self._durability = durability
         self._clocks = clocks
@@ -63,7 +64,7 @@ class Enrolling:
 
     def invite(self, command: InviteCommand, now: Now) -> Invited | Refusal:
         """A token that leads here, or through somebody linked."""
-        addresses, known = self._presence.addresses, self._peers.dialable()
+        addresses, known = self._addresses(), self._peers.dialable()
         return self._joins.invite(command, addresses, known, now.wall)
 
     # -- asked by a joiner ----------------------------------------------------------------------
@@ -107,7 +108,7 @@ class Enrolling:
         return min(linked, default=None)
 
     def _redeem(self, body: bytes, joiner: PeerId, now: Now) -> tuple[bytes, Log, bool]:
-        own = (self._own, self._presence.addresses)
+        own = (self._own, self._addresses())
         peers = [own, *self._peers.dialable()]
         redeemed = self._joins.redeem(body, joiner, peers, now.wall)
         if redeemed.lease is not None:

@@ -19,6 +19,7 @@ from pollen.core.certs import Chain, Tier
 from pollen.core.codec import Refusal, Rejection, decode, encode
 from pollen.core.commands import InviteCommand, Invited
 from pollen.core.config import NodeConfig
+from pollen.core.effects import Row
 from pollen.core.ids import MILLISECOND, Hash, Nanos, PeerId, Sign, Verify, hash_of
 from pollen.core.invites import Invite, Issuer, JoinReply, JoinRequest, SpentNonce
 from pollen.core.leases import Lease
@@ -29,7 +30,6 @@ TABLE = "nonce"
 _PEERS_TOLD = 64
 _CARRIERS = 3
 
-Row = tuple[str, bytes, bytes | None]
 Addressed = list[tuple[PeerId, list[str]]]
 
 

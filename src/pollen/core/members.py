@@ -19,8 +19,8 @@ from pollen.core import certs, limits
 from pollen.core.certs import Certificate, Chain
 from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
+from pollen.core.labels import check_name
 from pollen.core.records import CERT, NODE, Record
-from pollen.core.specs import check_name
 from pollen.core.trust import TRUST_KINDS, Trust
 
 # The kinds of records that say who is a member.

@@ -9,10 +9,9 @@ Source: PROTOCOL 5; STYLE (machines nest by a forwarding parent).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 from pollen.core import limits
-from pollen.core.bundle import Fast
 from pollen.core.coords import Coords
 from pollen.core.effects import CloseLink, Effect, SendMessage
 from pollen.core.events import (
@@ -31,6 +30,9 @@ from pollen.core.messages import Keep, encode_message
 from pollen.core.peers import Peers
 from pollen.core.rng import Rng
 
+# What a peer tells of its place on the map; empty for one that tells nothing.
+CoordinateOf = Callable[[PeerId], Sequence[int]]
+
 
 class Mesh:
     """Peers, links and membership of one node."""
@@ -45,7 +47,7 @@ class Mesh:
         self.membership = Membership(own)
         self.coords = Coords(rng)
         self._rtts: dict[PeerId, int] = {}
-        self._told: Mapping[PeerId, Fast] = {}
+        self._coordinate_of: CoordinateOf = lambda _: ()
         self._reached_out_at = Nanos(0)
         self._moved: list[PeerId] = []
 
@@ -105,12 +107,12 @@ class Mesh:
     # -- telemetry ------------------------------------------------------------------------------
 
     def on_telemetry(
-        self, event: Telemetry, told: Mapping[PeerId, Fast], now: Nanos
+        self, event: Telemetry, coordinate_of: CoordinateOf, now: Nanos
     ) -> list[Effect]:
         """Half a second went by: silence, idle links, nearer neighbours, too few links."""
         self.membership.on_telemetry(event, now)
-        self._told = told
-        self.coords.note(event.peers, lambda peer: told[peer].coordinate if peer in told else ())
+        self._coordinate_of = coordinate_of
+        self.coords.note(event.peers, coordinate_of)
         out: list[Effect] = []
         for peer in self.links.on_telemetry(event.peers, now):
             link = self.peers.link_of(peer)
@@ -132,8 +134,8 @@ class Mesh:
 
     def estimate(self, peer: PeerId) -> int | None:
         """The round trip to a peer by the map, in microseconds; None where the map is blank."""
-        fast = self._told.get(peer)
-        return None if fast is None else self.coords.estimate(fast.coordinate)
+        told = self._coordinate_of(peer)
+        return self.coords.estimate(told) if told else None
 
     def _distance(self, peer: PeerId) -> int | None:
         return self._rtts.get(peer) or self.estimate(peer)

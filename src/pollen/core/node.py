@@ -147,20 +147,18 @@ class Node:
             is_own = record.body.owner == config.node
             if not (is_own and record.body.kind in (NODE, CERT)):
                 self._situation.note_change(Change(record, None), Nanos(0))
-        parts = self._joins, self._standing, self._presence, self._peers, self._durability
-        self._enrolling = Enrolling(*parts, self._clocks)
+        self._enrolling = Enrolling(
+            self._joins,
+            self._standing,
+            lambda: self._presence.addresses,
+            self._peers,
+            self._durability,
+            self._clocks,
+        )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
         self._handlers = self._event_handlers()
-        # What peers say, by kind; each machine takes its own.
-        self._speech: dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]] = {
-            Keep: self._mesh.on_keep,
-            JoinCarried: self._enrolling.on_carried,
-            JoinReturned: self._enrolling.on_returned,
-            AdminRequest: self._admin.on_request,
-            AdminReply: self._admin.on_reply,
-            **self._gossip.speech(),
-        }
+        self._speech = self._message_handlers()
         # Machines with long work, see ``core.work``.
         self._work = Work([self._gossip, self._retention])
 
@@ -185,6 +183,17 @@ class Node:
             Commanded: self._on_commanded,
             Persisted: self._on_persisted,
             TablesStale: self._on_tables_stale,
+        }
+
+    def _message_handlers(self) -> dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]]:
+        """What peers say, by kind; each machine takes its own."""
+        return {
+            Keep: self._mesh.on_keep,
+            JoinCarried: self._enrolling.on_carried,
+            JoinReturned: self._enrolling.on_returned,
+            AdminRequest: self._admin.on_request,
+            AdminReply: self._admin.on_reply,
+            **self._gossip.speech(),
         }
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
@@ -292,7 +301,7 @@ class Node:
         return [*self._placing.on_load_finished(event, now), told]
 
     def _on_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
-        out = self._mesh.on_telemetry(event, self._situation.bundles.counted, now.mono)
+        out = self._mesh.on_telemetry(event, self._situation.bundles.place_of, now.mono)
         self._placing.note_coordinate(self._mesh.coords.told)
         return out + self._placing.note_telemetry(event, now)
 

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 from pollen.core import limits, timers
 from pollen.core.config import NodeConfig
-from pollen.core.effects import Effect, SetTimer
+from pollen.core.effects import Effect, Row, SetTimer
 from pollen.core.ids import Nanos, Now
-from pollen.core.joins import Row
 from pollen.core.liveness import Phase
 from pollen.core.members import NodeInfo
 from pollen.core.restoring import starts_row

@@ -19,6 +19,7 @@ from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions, Unseeded
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
+from pollen.core.labels import check_name
 from pollen.core.names import Holding
 
 # What is said when this node's own records are as many as its tier may hold.
@@ -60,7 +61,7 @@ def check_seed(command: SeedCommand, writer: Writer, held: Mapping[str, Holding]
             f"{command.content[:80]!r} is no content id",
             "upload the module first (PUT /content); its answer carries the id",
         )
-    refusal = specs.check_name(command.name) or specs.check_options(command.options)
+    refusal = check_name(command.name) or specs.check_options(command.options)
     if refusal is not None:
         return refusal
     return _check_name(command, writer, held) or Hash(bytes.fromhex(command.content))

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pollen.core import versions
 from pollen.core.codec import Rejection, decode, encode
+from pollen.core.durability import CHAIN_KEY, META_TABLE, chain_row
+from pollen.core.effects import Row
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.invites import JoinReply
 from pollen.core.joins import TABLE as NONCE_TABLE
-from pollen.core.joins import Joins, Row
+from pollen.core.joins import Joins
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.peers import KnownPeer, Peers
 from pollen.core.record import ZERO
@@ -27,14 +28,12 @@ from pollen.core.retention import Retention
 from pollen.core.versions import EPOCH_KEY, lease_value, read_lease
 from pollen.errors import PollenError
 
-META_TABLE = versions.META_TABLE
 RECORD_TABLE = "record"
 WALL_KEY = b"wall"
 STARTS_KEY = b"starts"
 
 CLUSTER_KEY = b"cluster"
 ROOT_KEY = b"root"
-CHAIN_KEY = b"chain"
 NAME_KEY = b"name"
 
 Restored = Mapping[str, Sequence[tuple[bytes, bytes]]]
@@ -105,14 +104,9 @@ def identity_rows(identity: Identity) -> list[Row]:
     return [
         (META_TABLE, CLUSTER_KEY, identity.cluster),
         (META_TABLE, ROOT_KEY, identity.root),
-        (META_TABLE, CHAIN_KEY, identity.chain),
+        chain_row(identity.chain),
         (META_TABLE, NAME_KEY, identity.name.encode()),
     ]
-
-
-def chain_row(chain: bytes) -> Row:
-    """The row that keeps this node's credentials for its next start."""
-    return META_TABLE, CHAIN_KEY, chain
 
 
 def enrolment_rows(reply: JoinReply, name: str) -> list[Row]:

@@ -22,7 +22,7 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.codec import U32, U64, Rejection, decode, encode
-from pollen.core.effects import Effect, SetTimer
+from pollen.core.effects import Effect, Row, SetTimer
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, Now, PeerId
 from pollen.core.record import GC, ZERO, Record, Version, decode_record, gc_key
@@ -31,9 +31,6 @@ from pollen.core.records import Records
 MARK_TABLE = "mark"
 ABSENT_TABLE = "absent"
 GRAVE_TABLE = "grave"
-
-Row = tuple[str, bytes, bytes | None]
-
 _STEP_UNITS = 100
 
 

@@ -1,6 +1,6 @@
 """What a seed is: its spec, the hash that names it, and the rules of a valid one.
 
-Decides: whether a name, a set of options and a module make a spec, and the spec's hash.
+Decides: whether a set of options and a module make a spec, and the spec's hash.
 Does not know: who holds a name already (``names``), where it runs (``plan``).
 Invariants: the seed's hash covers its owner and every byte of its spec as carried, so that an
     update is another seed; a spec is never over ``limits.SPEC_MAX_BYTES``.
@@ -14,10 +14,8 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Refusal, Rejection, WireHash, decode, encode
 from pollen.core.commands import SeedOptions
-from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of, is_hash_text
-
-_FIRST = "abcdefghijklmnopqrstuvwxyz0123456789"
-_REST = _FIRST + "._-"
+from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
+from pollen.core.labels import check_name
 
 IDEMPOTENT = 2
 ISOLATE = 4
@@ -119,23 +117,6 @@ def withdrawn(spec: Spec, name_epoch: int) -> Spec:
         config={},
         env={},
     )
-
-
-def check_name(name: str) -> Refusal | None:
-    """PROTOCOL 3: ``[a-z0-9][a-z0-9._-]{0,62}``, and never 64 hex digits."""
-    if is_hash_text(name):
-        return Refusal(
-            "name-invalid",
-            f"{name[:16]}… is 64 hex digits, which always mean a hash",
-            "choose a name with another letter or length",
-        )
-    if not (1 <= len(name) <= 63 and name[0] in _FIRST and all(c in _REST for c in name)):
-        return Refusal(
-            "name-invalid",
-            f"{name[:80]!r} is no valid name",
-            "use 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit",
-        )
-    return None
 
 
 def check_options(options: SeedOptions) -> Refusal | None:

@@ -17,17 +17,17 @@ from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
 from pollen.core.denies import deny_key
-from pollen.core.effects import CloseLink, Effect, Log, SetHello, SetTimer
+from pollen.core.durability import chain_row
+from pollen.core.effects import CloseLink, Effect, Log, Row, SetHello, SetTimer
 from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
-from pollen.core.joins import Joins, Row
+from pollen.core.joins import Joins
 from pollen.core.leases import end_of
 from pollen.core.leasing import Leasing
 from pollen.core.members import Members
 from pollen.core.mesh import Mesh
 from pollen.core.records import CERT, DENY, LEASE, Records
 from pollen.core.renewing import Renewing
-from pollen.core.restoring import chain_row
 from pollen.core.trust import Held, Trust
 from pollen.errors import PollenError
 

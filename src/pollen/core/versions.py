@@ -12,11 +12,11 @@ Source: PROTOCOL 2. Refused: an fsync for each record.
 from __future__ import annotations
 
 from pollen.core import limits, timers
+from pollen.core.durability import META_TABLE
 from pollen.core.effects import Effect, Persist, SetTimer
 from pollen.core.ids import Nanos
 from pollen.core.record import ZERO, Version
 
-META_TABLE = "meta"
 EPOCH_KEY = b"epoch"
 
 

@@ -19,7 +19,7 @@ import psutil
 
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND
-from pollen.core.specs import check_name
+from pollen.core.labels import check_name
 from pollen.errors import BadRequest, PollenError
 from pollen.runtime.paths import cure
 

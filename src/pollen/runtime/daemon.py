@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from pollen.core import limits, restoring
+from pollen.core import durability, limits, restoring
 from pollen.core.commands import Command, DrainCommand
 from pollen.core.config import NodeConfig
 from pollen.core.discovery.contract import Context
@@ -175,7 +175,7 @@ class Daemon:
             raise InvariantError("the folder was enrolled before the store was opened")
         name = self._config.name or held.name
         if name != held.name:
-            store.write_now([(restoring.META_TABLE, restoring.NAME_KEY, name.encode())])
+            store.write_now([(durability.META_TABLE, restoring.NAME_KEY, name.encode())])
         key = identity.node_key(self._paths, self._native)
         root = identity.root_key(self._paths, self._native, held.root)
         boot = entropy.draw_boot()

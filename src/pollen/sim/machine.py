@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pollen.core import restoring
+from pollen.core import durability, restoring
 from pollen.core.effects import Effect, Log, PeerRow, Reply, SeedRow
 from pollen.core.events import Event
 from pollen.core.ids import BOOT_BYTES, SECOND, Nanos, Now, PeerId, Token
@@ -113,9 +113,10 @@ class Disk:
 
     def wipe(self) -> None:
         """Nothing is left but who this node is: the key is on another medium."""
-        held = self.tables.get(restoring.META_TABLE, {})
-        keep = (restoring.CLUSTER_KEY, restoring.ROOT_KEY, restoring.CHAIN_KEY, restoring.NAME_KEY)
-        self.tables = {restoring.META_TABLE: {key: held[key] for key in keep if key in held}}
+        held = self.tables.get(durability.META_TABLE, {})
+        chain = durability.CHAIN_KEY
+        keep = (restoring.CLUSTER_KEY, restoring.ROOT_KEY, chain, restoring.NAME_KEY)
+        self.tables = {durability.META_TABLE: {key: held[key] for key in keep if key in held}}
         self.pending.clear()
 
     def restored(self) -> Restored:
