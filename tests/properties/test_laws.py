@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pollen.core import codec, invites, records, routing, specs, tables, timers
+from pollen.core import codec, invites, records, specs, tables, timers
 from pollen.core.certs import Certificate
 from pollen.core.claims import Claim
 from pollen.core.codec import Refusal, Rejection, Signed
@@ -18,6 +18,7 @@ from pollen.core.invites import Invite, JoinReply, JoinRequest
 from pollen.core.members import NodeInfo
 from pollen.core.records import Body, Records
 from pollen.core.rng import Rng
+from pollen.core.rules import routing
 from pollen.core.specs import Spec, SpecRecord
 from tests import strategies as own
 from tests.unit.world import make_key, signer, verify

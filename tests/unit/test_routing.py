@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core import routing
+from pollen.core.rules import routing
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 

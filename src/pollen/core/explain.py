@@ -39,7 +39,7 @@ from pollen.core.plan import (
     weight_of,
 )
 from pollen.core.rendezvous import seed_key_of
-from pollen.core.routing import match_gate
+from pollen.core.rules.routing import match_gate
 from pollen.core.specs import Seed
 from pollen.core.views import Screen, status_view
 

@@ -27,7 +27,7 @@ from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.names import Holding
 from pollen.core.plan import NOWHERE, Placement
-from pollen.core.routing import match_gate
+from pollen.core.rules.routing import match_gate
 from pollen.core.specs import Seed
 
 # Slugs of a load that speak of the way to the content, not of this host: try again soon.

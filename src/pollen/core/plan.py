@@ -20,7 +20,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId
 from pollen.core.rendezvous import draw_of, exponential, node_key_of, seed_key_of
-from pollen.core.routing import match_gate
+from pollen.core.rules.routing import match_gate
 
 Pairs = tuple[tuple[str, str], ...]
 # A node's place in a ranking: the lower wins, the id decides among equals.

@@ -1,7 +1,7 @@
 """Calls in a simulated world: the side of one node's muscles that makes them.
 
 Decides: nothing of its own: where a call goes and whether it is tried again is asked of
-    ``core.routing``.
+    ``core.rules.routing``.
 Does not know: how tables came to be, records, who is a member; how a call is run (``serving``).
 Invariants: a link that is silent while calls are under way is left out after the seam's time and
     taken back on a byte. A call ends exactly once, and says whether any attempt of it may have run.
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
-from pollen.core import routing
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
 from pollen.core.rng import Rng
+from pollen.core.rules import routing
 from pollen.sim.end import End
 from pollen.sim.serving import Arrived, Serving
 

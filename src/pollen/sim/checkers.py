@@ -12,7 +12,7 @@ from __future__ import annotations
 from pollen.core import limits
 from pollen.core.ids import SECOND, Hash, PeerId, short
 from pollen.core.record import ACCUSE, FAST, REFUTE
-from pollen.core.routing import match_gate
+from pollen.core.rules.routing import match_gate
 from pollen.core.specs import Spec
 from pollen.sim import living, observe
 from pollen.sim.case import Case, Checker, label_of, name_of

@@ -30,7 +30,6 @@ from pollen.core import (
     record,
     records,
     renewing,
-    routing,
     standing,
     tables,
     trust,
@@ -41,6 +40,7 @@ from pollen.core.ids import Nanos
 from pollen.core.liveness import Verdict
 from pollen.core.owners import Merge
 from pollen.core.record import Record
+from pollen.core.rules import routing
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Calls in a simulated world: the side of one node's muscles that runs them.
 
-Decides: nothing of its own: what passes, is admitted or refused is asked of ``core.routing``.
+Decides: nothing of its own: what passes, is admitted or refused is asked of ``core.rules.routing``.
 Does not know: where a call came from but the link; how tables came to be; whom a caller tries.
 Invariants: a call id that came over a link is run once within the window. A slot means running: a
     call that waits for its own child holds none. Who comes first to a cold seed loads it, the
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
-from pollen.core import limits, routing
+from pollen.core import limits
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
 from pollen.core.rng import Rng
+from pollen.core.rules import routing
 from pollen.sim import modules
 from pollen.sim.end import End
 from pollen.sim.modules import Module

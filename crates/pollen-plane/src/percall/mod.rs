@@ -1,6 +1,6 @@
 //! The six per-call algorithms: pure functions of what the brain pushed and what was counted here.
 //!
-//! Each has its reference in `pollen.core.routing`; both run `tests/vectors/routing_*.json`. There
+//! Each has its reference in `pollen.core.rules.routing`; both run `tests/vectors/routing_*.json`. There
 //! is no seventh: whatever else must be decided for a call is decided by the brain beforehand.
 
 mod admit;

@@ -1,0 +1,8 @@
+"""The per-request rules: what the muscles decide call by call, as pure functions.
+
+Decides: which replica gets a call, whether it runs, waits or goes elsewhere, and what a child may
+    spend.
+Does not know: tables, links, guests; every input is an argument.
+Invariants: the crate of the muscles computes the same; vectors hold both.
+Source: docs/internals/seam.md (The six per-call algorithms).
+"""
