@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from pollen.core import limits, publishing, timers
-from pollen.core.admin import Admin
 from pollen.core.bundle import Bundle
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
@@ -31,6 +30,10 @@ from pollen.core.commands import (
     UnseedCommand,
 )
 from pollen.core.config import NodeConfig
+from pollen.core.desk.admin import Admin
+from pollen.core.desk.explain import Question, answer
+from pollen.core.desk.news import News
+from pollen.core.desk.views import Screen
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, InspectModule, LoadSeed, Log, Reply, SetTimer
 from pollen.core.enrolling import Enrolling
@@ -56,7 +59,6 @@ from pollen.core.events import (
     TimerFired,
     VerbEnded,
 )
-from pollen.core.explain import Question, answer
 from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
 from pollen.core.hosting import Hosting
@@ -75,7 +77,6 @@ from pollen.core.messages import (
     Message,
     decode_message,
 )
-from pollen.core.news import News
 from pollen.core.placing import Placing
 from pollen.core.presence import Presence
 from pollen.core.publishing import Publication, Writer
@@ -85,7 +86,6 @@ from pollen.core.retention import Retention
 from pollen.core.rng import Rng
 from pollen.core.situation import Situation
 from pollen.core.standing import Standing, own_certificate
-from pollen.core.views import Screen
 from pollen.core.work import Work
 
 

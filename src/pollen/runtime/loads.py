@@ -1,6 +1,6 @@
 """Loads made from this node, from others, and for others: who is asked, and what it all comes to.
 
-Errors: ``peer-not-found`` for a node that is no member, what ``core.admin`` says of one that
+Errors: ``peer-not-found`` for a node that is no member, what ``core.desk.admin`` says of one that
 cannot or will not, ``bad-request`` for a report that is none. A load that failed at one node has
 run at the others: the error comes when all have ended. One that is ended early has the reports that
 came; a node that does not end it in time has none among them.

@@ -24,6 +24,7 @@ from pollen.core.commands import (
     WhyPlace,
     WhyPlaceCommand,
 )
+from pollen.core.desk.views import Screen, status_view
 from pollen.core.ids import Hash, PeerId
 from pollen.core.liveness import Phase
 from pollen.core.members import Member, NodeInfo
@@ -41,7 +42,6 @@ from pollen.core.plan import (
 from pollen.core.rendezvous import seed_key_of
 from pollen.core.rules.routing import match_gate
 from pollen.core.specs import Seed
-from pollen.core.views import Screen, status_view
 
 Question = StatusCommand | WhyPlaceCommand | WhyCallCommand
 
