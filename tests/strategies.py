@@ -20,7 +20,7 @@ from pollen.core.liveness import Accusation, Refutation
 from pollen.core.plan import Need, NodeFacts, Standing
 from pollen.core.records import Body, Record, decode_record, gc_key
 from pollen.core.rng import Rng
-from pollen.core.specs import Spec
+from pollen.core.seeds.specs import Spec
 from tests.unit.world import make_key, sign_with
 
 _CALM = [HealthCheck.too_slow]

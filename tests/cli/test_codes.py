@@ -14,7 +14,7 @@ import pytest
 
 from pollen.core.commands import SeedOptions
 from pollen.core.ids import Hash, PeerId
-from pollen.core.specs import make_spec, seed_hash
+from pollen.core.seeds.specs import make_spec, seed_hash
 from pollen.errors import SLUGS
 from tests.cli.conftest import EXAMPLES, Pln
 

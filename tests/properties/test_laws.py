@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pollen.core import codec, invites, records, specs, tables, timers
+from pollen.core import codec, invites, records, tables, timers
 from pollen.core.certs import Certificate
 from pollen.core.claims import Claim
 from pollen.core.codec import Refusal, Rejection, Signed
@@ -19,7 +19,8 @@ from pollen.core.members import NodeInfo
 from pollen.core.records import Body, Records
 from pollen.core.rng import Rng
 from pollen.core.rules import routing
-from pollen.core.specs import Spec, SpecRecord
+from pollen.core.seeds import specs
+from pollen.core.seeds.specs import Spec, SpecRecord
 from tests import strategies as own
 from tests.unit.world import make_key, signer, verify
 

@@ -11,7 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 
-from pollen.core import certs, leases, specs, timers
+from pollen.core import certs, leases, timers
 from pollen.core.certs import Certificate, Tier
 from pollen.core.claims import Claim, State
 from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
@@ -38,6 +38,7 @@ from pollen.core.members import NodeInfo
 from pollen.core.node import Node
 from pollen.core.records import CERT, CLAIM, LEASE, NODE, SPEC, Body, in_frames
 from pollen.core.rng import Rng
+from pollen.core.seeds import specs
 
 CLUSTER = ClusterId(b"c" * 32)
 WALL = Nanos(20_000 * DAY)

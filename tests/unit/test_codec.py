@@ -21,7 +21,7 @@ from pollen.core.leases import Credentials, Lease
 from pollen.core.liveness import Accusation, Refutation
 from pollen.core.members import NodeInfo
 from pollen.core.records import Body
-from pollen.core.specs import Spec, SpecRecord
+from pollen.core.seeds.specs import Spec, SpecRecord
 from pollen.core.succession import Succession
 from tests.vectors.remake import remake, text_of, value_of
 

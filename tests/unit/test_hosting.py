@@ -14,9 +14,9 @@ from pollen.core.codec import encode
 from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.hosting import Hosting, Role, View, plan_holders, roles_of
 from pollen.core.ids import SECOND, Hash, Nanos, Now, PeerId
-from pollen.core.names import Holding
 from pollen.core.plan import Placement
-from pollen.core.specs import Seed
+from pollen.core.seeds.names import Holding
+from pollen.core.seeds.specs import Seed
 from tests.strategies import make_record
 from tests.unit.test_names import A, B, C, seed
 

@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core import names, publishing, specs
 from pollen.core.certs import Certificate, Tier
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import ClusterId, Hash, PeerId, RequestId
-from pollen.core.names import Holding
-from pollen.core.publishing import Publication, Writer
-from pollen.core.specs import Seed
+from pollen.core.seeds import names, publishing, specs
+from pollen.core.seeds.names import Holding
+from pollen.core.seeds.publishing import Publication, Writer
+from pollen.core.seeds.specs import Seed
 from tests.unit.world import make_key
 
 A, B, C = sorted(make_key(name) for name in "abc")

@@ -12,7 +12,7 @@ from pollen.core.claims import State
 from pollen.core.demand import DemandRow, bucket_of
 from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND
-from pollen.core.specs import Seed
+from pollen.core.seeds.specs import Seed
 from tests.unit.town import GIB, Town
 
 FOUR = ["a", "b", "c", "d"]

@@ -12,7 +12,7 @@ from pollen.core.claims import Claim, Claims, State
 from pollen.core.codec import encode
 from pollen.core.hosting import Role
 from pollen.core.ids import SECOND, Hash, Nanos, PeerId
-from pollen.core.specs import Seed
+from pollen.core.seeds.specs import Seed
 from pollen.core.tables import Tables
 from tests.strategies import make_record
 from tests.unit.test_names import A, B, C, seed

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from pollen.core import effects as fx
-from pollen.core import specs, timers
+from pollen.core import timers
 from pollen.core.bundle import Bundle, Fast
 from pollen.core.certs import Certificate
 from pollen.core.claims import Claim, State
@@ -21,8 +21,9 @@ from pollen.core.liveness import Verdict
 from pollen.core.members import Member, NodeInfo
 from pollen.core.placing import Placing
 from pollen.core.records import Change, Records
+from pollen.core.seeds import specs
+from pollen.core.seeds.specs import Seed
 from pollen.core.situation import Situation
-from pollen.core.specs import Seed
 from tests.strategies import CLUSTER, make_record
 from tests.unit.test_names import MEMBERS, A
 from tests.unit.world import make_key, signer

@@ -25,10 +25,10 @@ from pollen.core.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
 from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.names import Holding
 from pollen.core.plan import NOWHERE, Placement
 from pollen.core.rules.routing import match_gate
-from pollen.core.specs import Seed
+from pollen.core.seeds.names import Holding
+from pollen.core.seeds.specs import Seed
 
 # Slugs of a load that speak of the way to the content, not of this host: try again soon.
 _FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadline"})

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pollen.core import limits, publishing, timers
+from pollen.core import limits, timers
 from pollen.core.bundle import Bundle
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
@@ -79,11 +79,12 @@ from pollen.core.messages import (
 )
 from pollen.core.placing import Placing
 from pollen.core.presence import Presence
-from pollen.core.publishing import Publication, Writer
 from pollen.core.records import CERT, NODE, SPEC, Change, Interned, Records
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.retention import Retention
 from pollen.core.rng import Rng
+from pollen.core.seeds import publishing
+from pollen.core.seeds.publishing import Publication, Writer
 from pollen.core.situation import Situation
 from pollen.core.standing import Standing, own_certificate
 from pollen.core.work import Work

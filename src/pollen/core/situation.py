@@ -24,7 +24,6 @@ from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.liveness import Facts, Verdict
 from pollen.core.members import MEMBER_KINDS, Member, Members
 from pollen.core.membership import Membership
-from pollen.core.names import Holding, resolve
 from pollen.core.overdue import Overdue
 from pollen.core.plan import Need, NodeFacts, Placement, effective_version
 from pollen.core.planner import Planner
@@ -39,7 +38,8 @@ from pollen.core.records import (
     Record,
     as_buried,
 )
-from pollen.core.specs import EVERYWHERE, Seed, decode_seed
+from pollen.core.seeds.names import Holding, resolve
+from pollen.core.seeds.specs import EVERYWHERE, Seed, decode_seed
 
 K = TypeVar("K")
 

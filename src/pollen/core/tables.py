@@ -22,7 +22,7 @@ from pollen.core.claims import Claims, State
 from pollen.core.effects import Effect, PeerRow, PushTables, SeedRow, SetTimer
 from pollen.core.hosting import Role
 from pollen.core.ids import Hash, Nanos, PeerId
-from pollen.core.specs import (
+from pollen.core.seeds.specs import (
     IDEMPOTENT,
     ISOLATE,
     NO_TAIL_CALL,

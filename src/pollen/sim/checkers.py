@@ -13,7 +13,7 @@ from pollen.core import limits
 from pollen.core.ids import SECOND, Hash, PeerId, short
 from pollen.core.record import ACCUSE, FAST, REFUTE
 from pollen.core.rules.routing import match_gate
-from pollen.core.specs import Spec
+from pollen.core.seeds.specs import Spec
 from pollen.sim import living, observe
 from pollen.sim.case import Case, Checker, label_of, name_of
 from pollen.sim.machine import Machine

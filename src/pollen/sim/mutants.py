@@ -23,7 +23,6 @@ from pollen.core import (
     links,
     liveness,
     membership,
-    names,
     owners,
     peers,
     planner,
@@ -41,6 +40,7 @@ from pollen.core.liveness import Verdict
 from pollen.core.owners import Merge
 from pollen.core.record import Record
 from pollen.core.rules import routing
+from pollen.core.seeds import names
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):

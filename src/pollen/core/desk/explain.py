@@ -28,7 +28,6 @@ from pollen.core.desk.views import Screen, status_view
 from pollen.core.ids import Hash, PeerId
 from pollen.core.liveness import Phase
 from pollen.core.members import Member, NodeInfo
-from pollen.core.names import Holding, find_seed
 from pollen.core.plan import (
     Need,
     NodeFacts,
@@ -41,7 +40,8 @@ from pollen.core.plan import (
 )
 from pollen.core.rendezvous import seed_key_of
 from pollen.core.rules.routing import match_gate
-from pollen.core.specs import Seed
+from pollen.core.seeds.names import Holding, find_seed
+from pollen.core.seeds.specs import Seed
 
 Question = StatusCommand | WhyPlaceCommand | WhyCallCommand
 

@@ -18,7 +18,7 @@ import msgspec
 from pollen.core.certs import Certificate, Tier
 from pollen.core.codec import Refusal
 from pollen.core.ids import Hash, PeerId, hash_of, short
-from pollen.core.specs import Seed
+from pollen.core.seeds.specs import Seed
 
 PREFIX = "seed/"
 MIN_PREFIX_HEX = 4

@@ -13,14 +13,15 @@ from collections.abc import Container, Mapping
 
 import msgspec
 
-from pollen.core import limits, names, specs
+from pollen.core import limits
 from pollen.core.certs import Certificate
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions, Unseeded
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
-from pollen.core.names import Holding
+from pollen.core.seeds import names, specs
+from pollen.core.seeds.names import Holding
 
 # What is said when this node's own records are as many as its tier may hold.
 REFUSED_FULL = Refusal(
