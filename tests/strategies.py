@@ -11,11 +11,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from pollen.core.admission.invites import Invite
 from pollen.core.certs import Certificate
 from pollen.core.codec import encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId, hash_of
-from pollen.core.invites import Invite
 from pollen.core.liveness import Accusation, Refutation
 from pollen.core.plan import Need, NodeFacts, Standing
 from pollen.core.records import Body, Record, decode_record, gc_key

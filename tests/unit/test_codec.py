@@ -9,14 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core import codec, invites
+from pollen.core import codec
+from pollen.core.admission import invites
+from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
 from pollen.core.bundle import Fast
 from pollen.core.certs import Certificate
 from pollen.core.claims import Claim
 from pollen.core.codec import Rejection, Signed
 from pollen.core.denies import Deny, DenyPayload
 from pollen.core.ids import hash_of
-from pollen.core.invites import Invite, JoinReply, JoinRequest
 from pollen.core.leases import Credentials, Lease
 from pollen.core.liveness import Accusation, Refutation
 from pollen.core.members import NodeInfo

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pollen.core import codec, invites, limits
+from pollen.core import codec, limits
 from pollen.core import effects as fx
 from pollen.core import events as ev
+from pollen.core.admission import invites
+from pollen.core.admission.invites import JoinRequest
 from pollen.core.codec import Refusal, encode
 from pollen.core.denies import Deny, issue_deny
 from pollen.core.ids import DAY, MINUTE, SECOND, PeerId
-from pollen.core.invites import JoinRequest
 from tests.unit.world import WALL_ZERO, Machine, World, make_key, signer
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core import certs, invites, leases, limits
+from pollen.core import certs, leases, limits
+from pollen.core.admission import invites
+from pollen.core.admission.invites import Invite, JoinReply, JoinRequest, SpentNonce
+from pollen.core.admission.redeeming import Joins
 from pollen.core.certs import Certificate, Chain, Tier
 from pollen.core.codec import CERTIFICATE_DOMAIN, Refusal, Rejection, Signed, decode, encode
 from pollen.core.commands import InviteCommand
 from pollen.core.config import NodeConfig
 from pollen.core.ids import MINUTE, ClusterId, Nanos, PeerId
-from pollen.core.invites import Invite, JoinReply, JoinRequest, SpentNonce
-from pollen.core.joins import Joins
 from pollen.core.rng import Rng
 from pollen.core.trust import Trust
 from tests.unit.world import make_key, sign_with, signer, verify

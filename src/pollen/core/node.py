@@ -17,6 +17,9 @@ from typing import Any
 import msgspec
 
 from pollen.core import limits, timers
+from pollen.core.admission.carrying import Enrolling
+from pollen.core.admission.consequences import Standing, own_certificate
+from pollen.core.admission.redeeming import Joins
 from pollen.core.bundle import Bundle
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
@@ -36,7 +39,6 @@ from pollen.core.desk.news import News
 from pollen.core.desk.views import Screen
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, InspectModule, LoadSeed, Log, Reply, SetTimer
-from pollen.core.enrolling import Enrolling
 from pollen.core.events import (
     Commanded,
     DialFailed,
@@ -64,7 +66,6 @@ from pollen.core.gossip import Gossip
 from pollen.core.hosting import Hosting
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
 from pollen.core.intake import Intake
-from pollen.core.joins import Joins
 from pollen.core.liveness import Facts
 from pollen.core.members import Members
 from pollen.core.mesh import Mesh
@@ -86,7 +87,6 @@ from pollen.core.rng import Rng
 from pollen.core.seeds import publishing
 from pollen.core.seeds.publishing import Publication, Writer
 from pollen.core.situation import Situation
-from pollen.core.standing import Standing, own_certificate
 from pollen.core.work import Work
 
 

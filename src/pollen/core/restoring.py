@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from pollen.core.admission.invites import JoinReply
+from pollen.core.admission.redeeming import TABLE as NONCE_TABLE
+from pollen.core.admission.redeeming import Joins
 from pollen.core.codec import Rejection, decode, encode
 from pollen.core.durability import CHAIN_KEY, META_TABLE, chain_row
 from pollen.core.effects import Row
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
-from pollen.core.invites import JoinReply
-from pollen.core.joins import TABLE as NONCE_TABLE
-from pollen.core.joins import Joins
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.peers import KnownPeer, Peers
 from pollen.core.record import ZERO

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pollen.core import invites, restoring
+from pollen.core import restoring
+from pollen.core.admission import invites
+from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
+from pollen.core.admission.redeeming import TABLE as NONCE_TABLE
 from pollen.core.certs import Tier
 from pollen.core.codec import Refusal, encode
 from pollen.core.ids import ClusterId, PeerId
-from pollen.core.invites import Invite, JoinReply, JoinRequest
-from pollen.core.joins import TABLE as NONCE_TABLE
 from pollen.core.peers import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
 from pollen.errors import Conflict, PollenError, error_from

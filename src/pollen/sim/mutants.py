@@ -28,12 +28,12 @@ from pollen.core import (
     planner,
     record,
     records,
-    renewing,
-    standing,
     tables,
     trust,
     versions,
 )
+from pollen.core.admission import asking as renewing
+from pollen.core.admission import consequences as standing
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
 from pollen.core.liveness import Verdict

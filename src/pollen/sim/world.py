@@ -13,7 +13,8 @@ from typing import Any
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
-from pollen.core import invites, restoring
+from pollen.core import restoring
+from pollen.core.admission import invites
 from pollen.core.certs import Certificate, Tier, cluster_id_of
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions

@@ -12,6 +12,9 @@ Source: PROTOCOL 4 (links end at lease end, deny and access_deadline), 6 (Hello)
 from __future__ import annotations
 
 from pollen.core import limits, timers
+from pollen.core.admission.asking import Renewing
+from pollen.core.admission.lending import Leasing
+from pollen.core.admission.redeeming import Joins
 from pollen.core.certs import Certificate, Chain
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, encode
@@ -21,13 +24,10 @@ from pollen.core.durability import chain_row
 from pollen.core.effects import CloseLink, Effect, Log, Row, SetHello, SetTimer
 from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
-from pollen.core.joins import Joins
 from pollen.core.leases import end_of
-from pollen.core.leasing import Leasing
 from pollen.core.members import Members
 from pollen.core.mesh import Mesh
 from pollen.core.records import CERT, DENY, LEASE, Records
-from pollen.core.renewing import Renewing
 from pollen.core.trust import Held, Trust
 from pollen.errors import PollenError
 

@@ -16,7 +16,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from pollen.core import invites, limits, timers
+from pollen.core import limits, timers
+from pollen.core.admission import invites
+from pollen.core.admission.consequences import Standing
+from pollen.core.admission.invites import Invite
+from pollen.core.admission.redeeming import Joins
 from pollen.core.certs import Tier
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Refusal, decode, encode
@@ -25,11 +29,8 @@ from pollen.core.durability import Durability
 from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
 from pollen.core.events import JoinRequested
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
-from pollen.core.invites import Invite
-from pollen.core.joins import Joins
 from pollen.core.messages import JoinCarried, JoinReturned, encode_message
 from pollen.core.peers import Peers
-from pollen.core.standing import Standing
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,12 +12,12 @@ Source: PROTOCOL 4 (an expired lease may still speak ``pollen-join/1``, for rene
 from __future__ import annotations
 
 from pollen.core import limits, timers
+from pollen.core.admission.invites import JoinReply, JoinRequest
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, decode, encode
 from pollen.core.effects import AskJoin, Effect, Log, SetTimer
 from pollen.core.events import JoinAnswered
 from pollen.core.ids import Nanos, Now, PeerId, short
-from pollen.core.invites import JoinReply, JoinRequest
 from pollen.core.peers import Peers
 from pollen.core.trust import Trust
 
