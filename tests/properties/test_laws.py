@@ -8,15 +8,16 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pollen.core import codec, records, tables, timers
+from pollen.core import codec, records, timers
 from pollen.core.admission import invites
 from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
 from pollen.core.certs import Certificate
-from pollen.core.claims import Claim
 from pollen.core.codec import Refusal, Rejection, Signed
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId
 from pollen.core.members import NodeInfo
+from pollen.core.placement import tables
+from pollen.core.placement.claims import Claim
 from pollen.core.records import Body, Records
 from pollen.core.rng import Rng
 from pollen.core.rules import routing

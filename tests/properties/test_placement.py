@@ -9,10 +9,10 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pollen.core.claims import State
 from pollen.core.ids import SECOND, Hash, PeerId
-from pollen.core.plan import Need, NodeFacts, Snapshot, Standing, plan
-from pollen.core.planner import Planner
+from pollen.core.placement.claims import State
+from pollen.core.placement.plan import Need, NodeFacts, Snapshot, Standing, plan
+from pollen.core.placement.planner import Planner
 from tests import strategies as own
 from tests.unit.test_hosting import ECHO, Bench
 from tests.unit.test_names import A, B, C

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 from pollen.core import certs, leases, timers
 from pollen.core.certs import Certificate, Tier
-from pollen.core.claims import Claim, State
 from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
 from pollen.core.commands import SeedOptions
 from pollen.core.config import NodeConfig
@@ -36,6 +35,7 @@ from pollen.core.leases import Lease, founding_credentials
 from pollen.core.liveness import Phase
 from pollen.core.members import NodeInfo
 from pollen.core.node import Node
+from pollen.core.placement.claims import Claim, State
 from pollen.core.records import CERT, CLAIM, LEASE, NODE, SPEC, Body, in_frames
 from pollen.core.rng import Rng
 from pollen.core.seeds import specs

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pollen.core import demand, limits
-from pollen.core.bundle import Bundle, Bundles, Fast
+from pollen.core import limits
 from pollen.core.codec import Rejection, decode, encode
-from pollen.core.demand import DemandRow, Meter, bucket_of, settled, value_of
 from pollen.core.events import SeedSample, Telemetry
 from pollen.core.ids import MILLISECOND, SECOND, Hash, Nanos
+from pollen.core.placement import demand
+from pollen.core.placement.bundle import Bundle, Bundles, Fast
+from pollen.core.placement.demand import DemandRow, Meter, bucket_of, settled, value_of
 from tests.strategies import make_record
 from tests.unit.test_names import A
 

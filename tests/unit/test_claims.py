@@ -7,11 +7,12 @@ import itertools
 import msgspec
 import pytest
 
-from pollen.core import claims, limits
-from pollen.core.claims import Act, Claim, Claims, Cue, Host, State, is_halted, step
+from pollen.core import limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.ids import Hash, Nanos, PeerId
-from pollen.core.plan import Standing
+from pollen.core.placement import claims
+from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, is_halted, step
+from pollen.core.placement.plan import Standing
 from pollen.core.records import Record
 from tests.strategies import make_record
 from tests.unit.test_names import A, B, C

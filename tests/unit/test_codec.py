@@ -12,15 +12,15 @@ import pytest
 from pollen.core import codec
 from pollen.core.admission import invites
 from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
-from pollen.core.bundle import Fast
 from pollen.core.certs import Certificate
-from pollen.core.claims import Claim
 from pollen.core.codec import Rejection, Signed
 from pollen.core.denies import Deny, DenyPayload
 from pollen.core.ids import hash_of
 from pollen.core.leases import Credentials, Lease
 from pollen.core.liveness import Accusation, Refutation
 from pollen.core.members import NodeInfo
+from pollen.core.placement.bundle import Fast
+from pollen.core.placement.claims import Claim
 from pollen.core.records import Body
 from pollen.core.seeds.specs import Spec, SpecRecord
 from pollen.core.succession import Succession

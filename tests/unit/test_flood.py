@@ -7,13 +7,14 @@ from typing import TypeVar
 
 import pytest
 
-from pollen.core import limits, planner
+from pollen.core import limits
 from pollen.core.codec import encode
 from pollen.core.commands import Status, StatusCommand
 from pollen.core.effects import Reply
 from pollen.core.events import Commanded, PeerSample, SeedSample, Telemetry
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId
 from pollen.core.liveness import Phase
+from pollen.core.placement import planner
 from pollen.core.records import NODE
 from tests.unit.flood import (
     EACH,

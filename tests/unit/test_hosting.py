@@ -8,13 +8,14 @@ import msgspec
 import pytest
 
 from pollen.core import effects as fx
-from pollen.core import hosting, limits
-from pollen.core.claims import Claim, Claims, State
+from pollen.core import limits
 from pollen.core.codec import encode
 from pollen.core.events import LoadFinished, SeedSample, SeedWoken
-from pollen.core.hosting import Hosting, Role, View, plan_holders, roles_of
 from pollen.core.ids import SECOND, Hash, Nanos, Now, PeerId
-from pollen.core.plan import Placement
+from pollen.core.placement import hosting
+from pollen.core.placement.claims import Claim, Claims, State
+from pollen.core.placement.hosting import Hosting, Role, View, plan_holders, roles_of
+from pollen.core.placement.plan import Placement
 from pollen.core.seeds.names import Holding
 from pollen.core.seeds.specs import Seed
 from tests.strategies import make_record

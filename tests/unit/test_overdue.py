@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pollen.core.ids import Hash
-from pollen.core.overdue import Overdue
+from pollen.core.placement.overdue import Overdue
 from tests.unit.test_names import A, B, C
 
 PAIRS = [(Hash(bytes([n]) * 32), node) for n in range(3) for node in (A, B, C)]

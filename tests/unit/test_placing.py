@@ -8,10 +8,10 @@ import pytest
 
 from pollen.core import effects as fx
 from pollen.core import limits
-from pollen.core.claims import State
-from pollen.core.demand import DemandRow, bucket_of
 from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND
+from pollen.core.placement.claims import State
+from pollen.core.placement.demand import DemandRow, bucket_of
 from pollen.core.seeds.specs import Seed
 from tests.unit.town import GIB, Town
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pollen.core import limits, plan, rendezvous
+from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
-from pollen.core.plan import Need, NodeFacts, Placement, Snapshot, Standing
+from pollen.core.placement import plan, rendezvous
+from pollen.core.placement.plan import Need, NodeFacts, Placement, Snapshot, Standing
 
 GIB = 1 << 30
 NODES = [PeerId(hash_of("test-node", bytes([i]))) for i in range(8)]

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from pollen.core import limits
-from pollen.core import planner as planner_of_all
 from pollen.core.ids import Hash, PeerId, hash_of
-from pollen.core.plan import Need, NodeFacts, Placement, Snapshot, Standing, plan
-from pollen.core.planner import Planner
+from pollen.core.placement import planner as planner_of_all
+from pollen.core.placement.plan import Need, NodeFacts, Placement, Snapshot, Standing, plan
+from pollen.core.placement.planner import Planner
 
 MANY = 1_000
 

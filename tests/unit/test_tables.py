@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from pollen.core import effects as fx
-from pollen.core import limits, tables
-from pollen.core.claims import Claim, Claims, State
+from pollen.core import limits
 from pollen.core.codec import encode
-from pollen.core.hosting import Role
 from pollen.core.ids import SECOND, Hash, Nanos, PeerId
+from pollen.core.placement import tables
+from pollen.core.placement.claims import Claim, Claims, State
+from pollen.core.placement.hosting import Role
+from pollen.core.placement.tables import Tables
 from pollen.core.seeds.specs import Seed
-from pollen.core.tables import Tables
 from tests.strategies import make_record
 from tests.unit.test_names import A, B, C, seed
 

@@ -20,7 +20,6 @@ from pollen.core import limits, timers
 from pollen.core.admission.carrying import Enrolling
 from pollen.core.admission.consequences import Standing, own_certificate
 from pollen.core.admission.redeeming import Joins
-from pollen.core.bundle import Bundle
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
 from pollen.core.commands import (
@@ -63,7 +62,6 @@ from pollen.core.events import (
 )
 from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
-from pollen.core.hosting import Hosting
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
 from pollen.core.intake import Intake
 from pollen.core.liveness import Facts
@@ -78,7 +76,10 @@ from pollen.core.messages import (
     Message,
     decode_message,
 )
-from pollen.core.placing import Placing
+from pollen.core.placement.bundle import Bundle
+from pollen.core.placement.hosting import Hosting
+from pollen.core.placement.placing import Placing
+from pollen.core.placement.situation import Situation
 from pollen.core.presence import Presence
 from pollen.core.records import CERT, NODE, SPEC, Change, Interned, Records
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
@@ -86,7 +87,6 @@ from pollen.core.retention import Retention
 from pollen.core.rng import Rng
 from pollen.core.seeds import publishing
 from pollen.core.seeds.publishing import Publication, Writer
-from pollen.core.situation import Situation
 from pollen.core.work import Work
 
 

@@ -19,16 +19,13 @@ from pollen.core import (
     clocks,
     durability,
     gossip,
-    hosting,
     links,
     liveness,
     membership,
     owners,
     peers,
-    planner,
     record,
     records,
-    tables,
     trust,
     versions,
 )
@@ -38,6 +35,7 @@ from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
 from pollen.core.liveness import Verdict
 from pollen.core.owners import Merge
+from pollen.core.placement import hosting, planner, tables
 from pollen.core.record import Record
 from pollen.core.rules import routing
 from pollen.core.seeds import names

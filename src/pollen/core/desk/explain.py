@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from pollen.core import limits
-from pollen.core.claims import Host, State
 from pollen.core.codec import Refusal
 from pollen.core.commands import (
     RankView,
@@ -28,7 +27,8 @@ from pollen.core.desk.views import Screen, status_view
 from pollen.core.ids import Hash, PeerId
 from pollen.core.liveness import Phase
 from pollen.core.members import Member, NodeInfo
-from pollen.core.plan import (
+from pollen.core.placement.claims import Host, State
+from pollen.core.placement.plan import (
     Need,
     NodeFacts,
     Placement,
@@ -38,7 +38,7 @@ from pollen.core.plan import (
     may_rank,
     weight_of,
 )
-from pollen.core.rendezvous import seed_key_of
+from pollen.core.placement.rendezvous import seed_key_of
 from pollen.core.rules.routing import match_gate
 from pollen.core.seeds.names import Holding, find_seed
 from pollen.core.seeds.specs import Seed

@@ -16,9 +16,9 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import U8, U32, Rejection, decode, encode
-from pollen.core.demand import DemandRow, Meter, bucket_of, settled, value_of
 from pollen.core.events import Telemetry
 from pollen.core.ids import Nanos, PeerId
+from pollen.core.placement.demand import DemandRow, Meter, bucket_of, settled, value_of
 from pollen.core.records import Record
 
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pollen.core import limits, tables, timers
-from pollen.core.bundle import Bundle
+from pollen.core import limits, timers
 from pollen.core.codec import encode
 from pollen.core.effects import Effect, PeerRow, SetTimer
 from pollen.core.events import LoadFinished, PeerSample, SeedWoken, Telemetry
-from pollen.core.hosting import Hosting, View
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.members import Members
+from pollen.core.placement import tables
+from pollen.core.placement.bundle import Bundle
+from pollen.core.placement.hosting import Hosting, View
+from pollen.core.placement.situation import Situation, taken
+from pollen.core.placement.tables import Tables
 from pollen.core.records import CLAIM, FAST, Records
-from pollen.core.situation import Situation, taken
-from pollen.core.tables import Tables
 
 
 class Placing:

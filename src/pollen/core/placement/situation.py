@@ -15,18 +15,18 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from pollen.core import limits
-from pollen.core.bundle import Bundles
-from pollen.core.claims import Claims, State, is_halted
 from pollen.core.codec import Rejection
-from pollen.core.demand import bucket_of, value_of
-from pollen.core.hosting import Role, roles_of
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.liveness import Facts, Verdict
 from pollen.core.members import MEMBER_KINDS, Member, Members
 from pollen.core.membership import Membership
-from pollen.core.overdue import Overdue
-from pollen.core.plan import Need, NodeFacts, Placement, effective_version
-from pollen.core.planner import Planner
+from pollen.core.placement.bundle import Bundles
+from pollen.core.placement.claims import Claims, State, is_halted
+from pollen.core.placement.demand import bucket_of, value_of
+from pollen.core.placement.hosting import Role, roles_of
+from pollen.core.placement.overdue import Overdue
+from pollen.core.placement.plan import Need, NodeFacts, Placement, effective_version
+from pollen.core.placement.planner import Planner
 from pollen.core.records import (
     ACCUSE,
     CLAIM,

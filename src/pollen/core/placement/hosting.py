@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from pollen.core import limits, timers
-from pollen.core.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
 from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.plan import NOWHERE, Placement
+from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, step
+from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.rules.routing import match_gate
 from pollen.core.seeds.names import Holding
 from pollen.core.seeds.specs import Seed

@@ -19,7 +19,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId
-from pollen.core.rendezvous import draw_of, exponential, node_key_of, seed_key_of
+from pollen.core.placement.rendezvous import draw_of, exponential, node_key_of, seed_key_of
 from pollen.core.rules.routing import match_gate
 
 Pairs = tuple[tuple[str, str], ...]

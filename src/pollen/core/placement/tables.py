@@ -18,10 +18,10 @@ from typing import TypeVar
 
 from pollen.core import limits, timers
 from pollen.core.certs import Certificate
-from pollen.core.claims import Claims, State
 from pollen.core.effects import Effect, PeerRow, PushTables, SeedRow, SetTimer
-from pollen.core.hosting import Role
 from pollen.core.ids import Hash, Nanos, PeerId
+from pollen.core.placement.claims import Claims, State
+from pollen.core.placement.hosting import Role
 from pollen.core.seeds.specs import (
     IDEMPOTENT,
     ISOLATE,

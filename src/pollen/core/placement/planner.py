@@ -18,7 +18,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId
-from pollen.core.plan import (
+from pollen.core.placement.plan import (
     NOWHERE,
     Cost,
     Need,
@@ -31,7 +31,7 @@ from pollen.core.plan import (
     inverse_weight,
     may_rank,
 )
-from pollen.core.rendezvous import (
+from pollen.core.placement.rendezvous import (
     draw_of,
     exponential,
     least_costs,
