@@ -1,4 +1,4 @@
-"""The sockets of discovery: datagrams in and out for the strategies of ``pollen.core.discovery``.
+"""The sockets of discovery: datagrams in and out for the strategies of the core.
 
 A socket a family and interface, so that a survey leaves on each network that this machine is in.
 An interface that cannot be joined is logged once and left out: discovery helps, it is never needed.
