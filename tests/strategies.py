@@ -16,7 +16,7 @@ from pollen.core.certs import Certificate
 from pollen.core.codec import encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId, hash_of
-from pollen.core.liveness import Accusation, Refutation
+from pollen.core.peers.liveness import Accusation, Refutation
 from pollen.core.placement.plan import Need, NodeFacts, Standing
 from pollen.core.records import Body, Record, decode_record, gc_key
 from pollen.core.rng import Rng

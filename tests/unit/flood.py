@@ -32,9 +32,9 @@ from pollen.core.ids import (
     hash_of,
 )
 from pollen.core.leases import Lease, founding_credentials
-from pollen.core.liveness import Phase
 from pollen.core.members import NodeInfo
 from pollen.core.node import Node
+from pollen.core.peers.liveness import Phase
 from pollen.core.placement.claims import Claim, State
 from pollen.core.records import CERT, CLAIM, LEASE, NODE, SPEC, Body, in_frames
 from pollen.core.rng import Rng

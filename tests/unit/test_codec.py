@@ -17,8 +17,8 @@ from pollen.core.codec import Rejection, Signed
 from pollen.core.denies import Deny, DenyPayload
 from pollen.core.ids import hash_of
 from pollen.core.leases import Credentials, Lease
-from pollen.core.liveness import Accusation, Refutation
 from pollen.core.members import NodeInfo
+from pollen.core.peers.liveness import Accusation, Refutation
 from pollen.core.placement.bundle import Fast
 from pollen.core.placement.claims import Claim
 from pollen.core.records import Body

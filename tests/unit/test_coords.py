@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from pollen.core import coords, limits
-from pollen.core.coords import Coordinate, Coords, read_coordinate
+from pollen.core import limits
 from pollen.core.events import PeerSample
 from pollen.core.ids import PeerId
+from pollen.core.peers import coords
+from pollen.core.peers.coords import Coordinate, Coords, read_coordinate
 from pollen.core.rng import Rng
 
 PLACES = [(0, 0), (30_000, 0), (0, 40_000), (30_000, 40_000), (15_000, 20_000), (60_000, 10_000)]

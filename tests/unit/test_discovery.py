@@ -11,13 +11,13 @@ import pytest
 
 from pollen.core import limits
 from pollen.core.codec import Rejection, encode
-from pollen.core.discovery import contract, envelope, multicast
-from pollen.core.discovery.contract import Action, Context, Found, Send
-from pollen.core.discovery.envelope import Response, Survey, decode_datagram, encode_datagram
-from pollen.core.discovery.finder import Finder
-from pollen.core.discovery.multicast import Bucket, Multicast
-from pollen.core.discovery.static import Static
 from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, Now, PeerId
+from pollen.core.peers.discovery import contract, envelope, multicast
+from pollen.core.peers.discovery.contract import Action, Context, Found, Send
+from pollen.core.peers.discovery.envelope import Response, Survey, decode_datagram, encode_datagram
+from pollen.core.peers.discovery.finder import Finder
+from pollen.core.peers.discovery.multicast import Bucket, Multicast
+from pollen.core.peers.discovery.static import Static
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest
 from tests.unit.world import make_key, signer, verify

@@ -13,7 +13,7 @@ from pollen.core.commands import Status, StatusCommand
 from pollen.core.effects import Reply
 from pollen.core.events import Commanded, PeerSample, SeedSample, Telemetry
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId
-from pollen.core.liveness import Phase
+from pollen.core.peers.liveness import Phase
 from pollen.core.placement import planner
 from pollen.core.records import NODE
 from tests.unit.flood import (

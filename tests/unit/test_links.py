@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pollen.core import limits, links
+from pollen.core import limits
 from pollen.core.events import PeerSample
 from pollen.core.ids import SECOND, Nanos, PeerId
-from pollen.core.links import Links, Rings, plan_near
+from pollen.core.peers import links
+from pollen.core.peers.links import Links, Rings, plan_near
 from pollen.core.rng import Rng
 from tests.unit.world import make_key
 

@@ -6,10 +6,11 @@ import itertools
 
 import pytest
 
-from pollen.core import limits, liveness
+from pollen.core import limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.ids import PeerId
-from pollen.core.liveness import (
+from pollen.core.peers import liveness
+from pollen.core.peers.liveness import (
     Accusation,
     Charge,
     Evidence,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND, SECOND, Nanos, PeerId
-from pollen.core.liveness import Facts
-from pollen.core.membership import Membership
+from pollen.core.peers.liveness import Facts
+from pollen.core.peers.membership import Membership
 from pollen.core.records import Key, Record
 from pollen.core.rng import Rng
 from tests.strategies import make_record

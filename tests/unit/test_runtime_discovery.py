@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from pollen.core import events as ev
-from pollen.core.discovery.contract import Factory
+from pollen.core.peers.discovery.contract import Factory
 from pollen.errors import BadRequest
 from pollen.runtime import discovery
 from pollen.runtime.discovery import Discovery, make_finder

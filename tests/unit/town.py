@@ -14,8 +14,8 @@ from pollen.core.commands import SeedOptions
 from pollen.core.effects import Effect
 from pollen.core.events import LoadFinished
 from pollen.core.ids import ClusterId, Hash, Nanos, Now, PeerId, hash_of
-from pollen.core.liveness import Verdict
 from pollen.core.members import Member, NodeInfo
+from pollen.core.peers.liveness import Verdict
 from pollen.core.placement.bundle import Bundle, Fast
 from pollen.core.placement.claims import Claim, State
 from pollen.core.placement.hosting import Hosting

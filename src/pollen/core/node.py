@@ -64,9 +64,7 @@ from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
 from pollen.core.intake import Intake
-from pollen.core.liveness import Facts
 from pollen.core.members import Members
-from pollen.core.mesh import Mesh
 from pollen.core.messages import (
     AdminReply,
     AdminRequest,
@@ -76,6 +74,8 @@ from pollen.core.messages import (
     Message,
     decode_message,
 )
+from pollen.core.peers.liveness import Facts
+from pollen.core.peers.mesh import Mesh
 from pollen.core.placement.bundle import Bundle
 from pollen.core.placement.hosting import Hosting
 from pollen.core.placement.placing import Placing

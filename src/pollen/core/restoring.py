@@ -20,8 +20,8 @@ from pollen.core.durability import CHAIN_KEY, META_TABLE, chain_row
 from pollen.core.effects import Row
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
-from pollen.core.peers import TABLE as PEER_TABLE
-from pollen.core.peers import KnownPeer, Peers
+from pollen.core.peers.known import TABLE as PEER_TABLE
+from pollen.core.peers.known import KnownPeer, Peers
 from pollen.core.record import ZERO
 from pollen.core.records import Record, Records, decode_record
 from pollen.core.retention import Retention

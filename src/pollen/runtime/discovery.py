@@ -19,12 +19,12 @@ from typing import Any
 import psutil
 
 from pollen.core import events as ev
-from pollen.core.discovery import contract
-from pollen.core.discovery.contract import Action, Context, Factory, Send, Strategy
-from pollen.core.discovery.finder import Finder, Running, found_in
-from pollen.core.discovery.multicast import Multicast
-from pollen.core.discovery.static import Static
 from pollen.core.ids import PeerId
+from pollen.core.peers.discovery import contract
+from pollen.core.peers.discovery.contract import Action, Context, Factory, Send, Strategy
+from pollen.core.peers.discovery.finder import Finder, Running, found_in
+from pollen.core.peers.discovery.multicast import Multicast
+from pollen.core.peers.discovery.static import Static
 from pollen.errors import BadRequest
 from pollen.runtime import clock
 

@@ -19,7 +19,7 @@ from pollen.core.admission.redeeming import TABLE as NONCE_TABLE
 from pollen.core.certs import Tier
 from pollen.core.codec import Refusal, encode
 from pollen.core.ids import ClusterId, PeerId
-from pollen.core.peers import TABLE as PEER_TABLE
+from pollen.core.peers.known import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.runtime import entropy, identity, lock, paths

@@ -20,8 +20,8 @@ import msgspec
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
-from pollen.core.discovery.contract import Seal, Unseal
 from pollen.core.ids import KeyRole, LinkId, PeerId, Sign, Verify
+from pollen.core.peers.discovery.contract import Seal, Unseal
 from pollen.errors import InvariantError, PollenError, error_from
 from pollen.runtime.ports import PORT_REMEDY
 

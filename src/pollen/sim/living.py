@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pollen.core.ids import PeerId
-from pollen.core.liveness import Verdict
+from pollen.core.peers.liveness import Verdict
 from pollen.core.record import ACCUSE, CERT, DENY, NODE, REFUTE
 from pollen.sim import observe
 from pollen.sim.case import Case, Checker, label_of

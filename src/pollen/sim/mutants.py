@@ -15,26 +15,15 @@ from typing import Any, cast
 
 import msgspec
 
-from pollen.core import (
-    clocks,
-    durability,
-    gossip,
-    links,
-    liveness,
-    membership,
-    owners,
-    peers,
-    record,
-    records,
-    trust,
-    versions,
-)
+from pollen.core import clocks, durability, gossip, owners, record, records, trust, versions
 from pollen.core.admission import asking as renewing
 from pollen.core.admission import consequences as standing
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
-from pollen.core.liveness import Verdict
 from pollen.core.owners import Merge
+from pollen.core.peers import known as peers
+from pollen.core.peers import links, liveness, membership
+from pollen.core.peers.liveness import Verdict
 from pollen.core.placement import hosting, planner, tables
 from pollen.core.record import Record
 from pollen.core.rules import routing

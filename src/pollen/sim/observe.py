@@ -15,8 +15,8 @@ from pollen.core import timers
 from pollen.core.certs import Certificate
 from pollen.core.codec import decode
 from pollen.core.ids import PeerId, short
-from pollen.core.liveness import Accusation, Refutation, Verdict, decode_accusation
 from pollen.core.owners import OwnerSet
+from pollen.core.peers.liveness import Accusation, Refutation, Verdict, decode_accusation
 from pollen.core.record import ACCUSE, LEASE, NODE, REFUTE, Key, Record
 from pollen.core.seeds.names import Holding
 from pollen.sim.machine import Machine

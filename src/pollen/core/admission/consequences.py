@@ -26,7 +26,7 @@ from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
 from pollen.core.leases import end_of
 from pollen.core.members import Members
-from pollen.core.mesh import Mesh
+from pollen.core.peers.mesh import Mesh
 from pollen.core.records import CERT, DENY, LEASE, Records
 from pollen.core.trust import Held, Trust
 from pollen.errors import PollenError

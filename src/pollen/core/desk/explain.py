@@ -25,8 +25,8 @@ from pollen.core.commands import (
 )
 from pollen.core.desk.views import Screen, status_view
 from pollen.core.ids import Hash, PeerId
-from pollen.core.liveness import Phase
 from pollen.core.members import Member, NodeInfo
+from pollen.core.peers.liveness import Phase
 from pollen.core.placement.claims import Host, State
 from pollen.core.placement.plan import (
     Need,

@@ -17,9 +17,9 @@ from typing import TypeVar
 from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.liveness import Facts, Verdict
 from pollen.core.members import MEMBER_KINDS, Member, Members
-from pollen.core.membership import Membership
+from pollen.core.peers.liveness import Facts, Verdict
+from pollen.core.peers.membership import Membership
 from pollen.core.placement.bundle import Bundles
 from pollen.core.placement.claims import Claims, State, is_halted
 from pollen.core.placement.demand import bucket_of, value_of

@@ -29,8 +29,8 @@ from pollen.core.codec import (
     encode,
     signing_bytes,
 )
-from pollen.core.discovery.contract import Context
 from pollen.core.ids import DAY, ClusterId, Hash, KeyRole, Nanos, hash_of
+from pollen.core.peers.discovery.contract import Context
 
 SEAL_NONCE_BYTES = 24
 ASK_NONCE_BYTES = 16

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pollen.core import limits
-from pollen.core.discovery.contract import Action, Found, Strategy
 from pollen.core.ids import ClusterId, Nanos, Now
+from pollen.core.peers.discovery.contract import Action, Found, Strategy
 
 
 class Running(msgspec.Struct, kw_only=True):

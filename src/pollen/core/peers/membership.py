@@ -23,7 +23,7 @@ from pollen.core.codec import Rejection, encode
 from pollen.core.effects import Effect, SetTimer
 from pollen.core.events import Telemetry
 from pollen.core.ids import MICROSECOND, MILLISECOND, Nanos, PeerId
-from pollen.core.liveness import (
+from pollen.core.peers.liveness import (
     Accusation,
     Charge,
     Evidence,

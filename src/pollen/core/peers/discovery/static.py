@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pollen.core.discovery.contract import Action, Context, Found, Socket, refuse
 from pollen.core.ids import ClusterId, Nanos, Now, PeerId, is_hash_text
-from pollen.core.peers import is_dialable
+from pollen.core.peers.discovery.contract import Action, Context, Found, Socket, refuse
+from pollen.core.peers.known import is_dialable
 
 _FORM = "write static:ADDRESS:PORT,… or static:NODE@ADDRESS:PORT,… with numeric addresses"
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pollen.core import limits
-from pollen.core.coords import Coords
 from pollen.core.effects import CloseLink, Effect, SendMessage
 from pollen.core.events import (
     DialFailed,
@@ -23,11 +22,12 @@ from pollen.core.events import (
     Telemetry,
 )
 from pollen.core.ids import Nanos, Now, PeerId
-from pollen.core.links import Links
 from pollen.core.members import Member
-from pollen.core.membership import Membership, Statement
 from pollen.core.messages import Keep, encode_message
-from pollen.core.peers import Peers
+from pollen.core.peers.coords import Coords
+from pollen.core.peers.known import Peers
+from pollen.core.peers.links import Links
+from pollen.core.peers.membership import Membership, Statement
 from pollen.core.rng import Rng
 
 # What a peer tells of its place on the map; empty for one that tells nothing.

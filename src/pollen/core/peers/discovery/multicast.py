@@ -17,16 +17,16 @@ from collections.abc import Sequence
 
 from pollen.core import limits
 from pollen.core.codec import Rejection
-from pollen.core.discovery.contract import Action, Context, Found, Send, Socket, refuse
-from pollen.core.discovery.envelope import (
+from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, Now, PeerId
+from pollen.core.peers.discovery.contract import Action, Context, Found, Send, Socket, refuse
+from pollen.core.peers.discovery.envelope import (
     ASK_NONCE_BYTES,
     Response,
     Survey,
     decode_datagram,
     encode_datagram,
 )
-from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, Now, PeerId
-from pollen.core.peers import is_dialable
+from pollen.core.peers.known import is_dialable
 
 GROUP_V4 = "239.86.66.11"
 GROUP_V6 = "ff02::5642:11"

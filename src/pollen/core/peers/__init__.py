@@ -1,0 +1,7 @@
+"""Who is there: known addresses, wanted links, silence, verdicts, the map of round trips.
+
+Decides: whom to dial, which links stay, who is alive to this node.
+Does not know: who is a member (``trust``); what a peer hosts.
+Invariants: an accusation is answered or believed; no peer that is wanted is ever given up.
+Source: docs/internals/liveness.md.
+"""
