@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from pollen.core.admission.invites import Invite
-from pollen.core.certs import Certificate
 from pollen.core.codec import encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId, hash_of
@@ -21,6 +20,7 @@ from pollen.core.placement.plan import Need, NodeFacts, Standing
 from pollen.core.records import Body, Record, decode_record, gc_key
 from pollen.core.rng import Rng
 from pollen.core.seeds.specs import Spec
+from pollen.core.trust.certs import Certificate
 from tests.unit.world import make_key, sign_with
 
 _CALM = [HealthCheck.too_slow]

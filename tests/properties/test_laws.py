@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from pollen.core import codec, records, timers
 from pollen.core.admission import invites
 from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
-from pollen.core.certs import Certificate
 from pollen.core.codec import Refusal, Rejection, Signed
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId
-from pollen.core.members import NodeInfo
 from pollen.core.placement import tables
 from pollen.core.placement.claims import Claim
 from pollen.core.records import Body, Records
@@ -23,6 +21,8 @@ from pollen.core.rng import Rng
 from pollen.core.rules import routing
 from pollen.core.seeds import specs
 from pollen.core.seeds.specs import Spec, SpecRecord
+from pollen.core.trust.certs import Certificate
+from pollen.core.trust.members import NodeInfo
 from tests import strategies as own
 from tests.unit.world import make_key, signer, verify
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from pollen.core import certs, denies, leases, succession
 from pollen.core import record as records
-from pollen.core.certs import Certificate, Tier
 from pollen.core.codec import Signed, encode
-from pollen.core.denies import Deny
 from pollen.core.events import SignedRecord
 from pollen.core.ids import DAY, MINUTE, ClusterId, Nanos, PeerId
-from pollen.core.leases import Lease
 from pollen.core.record import Body, Record
-from pollen.core.succession import Succession
-from pollen.core.trust import Trust
+from pollen.core.trust import certs, denies, leases, succession
+from pollen.core.trust.authority import Trust
+from pollen.core.trust.certs import Certificate, Tier
+from pollen.core.trust.denies import Deny
+from pollen.core.trust.leases import Lease
+from pollen.core.trust.succession import Succession
 from tests.unit.world import make_key, signer, verify
 
 CLUSTER = ClusterId(b"c" * 32)

@@ -11,8 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 
-from pollen.core import certs, leases, timers
-from pollen.core.certs import Certificate, Tier
+from pollen.core import timers
 from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
 from pollen.core.commands import SeedOptions
 from pollen.core.config import NodeConfig
@@ -31,14 +30,16 @@ from pollen.core.ids import (
     Verify,
     hash_of,
 )
-from pollen.core.leases import Lease, founding_credentials
-from pollen.core.members import NodeInfo
 from pollen.core.node import Node
 from pollen.core.peers.liveness import Phase
 from pollen.core.placement.claims import Claim, State
 from pollen.core.records import CERT, CLAIM, LEASE, NODE, SPEC, Body, in_frames
 from pollen.core.rng import Rng
 from pollen.core.seeds import specs
+from pollen.core.trust import certs, leases
+from pollen.core.trust.certs import Certificate, Tier
+from pollen.core.trust.leases import Lease, founding_credentials
+from pollen.core.trust.members import NodeInfo
 
 CLUSTER = ClusterId(b"c" * 32)
 WALL = Nanos(20_000 * DAY)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from pollen.core import certs, codec, denies, leases, limits
-from pollen.core.certs import Chain, Tier
+from pollen.core import codec, limits
 from pollen.core.codec import Rejection, Signed, encode
-from pollen.core.denies import DenyPayload, deny_hash
 from pollen.core.ids import DAY, HOUR, MINUTE, Nanos, PeerId
-from pollen.core.trust import Trust
+from pollen.core.trust import certs, denies, leases
+from pollen.core.trust.authority import Trust
+from pollen.core.trust.certs import Chain, Tier
+from pollen.core.trust.denies import DenyPayload, deny_hash
 from tests.unit.authority import (
     ADMIN,
     CLUSTER,

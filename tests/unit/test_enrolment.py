@@ -10,8 +10,8 @@ from pollen.core import events as ev
 from pollen.core.admission import invites
 from pollen.core.admission.invites import JoinRequest
 from pollen.core.codec import Refusal, encode
-from pollen.core.denies import Deny, issue_deny
 from pollen.core.ids import DAY, MINUTE, SECOND, PeerId
+from pollen.core.trust.denies import Deny, issue_deny
 from tests.unit.world import WALL_ZERO, Machine, World, make_key, signer
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core.certs import Certificate, Tier
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions
 from pollen.core.events import ModuleInspected
@@ -16,6 +15,7 @@ from pollen.core.seeds import names, publishing, specs
 from pollen.core.seeds.names import Holding
 from pollen.core.seeds.publishing import Publication, Writer
 from pollen.core.seeds.specs import Seed
+from pollen.core.trust.certs import Certificate, Tier
 from tests.unit.world import make_key
 
 A, B, C = sorted(make_key(name) for name in "abc")

@@ -8,8 +8,8 @@ from pollen.core import limits
 from pollen.core import record as kinds
 from pollen.core.commands import StatusCommand, UnseedCommand
 from pollen.core.ids import MINUTE, SECOND
-from pollen.core.members import NodeInfo
 from pollen.core.records import NODE
+from pollen.core.trust.members import NodeInfo
 from pollen.sim.weather import Cut
 from tests.unit.world import World, three
 

@@ -7,17 +7,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core import certs, leases, limits
+from pollen.core import limits
 from pollen.core.admission import invites
 from pollen.core.admission.invites import Invite, JoinReply, JoinRequest, SpentNonce
 from pollen.core.admission.redeeming import Joins
-from pollen.core.certs import Certificate, Chain, Tier
 from pollen.core.codec import CERTIFICATE_DOMAIN, Refusal, Rejection, Signed, decode, encode
 from pollen.core.commands import InviteCommand
 from pollen.core.config import NodeConfig
 from pollen.core.ids import MINUTE, ClusterId, Nanos, PeerId
 from pollen.core.rng import Rng
-from pollen.core.trust import Trust
+from pollen.core.trust import certs, leases
+from pollen.core.trust.authority import Trust
+from pollen.core.trust.certs import Certificate, Chain, Tier
 from tests.unit.world import make_key, sign_with, signer, verify
 
 ROOT, ISSUER, JOINER, OTHER = (make_key(name) for name in ("root", "issuer", "joiner", "other"))

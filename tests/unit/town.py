@@ -8,13 +8,11 @@ import msgspec
 
 from pollen.core import effects as fx
 from pollen.core import timers
-from pollen.core.certs import Certificate
 from pollen.core.codec import encode
 from pollen.core.commands import SeedOptions
 from pollen.core.effects import Effect
 from pollen.core.events import LoadFinished
 from pollen.core.ids import ClusterId, Hash, Nanos, Now, PeerId, hash_of
-from pollen.core.members import Member, NodeInfo
 from pollen.core.peers.liveness import Verdict
 from pollen.core.placement.bundle import Bundle, Fast
 from pollen.core.placement.claims import Claim, State
@@ -24,6 +22,8 @@ from pollen.core.placement.situation import Situation
 from pollen.core.records import Change, Records
 from pollen.core.seeds import specs
 from pollen.core.seeds.specs import Seed
+from pollen.core.trust.certs import Certificate
+from pollen.core.trust.members import Member, NodeInfo
 from tests.strategies import CLUSTER, make_record
 from tests.unit.test_names import MEMBERS, A
 from tests.unit.world import make_key, signer

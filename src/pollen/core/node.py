@@ -64,7 +64,6 @@ from pollen.core.faults import Faults
 from pollen.core.gossip import Gossip
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
 from pollen.core.intake import Intake
-from pollen.core.members import Members
 from pollen.core.messages import (
     AdminReply,
     AdminRequest,
@@ -87,6 +86,7 @@ from pollen.core.retention import Retention
 from pollen.core.rng import Rng
 from pollen.core.seeds import publishing
 from pollen.core.seeds.publishing import Publication, Writer
+from pollen.core.trust.members import Members
 from pollen.core.work import Work
 
 

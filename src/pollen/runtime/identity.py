@@ -13,12 +13,13 @@ import socket
 import time
 from dataclasses import dataclass
 
-from pollen.core import certs, leases, restoring
-from pollen.core.certs import Certificate, Tier
+from pollen.core import restoring
 from pollen.core.codec import Refusal
 from pollen.core.ids import ClusterId, PeerId
 from pollen.core.labels import check_name
 from pollen.core.restoring import Identity
+from pollen.core.trust import certs, leases
+from pollen.core.trust.certs import Certificate, Tier
 from pollen.errors import Conflict, PollenError
 from pollen.runtime import entropy, lock, paths
 from pollen.runtime.native import Key, Native, RealNative, make_sign

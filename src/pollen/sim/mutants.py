@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from pollen.core import clocks, durability, gossip, owners, record, records, trust, versions
+from pollen.core import clocks, durability, gossip, owners, record, records, versions
 from pollen.core.admission import asking as renewing
 from pollen.core.admission import consequences as standing
 from pollen.core.effects import PushTables
@@ -28,6 +28,7 @@ from pollen.core.placement import hosting, planner, tables
 from pollen.core.record import Record
 from pollen.core.rules import routing
 from pollen.core.seeds import names
+from pollen.core.trust import authority as trust
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):

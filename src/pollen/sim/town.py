@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pollen.core.certs import Chain, Tier, decode_chain
 from pollen.core.events import TablesStale
 from pollen.core.ids import MILLISECOND, SECOND, PeerId
 from pollen.core.record import CERT, Record
+from pollen.core.trust.certs import Chain, Tier, decode_chain
 from pollen.sim import observe
 from pollen.sim.machine import Machine
 from pollen.sim.modules import content_id

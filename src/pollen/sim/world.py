@@ -15,16 +15,16 @@ from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import restoring
 from pollen.core.admission import invites
-from pollen.core.certs import Certificate, Tier, cluster_id_of
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions
 from pollen.core.config import NodeConfig
-from pollen.core.denies import Deny, issue_deny
 from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token
-from pollen.core.leases import founding_credentials
 from pollen.core.node import Node
 from pollen.core.record import Change, Interned, Record
 from pollen.core.rng import Rng
+from pollen.core.trust.certs import Certificate, Tier, cluster_id_of
+from pollen.core.trust.denies import Deny, issue_deny
+from pollen.core.trust.leases import founding_credentials
 from pollen.sim import modules
 from pollen.sim.engine import TELEMETRY_NS, Engine
 from pollen.sim.keys import make_key, signer, verify

@@ -19,7 +19,7 @@ from pollen.core.effects import AskJoin, Effect, Log, SetTimer
 from pollen.core.events import JoinAnswered
 from pollen.core.ids import Nanos, Now, PeerId, short
 from pollen.core.peers.known import Peers
-from pollen.core.trust import Trust
+from pollen.core.trust.authority import Trust
 
 
 class Renewing:

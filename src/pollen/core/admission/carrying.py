@@ -21,7 +21,6 @@ from pollen.core.admission import invites
 from pollen.core.admission.consequences import Standing
 from pollen.core.admission.invites import Invite
 from pollen.core.admission.redeeming import Joins
-from pollen.core.certs import Tier
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Refusal, decode, encode
 from pollen.core.commands import InviteCommand, Invited
@@ -31,6 +30,7 @@ from pollen.core.events import JoinRequested
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
 from pollen.core.messages import JoinCarried, JoinReturned, encode_message
 from pollen.core.peers.known import Peers
+from pollen.core.trust.certs import Tier
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,20 +15,20 @@ from pollen.core import limits, timers
 from pollen.core.admission.asking import Renewing
 from pollen.core.admission.lending import Leasing
 from pollen.core.admission.redeeming import Joins
-from pollen.core.certs import Certificate, Chain
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
-from pollen.core.denies import deny_key
 from pollen.core.durability import chain_row
 from pollen.core.effects import CloseLink, Effect, Log, Row, SetHello, SetTimer
 from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
-from pollen.core.leases import end_of
-from pollen.core.members import Members
 from pollen.core.peers.mesh import Mesh
 from pollen.core.records import CERT, DENY, LEASE, Records
-from pollen.core.trust import Held, Trust
+from pollen.core.trust.authority import Held, Trust
+from pollen.core.trust.certs import Certificate, Chain
+from pollen.core.trust.denies import deny_key
+from pollen.core.trust.leases import end_of
+from pollen.core.trust.members import Members
 from pollen.errors import PollenError
 
 _REASONS = {

@@ -17,8 +17,7 @@ from collections.abc import Container, Sequence
 
 import msgspec
 
-from pollen.core import certs, denies, limits
-from pollen.core.certs import Certificate, Chain, Tier
+from pollen.core import limits
 from pollen.core.codec import (
     INVITE_DOMAIN,
     U8,
@@ -33,7 +32,6 @@ from pollen.core.codec import (
     signing_bytes,
 )
 from pollen.core.commands import InviteCommand
-from pollen.core.denies import Verdict
 from pollen.core.ids import (
     HOUR,
     MILLISECOND,
@@ -49,7 +47,10 @@ from pollen.core.ids import (
     is_hash_text,
     short,
 )
-from pollen.core.trust import Trust
+from pollen.core.trust import certs, denies
+from pollen.core.trust.authority import Trust
+from pollen.core.trust.certs import Certificate, Chain, Tier
+from pollen.core.trust.denies import Verdict
 
 TOKEN_PREFIX = "pln1"
 _ASK_AGAIN = "ask for a new token: pln invite"

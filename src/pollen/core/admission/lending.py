@@ -14,9 +14,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from pollen.core import certs, leases, limits
+from pollen.core import limits
 from pollen.core.ids import Nanos, PeerId, hash_of
-from pollen.core.trust import Trust
+from pollen.core.trust import certs, leases
+from pollen.core.trust.authority import Trust
 
 IsSeen = Callable[[PeerId], bool]
 

@@ -14,18 +14,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pollen.core import certs, leases, limits
+from pollen.core import limits
 from pollen.core.admission import invites
 from pollen.core.admission.invites import Invite, Issuer, JoinReply, JoinRequest, SpentNonce
-from pollen.core.certs import Chain, Tier
 from pollen.core.codec import Refusal, Rejection, decode, encode
 from pollen.core.commands import InviteCommand, Invited
 from pollen.core.config import NodeConfig
 from pollen.core.effects import Row
 from pollen.core.ids import MILLISECOND, Hash, Nanos, PeerId, Sign, Verify, hash_of
-from pollen.core.leases import Lease
 from pollen.core.rng import Rng
-from pollen.core.trust import Held, Trust
+from pollen.core.trust import certs, leases
+from pollen.core.trust.authority import Held, Trust
+from pollen.core.trust.certs import Chain, Tier
+from pollen.core.trust.leases import Lease
 
 TABLE = "nonce"
 _PEERS_TOLD = 64

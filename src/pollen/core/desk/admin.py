@@ -16,13 +16,13 @@ from collections.abc import Callable
 import msgspec
 
 from pollen.core import limits, timers
-from pollen.core.certs import Tier
 from pollen.core.codec import Refusal
 from pollen.core.commands import AdminCommand, Administered
 from pollen.core.effects import Effect, Log, Reply, RunVerb, SendMessage, SetTimer
 from pollen.core.events import LinkWanted, VerbEnded
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
 from pollen.core.messages import AdminReply, AdminRequest, Message, encode_message
+from pollen.core.trust.certs import Tier
 
 # The verbs that this version runs for others: PROTOCOL 7 has load, end-load is its end.
 VERBS = frozenset({"load", "end-load"})

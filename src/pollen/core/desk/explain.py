@@ -25,7 +25,6 @@ from pollen.core.commands import (
 )
 from pollen.core.desk.views import Screen, status_view
 from pollen.core.ids import Hash, PeerId
-from pollen.core.members import Member, NodeInfo
 from pollen.core.peers.liveness import Phase
 from pollen.core.placement.claims import Host, State
 from pollen.core.placement.plan import (
@@ -42,6 +41,7 @@ from pollen.core.placement.rendezvous import seed_key_of
 from pollen.core.rules.routing import match_gate
 from pollen.core.seeds.names import Holding, find_seed
 from pollen.core.seeds.specs import Seed
+from pollen.core.trust.members import Member, NodeInfo
 
 Question = StatusCommand | WhyPlaceCommand | WhyCallCommand
 

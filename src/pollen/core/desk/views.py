@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pollen.core import limits
-from pollen.core.certs import Tier
 from pollen.core.commands import NodeView, ReplicaView, SeedView, Status
 from pollen.core.events import PeerSample, SeedSample, Telemetry
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
-from pollen.core.members import Member, Members
 from pollen.core.placement.claims import Host, State
 from pollen.core.placement.situation import Situation
 from pollen.core.seeds import specs
 from pollen.core.seeds.names import Holding
+from pollen.core.trust.certs import Tier
+from pollen.core.trust.members import Member, Members
 
 
 class Screen(msgspec.Struct, frozen=True, kw_only=True):

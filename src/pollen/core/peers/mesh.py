@@ -22,13 +22,13 @@ from pollen.core.events import (
     Telemetry,
 )
 from pollen.core.ids import Nanos, Now, PeerId
-from pollen.core.members import Member
 from pollen.core.messages import Keep, encode_message
 from pollen.core.peers.coords import Coords
 from pollen.core.peers.known import Peers
 from pollen.core.peers.links import Links
 from pollen.core.peers.membership import Membership, Statement
 from pollen.core.rng import Rng
+from pollen.core.trust.members import Member
 
 # What a peer tells of its place on the map; empty for one that tells nothing.
 CoordinateOf = Callable[[PeerId], Sequence[int]]

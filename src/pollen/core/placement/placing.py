@@ -16,13 +16,13 @@ from pollen.core.codec import encode
 from pollen.core.effects import Effect, PeerRow, SetTimer
 from pollen.core.events import LoadFinished, PeerSample, SeedWoken, Telemetry
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.members import Members
 from pollen.core.placement import tables
 from pollen.core.placement.bundle import Bundle
 from pollen.core.placement.hosting import Hosting, View
 from pollen.core.placement.situation import Situation, taken
 from pollen.core.placement.tables import Tables
 from pollen.core.records import CLAIM, FAST, Records
+from pollen.core.trust.members import Members
 
 
 class Placing:

@@ -17,7 +17,6 @@ from typing import TypeVar
 from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.members import MEMBER_KINDS, Member, Members
 from pollen.core.peers.liveness import Facts, Verdict
 from pollen.core.peers.membership import Membership
 from pollen.core.placement.bundle import Bundles
@@ -40,6 +39,7 @@ from pollen.core.records import (
 )
 from pollen.core.seeds.names import Holding, resolve
 from pollen.core.seeds.specs import EVERYWHERE, Seed, decode_seed
+from pollen.core.trust.members import MEMBER_KINDS, Member, Members
 
 K = TypeVar("K")
 

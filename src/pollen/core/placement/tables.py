@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pollen.core import limits, timers
-from pollen.core.certs import Certificate
 from pollen.core.effects import Effect, PeerRow, PushTables, SeedRow, SetTimer
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement.claims import Claims, State
@@ -30,6 +29,7 @@ from pollen.core.seeds.specs import (
     SHARED,
     Seed,
 )
+from pollen.core.trust.certs import Certificate
 
 K = TypeVar("K")
 R = TypeVar("R")

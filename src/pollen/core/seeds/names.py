@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pollen.core.certs import Certificate, Tier
 from pollen.core.codec import Refusal
 from pollen.core.ids import Hash, PeerId, hash_of, short
 from pollen.core.seeds.specs import Seed
+from pollen.core.trust.certs import Certificate, Tier
 
 PREFIX = "seed/"
 MIN_PREFIX_HEX = 4

@@ -14,7 +14,6 @@ from collections.abc import Container, Mapping
 import msgspec
 
 from pollen.core import limits
-from pollen.core.certs import Certificate
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions, Unseeded
 from pollen.core.events import ModuleInspected
@@ -22,6 +21,7 @@ from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
 from pollen.core.seeds import names, specs
 from pollen.core.seeds.names import Holding
+from pollen.core.trust.certs import Certificate
 
 # What is said when this node's own records are as many as its tier may hold.
 REFUSED_FULL = Refusal(

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from pollen.core.certs import Tier
 from pollen.core.commands import Status, StatusCommand, UnseedCommand
 from pollen.core.effects import Reply
 from pollen.core.ids import DAY, HOUR, MINUTE, SECOND
 from pollen.core.rng import Rng
+from pollen.core.trust.certs import Tier
 from pollen.sim import checkers, observe
 from pollen.sim.checkers import Case
 from pollen.sim.faults import Faults

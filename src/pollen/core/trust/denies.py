@@ -16,8 +16,7 @@ from collections.abc import Collection, Container, Mapping, Sequence
 
 import msgspec
 
-from pollen.core import certs, limits
-from pollen.core.certs import Certificate, Chain
+from pollen.core import limits
 from pollen.core.codec import (
     DENY_DOMAIN,
     U32,
@@ -31,6 +30,8 @@ from pollen.core.codec import (
     signing_bytes,
 )
 from pollen.core.ids import ClusterId, Hash, KeyRole, PeerId, Sign, Verify, hash_of
+from pollen.core.trust import certs
+from pollen.core.trust.certs import Certificate, Chain
 
 
 class Deny(msgspec.Struct, frozen=True, array_like=True):

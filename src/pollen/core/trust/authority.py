@@ -20,14 +20,15 @@ from typing import Any
 
 import msgspec
 
-from pollen.core import certs, denies, leases, limits, succession
-from pollen.core.certs import Certificate, Chain, Tier
+from pollen.core import limits
 from pollen.core.codec import Rejection, Signed, decode, encode
-from pollen.core.denies import Verdict
 from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Verify
-from pollen.core.leases import Lease
 from pollen.core.records import CERT, DENY, LEASE, SUCCESSION, Record
-from pollen.core.succession import Succession
+from pollen.core.trust import certs, denies, leases, succession
+from pollen.core.trust.certs import Certificate, Chain, Tier
+from pollen.core.trust.denies import Verdict
+from pollen.core.trust.leases import Lease
+from pollen.core.trust.succession import Succession
 
 TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION})
 # The place of a lease that came with a Hello, beside those that came as records of somebody.

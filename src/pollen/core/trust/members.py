@@ -15,13 +15,14 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from pollen.core import certs, limits
-from pollen.core.certs import Certificate, Chain
+from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
 from pollen.core.labels import check_name
 from pollen.core.records import CERT, NODE, Record
-from pollen.core.trust import TRUST_KINDS, Trust
+from pollen.core.trust import certs
+from pollen.core.trust.authority import TRUST_KINDS, Trust
+from pollen.core.trust.certs import Certificate, Chain
 
 # The kinds of records that say who is a member.
 MEMBER_KINDS = TRUST_KINDS | {NODE}

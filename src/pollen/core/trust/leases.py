@@ -15,8 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pollen.core import certs, limits
-from pollen.core.certs import Certificate
+from pollen.core import limits
 from pollen.core.codec import (
     LEASE_DOMAIN,
     U64,
@@ -30,6 +29,8 @@ from pollen.core.codec import (
     signing_bytes,
 )
 from pollen.core.ids import ClusterId, KeyRole, Sign, Verify
+from pollen.core.trust import certs
+from pollen.core.trust.certs import Certificate
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True):
