@@ -17,7 +17,7 @@ from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId, hash_of
 from pollen.core.peers.liveness import Accusation, Refutation
 from pollen.core.placement.plan import Need, NodeFacts, Standing
-from pollen.core.records import Body, Record, decode_record, gc_key
+from pollen.core.records.ledger import Body, Record, decode_record, gc_key
 from pollen.core.rng import Rng
 from pollen.core.seeds.specs import Spec
 from pollen.core.trust.certs import Certificate

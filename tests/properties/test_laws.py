@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pollen.core import codec, records, timers
+from pollen.core import codec, timers
 from pollen.core.admission import invites
 from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
 from pollen.core.codec import Refusal, Rejection, Signed
@@ -16,7 +16,8 @@ from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId
 from pollen.core.placement import tables
 from pollen.core.placement.claims import Claim
-from pollen.core.records import Body, Records
+from pollen.core.records import ledger as records
+from pollen.core.records.ledger import Body, Records
 from pollen.core.rng import Rng
 from pollen.core.rules import routing
 from pollen.core.seeds import specs

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pollen.core.ids import PeerId
 from pollen.core.peers.liveness import Evidence, Facts, Phase, Verdict, judge, quorum
-from pollen.core.records import ACCUSE, Merge, Record, Records
+from pollen.core.records.ledger import ACCUSE, Merge, Record, Records
 from tests import strategies as own
 from tests.unit.world import make_key, signer
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pollen.core import record as records
 from pollen.core.codec import Signed, encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import DAY, MINUTE, ClusterId, Nanos, PeerId
-from pollen.core.record import Body, Record
+from pollen.core.records import record as records
+from pollen.core.records.record import Body, Record
 from pollen.core.trust import certs, denies, leases, succession
 from pollen.core.trust.authority import Trust
 from pollen.core.trust.certs import Certificate, Tier

@@ -33,7 +33,7 @@ from pollen.core.ids import (
 from pollen.core.node import Node
 from pollen.core.peers.liveness import Phase
 from pollen.core.placement.claims import Claim, State
-from pollen.core.records import CERT, CLAIM, LEASE, NODE, SPEC, Body, in_frames
+from pollen.core.records.ledger import CERT, CLAIM, LEASE, NODE, SPEC, Body, in_frames
 from pollen.core.rng import Rng
 from pollen.core.seeds import specs
 from pollen.core.trust import certs, leases

@@ -13,7 +13,7 @@ from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement import claims
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, is_halted, step
 from pollen.core.placement.plan import Standing
-from pollen.core.records import Record
+from pollen.core.records.ledger import Record
 from tests.strategies import make_record
 from tests.unit.test_names import A, B, C
 

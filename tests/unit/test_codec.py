@@ -17,7 +17,7 @@ from pollen.core.ids import hash_of
 from pollen.core.peers.liveness import Accusation, Refutation
 from pollen.core.placement.bundle import Fast
 from pollen.core.placement.claims import Claim
-from pollen.core.records import Body
+from pollen.core.records.ledger import Body
 from pollen.core.seeds.specs import Spec, SpecRecord
 from pollen.core.trust.certs import Certificate
 from pollen.core.trust.denies import Deny, DenyPayload

@@ -15,7 +15,7 @@ from pollen.core.events import Commanded, PeerSample, SeedSample, Telemetry
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId
 from pollen.core.peers.liveness import Phase
 from pollen.core.placement import planner
-from pollen.core.records import NODE
+from pollen.core.records.ledger import NODE
 from tests.unit.flood import (
     EACH,
     WALL,

@@ -14,7 +14,7 @@ from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND, SECOND, Nanos, PeerId
 from pollen.core.peers.liveness import Facts
 from pollen.core.peers.membership import Membership
-from pollen.core.records import Key, Record
+from pollen.core.records.ledger import Key, Record
 from pollen.core.rng import Rng
 from tests.strategies import make_record
 from tests.unit.world import make_key

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pollen.core import limits
-from pollen.core import record as kinds
 from pollen.core.commands import StatusCommand, UnseedCommand
 from pollen.core.ids import MINUTE, SECOND
-from pollen.core.records import NODE
+from pollen.core.records import record as kinds
+from pollen.core.records.ledger import NODE
 from pollen.core.trust.members import NodeInfo
 from pollen.sim.weather import Cut
 from tests.unit.world import World, three

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from pollen.core import limits, records
-from pollen.core import record as kinds
+from pollen.core import limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.effects import Persist, SetTimer
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos
-from pollen.core.records import (
+from pollen.core.records import ledger as records
+from pollen.core.records import record as kinds
+from pollen.core.records.ledger import (
     CLAIM,
     NODE,
     SPEC,

@@ -19,7 +19,7 @@ from pollen.core.placement.claims import Claim, State
 from pollen.core.placement.hosting import Hosting
 from pollen.core.placement.placing import Placing
 from pollen.core.placement.situation import Situation
-from pollen.core.records import Change, Records
+from pollen.core.records.ledger import Change, Records
 from pollen.core.seeds import specs
 from pollen.core.seeds.specs import Seed
 from pollen.core.trust.certs import Certificate

@@ -22,7 +22,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
 class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record as carried: the exact signed bytes and who signed them (PROTOCOL 2).
 
-    ``owner`` is 32 bytes, ``signature`` 64; ``body`` is decoded by ``core.records`` only.
+    ``owner`` is 32 bytes, ``signature`` 64; ``body`` is decoded by ``core.records.ledger`` only.
     """
 
     owner: PeerId

@@ -61,9 +61,7 @@ from pollen.core.events import (
     VerbEnded,
 )
 from pollen.core.faults import Faults
-from pollen.core.gossip import Gossip
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
-from pollen.core.intake import Intake
 from pollen.core.messages import (
     AdminReply,
     AdminRequest,
@@ -80,9 +78,11 @@ from pollen.core.placement.hosting import Hosting
 from pollen.core.placement.placing import Placing
 from pollen.core.placement.situation import Situation
 from pollen.core.presence import Presence
-from pollen.core.records import CERT, NODE, SPEC, Change, Interned, Records
+from pollen.core.records.gossip import Gossip
+from pollen.core.records.intake import Intake
+from pollen.core.records.ledger import CERT, NODE, SPEC, Change, Interned, Records
+from pollen.core.records.retention import Retention
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
-from pollen.core.retention import Retention
 from pollen.core.rng import Rng
 from pollen.core.seeds import publishing
 from pollen.core.seeds.publishing import Publication, Writer

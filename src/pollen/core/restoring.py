@@ -22,10 +22,10 @@ from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.peers.known import TABLE as PEER_TABLE
 from pollen.core.peers.known import KnownPeer, Peers
-from pollen.core.record import ZERO
-from pollen.core.records import Record, Records, decode_record
-from pollen.core.retention import Retention
-from pollen.core.versions import EPOCH_KEY, lease_value, read_lease
+from pollen.core.records.ledger import Record, Records, decode_record
+from pollen.core.records.record import ZERO
+from pollen.core.records.retention import Retention
+from pollen.core.records.versions import EPOCH_KEY, lease_value, read_lease
 from pollen.errors import PollenError
 
 RECORD_TABLE = "record"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pollen.core.codec import decode
 from pollen.core.effects import Effect, SendRecords
 from pollen.core.events import Event
-from pollen.core.record import Body
+from pollen.core.records.record import Body
 from pollen.core.seeds.names import Holding
 from pollen.sim import observe
 from pollen.sim.faults import Faults

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pollen.core import limits
 from pollen.core.ids import SECOND, Hash, PeerId, short
-from pollen.core.record import ACCUSE, FAST, REFUTE
+from pollen.core.records.record import ACCUSE, FAST, REFUTE
 from pollen.core.rules.routing import match_gate
 from pollen.core.seeds.specs import Spec
 from pollen.sim import living, observe

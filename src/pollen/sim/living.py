@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pollen.core.ids import PeerId
 from pollen.core.peers.liveness import Verdict
-from pollen.core.record import ACCUSE, CERT, DENY, NODE, REFUTE
+from pollen.core.records.record import ACCUSE, CERT, DENY, NODE, REFUTE
 from pollen.sim import observe
 from pollen.sim.case import Case, Checker, label_of
 from pollen.sim.machine import Machine

@@ -15,17 +15,19 @@ from typing import Any, cast
 
 import msgspec
 
-from pollen.core import clocks, durability, gossip, owners, record, records, versions
+from pollen.core import clocks, durability
 from pollen.core.admission import asking as renewing
 from pollen.core.admission import consequences as standing
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
-from pollen.core.owners import Merge
 from pollen.core.peers import known as peers
 from pollen.core.peers import links, liveness, membership
 from pollen.core.peers.liveness import Verdict
 from pollen.core.placement import hosting, planner, tables
-from pollen.core.record import Record
+from pollen.core.records import gossip, owners, record, versions
+from pollen.core.records import ledger as records
+from pollen.core.records.owners import Merge
+from pollen.core.records.record import Record
 from pollen.core.rules import routing
 from pollen.core.seeds import names
 from pollen.core.trust import authority as trust

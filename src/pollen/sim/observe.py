@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pollen.core import timers
 from pollen.core.codec import decode
 from pollen.core.ids import PeerId, short
-from pollen.core.owners import OwnerSet
 from pollen.core.peers.liveness import Accusation, Refutation, Verdict, decode_accusation
-from pollen.core.record import ACCUSE, LEASE, NODE, REFUTE, Key, Record
+from pollen.core.records.owners import OwnerSet
+from pollen.core.records.record import ACCUSE, LEASE, NODE, REFUTE, Key, Record
 from pollen.core.seeds.names import Holding
 from pollen.core.trust.certs import Certificate
 from pollen.sim.machine import Machine

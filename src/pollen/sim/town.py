@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from pollen.core.events import TablesStale
 from pollen.core.ids import MILLISECOND, SECOND, PeerId
-from pollen.core.record import CERT, Record
+from pollen.core.records.record import CERT, Record
 from pollen.core.trust.certs import Chain, Tier, decode_chain
 from pollen.sim import observe
 from pollen.sim.machine import Machine

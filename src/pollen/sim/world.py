@@ -20,7 +20,7 @@ from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOption
 from pollen.core.config import NodeConfig
 from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token
 from pollen.core.node import Node
-from pollen.core.record import Change, Interned, Record
+from pollen.core.records.record import Change, Interned, Record
 from pollen.core.rng import Rng
 from pollen.core.trust.certs import Certificate, Tier, cluster_id_of
 from pollen.core.trust.denies import Deny, issue_deny

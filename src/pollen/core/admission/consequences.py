@@ -23,7 +23,7 @@ from pollen.core.effects import CloseLink, Effect, Log, Row, SetHello, SetTimer
 from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
 from pollen.core.peers.mesh import Mesh
-from pollen.core.records import CERT, DENY, LEASE, Records
+from pollen.core.records.ledger import CERT, DENY, LEASE, Records
 from pollen.core.trust.authority import Held, Trust
 from pollen.core.trust.certs import Certificate, Chain
 from pollen.core.trust.denies import deny_key

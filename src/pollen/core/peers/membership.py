@@ -32,7 +32,7 @@ from pollen.core.peers.liveness import (
     Verdict,
     judge,
 )
-from pollen.core.records import ACCUSE, REFUTE, Record
+from pollen.core.records.ledger import ACCUSE, REFUTE, Record
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from pollen.core.placement.bundle import Bundle
 from pollen.core.placement.hosting import Hosting, View
 from pollen.core.placement.situation import Situation, taken
 from pollen.core.placement.tables import Tables
-from pollen.core.records import CLAIM, FAST, Records
+from pollen.core.records.ledger import CLAIM, FAST, Records
 from pollen.core.trust.members import Members
 
 

@@ -26,7 +26,7 @@ from pollen.core.placement.hosting import Role, roles_of
 from pollen.core.placement.overdue import Overdue
 from pollen.core.placement.plan import Need, NodeFacts, Placement, effective_version
 from pollen.core.placement.planner import Planner
-from pollen.core.records import (
+from pollen.core.records.ledger import (
     ACCUSE,
     CLAIM,
     FAST,

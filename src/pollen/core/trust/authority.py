@@ -23,7 +23,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import Rejection, Signed, decode, encode
 from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Verify
-from pollen.core.records import CERT, DENY, LEASE, SUCCESSION, Record
+from pollen.core.records.ledger import CERT, DENY, LEASE, SUCCESSION, Record
 from pollen.core.trust import certs, denies, leases, succession
 from pollen.core.trust.certs import Certificate, Chain, Tier
 from pollen.core.trust.denies import Verdict

@@ -19,7 +19,7 @@ from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
 from pollen.core.labels import check_name
-from pollen.core.records import CERT, NODE, Record
+from pollen.core.records.ledger import CERT, NODE, Record
 from pollen.core.trust import certs
 from pollen.core.trust.authority import TRUST_KINDS, Trust
 from pollen.core.trust.certs import Certificate, Chain

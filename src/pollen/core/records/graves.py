@@ -18,8 +18,8 @@ from pollen.core import limits
 from pollen.core.effects import Effect, SendMessage, SendRecords
 from pollen.core.ids import Nanos, PeerId
 from pollen.core.messages import Line, Lines, encode_message
-from pollen.core.owners import OwnerSet
-from pollen.core.records import Records
+from pollen.core.records.ledger import Records
+from pollen.core.records.owners import OwnerSet
 
 
 class Graves:

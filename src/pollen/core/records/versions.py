@@ -15,7 +15,7 @@ from pollen.core import limits, timers
 from pollen.core.durability import META_TABLE
 from pollen.core.effects import Effect, Persist, SetTimer
 from pollen.core.ids import Nanos
-from pollen.core.record import ZERO, Version
+from pollen.core.records.record import ZERO, Version
 
 EPOCH_KEY = b"epoch"
 

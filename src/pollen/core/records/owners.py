@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 from pollen.core.ids import Hash, PeerId, hash_of
 from pollen.core.messages import Line
-from pollen.core.record import ZERO, Record, Slot, Version
+from pollen.core.records.record import ZERO, Record, Slot, Version
 
 BUCKETS = 256
 BUCKET_BYTES = 8

@@ -15,7 +15,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.ids import Nanos, PeerId
-from pollen.core.record import Version
+from pollen.core.records.record import Version
 
 
 class Missing(msgspec.Struct, frozen=True):

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pollen.core import limits
-from pollen.core import record as kinds
 from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
 from pollen.core.effects import Effect
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, KeyRole, Nanos, PeerId, Sign
-from pollen.core.owners import Merge, OwnerSet, Sums
-from pollen.core.record import (
+from pollen.core.records import record as kinds
+from pollen.core.records.owners import Merge, OwnerSet, Sums
+from pollen.core.records.record import (
     ACCUSE,
     CERT,
     CLAIM,
@@ -48,7 +48,7 @@ from pollen.core.record import (
     record_of,
     winner_of,
 )
-from pollen.core.versions import Versions
+from pollen.core.records.versions import Versions
 
 # The door to records: callers import what they need of them from here.
 __all__ = [

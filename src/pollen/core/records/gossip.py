@@ -24,9 +24,7 @@ from pollen.core import limits, timers
 from pollen.core.clocks import Clocks
 from pollen.core.effects import Effect, SendMessage, SendRecords, SetTimer
 from pollen.core.events import RecordsReceived
-from pollen.core.graves import Graves
 from pollen.core.ids import Nanos, Now, PeerId
-from pollen.core.intake import Intake
 from pollen.core.messages import (
     Buckets,
     Delta,
@@ -41,11 +39,13 @@ from pollen.core.messages import (
     Want,
     encode_message,
 )
-from pollen.core.owners import OwnerSet, differing
-from pollen.core.record import ZERO, Change, Record, Version, in_frames
-from pollen.core.records import Records
+from pollen.core.records.graves import Graves
+from pollen.core.records.intake import Intake
+from pollen.core.records.ledger import Records
+from pollen.core.records.owners import OwnerSet, differing
+from pollen.core.records.record import ZERO, Change, Record, Version, in_frames
+from pollen.core.records.wants import Asked, Missing, Wants
 from pollen.core.rng import Rng
-from pollen.core.wants import Asked, Missing, Wants
 
 # An answer describes all that is held in the buckets asked for, so it may be longer.
 _REPLY_LINES = 4 * limits.LINES_MAX
