@@ -61,7 +61,7 @@ async def value(node: Node, name: str, **labels: str) -> float:
 
 
 async def test_a_daemons_page_has_the_metrics_of_the_guide_and_no_others(split: Cluster) -> None:
-    """``METRICS`` is what the guide lists (tests/unit/test_metrics.py)."""
+    """``METRICS`` is what the guide lists (tests/unit/runtime/test_metrics.py)."""
     found = {n: f for n, f in (await families(split[0])).items() if n.startswith("pollen_")}
     # Text of version 0.0.4 knows no info: it is a gauge of that name.
     kinds = {name: m.kind.replace("info", "gauge") for name, m in METRICS.items()}

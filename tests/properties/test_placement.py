@@ -14,8 +14,8 @@ from pollen.core.placement.claims import State
 from pollen.core.placement.plan import Need, NodeFacts, Snapshot, Standing, plan
 from pollen.core.placement.planner import Planner
 from tests import strategies as own
-from tests.unit.test_hosting import ECHO, Bench
-from tests.unit.test_names import A, B, C
+from tests.unit.placement.test_hosting import ECHO, Bench
+from tests.unit.seeds.test_names import A, B, C
 
 NAMES = [A, B, C]
 GIB = 1 << 30

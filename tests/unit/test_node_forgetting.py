@@ -74,7 +74,7 @@ def test_an_owner_over_its_cap_is_shown(monkeypatch: pytest.MonkeyPatch) -> None
     """It stands still at its last valid set, and status says whose."""
     world = three()
     monkeypatch.setattr(limits, "OWNER_CAPS", ((8, 1 << 20),) * 3)
-    monkeypatch.setattr("pollen.core.intake.Intake.has_room", lambda *_: True)
+    monkeypatch.setattr("pollen.core.records.intake.Intake.has_room", lambda *_: True)
     for n in range(8):
         world.seed("c", f"echo{n}")
     world.run(5 * SECOND)

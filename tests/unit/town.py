@@ -25,7 +25,7 @@ from pollen.core.seeds.specs import Seed
 from pollen.core.trust.certs import Certificate
 from pollen.core.trust.members import Member, NodeInfo
 from tests.strategies import CLUSTER, make_record
-from tests.unit.test_names import MEMBERS, A
+from tests.unit.seeds.test_names import MEMBERS, A
 from tests.unit.world import make_key, signer
 
 GIB = 1 << 30

@@ -2,7 +2,7 @@
 
 Decides: whom to ask over ``pollen-join/1``, when, and what the answer is worth. A node whose own
     clock is in doubt asks as well: every answer tells the time of who gave it.
-Does not know: links (nobody admits us now); who signs (``joins``) or carries (``enrolling``).
+Does not know: links (nobody admits us now); who signs (``redeeming``) or carries (``carrying``).
 Invariants: one question at a time; while nobody answers, all known peers are asked in turn, for
     ever, with a growing wait. A key that is denied as far as we know does not ask. An answer is
     judged like a Hello of our own: it can give a lease and nothing else.

@@ -1,7 +1,7 @@
 """Who answers a joiner: this node, or a linked one to which the request is carried.
 
 Decides: where a request of ``pollen-join/1`` is answered, and what the joiner hears when nobody is.
-Does not know: what a token must say (``invites``), how it is redeemed (``joins``).
+Does not know: what a token must say (``invites``), how it is redeemed (``redeeming``).
 Invariants: each request is answered once: by us, by what came back, or when the wait ends. Who is
     carried to answers or refuses, and carries no further. An answer that promises something leaves
     when it is on disk.

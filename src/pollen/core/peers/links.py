@@ -2,7 +2,7 @@
 
 Decides: the peers to be linked with, which links nobody needs any more, and what the other side is
     told about that.
-Does not know: addresses, dials and back-off (``peers``), records, what flows on a link.
+Does not know: addresses, dials and back-off (``known``), records, what flows on a link.
 Invariants: the same live members give every node the same rings, and a ring neighbour's ring
     neighbour is oneself: that part of the view is symmetric without a word, at least eight strong,
     and known to all (who watches whom). A link that the other side wants is kept. One member that

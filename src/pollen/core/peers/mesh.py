@@ -1,7 +1,7 @@
 """The peers of a node as one machine: who is known, who ought to be linked, who is alive.
 
-Decides: in which order ``peers``, ``links`` and ``membership`` hear of an event.
-Does not know: what a Hello proves (``standing``), records but by what follows from them.
+Decides: in which order ``known``, ``links`` and ``membership`` hear of an event.
+Does not know: what a Hello proves (``consequences``), records but by what follows from them.
 Invariants: a peer that comes alive is dialled without waiting for its back-off; a watcher watches
     exactly those with whom it is or ought to be linked.
 Source: PROTOCOL 5; STYLE (machines nest by a forwarding parent).

@@ -2,7 +2,7 @@
 
 Decides: the certificate that counts for each peer, the wall time at which its membership ends, and
     whether what a peer shows in a Hello lets it in.
-Does not know: links, node records, names; who renews leases (``leasing``).
+Does not know: links, node records, names; who renews leases (``lending``).
 Invariants: ``certificates`` is a function of the records alone, whatever their order; no clock is
     read to make it. ``ends`` is a function of the records and of what peers showed; ``current`` is
     who had not ended at the wall time of the last ``expire``. A deny is never forgotten. Only what

@@ -25,7 +25,7 @@ from tests.unit.world import make_key, signer, verify
 CLUSTER = ClusterId(b"c" * 32)
 HOME = ["192.0.2.1:60611"]
 KNOWN: dict[str, contract.Factory] = {"static": Static, "multicast": Multicast}
-VECTORS = Path(__file__).parent.parent / "vectors" / "discovery.json"
+VECTORS = Path(__file__).parents[2] / "vectors" / "discovery.json"
 
 
 def seal(key: bytes, nonce: bytes, plain: bytes) -> bytes:

@@ -19,7 +19,7 @@ from pollen.core.placement.plan import Placement
 from pollen.core.seeds.names import Holding
 from pollen.core.seeds.specs import Seed
 from tests.strategies import make_record
-from tests.unit.test_names import A, B, C, seed
+from tests.unit.seeds.test_names import A, B, C, seed
 
 ECHO, NEXT = seed(A), msgspec.structs.replace(seed(A, epoch=2), previous=seed(A))
 NONE = msgspec.structs.replace(ECHO, spec=msgspec.structs.replace(ECHO.spec, min_replicas=0))

@@ -16,7 +16,7 @@ from pollen.core.placement.hosting import Role
 from pollen.core.placement.tables import Tables
 from pollen.core.seeds.specs import Seed
 from tests.strategies import make_record
-from tests.unit.test_names import A, B, C, seed
+from tests.unit.seeds.test_names import A, B, C, seed
 
 T0 = Nanos(1)
 NEW, OLD = seed(A, epoch=2), seed(A)
@@ -138,7 +138,7 @@ def test_a_row_that_goes_is_pushed_at_once() -> None:
 
 
 def certificate() -> object:
-    from tests.unit.test_names import MEMBERS
+    from tests.unit.seeds.test_names import MEMBERS
 
     return MEMBERS[A]
 

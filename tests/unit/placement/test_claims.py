@@ -15,7 +15,7 @@ from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, i
 from pollen.core.placement.plan import Standing
 from pollen.core.records.ledger import Record
 from tests.strategies import make_record
-from tests.unit.test_names import A, B, C
+from tests.unit.seeds.test_names import A, B, C
 
 SEED = Hash(b"\5" * 32)
 READY = Claim(int(State.READY))

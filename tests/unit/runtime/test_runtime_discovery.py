@@ -14,7 +14,7 @@ from pollen.core.peers.discovery.contract import Factory
 from pollen.errors import BadRequest
 from pollen.runtime import discovery
 from pollen.runtime.discovery import Discovery, make_finder
-from tests.unit.test_discovery import HOME, context_of
+from tests.unit.peers.test_discovery import HOME, context_of
 from tests.unit.world import make_key
 
 

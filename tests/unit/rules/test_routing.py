@@ -11,7 +11,7 @@ import pytest
 
 from pollen.core.rules import routing
 
-VECTORS = Path(__file__).parent.parent / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 
 
 def cases(name: str) -> list[Any]:

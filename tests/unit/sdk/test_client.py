@@ -313,7 +313,7 @@ def test_an_option_of_seed_that_there_is_not_is_a_type_error(
 
 
 def test_the_keywords_of_seed_are_what_a_node_takes() -> None:
-    page = Path(__file__).parents[2] / "docs" / "guide" / "call-it.md"
+    page = Path(__file__).parents[3] / "docs" / "guide" / "call-it.md"
     names = set(SeedKeywords.__annotations__)
     assert names == {*SeedOptions.__struct_fields__, "take_over"}
     assert [name for name in sorted(names) if f"`{name}`" not in page.read_text()] == []
