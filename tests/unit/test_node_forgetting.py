@@ -93,7 +93,7 @@ def test_a_kind_is_written_when_all_who_live_speak_it(monkeypatch: pytest.Monkey
     world.run(MINUTE)
     assert len(held._records.live_of("new")) == 1
     silent = NodeInfo("b", [], b"x" * 16, "0", 1, 1, 1)
-    held._members.state(world.machines["b"].key, silent, 1)
+    held._members.declare(world.machines["b"].key, silent, 1)
     assert held._members.spoken_by(held._situation.live) == 1
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from pollen.core import limits, timers
-from pollen.core.admission.carrying import Enrolling
-from pollen.core.admission.consequences import Standing, own_certificate
-from pollen.core.admission.redeeming import Joins
+from pollen.core.admission.carrying import Carrying
+from pollen.core.admission.consequences import Consequences, own_certificate
+from pollen.core.admission.redeeming import Redeeming
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
 from pollen.core.commands import (
@@ -114,10 +114,10 @@ class Node:
         self._records = Records(config.cluster, config.node, sign)
         self._mesh = Mesh(config.node, rng, self._members.trust.is_denied)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
-        self._joins = Joins(config, self._members.trust, rng, sign, verify)
+        self._redeeming = Redeeming(config, self._members.trust, rng, sign, verify)
         self._situation = Situation(config.node, self._members, self._membership)
-        self._standing = Standing(
-            config, self._members, self._mesh, self._joins, self._records, self._clocks
+        self._consequences = Consequences(
+            config, self._members, self._mesh, self._redeeming, self._records, self._clocks
         )
         self._placing = Placing(
             config.node,
@@ -141,16 +141,18 @@ class Node:
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
         self._retention = Retention(owner, cluster, self._records)
-        kept = restore(restored, cluster, self._records, self._retention, self._peers, self._joins)
+        kept = restore(
+            restored, cluster, self._records, self._retention, self._peers, self._redeeming
+        )
         self._clocks.restore(kept.wall)
         self._presence = Presence(config, kept.starts)
         for record in self._records.all_records():
             is_own = record.body.owner == config.node
             if not (is_own and record.body.kind in (NODE, CERT)):
                 self._situation.note_change(Change(record, None), Nanos(0))
-        self._enrolling = Enrolling(
-            self._joins,
-            self._standing,
+        self._carrying = Carrying(
+            self._redeeming,
+            self._consequences,
             lambda: self._presence.addresses,
             self._peers,
             self._durability,
@@ -174,8 +176,8 @@ class Node:
             PeerFound: self._on_found,
             MessageReceived: self._on_message,
             RecordsReceived: self._on_records,
-            JoinRequested: self._enrolling.on_join,
-            JoinAnswered: self._standing.on_answered,
+            JoinRequested: self._carrying.on_join,
+            JoinAnswered: self._consequences.on_answered,
             ModuleInspected: self._on_inspected,
             LoadFinished: self._on_load_finished,
             SeedWoken: self._placing.on_woken,
@@ -190,8 +192,8 @@ class Node:
         """What peers say, by kind; each machine takes its own."""
         return {
             Keep: self._mesh.on_keep,
-            JoinCarried: self._enrolling.on_carried,
-            JoinReturned: self._enrolling.on_returned,
+            JoinCarried: self._carrying.on_carried,
+            JoinReturned: self._carrying.on_returned,
             AdminRequest: self._admin.on_request,
             AdminReply: self._admin.on_reply,
             **self._gossip.speech(),
@@ -211,7 +213,7 @@ class Node:
             self._membership.on_jump(now.mono)
         given_up = self._clocks.take_given_up()
         if given_up or jump is Jump.STEPPED:
-            self._standing.on_jump(is_earlier=bool(given_up))
+            self._consequences.on_jump(is_earlier=bool(given_up))
         if not given_up:
             return []
         fields: dict[str, str | int] = {"seconds": given_up // SECOND}
@@ -223,15 +225,15 @@ class Node:
         self._started, self._is_started = now.mono, True
         rows, out = self._presence.start(event.addresses, now)
         self._durability.write(rows)
-        self._state_self(now)
-        self._standing.start()
+        self._declare_self(now)
+        self._consequences.start()
         out += self._mesh.start(now.mono) + self._gossip.start(now.mono)
         return out + self._retention.start(now.mono)
 
-    def _state_self(self, now: Now) -> None:
+    def _declare_self(self, now: Now) -> None:
         """Publish our node record; we are a member before it is on disk."""
         own, info, epoch = self._config.node, self._presence.info(), self._records.wanted_epoch
-        self._members.state(own, info, epoch)
+        self._members.declare(own, info, epoch)
         self._situation.note_member(own)
         facts = Facts(epoch=epoch, phase=info.phase, restarts=info.restarts)
         self._membership.note_member(own, facts, now.mono)
@@ -240,7 +242,7 @@ class Node:
     # -- links ----------------------------------------------------------------------------------
 
     def _on_hello(self, event: HelloReceived, now: Now) -> list[Effect]:
-        refused = self._standing.judge(event, now.wall)
+        refused = self._consequences.judge(event, now.wall)
         if refused is not None:
             close, rejection = refused
             return [close, *self._faults.note(rejection, event.peer, now.mono)]
@@ -249,7 +251,7 @@ class Node:
             return out
         out += self._gossip.on_link(event.peer, event.dialled)
         self._placing.note_links()
-        self._standing.on_linked(event.peer)
+        self._consequences.on_linked(event.peer)
         return out + self._admin.on_link(event.peer, now)
 
     def _on_link_closed(self, event: LinkClosed, now: Now) -> list[Effect]:
@@ -269,7 +271,7 @@ class Node:
         if event.peer != self._config.node:
             return self._mesh.on_found(event, now.mono)
         if self._presence.move(event.addresses):
-            self._state_self(now)
+            self._declare_self(now)
         return []
 
     # -- what peers say -------------------------------------------------------------------------
@@ -327,7 +329,7 @@ class Node:
             planned = publishing.plan_unseed(command.target, self._writer(), self._situation.names)
             return self._publish(request, planned)
         if isinstance(command, InviteCommand):
-            return [_answer(request, self._enrolling.invite(command, now))]
+            return [_answer(request, self._carrying.invite(command, now))]
         return self._on_drain(request, command, now)
 
     def _on_seed(self, request: RequestId, command: SeedCommand) -> list[Effect]:
@@ -350,7 +352,7 @@ class Node:
     def _on_drain(self, request: RequestId, command: DrainCommand, now: Now) -> list[Effect]:
         self._drains.append((request, self._placing.leave()))
         self._presence.leave()
-        self._state_self(now)
+        self._declare_self(now)
         at = Nanos(now.mono + limits.DRAIN_MAX_NS)
         return [SetTimer(token=timers.token_for(timers.DRAIN), at=at)]
 
@@ -361,16 +363,16 @@ class Node:
         if purpose == timers.DIAL:
             return self._peers.on_timer(subject, now.mono)
         if purpose == timers.ACCESS:
-            self._standing.on_timer()
+            self._consequences.on_timer()
         if purpose == timers.JOIN:
-            return self._enrolling.on_timer(subject)
+            return self._carrying.on_timer(subject)
         if purpose == timers.ADMIN:
             return self._admin.on_timer(subject)
         if purpose == timers.DRAIN:
             return self._on_drained(now)
         if purpose == timers.QUARANTINE:
             out = self._presence.recount(now)
-            self._state_self(now)
+            self._declare_self(now)
             return out
         if purpose == timers.SWEEP:
             return self._on_sweep(now)
@@ -384,13 +386,13 @@ class Node:
         self._records.note_spoken(self._members.spoken_by(live))
         rows, out = self._retention.sweep(live, now)
         self._durability.write(rows)
-        self._standing.forget_leases(now.wall)
+        self._consequences.forget_leases(now.wall)
         return out
 
     def _on_drained(self, now: Now) -> list[Effect]:
         """We have left: the answer goes when that is on disk, and so on its way."""
         self._durability.write(self._presence.leave())
-        self._state_self(now)
+        self._declare_self(now)
         for request, seeds in self._drains:
             self._durability.hold(_answer(request, Drained(seeds=seeds)))
         self._drains = []
@@ -440,7 +442,7 @@ class Node:
 
     def _mind_standing(self, now: Now, out: list[Effect]) -> list[Change]:
         """Cut who is no member any more, renew leases, and spread what was signed for that."""
-        effects, changed = self._standing.settle(now)
+        effects, changed = self._consequences.settle(now)
         out += effects
         for peer in changed:
             self._situation.note_standing(peer)
@@ -488,7 +490,7 @@ class Node:
         lasting = [c for c in changes if not c.record.is_ephemeral]
         disk.write([(gone_row if c.is_gone else record_row)(c.record) for c in lasting])
         disk.write(self._peers.take_unsaved())
-        disk.write(self._standing.take_rows())
+        disk.write(self._consequences.take_rows())
         wall = self._clocks.take_save(now.wall)
         if wall is not None:
             disk.write([wall_row(wall)])

@@ -14,7 +14,7 @@ import msgspec
 
 from pollen.core.admission.invites import JoinReply
 from pollen.core.admission.redeeming import TABLE as NONCE_TABLE
-from pollen.core.admission.redeeming import Joins
+from pollen.core.admission.redeeming import Redeeming
 from pollen.core.codec import Rejection, decode, encode
 from pollen.core.durability import CHAIN_KEY, META_TABLE, chain_row
 from pollen.core.effects import Row
@@ -52,7 +52,7 @@ def restore(
     records: Records,
     retention: Retention,
     peers: Peers,
-    joins: Joins,
+    redeeming: Redeeming,
 ) -> Kept:
     """Fill the machines from disk. Raises ``PollenError`` (``state-unusable``)."""
     meta = dict(restored.get(META_TABLE, ()))
@@ -64,7 +64,7 @@ def restore(
     faults += unread
     records.restore(kept, *(lease or ZERO), proofs)
     faults += peers.restore(restored.get(PEER_TABLE, ()))
-    faults += joins.restore(restored.get(NONCE_TABLE, ()))
+    faults += redeeming.restore(restored.get(NONCE_TABLE, ()))
     if lease is None:
         faults.append(Rejection("epoch-row-malformed"))
     faults += [value for value in (wall, starts) if isinstance(value, Rejection)]

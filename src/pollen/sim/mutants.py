@@ -16,21 +16,18 @@ from typing import Any, cast
 import msgspec
 
 from pollen.core import clocks, durability
-from pollen.core.admission import asking as renewing
-from pollen.core.admission import consequences as standing
+from pollen.core.admission import asking, consequences
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
-from pollen.core.peers import known as peers
-from pollen.core.peers import links, liveness, membership
+from pollen.core.peers import known, links, liveness, membership
 from pollen.core.peers.liveness import Verdict
 from pollen.core.placement import hosting, planner, tables
-from pollen.core.records import gossip, owners, record, versions
-from pollen.core.records import ledger as records
+from pollen.core.records import gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.records.record import Record
 from pollen.core.rules import routing
 from pollen.core.seeds import names
-from pollen.core.trust import authority as trust
+from pollen.core.trust import authority
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,11 +198,11 @@ MUTANTS: list[Mutant] = [
         make=_judged_by(lambda held, new: False), caught_by="no-storm",
     ),
     Mutant(
-        name="tombstone-dropped", owner=records.Records, target="merge", make=_tombstone_dropped,
+        name="tombstone-dropped", owner=ledger.Records, target="merge", make=_tombstone_dropped,
         caught_by="views-converge",
     ),
     Mutant(
-        name="own-word-ignored", owner=records.Records, target="_merge_own",
+        name="own-word-ignored", owner=ledger.Records, target="_merge_own",
         make=_always(Merge.KNOWN), caught_by="views-converge",
     ),
     Mutant(
@@ -230,7 +227,7 @@ MUTANTS: list[Mutant] = [
         make=_withdrawn_forgotten, caught_by="no-resurrection",
     ),
     Mutant(
-        name="claims-never-buried", owner=records.Records, target="bury", make=_always(False),
+        name="claims-never-buried", owner=ledger.Records, target="bury", make=_always(False),
         caught_by="no-orphan-claim",
     ),
     Mutant(
@@ -238,11 +235,11 @@ MUTANTS: list[Mutant] = [
         caught_by="views-converge", scenario="a_fork_of_one_key_is_settled_alike",
     ),
     Mutant(
-        name="denied-not-cut", owner=standing.Standing, target="_cut", make=_always([]),
+        name="denied-not-cut", owner=consequences.Consequences, target="_cut", make=_always([]),
         caught_by="e is cut", scenario="a_deny_lost_by_a_full_queue_still_arrives",
     ),
     Mutant(
-        name="deny-ignored", owner=trust.Trust, target="killer_of", make=_always(None),
+        name="deny-ignored", owner=authority.Trust, target="killer_of", make=_always(None),
         caught_by="b hears of the deny",
         scenario="an_admin_renews_a_denied_node_in_the_other_half",
     ),
@@ -252,7 +249,7 @@ MUTANTS: list[Mutant] = [
         scenario="a_clock_past_its_lease_heals",
     ),
     Mutant(
-        name="lapsed-never-asks", owner=renewing.Renewing, target="settle", make=_always([]),
+        name="lapsed-never-asks", owner=asking.Asking, target="settle", make=_always([]),
         caught_by="it is back", scenario="the_laptop_that_slept_sixty_days",
     ),
     Mutant(
@@ -261,7 +258,7 @@ MUTANTS: list[Mutant] = [
         scenario="both_replicas_on_stale_views_do_not_drain_to_zero",
     ),
     Mutant(
-        name="twin-not-noted", owner=peers.Peers, target="_note_boot", make=_always([]),
+        name="twin-not-noted", owner=known.Peers, target="_note_boot", make=_always([]),
         caught_by="status says it everywhere", scenario="two_live_copies_of_one_key",
     ),
     Mutant(
@@ -309,7 +306,7 @@ MUTANTS: list[Mutant] = [
         make=_always(None), caught_by="refutation-wins",
     ),
     Mutant(
-        name="dialled-once", owner=peers.Peers, target="_retry", make=_always([]),
+        name="dialled-once", owner=known.Peers, target="_retry", make=_always([]),
         caught_by="peers-never-given-up",
     ),
     Mutant(

@@ -110,7 +110,7 @@ def _lend(admin: _Past, others: Sequence[Record]) -> None:
         subject = record.body.owner
         chain = node._members.trust.judge(subject, carried if isinstance(carried, tuple) else ())
         if isinstance(chain, Chain):
-            node._standing.publish_lease(node._joins.lend(chain, wall))
+            node._consequences.publish_lease(node._redeeming.lend(chain, wall))
     admin.world.post(admin.machine.name, TablesStale())
     admin.world.run(SECOND)
 

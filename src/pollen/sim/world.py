@@ -308,7 +308,7 @@ class World(Engine):
         document = Deny(self.cluster_id, denied.key, generation, issuer, issued)
         evidence = [] if machine.root or chain is None else chain.carried
         payload = issue_deny(document, signer(machine.key, machine.root), evidence)
-        machine.node._standing.publish_deny(payload)
+        machine.node._consequences.publish_deny(payload)
         # What was published leaves with the next turn, and any event is one.
         self.post(by, ev.TablesStale())
         denied.is_denied = True

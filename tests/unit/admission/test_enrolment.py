@@ -47,7 +47,7 @@ def deny(
     at = issued or world.now + 1
     document = Deny(world.cluster_id, key(world, subject), generation, issuer, at)
     payload = issue_deny(document, signer(machine.key, machine.root), () if root else chain.carried)
-    machine.node._standing.publish_deny(payload)
+    machine.node._consequences.publish_deny(payload)
     world.post(by, ev.TablesStale())
 
 

@@ -10,7 +10,7 @@ import pytest
 from pollen.core import limits
 from pollen.core.admission import invites
 from pollen.core.admission.invites import Invite, JoinReply, JoinRequest, SpentNonce
-from pollen.core.admission.redeeming import Joins
+from pollen.core.admission.redeeming import Redeeming
 from pollen.core.codec import CERTIFICATE_DOMAIN, Refusal, Rejection, Signed, decode, encode
 from pollen.core.commands import InviteCommand
 from pollen.core.config import NodeConfig
@@ -27,7 +27,7 @@ T0 = Nanos(1_000 * MINUTE)
 ADMIN = Certificate(CLUSTER, ISSUER, ROOT, Tier.ADMIN, "{}", [], 1, 0)
 
 
-def make_joins(certificate: Certificate = ADMIN, **change: Any) -> Joins:
+def make_joins(certificate: Certificate = ADMIN, **change: Any) -> Redeeming:
     """What an admin node has, or one with another identity."""
     fields: dict[str, Any] = {
         "node": ISSUER, "cluster": CLUSTER, "root": ROOT, "chain": b"", "boot": b"b" * 16,
@@ -35,11 +35,11 @@ def make_joins(certificate: Certificate = ADMIN, **change: Any) -> Joins:
     }  # fmt: skip
     config = NodeConfig(**{**fields, **change})
     trust = Trust(CLUSTER, ROOT, verify)
-    trust.state(ISSUER, certs.issue_certificate(certificate, signer(ISSUER, ROOT)))
-    return Joins(config, trust, Rng(1), signer(ISSUER, ROOT), verify)
+    trust.declare(ISSUER, certs.issue_certificate(certificate, signer(ISSUER, ROOT)))
+    return Redeeming(config, trust, Rng(1), signer(ISSUER, ROOT), verify)
 
 
-def make_token(joins: Joins | None = None, **options: Any) -> str:
+def make_token(joins: Redeeming | None = None, **options: Any) -> str:
     command = InviteCommand(**options)
     invited = (joins or make_joins()).invite(command, ["192.0.2.1:1"], [], T0)
     assert not isinstance(invited, Refusal), invited
@@ -47,7 +47,7 @@ def make_token(joins: Joins | None = None, **options: Any) -> str:
 
 
 def redeem(
-    joins: Joins, token: str, joiner: PeerId = JOINER, wall: Nanos = T0
+    joins: Redeeming, token: str, joiner: PeerId = JOINER, wall: Nanos = T0
 ) -> tuple[JoinReply, list[Any]]:
     raw = invites.token_bytes(token)
     assert isinstance(raw, bytes)

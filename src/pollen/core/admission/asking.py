@@ -22,7 +22,7 @@ from pollen.core.peers.known import Peers
 from pollen.core.trust.authority import Trust
 
 
-class Renewing:
+class Asking:
     """This node's own lease, once it is too late for anybody to renew it unasked."""
 
     def __init__(self, own: PeerId, trust: Trust, peers: Peers, clocks: Clocks) -> None:

@@ -18,9 +18,9 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.admission import invites
-from pollen.core.admission.consequences import Standing
+from pollen.core.admission.consequences import Consequences
 from pollen.core.admission.invites import Invite
-from pollen.core.admission.redeeming import Joins
+from pollen.core.admission.redeeming import Redeeming
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Refusal, decode, encode
 from pollen.core.commands import InviteCommand, Invited
@@ -40,22 +40,22 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     carrier: PeerId
 
 
-class Enrolling:
+class Carrying:
     """The door for those who are no members yet, or no more."""
 
     def __init__(
         self,
-        joins: Joins,
-        standing: Standing,
+        redeeming: Redeeming,
+        consequences: Consequences,
         addresses: Callable[[], list[str]],
         peers: Peers,
         durability: Durability,
         clocks: Clocks,
     ) -> None:
-        self._own = joins.own
-        self._joins = joins
-        self._trust = joins.trust
-        self._standing = standing
+        self._own = redeeming.own
+        self._redeeming = redeeming
+        self._trust = redeeming.trust
+        self._consequences = consequences
         self._addresses = addresses
         self._peers = peers
         self._durability = durability
@@ -66,7 +66,7 @@ class Enrolling:
     def invite(self, command: InviteCommand, now: Now) -> Invited | Refusal:
         """A token that leads here, or through somebody linked."""
         addresses, known = self._addresses(), self._peers.dialable()
-        return self._joins.invite(command, addresses, known, now.wall)
+        return self._redeeming.invite(command, addresses, known, now.wall)
 
     # -- asked by a joiner ----------------------------------------------------------------------
 
@@ -90,17 +90,17 @@ class Enrolling:
 
     def _carrier_of(self, body: bytes) -> PeerId | None:
         """The node that must answer in our stead; None when we do, be it with a refusal."""
-        request = self._joins.read(body)
+        request = self._redeeming.read(body)
         if isinstance(request, Refusal):
             return None
         if not isinstance(request, Invite):
-            return None if self._joins.is_lender() else self._linked_admin()
+            return None if self._redeeming.is_lender() else self._linked_admin()
         issuer = PeerId(request.issuer)
-        if issuer == self._own or request.cluster != self._joins.issuer().cluster:
+        if issuer == self._own or request.cluster != self._redeeming.issuer().cluster:
             return None
         if not request.subject:
             return issuer
-        if self._joins.is_lender() and request.tier < Tier.ADMIN:
+        if self._redeeming.is_lender() and request.tier < Tier.ADMIN:
             return None
         return issuer if self._peers.has_link(issuer) else self._linked_admin()
 
@@ -111,9 +111,9 @@ class Enrolling:
     def _redeem(self, body: bytes, joiner: PeerId, now: Now) -> tuple[bytes, Log, bool]:
         own = (self._own, self._addresses())
         peers = [own, *self._peers.dialable()]
-        redeemed = self._joins.redeem(body, joiner, peers, now.wall)
+        redeemed = self._redeeming.redeem(body, joiner, peers, now.wall)
         if redeemed.lease is not None:
-            self._standing.publish_lease(redeemed.lease)
+            self._consequences.publish_lease(redeemed.lease)
         self._durability.write(redeemed.rows)
         slug = redeemed.reply.slug
         fields: dict[str, str | int] = {"peer": short(joiner), "slug": slug}

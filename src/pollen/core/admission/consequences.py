@@ -12,9 +12,9 @@ Source: PROTOCOL 4 (links end at lease end, deny and access_deadline), 6 (Hello)
 from __future__ import annotations
 
 from pollen.core import limits, timers
-from pollen.core.admission.asking import Renewing
-from pollen.core.admission.lending import Leasing
-from pollen.core.admission.redeeming import Joins
+from pollen.core.admission.asking import Asking
+from pollen.core.admission.lending import Lending
+from pollen.core.admission.redeeming import Redeeming
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
@@ -24,7 +24,7 @@ from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
 from pollen.core.peers.mesh import Mesh
 from pollen.core.records.ledger import CERT, DENY, LEASE, Records
-from pollen.core.trust.authority import Held, Trust
+from pollen.core.trust.authority import HeldLease, Trust
 from pollen.core.trust.certs import Certificate, Chain
 from pollen.core.trust.denies import deny_key
 from pollen.core.trust.leases import end_of
@@ -38,7 +38,7 @@ _REASONS = {
 }
 
 
-class Standing:
+class Consequences:
     """The consequences of membership on one node."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Standing:
         config: NodeConfig,
         members: Members,
         mesh: Mesh,
-        joins: Joins,
+        redeeming: Redeeming,
         records: Records,
         clocks: Clocks,
     ) -> None:
@@ -54,10 +54,10 @@ class Standing:
         self._members = members
         self._mesh = mesh
         self._peers = mesh.peers
-        self._joins = joins
+        self._redeeming = redeeming
         self._records = records
-        self._leasing = Leasing(config.node, members.trust)
-        self._renewing = Renewing(config.node, members.trust, mesh.peers, clocks)
+        self._leasing = Lending(config.node, members.trust)
+        self._renewing = Asking(config.node, members.trust, mesh.peers, clocks)
         self._shown = config.chain
         self._is_lender = False
         self._alarm = Nanos(0)
@@ -142,7 +142,7 @@ class Standing:
 
     def _on_own(self, now: Now) -> list[Effect]:
         """Our own certificate or lease changed: show it, and lend when we may."""
-        is_lender = self._joins.is_lender()
+        is_lender = self._redeeming.is_lender()
         if is_lender and not self._is_lender:
             self._leasing.note_all(self._is_seen)
         self._is_lender = is_lender
@@ -156,9 +156,9 @@ class Standing:
     def _lend(self, peer: PeerId, wall: Nanos) -> None:
         chain = self._members.trust.chain_of(peer)
         if chain is not None:
-            self.publish_lease(self._joins.lend(chain, wall))
+            self.publish_lease(self._redeeming.lend(chain, wall))
 
-    def publish_lease(self, held: Held) -> None:
+    def publish_lease(self, held: HeldLease) -> None:
         """Spread a lease that this node signed."""
         self._records.publish(LEASE, held.lease.subject, encode(held.carried))
 
@@ -212,7 +212,7 @@ def own_certificate(config: NodeConfig, trust: Trust) -> Certificate:
     """The certificate that this node begins with. Raises ``PollenError`` (``state-unusable``)."""
     chain = trust.take_shown(config.node, config.chain)
     if isinstance(chain, Chain):
-        trust.state(config.node, chain.carried)
+        trust.declare(config.node, chain.carried)
         return chain.leaf
     raise PollenError(
         "state-unusable",

@@ -1,7 +1,7 @@
 """How a key becomes a member: signed tokens, and the exchange that redeems them.
 
 Decides: what a token grants, whether a joiner's token holds, and the certificate it earns.
-Does not know: links and sockets; which tokens were spent (``redeeming``); who is an admin (``trust``).
+Does not know: links and sockets; which tokens were spent (``redeeming``); who is an admin.
 Invariants: a nonce is good at its issuer only, judged by the issuer's clock; a token bound to a key
     is good at every admin. Nobody earns more than the one who redeems has. A denied key is let in
     again only by who may lift the deny, with a token made after it. A refusal says which: expired,
@@ -50,7 +50,7 @@ from pollen.core.ids import (
 from pollen.core.trust import certs, denies
 from pollen.core.trust.authority import Trust
 from pollen.core.trust.certs import Certificate, Chain, Tier
-from pollen.core.trust.denies import Verdict
+from pollen.core.trust.denies import ProvenDeny
 
 TOKEN_PREFIX = "pln1"
 _ASK_AGAIN = "ask for a new token: pln invite"
@@ -302,7 +302,7 @@ def plan_certificate(
     invite: Invite,
     joiner: PeerId,
     issuer: Issuer,
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[ProvenDeny],
     roots: Container[PeerId],
     wall: Nanos,
 ) -> Certificate | Refusal:

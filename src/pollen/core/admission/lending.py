@@ -22,7 +22,7 @@ from pollen.core.trust.authority import Trust
 IsSeen = Callable[[PeerId], bool]
 
 
-class Leasing:
+class Lending:
     """The leases that this admin looks after: those of everybody."""
 
     def __init__(self, own: PeerId, trust: Trust) -> None:

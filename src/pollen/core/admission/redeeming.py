@@ -24,7 +24,7 @@ from pollen.core.effects import Row
 from pollen.core.ids import MILLISECOND, Hash, Nanos, PeerId, Sign, Verify, hash_of
 from pollen.core.rng import Rng
 from pollen.core.trust import certs, leases
-from pollen.core.trust.authority import Held, Trust
+from pollen.core.trust.authority import HeldLease, Trust
 from pollen.core.trust.certs import Chain, Tier
 from pollen.core.trust.leases import Lease
 
@@ -40,10 +40,10 @@ class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
 
     reply: JoinReply
     rows: Sequence[Row] = ()
-    lease: Held | None = None
+    lease: HeldLease | None = None
 
 
-class Joins:
+class Redeeming:
     """The invites of one issuer: what was spent, and for whom."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Joins:
         own = self.trust.certificates.get(self._config.node)
         return own is not None and own.tier >= Tier.ADMIN
 
-    def lend(self, chain: Chain, wall: Nanos) -> Held:
+    def lend(self, chain: Chain, wall: Nanos) -> HeldLease:
         """A lease of full length for a certificate, signed by this node."""
         lease = Lease(
             cluster=self._config.cluster,
@@ -182,9 +182,9 @@ class Joins:
             not_before=wall,
             not_after=wall + certs.lease_length(chain.leaf),
         )
-        return Held(lease=lease, carried=leases.issue_lease(lease, self._sign))
+        return HeldLease(lease=lease, carried=leases.issue_lease(lease, self._sign))
 
-    def _credentials(self, chain: Chain, held: Held) -> bytes:
+    def _credentials(self, chain: Chain, held: HeldLease) -> bytes:
         own = self.trust.chain_of(self._config.node)
         return leases.encode_credentials(
             chain.carried,
@@ -200,7 +200,7 @@ class Joins:
         return [(TABLE, Hash(key), None) for key in old]
 
     def _answer(
-        self, chain: bytes, peers: Addressed, rows: Sequence[Row], held: Held | None = None
+        self, chain: bytes, peers: Addressed, rows: Sequence[Row], held: HeldLease | None = None
     ) -> Redeemed:
         config = self._config
         told = peers[:_PEERS_TOLD]

@@ -38,7 +38,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     wait_ms: int
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
     """A message for a node that is not linked yet, of use until then."""
 
     until: Nanos
@@ -60,7 +60,7 @@ class Admin:
         self._want = want
         self._tier_of = tier_of
         self._waiting: dict[bytes, Waiting] = {}
-        self._held: dict[PeerId, list[Held]] = {}
+        self._held: dict[PeerId, list[Parked]] = {}
         self._running: dict[tuple[PeerId, bytes], Nanos] = {}
         self._count = 0
 
@@ -150,7 +150,7 @@ class Admin:
             return [SendMessage(peer=peer, body=body)]
         held = self._held.setdefault(peer, [])
         held[:] = [one for one in held if one.until > now.mono][-limits.ADMIN_RUNS_MAX :]
-        held.append(Held(until=until, body=body))
+        held.append(Parked(until=until, body=body))
         return self._want(LinkWanted(peer=peer), now.mono)
 
     def on_link(self, peer: PeerId, now: Now) -> list[Effect]:

@@ -160,11 +160,11 @@ class Records:
 
     def publish(self, kind: str, key: bytes, payload: bytes) -> bool:
         """State a value of our own; False when it stands already. Waits for the epoch."""
-        return self._state((kind, key), (payload, False))
+        return self._declare((kind, key), (payload, False))
 
     def bury(self, kind: str, key: bytes) -> bool:
         """Publish the tombstone of a value of our own."""
-        return self._state((kind, key), (b"", True))
+        return self._declare((kind, key), (b"", True))
 
     def note_spoken(self, level: int) -> None:
         """The lowest level that a live node speaks: no kind above it is written (PROTOCOL 2)."""
@@ -180,7 +180,7 @@ class Records:
         if self.is_open and self._own.rows.get(record.slot) is record:
             self._write(record.slot, record.body.payload, record.body.tombstone)
 
-    def _state(self, slot: Slot, value: tuple[bytes, bool]) -> bool:
+    def _declare(self, slot: Slot, value: tuple[bytes, bool]) -> bool:
         if slot[0] in OWN_EACH_RUN:
             if self._wished.get(slot) == value:
                 return False

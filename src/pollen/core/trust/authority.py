@@ -26,7 +26,7 @@ from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Verify
 from pollen.core.records.ledger import CERT, DENY, LEASE, SUCCESSION, Record
 from pollen.core.trust import certs, denies, leases, succession
 from pollen.core.trust.certs import Certificate, Chain, Tier
-from pollen.core.trust.denies import Verdict
+from pollen.core.trust.denies import ProvenDeny
 from pollen.core.trust.leases import Lease
 from pollen.core.trust.succession import Succession
 
@@ -35,7 +35,7 @@ TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION})
 _SHOWN = PeerId(b"shown")
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
     """A lease that holds, and as it was carried."""
 
     lease: Lease
@@ -61,11 +61,11 @@ class Trust:
         self._chains: dict[PeerId, Chain] = {}
         self._shown: dict[PeerId, Chain] = {}
         self._below: dict[PeerId, dict[PeerId, None]] = {}
-        self._denies: dict[PeerId, dict[Hash, Verdict]] = {}
+        self._denies: dict[PeerId, dict[Hash, ProvenDeny]] = {}
         self._unproven: dict[bytes, None] = {}
         self._payloads: dict[bytes, bytes] = {}
         self._buried: dict[bytes, None] = {}
-        self._leases: dict[PeerId, dict[PeerId, Held]] = {}
+        self._leases: dict[PeerId, dict[PeerId, HeldLease]] = {}
         self._leased_by: dict[PeerId, dict[PeerId, None]] = {}
         self._successions: dict[Signed, Succession] = {}
         self._ends: dict[PeerId, Nanos] = {}
@@ -94,7 +94,7 @@ class Trust:
             return None
         return self._on_succession(record)
 
-    def state(self, subject: PeerId, carried: Sequence[Signed]) -> Chain | Rejection:
+    def declare(self, subject: PeerId, carried: Sequence[Signed]) -> Chain | Rejection:
         """Take a chain as the one that its subject published; this node states its own so."""
         self._carried[subject] = [*carried]
         chain = self.judge(subject, carried)
@@ -112,23 +112,23 @@ class Trust:
         if record.is_live:
             carried = certs.decode_chain(record.body.payload)
         if isinstance(carried, Rejection):
-            self.state(owner, [])
+            self.declare(owner, [])
             return carried
-        judged = self.state(owner, carried)
+        judged = self.declare(owner, carried)
         return judged if isinstance(judged, Rejection) and carried else None
 
     def _on_lease(self, record: Record) -> Rejection | None:
         subject, owner = PeerId(record.body.key), record.body.owner
-        held: Held | Rejection | None = None
+        held: HeldLease | Rejection | None = None
         if record.is_live:
             held = self._judge_lease(subject, record.body.payload)
-        if isinstance(held, Held):
+        if isinstance(held, HeldLease):
             self._hold(subject, owner, held)
         elif self._leases.get(subject, {}).pop(owner, None) is not None:
             self._refresh(subject)
         return held if isinstance(held, Rejection) else None
 
-    def _judge_lease(self, subject: PeerId, payload: bytes) -> Held | Rejection:
+    def _judge_lease(self, subject: PeerId, payload: bytes) -> HeldLease | Rejection:
         carried = _decode_carried(payload)
         if isinstance(carried, Rejection):
             return carried
@@ -137,9 +137,9 @@ class Trust:
             return lease
         if lease.subject != subject:
             return Rejection("lease-of-another-key")
-        return Held(lease=lease, carried=carried)
+        return HeldLease(lease=lease, carried=carried)
 
-    def _hold(self, subject: PeerId, owner: PeerId, held: Held) -> None:
+    def _hold(self, subject: PeerId, owner: PeerId, held: HeldLease) -> None:
         self._leases.setdefault(subject, {})[owner] = held
         self._leased_by.setdefault(PeerId(held.lease.signer), {})[subject] = None
         self._refresh(subject)
@@ -221,7 +221,7 @@ class Trust:
         for payload in waiting:
             self._on_deny(payload)
         for subject, carried in list(self._carried.items()):
-            self.state(subject, carried)
+            self.declare(subject, carried)
 
     # -- what follows ---------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class Trust:
             if chain is not None and self.killer_of(chain) is None:
                 yield chain
 
-    def killer_of(self, chain: Chain) -> Verdict | None:
+    def killer_of(self, chain: Chain) -> ProvenDeny | None:
         """The deny that kills a chain, or None."""
         return denies.killer_of(chain, self._denies, self.roots)
 
@@ -377,7 +377,7 @@ class Trust:
         if any(held.carried == carried for held in known.values()):
             return
         held = self._judge_lease(peer, encode(carried))
-        if not isinstance(held, Held):
+        if not isinstance(held, HeldLease):
             return
         lender = PeerId(held.lease.signer)
         shown = self.judge(lender, signer) if signer else chain.above(lender)
@@ -399,7 +399,7 @@ class Trust:
         chains = [c for c in (self._chains.get(peer), self._shown.get(peer)) if c is not None]
         return bool(chains) and all(self.killer_of(chain) is not None for chain in chains)
 
-    def verdicts_of(self, peer: PeerId) -> list[Verdict]:
+    def verdicts_of(self, peer: PeerId) -> list[ProvenDeny]:
         """Every deny of one key."""
         return list(self._denies.get(peer, {}).values())
 
@@ -407,7 +407,7 @@ class Trust:
         """The chain that a key published, or showed; None while neither is known."""
         return self._chains.get(peer) or self._shown.get(peer)
 
-    def lease_of(self, peer: PeerId) -> Held | None:
+    def lease_of(self, peer: PeerId) -> HeldLease | None:
         """The lease that carries a key the longest, or None."""
         chain = self.chain_of(peer)
         fitting = [

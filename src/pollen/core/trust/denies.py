@@ -55,7 +55,7 @@ class DenyPayload(msgspec.Struct, frozen=True, array_like=True):
     evidence: list[Signed] = []
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class ProvenDeny(msgspec.Struct, frozen=True, kw_only=True):
     """A deny that holds: ``lifters`` are the nodes that may bring its subject back, next to a root.
 
     It has none when a root denied. ``hash`` is what the certificate that lifts it cites.
@@ -87,7 +87,7 @@ def issue_deny(deny: Deny, sign: Sign, evidence: Sequence[Signed] = ()) -> bytes
 
 def judge_deny(
     payload: bytes, *, cluster: ClusterId, roots: Container[PeerId], verify: Verify
-) -> Verdict | Rejection:
+) -> ProvenDeny | Rejection:
     """A deny that its issuer may say and did sign."""
     carried = decode(DenyPayload, payload, "deny")
     if isinstance(carried, Rejection):
@@ -113,12 +113,12 @@ def judge_deny(
     message = signing_bytes(DENY_DOMAIN, carried.deny.body)
     if verify([(deny.issuer, message, carried.deny.signature)]) != [True]:
         return Rejection("deny-signature")
-    return Verdict(deny=deny, hash=deny_hash(carried.deny), lifters=lifters)
+    return ProvenDeny(deny=deny, hash=deny_hash(carried.deny), lifters=lifters)
 
 
 def killer_of(
-    chain: Chain, denies: Mapping[PeerId, Mapping[Hash, Verdict]], roots: Container[PeerId]
-) -> Verdict | None:
+    chain: Chain, denies: Mapping[PeerId, Mapping[Hash, ProvenDeny]], roots: Container[PeerId]
+) -> ProvenDeny | None:
     """The earliest deny that kills a chain: one of its subject or of an ancestor, or None."""
     killers = [
         verdict
@@ -131,7 +131,7 @@ def killer_of(
 
 def _survives(
     certificate: Certificate,
-    verdict: Verdict,
+    verdict: ProvenDeny,
     known: Container[Hash],
     roots: Container[PeerId],
 ) -> bool:
@@ -147,12 +147,12 @@ def _survives(
     return may_lift(verdict, certificate.issuer, roots)
 
 
-def may_lift(verdict: Verdict, issuer: PeerId, roots: Container[PeerId]) -> bool:
+def may_lift(verdict: ProvenDeny, issuer: PeerId, roots: Container[PeerId]) -> bool:
     """Whether certificates of this issuer may bring the subject of a deny back."""
     return issuer in roots or issuer in verdict.lifters
 
 
-def next_generation(known: Collection[Verdict]) -> tuple[int, bytes]:
+def next_generation(known: Collection[ProvenDeny]) -> tuple[int, bytes]:
     """Generation and citation of the certificate that would survive these denies."""
     if not known:
         return 1, b""

@@ -84,7 +84,7 @@ class Members:
             return info
         if check_name(info.name) is not None:
             return Rejection("node-name", info.name[:80])
-        return self.state(record.body.owner, info, record.body.epoch)
+        return self.declare(record.body.owner, info, record.body.epoch)
 
     def tier_of(self, owner: PeerId, cert: Record | None = None) -> int:
         """The tier of an owner, by this ``CERT`` record of it or as it counts; -1: not known."""
@@ -95,7 +95,7 @@ class Members:
         certificate = self.certificates.get(owner)
         return -1 if certificate is None else certificate.tier
 
-    def state(self, peer: PeerId, info: NodeInfo, epoch: int) -> Member | None:
+    def declare(self, peer: PeerId, info: NodeInfo, epoch: int) -> Member | None:
         """A node as its record says; this node states itself before its record is on disk."""
         self._infos[peer] = info, epoch
         return self._join(peer)
