@@ -204,3 +204,16 @@ def test_an_unknown_charge_is_of_a_newer_version() -> None:
     one, two = peers(2)
     record = make_record(one, "accuse", two, 1, 1, False, encode(Accusation(EPOCH, 0, 9)))
     assert liveness.decode_accusation(record) == Rejection("accusation-charge", "9")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_who_is_accused_by_the_dead_alone_lives(order: tuple[int, int, int]) -> None:
+    """One accuses a second, which accused a third: the second is dead, and its word with it."""
+    known = peers(3)
+    first, second, third = (known[index] for index in order)
+    evidence = Evidence()
+    for peer in known:
+        evidence.note_member(peer, Facts(epoch=EPOCH, phase=Phase.UP))
+    accuse(evidence, first, second, Charge.CONFIRMED)
+    accuse(evidence, second, third, Charge.CONFIRMED)
+    assert judge(evidence) == {second: Verdict.DEAD}

@@ -224,7 +224,11 @@ class _Trial:
         self._suspects = sum(count > 0 for count in self._confirmed.values())
 
     def run(self) -> list[PeerId]:
-        """The dead."""
+        """The dead: those convicted that somebody still accuses who is not dead himself.
+
+        A convicted member whose last accuser was convicted after it is acquitted: what only the
+        dead say counts for nothing. Its own accusations stay void, which spares and never kills.
+        """
         is_moving = True
         while is_moving:
             heap = [(-n, peer) for peer, n in self._silent.items() if peer not in self._dead]
@@ -241,7 +245,9 @@ class _Trial:
                 for subject in self._bury(peer):
                     heapq.heappush(heap, (-self._silent[subject], subject))
                 is_moving = True
-        return list(self._dead)
+        dead = [peer for peer in self._dead if self._silent[peer] > 0]
+        self.alive += len(self._dead) - len(dead)
+        return dead
 
     def _is_convicted(self, peer: PeerId) -> bool:
         """By a quorum of all that are alive; or, when those who could tell are themselves accused
