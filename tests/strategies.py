@@ -11,16 +11,17 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from pollen.core.admission.invites import Invite
+from pollen.core.admission import Invite
 from pollen.core.codec import encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId, hash_of
 from pollen.core.peers.liveness import Accusation, Refutation
-from pollen.core.placement.plan import Need, NodeFacts, Standing
-from pollen.core.records.ledger import Body, Record, decode_record, gc_key
+from pollen.core.placement import Need, NodeFacts, Standing
+from pollen.core.records import Record, decode_record
+from pollen.core.records.record import Body, gc_key
 from pollen.core.rng import Rng
 from pollen.core.seeds.specs import Spec
-from pollen.core.trust.certs import Certificate
+from pollen.core.trust import Certificate
 from tests.unit.world import make_key, sign_with
 
 _CALM = [HealthCheck.too_slow]

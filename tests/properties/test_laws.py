@@ -9,21 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pollen.core import codec, timers
-from pollen.core.admission import invites
-from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
+from pollen.core.admission import Invite, JoinReply, JoinRequest, invites
 from pollen.core.codec import Refusal, Rejection, Signed
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId
 from pollen.core.placement import tables
 from pollen.core.placement.claims import Claim
-from pollen.core.records import ledger as records
-from pollen.core.records.ledger import Body, Records
+from pollen.core.records import Records
+from pollen.core.records import record as records
+from pollen.core.records.record import Body
 from pollen.core.rng import Rng
 from pollen.core.rules import routing
 from pollen.core.seeds import specs
 from pollen.core.seeds.specs import Spec, SpecRecord
-from pollen.core.trust.certs import Certificate
-from pollen.core.trust.members import NodeInfo
+from pollen.core.trust import Certificate, NodeInfo
 from tests import strategies as own
 from tests.unit.world import make_key, signer, verify
 

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pollen.core.ids import PeerId
-from pollen.core.peers.liveness import Evidence, Facts, Phase, Verdict, judge, quorum
-from pollen.core.records.ledger import ACCUSE, Merge, Record, Records
+from pollen.core.kinds import ACCUSE
+from pollen.core.peers import Facts, Phase, Verdict
+from pollen.core.peers.liveness import Evidence, judge, quorum
+from pollen.core.records import Record, Records
+from pollen.core.records.owners import Merge
 from tests import strategies as own
 from tests.unit.world import make_key, signer
 

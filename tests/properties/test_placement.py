@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pollen.core.ids import SECOND, Hash, PeerId
-from pollen.core.placement.claims import State
-from pollen.core.placement.plan import Need, NodeFacts, Snapshot, Standing, plan
+from pollen.core.placement import Need, NodeFacts, Snapshot, Standing, State
+from pollen.core.placement.plan import plan
 from pollen.core.placement.planner import Planner
 from tests import strategies as own
+from tests.unit.names.test_named import A, B, C
 from tests.unit.placement.test_hosting import ECHO, Bench
-from tests.unit.seeds.test_names import A, B, C
 
 NAMES = [A, B, C]
 GIB = 1 << 30

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND
-from pollen.core.records.ledger import CLAIM, NODE, SPEC, Records
+from pollen.core.kinds import CLAIM, NODE, SPEC
+from pollen.core.records import Records
 from tests import strategies as own
 from tests.properties.test_laws import observer
 from tests.unit.spread import Cell, Spread

@@ -7,11 +7,10 @@ from typing import Any
 from pollen.core.codec import Signed, encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import DAY, MINUTE, ClusterId, Nanos, PeerId
+from pollen.core.records import Record
 from pollen.core.records import record as records
-from pollen.core.records.record import Body, Record
-from pollen.core.trust import certs, denies, leases, succession
-from pollen.core.trust.authority import Trust
-from pollen.core.trust.certs import Certificate, Tier
+from pollen.core.records.record import Body
+from pollen.core.trust import Certificate, Tier, Trust, certs, denies, leases, succession
 from pollen.core.trust.denies import Deny
 from pollen.core.trust.leases import Lease
 from pollen.core.trust.succession import Succession

@@ -30,16 +30,16 @@ from pollen.core.ids import (
     Verify,
     hash_of,
 )
+from pollen.core.kinds import CERT, CLAIM, LEASE, NODE, SPEC
 from pollen.core.node import Node
-from pollen.core.peers.liveness import Phase
-from pollen.core.placement.claims import Claim, State
-from pollen.core.records.ledger import CERT, CLAIM, LEASE, NODE, SPEC, Body, in_frames
+from pollen.core.peers import Phase
+from pollen.core.placement import State
+from pollen.core.placement.claims import Claim
+from pollen.core.records.record import Body, in_frames
 from pollen.core.rng import Rng
 from pollen.core.seeds import specs
-from pollen.core.trust import certs, leases
-from pollen.core.trust.certs import Certificate, Tier
-from pollen.core.trust.leases import Lease, founding_credentials
-from pollen.core.trust.members import NodeInfo
+from pollen.core.trust import Certificate, NodeInfo, Tier, certs, founding_credentials, leases
+from pollen.core.trust.leases import Lease
 
 CLUSTER = ClusterId(b"c" * 32)
 WALL = Nanos(20_000 * DAY)

@@ -18,10 +18,7 @@ from pollen.core.codec import Rejection
 from pollen.core.faults import Faults
 from pollen.core.ids import MILLISECOND, LinkId, Nanos, Now, PeerId
 from pollen.core.messages import decode_message
-from pollen.core.records.gossip import Gossip
-from pollen.core.records.intake import Intake
-from pollen.core.records.ledger import Record, Records
-from pollen.core.records.retention import Retention
+from pollen.core.records import Gossip, Intake, Record, Records, Retention
 from pollen.core.rng import Rng
 from pollen.core.timers import EPOCH, parse_token
 from pollen.core.work import Work

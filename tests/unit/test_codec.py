@@ -10,19 +10,17 @@ import msgspec
 import pytest
 
 from pollen.core import codec
-from pollen.core.admission import invites
-from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
+from pollen.core.admission import Invite, JoinReply, JoinRequest, invites
 from pollen.core.codec import Rejection, Signed
 from pollen.core.ids import hash_of
 from pollen.core.peers.liveness import Accusation, Refutation
 from pollen.core.placement.bundle import Fast
 from pollen.core.placement.claims import Claim
-from pollen.core.records.ledger import Body
+from pollen.core.records.record import Body
 from pollen.core.seeds.specs import Spec, SpecRecord
-from pollen.core.trust.certs import Certificate
+from pollen.core.trust import Certificate, NodeInfo
 from pollen.core.trust.denies import Deny, DenyPayload
 from pollen.core.trust.leases import Credentials, Lease
-from pollen.core.trust.members import NodeInfo
 from pollen.core.trust.succession import Succession
 from tests.vectors.remake import remake, text_of, value_of
 

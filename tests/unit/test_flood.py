@@ -13,9 +13,9 @@ from pollen.core.commands import Status, StatusCommand
 from pollen.core.effects import Reply
 from pollen.core.events import Commanded, PeerSample, SeedSample, Telemetry
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId
-from pollen.core.peers.liveness import Phase
+from pollen.core.kinds import NODE
+from pollen.core.peers import Phase
 from pollen.core.placement import planner
-from pollen.core.records.ledger import NODE
 from tests.unit.flood import (
     EACH,
     WALL,
@@ -105,7 +105,7 @@ def test_a_status_goes_through_the_counters_once() -> None:
     writers = make_writers(RING, 20, 1, 0)
     turns.take(framed(writers))
     seeds = Samples(
-        SeedSample(held.seed.seed, 9, 2, 0, 0, 100, 5, 0)
+        SeedSample(held.holder.seed, 9, 2, 0, 0, 100, 5, 0)
         for held in turns.node._situation.names.values()
     )
     peers = Samples(PeerSample(writer.key, 300, 1, 1, True) for writer in writers)

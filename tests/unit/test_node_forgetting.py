@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pollen.core import limits
+from pollen.core import kinds, limits
 from pollen.core.commands import StatusCommand, UnseedCommand
 from pollen.core.ids import MINUTE, SECOND
-from pollen.core.records import record as kinds
-from pollen.core.records.ledger import NODE
-from pollen.core.trust.members import NodeInfo
+from pollen.core.kinds import NODE
+from pollen.core.trust import NodeInfo
 from pollen.sim.weather import Cut
 from tests.unit.world import World, three
 

@@ -8,7 +8,7 @@ from pollen.core import limits
 from pollen.core.config import NodeConfig
 from pollen.core.effects import SetTimer
 from pollen.core.ids import MINUTE, SECOND, ClusterId, Nanos, Now, PeerId
-from pollen.core.peers.liveness import Phase
+from pollen.core.peers import Phase
 from pollen.core.presence import Presence
 
 WALL = 10**18

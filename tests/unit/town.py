@@ -13,19 +13,16 @@ from pollen.core.commands import SeedOptions
 from pollen.core.effects import Effect
 from pollen.core.events import LoadFinished
 from pollen.core.ids import ClusterId, Hash, Nanos, Now, PeerId, hash_of
-from pollen.core.peers.liveness import Verdict
+from pollen.core.peers import Verdict
+from pollen.core.placement import Placing, Situation, State
 from pollen.core.placement.bundle import Bundle, Fast
-from pollen.core.placement.claims import Claim, State
+from pollen.core.placement.claims import Claim
 from pollen.core.placement.hosting import Hosting
-from pollen.core.placement.placing import Placing
-from pollen.core.placement.situation import Situation
-from pollen.core.records.ledger import Change, Records
-from pollen.core.seeds import specs
-from pollen.core.seeds.specs import Seed
-from pollen.core.trust.certs import Certificate
-from pollen.core.trust.members import Member, NodeInfo
+from pollen.core.records import Change, Records
+from pollen.core.seeds import Seed, specs
+from pollen.core.trust import Certificate, Member, NodeInfo
 from tests.strategies import CLUSTER, make_record
-from tests.unit.seeds.test_names import MEMBERS, A
+from tests.unit.names.test_named import MEMBERS, A
 from tests.unit.world import make_key, signer
 
 GIB = 1 << 30

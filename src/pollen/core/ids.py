@@ -1,4 +1,4 @@
-"""Names of things as types: ids, hashes, links, times.
+"""Names of things as types: ids, hashes, links, times; and deadlines, of which 0 is never.
 
 Decides: how an id is printed and parsed, and how everything but content is hashed.
 Does not know: what an id stands for, or whether its holder exists.
@@ -66,6 +66,21 @@ def hash_of(use: str, *parts: bytes) -> Hash:
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)
     return Hash(state.digest())
+
+
+def cluster_id_of(root: bytes, nonce: bytes) -> ClusterId:
+    """The cluster id: a hash of the first root's public key and a nonce (PROTOCOL 1)."""
+    return ClusterId(hash_of("cluster", root, nonce))
+
+
+def outlives(deadline: int, other: int) -> bool:
+    """True when the first deadline is later than the second; 0 is never."""
+    return other != 0 and (deadline == 0 or deadline > other)
+
+
+def earlier(deadline: int, other: int) -> int:
+    """The earlier of two deadlines, of which 0 is never."""
+    return min(deadline or other, other or deadline)
 
 
 def short(raw: bytes) -> str:

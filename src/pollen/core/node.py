@@ -17,9 +17,7 @@ from typing import Any
 import msgspec
 
 from pollen.core import limits, timers
-from pollen.core.admission.carrying import Carrying
-from pollen.core.admission.consequences import Consequences, own_certificate
-from pollen.core.admission.redeeming import Redeeming
+from pollen.core.admission import Carrying, Consequences, Redeeming, own_certificate
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Refusal, Rejection, encode
 from pollen.core.commands import (
@@ -32,10 +30,7 @@ from pollen.core.commands import (
     UnseedCommand,
 )
 from pollen.core.config import NodeConfig
-from pollen.core.desk.admin import Admin
-from pollen.core.desk.explain import Question, answer
-from pollen.core.desk.news import News
-from pollen.core.desk.views import Screen
+from pollen.core.desk import Admin, News, Question, Screen, answer
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, InspectModule, LoadSeed, Log, Reply, SetTimer
 from pollen.core.events import (
@@ -62,6 +57,7 @@ from pollen.core.events import (
 )
 from pollen.core.faults import Faults
 from pollen.core.ids import SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
+from pollen.core.kinds import CERT, NODE, SPEC
 from pollen.core.messages import (
     AdminReply,
     AdminRequest,
@@ -71,22 +67,14 @@ from pollen.core.messages import (
     Message,
     decode_message,
 )
-from pollen.core.peers.liveness import Facts
-from pollen.core.peers.mesh import Mesh
-from pollen.core.placement.bundle import Bundle
-from pollen.core.placement.hosting import Hosting
-from pollen.core.placement.placing import Placing
-from pollen.core.placement.situation import Situation
+from pollen.core.peers import Facts, Mesh
+from pollen.core.placement import Placing, Situation
 from pollen.core.presence import Presence
-from pollen.core.records.gossip import Gossip
-from pollen.core.records.intake import Intake
-from pollen.core.records.ledger import CERT, NODE, SPEC, Change, Interned, Records
-from pollen.core.records.retention import Retention
+from pollen.core.records import Change, Gossip, Intake, Interned, Records, Retention
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
-from pollen.core.seeds import publishing
-from pollen.core.seeds.publishing import Publication, Writer
-from pollen.core.trust.members import Members
+from pollen.core.seeds import REFUSED_FULL, Publication, Writer, check_seed, plan_seed, plan_unseed
+from pollen.core.trust import Members
 from pollen.core.work import Work
 
 
@@ -119,15 +107,14 @@ class Node:
         self._consequences = Consequences(
             config, self._members, self._mesh, self._redeeming, self._records, self._clocks
         )
-        self._placing = Placing(
-            config.node,
+        self._placing = Placing.of(
+            config,
+            self._certificate.properties,
             self._records,
             self._members,
             self._situation,
             self._peers.has_link,
             self._mesh.estimate,
-            Hosting(config.node, self._certificate.properties, config.memory_bytes),
-            Bundle(config.memory_bytes, config.slots, config.idle_ns),
         )
         self._durability = Durability()
         self._faults = Faults()
@@ -296,7 +283,7 @@ class Node:
         command = self._inspecting.pop(event.request, None)
         if command is None:
             return []
-        planned = publishing.plan_seed(command, event, self._writer(), self._situation.names)
+        planned = plan_seed(command, event, self._writer(), self._situation.names)
         return self._publish(event.request, planned)
 
     def _on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
@@ -326,14 +313,14 @@ class Node:
         if isinstance(command, SeedCommand):
             return self._on_seed(request, command)
         if isinstance(command, UnseedCommand):
-            planned = publishing.plan_unseed(command.target, self._writer(), self._situation.names)
+            planned = plan_unseed(command.target, self._writer(), self._situation.names)
             return self._publish(request, planned)
         if isinstance(command, InviteCommand):
             return [_answer(request, self._carrying.invite(command, now))]
         return self._on_drain(request, command, now)
 
     def _on_seed(self, request: RequestId, command: SeedCommand) -> list[Effect]:
-        content = publishing.check_seed(command, self._writer(), self._situation.names)
+        content = check_seed(command, self._writer(), self._situation.names)
         if isinstance(content, Refusal):
             return [_answer(request, content)]
         self._inspecting[request] = command
@@ -344,7 +331,7 @@ class Node:
             return [_answer(request, planned)]
         key = planned.name.encode()
         if not self._intake.has_room((SPEC, key), len(planned.payload)):
-            return [_answer(request, publishing.REFUSED_FULL)]
+            return [_answer(request, REFUSED_FULL)]
         self._records.publish(SPEC, key, planned.payload)
         self._durability.hold(_answer(request, planned.answer))
         return [self._news.of_publication(planned.answer)]

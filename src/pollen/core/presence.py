@@ -17,9 +17,9 @@ from pollen.core import limits, timers
 from pollen.core.config import NodeConfig
 from pollen.core.effects import Effect, Row, SetTimer
 from pollen.core.ids import Nanos, Now
-from pollen.core.peers.liveness import Phase
+from pollen.core.peers import Phase
 from pollen.core.restoring import starts_row
-from pollen.core.trust.members import NodeInfo
+from pollen.core.trust import NodeInfo
 
 
 class Presence:

@@ -12,20 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pollen.core.admission.invites import JoinReply
-from pollen.core.admission.redeeming import TABLE as NONCE_TABLE
-from pollen.core.admission.redeeming import Redeeming
+from pollen.core.admission import NONCE_TABLE, JoinReply, Redeeming
 from pollen.core.codec import Rejection, decode, encode
 from pollen.core.durability import CHAIN_KEY, META_TABLE, chain_row
 from pollen.core.effects import Row
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
-from pollen.core.peers.known import TABLE as PEER_TABLE
-from pollen.core.peers.known import KnownPeer, Peers
-from pollen.core.records.ledger import Record, Records, decode_record
-from pollen.core.records.record import ZERO
-from pollen.core.records.retention import Retention
-from pollen.core.records.versions import EPOCH_KEY, lease_value, read_lease
+from pollen.core.peers import PEER_TABLE, KnownPeer, Peers
+from pollen.core.records import ZERO, Record, Records, Retention, decode_record, read_lease
 from pollen.errors import PollenError
 
 RECORD_TABLE = "record"
@@ -56,7 +50,7 @@ def restore(
 ) -> Kept:
     """Fill the machines from disk. Raises ``PollenError`` (``state-unusable``)."""
     meta = dict(restored.get(META_TABLE, ()))
-    lease = read_lease(meta.get(EPOCH_KEY, lease_value(0, 0)))
+    lease = read_lease(meta)
     wall = decode(int, meta.get(WALL_KEY, encode(0)), "wall-row")
     starts = decode(list[int], meta.get(STARTS_KEY, encode([])), "starts-row")
     kept, faults = _decode_records(restored.get(RECORD_TABLE, ()), cluster)

@@ -27,9 +27,9 @@ from pollen.core.commands import Command, DrainCommand
 from pollen.core.config import NodeConfig
 from pollen.core.ids import MILLISECOND, PeerId
 from pollen.core.node import Node
+from pollen.core.peers import PEER_TABLE
 from pollen.core.peers.discovery.contract import Context
 from pollen.core.peers.discovery.finder import Finder
-from pollen.core.peers.known import TABLE as PEER_TABLE
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pollen.core import restoring
-from pollen.core.admission import invites
-from pollen.core.admission.invites import Invite, JoinReply, JoinRequest
-from pollen.core.admission.redeeming import TABLE as NONCE_TABLE
+from pollen.core.admission import NONCE_TABLE, Invite, JoinReply, JoinRequest, invites
 from pollen.core.codec import Refusal, encode
 from pollen.core.ids import ClusterId, PeerId
-from pollen.core.peers.known import TABLE as PEER_TABLE
+from pollen.core.peers import PEER_TABLE
 from pollen.core.restoring import Identity
-from pollen.core.trust.certs import Tier
+from pollen.core.trust import Tier
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.runtime import entropy, identity, lock, paths
 from pollen.runtime.native import Key, Muscles, Native, RealNative, as_error, make_verify

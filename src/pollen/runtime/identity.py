@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from pollen.core import restoring
 from pollen.core.codec import Refusal
-from pollen.core.ids import ClusterId, PeerId
+from pollen.core.ids import ClusterId, PeerId, cluster_id_of
 from pollen.core.labels import check_name
+from pollen.core.properties import check_properties
 from pollen.core.restoring import Identity
-from pollen.core.trust import certs, leases
-from pollen.core.trust.certs import Certificate, Tier
+from pollen.core.trust import Certificate, Tier, leases
 from pollen.errors import Conflict, PollenError
 from pollen.runtime import entropy, lock, paths
 from pollen.runtime.native import Key, Native, RealNative, make_sign
@@ -94,7 +94,7 @@ def init(
 
 def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
     """``init`` for a caller that holds the folder's lock."""
-    checked = certs.check_properties(properties)
+    checked = check_properties(properties)
     if isinstance(checked, Refusal):
         raise checked.to_error()
     node = node_key(where, native)
@@ -108,7 +108,7 @@ def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
             )
         return Founded(PeerId(node.public), held.cluster, is_new=False)
     root = _load_or_make(str(where.root_key), where.root_key.exists(), native)
-    cluster = certs.cluster_id_of(root.public, entropy.draw_nonce())
+    cluster = cluster_id_of(root.public, entropy.draw_nonce())
     certificate = Certificate(
         cluster=cluster,
         subject=PeerId(node.public),

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pollen.core import limits
 from pollen.core.ids import SECOND, Hash, PeerId, short
-from pollen.core.records.record import ACCUSE, FAST, REFUTE
-from pollen.core.rules.routing import match_gate
+from pollen.core.kinds import ACCUSE, FAST, REFUTE
+from pollen.core.rules import match_gate
 from pollen.core.seeds.specs import Spec
 from pollen.sim import living, observe
 from pollen.sim.case import Case, Checker, label_of, name_of
@@ -65,8 +65,8 @@ def names_never_go_back(case: Case) -> list[str]:
     for machine in case.honest():
         seen: dict[str, int] = case.seen_epochs(machine)
         for name, holding in observe.names_of(machine).items():
-            epoch = holding.seed.spec.name_epoch
-            owner = label_of(case, holding.seed.owner)
+            epoch = holding.holder.spec.name_epoch
+            owner = label_of(case, holding.holder.owner)
             if epoch < seen.get(name, 0) and owner not in case.faults.spoiled:
                 found.append(f"{machine.name}: {name} went from epoch {seen[name]} to {epoch}")
             seen[name] = epoch
@@ -186,11 +186,11 @@ def minimum_of_replicas(case: Case) -> list[str]:
             holding = observe.names_of(machine).get(name.name)
             if holding is None or not holding.is_live:
                 continue
-            spec = holding.seed.spec
+            spec = holding.holder.spec
             able = [m for m in case.members() if _may_host(m, spec)]
             if not case.has_content(holding):
                 continue  # The only copies were on disks that are gone.
-            hosts = [m.name for m in able if holding.seed.seed in m.loaded]
+            hosts = [m.name for m in able if holding.holder.seed in m.loaded]
             wanted = min(spec.min_replicas, len(able))
             if len(hosts) < wanted:
                 found.append(f"{name.name} runs on {len(hosts)} of {wanted} nodes: {hosts}")
@@ -240,7 +240,7 @@ def nothing_acknowledged_lost(case: Case) -> list[str]:
             continue
         for machine in case.honest():
             holding = observe.names_of(machine).get(name.name)
-            if holding is None or holding.seed.seed.hex() != promise.seed:
+            if holding is None or holding.holder.seed.hex() != promise.seed:
                 found.append(f"{machine.name} does not know {name.name} as it was acknowledged")
     return found
 

@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from pollen.core.ids import MILLISECOND, SECOND
-from pollen.core.records.record import SPEC
+from pollen.core.kinds import SPEC
 from pollen.core.rng import Rng
 from pollen.sim import observe
 from pollen.sim.machine import Machine

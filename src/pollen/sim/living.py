@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pollen.core.ids import PeerId
-from pollen.core.peers.liveness import Verdict
-from pollen.core.records.record import ACCUSE, CERT, DENY, NODE, REFUTE
+from pollen.core.kinds import ACCUSE, CERT, DENY, NODE, REFUTE
+from pollen.core.peers import Verdict
 from pollen.sim import observe
 from pollen.sim.case import Case, Checker, label_of
 from pollen.sim.machine import Machine

@@ -15,7 +15,8 @@ from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.codec import RECORD_DOMAIN, decode, encode
 from pollen.core.ids import MILLISECOND, PeerId
-from pollen.core.records.record import SPEC, Body
+from pollen.core.kinds import SPEC
+from pollen.core.records.record import Body
 from pollen.core.rng import Rng
 from pollen.sim.keys import sign_with
 from pollen.sim.machine import Machine

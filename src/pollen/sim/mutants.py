@@ -19,14 +19,12 @@ from pollen.core import clocks, durability
 from pollen.core.admission import asking, consequences
 from pollen.core.effects import PushTables
 from pollen.core.ids import Nanos
-from pollen.core.peers import known, links, liveness, membership
-from pollen.core.peers.liveness import Verdict
+from pollen.core.names import named as names
+from pollen.core.peers import Verdict, known, links, liveness, membership
 from pollen.core.placement import hosting, planner, tables
-from pollen.core.records import gossip, ledger, owners, record, versions
+from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
-from pollen.core.records.record import Record
 from pollen.core.rules import routing
-from pollen.core.seeds import names
 from pollen.core.trust import authority
 
 

@@ -14,11 +14,15 @@ from collections.abc import Mapping
 from pollen.core import timers
 from pollen.core.codec import decode
 from pollen.core.ids import PeerId, short
-from pollen.core.peers.liveness import Accusation, Refutation, Verdict, decode_accusation
+from pollen.core.kinds import ACCUSE, LEASE, NODE, REFUTE
+from pollen.core.names import Holding
+from pollen.core.peers import Verdict
+from pollen.core.peers.liveness import Accusation, Refutation, decode_accusation
+from pollen.core.records import Record
 from pollen.core.records.owners import OwnerSet
-from pollen.core.records.record import ACCUSE, LEASE, NODE, REFUTE, Key, Record
-from pollen.core.seeds.names import Holding
-from pollen.core.trust.certs import Certificate
+from pollen.core.records.record import Key
+from pollen.core.seeds import Seed
+from pollen.core.trust import Certificate
 from pollen.sim.machine import Machine
 
 
@@ -165,7 +169,7 @@ def label_of(by_key: Mapping[PeerId, Machine], peer: bytes) -> str:
     return short(peer) if machine is None else machine.name
 
 
-def names_of(machine: Machine) -> dict[str, Holding]:
+def names_of(machine: Machine) -> dict[str, Holding[Seed]]:
     """What each name means to a node."""
     node = machine.node
     return {} if node is None else dict(node._situation.names)

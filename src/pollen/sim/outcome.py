@@ -87,7 +87,7 @@ class Outcome:
 
 def _names(machine: Machine) -> list[str]:
     return [
-        f"name {name} {held.seed.seed.hex()[:_SHORT]} {'live' if held.is_live else 'withdrawn'}"
+        f"name {name} {held.holder.seed.hex()[:_SHORT]} {'live' if held.is_live else 'withdrawn'}"
         + "".join(f" over {lost.seed.hex()[:_SHORT]}" for lost in held.shadowed)
         for name, held in sorted(observe.names_of(machine).items())
     ]

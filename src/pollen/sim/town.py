@@ -15,8 +15,10 @@ from collections.abc import Sequence
 
 from pollen.core.events import TablesStale
 from pollen.core.ids import MILLISECOND, SECOND, PeerId
-from pollen.core.records.record import CERT, Record
-from pollen.core.trust.certs import Chain, Tier, decode_chain
+from pollen.core.kinds import CERT
+from pollen.core.records import Record
+from pollen.core.trust import Chain, Tier
+from pollen.core.trust.certs import decode_chain
 from pollen.sim import observe
 from pollen.sim.machine import Machine
 from pollen.sim.modules import content_id

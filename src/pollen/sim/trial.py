@@ -233,7 +233,7 @@ class Trial:
                 held = observe.names_of(machine).get(name.name)
                 if held is None or not held.is_live or not self.case.has_content(held):
                     continue
-                row = machine.seeds.get(held.seed.seed)
+                row = machine.seeds.get(held.holder.seed)
                 if row is not None and not liars.isdisjoint(row.replicas):
                     continue
                 calls.append(self.workload.call(machine, name.name, idempotent=False))

@@ -18,13 +18,12 @@ from pollen.core.admission import invites
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions
 from pollen.core.config import NodeConfig
-from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token
+from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token, cluster_id_of
 from pollen.core.node import Node
-from pollen.core.records.record import Change, Interned, Record
+from pollen.core.records import Change, Interned, Record
 from pollen.core.rng import Rng
-from pollen.core.trust.certs import Certificate, Tier, cluster_id_of
+from pollen.core.trust import Certificate, Tier, founding_credentials
 from pollen.core.trust.denies import Deny, issue_deny
-from pollen.core.trust.leases import founding_credentials
 from pollen.sim import modules
 from pollen.sim.engine import TELEMETRY_NS, Engine
 from pollen.sim.keys import make_key, signer, verify

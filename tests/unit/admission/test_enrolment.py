@@ -7,8 +7,7 @@ from typing import Any
 from pollen.core import codec, limits
 from pollen.core import effects as fx
 from pollen.core import events as ev
-from pollen.core.admission import invites
-from pollen.core.admission.invites import JoinRequest
+from pollen.core.admission import JoinRequest, invites
 from pollen.core.codec import Refusal, encode
 from pollen.core.ids import DAY, MINUTE, SECOND, PeerId
 from pollen.core.trust.denies import Deny, issue_deny

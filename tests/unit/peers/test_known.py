@@ -10,8 +10,8 @@ from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.ids import Hash, LinkId, Nanos, PeerId
+from pollen.core.peers import Peers
 from pollen.core.peers import known as peers
-from pollen.core.peers.known import Peers
 from pollen.core.rng import Rng
 
 SMALL, LARGE = PeerId(b"\1" * 32), PeerId(b"\2" * 32)

@@ -9,17 +9,8 @@ import pytest
 from pollen.core import limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.ids import PeerId
-from pollen.core.peers import liveness
-from pollen.core.peers.liveness import (
-    Accusation,
-    Charge,
-    Evidence,
-    Facts,
-    Phase,
-    Refutation,
-    Verdict,
-    judge,
-)
+from pollen.core.peers import Facts, Phase, Verdict, liveness
+from pollen.core.peers.liveness import Accusation, Charge, Evidence, Refutation, judge
 from tests.strategies import make_record
 from tests.unit.world import make_key
 

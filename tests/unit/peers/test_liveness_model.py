@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND, SECOND, Nanos, PeerId
-from pollen.core.peers.liveness import Facts
-from pollen.core.peers.membership import Membership
-from pollen.core.records.ledger import Key, Record
+from pollen.core.peers import Facts, Membership
+from pollen.core.records import Record
+from pollen.core.records.record import Key
 from pollen.core.rng import Rng
 from tests.strategies import make_record
 from tests.unit.world import make_key

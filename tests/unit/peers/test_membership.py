@@ -6,8 +6,9 @@ from pollen.core import limits
 from pollen.core.codec import decode, encode
 from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND, SECOND, Nanos, PeerId
-from pollen.core.peers.liveness import Accusation, Charge, Facts, Phase, Refutation, Verdict
-from pollen.core.peers.membership import Membership, Statement
+from pollen.core.peers import Facts, Membership, Phase, Verdict
+from pollen.core.peers.liveness import Accusation, Charge, Refutation
+from pollen.core.peers.membership import Statement
 from tests.strategies import make_record
 from tests.unit.world import make_key
 

@@ -12,7 +12,7 @@ from pollen.core.placement import demand
 from pollen.core.placement.bundle import Bundle, Bundles, Fast
 from pollen.core.placement.demand import DemandRow, Meter, bucket_of, settled, value_of
 from tests.strategies import make_record
-from tests.unit.seeds.test_names import A
+from tests.unit.names.test_named import A
 
 GIB = 1 << 30
 TICK = 500 * MILLISECOND

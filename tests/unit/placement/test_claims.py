@@ -10,12 +10,11 @@ import pytest
 from pollen.core import limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.ids import Hash, Nanos, PeerId
-from pollen.core.placement import claims
-from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, is_halted, step
-from pollen.core.placement.plan import Standing
-from pollen.core.records.ledger import Record
+from pollen.core.placement import Host, Standing, State, claims
+from pollen.core.placement.claims import Act, Claim, Claims, Cue, is_halted, step
+from pollen.core.records import Record
 from tests.strategies import make_record
-from tests.unit.seeds.test_names import A, B, C
+from tests.unit.names.test_named import A, B, C
 
 SEED = Hash(b"\5" * 32)
 READY = Claim(int(State.READY))

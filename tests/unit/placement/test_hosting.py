@@ -12,14 +12,13 @@ from pollen.core import limits
 from pollen.core.codec import encode
 from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import SECOND, Hash, Nanos, Now, PeerId
-from pollen.core.placement import hosting
-from pollen.core.placement.claims import Claim, Claims, State
+from pollen.core.names import Holding
+from pollen.core.placement import Placement, State, hosting
+from pollen.core.placement.claims import Claim, Claims
 from pollen.core.placement.hosting import Hosting, Role, View, plan_holders, roles_of
-from pollen.core.placement.plan import Placement
-from pollen.core.seeds.names import Holding
-from pollen.core.seeds.specs import Seed
+from pollen.core.seeds import Seed
 from tests.strategies import make_record
-from tests.unit.seeds.test_names import A, B, C, seed
+from tests.unit.names.test_named import A, B, C, seed
 
 ECHO, NEXT = seed(A), msgspec.structs.replace(seed(A, epoch=2), previous=seed(A))
 NONE = msgspec.structs.replace(ECHO, spec=msgspec.structs.replace(ECHO.spec, min_replicas=0))
@@ -39,7 +38,7 @@ class Bench:
 
     def hold(self, holding: Seed, is_halted: bool = False) -> None:
         self.roles.clear()
-        held = Holding(name="echo", seed=holding, shadowed=[])
+        held = Holding(name="echo", holder=holding, shadowed=[])
         self.roles |= {role.seed.seed: role for role in roles_of(held, is_halted)}
 
     @property

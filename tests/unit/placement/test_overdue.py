@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pollen.core.ids import Hash
 from pollen.core.placement.overdue import Overdue
-from tests.unit.seeds.test_names import A, B, C
+from tests.unit.names.test_named import A, B, C
 
 PAIRS = [(Hash(bytes([n]) * 32), node) for n in range(3) for node in (A, B, C)]
 

@@ -10,9 +10,9 @@ from pollen.core import effects as fx
 from pollen.core import limits
 from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND
-from pollen.core.placement.claims import State
+from pollen.core.placement import State
 from pollen.core.placement.demand import DemandRow, bucket_of
-from pollen.core.seeds.specs import Seed
+from pollen.core.seeds import Seed
 from tests.unit.town import GIB, Town
 
 FOUR = ["a", "b", "c", "d"]

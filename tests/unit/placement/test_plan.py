@@ -6,8 +6,7 @@ import pytest
 
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
-from pollen.core.placement import plan, rendezvous
-from pollen.core.placement.plan import Need, NodeFacts, Placement, Snapshot, Standing
+from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing, plan, rendezvous
 
 GIB = 1 << 30
 NODES = [PeerId(hash_of("test-node", bytes([i]))) for i in range(8)]
@@ -84,7 +83,7 @@ def test_a_node_takes_its_share_by_weight() -> None:
 
 def test_a_busy_node_weighs_half() -> None:
     """New replicas go elsewhere while calls queue there."""
-    assert plan.weight_of(facts(2, is_busy=True)) == plan.weight_of(facts(1))
+    assert facts(2, is_busy=True).weight == facts(1).weight
 
 
 @pytest.mark.parametrize("dead", NODES)

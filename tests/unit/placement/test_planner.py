@@ -8,8 +8,9 @@ import pytest
 
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
+from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing
 from pollen.core.placement import planner as planner_of_all
-from pollen.core.placement.plan import Need, NodeFacts, Placement, Snapshot, Standing, plan
+from pollen.core.placement.plan import plan
 from pollen.core.placement.planner import Planner
 
 MANY = 1_000

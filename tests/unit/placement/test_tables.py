@@ -10,13 +10,13 @@ from pollen.core import effects as fx
 from pollen.core import limits
 from pollen.core.codec import encode
 from pollen.core.ids import SECOND, Hash, Nanos, PeerId
-from pollen.core.placement import tables
-from pollen.core.placement.claims import Claim, Claims, State
+from pollen.core.placement import State, tables
+from pollen.core.placement.claims import Claim, Claims
 from pollen.core.placement.hosting import Role
 from pollen.core.placement.tables import Tables
-from pollen.core.seeds.specs import Seed
+from pollen.core.seeds import Seed
 from tests.strategies import make_record
-from tests.unit.seeds.test_names import A, B, C, seed
+from tests.unit.names.test_named import A, B, C, seed
 
 T0 = Nanos(1)
 NEW, OLD = seed(A, epoch=2), seed(A)
@@ -138,7 +138,7 @@ def test_a_row_that_goes_is_pushed_at_once() -> None:
 
 
 def certificate() -> object:
-    from tests.unit.seeds.test_names import MEMBERS
+    from tests.unit.names.test_named import MEMBERS
 
     return MEMBERS[A]
 

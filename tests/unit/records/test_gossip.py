@@ -5,8 +5,8 @@ from __future__ import annotations
 from pollen.core import limits
 from pollen.core.events import RecordsReceived
 from pollen.core.ids import MILLISECOND, SECOND, LinkId, Nanos, Now, PeerId, hash_of
+from pollen.core.kinds import CLAIM, NODE, SPEC
 from pollen.core.messages import Have, Line, Lines, Want
-from pollen.core.records.ledger import CLAIM, NODE, SPEC
 from tests.unit.spread import Spread
 
 

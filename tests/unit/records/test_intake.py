@@ -12,10 +12,9 @@ from pollen.core.effects import Persist
 from pollen.core.events import RecordsReceived, SignedRecord
 from pollen.core.faults import Faults
 from pollen.core.ids import LinkId, Nanos, PeerId
+from pollen.core.kinds import CERT, SPEC
 from pollen.core.messages import Part
-from pollen.core.records.intake import Intake
-from pollen.core.records.ledger import SPEC, Record, Records
-from pollen.core.records.record import CERT
+from pollen.core.records import Intake, Record, Records
 from pollen.core.timers import parse_token
 from tests.strategies import CLUSTER, make_record
 from tests.unit.world import make_key, signer

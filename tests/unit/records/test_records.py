@@ -6,25 +6,16 @@ from typing import Any
 
 import pytest
 
-from pollen.core import limits
+from pollen.core import kinds, limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.effects import Persist, SetTimer
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos
-from pollen.core.records import ledger as records
-from pollen.core.records import record as kinds
-from pollen.core.records.ledger import (
-    CLAIM,
-    NODE,
-    SPEC,
-    Body,
-    Interned,
-    Merge,
-    Record,
-    Records,
-    decode_record,
-    gc_key,
-)
+from pollen.core.kinds import CLAIM, NODE, SPEC
+from pollen.core.records import Interned, Record, Records, decode_record
+from pollen.core.records import record as records
+from pollen.core.records.owners import Merge
+from pollen.core.records.record import Body, gc_key
 from pollen.core.timers import parse_token
 from tests.strategies import CLUSTER, make_record
 from tests.unit.world import make_key, signer

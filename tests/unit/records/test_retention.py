@@ -6,9 +6,8 @@ import pytest
 
 from pollen.core import limits
 from pollen.core.ids import DAY, HOUR, MILLISECOND, SECOND, Nanos, Now
+from pollen.core.kinds import CLAIM, GC, NODE, SPEC
 from pollen.core.messages import Line
-from pollen.core.records.ledger import CLAIM, NODE, SPEC
-from pollen.core.records.record import GC
 from pollen.core.records.retention import ABSENT_TABLE, GRAVE_TABLE
 from tests.unit.spread import Cell, Spread
 from tests.unit.world import WALL_ZERO

@@ -10,9 +10,8 @@ import pytest
 from pollen.core import codec, limits
 from pollen.core.codec import Rejection, Signed, encode
 from pollen.core.ids import DAY, HOUR, MINUTE, Nanos, PeerId
-from pollen.core.trust import certs, denies, leases
-from pollen.core.trust.authority import Trust
-from pollen.core.trust.certs import Chain, Tier
+from pollen.core.properties import excess_of
+from pollen.core.trust import Chain, Tier, Trust, certs, denies, leases
 from pollen.core.trust.denies import DenyPayload, deny_hash
 from tests.unit.authority import (
     ADMIN,
@@ -139,7 +138,7 @@ def test_what_an_admins_bounds_state_limits_what_it_gives(
     child: str, issuer: str, expected: str
 ) -> None:
     """What they do not state is free: the founder's bounds state nothing."""
-    assert certs.excess_of(child, issuer) == expected
+    assert excess_of(child, issuer) == expected
 
 
 # -- leases -------------------------------------------------------------------------------------

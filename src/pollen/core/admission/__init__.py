@@ -5,3 +5,29 @@ Does not know: what makes a document good (``trust``), placement, tables.
 Invariants: a nonce is good once; whose membership ends is cut in the turn in which that is seen.
 Source: docs/internals/trust.md.
 """
+
+from pollen.core.admission.carrying import Carrying
+from pollen.core.admission.consequences import Consequences, own_certificate
+from pollen.core.admission.invites import (
+    Invite,
+    JoinReply,
+    JoinRequest,
+    check_reply,
+    open_token,
+    token_bytes,
+)
+from pollen.core.admission.redeeming import NONCE_TABLE, Redeeming
+
+__all__ = [
+    "NONCE_TABLE",
+    "Carrying",
+    "Consequences",
+    "Invite",
+    "JoinReply",
+    "JoinRequest",
+    "Redeeming",
+    "check_reply",
+    "open_token",
+    "own_certificate",
+    "token_bytes",
+]

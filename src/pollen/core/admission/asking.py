@@ -18,8 +18,8 @@ from pollen.core.codec import Rejection, decode, encode
 from pollen.core.effects import AskJoin, Effect, Log, SetTimer
 from pollen.core.events import JoinAnswered
 from pollen.core.ids import Nanos, Now, PeerId, short
-from pollen.core.peers.known import Peers
-from pollen.core.trust.authority import Trust
+from pollen.core.peers import Peers
+from pollen.core.trust import Trust
 
 
 class Asking:

@@ -29,8 +29,8 @@ from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
 from pollen.core.events import JoinRequested
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
 from pollen.core.messages import JoinCarried, JoinReturned, encode_message
-from pollen.core.peers.known import Peers
-from pollen.core.trust.certs import Tier
+from pollen.core.peers import Peers
+from pollen.core.trust import Tier
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,13 +22,10 @@ from pollen.core.durability import chain_row
 from pollen.core.effects import CloseLink, Effect, Log, Row, SetHello, SetTimer
 from pollen.core.events import HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
-from pollen.core.peers.mesh import Mesh
-from pollen.core.records.ledger import CERT, DENY, LEASE, Records
-from pollen.core.trust.authority import HeldLease, Trust
-from pollen.core.trust.certs import Certificate, Chain
-from pollen.core.trust.denies import deny_key
-from pollen.core.trust.leases import end_of
-from pollen.core.trust.members import Members
+from pollen.core.kinds import CERT, DENY, LEASE
+from pollen.core.peers import Mesh
+from pollen.core.records import Records
+from pollen.core.trust import Certificate, Chain, HeldLease, Members, Trust
 from pollen.errors import PollenError
 
 _REASONS = {
@@ -166,13 +163,13 @@ class Consequences:
         """Take back what this node lent and what ended long ago: it says nothing any more."""
         own = self._config.node
         for record in [r for r in self._records.live_of(LEASE) if r.body.owner == own]:
-            ends = end_of(record.body.payload)
+            ends = self._members.trust.end_of_lease(record.body.payload)
             if ends is not None and wall >= ends + limits.LEASE_KEEP_NS:
                 self._records.bury(LEASE, record.body.key)
 
     def publish_deny(self, payload: bytes) -> None:
         """Spread a deny, whoever signed it."""
-        self._records.publish(DENY, deny_key(payload), payload)
+        self._records.publish(DENY, Trust.deny_key(payload), payload)
 
     def take_rows(self) -> list[Row]:
         """Rows for the disk since the last call."""

@@ -43,14 +43,13 @@ from pollen.core.ids import (
     PeerId,
     Sign,
     Verify,
+    earlier,
     hash_of,
     is_hash_text,
     short,
 )
-from pollen.core.trust import certs, denies
-from pollen.core.trust.authority import Trust
-from pollen.core.trust.certs import Certificate, Chain, Tier
-from pollen.core.trust.denies import ProvenDeny
+from pollen.core.properties import check_properties, excess_of
+from pollen.core.trust import Certificate, Chain, ProvenDeny, Tier, Trust
 
 TOKEN_PREFIX = "pln1"
 _ASK_AGAIN = "ask for a new token: pln invite"
@@ -184,8 +183,8 @@ def plan_invite(
 
 
 def _wish_of(command: InviteCommand, issuer: Issuer) -> Wish | Refusal:
-    tier = certs.parse_tier(command.tier)
-    properties = certs.check_properties(command.properties)
+    tier = Tier.parse(command.tier)
+    properties = check_properties(command.properties)
     if isinstance(tier, Refusal):
         return tier
     if isinstance(properties, Refusal):
@@ -217,7 +216,7 @@ def _may_give(issuer: Issuer, wish: Wish) -> Refusal | None:
             "the root key is not on this node, and only it makes admins",
             "run `pln invite --admin` where the root key is, or invite a publisher",
         )
-    excess = certs.excess_of(wish.properties, own.gives)
+    excess = excess_of(wish.properties, own.gives)
     if not excess:
         return None
     return Refusal(
@@ -293,7 +292,7 @@ def judge_join(
         return _invalid("used", f"the key {short(spent.joiner)} has joined with it")
     if spent is None and wall >= invite.expires:
         return _invalid("expired", f"{_ago(wall - invite.expires)} ago by the issuer's clock")
-    if invite.tier > Tier.ADMIN or certs.check_properties(invite.properties) != invite.properties:
+    if invite.tier > Tier.ADMIN or check_properties(invite.properties) != invite.properties:
         return _invalid("altered", "it grants what there is not")
     return _may_give(issuer, Wish(tier=Tier(invite.tier), properties=invite.properties))
 
@@ -314,7 +313,7 @@ def plan_certificate(
         return Refusal("denied", "this node's own certificate does not count any more")
     if any(verdict.deny.issued >= invite.issued for verdict in verdicts):
         return DENIED_SINCE
-    unliftable = [v for v in verdicts if not denies.may_lift(v, issuer.node, roots)]
+    unliftable = [v for v in verdicts if not v.may_be_lifted_by(issuer.node, roots)]
     is_roots = invite.tier >= Tier.ADMIN or bool(unliftable)
     if is_roots and issuer.signing_root is None:
         denier = short(unliftable[0].deny.issuer) if unliftable else "the root"
@@ -325,7 +324,7 @@ def plan_certificate(
         )
     own = issuer.chain.leaf
     access = wall + invite.access_ns if invite.access_ns else 0
-    generation, cites = denies.next_generation(verdicts)
+    generation, cites = ProvenDeny.next_generation(verdicts)
     return Certificate(
         cluster=issuer.cluster,
         subject=joiner,
@@ -335,7 +334,7 @@ def plan_certificate(
         lineage=[] if is_roots else [*own.lineage, issuer.node],
         generation=generation,
         not_before=wall,
-        access_deadline=access if is_roots else certs.earlier(access, own.access_deadline),
+        access_deadline=access if is_roots else earlier(access, own.access_deadline),
         cites=cites,
         lease_ns=invite.lease_ns,
         gives=invite.properties if invite.tier >= Tier.ADMIN else "{}",

@@ -16,8 +16,7 @@ from collections.abc import Callable
 
 from pollen.core import limits
 from pollen.core.ids import Nanos, PeerId, hash_of
-from pollen.core.trust import certs, leases
-from pollen.core.trust.authority import Trust
+from pollen.core.trust import Trust
 
 IsSeen = Callable[[PeerId], bool]
 
@@ -81,12 +80,12 @@ class Lending:
             return None
         ends = self._trust.ends(peer)
         if held is None or ends == 0:
-            begins, length = 0, certs.lease_length(certificate)
+            begins, length = 0, certificate.lease_length
         elif ends == certificate.access_deadline:
             return None
         else:
             length = Nanos(max(ends - held.lease.not_before, 0))
-            begins = min(held.lease.not_before + length // 2, leases.half_life(held.lease))
+            begins = min(held.lease.not_before + length // 2, held.lease.half_life)
         step = min(length // limits.LEASE_RANK_SHARE, limits.LEASE_RANK_MAX_NS)
         return Nanos(begins + self._rank(peer, is_seen) * step)
 

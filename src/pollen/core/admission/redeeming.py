@@ -23,12 +23,9 @@ from pollen.core.config import NodeConfig
 from pollen.core.effects import Row
 from pollen.core.ids import MILLISECOND, Hash, Nanos, PeerId, Sign, Verify, hash_of
 from pollen.core.rng import Rng
-from pollen.core.trust import certs, leases
-from pollen.core.trust.authority import HeldLease, Trust
-from pollen.core.trust.certs import Chain, Tier
-from pollen.core.trust.leases import Lease
+from pollen.core.trust import Chain, HeldLease, Tier, Trust, issue_certificate, lend
 
-TABLE = "nonce"
+NONCE_TABLE = "nonce"
 _PEERS_TOLD = 64
 _CARRIERS = 3
 
@@ -134,38 +131,38 @@ class Redeeming:
         if spent is not None and trust.is_denied(joiner):
             return Redeemed(reply=invites.refuse_join(invites.DENIED_SINCE))
         if spent is not None:
-            return self._answer(spent.chain, peers, [(TABLE, key, encode(spent))])
+            return self._answer(spent.chain, peers, [(NONCE_TABLE, key, encode(spent))])
         verdicts = trust.verdicts_of(joiner)
         certificate = invites.plan_certificate(invite, joiner, issuer, verdicts, trust.roots, wall)
         if isinstance(certificate, Refusal):
             return Redeemed(reply=invites.refuse_join(certificate))
         parent = issuer.chain.carried if certificate.lineage and issuer.chain else ()
-        carried = certs.issue_certificate(certificate, self._sign, parent)
+        carried = issue_certificate(certificate, self._sign, parent)
         chain = trust.judge(joiner, carried)
         if isinstance(chain, Rejection):
             refusal = Refusal("internal", f"what this node signed does not hold: {chain.kind}")
             return Redeemed(reply=invites.refuse_join(refusal))
         held = self.lend(chain, wall)
-        credentials = self._credentials(chain, held)
+        credentials = self.trust.credentials_with(chain, held)
         rows: list[Row] = []
         if invite.nonce:
             rows = self._forget_old(wall)
             spent = SpentNonce(joiner, invite.expires + limits.NONCE_KEEP_NS, credentials)
             self._spent[key] = spent
-            rows.append((TABLE, key, encode(spent)))
+            rows.append((NONCE_TABLE, key, encode(spent)))
         return self._answer(credentials, peers, rows, held)
 
     def _renew(self, shown: bytes, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
         """A member that nobody leased for too long: its certificate still counts."""
         chain = self.trust.take_shown(joiner, shown)
-        if isinstance(chain, Rejection) or not certs.has_access(chain.leaf, wall):
+        if isinstance(chain, Rejection) or not chain.leaf.has_access(wall):
             refusal = Refusal("denied", "this key is no member", "ask for a token: pln invite")
             return Redeemed(reply=invites.refuse_join(refusal))
         if not self.is_lender():
             refusal = Refusal("denied", "this node is no admin", "ask an admin node")
             return Redeemed(reply=invites.refuse_join(refusal))
         held = self.lend(chain, wall)
-        return self._answer(self._credentials(chain, held), peers, [], held)
+        return self._answer(self.trust.credentials_with(chain, held), peers, [], held)
 
     def is_lender(self) -> bool:
         """True on an admin node whose certificate counts: it signs leases."""
@@ -174,30 +171,13 @@ class Redeeming:
 
     def lend(self, chain: Chain, wall: Nanos) -> HeldLease:
         """A lease of full length for a certificate, signed by this node."""
-        lease = Lease(
-            cluster=self._config.cluster,
-            signer=self._config.node,
-            subject=chain.leaf.subject,
-            certificate=chain.hash,
-            not_before=wall,
-            not_after=wall + certs.lease_length(chain.leaf),
-        )
-        return HeldLease(lease=lease, carried=leases.issue_lease(lease, self._sign))
-
-    def _credentials(self, chain: Chain, held: HeldLease) -> bytes:
-        own = self.trust.chain_of(self._config.node)
-        return leases.encode_credentials(
-            chain.carried,
-            held.carried,
-            () if own is None else own.carried,
-            self.trust.successions(),
-        )
+        return lend(chain, self._config.node, wall, self._sign)
 
     def _forget_old(self, wall: Nanos) -> list[Row]:
         old: list[bytes] = [k for k, spent in self._spent.items() if spent.forget_after < wall]
         for key in old:
             del self._spent[key]
-        return [(TABLE, Hash(key), None) for key in old]
+        return [(NONCE_TABLE, Hash(key), None) for key in old]
 
     def _answer(
         self, chain: bytes, peers: Addressed, rows: Sequence[Row], held: HeldLease | None = None

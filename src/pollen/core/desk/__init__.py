@@ -5,3 +5,10 @@ Does not know: how anything comes to be; it reads the other rooms and changes no
 Invariants: nothing here publishes a record or moves a seed.
 Source: docs/internals/control-api.md.
 """
+
+from pollen.core.desk.admin import Admin
+from pollen.core.desk.explain import Question, answer
+from pollen.core.desk.news import News
+from pollen.core.desk.views import Screen
+
+__all__ = ["Admin", "News", "Question", "Screen", "answer"]

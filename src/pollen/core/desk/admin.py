@@ -22,7 +22,7 @@ from pollen.core.effects import Effect, Log, Reply, RunVerb, SendMessage, SetTim
 from pollen.core.events import LinkWanted, VerbEnded
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
 from pollen.core.messages import AdminReply, AdminRequest, Message, encode_message
-from pollen.core.trust.certs import Tier
+from pollen.core.trust import Tier
 
 # The verbs that this version runs for others: PROTOCOL 7 has load, end-load is its end.
 VERBS = frozenset({"load", "end-load"})

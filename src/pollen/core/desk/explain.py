@@ -25,23 +25,22 @@ from pollen.core.commands import (
 )
 from pollen.core.desk.views import Screen, status_view
 from pollen.core.ids import Hash, PeerId
-from pollen.core.peers.liveness import Phase
-from pollen.core.placement.claims import Host, State
-from pollen.core.placement.plan import (
+from pollen.core.names import Holding, find_named
+from pollen.core.peers import Phase
+from pollen.core.placement import (
+    Host,
     Need,
     NodeFacts,
     Placement,
     Snapshot,
     Standing,
-    cost_of,
+    State,
+    bid_of,
     may_rank,
-    weight_of,
 )
-from pollen.core.placement.rendezvous import seed_key_of
-from pollen.core.rules.routing import match_gate
-from pollen.core.seeds.names import Holding, find_seed
-from pollen.core.seeds.specs import Seed
-from pollen.core.trust.members import Member, NodeInfo
+from pollen.core.rules import match_gate
+from pollen.core.seeds import Seed
+from pollen.core.trust import Member, NodeInfo
 
 Question = StatusCommand | WhyPlaceCommand | WhyCallCommand
 
@@ -62,7 +61,7 @@ def answer(
 
 def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
     """The answer to ``WhyPlaceCommand``: nodes in the order of their rank, then the others."""
-    holding = find_seed(target, screen.situation.names)
+    holding = find_named(target, screen.situation.names)
     if isinstance(holding, Refusal):
         return holding
     seed = screen.situation.serving(holding)
@@ -91,7 +90,7 @@ def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
 
 
 def _why_so_many(
-    holding: Holding,
+    holding: Holding[Seed],
     seed: Seed,
     snapshot: Snapshot,
     placement: Placement,
@@ -118,11 +117,11 @@ def _why_so_many(
     return why + _cures(holding, need, able, hosts)
 
 
-def _why_halted(screen: Screen, holding: Holding, seed: Seed) -> list[str]:
+def _why_halted(screen: Screen, holding: Holding[Seed], seed: Seed) -> list[str]:
     """Who found the newest version at fault, and for what."""
-    if seed is holding.seed:
+    if seed is holding.holder:
         return []
-    newest, name = holding.seed.seed, holding.name
+    newest, name = holding.holder.seed, holding.name
     why = [f"the newest version {newest.hex()[:8]} is halted; this one serves on"]
     for host in screen.situation.claims.hosts(newest):
         if host.state is State.REFUSED and host.claim.is_fault:
@@ -130,7 +129,7 @@ def _why_halted(screen: Screen, holding: Holding, seed: Seed) -> list[str]:
     return [*why, f"what it logged: pln logs --seed {name}; mended: pln seed FILE {name}"]
 
 
-def _cures(holding: Holding, need: Need, able: int, hosts: Collection[Host]) -> list[str]:
+def _cures(holding: Holding[Seed], need: Need, able: int, hosts: Collection[Host]) -> list[str]:
     """What to do when there are fewer hosts than are asked for."""
     cures = []
     if need.host and (able == 0 or able < need.min_replicas):
@@ -162,7 +161,7 @@ def _rank_view(
     rank = placement.ranks.index(node) + 1 if node in placement.ranks else 0
     cost, bonus = 0, []
     if facts is not None and may_rank(snapshot.needs[seed], facts, standing):
-        cost = cost_of(seed_key_of(seed), node, facts, standing, is_origin)
+        cost = bid_of(seed, node, facts, standing, is_origin)
         bonus = ["serves already"] if standing is Standing.INCUMBENT else []
         bonus += ["calls begin there"] if is_origin else []
     return RankView(
@@ -171,7 +170,7 @@ def _rank_view(
         rank=rank,
         chosen=node in placement.chosen,
         cost=cost,
-        memory_mib=0 if facts is None else weight_of(facts),
+        memory_mib=0 if facts is None else facts.weight,
         slots=0 if facts is None else facts.slots,
         bonus=bonus,
         claim="" if host is None else host.state.label,
@@ -220,7 +219,7 @@ def _gate_text(pairs: Iterable[tuple[str, str]]) -> str:
 
 def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall | Refusal:
     """The answer to ``WhyCallCommand``; hosts nearest first, as a call tries them."""
-    holding = find_seed(command.target, screen.situation.names)
+    holding = find_named(command.target, screen.situation.names)
     if isinstance(holding, Refusal):
         return holding
     seed = screen.situation.serving(holding)
@@ -267,12 +266,12 @@ def _way_view(screen: Screen, host: Host, price: Price, is_linked: bool) -> WayV
 
 
 def _why_ways(
-    screen: Screen, holding: Holding, seed: Seed, ways: list[WayView], is_allowed: bool
+    screen: Screen, holding: Holding[Seed], seed: Seed, ways: list[WayView], is_allowed: bool
 ) -> list[str]:
     owner = screen.members.name_of(seed.owner)
     why = [f"{holding.name} is version {seed.spec.name_epoch} of {owner}, {seed.seed.hex()[:8]}"]
-    if seed is not holding.seed:
-        why.append(f"the newest version {holding.seed.seed.hex()[:8]} is halted")
+    if seed is not holding.holder:
+        why.append(f"the newest version {holding.holder.seed.hex()[:8]} is halted")
     if holding.shadowed:
         why.append(f"{len(holding.shadowed)} other owner(s) publish the name and are shadowed")
     if not is_allowed:

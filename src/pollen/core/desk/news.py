@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from pollen.core.commands import Seeded, Unseeded
 from pollen.core.effects import Effect, LoadSeed, Log, UnloadSeed
 from pollen.core.ids import Hash, PeerId, short
-from pollen.core.placement.situation import Situation
+from pollen.core.placement import Situation
 
 
 class News:

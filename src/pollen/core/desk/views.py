@@ -16,12 +16,10 @@ from pollen.core import limits
 from pollen.core.commands import NodeView, ReplicaView, SeedView, Status
 from pollen.core.events import PeerSample, SeedSample, Telemetry
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
-from pollen.core.placement.claims import Host, State
-from pollen.core.placement.situation import Situation
-from pollen.core.seeds import specs
-from pollen.core.seeds.names import Holding
-from pollen.core.trust.certs import Tier
-from pollen.core.trust.members import Member, Members
+from pollen.core.names import Holding
+from pollen.core.placement import Host, Situation, State
+from pollen.core.seeds import Seed, options_view
+from pollen.core.trust import Member, Members, Tier
 
 
 class Screen(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +72,7 @@ def status_view(screen: Screen) -> Status:
         rejections={kind: screen.rejections[kind] for kind in sorted(screen.rejections)},
         events_dropped=telemetry.events_dropped if telemetry else 0,
         control_stalls=telemetry.control_stalls if telemetry else 0,
-        member_until_unix_ms=screen.members.trust.end_of(screen.node) // MILLISECOND,
+        member_until_unix_ms=screen.members.trust.ends(screen.node) // MILLISECOND,
     )
 
 
@@ -129,13 +127,15 @@ def _absence(screen: Screen, peer: PeerId) -> str:
     return "left" if screen.situation.has_left(peer) else "offline"
 
 
-def _seed_view(screen: Screen, holding: Holding, samples: Mapping[Hash, SeedSample]) -> SeedView:
+def _seed_view(
+    screen: Screen, holding: Holding[Seed], samples: Mapping[Hash, SeedSample]
+) -> SeedView:
     situation = screen.situation
     seed = situation.serving(holding)
     sample = samples.get(seed.seed)
-    spec, is_halted = seed.spec, seed is not holding.seed
+    spec, is_halted = seed.spec, seed is not holding.holder
     hosts = situation.claims.hosts(seed.seed)
-    at_fault = situation.claims.hosts(holding.seed.seed) if is_halted else []
+    at_fault = situation.claims.hosts(holding.holder.seed) if is_halted else []
     placement = situation.placement(seed.seed)
     view = SeedView(
         name=holding.name,
@@ -150,11 +150,11 @@ def _seed_view(screen: Screen, holding: Holding, samples: Mapping[Hash, SeedSamp
         wanted=0 if placement is None else placement.wanted,
         replicas=[
             *(_replica_view(screen, seed.seed, host) for host in hosts),
-            *(_replica_view(screen, holding.seed.seed, host) for host in at_fault),
+            *(_replica_view(screen, holding.holder.seed, host) for host in at_fault),
         ],
-        options=specs.options_view(spec),
+        options=options_view(spec),
         shadowed=[s.owner.hex() for s in holding.shadowed],
-        halted=holding.seed.seed.hex() if is_halted else "",
+        halted=holding.holder.seed.hex() if is_halted else "",
     )
     if sample is None:
         return view

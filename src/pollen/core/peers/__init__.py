@@ -5,3 +5,10 @@ Does not know: who is a member (``trust``); what a peer hosts.
 Invariants: an accusation is answered or believed; no peer that is wanted is ever given up.
 Source: docs/internals/liveness.md.
 """
+
+from pollen.core.peers.known import PEER_TABLE, KnownPeer, Peers
+from pollen.core.peers.liveness import Facts, Phase, Verdict
+from pollen.core.peers.membership import Membership
+from pollen.core.peers.mesh import Mesh
+
+__all__ = ["PEER_TABLE", "Facts", "KnownPeer", "Membership", "Mesh", "Peers", "Phase", "Verdict"]

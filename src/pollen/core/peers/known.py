@@ -28,7 +28,7 @@ from pollen.core.events import DialFailed, HelloReceived, LinkClosed
 from pollen.core.ids import LinkId, Nanos, PeerId, short
 from pollen.core.rng import Rng
 
-TABLE = "peer"
+PEER_TABLE = "peer"
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,9 +162,10 @@ class Peers:
     def take_unsaved(self) -> list[tuple[str, bytes, bytes | None]]:
         """Rows for ``Persist`` of what changed since the last call."""
         rows: list[tuple[str, bytes, bytes | None]] = [
-            (TABLE, peer, encode(KnownPeer(self._peers[peer].addresses))) for peer in self._unsaved
+            (PEER_TABLE, peer, encode(KnownPeer(self._peers[peer].addresses)))
+            for peer in self._unsaved
         ]
-        rows += [(TABLE, peer, None) for peer in self._forgotten if peer not in self._peers]
+        rows += [(PEER_TABLE, peer, None) for peer in self._forgotten if peer not in self._peers]
         self._unsaved, self._forgotten = {}, []
         return rows
 

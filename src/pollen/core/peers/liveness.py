@@ -23,7 +23,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Rejection, decode
 from pollen.core.ids import ID_BYTES, PeerId
-from pollen.core.records.ledger import Record
+from pollen.core.records import Record
 
 
 class Phase(enum.IntEnum):

@@ -23,6 +23,7 @@ from pollen.core.codec import Rejection, encode
 from pollen.core.effects import Effect, SetTimer
 from pollen.core.events import Telemetry
 from pollen.core.ids import MICROSECOND, MILLISECOND, Nanos, PeerId
+from pollen.core.kinds import ACCUSE, REFUTE
 from pollen.core.peers.liveness import (
     Accusation,
     Charge,
@@ -32,7 +33,7 @@ from pollen.core.peers.liveness import (
     Verdict,
     judge,
 )
-from pollen.core.records.ledger import ACCUSE, REFUTE, Record
+from pollen.core.records import Record
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from pollen.core.peers.known import Peers
 from pollen.core.peers.links import Links
 from pollen.core.peers.membership import Membership, Statement
 from pollen.core.rng import Rng
-from pollen.core.trust.members import Member
+from pollen.core.trust import Member
 
 # What a peer tells of its place on the map; empty for one that tells nothing.
 CoordinateOf = Callable[[PeerId], Sequence[int]]

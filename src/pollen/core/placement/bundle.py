@@ -19,7 +19,7 @@ from pollen.core.codec import U8, U32, Rejection, decode, encode
 from pollen.core.events import Telemetry
 from pollen.core.ids import Nanos, PeerId
 from pollen.core.placement.demand import DemandRow, Meter, bucket_of, settled, value_of
-from pollen.core.records.ledger import Record
+from pollen.core.records import Record
 
 
 class Fast(msgspec.Struct, frozen=True, array_like=True):

@@ -20,7 +20,7 @@ from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Rejection, WirePeerId, decode
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement.plan import Standing
-from pollen.core.records.ledger import Record
+from pollen.core.records import Record
 
 
 class State(enum.IntEnum):

@@ -24,11 +24,11 @@ from pollen.core import limits, timers
 from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
 from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import Hash, Nanos, Now, PeerId
+from pollen.core.names import Holding
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.placement.plan import NOWHERE, Placement
-from pollen.core.rules.routing import match_gate
-from pollen.core.seeds.names import Holding
-from pollen.core.seeds.specs import Seed
+from pollen.core.rules import match_gate
+from pollen.core.seeds import Seed
 
 # Slugs of a load that speak of the way to the content, not of this host: try again soon.
 _FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadline"})
@@ -47,11 +47,11 @@ class Role(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     elder: Hash | None = None
 
 
-def roles_of(holding: Holding, is_halted: bool) -> list[Role]:
+def roles_of(holding: Holding[Seed], is_halted: bool) -> list[Role]:
     """The seeds of one name: the one to serve first, then the one that it takes over from."""
     if not holding.is_live:
         return []
-    current, previous = holding.seed, holding.seed.previous
+    current, previous = holding.holder, holding.holder.previous
     if previous is None:
         return [Role(name=holding.name, seed=current, heir=current.seed)]
     serving, other = (previous, current) if is_halted else (current, previous)

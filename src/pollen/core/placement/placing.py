@@ -13,16 +13,18 @@ from collections.abc import Callable, Sequence
 
 from pollen.core import limits, timers
 from pollen.core.codec import encode
+from pollen.core.config import NodeConfig
 from pollen.core.effects import Effect, PeerRow, SetTimer
 from pollen.core.events import LoadFinished, PeerSample, SeedWoken, Telemetry
 from pollen.core.ids import Hash, Nanos, Now, PeerId
+from pollen.core.kinds import CLAIM, FAST
 from pollen.core.placement import tables
 from pollen.core.placement.bundle import Bundle
 from pollen.core.placement.hosting import Hosting, View
 from pollen.core.placement.situation import Situation, taken
 from pollen.core.placement.tables import Tables
-from pollen.core.records.ledger import CLAIM, FAST, Records
-from pollen.core.trust.members import Members
+from pollen.core.records import Records
+from pollen.core.trust import Members
 
 
 class Placing:
@@ -61,6 +63,22 @@ class Placing:
             is_linked=is_linked,
         )
         self.telemetry: Telemetry | None = None
+
+    @classmethod
+    def of(
+        cls,
+        config: NodeConfig,
+        properties: str,
+        records: Records,
+        members: Members,
+        situation: Situation,
+        is_linked: Callable[[PeerId], bool],
+        estimate: Callable[[PeerId], int | None],
+    ) -> Placing:
+        """For a node with this configuration and these properties in its certificate."""
+        hosting = Hosting(config.node, properties, config.memory_bytes)
+        bundle = Bundle(config.memory_bytes, config.slots, config.idle_ns)
+        return cls(config.node, records, members, situation, is_linked, estimate, hosting, bundle)
 
     # -- what the muscles say -------------------------------------------------------------------
 

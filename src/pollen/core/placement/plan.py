@@ -20,7 +20,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId
 from pollen.core.placement.rendezvous import draw_of, exponential, node_key_of, seed_key_of
-from pollen.core.rules.routing import match_gate
+from pollen.core.rules import match_gate
 
 Pairs = tuple[tuple[str, str], ...]
 # A node's place in a ranking: the lower wins, the id decides among equals.
@@ -45,6 +45,12 @@ class NodeFacts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     is_open: bool = True
     is_busy: bool = False
     plan_version: int = limits.PLAN_VERSION
+
+    @property
+    def weight(self) -> int:
+        """A node's share: its quantised capacity in MiB, half of it while calls queue there."""
+        weight = min(max(self.capacity_bytes >> 20, 1), limits.WEIGHT_MAX_MIB)
+        return max(weight >> 1, 1) if self.is_busy else weight
 
 
 class Need(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -157,15 +163,9 @@ def count_for(milli: int, slots: Sequence[int], share_bp: int) -> int:
 # -- which ----------------------------------------------------------------------------------------
 
 
-def weight_of(facts: NodeFacts) -> int:
-    """A node's share: its quantised capacity in MiB, half of it while calls queue there."""
-    weight = min(max(facts.capacity_bytes >> 20, 1), limits.WEIGHT_MAX_MIB)
-    return max(weight >> 1, 1) if facts.is_busy else weight
-
-
 def inverse_weight(facts: NodeFacts) -> int:
     """What a draw is multiplied by: the lighter a node, the dearer its draws."""
-    return _WEIGHT_SCALE // weight_of(facts)
+    return _WEIGHT_SCALE // facts.weight
 
 
 def cost_of(
@@ -174,6 +174,13 @@ def cost_of(
     """What a node bids for a seed: the lowest serve. Incumbents and origins of demand bid less."""
     cost = exponential(draw_of(seed_key, node_key_of(node))) * inverse_weight(facts)
     return discounted(cost, standing, is_origin)
+
+
+def bid_of(
+    seed: Hash, node: PeerId, facts: NodeFacts, standing: Standing | None, is_origin: bool
+) -> int:
+    """``cost_of`` for somebody who has the seed's hash and asks once."""
+    return cost_of(seed_key_of(seed), node, facts, standing, is_origin)
 
 
 def discounted(cost: int, standing: Standing | None, is_origin: bool) -> int:

@@ -38,7 +38,7 @@ from pollen.core.placement.rendezvous import (
     node_key_of,
     seed_key_of,
 )
-from pollen.core.rules.routing import match_gate
+from pollen.core.rules import match_gate
 
 # What ranking a seed from scratch costs, in pairs looked at one by one: so many, and a pair is then
 # cheaper. Measured.

@@ -17,8 +17,9 @@ from typing import TypeVar
 from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.peers.liveness import Facts, Verdict
-from pollen.core.peers.membership import Membership
+from pollen.core.kinds import ACCUSE, CLAIM, FAST, NODE, REFUTE, SPEC
+from pollen.core.names import Holding, resolve
+from pollen.core.peers import Facts, Membership, Verdict
 from pollen.core.placement.bundle import Bundles
 from pollen.core.placement.claims import Claims, State, is_halted
 from pollen.core.placement.demand import bucket_of, value_of
@@ -26,20 +27,9 @@ from pollen.core.placement.hosting import Role, roles_of
 from pollen.core.placement.overdue import Overdue
 from pollen.core.placement.plan import Need, NodeFacts, Placement, effective_version
 from pollen.core.placement.planner import Planner
-from pollen.core.records.ledger import (
-    ACCUSE,
-    CLAIM,
-    FAST,
-    NODE,
-    REFUTE,
-    SPEC,
-    Change,
-    Record,
-    as_buried,
-)
-from pollen.core.seeds.names import Holding, resolve
-from pollen.core.seeds.specs import EVERYWHERE, Seed, decode_seed
-from pollen.core.trust.members import MEMBER_KINDS, Member, Members
+from pollen.core.records import Change, Record, as_buried
+from pollen.core.seeds import Flag, Seed, decode_seed
+from pollen.core.trust import Member, Members
 
 K = TypeVar("K")
 
@@ -71,7 +61,7 @@ class Situation:
         self._touched: dict[Hash, None] = {}
         self._touched_peers: dict[PeerId, None] = {}
         self.is_stale = True
-        self.names: dict[str, Holding] = {}
+        self.names: dict[str, Holding[Seed]] = {}
         self.roles: dict[Hash, Role] = {}
         self._able: Mapping[PeerId, int] = {}
         self.live: dict[PeerId, int] = {}
@@ -88,7 +78,7 @@ class Situation:
             self._forget_member(change.record)
             return None
         record = as_buried(change.record) if change.is_gone else change.record
-        if kind in MEMBER_KINDS:
+        if kind in Members.KINDS:
             return self._note_member(record, now)
         if kind in (ACCUSE, REFUTE):
             return self._membership.note_record(record, now)
@@ -99,7 +89,7 @@ class Situation:
         return self._note_spec(record) if kind == SPEC else None
 
     def _note_member(self, record: Record, now: Nanos) -> Member | Rejection | None:
-        """A record of ``MEMBER_KINDS``: membership hears of a member's epoch and phase."""
+        """A record of ``Members.KINDS``: membership hears of a member's epoch and phase."""
         member = self._members.apply(record)
         if isinstance(member, Member):
             info = member.info
@@ -202,12 +192,12 @@ class Situation:
             self._set_roles(before, self._roles_of(holding))
             for known in (held, holding):
                 if known is not None:
-                    self._check_halted(known.seed.seed)
+                    self._check_halted(known.holder.seed)
 
-    def _roles_of(self, holding: Holding | None) -> list[Role]:
+    def _roles_of(self, holding: Holding[Seed] | None) -> list[Role]:
         if holding is None:
             return []
-        return roles_of(holding, holding.seed.seed in self.halted)
+        return roles_of(holding, holding.holder.seed in self.halted)
 
     def _set_roles(self, before: list[Role], after: list[Role]) -> None:
         for role in before:
@@ -232,7 +222,7 @@ class Situation:
         spec, is_new = role.seed.spec, self.planner.placement(key) is None
         need = Need(
             min_replicas=spec.min_replicas,
-            everywhere=bool(spec.flags & EVERYWHERE),
+            everywhere=bool(spec.flags & Flag.EVERYWHERE),
             host=tuple((k, v) for k, v in spec.host),
         )
         self.planner.set_need(key, need)
@@ -272,7 +262,7 @@ class Situation:
     def _check_halted(self, key: Hash) -> None:
         role = self.roles.get(key)
         holding = None if role is None else self.names.get(role.name)
-        if holding is None or holding.seed.seed != key or holding.seed.previous is None:
+        if holding is None or holding.holder.seed != key or holding.holder.previous is None:
             self.halted.pop(key, None)
             return
         is_now = is_halted(self.claims.hosts(key))
@@ -345,10 +335,10 @@ class Situation:
         """Whether a member said so itself."""
         return self._membership.verdict_of(peer) is Verdict.LEFT
 
-    def serving(self, holding: Holding) -> Seed:
+    def serving(self, holding: Holding[Seed]) -> Seed:
         """What a name leads to: the version before while the newest is halted."""
         roles = self._roles_of(holding)
-        return roles[0].seed if roles else holding.seed
+        return roles[0].seed if roles else holding.holder
 
     def plan_version(self) -> int:
         """The plan version in force."""

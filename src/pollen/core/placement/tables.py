@@ -21,15 +21,8 @@ from pollen.core.effects import Effect, PeerRow, PushTables, SeedRow, SetTimer
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement.claims import Claims, State
 from pollen.core.placement.hosting import Role
-from pollen.core.seeds.specs import (
-    IDEMPOTENT,
-    ISOLATE,
-    NO_TAIL_CALL,
-    PUBLIC,
-    SHARED,
-    Seed,
-)
-from pollen.core.trust.certs import Certificate
+from pollen.core.seeds import Flag, Seed
+from pollen.core.trust import Certificate
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -87,11 +80,11 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
         config=spec.config,
         env=spec.env,
         allow_hosts=spec.allow_hosts,
-        idempotent=bool(spec.flags & IDEMPOTENT),
-        isolate=bool(spec.flags & ISOLATE),
-        shared=bool(spec.flags & SHARED),
-        public=bool(spec.flags & PUBLIC),
-        tail_call=not spec.flags & NO_TAIL_CALL,
+        idempotent=bool(spec.flags & Flag.IDEMPOTENT),
+        isolate=bool(spec.flags & Flag.ISOLATE),
+        shared=bool(spec.flags & Flag.SHARED),
+        public=bool(spec.flags & Flag.PUBLIC),
+        tail_call=not spec.flags & Flag.NO_TAIL_CALL,
     )
 
 

@@ -26,10 +26,11 @@ from pollen.core.effects import Effect
 from pollen.core.events import RecordsReceived, SignedRecord
 from pollen.core.faults import Faults
 from pollen.core.ids import ClusterId, Nanos, PeerId
+from pollen.core.kinds import CERT
 from pollen.core.messages import Part
 from pollen.core.records.ledger import Records
 from pollen.core.records.owners import Merge, OwnerSet
-from pollen.core.records.record import CERT, ZERO, Interned, Record, Slot, Version, decode_record
+from pollen.core.records.record import ZERO, Interned, Record, Slot, Version, decode_record
 
 # The tier of an owner, by this ``CERT`` record of it or as it counts; -1 when none is known.
 TierOf = Callable[[PeerId, Record | None], int]

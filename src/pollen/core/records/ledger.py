@@ -13,70 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pollen.core import limits
+from pollen.core import kinds, limits
 from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
 from pollen.core.effects import Effect
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, KeyRole, Nanos, PeerId, Sign
-from pollen.core.records import record as kinds
+from pollen.core.kinds import (
+    OWN_EACH_RUN,
+)
 from pollen.core.records.owners import Merge, OwnerSet, Sums
 from pollen.core.records.record import (
-    ACCUSE,
-    CERT,
-    CLAIM,
-    DENY,
-    FAST,
-    GC,
-    LEASE,
-    NODE,
-    OWN_EACH_RUN,
-    REFUTE,
-    SPEC,
-    SUCCESSION,
     ZERO,
     Body,
     Change,
-    Interned,
     Key,
     Record,
     Slot,
     Version,
-    as_buried,
-    decode_record,
-    gc_key,
-    in_frames,
     record_of,
-    winner_of,
 )
 from pollen.core.records.versions import Versions
-
-# The door to records: callers import what they need of them from here.
-__all__ = [
-    "ACCUSE",
-    "CERT",
-    "CLAIM",
-    "DENY",
-    "FAST",
-    "GC",
-    "LEASE",
-    "NODE",
-    "REFUTE",
-    "SPEC",
-    "SUCCESSION",
-    "Body",
-    "Change",
-    "Interned",
-    "Merge",
-    "OwnerSet",
-    "Record",
-    "Records",
-    "Version",
-    "as_buried",
-    "decode_record",
-    "gc_key",
-    "in_frames",
-    "winner_of",
-]
 
 
 class Records:

@@ -1,4 +1,4 @@
-"""One record: its kinds, its bytes, and what follows from them alone.
+"""One record: its bytes, and what follows from them alone.
 
 Decides: the shape of a signed record, which records are refused, and which of two of one key wins.
 Does not know: what a payload means; other records; who sent it; any clock.
@@ -11,7 +11,7 @@ Source: PROTOCOL 2. ``prev`` stands in the signed body: a forwarder can then not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
@@ -19,30 +19,7 @@ from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Rejection, WireClusterId, WirePeerId, decode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Hash, PeerId, hash_of
-
-NODE = "node"
-SPEC = "spec"
-CLAIM = "claim"
-FAST = "fast"
-ACCUSE = "accuse"
-REFUTE = "refute"
-# What says who is a member (``trust``): one's own chain (key empty), a lease of somebody (its key
-# is whose), a deny (its key is the deny's hash), a successor of the root (key empty).
-CERT = "cert"
-LEASE = "lease"
-DENY = "deny"
-SUCCESSION = "succession"
-# Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
-GC = "gc"
-
-# Kinds that say what a process is doing now: never on disk, void with the next epoch.
-EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
-# Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
-OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
-# Kinds that outlive a collected owner (PROTOCOL 2).
-DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GC})
-# The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
-KIND_LEVELS: Mapping[str, int] = {}
+from pollen.core.kinds import DURABLE, EPHEMERAL, GC
 
 # The epoch and the sequence number of an owner's write; they rise together.
 Version = tuple[int, int]

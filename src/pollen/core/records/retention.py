@@ -25,8 +25,9 @@ from pollen.core.codec import U32, U64, Rejection, decode, encode
 from pollen.core.effects import Effect, Row, SetTimer
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, Now, PeerId
+from pollen.core.kinds import GC
 from pollen.core.records.ledger import Records
-from pollen.core.records.record import GC, ZERO, Record, Version, decode_record, gc_key
+from pollen.core.records.record import ZERO, Record, Version, decode_record, gc_key
 
 MARK_TABLE = "mark"
 ABSENT_TABLE = "absent"

@@ -11,6 +11,8 @@ Source: PROTOCOL 2. Refused: an fsync for each record.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pollen.core import limits, timers
 from pollen.core.durability import META_TABLE
 from pollen.core.effects import Effect, Persist, SetTimer
@@ -106,8 +108,11 @@ def lease_value(epoch: int, leased: int) -> bytes:
     return epoch.to_bytes(4, "big") + leased.to_bytes(8, "big")
 
 
-def read_lease(raw: bytes) -> Version | None:
-    """What ``lease_value`` wrote, or None."""
+def read_lease(meta: Mapping[bytes, bytes]) -> Version | None:
+    """The block of versions that a row of ``META_TABLE`` gives; (0, 0) without one, None for other
+    bytes than ``lease_value`` writes.
+    """
+    raw = meta.get(EPOCH_KEY, lease_value(0, 0))
     if len(raw) != 12:
         return None
     return int.from_bytes(raw[:4], "big"), int.from_bytes(raw[4:], "big")

@@ -6,3 +6,7 @@ Does not know: tables, links, guests; every input is an argument.
 Invariants: the crate of the muscles computes the same; vectors hold both.
 Source: docs/internals/seam.md (The six per-call algorithms).
 """
+
+from pollen.core.rules.routing import match_gate
+
+__all__ = ["match_gate"]

@@ -19,9 +19,17 @@ from pollen.core.commands import SeedCommand, Seeded, SeedOptions, Unseeded
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
-from pollen.core.seeds import names, specs
-from pollen.core.seeds.names import Holding
-from pollen.core.trust.certs import Certificate
+from pollen.core.names import (
+    Holding,
+    check_may_hold,
+    check_may_seed,
+    find_named,
+    has_authority,
+    next_epoch,
+)
+from pollen.core.seeds import specs
+from pollen.core.seeds.specs import Seed
+from pollen.core.trust import Certificate
 
 # What is said when this node's own records are as many as its tier may hold.
 REFUSED_FULL = Refusal(
@@ -54,7 +62,9 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     answer: Seeded | Unseeded
 
 
-def check_seed(command: SeedCommand, writer: Writer, held: Mapping[str, Holding]) -> Hash | Refusal:
+def check_seed(
+    command: SeedCommand, writer: Writer, held: Mapping[str, Holding[Seed]]
+) -> Hash | Refusal:
     """What can be said before the module is looked at: its content id, or the refusal."""
     if not is_hash_text(command.content):
         return Refusal(
@@ -69,17 +79,17 @@ def check_seed(command: SeedCommand, writer: Writer, held: Mapping[str, Holding]
 
 
 def _check_name(
-    command: SeedCommand, writer: Writer, held: Mapping[str, Holding]
+    command: SeedCommand, writer: Writer, held: Mapping[str, Holding[Seed]]
 ) -> Refusal | None:
     holding = held.get(command.name)
-    lineage = [] if holding is None else writer.lineage_of(holding.seed.owner)
-    return names.check_may_hold(
+    lineage = [] if holding is None else writer.lineage_of(holding.holder.owner)
+    return check_may_hold(
         command.name, holding, writer.node, writer.certificate, lineage, command.take_over
     )
 
 
 def plan_seed(
-    command: SeedCommand, module: ModuleInspected, writer: Writer, held: Mapping[str, Holding]
+    command: SeedCommand, module: ModuleInspected, writer: Writer, held: Mapping[str, Holding[Seed]]
 ) -> Publication | Seeded | Refusal:
     """What to publish for an inspected module; ``Seeded`` alone when it stands already."""
     refusal = _check_module(module, command.options) or _check_name(command, writer, held)
@@ -88,13 +98,13 @@ def plan_seed(
     holding = held.get(command.name)
     spec = specs.make_spec(
         name=command.name,
-        name_epoch=names.next_epoch(holding),
+        name_epoch=next_epoch(holding),
         content=module.content,
         size=module.size,
         functions=module.functions,
         options=command.options,
     )
-    previous = holding.seed if holding is not None and holding.is_live else None
+    previous = holding.holder if holding is not None and holding.is_live else None
     if previous is not None and previous.seed in writer.halted:
         # PROTOCOL 3: the newest one not halted; and the same wish again is another try.
         previous = previous.previous
@@ -142,23 +152,25 @@ def _check_module(module: ModuleInspected, options: SeedOptions) -> Refusal | No
     return None
 
 
-def plan_unseed(target: str, writer: Writer, held: Mapping[str, Holding]) -> Publication | Refusal:
+def plan_unseed(
+    target: str, writer: Writer, held: Mapping[str, Holding[Seed]]
+) -> Publication | Refusal:
     """The withdrawal of what ``target`` means, as a value of its own (PROTOCOL 3)."""
-    refusal = names.check_may_seed(writer.certificate)
+    refusal = check_may_seed(writer.certificate)
     if refusal is not None:
         return refusal
-    holding = names.find_seed(target, held)
+    holding = find_named(target, held)
     if isinstance(holding, Refusal):
         return holding
-    seed = holding.seed
+    seed = holding.holder
     lineage = writer.lineage_of(seed.owner)
-    if not names.has_authority(writer.node, writer.certificate, seed, lineage):
+    if not has_authority(writer.node, writer.certificate, seed, lineage):
         return Refusal(
             "denied",
             f"node {seed.owner.hex()[:8]} published {holding.name!r}",
             "unseed it there, or on an admin node",
         )
-    spec = specs.withdrawn(seed.spec, names.next_epoch(holding))
+    spec = specs.withdrawn(seed.spec, next_epoch(holding))
     answer = Unseeded(name=holding.name, seed=seed.seed.hex())
     payload = specs.encode_record(encode(spec), None)
     return Publication(name=holding.name, payload=payload, answer=answer)

@@ -9,6 +9,9 @@ Source: PROTOCOL 3.
 
 from __future__ import annotations
 
+import enum
+from typing import ClassVar
+
 import msgspec
 
 from pollen.core import limits
@@ -17,13 +20,17 @@ from pollen.core.commands import SeedOptions
 from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
 from pollen.core.labels import check_name
 
-IDEMPOTENT = 2
-ISOLATE = 4
-SHARED = 8
-PUBLIC = 16
-NO_TAIL_CALL = 32
-EVERYWHERE = 64
-AS_PUBLISHER = 128
+
+class Flag(enum.IntFlag):
+    """The bits of ``Spec.flags``. Bit 1 has no meaning."""
+
+    IDEMPOTENT = 2
+    ISOLATE = 4
+    SHARED = 8
+    PUBLIC = 16
+    NO_TAIL_CALL = 32
+    EVERYWHERE = 64
+    AS_PUBLISHER = 128
 
 
 class Spec(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -65,6 +72,27 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     spec: Spec
     raw: bytes
     previous: Seed | None = None
+    noun: ClassVar[str] = "seed"
+
+    @property
+    def name(self) -> str:
+        """The name that it was published under."""
+        return self.spec.name
+
+    @property
+    def name_epoch(self) -> int:
+        """The number of this version."""
+        return self.spec.name_epoch
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether the owner took the name back."""
+        return self.spec.withdrawn
+
+    @property
+    def digest(self) -> Hash:
+        """The hash that names it."""
+        return self.seed
 
 
 def seed_hash(owner: PeerId, raw: bytes) -> Hash:
@@ -167,13 +195,13 @@ def make_spec(
     """The spec of checked options."""
     flags = 0
     for is_set, bit in (
-        (options.idempotent, IDEMPOTENT),
-        (options.isolate, ISOLATE),
-        (options.shared, SHARED),
-        (options.public, PUBLIC),
-        (not options.tail_call, NO_TAIL_CALL),
-        (options.everywhere, EVERYWHERE),
-        (options.act_as == "publisher", AS_PUBLISHER),
+        (options.idempotent, Flag.IDEMPOTENT),
+        (options.isolate, Flag.ISOLATE),
+        (options.shared, Flag.SHARED),
+        (options.public, Flag.PUBLIC),
+        (not options.tail_call, Flag.NO_TAIL_CALL),
+        (options.everywhere, Flag.EVERYWHERE),
+        (options.act_as == "publisher", Flag.AS_PUBLISHER),
     ):
         flags |= bit if is_set else 0
     return Spec(
@@ -199,18 +227,18 @@ def options_view(spec: Spec) -> SeedOptions:
     """The options that a spec was made with; values of ``config`` and ``env`` stay hidden."""
     return SeedOptions(
         min_replicas=spec.min_replicas,
-        everywhere=bool(spec.flags & EVERYWHERE),
+        everywhere=bool(spec.flags & Flag.EVERYWHERE),
         memory_bytes=spec.memory_bytes,
         timeout_ms=spec.timeout_ms,
         allow=spec.allow,
         host=spec.host,
-        act_as="publisher" if spec.flags & AS_PUBLISHER else "host",
+        act_as="publisher" if spec.flags & Flag.AS_PUBLISHER else "host",
         allow_hosts=spec.allow_hosts,
-        tail_call=not spec.flags & NO_TAIL_CALL,
-        idempotent=bool(spec.flags & IDEMPOTENT),
-        isolate=bool(spec.flags & ISOLATE),
-        shared=bool(spec.flags & SHARED),
-        public=bool(spec.flags & PUBLIC),
+        tail_call=not spec.flags & Flag.NO_TAIL_CALL,
+        idempotent=bool(spec.flags & Flag.IDEMPOTENT),
+        isolate=bool(spec.flags & Flag.ISOLATE),
+        shared=bool(spec.flags & Flag.SHARED),
+        public=bool(spec.flags & Flag.PUBLIC),
         config=dict.fromkeys(spec.config, "…"),
         env=dict.fromkeys(spec.env, "…"),
     )

@@ -5,3 +5,24 @@ Does not know: links, tokens, who asks.
 Invariants: the certificates that count are a function of the records held, whatever their order.
 Source: docs/internals/trust.md.
 """
+
+from pollen.core.trust.authority import HeldLease, Trust, lend
+from pollen.core.trust.certs import Certificate, Chain, Tier, issue_certificate
+from pollen.core.trust.denies import ProvenDeny
+from pollen.core.trust.leases import founding_credentials
+from pollen.core.trust.members import Member, Members, NodeInfo
+
+__all__ = [
+    "Certificate",
+    "Chain",
+    "HeldLease",
+    "Member",
+    "Members",
+    "NodeInfo",
+    "ProvenDeny",
+    "Tier",
+    "Trust",
+    "founding_credentials",
+    "issue_certificate",
+    "lend",
+]

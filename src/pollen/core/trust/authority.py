@@ -22,8 +22,9 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import Rejection, Signed, decode, encode
-from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Verify
-from pollen.core.records.ledger import CERT, DENY, LEASE, SUCCESSION, Record
+from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Sign, Verify, earlier
+from pollen.core.kinds import CERT, DENY, LEASE, SUCCESSION
+from pollen.core.records import Record
 from pollen.core.trust import certs, denies, leases, succession
 from pollen.core.trust.certs import Certificate, Chain, Tier
 from pollen.core.trust.denies import ProvenDeny
@@ -47,6 +48,19 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 
     certificate: Certificate
     ends: Nanos
+
+
+def lend(chain: Chain, signer: PeerId, wall: Nanos, sign: Sign) -> HeldLease:
+    """A lease of full length for a certificate, from now on, signed by this node's key."""
+    lease = Lease(
+        cluster=chain.leaf.cluster,
+        signer=signer,
+        subject=chain.leaf.subject,
+        certificate=chain.hash,
+        not_before=wall,
+        not_after=wall + chain.leaf.lease_length,
+    )
+    return HeldLease(lease=lease, carried=leases.issue_lease(lease, sign))
 
 
 class Trust:
@@ -293,13 +307,13 @@ class Trust:
 
     def _end_of(self, chain: Chain) -> Nanos:
         """The wall time at which a living chain is worth nothing any more: 0 without a lease."""
-        length = certs.lease_length(chain.leaf)
+        length = chain.leaf.lease_length
         best = 0
         for held in self._leases.get(chain.leaf.subject, {}).values():
             lease = held.lease
             if lease.certificate == chain.hash and lease.not_after - lease.not_before <= length:
                 best = max(best, self._worth(lease))
-        return Nanos(certs.earlier(best, chain.leaf.access_deadline) if best else 0)
+        return Nanos(earlier(best, chain.leaf.access_deadline) if best else 0)
 
     def _worth(self, lease: Lease) -> int:
         """The end of a lease: not past its signer's access, and soon after its signer's deny."""
@@ -309,7 +323,7 @@ class Trust:
         chain = self.chain_of(signer)
         if chain is None or chain.leaf.tier < Tier.ADMIN:
             return 0
-        end = certs.earlier(lease.not_after, chain.leaf.access_deadline)
+        end = earlier(lease.not_after, chain.leaf.access_deadline)
         killer = self.killer_of(chain)
         return end if killer is None else min(end, killer.deny.issued + limits.LEASE_GRACE_NS)
 
@@ -318,10 +332,6 @@ class Trust:
             self._below.setdefault(ancestor, {})[chain.leaf.subject] = None
 
     # -- asking ---------------------------------------------------------------------------------
-
-    def end_of(self, subject: PeerId) -> Nanos:
-        """The wall time at which a key's membership ends unless it is renewed; 0 for no member."""
-        return max((self._end_of(chain) for chain in self._living(subject)), default=Nanos(0))
 
     def judge(self, subject: PeerId, carried: Sequence[Signed]) -> Chain | Rejection:
         """What a chain proves for this key, dates and denies aside. Good ones are remembered."""
@@ -342,7 +352,7 @@ class Trust:
         chain = self.take_shown(peer, raw)
         if isinstance(chain, Rejection):
             return chain
-        if not certs.has_access(chain.leaf, wall):
+        if not chain.leaf.has_access(wall):
             return Rejection("access-ended")
         if self.ends(peer) <= wall:
             return Rejection("lease-ended")
@@ -407,6 +417,16 @@ class Trust:
         """The chain that a key published, or showed; None while neither is known."""
         return self._chains.get(peer) or self._shown.get(peer)
 
+    @staticmethod
+    def end_of_lease(payload: bytes) -> int | None:
+        """The wall time at which the lease in a record ends; None for bytes that are no lease."""
+        return leases.end_of(payload)
+
+    @staticmethod
+    def deny_key(payload: bytes) -> Hash:
+        """The key of the record that carries a deny."""
+        return denies.deny_key(payload)
+
     def lease_of(self, peer: PeerId) -> HeldLease | None:
         """The lease that carries a key the longest, or None."""
         chain = self.chain_of(peer)
@@ -419,7 +439,10 @@ class Trust:
 
     def credentials_of(self, peer: PeerId) -> bytes:
         """What a key can show of itself: its chain, its best lease, the successions to its root."""
-        chain, held = self.chain_of(peer), self.lease_of(peer)
+        return self.credentials_with(self.chain_of(peer), self.lease_of(peer))
+
+    def credentials_with(self, chain: Chain | None, held: HeldLease | None) -> bytes:
+        """What somebody shows who has this chain and this lease."""
         signer = None if held is None else self.chain_of(PeerId(held.lease.signer))
         return leases.encode_credentials(
             () if chain is None else chain.carried,

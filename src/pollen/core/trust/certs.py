@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
@@ -34,7 +34,8 @@ from pollen.core.codec import (
     encode,
     signing_bytes,
 )
-from pollen.core.ids import ClusterId, Hash, KeyRole, Nanos, PeerId, Sign, Verify, hash_of
+from pollen.core.ids import ClusterId, Hash, KeyRole, Nanos, PeerId, Sign, Verify, hash_of, outlives
+from pollen.core.properties import check_properties, excess_of
 
 
 class Tier(enum.IntEnum):
@@ -48,6 +49,15 @@ class Tier(enum.IntEnum):
     def label(self) -> str:
         """The word that users type and read."""
         return self.name.lower()
+
+    @staticmethod
+    def parse(text: str) -> Tier | Refusal:
+        """A tier by its word."""
+        for tier in Tier:
+            if tier.label == text:
+                return tier
+        known = "use one of: leaf, publisher, admin"
+        return Refusal("bad-request", f"{text[:40]!r} is no tier", known)
 
 
 class Certificate(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +81,15 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True):
     cites: bytes = b""
     lease_ns: U64 = 0
     gives: str = "{}"
+
+    def has_access(self, wall: Nanos) -> bool:
+        """False once the access deadline has passed."""
+        return self.access_deadline == 0 or wall < self.access_deadline
+
+    @property
+    def lease_length(self) -> Nanos:
+        """How long a lease of this certificate may last."""
+        return Nanos(self.lease_ns or limits.LEASE_NS)
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,11 +128,6 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
             carried=carried,
             hash=certificate_hash(carried[-1]),
         )
-
-
-def cluster_id_of(root: bytes, nonce: bytes) -> ClusterId:
-    """The cluster id: a hash of the first root's public key and a nonce (PROTOCOL 1)."""
-    return ClusterId(hash_of("cluster", root, nonce))
 
 
 # -- making -------------------------------------------------------------------------------------
@@ -224,96 +238,3 @@ def _fault_below(
     if excess_of(certificate.properties, issuer.gives):
         return "certificate-exceeds-issuer"
     return ""
-
-
-def has_access(certificate: Certificate, wall: Nanos) -> bool:
-    """False once the access deadline has passed."""
-    return certificate.access_deadline == 0 or wall < certificate.access_deadline
-
-
-def lease_length(certificate: Certificate) -> Nanos:
-    """How long a lease of this certificate may last."""
-    return Nanos(certificate.lease_ns or limits.LEASE_NS)
-
-
-def outlives(deadline: int, other: int) -> bool:
-    """True when the first deadline is later than the second; 0 is never."""
-    return other != 0 and (deadline == 0 or deadline > other)
-
-
-def earlier(deadline: int, other: int) -> int:
-    """The earlier of two deadlines, of which 0 is never."""
-    return min(deadline or other, other or deadline)
-
-
-# -- properties ---------------------------------------------------------------------------------
-
-
-def excess_of(properties: str, gives: str) -> str:
-    """The first property that somebody with these bounds may not give, or "".
-
-    What the bounds state may only be repeated or left out: of a list any part, of an object by
-    key. What they do not state is free. Both are checked JSON objects.
-    """
-    if gives == "{}":
-        return ""
-    return _excess(msgspec.json.decode(properties), msgspec.json.decode(gives))
-
-
-def _excess(given: Mapping[str, object], bounds: Mapping[str, object]) -> str:
-    for key, value in given.items():
-        if key not in bounds:
-            continue
-        bound = bounds[key]
-        if isinstance(value, dict) and isinstance(bound, dict):
-            deeper = _excess(value, bound)
-            if deeper:
-                return f"{key}.{deeper}"
-            continue
-        allowed = [_text(item) for item in bound] if isinstance(bound, list) else [_text(bound)]
-        values = value if isinstance(value, list) else [value]
-        if any(_text(item) not in allowed for item in values):
-            return key
-    return ""
-
-
-def _text(value: object) -> bytes:
-    """A value as text, so that ``1``, ``true`` and ``"1"`` are three values."""
-    return msgspec.json.encode(value)
-
-
-def check_properties(text: str) -> str | Refusal:
-    """The properties in compact text, or why they are refused: not an object, or too long."""
-    wrong = Refusal(
-        "bad-request",
-        "the properties are no JSON object",
-        'give them as an object, e.g. {"team": "red", "role": ["web", "db"]}',
-    )
-    if len(text) > 4 * limits.PROPERTIES_MAX_BYTES:
-        return _too_long()
-    try:
-        value = msgspec.json.decode(text)
-        compact = msgspec.json.encode(value).decode()
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return wrong
-    if not isinstance(value, dict):
-        return wrong
-    if len(compact.encode()) > limits.PROPERTIES_MAX_BYTES:
-        return _too_long()
-    return compact
-
-
-def _too_long() -> Refusal:
-    return Refusal(
-        "bad-request",
-        f"the properties are over {limits.PROPERTIES_MAX_BYTES} bytes",
-        "shorten them: they travel in every handshake",
-    )
-
-
-def parse_tier(text: str) -> Tier | Refusal:
-    """A tier by its word."""
-    for tier in Tier:
-        if tier.label == text:
-            return tier
-    return Refusal("bad-request", f"{text[:40]!r} is no tier", "use one of: leaf, publisher, admin")

@@ -65,6 +65,18 @@ class ProvenDeny(msgspec.Struct, frozen=True, kw_only=True):
     hash: Hash
     lifters: tuple[PeerId, ...]
 
+    def may_be_lifted_by(self, issuer: PeerId, roots: Container[PeerId]) -> bool:
+        """Whether certificates of this issuer may bring the subject back."""
+        return issuer in roots or issuer in self.lifters
+
+    @staticmethod
+    def next_generation(known: Collection[ProvenDeny]) -> tuple[int, bytes]:
+        """Generation and citation of the certificate that would survive these denies."""
+        if not known:
+            return 1, b""
+        newest = max(known, key=lambda v: (v.deny.generation, v.hash))
+        return newest.deny.generation + 1, newest.hash
+
 
 def deny_hash(signed: Signed) -> Hash:
     """What names a deny in the certificate that lifts it, and as the key of its record."""
@@ -144,17 +156,4 @@ def _survives(
         return True
     if certificate.generation <= verdict.deny.generation or certificate.cites not in known:
         return False
-    return may_lift(verdict, certificate.issuer, roots)
-
-
-def may_lift(verdict: ProvenDeny, issuer: PeerId, roots: Container[PeerId]) -> bool:
-    """Whether certificates of this issuer may bring the subject of a deny back."""
-    return issuer in roots or issuer in verdict.lifters
-
-
-def next_generation(known: Collection[ProvenDeny]) -> tuple[int, bytes]:
-    """Generation and citation of the certificate that would survive these denies."""
-    if not known:
-        return 1, b""
-    newest = max(known, key=lambda v: (v.deny.generation, v.hash))
-    return newest.deny.generation + 1, newest.hash
+    return verdict.may_be_lifted_by(certificate.issuer, roots)

@@ -46,6 +46,11 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
     not_before: U64
     not_after: U64
 
+    @property
+    def half_life(self) -> int:
+        """The wall time from which a lease is renewed."""
+        return self.not_before + (self.not_after - self.not_before) // 2
+
 
 class Credentials(msgspec.Struct, frozen=True, array_like=True):
     """What a Hello carries as its chain: enough to be judged by somebody who has no records.
@@ -75,7 +80,7 @@ def founding_credentials(certificate: Certificate, sign: Sign) -> bytes:
         subject=certificate.subject,
         certificate=certs.certificate_hash(chain[-1]),
         not_before=certificate.not_before,
-        not_after=certificate.not_before + certs.lease_length(certificate),
+        not_after=certificate.not_before + certificate.lease_length,
     )
     return encode_credentials(chain, issue_lease(lease, sign, KeyRole.ROOT))
 
@@ -98,11 +103,6 @@ def judge_lease(signed: Signed, cluster: ClusterId, verify: Verify) -> Lease | R
     if verify([(lease.signer, message, signed.signature)]) != [True]:
         return Rejection("lease-signature")
     return lease
-
-
-def half_life(lease: Lease) -> int:
-    """The wall time from which a lease is renewed."""
-    return lease.not_before + (lease.not_after - lease.not_before) // 2
 
 
 def end_of(payload: bytes) -> int | None:

@@ -18,14 +18,14 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
+from pollen.core.kinds import CERT, NODE
 from pollen.core.labels import check_name
-from pollen.core.records.ledger import CERT, NODE, Record
+from pollen.core.records import Record
 from pollen.core.trust import certs
 from pollen.core.trust.authority import TRUST_KINDS, Trust
 from pollen.core.trust.certs import Certificate, Chain
 
 # The kinds of records that say who is a member.
-MEMBER_KINDS = TRUST_KINDS | {NODE}
 
 
 class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +56,9 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Members:
     """The members that this node knows of."""
 
+    # The kinds that it takes in.
+    KINDS = TRUST_KINDS | {NODE}
+
     def __init__(self, cluster: ClusterId, root: PeerId, verify: Verify) -> None:
         self._infos: dict[PeerId, tuple[NodeInfo, int]] = {}
         self._members: dict[PeerId, Member] = {}
@@ -68,7 +71,7 @@ class Members:
         return self.trust.certificates
 
     def apply(self, record: Record) -> Member | Rejection | None:
-        """Take in a record of one of ``MEMBER_KINDS``: the member that it made or changed."""
+        """Take in a record of one of ``KINDS``: the member that it made or changed."""
         if record.body.kind == NODE:
             return self._on_node(record)
         fault = self.trust.apply(record)

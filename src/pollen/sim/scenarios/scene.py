@@ -15,7 +15,7 @@ from pollen.core.commands import Status, StatusCommand, UnseedCommand
 from pollen.core.effects import Reply
 from pollen.core.ids import DAY, HOUR, MINUTE, SECOND
 from pollen.core.rng import Rng
-from pollen.core.trust.certs import Tier
+from pollen.core.trust import Tier
 from pollen.sim import checkers, observe
 from pollen.sim.checkers import Case
 from pollen.sim.faults import Faults
@@ -140,7 +140,7 @@ class Scene:
     def seed_known(self, node: str, name: str) -> str:
         """The hash of the live seed that a name means to a node; empty when there is none."""
         holding = observe.names_of(self.machine(node)).get(name)
-        return holding.seed.seed.hex() if holding is not None and holding.is_live else ""
+        return holding.holder.seed.hex() if holding is not None and holding.is_live else ""
 
     def status(self, node: str) -> Status:
         """What ``pln status`` says on a node."""

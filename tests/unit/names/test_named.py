@@ -11,11 +11,10 @@ from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import ClusterId, Hash, PeerId, RequestId
-from pollen.core.seeds import names, publishing, specs
-from pollen.core.seeds.names import Holding
-from pollen.core.seeds.publishing import Publication, Writer
-from pollen.core.seeds.specs import Seed
-from pollen.core.trust.certs import Certificate, Tier
+from pollen.core.names import Holding
+from pollen.core.names import named as names
+from pollen.core.seeds import Publication, Seed, Writer, publishing, specs
+from pollen.core.trust import Certificate, Tier
 from tests.unit.world import make_key
 
 A, B, C = sorted(make_key(name) for name in "abc")
@@ -46,7 +45,7 @@ def seed(owner: PeerId, name: str = "echo", epoch: int = 1, withdrawn: bool = Fa
     return found
 
 
-def holder(*seeds: Seed) -> Holding | None:
+def holder(*seeds: Seed) -> Holding[Seed] | None:
     return names.resolve(seeds, MEMBERS).get("echo")
 
 
@@ -54,7 +53,7 @@ def writer(peer: PeerId) -> Writer:
     return Writer(node=peer, certificate=MEMBERS[peer], certificates=MEMBERS)
 
 
-def plan(peer: PeerId, held: dict[str, Holding], **change: Any) -> Any:
+def plan(peer: PeerId, held: dict[str, Holding[Seed]], **change: Any) -> Any:
     options = SeedOptions(**change.pop("options", {}))
     command = SeedCommand(name="echo", content=CONTENT.hex(), options=options, **change)
     module = ModuleInspected(request=RequestId(1), content=CONTENT, size=9, functions=["run"])
@@ -65,14 +64,14 @@ def test_the_higher_name_epoch_holds_the_name() -> None:
     """Whoever wrote it."""
     found = holder(seed(B, epoch=1), seed(A, epoch=2))
     assert found is not None
-    assert found.seed.owner == A
+    assert found.holder.owner == A
 
 
 def test_at_one_epoch_the_higher_tier_holds_and_the_other_is_shadowed() -> None:
     """After a partition both wrote epoch 1."""
     found = holder(seed(A), seed(B))
     assert found is not None
-    assert (found.seed.owner, [s.owner for s in found.shadowed]) == (B, [A])
+    assert (found.holder.owner, [s.owner for s in found.shadowed]) == (B, [A])
 
 
 def test_a_leaf_holds_no_name() -> None:
@@ -122,7 +121,7 @@ def test_an_update_is_another_seed_and_embeds_the_old_one() -> None:
     """One level, by exact bytes: its hash is found again."""
     old = seed(A)
     planned = plan(
-        A, {"echo": Holding(name="echo", seed=old, shadowed=[])}, options={"shared": True}
+        A, {"echo": Holding(name="echo", holder=old, shadowed=[])}, options={"shared": True}
     )
     assert isinstance(planned, Publication)
     new = specs.decode_seed(A, planned.payload)
@@ -135,18 +134,18 @@ def test_an_update_is_another_seed_and_embeds_the_old_one() -> None:
 
 def test_the_same_wish_again_writes_nothing() -> None:
     """Seeding twice is idempotent."""
-    answer = plan(A, {"echo": Holding(name="echo", seed=seed(A), shadowed=[])})
+    answer = plan(A, {"echo": Holding(name="echo", holder=seed(A), shadowed=[])})
     assert isinstance(answer, Seeded)
     assert answer.unchanged
 
 
 def test_a_held_name_is_refused_naming_its_holder() -> None:
     """A publisher cannot take it; an admin can, on purpose."""
-    held = {"echo": Holding(name="echo", seed=seed(B), shadowed=[])}
+    held = {"echo": Holding(name="echo", holder=seed(B), shadowed=[])}
     refused = plan(A, held, take_over=True)
     assert isinstance(refused, Refusal)
     assert (refused.slug, B.hex()[:8] in refused.reason) == ("name-taken", True)
-    held = {"echo": Holding(name="echo", seed=seed(A), shadowed=[])}
+    held = {"echo": Holding(name="echo", holder=seed(A), shadowed=[])}
     hesitant, decided = plan(B, held), plan(B, held, take_over=True)
     assert isinstance(hesitant, Refusal)
     assert "--take-over" in hesitant.remedy
@@ -156,7 +155,7 @@ def test_a_held_name_is_refused_naming_its_holder() -> None:
 def test_a_withdrawn_name_is_free_for_others_above_its_epoch() -> None:
     """The next epoch, no take-over."""
     gone = seed(B, epoch=4, withdrawn=True)
-    planned = plan(A, {"echo": Holding(name="echo", seed=gone, shadowed=[])})
+    planned = plan(A, {"echo": Holding(name="echo", holder=gone, shadowed=[])})
     assert isinstance(planned, Publication)
     assert isinstance(planned.answer, Seeded)
     assert planned.answer.name_epoch == 5
@@ -179,7 +178,7 @@ def test_a_spec_over_its_limit_is_refused() -> None:
 def test_an_ancestor_may_withdraw_what_its_descendant_published() -> None:
     """So may an admin; a stranger may not."""
     members = {A: member(A, Tier.PUBLISHER), C: member(C, Tier.PUBLISHER, lineage=[A])}
-    held = {"echo": Holding(name="echo", seed=seed(C), shadowed=[])}
+    held = {"echo": Holding(name="echo", holder=seed(C), shadowed=[])}
     ancestor = Writer(node=A, certificate=members[A], certificates=members)
     assert isinstance(publishing.plan_unseed("echo", ancestor, held), Publication)
     stranger = Writer(node=PeerId(b"\7" * 32), certificate=members[A], certificates=members)
@@ -190,16 +189,16 @@ def test_an_ancestor_may_withdraw_what_its_descendant_published() -> None:
 
 def test_a_target_is_a_name_a_prefixed_name_or_a_hash() -> None:
     """And a unique beginning of a hash."""
-    one = Holding(name="echo", seed=seed(A), shadowed=[])
+    one = Holding(name="echo", holder=seed(A), shadowed=[])
     held = {"echo": one}
-    text = one.seed.seed.hex()
+    text = one.holder.seed.hex()
     for target in ("echo", "seed/echo", text, text[:8]):
-        assert one == names.find_seed(target, held)
+        assert one == names.find_named(target, held)
 
 
 def test_an_unknown_seed_is_guessed_at() -> None:
     """Did you mean."""
-    refused = names.find_seed("ehco", {"echo": Holding(name="echo", seed=seed(A), shadowed=[])})
+    refused = names.find_named("ehco", {"echo": Holding(name="echo", holder=seed(A), shadowed=[])})
     assert isinstance(refused, Refusal)
     assert (refused.slug, refused.remedy) == ("seed-not-found", "did you mean: echo")
 
@@ -208,8 +207,8 @@ def test_an_ambiguous_prefix_lists_what_to_paste() -> None:
     """Two hashes begin alike."""
     one, two = seed(A, "one"), seed(A, "two")
     twin = msgspec.structs.replace(two, seed=Hash(one.seed[:16] + two.seed[16:]))
-    held = {s.spec.name: Holding(name=s.spec.name, seed=s, shadowed=[]) for s in (one, twin)}
-    refused = names.find_seed(one.seed.hex()[:12], held)
+    held = {s.spec.name: Holding(name=s.spec.name, holder=s, shadowed=[]) for s in (one, twin)}
+    refused = names.find_named(one.seed.hex()[:12], held)
     assert isinstance(refused, Refusal)
     assert (refused.slug, refused.remedy.count("pln unseed")) == ("ambiguous", 2)
 
@@ -218,7 +217,7 @@ def test_an_update_of_a_halted_version_replaces_the_one_before_it() -> None:
     """PROTOCOL 3: the newest one not halted is embedded; the same wish again is another try."""
     old = seed(A)
     halted = msgspec.structs.replace(seed(A, epoch=2), previous=old)
-    held = {"echo": Holding(name="echo", seed=halted, shadowed=[])}
+    held = {"echo": Holding(name="echo", holder=halted, shadowed=[])}
     given = Writer(node=A, certificate=MEMBERS[A], certificates=MEMBERS, halted=[halted.seed])
     command = SeedCommand(name="echo", content=CONTENT.hex(), options=SeedOptions())
     module = ModuleInspected(request=RequestId(1), content=CONTENT, size=9, functions=["run"])

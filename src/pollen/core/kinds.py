@@ -1,0 +1,35 @@
+"""The kinds of records, and what holds for each whatever its payload means.
+
+Decides: nothing; this is the closed vocabulary of what nodes tell each other for good.
+Does not know: payloads, which each noun's own room reads and writes.
+Invariants: a kind never changes its meaning. Each is either of a run (ephemeral) or kept on disk.
+Source: PROTOCOL 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+NODE = "node"
+SPEC = "spec"
+CLAIM = "claim"
+FAST = "fast"
+ACCUSE = "accuse"
+REFUTE = "refute"
+# What says who is a member (``trust``): one's own chain (key empty), a lease of somebody (its key
+# is whose), a deny (its key is the deny's hash), a successor of the root (key empty).
+CERT = "cert"
+LEASE = "lease"
+DENY = "deny"
+SUCCESSION = "succession"
+# Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
+GC = "gc"
+
+# Kinds that say what a process is doing now: never on disk, void with the next epoch.
+EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
+# Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
+OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
+# Kinds that outlive a collected owner (PROTOCOL 2).
+DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GC})
+# The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
+KIND_LEVELS: Mapping[str, int] = {}

@@ -1,0 +1,30 @@
+"""What a name stands for: one name space for whatever has a name.
+
+Decides: which version of a name counts, who may write the next one, what a user's text means.
+Does not know: what has the name, where it runs, links.
+Invariants: the meaning of a name is a function of what was published and of the certificates that
+    count.
+Source: docs/internals/records.md.
+"""
+
+from pollen.core.names.named import (
+    Holding,
+    Named,
+    check_may_hold,
+    check_may_seed,
+    find_named,
+    has_authority,
+    next_epoch,
+    resolve,
+)
+
+__all__ = [
+    "Holding",
+    "Named",
+    "check_may_hold",
+    "check_may_seed",
+    "find_named",
+    "has_authority",
+    "next_epoch",
+    "resolve",
+]

@@ -1,0 +1,166 @@
+"""What a name stands for, and who may change that. All nouns with names share one name space.
+
+Decides: for each name the one value that counts; whether somebody may write the next one; what a
+    user's text means.
+Does not know: what has the name: a seed, later a service, a site, a blob; links, claims, time. The
+    tier of an owner is an argument.
+Invariants: every node that holds the same records resolves every name alike. Withdrawing is a
+    value, so that an old one cannot come back by a lost tombstone.
+Source: PROTOCOL 3.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from pollen.core.codec import Refusal
+from pollen.core.ids import Hash, PeerId, hash_of, short
+from pollen.core.trust import Certificate, Tier
+
+PREFIX = "seed/"
+MIN_PREFIX_HEX = 4
+
+
+class Named(Protocol):
+    """Whatever has a name: one version of it, as its owner published it."""
+
+    @property
+    def noun(self) -> str:
+        """What it is, as messages call it: ``seed``."""
+
+    @property
+    def name(self) -> str:
+        """The name that its owner gave it."""
+
+    @property
+    def owner(self) -> PeerId:
+        """Who published it."""
+
+    @property
+    def name_epoch(self) -> int:
+        """The number of this version: the highest counts, whoever owns it."""
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether this version says that the name stands for nothing."""
+
+    @property
+    def digest(self) -> Hash:
+        """The hash that names this version."""
+
+
+T = TypeVar("T", bound=Named)
+
+
+class Holding(msgspec.Struct, Generic[T], frozen=True, gc=False, kw_only=True):
+    """The answer for one name: the version that counts, and those that lost (``shadowed``)."""
+
+    name: str
+    holder: T
+    shadowed: list[T]
+
+    @property
+    def is_live(self) -> bool:
+        """False when the name was withdrawn."""
+        return not self.holder.is_withdrawn
+
+
+def resolve(known: Sequence[T], members: Mapping[PeerId, Certificate]) -> dict[str, Holding[T]]:
+    """Every name, by (name_epoch, tier, hash(name, owner)); who may not publish does not count.
+
+    The mapping is in the order of the names.
+    """
+    by_name: dict[str, list[T]] = {}
+    for named in known:
+        certificate = members.get(named.owner)
+        if certificate is not None and certificate.tier >= Tier.PUBLISHER:
+            by_name.setdefault(named.name, []).append(named)
+    found: dict[str, Holding[T]] = {}
+    for name in sorted(by_name):
+        ranked = sorted(by_name[name], key=lambda n: _rank(n, members), reverse=True)
+        shadowed = [n for n in ranked[1:] if not n.is_withdrawn and _rivals(n, ranked[0])]
+        found[name] = Holding(name=name, holder=ranked[0], shadowed=shadowed)
+    return found
+
+
+def _rank(named: Named, members: Mapping[PeerId, Certificate]) -> tuple[int, int, bytes, bytes]:
+    tie = hash_of("name", named.name.encode(), named.owner)
+    return named.name_epoch, members[named.owner].tier, tie, named.digest
+
+
+def _rivals(loser: Named, holder: Named) -> bool:
+    """A loser at the holder's own epoch is a rival; a lower one was replaced on purpose."""
+    return loser.name_epoch == holder.name_epoch
+
+
+def has_authority(
+    writer: PeerId, certificate: Certificate, holder: Named, lineage: Sequence[PeerId]
+) -> bool:
+    """Whether ``writer`` may replace ``holder``: its owner, its owner's ancestor, or any admin."""
+    return writer == holder.owner or certificate.tier >= Tier.ADMIN or writer in lineage
+
+
+def check_may_hold(
+    name: str,
+    holding: Holding[T] | None,
+    writer: PeerId,
+    certificate: Certificate,
+    lineage: Sequence[PeerId],
+    take_over: bool,
+) -> Refusal | None:
+    """Why ``writer`` may not publish under this name, or None. A held name needs ``take_over``."""
+    refusal = check_may_seed(certificate)
+    if refusal is not None or holding is None or not holding.is_live:
+        return refusal
+    holder = holding.holder
+    if holder.owner == writer:
+        return None
+    taken = f"node {short(holder.owner)} holds the name {name!r}"
+    if not has_authority(writer, certificate, holder, lineage):
+        return Refusal("name-taken", taken, "choose another name, or ask that node or an admin")
+    if not take_over:
+        return Refusal("name-taken", taken, "to replace it all the same: --take-over")
+    return None
+
+
+def check_may_seed(certificate: Certificate) -> Refusal | None:
+    """Only publishers and admins publish."""
+    if certificate.tier >= Tier.PUBLISHER:
+        return None
+    return Refusal(
+        "denied",
+        "this node is a leaf: it calls and hosts, it does not publish",
+        "ask for an invite with --publisher, or seed from another node",
+    )
+
+
+def find_named(target: str, names: Mapping[str, Holding[T]]) -> Holding[T] | Refusal:
+    """What a user means by ``hello``, ``seed/hello``, a hash or the first digits of one."""
+    text = target.removeprefix(PREFIX)
+    holding = names.get(text)
+    if holding is not None and holding.is_live:
+        return holding
+    live = [h for h in names.values() if h.is_live]
+    if len(text) >= MIN_PREFIX_HEX and all(c in "0123456789abcdef" for c in text):
+        matches = [h for h in live if h.holder.digest.hex().startswith(text)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            ways = [f"pln unseed {h.holder.digest.hex()[:16]}  # {h.name}" for h in matches]
+            return Refusal("ambiguous", f"{text} begins {len(matches)} hashes", "\n".join(ways))
+    return _not_found(target, [h.name for h in live])
+
+
+def _not_found(target: str, known: Sequence[str]) -> Refusal:
+    near = difflib.get_close_matches(target, known, n=3)
+    hint = f"did you mean: {', '.join(near)}" if near else "see what there is: pln status seeds"
+    return Refusal("seed-not-found", f"no seed named {target[:80]!r}", hint)
+
+
+def next_epoch(holding: Holding[T] | None) -> int:
+    """The name_epoch of the next spec under a name."""
+    return 1 if holding is None else holding.holder.name_epoch + 1

@@ -1,0 +1,78 @@
+"""The properties of a member: a small JSON object that gates read.
+
+Decides: whether a text is such an object, and whether somebody with bounds may give it.
+Does not know: whose properties they are; gates (``rules``).
+Invariants: only compact text is valid, so that two readers of one text see one object.
+Source: PROTOCOL 4; docs/decisions/properties-of-a-child.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from pollen.core import limits
+from pollen.core.codec import Refusal
+
+
+def excess_of(properties: str, gives: str) -> str:
+    """The first property that somebody with these bounds may not give, or "".
+
+    What the bounds state may only be repeated or left out: of a list any part, of an object by
+    key. What they do not state is free. Both are checked JSON objects.
+    """
+    if gives == "{}":
+        return ""
+    return _excess(msgspec.json.decode(properties), msgspec.json.decode(gives))
+
+
+def _excess(given: Mapping[str, object], bounds: Mapping[str, object]) -> str:
+    for key, value in given.items():
+        if key not in bounds:
+            continue
+        bound = bounds[key]
+        if isinstance(value, dict) and isinstance(bound, dict):
+            deeper = _excess(value, bound)
+            if deeper:
+                return f"{key}.{deeper}"
+            continue
+        allowed = [_text(item) for item in bound] if isinstance(bound, list) else [_text(bound)]
+        values = value if isinstance(value, list) else [value]
+        if any(_text(item) not in allowed for item in values):
+            return key
+    return ""
+
+
+def _text(value: object) -> bytes:
+    """A value as text, so that ``1``, ``true`` and ``"1"`` are three values."""
+    return msgspec.json.encode(value)
+
+
+def check_properties(text: str) -> str | Refusal:
+    """The properties in compact text, or why they are refused: not an object, or too long."""
+    wrong = Refusal(
+        "bad-request",
+        "the properties are no JSON object",
+        'give them as an object, e.g. {"team": "red", "role": ["web", "db"]}',
+    )
+    if len(text) > 4 * limits.PROPERTIES_MAX_BYTES:
+        return _too_long()
+    try:
+        value = msgspec.json.decode(text)
+        compact = msgspec.json.encode(value).decode()
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return wrong
+    if not isinstance(value, dict):
+        return wrong
+    if len(compact.encode()) > limits.PROPERTIES_MAX_BYTES:
+        return _too_long()
+    return compact
+
+
+def _too_long() -> Refusal:
+    return Refusal(
+        "bad-request",
+        f"the properties are over {limits.PROPERTIES_MAX_BYTES} bytes",
+        "shorten them: they travel in every handshake",
+    )

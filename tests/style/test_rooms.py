@@ -1,0 +1,90 @@
+"""The core is a house of rooms: each has one door, and no door leads in a circle (rooms.md)."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+from tests.style.tree import SOURCE, python_files
+
+CORE = SOURCE / "core"
+ROOMS = sorted(path.parent.name for path in CORE.glob("*/__init__.py"))
+DOOR_MAX = 12
+
+
+def imports_of(path: Path) -> list[tuple[list[str], str]]:
+    """The modules below ``pollen.core`` that a file imports from, with each name."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pollen.core"):
+            parts = (node.module or "").split(".")[2:]
+            found += [(parts, alias.name) for alias in node.names]
+    return found
+
+
+def room_of(path: Path) -> str:
+    """The room in which a file of the core stands; empty for the words, which stand flat."""
+    parts = path.relative_to(CORE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def room_imported(parts: list[str], name: str) -> str:
+    """The room that an import enters, or empty."""
+    entered = parts[0] if parts else name
+    return entered if entered in ROOMS else ""
+
+
+def door_of(room: str) -> list[str]:
+    """What a door names in ``__all__``."""
+    for node in ast.parse((CORE / room / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    return []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_door_is_narrow_and_names_what_it_lets_through(room: str) -> None:
+    """At most twelve names, and each import of the door is one of them."""
+    names = door_of(room)
+    imported = {name for _, name in imports_of(CORE / room / "__init__.py")}
+    assert 0 < len(names) <= DOOR_MAX
+    assert sorted(names) == sorted(imported)
+
+
+@pytest.mark.parametrize("path", python_files(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_another_room_is_entered_by_its_door(path: Path) -> None:
+    """Also by the words and by the node itself: only what stands in a room reaches within it."""
+    reached = [
+        f"{'.'.join(parts)}.{name}"
+        for parts, name in imports_of(path)
+        if (room := room_imported(parts, name)) and room != room_of(path)
+        if len(parts) != 1 or name not in door_of(room)
+    ]
+    assert reached == []
+
+
+def test_the_rooms_stand_on_each_other_and_never_in_a_circle() -> None:
+    """A room imports words and rooms below it."""
+    below: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in python_files(CORE):
+        if own := room_of(path):
+            entered = {room_imported(parts, name) for parts, name in imports_of(path)}
+            below[own] |= entered - {own, ""}
+    order = list(graphlib.TopologicalSorter(below).static_order())
+    assert sorted(order) == ROOMS
+
+
+def test_the_words_know_no_room() -> None:
+    """Who puts the rooms together is listed; whatever else stands flat is ground for all."""
+    composing = {"node.py", "presence.py", "restoring.py"}
+    climbing = [
+        path.name
+        for path in sorted(CORE.glob("*.py"))
+        if path.name not in composing
+        if any(room_imported(parts, name) for parts, name in imports_of(path))
+    ]
+    assert climbing == []
