@@ -14,9 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from pollen.sim import scenarios
-from pollen.sim.outcome import Outcome
 from pollen.sim.scenarios.scene import Scene
-from pollen.sim.trial import Report, Trial, draw_trial, run_trial
+from pollen.sim.verdict.outcome import Outcome
+from pollen.sim.verdict.trial import Report, Trial, draw_trial, run_trial
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 NUMBERS = range(1, 61)

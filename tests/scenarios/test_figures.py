@@ -8,13 +8,13 @@ import pytest
 
 from pollen.core.ids import SECOND
 from pollen.core.rng import Rng
-from pollen.sim import figures, living
-from pollen.sim.case import Case
-from pollen.sim.faults import Faults
-from pollen.sim.figures import Figures, Verdicts
-from pollen.sim.town import found_converged
-from pollen.sim.workload import Workload
-from pollen.sim.world import World
+from pollen.sim.mischief.faults import Faults
+from pollen.sim.mischief.workload import Workload
+from pollen.sim.verdict import figures, living
+from pollen.sim.verdict.case import Case
+from pollen.sim.verdict.figures import Figures, Verdicts
+from pollen.sim.world.town import found_converged
+from pollen.sim.world.world import World
 
 # ``make check`` runs ten seeds and small worlds, ``make test`` the tenth that it promises.
 IS_SHORT = int(os.environ.get("POLLEN_SIM_SEEDS", "60")) < 60

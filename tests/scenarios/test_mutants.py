@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pollen.sim import mutants, scenarios
-from pollen.sim.mutants import Mutant
-from pollen.sim.trial import run_trial
+from pollen.sim import scenarios
+from pollen.sim.mischief import mutants
+from pollen.sim.mischief.mutants import Mutant
+from pollen.sim.verdict.trial import run_trial
 
 TRIES = 12
 NODES = 5

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pollen.sim import checkers, faults, mutants, scenarios
-from pollen.sim.checkers import Checker
+from pollen.sim import scenarios
+from pollen.sim.mischief import faults, mutants
+from pollen.sim.verdict import checkers
+from pollen.sim.verdict.checkers import Checker
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "internals" / "simulator.md"
 ROW = re.compile(r"^\| `([^|]+?)` \| (.*) \|$", re.MULTILINE)

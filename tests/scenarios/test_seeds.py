@@ -14,8 +14,8 @@ import secrets
 
 import pytest
 
-from pollen.sim import faults
-from pollen.sim.trial import Report, draw_trial, run_trial
+from pollen.sim.mischief import faults
+from pollen.sim.verdict.trial import Report, draw_trial, run_trial
 from tests.scenarios import standstill
 
 FIXED = int(os.environ.get("POLLEN_SIM_SEEDS", "60"))

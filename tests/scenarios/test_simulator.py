@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from pollen.errors import PollenError
-from pollen.sim import drawing, page, scenarios
-from pollen.sim.trial import Trial, draw_trial, run_trial
+from pollen.sim import scenarios
+from pollen.sim.show import drawing, page
+from pollen.sim.verdict.trial import Trial, draw_trial, run_trial
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPT = "from pollen.sim.trial import run_trial; print(run_trial(2).digest, run_trial(7).digest)"
+SCRIPT = "from pollen.sim.verdict.trial import run_trial as r; print(r(2).digest, r(7).digest)"
 
 
 def test_one_seed_gives_one_trace_under_two_hash_seeds() -> None:

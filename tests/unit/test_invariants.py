@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from pollen.sim.checkers import ALWAYS, SETTLED, name_of
+from pollen.sim.verdict.checkers import ALWAYS, SETTLED, name_of
 from tests.style.tree import ROOT
 
 PAGES = sorted((ROOT / "docs" / "internals").glob("*.md"))

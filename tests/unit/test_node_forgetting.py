@@ -9,7 +9,7 @@ from pollen.core.commands import StatusCommand, UnseedCommand
 from pollen.core.ids import MINUTE, SECOND
 from pollen.core.kinds import NODE
 from pollen.core.trust import NodeInfo
-from pollen.sim.weather import Cut
+from pollen.sim.muscles.weather import Cut
 from tests.unit.world import World, three
 
 

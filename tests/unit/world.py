@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pollen.sim.keys import make_key, sign_with, signer, verify
-from pollen.sim.machine import WALL_ZERO, Machine
-from pollen.sim.modules import content_id
-from pollen.sim.world import World, three
+from pollen.sim.muscles.modules import content_id
+from pollen.sim.world.keys import make_key, sign_with, signer, verify
+from pollen.sim.world.machine import WALL_ZERO, Machine
+from pollen.sim.world.world import World, three
 
 __all__ = [
     "WALL_ZERO",

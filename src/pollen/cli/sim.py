@@ -41,7 +41,9 @@ def sim_command(
       pln sim --seed 17 --nodes 9
       pln sim --scenario two_halves_publish_one_name
     """
-    from pollen.sim import drawing, page, scenarios, trial
+    from pollen.sim import scenarios
+    from pollen.sim.show import drawing, page
+    from pollen.sim.verdict import trial
 
     if scenario is not None:
         played = scenarios.play(scenario, number or 1)

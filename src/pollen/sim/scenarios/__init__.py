@@ -18,8 +18,8 @@ import msgspec
 
 from pollen.errors import error_from
 from pollen.sim.scenarios.scene import Scene
-from pollen.sim.trace import Trace
-from pollen.sim.trial import Draw, Report
+from pollen.sim.verdict.trial import Draw, Report
+from pollen.sim.world.trace import Trace
 
 _NO_SCENARIO = frozenset({"scene"})
 

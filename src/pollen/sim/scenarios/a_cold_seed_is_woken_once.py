@@ -5,9 +5,9 @@ from __future__ import annotations
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND, SECOND
 from pollen.core.rng import Rng
-from pollen.sim import modules
+from pollen.sim.mischief.workload import Workload
+from pollen.sim.muscles import modules
 from pollen.sim.scenarios.scene import Scene
-from pollen.sim.workload import Workload
 
 CALLERS = 10
 

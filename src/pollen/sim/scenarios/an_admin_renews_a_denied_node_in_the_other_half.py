@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pollen.sim import observe
 from pollen.sim.scenarios.scene import Scene
+from pollen.sim.verdict import observe
 
 
 def play(scene: Scene) -> None:

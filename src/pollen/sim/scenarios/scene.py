@@ -16,15 +16,15 @@ from pollen.core.effects import Reply
 from pollen.core.ids import DAY, HOUR, MINUTE, SECOND
 from pollen.core.rng import Rng
 from pollen.core.trust import Tier
-from pollen.sim import checkers, observe
-from pollen.sim.checkers import Case
-from pollen.sim.faults import Faults
-from pollen.sim.machine import Machine
-from pollen.sim.outcome import Outcome
-from pollen.sim.trial import node_names
-from pollen.sim.weather import Cut
-from pollen.sim.workload import Workload
-from pollen.sim.world import World
+from pollen.sim.mischief.faults import Faults
+from pollen.sim.mischief.workload import Workload
+from pollen.sim.muscles.weather import Cut
+from pollen.sim.verdict import checkers, observe
+from pollen.sim.verdict.checkers import Case
+from pollen.sim.verdict.outcome import Outcome
+from pollen.sim.verdict.trial import node_names
+from pollen.sim.world.machine import Machine
+from pollen.sim.world.world import World
 
 # Between two looks of a node at what it may forget less than twice their distance may pass.
 _LOOK_NS = 19 * MINUTE

@@ -19,12 +19,12 @@ from pollen.core.kinds import CERT
 from pollen.core.records import Record
 from pollen.core.trust import Chain, Tier
 from pollen.core.trust.certs import decode_chain
-from pollen.sim import observe
-from pollen.sim.machine import Machine
-from pollen.sim.modules import content_id
-from pollen.sim.trial import node_names
-from pollen.sim.weather import Cut
-from pollen.sim.world import World
+from pollen.sim.muscles.modules import content_id
+from pollen.sim.muscles.weather import Cut
+from pollen.sim.verdict import observe
+from pollen.sim.verdict.trial import node_names
+from pollen.sim.world.machine import Machine
+from pollen.sim.world.world import World
 
 # Seeds that run everywhere: their claims, a node record, a certificate and the fast values are
 # eight records of each node.

@@ -1,7 +1,7 @@
 """What must hold of members, links and authority: one function an invariant, named as it.
 
 Decides: whether an invariant holds now, and what to say when it does not.
-Does not know: how a node comes to a verdict; it looks from outside (``sim.observe``).
+Does not know: how a node comes to a verdict; it looks from outside (``sim.verdict.observe``).
 Invariants: a checker changes nothing.
 Source: docs/internals/liveness.md and trust.md, which list these names.
 """
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pollen.core.ids import PeerId
 from pollen.core.kinds import ACCUSE, CERT, DENY, NODE, REFUTE
 from pollen.core.peers import Verdict
-from pollen.sim import observe
-from pollen.sim.case import Case, Checker, label_of
-from pollen.sim.machine import Machine
+from pollen.sim.verdict import observe
+from pollen.sim.verdict.case import Case, Checker, label_of
+from pollen.sim.world.machine import Machine
 
 _EVIDENCE = frozenset({NODE, CERT, DENY, ACCUSE, REFUTE})
 # Links that a node of a large cluster has at least. Source: PROTOCOL 5.

@@ -1,7 +1,7 @@
 """The engine of a simulated world: a clock, a queue, turns of nodes, effects carried out.
 
 Decides: the order of everything, and how each effect is carried out.
-Does not know: how a cluster comes to be (``sim.world``), what a fault is for, what must hold.
+Does not know: how a cluster comes to be (``sim.world.world``), what a fault is for, what must hold.
 Invariants: happenings of one moment keep the order in which they were asked for. An event reaches a
     node only in the boot it was meant for, and never within another turn of it. No effect is
     carried out for a process that is gone.
@@ -18,12 +18,12 @@ from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core.ids import MILLISECOND, SECOND, PeerId, RequestId, Token
 from pollen.core.rng import Rng
-from pollen.sim.calls import Call
-from pollen.sim.end import End
-from pollen.sim.machine import Machine
-from pollen.sim.network import Network
-from pollen.sim.plane import Plane
-from pollen.sim.trace import Trace
+from pollen.sim.muscles.calls import Call
+from pollen.sim.muscles.end import End
+from pollen.sim.muscles.network import Network
+from pollen.sim.muscles.plane import Plane
+from pollen.sim.world.machine import Machine
+from pollen.sim.world.trace import Trace
 
 TELEMETRY_NS = 500 * MILLISECOND
 _PERSIST_NS = MILLISECOND

@@ -1,4 +1,4 @@
-"""A model of one node's muscles: leased tables, content, loads; calls are in ``sim.calls``.
+"""A model of one node's muscles: leased tables, content, loads; calls are in ``sim.muscles.calls``.
 
 Decides: nothing of its own: what may be routed and loaded is what the brain pushed.
 Does not know: records, plans, who is a member; the brain beyond the effects it was given.
@@ -16,11 +16,11 @@ from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId, RequestId
 from pollen.core.rng import Rng
-from pollen.sim import modules
-from pollen.sim.calls import Call, Calls
-from pollen.sim.end import End
-from pollen.sim.machine import Machine
-from pollen.sim.network import Network
+from pollen.sim.muscles import modules
+from pollen.sim.muscles.calls import Call, Calls
+from pollen.sim.muscles.end import End
+from pollen.sim.muscles.network import Network
+from pollen.sim.world.machine import Machine
 
 _BANDWIDTH_BYTES_S = 10_000_000
 # A holder that does not answer costs a fetch so much before the next one is asked.

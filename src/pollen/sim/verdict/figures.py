@@ -15,10 +15,10 @@ import msgspec
 from pollen.core.ids import MILLISECOND, SECOND
 from pollen.core.kinds import SPEC
 from pollen.core.rng import Rng
-from pollen.sim import observe
-from pollen.sim.machine import Machine
-from pollen.sim.town import found_converged
-from pollen.sim.world import World
+from pollen.sim.verdict import observe
+from pollen.sim.world.machine import Machine
+from pollen.sim.world.town import found_converged
+from pollen.sim.world.world import World
 
 _LOOK_NS = 100 * MILLISECOND
 # Links come to rest: near neighbours are chosen after ten seconds.

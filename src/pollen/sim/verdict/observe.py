@@ -23,7 +23,7 @@ from pollen.core.records.owners import OwnerSet
 from pollen.core.records.record import Key
 from pollen.core.seeds import Seed
 from pollen.core.trust import Certificate
-from pollen.sim.machine import Machine
+from pollen.sim.world.machine import Machine
 
 
 def records_of(machine: Machine) -> dict[Key, Record]:

@@ -1,7 +1,7 @@
 """What users do in a run: seed, update, unseed, call; an open loop that waits for nobody.
 
 Decides: who does what when, and what each answer promised.
-Does not know: faults; whether a promise is kept (``sim.checkers`` asks).
+Does not know: faults; whether a promise is kept (``sim.verdict.checkers`` asks).
 Invariants: each name has one home machine, whose users alone publish it, one command at a time, so
     that what was acknowledged last is what must stand. A call begins at its time whatever became of
     the calls before.
@@ -16,10 +16,10 @@ from pollen.core.commands import Seeded, UnseedCommand
 from pollen.core.effects import Reply
 from pollen.core.ids import MILLISECOND, SECOND, RequestId
 from pollen.core.rng import Rng
-from pollen.sim import modules
-from pollen.sim.calls import Call
-from pollen.sim.machine import Machine
-from pollen.sim.world import World
+from pollen.sim.muscles import modules
+from pollen.sim.muscles.calls import Call
+from pollen.sim.world.machine import Machine
+from pollen.sim.world.world import World
 
 _TICK_NS = 250 * MILLISECOND
 # A command without an answer for so long is given up: its node died with it.

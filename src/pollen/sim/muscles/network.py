@@ -1,7 +1,7 @@
 """Links between simulated machines: dials, Hello, frames, close codes, silence.
 
 Decides: when a frame arrives, and what each end of a link notices of the other.
-Does not know: what a frame says; calls (``sim.plane`` asks for a way and a delay).
+Does not know: what a frame says; calls (``sim.muscles.plane`` asks for a way and a delay).
 Invariants: frames of one direction of one link arrive in the order sent or, after a close, not at
     all. Nothing that a peer says reaches a brain before that brain admitted the link. A direction
     that is cut holds frames back and lets no probe through; an end that hears nothing for the idle
@@ -21,10 +21,10 @@ from pollen.core import limits
 from pollen.core.effects import Dial
 from pollen.core.ids import MILLISECOND, SECOND, Hash, LinkId, PeerId
 from pollen.core.rng import Rng
-from pollen.sim.end import End
-from pollen.sim.keys import is_genuine
-from pollen.sim.machine import Machine
-from pollen.sim.weather import Weather
+from pollen.sim.muscles.end import End
+from pollen.sim.muscles.weather import Weather
+from pollen.sim.world.keys import is_genuine
+from pollen.sim.world.machine import Machine
 
 RECORD_DOMAIN = b"pollen-record/1\0"
 

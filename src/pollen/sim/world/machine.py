@@ -27,7 +27,7 @@ from pollen.core.node import Node
 from pollen.core.restoring import Identity, Restored
 
 if TYPE_CHECKING:
-    from pollen.sim.plane import Plane
+    from pollen.sim.muscles.plane import Plane
 
 # Where every wall clock begins: the end of 2023, so that dates in certificates look like dates.
 WALL_ZERO = 1_700_000_000 * SECOND

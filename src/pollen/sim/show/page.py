@@ -12,8 +12,8 @@ from __future__ import annotations
 import textwrap
 
 from pollen.core.ids import SECOND
-from pollen.sim.trace import Trace
-from pollen.sim.trial import Report
+from pollen.sim.verdict.trial import Report
+from pollen.sim.world.trace import Trace
 
 WIDTH = 80
 _LINES = 24

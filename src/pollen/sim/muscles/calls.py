@@ -19,11 +19,11 @@ from pollen.core import events as ev
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
 from pollen.core.rng import Rng
 from pollen.core.rules import routing
-from pollen.sim.end import End
-from pollen.sim.serving import Arrived, Serving
+from pollen.sim.muscles.end import End
+from pollen.sim.muscles.serving import Arrived, Serving
 
 if TYPE_CHECKING:
-    from pollen.sim.plane import Plane, Stage
+    from pollen.sim.muscles.plane import Plane, Stage
 
 # The muscles' numbers: how long a call waits for the first replica of a seed, and for a link to a
 # replica that is alive; how often the brain hears of that; how long a full peer is left alone.

@@ -18,9 +18,9 @@ from pollen.core.ids import MILLISECOND, PeerId
 from pollen.core.kinds import SPEC
 from pollen.core.records.record import Body
 from pollen.core.rng import Rng
-from pollen.sim.keys import sign_with
-from pollen.sim.machine import Machine
-from pollen.sim.world import World
+from pollen.sim.world.keys import sign_with
+from pollen.sim.world.machine import Machine
+from pollen.sim.world.world import World
 
 _TICK_NS = 500 * MILLISECOND
 _HEARD_MAX = 256

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pollen.core import events as ev
 from pollen.core.ids import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from pollen.core.rng import Rng
-from pollen.sim.machine import Image, Machine
-from pollen.sim.weather import Cut
-from pollen.sim.world import World, reset_clock
+from pollen.sim.muscles.weather import Cut
+from pollen.sim.world.machine import Image, Machine
+from pollen.sim.world.world import World, reset_clock
 
 Undo = Callable[[], None]
 # After so many ticks without a fault one is made.

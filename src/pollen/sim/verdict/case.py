@@ -1,7 +1,7 @@
 """What a checker looks at: the world, its misfortune, what its users were promised.
 
 Decides: who counts as honest, and what of a run has to be remembered to judge it.
-Does not know: any invariant (``sim.checkers``, ``sim.living``).
+Does not know: any invariant (``sim.verdict.checkers``, ``sim.verdict.living``).
 Invariants: nothing here changes a node; what was sent is noted when it leaves.
 Source: STYLE (checkers are observers outside the code under test).
 """
@@ -16,11 +16,11 @@ from pollen.core.events import Event
 from pollen.core.names import Holding
 from pollen.core.records.record import Body
 from pollen.core.seeds import Seed
-from pollen.sim import observe
-from pollen.sim.faults import Faults
-from pollen.sim.machine import Machine
-from pollen.sim.workload import Workload
-from pollen.sim.world import World
+from pollen.sim.mischief.faults import Faults
+from pollen.sim.mischief.workload import Workload
+from pollen.sim.verdict import observe
+from pollen.sim.world.machine import Machine
+from pollen.sim.world.world import World
 
 
 class Case:

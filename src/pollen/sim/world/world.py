@@ -1,7 +1,7 @@
 """A cluster in a simulated world: machines join, start, stop, and users ask for things.
 
 Decides: what a machine has when it starts, and what each way of stopping leaves behind.
-Does not know: why anybody stops (``sim.faults``), what must hold (``sim.checkers``).
+Does not know: why anybody stops (``faults``), what must hold (``checkers``).
 Invariants: one number draws everything; two runs of one number are equal to the byte.
 Source: STYLE (Simulator), specs/cli (init, join).
 """
@@ -24,11 +24,11 @@ from pollen.core.records import Change, Interned, Record
 from pollen.core.rng import Rng
 from pollen.core.trust import Certificate, Tier, founding_credentials
 from pollen.core.trust.denies import Deny, issue_deny
-from pollen.sim import modules
-from pollen.sim.engine import TELEMETRY_NS, Engine
-from pollen.sim.keys import make_key, signer, verify
-from pollen.sim.machine import WALL_ZERO, Clock, Machine
-from pollen.sim.plane import Plane
+from pollen.sim.muscles import modules
+from pollen.sim.muscles.plane import Plane
+from pollen.sim.world.engine import TELEMETRY_NS, Engine
+from pollen.sim.world.keys import make_key, signer, verify
+from pollen.sim.world.machine import WALL_ZERO, Clock, Machine
 
 
 class World(Engine):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pollen.core.ids import MILLISECOND, SECOND
 from pollen.core.rng import Rng
-from pollen.sim.machine import Machine
+from pollen.sim.world.machine import Machine
 
 _AGAIN_NS = 75 * MILLISECOND
 _AGAIN_MAX_NS = 4 * SECOND

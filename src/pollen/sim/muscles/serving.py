@@ -19,13 +19,13 @@ from pollen.core import limits
 from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
 from pollen.core.rng import Rng
 from pollen.core.rules import routing
-from pollen.sim import modules
-from pollen.sim.end import End
-from pollen.sim.modules import Module
+from pollen.sim.muscles import modules
+from pollen.sim.muscles.end import End
+from pollen.sim.muscles.modules import Module
 
 if TYPE_CHECKING:
-    from pollen.sim.calls import Call, Calls, Sent
-    from pollen.sim.plane import Plane, Stage
+    from pollen.sim.muscles.calls import Call, Calls, Sent
+    from pollen.sim.muscles.plane import Plane, Stage
 
 # The muscles' numbers: calls that run at once (no module burns for long, so that all of them are
 # fresh), that wait, how long an id is remembered.

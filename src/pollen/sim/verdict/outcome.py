@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from pollen.core.effects import Effect, Reply
 from pollen.core.events import Event
 from pollen.core.ids import SECOND
-from pollen.sim import observe
-from pollen.sim.calls import Call
-from pollen.sim.engine import Engine
-from pollen.sim.machine import Machine
+from pollen.sim.muscles.calls import Call
+from pollen.sim.verdict import observe
+from pollen.sim.world.engine import Engine
+from pollen.sim.world.machine import Machine
 
 _SHORT = 12
 

@@ -1,7 +1,7 @@
 """One run: a seed draws a cluster, its users, its misfortune; then all heals and must fit.
 
 Decides: what the seed draws, when faults end, how long convergence may take, and the verdict.
-Does not know: what each invariant means (``sim.checkers``).
+Does not know: what each invariant means (``sim.verdict.checkers``).
 Invariants: equal numbers give equal runs, to the byte of the trace. A run in which nothing went
     wrong, nothing was checked or nobody called proves nothing and fails.
 Source: STYLE (Simulator): safety while faults run, then heal and demand convergence.
@@ -13,14 +13,15 @@ import msgspec
 
 from pollen.core.ids import MILLISECOND, SECOND
 from pollen.core.rng import Rng
-from pollen.sim import checkers, faults, observe
-from pollen.sim.checkers import Case
-from pollen.sim.engine import Storm
-from pollen.sim.faults import Faults
-from pollen.sim.malice import Malice
-from pollen.sim.outcome import Outcome
-from pollen.sim.workload import Workload
-from pollen.sim.world import World
+from pollen.sim.mischief import faults
+from pollen.sim.mischief.faults import Faults
+from pollen.sim.mischief.malice import Malice
+from pollen.sim.mischief.workload import Workload
+from pollen.sim.verdict import checkers, observe
+from pollen.sim.verdict.checkers import Case
+from pollen.sim.verdict.outcome import Outcome
+from pollen.sim.world.engine import Storm
+from pollen.sim.world.world import World
 
 FAULTS_NS = 40 * SECOND
 SETTLE_NS = 60 * SECOND

@@ -1,7 +1,7 @@
 """What must hold: one function an invariant, named as the invariant.
 
 Decides: whether an invariant holds now, and what to say when it does not.
-Does not know: faults or how a node comes to its decisions; it looks from outside (``sim.observe``).
+Does not know: faults or how a node comes to its decisions; it looks from outside (``observe``).
 Invariants: a checker changes nothing. Those in ``ALWAYS`` hold in every moment, faults or not;
     those in ``SETTLED`` hold some time after everything healed. Each look is counted.
 Source: STYLE (Simulator); PROTOCOL 2 to 6; docs/internals/simulator.md lists them.
@@ -14,10 +14,10 @@ from pollen.core.ids import SECOND, Hash, PeerId, short
 from pollen.core.kinds import ACCUSE, FAST, REFUTE
 from pollen.core.rules import match_gate
 from pollen.core.seeds.specs import Spec
-from pollen.sim import living, observe
-from pollen.sim.case import Case, Checker, label_of, name_of
-from pollen.sim.machine import Machine
-from pollen.sim.workload import Name
+from pollen.sim.mischief.workload import Name
+from pollen.sim.verdict import living, observe
+from pollen.sim.verdict.case import Case, Checker, label_of, name_of
+from pollen.sim.world.machine import Machine
 
 __all__ = ["ALWAYS", "NOTED", "SETTLED", "Case", "Checker", "label_of", "name_of"]
 

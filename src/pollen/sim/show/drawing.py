@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 
 from pollen.core.ids import SECOND
-from pollen.sim.trace import Happening, Trace
+from pollen.sim.world.trace import Happening, Trace
 
 _LEFT = 70
 _WIDTH = 900

@@ -13,7 +13,7 @@ from typing import Any
 
 from pollen.core import events as ev
 from pollen.core.ids import LinkId, PeerId
-from pollen.sim.machine import Machine
+from pollen.sim.world.machine import Machine
 
 
 @dataclass(slots=True, eq=False)

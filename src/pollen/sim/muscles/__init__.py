@@ -1,0 +1,1 @@
+"""A model of one machine's muscles and of the network between machines."""
