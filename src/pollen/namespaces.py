@@ -33,8 +33,12 @@ class Network:
 
     @staticmethod
     def is_possible() -> bool:
-        """Whether this process may make namespaces here."""
-        return os.geteuid() == 0 and bool(shutil.which("ip")) and bool(shutil.which("nft"))
+        """Whether this process may make namespaces here: root of a container may not."""
+        if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("nft"):
+            return False
+        probe = f"p{os.getpid()}-probe"
+        done = [_try("ip", "netns", verb, probe) for verb in ("add", "delete")]
+        return all(held.returncode == 0 for held in done)
 
     def make(self) -> None:
         """Build it. Raises ``PollenError`` naming the command that failed; ``remove`` then too."""
@@ -138,8 +142,12 @@ class Network:
         return f"{self._tag}-{name}"
 
 
+def _try(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+
+
 def _run(*command: str, stdin: str = "") -> None:
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    done = _try(*command, stdin=stdin)
     if done.returncode:
         reason = f"{' '.join(command)} failed: {done.stderr.strip()}"
         raise PollenError("internal", reason, "namespaces need root, iproute2 and nftables")

@@ -15,6 +15,7 @@ import pytest
 
 from pollen.runtime import doctor
 from pollen.runtime.paths import Paths, file_system_of
+from tests import others
 from tests.cli.conftest import Pln
 
 
@@ -48,8 +49,8 @@ def test_a_folder_that_others_can_read(pln: Pln) -> None:
 
 
 def test_a_folder_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if os.geteuid() == 0:
-        os.chown(tmp_path, 12_345, -1)
+    if others.can_become():
+        os.chown(tmp_path, others.NOBODY, -1)
     else:
         monkeypatch.setattr("os.getuid", lambda: 12_345)
     told = next(doctor.check_folder(Paths(tmp_path)))

@@ -12,17 +12,17 @@ import pytest
 
 from pollen.errors import PollenError
 from pollen.runtime.store import Store, refusal
-from tests.cli.conftest import Done, Pln
+from tests import others
+from tests.cli.conftest import Done, Pln, mount_small
 from tests.cli.test_doctor import found
 
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and other users need root")
-NOBODY = 65_534
+needs_others = pytest.mark.skipif(not others.can_become(), reason="other users need root")
 
 
 @pytest.fixture
 def small(pln: Pln) -> Iterator[Pln]:
     """``pln`` with a cluster on a small disk of its own."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "small", pln.home], check=True)
+    mount_small(pln.home, 8)
     try:
         pln.home.chmod(0o700)
         pln.ok("init")
@@ -39,7 +39,6 @@ def refused(done: Done) -> str:
     return said
 
 
-@only_root
 def test_a_full_disk_wants_room(small: Pln) -> None:
     with pytest.raises(OSError, match="No space"), (small.home / "film").open("wb") as film:
         for _ in range(20):
@@ -51,7 +50,6 @@ def test_a_full_disk_wants_room(small: Pln) -> None:
     assert not (small.home / "config.tmp").exists()
 
 
-@only_root
 def test_a_read_only_disk_wants_a_mount(small: Pln) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small.home], check=True)
     for line in (["up", "-d"], ["init"], ["purge", "--yes"], ["set", "name", "attic"]):
@@ -62,11 +60,15 @@ def test_a_read_only_disk_wants_a_mount(small: Pln) -> None:
 
 def as_nobody(pln: Pln, *line: str) -> Done:
     return subprocess.run(
-        pln.line(*line), env=pln.environment, capture_output=True, check=False, user=NOBODY
+        others.line("pln", *line),
+        cwd=others.ROOT,
+        env=pln.environment,
+        capture_output=True,
+        check=False,
     )
 
 
-@only_root
+@needs_others
 def test_another_user_is_told_whose_folder_it_is(up: Pln) -> None:
     for line in (["up"], ["up", "-d"], ["purge", "--yes"], ["id"], ["down"], ["init"]):
         done = as_nobody(up, *line)
@@ -77,7 +79,7 @@ def test_another_user_is_told_whose_folder_it_is(up: Pln) -> None:
     assert b"belongs to user id 0, you are 65534\n" in told.stdout
 
 
-@only_root
+@needs_others
 def test_a_call_of_another_user_ends_as_their_status_does(up: Pln) -> None:
     status, call = as_nobody(up, "status"), as_nobody(up, "call", "echo", "echo")
     assert call.returncode == status.returncode == 6

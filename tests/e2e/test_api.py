@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -31,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 
 from pollen.runtime.control.openapi import openapi_view
 from pollen.testing import Cluster
+from tests import others
 from tests.e2e.conftest import example, running
 
 CHECKS = [
@@ -169,25 +168,26 @@ with socket.socket(socket.AF_UNIX) as door:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason=NO_OTHERS)
+def others_knock(path: Path) -> subprocess.CompletedProcess[str]:
+    line = others.line("code", KNOCK, path)
+    return subprocess.run(line, cwd=others.ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not others.can_become(), reason=NO_OTHERS)
 @pytest.mark.parametrize("name", ["control.sock", "call.sock"])
 def test_a_socket_is_its_owners_even_when_its_mode_is_not(name: str) -> None:
     """Who is no owner cannot reach it; and when somebody opened the doors, it is hung up on."""
     knock = [sys.executable, "-c", KNOCK]
-    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     with running(Cluster(1)) as cluster:
         path = cluster[0].paths.home / name
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         own = subprocess.run([*knock, path], capture_output=True, text=True, check=True)
         assert "HTTP/1.1" in own.stdout
-        python = shutil.which("python3", path="/usr/bin:/bin")
-        assert python is not None
-        theirs = [*nobody, python, "-c", KNOCK, str(path)]
-        refused = subprocess.run(theirs, capture_output=True, text=True, check=False)
+        refused = others_knock(path)
         assert refused.returncode != 0 and "PermissionError" in refused.stderr
         for opened in (path.parent.parent, path.parent):
             opened.chmod(0o755)
         path.chmod(0o666)
-        heard = subprocess.run(theirs, capture_output=True, text=True, check=False)
+        heard = others_knock(path)
         assert (heard.stdout.strip(), heard.returncode) == ("b''", 0), heard.stderr

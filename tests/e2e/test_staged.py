@@ -25,14 +25,13 @@ import pytest
 
 from pollen.runtime import lock
 from pollen.runtime.paths import Paths
-from tests.cli.conftest import Pln
+from tests.cli.conftest import Pln, mount_small
 from tests.e2e.conftest import example
 
 pytestmark = pytest.mark.timeout(120)
 
 # A suspicion, a spread of records, a load: how long a cure may take to be seen.
 CURED_WITHIN = 30.0
-NO_ROOT = "mounts and hard limits need root"
 
 
 class Town:
@@ -81,7 +80,6 @@ class Staged:
     cause: str
     cure: str
     heal: Callable[[Town, Pln, str], Pln | None]
-    needs_root: bool = False
 
     def __str__(self) -> str:
         return self.stage.__name__.replace("_", " ")
@@ -154,7 +152,7 @@ def purge_and_join(town: Town, machine: Pln, cure: str) -> None:
 def a_disk_that_is_full(town: Town) -> Iterator[Pln]:
     home = town.folder / "small"
     home.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "small", home], check=True)
+    mount_small(home, 160)
     try:
         home.chmod(0o700)
         small = town.machines["small"] = Pln(home)
@@ -301,7 +299,6 @@ STAGED = (
         cause=r"failure  disk +\d+ MiB free",
         cure=r"du -xk .* \| sort -n \| tail",
         heal=remove_the_largest,
-        needs_root=True,
     ),
     Staged(
         a_folder_that_others_can_read,
@@ -405,8 +402,6 @@ def awaited(machine: Pln, look: str, is_so: Callable[[str], bool]) -> str:
 def test_a_failure_is_told_with_its_cause_and_cured_by_the_command(
     fresh: Town, staged: Staged
 ) -> None:
-    if staged.needs_root and os.geteuid() != 0:
-        pytest.skip(NO_ROOT)
     with staged.stage(fresh) as machine:
         text = awaited(machine, staged.look, lambda text: bool(re.search(staged.cause, text)))
         cures = re.findall(staged.cure, text)

@@ -52,15 +52,21 @@ subprocess.run([sys.executable, "-c", "import tests.e2e.takeover, pollen._native
 
 def as_nobody() -> tuple[list[str], dict[str, str]] | None:
     """The command line and the environment of a Python that an ordinary user can run, and its
-    children too: this one, else the system's with this one's packages."""
+    children too: this one, else the system's with this one's packages.
+
+    Where homes are closed to others, it keeps the one right to read every file: that right opens no
+    socket, writes nothing and raises no limit.
+    """
     drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    reads = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
     held = os.environ.get("PYTHONPATH", "")
     packages = sysconfig.get_path("purelib")
-    for interpreter, path in (
-        (sys.executable, held),
-        ("/usr/bin/python3", os.pathsep.join(filter(None, (held, packages)))),
+    for start, interpreter, path in (
+        (drop, sys.executable, held),
+        (drop, "/usr/bin/python3", os.pathsep.join(filter(None, (held, packages)))),
+        ([*drop, *reads], sys.executable, held),
     ):
-        line = [*drop, interpreter]
+        line = [*start, interpreter]
         environment = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
         environment["PYTHONPATH"] = path
         try:
