@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pollen import connect_sync
 from pollen.errors import PollenError
+from pollen.runtime import lock
+from pollen.runtime.paths import Paths
 from pollen.runtime.store import Store, refusal
 from tests import others
-from tests.cli.conftest import Done, Pln, mount_small
+from tests.cli.conftest import EXAMPLES, Done, Pln, mount_small
 from tests.cli.test_doctor import found
 
 needs_others = pytest.mark.skipif(not others.can_become(), reason="other users need root")
@@ -110,3 +115,63 @@ def test_of_a_full_disk_a_damaged_store_is_damaged_all_the_same(
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR
     assert "make room" in refusal(path, error).remedy
+
+
+def fill(home: Path) -> Path:
+    """A file that takes what room the disk has."""
+    film = home / "film"
+    with contextlib.suppress(OSError), film.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+    return film
+
+
+def module(tmp_path: Path, number: int) -> str:
+    """A small module whose bytes are its own: with a custom section of this number."""
+    path = tmp_path / f"m{number}.wasm"
+    section = b"\x04pad" + number.to_bytes(8, "big") * 1000
+    size = len(section)
+    length = bytes([size & 0x7F | 0x80, size >> 7])
+    path.write_bytes((EXAMPLES / "echo.wasm").read_bytes() + b"\0" + length + section)
+    return str(path)
+
+
+@pytest.mark.timeout(120)
+def test_a_full_disk_refuses_seeds_in_words_and_heals_without_a_restart(
+    small: Pln, tmp_path: Path
+) -> None:
+    """Calls go on all the time; what was refused is taken as soon as there is room."""
+    small.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+    pid = lock.read_pid(Paths(small.home))
+    done = threading.Event()
+    failed: list[Exception] = []
+
+    def call() -> None:
+        with connect_sync(small.home) as mesh:
+            while not done.is_set():
+                try:
+                    assert mesh.call("echo", "echo", b"x").data == b"x"
+                except Exception as error:
+                    failed.append(error)
+
+    try:
+        small.ok("seed", module(tmp_path, 0), "echo")
+        caller = threading.Thread(target=call)
+        caller.start()
+        for number in range(1, 4):
+            film = fill(small.home)
+            for _ in range(3):
+                said = refused(small("seed", module(tmp_path, number), f"s{number}"))
+                assert "the disk has no room" in said and "make room on the disk" in said
+            film.unlink()
+            small.ok("seed", module(tmp_path, number), f"s{number}")
+            assert small.ok("call", f"s{number}", "echo", "y") == "y"
+        done.set()
+        caller.join()
+        assert not failed
+        assert lock.read_pid(Paths(small.home)) == pid
+    finally:
+        done.set()
+        small("down", "--force")

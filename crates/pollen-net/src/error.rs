@@ -15,6 +15,9 @@ pub enum NetError {
     /// The peer refused, with its slug.
     #[error("the peer refused: {0}")]
     Refused(String),
+    /// This node does not hold the content.
+    #[error("this node does not hold that content")]
+    Missing,
     /// A port is taken.
     #[error("{0}")]
     PortInUse(String),
@@ -34,6 +37,7 @@ impl NetError {
             Self::VersionMismatch(_) => "version-mismatch",
             Self::Overloaded(_) => "overloaded",
             Self::Refused(slug) => slug,
+            Self::Missing => "blob-not-found",
             Self::PortInUse(_) => "port-in-use",
             Self::State(_) => "state-unusable",
             Self::Invalid(_) => "bad-request",

@@ -3,7 +3,7 @@
 //! - [`Net`] (`net.rs`): the endpoint; dials, accepts, and keeps the table of admitted links.
 //! - [`Link`] (`link.rs`): one `pollen/1` connection: Hello, control stream, probes, ejection.
 //! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs.
-//! - `bulk.rs`: content over `pollen-bulk/1`; `join.rs`: enrolment over `pollen-join/1`.
+//! - `disk.rs`: whether a disk is full; `bulk.rs`: content over `pollen-bulk/1`; `join.rs`: enrolment over `pollen-join/1`.
 //!
 //! Nothing here decides who is a member: a Hello goes up as [`NetEvent::Hello`] and waits for
 //! [`Net::admit`] or [`Net::close_link`] (docs/internals/seam.md).
@@ -12,6 +12,7 @@
 
 mod bulk;
 pub mod content;
+mod disk;
 mod error;
 mod join;
 mod link;

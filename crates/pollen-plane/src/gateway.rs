@@ -31,7 +31,7 @@ use crate::{
     answer::{http_reply, no_such_seed, plain, problem, problem_as},
     call::hex,
     door,
-    plane::{MAX_INPUT, MAX_MODULE, PlaneError},
+    plane::{MAX_INPUT, MAX_MODULE, PlaneError, STORE_REMEDY},
 };
 
 /// Budget of an HTTP call that names none.
@@ -227,10 +227,11 @@ impl Plane {
                 let answer = serde_json::json!({"content": hex(&content), "size": size});
                 plain(StatusCode::OK, "application/json", answer.to_string().into())
             }
-            Err(error) => {
-                let remedy = "free some disk space; pln logs says more";
-                problem(&CallError::refused("state-unusable", error.to_string(), remedy), None, 0)
-            }
+            Err(error) => problem(
+                &CallError::refused("state-unusable", error.to_string(), STORE_REMEDY),
+                None,
+                0,
+            ),
         }
     }
 }

@@ -174,7 +174,7 @@ impl Plane {
             return Ok(());
         }
         let request = FetchRequest { seed: row.seed, path: "module", content: row.content };
-        let mut last = NetError::Refused("blob-not-found".into());
+        let mut last = NetError::Missing;
         for holder in holders.iter().filter(|holder| **holder != self.id()) {
             match self.net().fetch(*holder, request, MAX_MODULE).await {
                 Ok(()) => return Ok(()),

@@ -33,6 +33,8 @@ use crate::{
     watchdog::Heart,
 };
 
+/// What to do when the content store fails: nothing needs a restart.
+pub(crate) const STORE_REMEDY: &str = "make room on the disk, then ask again; see: pln doctor";
 /// Largest input of a call, bytes (guest-abi, limits).
 pub(crate) const MAX_INPUT: usize = 4 * 1024 * 1024;
 /// Largest module, bytes.
@@ -262,6 +264,7 @@ impl Plane {
             match read {
                 Err(error) => {
                     (event.2, event.3) = (error.slug().to_owned(), error.to_string());
+                    event.4 = STORE_REMEDY.to_owned();
                 }
                 Ok(bytes) => {
                     event.0 = bytes.len() as u64;
