@@ -175,3 +175,42 @@ def test_a_full_disk_refuses_seeds_in_words_and_heals_without_a_restart(
     finally:
         done.set()
         small("down", "--force")
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_lost_store_founds_no_second_cluster(pln: Pln, how: str) -> None:
+    """It is told with what to do; nothing is written, and the way back is open."""
+    pln.ok("init", "--name", "attic")
+    node = pln.ok("id")
+    store = pln.home / "state.db"
+    for path in pln.home.glob("state.db-*"):
+        path.unlink()
+    store.unlink() if how == "missing" else store.write_bytes(b"")
+    for line in (["up", "-d"], ["up"], ["init"]):
+        done = pln(*line)
+        said = done.stderr.decode()
+        assert done.returncode == 1 and "[state-unusable]" in said and "NEW cluster" not in said
+        assert "put a copy of it back; with none: pln purge --yes, then pln join TOKEN" in said
+    assert "put a copy of it back" in found(pln, "store", "failure")
+    assert store.exists() == (how == "empty") and not (store.exists() and store.stat().st_size)
+    pln.ok("purge", "--yes")
+    assert "made cluster" in pln.ok("init") and pln.ok("id") == node
+
+
+def test_a_first_start_that_was_cut_off_begins_again(pln: Pln) -> None:
+    """Keys and an empty store are what a crash between them leaves: no membership was lost."""
+    pln.ok("init")
+    for name in ("member", "state.db"):
+        (pln.home / name).unlink()
+    (pln.home / "state.db").touch()
+    assert "made cluster" in pln.ok("init")
+
+
+def test_a_key_that_is_gone_is_not_made_again(pln: Pln) -> None:
+    """Another key beside this membership would be a node that nobody lets in."""
+    pln.ok("init")
+    (pln.home / "node.key").unlink()
+    for line in (["up", "-d"], ["id"]):
+        done = pln(*line)
+        assert done.returncode == 1 and b"put a copy of it back" in done.stderr
+    assert not (pln.home / "node.key").exists()

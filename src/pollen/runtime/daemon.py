@@ -173,6 +173,8 @@ class Daemon:
         held = self._identity = restoring.read_identity(restored)
         if held is None:
             raise InvariantError("the folder was enrolled before the store was opened")
+        # A folder of an older pollen, or one whose first start was cut off there.
+        identity.mark(self._paths, held.cluster)
         name = self._config.name or held.name
         if name != held.name:
             store.write_now([(durability.META_TABLE, restoring.NAME_KEY, name.encode())])

@@ -25,7 +25,7 @@ import msgspec
 
 from pollen.control import Control
 from pollen.errors import PollenError
-from pollen.runtime import lock, ports
+from pollen.runtime import identity, lock, ports
 from pollen.runtime.config import Config, read_config
 from pollen.runtime.paths import (
     NETWORK_FILE_SYSTEMS,
@@ -219,6 +219,10 @@ def check_store(where: Paths) -> Iterator[Finding]:
 
     A daemon that runs looked at it when it started, and is the one to say what it cannot write.
     """
+    error = identity.lost(where)
+    if error is not None:
+        yield Finding("store", "failure", error.reason, error.remedy)
+        return
     if not where.store.exists() or lock.read_pid(where) is not None:
         return
     try:

@@ -64,14 +64,16 @@ def join(
             invites.check_reply(answer, invite, PeerId(key.public), make_verify(native))
         )
         reply, certificate = checked
-        _write(where, reply, chosen, held if held and held.cluster != invite.cluster else None)
+        replaced = held if held and held.cluster != invite.cluster else None
+        _write(where, invite.cluster, reply, chosen, replaced)
     tier = Tier(certificate.tier).label
     return Joined(PeerId(key.public), ClusterId(invite.cluster), tier, len(reply.peers))
 
 
 def _check_place(where: Paths, invite: Invite, replace: bool) -> Identity | None:
     """The identity that stands here, when it may be replaced or is of the same cluster."""
-    held = identity.read(where)
+    # Whoever lost the store comes back so.
+    held = None if identity.lost(where) else identity.read(where)
     if held is None or held.cluster == invite.cluster:
         return held
     mine = f"this node is in cluster {held.cluster.hex()[:8]} already"
@@ -138,7 +140,9 @@ def _ask_in_turn(muscles: Muscles, invite: Invite, body: bytes) -> bytes:
         raise
 
 
-def _write(where: Paths, reply: JoinReply, name: str, replaced: Identity | None) -> None:
+def _write(
+    where: Paths, cluster: bytes, reply: JoinReply, name: str, replaced: Identity | None
+) -> None:
     store = Store(where.store)
     try:
         if replaced is not None:
@@ -148,6 +152,7 @@ def _write(where: Paths, reply: JoinReply, name: str, replaced: Identity | None)
         store.write_now(restoring.enrolment_rows(reply, name))
     finally:
         store.close()
+    identity.mark(where, cluster)
 
 
 def _or_raise(value: T | Refusal) -> T:

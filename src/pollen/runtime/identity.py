@@ -1,12 +1,15 @@
 """Keys and the state that makes a folder a node: ``init``, ``id``, ``purge``.
 
 ``node.key`` says who this machine is, ``root.key`` beside it who may make members; both are written
-by the native module with mode 0600 and never overwritten.
+by the native module with mode 0600 and never overwritten. ``member`` holds the id of the cluster
+from the moment that the store holds the membership: with it a store that was lost is told from a
+folder that never was a node's, or whose first start was cut off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -24,7 +27,7 @@ from pollen.errors import Conflict, PollenError
 from pollen.runtime import entropy, lock, paths
 from pollen.runtime.native import Key, Native, RealNative, make_sign
 from pollen.runtime.paths import Paths
-from pollen.runtime.store import Store
+from pollen.runtime.store import REMEDY, Store
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,15 @@ class Founded:
 
 
 def node_key(where: Paths, native: Native) -> Key:
-    """The node's key pair, made on first use."""
+    """The node's key pair, made on first use.
+
+    Raises ``state-unusable`` when the folder is a member's and its key is gone: another key would
+    be another node with this one's membership.
+    """
+    if where.member_file.exists() and not where.node_key.exists():
+        reason = f"the key {where.node_key} is missing, and this folder is a member of a cluster"
+        remedy = "put a copy of it back; with none: pln purge --yes, then pln join TOKEN"
+        raise PollenError("state-unusable", reason, remedy)
     return _load_or_make(str(where.node_key), where.node_key.exists(), native)
 
 
@@ -49,6 +60,41 @@ def root_key(where: Paths, native: Native, root: PeerId) -> Key | None:
     return key if key.public == root else None
 
 
+def mark(where: Paths, cluster: bytes) -> None:
+    """Say beside the store that it holds a membership; what fails is done at the next start."""
+    line = f"{cluster.hex()}\n"
+    with contextlib.suppress(OSError):
+        if where.member_file.exists() and where.member_file.read_text() == line:
+            return
+        temporary = where.member_file.with_suffix(".tmp")
+        with temporary.open("w") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(where.member_file)
+
+
+def lost(where: Paths) -> PollenError | None:
+    """The error of a folder that was a member's and whose store is gone or empty, else None.
+
+    The files stay as they are.
+    """
+    try:
+        cluster = where.member_file.read_text().strip()
+    except OSError:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if where.store.stat().st_size:
+            return None
+    return _lost(where, cluster)
+
+
+def _lost(where: Paths, cluster: str) -> PollenError:
+    what = "is empty" if where.store.exists() else "is missing"
+    reason = f"the store {where.store} {what}; this node is a member of cluster {cluster[:8]}"
+    return PollenError("state-unusable", reason, REMEDY)
+
+
 def node_id(where: Paths, native: Native | None = None) -> PeerId:
     """The node's public key; makes the folder and the key on first use."""
     paths.make_home(where)
@@ -56,8 +102,13 @@ def node_id(where: Paths, native: Native | None = None) -> PeerId:
 
 
 def read(where: Paths) -> Identity | None:
-    """The identity in the store, or None when the folder is in no cluster."""
+    """The identity in the store, or None when the folder is in no cluster.
+
+    Raises ``state-unusable`` when it was in one and the store is gone."""
     paths.check_home(where)
+    error = lost(where)
+    if error is not None:
+        raise error
     if not where.store.exists():
         return None
     store = Store(where.store)
@@ -128,6 +179,7 @@ def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
         store.write_now(restoring.identity_rows(identity))
     finally:
         store.close()
+    mark(where, cluster)
     return Founded(PeerId(node.public), cluster, is_new=True)
 
 

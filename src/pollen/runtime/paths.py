@@ -28,6 +28,7 @@ SOCKET_PATH_MAX = 103 if sys.platform == "darwin" else 107
 
 
 _STATE = (
+    "member",
     "state.db*",
     "content",
     "code",
@@ -57,6 +58,10 @@ class Paths:
     @property
     def store(self) -> Path:
         return self.home / "state.db"
+
+    @property
+    def member_file(self) -> Path:
+        return self.home / "member"
 
     @property
     def node_key(self) -> Path:
