@@ -69,6 +69,10 @@ class SyncMesh:
         """Close the socket. Idempotent."""
         self._line().close()
 
+    def interrupt(self) -> None:
+        """End what waits here with ``unreachable``, from another thread; it may have executed."""
+        self._line().interrupt()
+
     def function(
         self,
         seed: str,
@@ -152,6 +156,11 @@ class _Line:
             self._socket.close()
             self._socket = None
 
+    def interrupt(self) -> None:
+        """Wake the thread that waits on the socket: nothing comes any more."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
     def connected(self) -> socket.socket:
         """The socket, connected if it was not."""
         if self._pid != os.getpid():
@@ -204,7 +213,7 @@ class _Line:
             connected = self.connected()
             number, frame = call.encode(self._conversation)
             waiting[number] = one
-            connected.settimeout(timeout + replies.GRACE)
+            connected.settimeout(timeout + replies.grace(one.timeout))
             connected.sendall(frame)
         except CallError as error:
             one.outcome = error
@@ -226,7 +235,9 @@ class _Line:
         try:
             connected = self.connected()
             now = time.monotonic()
-            connected.settimeout(max(0.001, min(asked[0].end + replies.GRACE, again) - now))
+            connected.settimeout(
+                max(0.001, min(asked[0].end + replies.grace(asked[0].timeout), again) - now)
+            )
             data = connected.recv(_RECEIVE)
             if not data:
                 raise ConnectionResetError("the node closed the connection")

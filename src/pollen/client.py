@@ -262,7 +262,7 @@ class Mesh:
             return connection
 
     async def _ask(self, call: Call) -> Reply:
-        end = asyncio.get_running_loop().time() + call.timeout + replies.GRACE
+        end = asyncio.get_running_loop().time() + call.timeout + replies.grace(call.timeout)
         try:
             connection = self._at_hand()
             if connection is None:

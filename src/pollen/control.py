@@ -8,20 +8,33 @@ HTTP/1.0 by hand: the answer then ends with the connection and is never chunked.
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
+import math
 import os
+import select
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pollen.errors import BadRequest, PollenError, Unreachable, error_from_dict
 from pollen.runtime.paths import OWNER_REMEDY, Paths
 
-# Publishing waits for the module to be checked and the record to be on disk.
+# Publishing waits for the module to be checked and the record to be on disk. A daemon that is
+# silent is given up much sooner (``pollen.silence``).
 _TIMEOUT = 60.0
+# A connection is taken at once, unless the daemon's queue of them is full.
+_WORD_SECONDS = 1.0
+_CONNECT_PAUSE = 0.05
 _MAX_MODULE = 32 * 1024 * 1024
 _MAX_LINE = 64 * 1024
+
+
+# Who is told, once, that this process waits for a silent daemon: the command line's terminal.
+listeners: list[Callable[[str], None]] = []
 
 
 class Control:
@@ -30,9 +43,10 @@ class Control:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
-    def get(self, path: str) -> dict[str, Any]:
-        """The decoded answer. Raises the typed error of a refusal, ``daemon-not-running``."""
-        return self.request("GET", path)
+    def get(self, path: str, timeout: float = _TIMEOUT) -> dict[str, Any]:
+        """The decoded answer. Raises the typed error of a refusal, ``daemon-not-running`` when
+        there is no daemon, ``daemon-not-answering`` when it is silent for five seconds."""
+        return self.request("GET", path, timeout=timeout)
 
     def request(
         self, method: str, path: str, body: object = None, timeout: float = _TIMEOUT
@@ -106,30 +120,35 @@ class Control:
     ) -> Iterator[tuple[BinaryIO, int]]:
         """The answer's body, to be read, and its length as announced; a refusal is raised."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
+            line = _Line(self._paths, connection, path, timeout)
             try:
-                connection.connect(path)
-                _send(connection, method, target, body)
-                with connection.makefile("rb") as answer:
+                line.connect()
+                _send(line, method, target, body)
+                with io.BufferedReader(line) as answer:
                     status, length = _read_head(answer)
                     if status >= 400:
                         raise error_from_dict(_problem(answer.read(), status))
+                    # What goes on, as a log does, may be silent for good reasons.
+                    line.is_watched = timeout is not None
                     yield answer, length
             except (FileNotFoundError, ConnectionRefusedError):
                 raise self._nobody() from None
             except PermissionError:
                 raise not_ours(self._paths) from None
             except (OSError, ValueError) as error:
-                raise self._broken(str(error) or repr(error)) from None
+                raise self._broken(str(error) or repr(error), method) from None
 
     def _nobody(self) -> PollenError:
         reason = f"no daemon answers in {self._paths.home}"
         remedy = "start it with: pln up -d"
         return Unreachable("daemon-not-running", reason, remedy, may_have_executed=False)
 
-    def _broken(self, why: str) -> PollenError:
+    def _broken(self, why: str, method: str = "GET") -> PollenError:
         reason = f"the daemon in {self._paths.home} broke off: {why}"
-        return Unreachable("unreachable", reason, "look at: pln logs", may_have_executed=True)
+        remedy = "look at: pln logs"
+        if method != "GET":
+            remedy = f"what was asked may have been done: pln status\n{remedy}"
+        return Unreachable("unreachable", reason, remedy, may_have_executed=False)
 
 
 def not_ours(paths: Paths) -> Unreachable:
@@ -138,7 +157,66 @@ def not_ours(paths: Paths) -> Unreachable:
     return Unreachable("unreachable", reason, OWNER_REMEDY, may_have_executed=False)
 
 
-def _send(connection: socket.socket, method: str, target: str, body: bytes) -> None:
+class _Line(io.RawIOBase):
+    """One connection to the daemon, which notices when nobody is at the other end."""
+
+    def __init__(
+        self, paths: Paths, connection: socket.socket, address: str, timeout: float | None
+    ) -> None:
+        self._paths = paths
+        self._socket = connection
+        self._address = address
+        self._until = time.monotonic() + (math.inf if timeout is None else timeout)
+        self.is_watched = True
+        connection.setblocking(False)
+
+    def connect(self) -> None:
+        """Connect. Raises ``OSError``, ``daemon-not-answering``."""
+        began = time.monotonic()
+        while (code := self._socket.connect_ex(self._address)) == errno.EAGAIN:
+            from pollen import silence
+
+            waited = time.monotonic() - began
+            if waited > silence.SILENT_SECONDS or time.monotonic() > self._until:
+                raise silence.not_answering(self._paths, waited)
+            if waited > silence.WORD_SECONDS:
+                silence.say_waiting(self._paths)
+            time.sleep(_CONNECT_PAUSE)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it. Raises ``OSError``, ``daemon-not-answering``."""
+        held = memoryview(data)
+        while held:
+            try:
+                held = held[self._socket.send(held) :]
+            except BlockingIOError:
+                self._await(select.POLLOUT)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            try:
+                return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                self._await(select.POLLIN)
+
+    def _await(self, events: int) -> None:
+        left = self._until - time.monotonic()
+        poll = select.poll()
+        poll.register(self._socket, events)
+        if not self.is_watched:
+            poll.poll()
+        elif not poll.poll(max(0.0, min(left, _WORD_SECONDS)) * 1000):
+            from pollen import silence
+
+            silence.wait(self._paths, self._address, self._socket, events, self._until)
+
+
+def _send(connection: _Line, method: str, target: str, body: bytes) -> None:
     head = f"{method} {target} HTTP/1.0\r\nHost: localhost\r\n"
     if body or method in ("POST", "PUT"):
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"

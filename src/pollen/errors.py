@@ -10,7 +10,8 @@
         Denied                  denied, token-invalid
         Conflict                name-taken, already-in-cluster
         Ambiguous               ambiguous
-        Unreachable             unreachable, daemon-not-running, version-mismatch
+        Unreachable             unreachable, daemon-not-running, daemon-not-answering,
+                                version-mismatch
         Overloaded              overloaded
         DeadlineExceeded        deadline
         GuestError              guest-*
@@ -192,6 +193,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "ambiguous": SlugRow(Ambiguous, EXIT_AMBIGUOUS, 409, False),
     "unreachable": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),
     "daemon-not-running": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),
+    "daemon-not-answering": SlugRow(Unreachable, EXIT_UNREACHABLE, 504, None),
     "overloaded": SlugRow(Overloaded, EXIT_FAILURE, 503, False),
     "deadline": SlugRow(DeadlineExceeded, EXIT_FAILURE, 504, None),
     "guest-failed": SlugRow(GuestError, EXIT_FAILURE, 500, True),

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from pollen import control
 from pollen.errors import PollenError, error_from
 from pollen.runtime.paths import Paths, cure, resolve
 
@@ -50,6 +51,9 @@ VERBS: dict[str, tuple[str, str]] = {
 
 # What people try when a member shall go.
 _REMOVING = ("deny", "remove", "revoke", "kick", "ban")
+
+# A shell that completes a word does not wait for a silent daemon.
+_COMPLETION_SECONDS = 1.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -133,24 +137,20 @@ def paths_of(ctx: click.Context) -> Paths:
 
 def complete_seeds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The names of the seeds that this node knows, for the shell; none when it does not answer."""
-    from pollen.control import Control
-
-    try:
-        status = Control(paths_of(ctx)).get("/v1/status")
-    except PollenError:
-        return []
-    return [seed["name"] for seed in status["seeds"] if seed["name"].startswith(incomplete)]
+    return _names(ctx, "seeds", incomplete)
 
 
 def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The names of the nodes that this one knows, as for seeds."""
-    from pollen.control import Control
+    return _names(ctx, "nodes", incomplete)
 
+
+def _names(ctx: click.Context, kind: str, incomplete: str) -> list[str]:
     try:
-        status = Control(paths_of(ctx)).get("/v1/status")
+        status = control.Control(paths_of(ctx)).get("/v1/status", timeout=_COMPLETION_SECONDS)
     except PollenError:
         return []
-    return [node["name"] for node in status["nodes"] if node["name"].startswith(incomplete)]
+    return [held["name"] for held in status[kind] if held["name"].startswith(incomplete)]
 
 
 @click.group(
@@ -198,6 +198,8 @@ def _as_text(argument: str) -> str:
 
 
 def _run(held: dict[str, Any]) -> int:
+    if sys.stderr.isatty() and "_PLN_COMPLETE" not in os.environ:
+        control.listeners.append(lambda text: print(text, file=sys.stderr, flush=True))
     try:
         code = pln.main(prog_name="pln", standalone_mode=False, obj=held)
         sys.stdout.flush()

@@ -121,7 +121,7 @@ def start_detached(where: Paths, options: Any = None) -> None:
 
 
 @click.command("down")
-@click.option("--force", is_flag=True, help="Do not drain; end at once.")
+@click.option("--force", is_flag=True, help="Do not drain; end at once, by a kill if it is silent.")
 @click.option("--grace", type=DURATION, default="5s", show_default=True, help="For calls to end.")
 @with_globals
 @click.pass_context
@@ -135,7 +135,7 @@ def down_command(ctx: click.Context, force: bool, grace: int) -> None:
     """
     from pollen.runtime import service
 
-    service.stop(paths_of(ctx), 0 if force else grace, drain=not force)
+    service.stop(paths_of(ctx), 0 if force else grace, drain=not force, is_forced=force)
     click.echo("down")
 
 
@@ -166,7 +166,7 @@ def restart_command(ctx: click.Context) -> None:
 @with_globals
 @click.pass_context
 def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_json: bool) -> None:
-    """Show the node's log; also when the node is down.
+    """Show the node's log; also when the node is down or silent.
 
     \b
     Examples:
@@ -181,7 +181,7 @@ def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_jso
         for line in Control(where).lines(f"/v1/logs?{query}"):
             _print_line(line, as_json)
     except PollenError as error:
-        if error.slug != "daemon-not-running":
+        if error.slug not in ("daemon-not-running", "daemon-not-answering"):
             raise
         if not where.log_file.exists():
             raise error_from(
@@ -191,6 +191,8 @@ def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_jso
 
         for text in logs.tail(where.log_file, lines, seed):
             _print_line(text.encode(), as_json)
+        if error.slug == "daemon-not-answering":
+            raise
 
 
 def _print_line(raw: bytes, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
 from pollen.control import Control
-from pollen.errors import GuestError, NotFound, PollenError, error_from
+from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
 
 if TYPE_CHECKING:
     from pollen.replies import Reply
@@ -292,9 +292,13 @@ def _ask(
 ) -> Reply:
     """One call of a seed's function, over a connection of its own."""
     from pollen.blocking import connect_sync
+    from pollen.cli.patience import Watch
 
-    with connect_sync(where.home) as mesh:
-        return mesh.function(*target, **limits)(data, **said)
+    with connect_sync(where.home) as mesh, Watch(where, mesh) as watch:
+        try:
+            return mesh.function(*target, **limits)(data, **said)
+        except CallError as error:
+            raise watch.error or error from None
 
 
 def _is_program(error: NotFound, control: Control, seed: str) -> bool:

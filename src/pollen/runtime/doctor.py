@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pollen import silence
 from pollen.control import Control
 from pollen.errors import PollenError
 from pollen.runtime import identity, lock, ports
@@ -264,10 +265,16 @@ def check_daemon(where: Paths) -> Iterator[Finding]:
         else:
             yield Finding("daemon", "ok", "there is no node here yet: pln up, or pln join TOKEN")
         return
+    if silence.is_stopped(pid):
+        text = f"the daemon ({silence.process_text(where)}) cannot answer"
+        yield Finding("daemon", "failure", text, f"kill -CONT {pid}; or: pln down --force")
+        return
     try:
         status = Control(where).get("/v1/status")
     except PollenError as error:
         text = f"the daemon (pid {pid}) does not answer: {error.reason}"
+        if error.slug == "daemon-not-answering":
+            text = error.reason
         yield Finding("daemon", "failure", text, "pln logs; then pln down --force, pln up -d")
         return
     yield Finding("daemon", "ok", f"pid {pid}; {status['summary']}")

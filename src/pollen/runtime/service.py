@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
-from socket import AF_UNIX, SOCK_STREAM, socket
 
+from pollen import silence
+from pollen.control import Control
 from pollen.errors import PollenError, Unreachable, error_from_dict
 from pollen.runtime import lock, paths
 from pollen.runtime.paths import Paths
@@ -141,14 +141,26 @@ def _last_words(where: Paths) -> tuple[str, str]:
     return f"the daemon ended while it started: {last}", f"see {words} and {where.log_file}"
 
 
-def stop(where: Paths, grace_ms: int = -1, *, drain: bool = True) -> None:
-    """End the daemon in order, by the API, else by signals. ``daemon-not-running`` if none."""
+def stop(where: Paths, grace_ms: int = -1, *, drain: bool = True, is_forced: bool = False) -> None:
+    """End the daemon in order, by the API, else by signals.
+
+    Raises ``daemon-not-running`` and, for one that is silent, ``daemon-not-answering``: it runs on.
+    ``is_forced`` kills a silent one.
+    """
     pid = running(where)
     if pid is None:
         paths.check_home(where)
         raise Unreachable("daemon-not-running", f"no daemon runs for {where.home}", "pln up -d")
-    if not _ask_to_stop(where, grace_ms, drain):
-        _signal(pid, signal.SIGTERM)
+    try:
+        _ask_to_stop(where, pid, grace_ms, drain)
+    except PollenError as error:
+        if error.slug != "daemon-not-answering":
+            # It lives and its socket does not: a signal ends it in order, too.
+            _signal(pid, signal.SIGTERM)
+        elif is_forced:
+            _signal(pid, signal.SIGKILL)
+        else:
+            raise
     patience = max(grace_ms, 5_000) / 1000 + STOP_MARGIN_SECONDS
     if _gone_within(where, pid, patience):
         return
@@ -157,19 +169,10 @@ def stop(where: Paths, grace_ms: int = -1, *, drain: bool = True) -> None:
         raise PollenError("internal", f"the process {pid} does not end", f"see {where.log_file}")
 
 
-def _ask_to_stop(where: Paths, grace_ms: int, drain: bool) -> bool:
-    connection = HTTPConnection("localhost", timeout=5)
-    try:
-        connection.sock = socket(AF_UNIX, SOCK_STREAM)
-        connection.sock.settimeout(5)
-        connection.sock.connect(str(where.control_socket))
-        body = json.dumps({"grace_ms": grace_ms, "drain": drain})
-        connection.request("POST", "/v1/shutdown", body)
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+def _ask_to_stop(where: Paths, pid: int, grace_ms: int, drain: bool) -> None:
+    if silence.is_stopped(pid):
+        raise silence.not_answering(where, 0)
+    Control(where).request("POST", "/v1/shutdown", {"grace_ms": grace_ms, "drain": drain})
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
