@@ -16,6 +16,7 @@ from pollen.runtime import lock
 from pollen.runtime.paths import Paths
 from pollen.runtime.ports import next_free
 from tests.cli.conftest import EXAMPLES, Pln
+from tests.cli.test_doctor import found
 from tests.cli.test_output import on_a_terminal
 
 
@@ -84,6 +85,15 @@ def test_a_list_has_commas(pln: Pln) -> None:
         (["log_level", "loud"], b"debug, info, warning"),
         (["idle_ms", "10ms"], b"1000 or more"),
         (["grace_ms"], b"pln set grace_ms VALUE"),
+        (["discovery", "foo"], b"known schemes: multicast, static"),
+        (["discovery", "static:nowhere"], b"is no address with a port"),
+        (["discovery", "multicast:192.0.2.1:5"], b"is no multicast group"),
+        (["listen", ","], b"listen is empty"),
+        (["http", "8080"], b"ip:port"),
+        (["metrics", "here"], b"ip:port"),
+        (["name", "Attic!"], b"name cannot be so"),
+        (["otlp_endpoint", "collector"], b"write a URL"),
+        (["otlp_sample_percent", "101"], b"0<=x<=100"),
     ],
 )
 def test_a_bad_setting_changes_nothing(pln: Pln, line: list[str], said: bytes) -> None:
@@ -92,6 +102,63 @@ def test_a_bad_setting_changes_nothing(pln: Pln, line: list[str], said: bytes) -
     assert (done.returncode, done.stdout) == (2, b"")
     assert said in done.stderr
     assert not (pln.home / "config.toml").exists()
+
+
+UNSTARTABLE = {
+    "discovery": ('discovery = "foo"\n', "known schemes: multicast, static"),
+    "log_level": ('log_level = "debu"\n', "one of: debug, info, warning"),
+    "listen": ('listen = ["192.0.2.1:0"]\n', "pln set listen IP:PORT"),
+    "http": ('http = "192.0.2.1:1"\n', "pln set http IP:PORT"),
+    "memory_bytes": ("memory_bytes = -1\n", "pln set memory_bytes 1GiB"),
+}
+
+
+@pytest.mark.parametrize("key", UNSTARTABLE)
+def test_a_restart_that_cannot_start_does_not_stop(pln: Pln, key: str) -> None:
+    """The node runs on; what is wrong with the file is said by ``doctor`` and ``up``, too."""
+    text, said = UNSTARTABLE[key]
+    flags = [] if key == "listen" else ["--ips", "127.0.0.1", "--port", "0"]
+    (pln.home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    pln.ok("up", "-d", *flags)
+    try:
+        pid = lock.read_pid(Paths(pln.home))
+        (pln.home / "config.toml").write_text(text)
+        done = pln("restart")
+        assert done.returncode == 2 and b"[config-invalid]" in done.stderr
+        assert said in done.stderr.decode() and key in done.stderr.decode()
+        assert lock.read_pid(Paths(pln.home)) == pid
+        assert pln("status").returncode == 0
+        if key not in ("listen", "http"):
+            assert said in found(pln, "settings", "failure")
+    finally:
+        pln("down", "--force")
+    done = pln("up", "-d", *flags)
+    assert done.returncode == 2 and b"[config-invalid]" in done.stderr
+
+
+def test_a_restart_keeps_its_own_ports(pln: Pln) -> None:
+    """They are taken, and by itself; one that another program has is refused before it stops."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = next_free(["127.0.0.1:21000"])[0].rpartition(":")[2]
+        pln.ok("set", "listen", f"127.0.0.1:{port}")
+        pln.ok("up", "-d", "--http", f"127.0.0.1:{port}")
+        try:
+            pln.ok("restart")
+            pid = lock.read_pid(Paths(pln.home))
+            pln.ok("set", "metrics", f"127.0.0.1:{taken.getsockname()[1]}")
+            done = pln("restart")
+            assert done.returncode == 1 and b"[port-in-use]" in done.stderr
+            assert lock.read_pid(Paths(pln.home)) == pid
+        finally:
+            pln("down", "--force")
+
+
+def test_an_address_of_another_network_may_be_set(pln: Pln) -> None:
+    """The machine may move there; it is told that it is not there now."""
+    said = pln.ok("set", "listen", "192.0.2.7:60611")
+    assert "does not have the address of 192.0.2.7:60611 now" in said
 
 
 def test_a_file_that_is_broken_is_not_overwritten(pln: Pln) -> None:

@@ -78,7 +78,9 @@ def test_a_terminal_shows_that_it_waits(frozen: Pln) -> None:
     """One word, once."""
     for line in (["status"], ["call", "echo", "echo", "x"]):
         shown = on_a_terminal(frozen, *line)
-        assert shown.decode().count(f"waiting for the daemon (pid {pid_of(frozen)}, stopped) ...") == 1
+        assert (
+            shown.decode().count(f"waiting for the daemon (pid {pid_of(frozen)}, stopped) ...") == 1
+        )
 
 
 def test_the_log_is_shown_all_the_same(frozen: Pln) -> None:

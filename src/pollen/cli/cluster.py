@@ -89,21 +89,21 @@ def up_command(
       pln up -d
       pln up --port 60700 --http 127.0.0.1:8080
     """
-    from pollen.runtime import config, identity, ports, service
+    from pollen.runtime import identity, service, starting
 
     where = paths_of(ctx)
     listen = _listen(port, ips)
     # What cannot start must not leave a new cluster behind.
-    held = config.read_config(where.config_file)
-    if service.running(where) is None and not identity.is_enrolled(where):
-        ports.check_free(listen or held.listen)
-        founded = identity.init(where, name)
-        click.echo(
-            f"started a NEW cluster {founded.cluster.hex()[:8]}; "
-            + here("to enter an existing one: pln join TOKEN"),
-            err=True,
-        )
     options = service.StartOptions(listen=listen, http=http, name=name)
+    held = starting.settings(where, options.settings())
+    starting.check(held)
+    if service.running(where) is None:
+        is_member = identity.is_enrolled(where)
+        starting.check_addresses(held)
+        if not is_member:
+            founded = identity.init(where, name)
+            new = f"started a NEW cluster {founded.cluster.hex()[:8]}"
+            click.echo(f"{new}; {here('to enter an existing one: pln join TOKEN')}", err=True)
     if detach:
         start_detached(where, options)
         return
@@ -149,11 +149,16 @@ def restart_command(ctx: click.Context) -> None:
     Example:
       pln restart
     """
-    from pollen.runtime import service
+    from pollen.runtime import service, starting
 
     where = paths_of(ctx)
     options = service.options_of(where)
-    if service.running(where) is not None:
+    # What cannot start must not stop.
+    pid = service.running(where)
+    settings = starting.settings(where, options.settings())
+    starting.check(settings)
+    starting.check_addresses(settings, pid)
+    if pid is not None:
         service.stop(where)
     start_detached(where, options)
 

@@ -40,7 +40,7 @@ def set_command(ctx: click.Context, key: str | None, value: str | None, as_json:
     if key is None:
         _list_settings(where, as_json)
         return
-    config.check_key(key, "set")
+    config.check_key(key)
     if value is None:
         raise error_from(
             "usage", f"{key} has no value", f"pln set {key} VALUE, or: pln unset {key}"
@@ -75,13 +75,13 @@ def _typed(key: str, value: str) -> str | int | list[str]:
 
 
 def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None:
-    from pollen.runtime import config, lock, otlp, paths, service
+    from pollen.runtime import config, lock, paths, service, starting
 
-    if key == "otlp_endpoint":
-        otlp.check_extra(config.Config(otlp_endpoint=str(value or "")))
     paths.make_home(where)
-    held = config.write_setting(where.config_file, key, value)
+    held = config.write_setting(where.config_file, key, value, starting.check)
     click.echo(f"{key} = {_shown(key, getattr(held, key))}")
+    for address in starting.absent(held, key):
+        click.echo(f"hint: this machine does not have the address of {address} now")
     if service.running(where) is None:
         return
     if key in lock.read_flags(where):

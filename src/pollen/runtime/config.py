@@ -12,6 +12,7 @@ import ipaddress
 import os
 import re
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -96,77 +97,89 @@ def read_config(path: Path) -> Config:
     return parse_config(text, str(path))
 
 
-def parse_config(text: str, where: str) -> Config:
-    """The settings of a file's text; ``where`` begins the reasons."""
+def parse_config(text: str, where: str = "") -> Config:
+    """The settings of a file's text; ``where`` begins the reasons, behind it stands the key."""
+    at = f"{where}: " if where else ""
     try:
         table = tomllib.loads(text)
     except ValueError as error:
-        raise BadRequest("config-invalid", f"{where}: {error}", "mend the file") from error
+        raise BadRequest("config-invalid", f"{at}{error}", "mend the file") from error
     for key in table:
         check_key(key, where)
     try:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
-        raise BadRequest("config-invalid", f"{where}: {error}", "mend the value") from error
-    for address in (*config.listen, *filter(None, (config.http, config.metrics))):
-        _check_address(address, where)
-    _check_otlp(config, where)
-    least = limits.DEMAND_KEEP_MIN_NS // MILLISECOND
-    if config.idle_ms < least:
-        reason = f"{where}: idle_ms is {config.idle_ms}"
-        raise BadRequest("config-invalid", reason, f"{least} or more: pln set idle_ms 5m")
-    if config.code_cache_bytes < 0:
-        reason = f"{where}: code_cache_bytes is {config.code_cache_bytes}"
-        raise BadRequest("config-invalid", reason, "0 or more: pln set code_cache_bytes 2GiB")
-    refusal = check_name(config.name) if config.name else None
-    if refusal is not None:
-        raise BadRequest("config-invalid", f"{where}: name: {refusal.reason}", refusal.remedy)
-    if config.log_level not in _LEVELS:
-        reason = f"{where}: log_level is {config.log_level!r}"
-        raise BadRequest("config-invalid", reason, f"one of: {', '.join(_LEVELS)}")
+        raise BadRequest("config-invalid", f"{at}{error}", "mend the value") from error
+    for key, reason, remedy in _faults(config):
+        raise BadRequest("config-invalid", f"{at}{key} {reason}", remedy)
     return config
 
 
-def check_key(key: str, where: str) -> None:
+def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
+    """What is wrong: the key, what is said of it, what would do."""
+    addresses = [("listen", address) for address in config.listen]
+    addresses += [("http", config.http), ("metrics", config.metrics)]
+    for key, address in addresses:
+        if (address or key == "listen") and not _is_address(address):
+            yield key, f"has {address!r}", "write ip:port, as in 192.0.2.7:60611, [::]:0"
+    if not config.listen:
+        yield "listen", "is empty", "write ip:port, as in 192.0.2.7:60611, or: pln unset listen"
+    url = config.otlp_endpoint
+    if url and not re.match(r"https?://[^/\s]+", url):
+        yield "otlp_endpoint", f"is {url!r}", "write a URL, as in http://192.0.2.9:4318"
+    if not 0 <= config.otlp_sample_percent <= 100:
+        percent = f"is {config.otlp_sample_percent}"
+        yield "otlp_sample_percent", percent, "write a number from 0 to 100"
+    least = limits.DEMAND_KEEP_MIN_NS // MILLISECOND
+    if config.idle_ms < least:
+        yield "idle_ms", f"is {config.idle_ms} ms", f"{least} or more: pln set idle_ms 5m"
+    for key, example in (
+        ("memory_bytes", "1GiB"),
+        ("code_cache_bytes", "2GiB"),
+        ("grace_ms", "5s"),
+    ):
+        if (held := getattr(config, key)) < 0:
+            yield key, f"is {held}", f"0 or more: pln set {key} {example}"
+    refusal = check_name(config.name) if config.name else None
+    if refusal is not None:
+        yield "name", f"cannot be so: {refusal.reason}", refusal.remedy
+    if config.log_level not in _LEVELS:
+        yield "log_level", f"is {config.log_level!r}", f"one of: {', '.join(_LEVELS)}"
+
+
+def check_key(key: str, where: str = "") -> None:
     """Raise ``config-invalid`` for a setting that does not exist, with the nearest that does."""
     if key in MEANINGS:
         return
     near = difflib.get_close_matches(key, MEANINGS, n=1)
     hint = f"did you mean: {near[0]}" if near else f"known keys: {', '.join(MEANINGS)}"
-    raise BadRequest("config-invalid", f"{where}: unknown key {key!r}", hint)
+    at = f"{where}: " if where else ""
+    raise BadRequest("config-invalid", f"{at}there is no setting {key!r}", hint)
 
 
-def _check_address(address: str, where: str) -> None:
+def _is_address(address: str) -> bool:
     host, colon, port = address.rpartition(":")
     try:
         ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-        is_good = bool(colon) and 0 <= int(port) <= 65_535
+        return bool(colon) and 0 <= int(port) <= 65_535
     except ValueError:
-        is_good = False
-    if not is_good:
-        reason = f"{where}: {address!r} is no address"
-        raise BadRequest("config-invalid", reason, "write ip:port, as in 192.0.2.7:60611, [::]:0")
+        return False
 
 
-def _check_otlp(config: Config, where: str) -> None:
-    url = config.otlp_endpoint
-    if url and not re.match(r"https?://[^/\s]+", url):
-        reason = f"{where}: {url!r} is no URL of a collector"
-        raise BadRequest("config-invalid", reason, "write one, as in http://192.0.2.9:4318")
-    if not 0 <= config.otlp_sample_percent <= 100:
-        reason = f"{where}: otlp_sample_percent is {config.otlp_sample_percent}"
-        raise BadRequest("config-invalid", reason, "write a number from 0 to 100")
-
-
-def write_setting(path: Path, key: str, value: str | int | list[str] | None) -> Config:
+def write_setting(
+    path: Path,
+    key: str,
+    value: str | int | list[str] | None,
+    check: Callable[[Config], None] = lambda config: None,
+) -> Config:
     """Set one key, or with None take it out, and keep everything else as it stands.
 
-    The file is replaced in one step; a value that the daemon would refuse changes nothing
-    (``config-invalid``).
+    The file is replaced in one step; a value that the daemon would refuse, or ``check``, changes
+    nothing (``config-invalid``).
     """
     import tomlkit
 
-    check_key(key, "set")
+    check_key(key)
     read_config(path)
     held = path.read_text(encoding="utf-8") if path.exists() else ""
     document = tomlkit.parse(held)
@@ -175,7 +188,8 @@ def write_setting(path: Path, key: str, value: str | int | list[str] | None) -> 
     else:
         document[key] = value
     text = tomlkit.dumps(document)
-    config = parse_config(text, key)
+    config = parse_config(text)
+    check(config)
     temporary = path.with_suffix(".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ from pollen.core.peers.discovery.finder import Finder
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
-from pollen.runtime import entropy, identity, lock, logs, metrics, otlp, paths
+from pollen.runtime import entropy, identity, lock, logs, metrics, otlp, paths, starting
 from pollen.runtime.config import Config
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
@@ -388,7 +388,7 @@ def run_daemon(
     # Before any engine exists: enabled later, a guest's trap would end the process (SANDBOX).
     if not faulthandler.is_enabled():
         faulthandler.enable()
-    otlp.check_extra(config)
+    starting.check(config)
     paths.make_home(where)
     with (
         lock.hold(where),

@@ -26,8 +26,8 @@ import msgspec
 from pollen import silence
 from pollen.control import Control
 from pollen.errors import PollenError
-from pollen.runtime import identity, lock, ports
-from pollen.runtime.config import Config, read_config
+from pollen.runtime import identity, lock, ports, starting
+from pollen.runtime.config import Config
 from pollen.runtime.paths import (
     NETWORK_FILE_SYSTEMS,
     OWNER_REMEDY,
@@ -191,7 +191,8 @@ def check_limits() -> Iterator[Finding]:
 def check_settings(where: Paths) -> Iterator[Finding]:
     """config.toml is readable; the ports are free, unless a daemon of ours has them."""
     try:
-        config = read_config(where.config_file)
+        config = starting.settings(where, {})
+        starting.check(config)
     except PollenError as error:
         yield Finding("settings", "failure", error.reason, error.remedy)
         return

@@ -15,6 +15,7 @@ import shutil
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from pollen.core import restoring
 from pollen.core.codec import Refusal
@@ -46,9 +47,7 @@ def node_key(where: Paths, native: Native) -> Key:
     be another node with this one's membership.
     """
     if where.member_file.exists() and not where.node_key.exists():
-        reason = f"the key {where.node_key} is missing, and this folder is a member of a cluster"
-        remedy = "put a copy of it back; with none: pln purge --yes, then pln join TOKEN"
-        raise PollenError("state-unusable", reason, remedy)
+        raise _lost(where.node_key, where.member_file.read_text())
     return _load_or_make(str(where.node_key), where.node_key.exists(), native)
 
 
@@ -75,7 +74,8 @@ def mark(where: Paths, cluster: bytes) -> None:
 
 
 def lost(where: Paths) -> PollenError | None:
-    """The error of a folder that was a member's and whose store is gone or empty, else None.
+    """The error of a folder that was a member's and whose key is gone, or its store, or that is
+    empty; else None.
 
     The files stay as they are.
     """
@@ -83,15 +83,15 @@ def lost(where: Paths) -> PollenError | None:
         cluster = where.member_file.read_text().strip()
     except OSError:
         return None
-    with contextlib.suppress(FileNotFoundError):
-        if where.store.stat().st_size:
-            return None
-    return _lost(where, cluster)
+    for path in (where.store, where.node_key):
+        if not path.exists() or not path.stat().st_size:
+            return _lost(path, cluster)
+    return None
 
 
-def _lost(where: Paths, cluster: str) -> PollenError:
-    what = "is empty" if where.store.exists() else "is missing"
-    reason = f"the store {where.store} {what}; this node is a member of cluster {cluster[:8]}"
+def _lost(path: Path, cluster: str) -> PollenError:
+    what = "is empty" if path.exists() else "is missing"
+    reason = f"{path} {what}, and this folder is a member's of cluster {cluster[:8]}"
     return PollenError("state-unusable", reason, REMEDY)
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pollen import silence
 from pollen.control import Control
@@ -50,6 +51,16 @@ class StartOptions:
         for flag, value in flags:
             line += [flag, value] if value else []
         return line
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that these options give; they go before the file's."""
+        given = {
+            "listen": list(self.listen),
+            "http": self.http,
+            "name": self.name,
+            "log_level": self.log_level,
+        }
+        return {key: value for key, value in given.items() if value}
 
 
 def running(where: Paths) -> int | None:
