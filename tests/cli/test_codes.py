@@ -117,7 +117,7 @@ def test_joining_with_a_running_node_says_all_that_is_to_do(up: Pln) -> None:
 
 
 def test_4_permission(pln: Pln) -> None:
-    done = pln("join", "pln1notatoken")
+    done = pln("join", "--no-up", "pln1notatoken")
     assert done.returncode == 4
     assert b"[token-invalid]" in done.stderr
 

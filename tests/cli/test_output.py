@@ -231,6 +231,7 @@ def test_what_is_proposed_can_be_pasted_when_the_folder_was_given(pln: Pln) -> N
     for line in (["--dir", other, "status"], ["status", "--dir", other]):
         assert f"  start it with: {ours} up -d\n".encode() in pln(*line).stderr
     assert f"  try: {ours} purge --yes\n".encode() in pln("--dir", other, "purge").stderr
+    pln.ok("--dir", other, "set", "listen", "127.0.0.1:0")
     assert f" {ours} up -d\n" in pln.ok("--dir", other, "doctor")
     assert "next: pln up -d\n" in pln.ok("init")
 

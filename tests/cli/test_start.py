@@ -28,6 +28,7 @@ ALLOWED = {
     "pollen.cli.status",
     "pollen.control",
     "pollen.errors",
+    "pollen.plain",
     "pollen.runtime",
     "pollen.runtime.paths",
 }

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 
 from pollen import control
 from pollen.errors import PollenError, error_from
+from pollen.plain import escaped, tame
 from pollen.runtime.paths import Paths, cure, resolve
 
 # Verb -> (module, one line for the overview), in the order of the overview.
@@ -135,6 +136,26 @@ def paths_of(ctx: click.Context) -> Paths:
     return resolve(ctx.ensure_object(dict).get("directory"))
 
 
+class Asked(control.Control):
+    """The control API for people: no text of an answer steers a terminal or forges a line.
+
+    With ``--json`` texts stay as they are; JSON escapes them itself.
+    """
+
+    def __init__(self, paths: Paths, *, is_exact: bool) -> None:
+        super().__init__(paths)
+        self._is_exact = is_exact
+
+    def _decoded(self, raw: bytes) -> Any:
+        answer = super()._decoded(raw)
+        return answer if self._is_exact else tame(answer)
+
+
+def control_of(ctx: click.Context) -> Asked:
+    """The control API of the folder that the options name."""
+    return Asked(paths_of(ctx), is_exact=bool(ctx.ensure_object(dict).get("json")))
+
+
 def complete_seeds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The names of the seeds that this node knows, for the shell; none when it does not answer."""
     return _names(ctx, "seeds", incomplete)
@@ -150,7 +171,8 @@ def _names(ctx: click.Context, kind: str, incomplete: str) -> list[str]:
         status = control.Control(paths_of(ctx)).get("/v1/status", timeout=_COMPLETION_SECONDS)
     except PollenError:
         return []
-    return [held["name"] for held in status[kind] if held["name"].startswith(incomplete)]
+    names = [held["name"] for held in status[kind]]
+    return [name for name in names if name.startswith(incomplete) and name == escaped(name)]
 
 
 @click.group(
@@ -179,13 +201,24 @@ def main() -> NoReturn:
     # Read here too: an error in the options themselves comes before click has read them all.
     given = [_as_text(argument) for argument in sys.argv[1:]]
     sys.argv[1:] = given
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # What a terminal's encoding lacks is shown by its number.
-            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = _opened(sys.stdout), _opened(sys.stderr)
+    # The size of the terminal is asked of these; the streams that they were are of no more use.
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc, assignment]
     given = given[: given.index("--")] if "--" in given else given
     held: dict[str, Any] = {"json": "--json" in given}
     sys.exit(_run(held))
+
+
+def _opened(stream: TextIO) -> TextIO:
+    """What an encoding lacks is shown by its number, and what would steer a terminal, too."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    if stream.isatty():
+        from pollen.cli.output import Terminal
+
+        return Terminal.over(stream)
+    stream.reconfigure(errors="backslashreplace")
+    return stream
 
 
 def _as_text(argument: str) -> str:

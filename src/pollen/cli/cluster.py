@@ -15,6 +15,7 @@ from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, properties_of
 from pollen.control import Control
 from pollen.errors import PollenError, error_from
+from pollen.plain import escaped, tame
 from pollen.runtime.paths import Paths
 
 
@@ -208,8 +209,9 @@ def _print_line(raw: bytes, as_json: bool) -> None:
     try:
         line = json.loads(text)
     except ValueError:
-        print(text, flush=True)
+        print(escaped(text), flush=True)
         return
+    line = tame(line)
     at, level, event = (str(line.pop(key, "")) for key in ("at", "level", "event"))
     fields = " ".join(f"{key}={value}" for key, value in line.items() if value not in ("", None))
     print(f"{at[:19].replace('T', ' ')}  {level:<7}  {event}  {fields}".rstrip(), flush=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pollen.cli import output
-from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
+from pollen.cli.app import complete_seeds, control_of, paths_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
 from pollen.control import Control
@@ -88,7 +88,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         "env": dict(given["env"]),
         "take_over": given["take_over"],
     }
-    control, seen = Control(paths_of(ctx)), _mark(path)
+    control, seen = control_of(ctx), _mark(path)
     _publish(control, path, name, options, given["as_json"])
     if given["watch"] and not given["as_json"]:
         click.echo(f"watching {path}; Ctrl-C ends it")
@@ -204,7 +204,7 @@ def unseed_command(ctx: click.Context, target: str, as_json: bool) -> None:
     Example:
       pln unseed hello
     """
-    answer = Control(paths_of(ctx)).withdraw(target)
+    answer = control_of(ctx).withdraw(target)
     if as_json:
         output.print_json(answer)
     else:
@@ -258,7 +258,7 @@ def call_command(
             reply = _ask(where, (seed, function), limits, data, said)
         except NotFound as error:
             # A program has one function, so the one word that follows its name is the input.
-            if not function or text is not None or not _is_program(error, Control(where), seed):
+            if not function or text is not None or not _is_program(error, control_of(ctx), seed):
                 raise
             reply = _ask(where, (seed, None), limits, function.encode(), said)
     except GuestError as error:
@@ -269,7 +269,7 @@ def call_command(
             # Who leaves the function out and gives an input has named the input a function.
             remedy = f'{error.remedy}\nif that is the input: pln call {seed} FUNCTION "{function}"'
             raise error_from(error.slug, error.reason, remedy, node=error.node) from None
-        raise _with_neighbours(error, Control(where), seed) from None
+        raise _with_neighbours(error, control_of(ctx), seed) from None
     if as_json:
         facts = {name: getattr(reply, name) for name in reply.__struct_fields__ if name != "data"}
         output.print_json({**_as_json(reply.data), **facts})

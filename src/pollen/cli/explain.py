@@ -10,9 +10,8 @@ from urllib.parse import quote
 import click
 
 from pollen.cli import output
-from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
+from pollen.cli.app import complete_seeds, control_of, with_globals, with_json
 from pollen.cli.proposals import here
-from pollen.control import Control
 from pollen.errors import error_from
 
 
@@ -31,7 +30,7 @@ def inspect_command(ctx: click.Context, target: str, as_json: bool) -> None:
       pln inspect hello
       pln inspect node/attic
     """
-    status = Control(paths_of(ctx)).get("/v1/status")
+    status = control_of(ctx).get("/v1/status")
     kind, found = find(status, target)
     if as_json:
         output.print_json({"kind": kind, **found})
@@ -180,7 +179,7 @@ def place_command(ctx: click.Context, seed: str, node: str | None, as_json: bool
       pln why place hello
       pln why place hello attic
     """
-    control = Control(paths_of(ctx))
+    control = control_of(ctx)
     told = control.get(f"/v1/why/place/{quote(seed, safe='/')}")
     if node is not None:
         status = control.get("/v1/status")
@@ -224,7 +223,7 @@ def call_command(ctx: click.Context, seed: str, function: str | None, as_json: b
       pln why call hello greet
     """
     target = f"{quote(seed, safe='/')}?function={quote(function or '', safe='')}"
-    told = Control(paths_of(ctx)).get(f"/v1/why/call/{target}")
+    told = control_of(ctx).get(f"/v1/why/call/{target}")
     if as_json:
         output.print_json(told)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,13 @@ from typing import Any
 import click
 
 from pollen.cli import output
-from pollen.cli.app import complete_nodes, complete_seeds, paths_of, with_globals, with_json
+from pollen.cli.app import (
+    complete_nodes,
+    complete_seeds,
+    control_of,
+    with_globals,
+    with_json,
+)
 from pollen.cli.explain import find
 from pollen.cli.values import DURATION, read_input
 from pollen.control import Control
@@ -67,7 +74,7 @@ def load_command(
       pln load hello --rate 1000 --input world
       pln load hello --from attic --from cellar
     """
-    control = Control(paths_of(ctx))
+    control = control_of(ctx)
     seed, _, function = target.removeprefix("seed/").partition("/")
     nodes = _ids(control, sources)
     body = {
@@ -147,7 +154,7 @@ def _print(report: dict[str, Any]) -> None:
 @contextmanager
 def _live(control: Control, seed: str, seconds: float) -> Iterator[None]:
     """A line on the terminal that says how it goes, once a second; gone at the end."""
-    if not output.can_move():
+    if not (output.can_move() and sys.stderr.isatty()):
         yield
         return
     done = threading.Event()
@@ -158,7 +165,11 @@ def _live(control: Control, seed: str, seconds: float) -> Iterator[None]:
     finally:
         done.set()
         looking.join()
-        click.echo("\r\x1b[K", nl=False, err=True)
+        click.echo(_erased(), nl=False, err=True)
+
+
+def _erased() -> str:
+    return output.steering("\r\x1b[K", sys.stderr)
 
 
 def _look(control: Control, seed: str, seconds: float, done: threading.Event) -> None:
@@ -169,7 +180,7 @@ def _look(control: Control, seed: str, seconds: float, done: threading.Event) ->
         ok, failed = ((new[i] - held[i]) / (now - at) for i in (0, 1))
         line = f"{now - began:.0f} of {seconds:.0f} s: {ok:.0f} calls a second here"
         line += f", {failed:.0f} failed" if failed else ""
-        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+        click.echo(f"{_erased()}{line}", nl=False, err=True)
         at, held = now, new
 
 

@@ -13,6 +13,7 @@ from pollen.cli.app import paths_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, SIZE
 from pollen.errors import error_from
+from pollen.plain import escaped, escaped_lines
 from pollen.runtime.paths import Paths
 
 
@@ -189,9 +190,9 @@ def doctor_command(ctx: click.Context, as_json: bool) -> None:
         for finding in findings:
             colour = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.level]
             word = output.coloured(f"{finding.level:<8}", colour, sys.stdout)
-            click.echo(f"{word} {finding.name:<11} {here(finding.text)}")
-            if finding.remedy:
-                click.echo(f"{'':<21}{here(finding.remedy)}")
+            click.echo(f"{word} {finding.name:<11} {here(escaped(finding.text))}")
+            for line in escaped_lines(finding.remedy) if finding.remedy else ():
+                click.echo(f"{'':<21}{here(line)}")
     ctx.exit(1 if any(finding.level == "failure" for finding in findings) else 0)
 
 

@@ -1,24 +1,62 @@
-"""What a person reads: errors, tables, quantities. Colour only on a terminal, and only on words."""
+"""What a person reads: errors, tables, quantities. Colour only on a terminal, and only on words.
+
+Text of guests and peers never steers a terminal: ``Terminal`` shows every control that is not one
+of our own, and all text leaves through it. Ends of lines are escaped before, where the text enters.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 from pollen.errors import PollenError
+from pollen.plain import escaped, escaped_lines
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+# What follows a control of ours on its way to a terminal; nobody else can know it.
+_OURS = f"\ue000{os.urandom(8).hex()}"
+_CONTROLS = re.compile("[\x1b\r]")
+# Own controls, ends of lines and tabs; between them stands what is escaped.
+_KEPT = re.compile(f"([\x1b\r]{_OURS}|[\n\t])")
+
+
+class Terminal(io.TextIOWrapper):
+    """A standard stream that is a terminal: what is not ours and would steer it is escaped."""
+
+    @classmethod
+    def over(cls, stream: io.TextIOWrapper) -> Terminal:
+        """In place of ``stream``, which is of no more use."""
+        encoding = stream.encoding
+        return cls(stream.detach(), encoding, errors="backslashreplace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        parts = _KEPT.split(text)
+        parts[::2] = [escaped(part) for part in parts[::2]]
+        super().write("".join(parts).replace(_OURS, ""))
+        return len(text)
+
+
+def steering(text: str, stream: TextIO) -> str:
+    """Our own text with controls in it, to be obeyed by ``stream``; never text from elsewhere."""
+    if not isinstance(stream, Terminal):
+        return text
+    return _CONTROLS.sub(lambda found: found[0] + _OURS, text)
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:
     """The text in a colour, when ``stream`` is a terminal and NO_COLOR is not set."""
     if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
-    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+    begin, end = (steering(f"\x1b[{code}m", stream) for code in (_CODES[colour], "0"))
+    return f"{begin}{text}{end}"
 
 
 def can_move() -> bool:
@@ -31,24 +69,32 @@ def print_error(error: PollenError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(error.to_dict()), file=sys.stderr)
         return
-    lines = [f"{coloured('error', 'red', sys.stderr)}: {error.reason}"]
-    remedy = error.remedy.splitlines()
+    reason = escaped_lines(error.reason.rstrip("\n"))
+    # What goes on below is set off: a reason cannot look like the lines that follow it.
+    lines = [f"{coloured('error', 'red', sys.stderr)}: {reason[0]}"]
+    lines += [f"    | {line}" for line in reason[1:]]
+    remedy = escaped_lines(error.remedy) if error.remedy else []
     # One bare command is a proposal; several are a list to paste from, and a sentence speaks.
     proposal = "try: " if len(remedy) == 1 and remedy[0].startswith("pln ") else ""
     lines += [f"  {proposal}{line}" for line in remedy]
     if error.node:
-        lines.append(f"  said by node {error.node[:8]}")
+        lines.append(f"  said by node {escaped(error.node[:8])}")
     if error.may_have_executed:
         lines.append("  the function may have run")
     if error.retry_after:
         lines.append(f"  try again after {error.retry_after:g} s")
-    lines.append(f"  [{error.slug}]")
+    lines.append(f"  [{escaped(error.slug)}]")
     print("\n".join(lines), file=sys.stderr)
+
+
+# Controls that JSON leaves as they are.
+_JSON_LEFT = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout, indented on a terminal."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+    text = json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False)
+    print(_JSON_LEFT.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def width() -> int:

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from pollen.cli import output
-from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.app import control_of, with_globals, with_json
 from pollen.cli.proposals import here
-from pollen.control import Control
 
 _SECTIONS = ("nodes", "seeds")
 
@@ -39,7 +38,7 @@ def status_command(
       pln status
       pln status seeds --wide
     """
-    control = Control(paths_of(ctx))
+    control = control_of(ctx)
     while True:
         status = control.get("/v1/status")
         if as_json:
@@ -66,7 +65,8 @@ def _redrawn(lines: list[str]) -> list[str]:
     room = max(rows - 2, 2)
     if len(cut) > room:
         cut = [*cut[: room - 1], f"… {len(cut) - room + 1} more lines"]
-    return [f"\x1b[H{cut[0]}\x1b[K", *(f"{line}\x1b[K" for line in cut[1:]), "\x1b[J"]
+    home, rest, below = (output.steering(f"\x1b[{key}", sys.stdout) for key in "HKJ")
+    return [f"{home}{cut[0]}{rest}", *(f"{line}{rest}" for line in cut[1:]), below]
 
 
 def status_lines(

@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from pollen.cli import output
-from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.app import control_of, paths_of, with_globals, with_json
 from pollen.cli.cluster import start_detached
 from pollen.cli.values import DURATION, PAIR, properties_of, read_input
-from pollen.control import Control
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.runtime.paths import Paths
 
@@ -73,7 +72,7 @@ def invite_command(
         "access_ms": expire_after or 0,
         "lease_ms": lease or 0,
     }
-    answer = Control(paths_of(ctx)).request("POST", "/v1/invites", body)
+    answer = control_of(ctx).request("POST", "/v1/invites", body)
     if as_json:
         output.print_json(answer)
         return

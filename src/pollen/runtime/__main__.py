@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pollen.errors import PollenError
+from pollen.plain import escaped, escaped_lines
 from pollen.runtime import paths
 from pollen.runtime.config import read_config
 
@@ -53,9 +54,9 @@ class _Teller:
         if self._descriptor >= 0:
             self._write(error.to_dict())
             return
-        print(f"error: {error.reason}", file=sys.stderr)
-        if error.remedy:
-            print(f"  {error.remedy}", file=sys.stderr)
+        print(f"error: {escaped(error.reason)}", file=sys.stderr)
+        for line in escaped_lines(error.remedy) if error.remedy else ():
+            print(f"  {line}", file=sys.stderr)
         print(f"  [{error.slug}]", file=sys.stderr)
 
     def _write(self, body: object) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 
 import structlog
 
+from pollen.plain import tame
+
 FILE_BYTES = 8 * 1024 * 1024
 FILES_KEPT = 3
 # The guests' file, beside the node's.
@@ -137,7 +139,7 @@ def _render(logger: Any, method: str, fields: Any) -> tuple[tuple[Any], dict[str
 
 def human_line(line: str) -> str:
     """A JSON line as a person reads it on a terminal."""
-    fields = json.loads(line)
+    fields = tame(json.loads(line))
     at, level, event = fields.pop("at", ""), fields.pop("level", ""), fields.pop("event", "")
     rest = " ".join(f"{key}={value}" for key, value in fields.items())
     return f"{at[11:23]} {level:<7} {event} {rest}".rstrip()
