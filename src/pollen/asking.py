@@ -9,6 +9,7 @@ Source: docs/guide/call-it.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, TypedDict
 
@@ -150,10 +151,22 @@ def _input(data: Payload, json: object) -> bytes:
         if raw:
             raise BadRequest("bad-request", "data and json were both given", "give one of them")
         raw = msgspec.json.encode(json)
+        if b"null" in raw and _is_endless(msgspec.to_builtins(json)):
+            reason = "the input has a number that JSON cannot carry: NaN or an infinity"
+            raise BadRequest("bad-request", reason, "send None or a text in its place")
     if len(raw) > door.MAX_INPUT:
         reason = f"the input is {len(raw)} bytes, the limit {door.MAX_INPUT}"
         raise TooLarge("input-too-large", reason, "send less at once")
     return raw
+
+
+def _is_endless(value: object) -> bool:
+    """Whether a float in it is no finite number: the encoder would write null, and nobody said."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(_is_endless(held) for pair in value.items() for held in pair)
+    return isinstance(value, list | tuple) and any(map(_is_endless, value))
 
 
 def _bytes(data: Payload) -> bytes:

@@ -33,7 +33,7 @@ from pollen.asking import (
 )
 from pollen.control import Control
 from pollen.errors import CallError, Unreachable
-from pollen.replies import Reply, broken, forked, gone, reply, silent
+from pollen.replies import Reply, broken, closed, forked, gone, reply, silent
 from pollen.runtime.paths import Paths, resolve
 
 _RECEIVE = 256 * 1024
@@ -50,8 +50,14 @@ class SyncMesh:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._lines: dict[int, _Line] = {}
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open"
+        return f"<{type(self).__name__} of {self._paths.home}, {state}>"
 
     def __enter__(self) -> Self:
+        self._is_closed = False
         line = self._line()
         with line.turn:
             line.connected()
@@ -66,7 +72,8 @@ class SyncMesh:
         self.close()
 
     def close(self) -> None:
-        """Close the socket. Idempotent."""
+        """Close the socket; a later call is ``bad-request``. Idempotent."""
+        self._is_closed = True
         self._line().close()
 
     def interrupt(self) -> None:
@@ -135,6 +142,8 @@ class SyncMesh:
         self, calls: Iterable[Call | Exception], in_flight: int, *, patient: bool
     ) -> Generator[Reply | Exception, None, None]:
         """Outcomes in order, at most ``in_flight`` under way; the rest is cancelled on exit."""
+        if self._is_closed:
+            raise closed()
         line = self._line()
         with line.turn:
             yield from line.ask(iter(calls), in_flight, patient=patient)

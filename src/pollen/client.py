@@ -29,7 +29,7 @@ from pollen.asking import (
 )
 from pollen.control import Control
 from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
-from pollen.replies import Reply, broken, forked, gone, reply, silent
+from pollen.replies import Reply, broken, closed, forked, gone, reply, silent
 from pollen.runtime.paths import Paths, resolve
 
 
@@ -145,8 +145,14 @@ class Mesh:
         self._connecting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open"
+        return f"<{type(self).__name__} of {self._paths.home}, {state}>"
 
     async def __aenter__(self) -> Self:
+        self._is_closed = False
         await self._connected()
         return self
 
@@ -165,7 +171,11 @@ class Mesh:
         """Only here so that ``with`` comes as far as the reason why not."""
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled. Idempotent."""
+        """Close the connection; calls under way are cancelled, a later one is ``bad-request``.
+
+        Idempotent.
+        """
+        self._is_closed = True
         connection, self._connection = self._connection, None
         # In a forked child the transport is the parent's, and so is the loop's selector; and what
         # was of a loop that is closed closes with its last reference.
@@ -262,6 +272,8 @@ class Mesh:
             return connection
 
     async def _ask(self, call: Call) -> Reply:
+        if self._is_closed:
+            raise closed()
         end = asyncio.get_running_loop().time() + call.timeout + replies.grace(call.timeout)
         try:
             connection = self._at_hand()

@@ -42,6 +42,11 @@ EXIT_AMBIGUOUS = 5
 EXIT_UNREACHABLE = 6
 
 
+def is_command(remedy: str) -> bool:
+    """One bare command is a proposal; several are a list to paste from, and a sentence speaks."""
+    return remedy.startswith("pln ") and "\n" not in remedy
+
+
 class PollenError(Exception):
     """An operating error: what happened (``reason``), its ``slug``, what to do (``remedy``).
 
@@ -76,7 +81,7 @@ class PollenError(Exception):
         self.index: int | None = None
         # What ``pln`` prints beneath an error, a traceback shows beneath it too.
         if remedy:
-            self.add_note(remedy)
+            self.add_note(f"try: {remedy}" if is_command(remedy) else remedy)
         if may_have_executed:
             self.add_note("the function may have run")
         self.add_note(f"[{slug}]")

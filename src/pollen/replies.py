@@ -13,7 +13,14 @@ import msgspec
 
 from pollen import door
 from pollen.control import not_ours
-from pollen.errors import CallError, DeadlineExceeded, GuestError, PollenError, Unreachable
+from pollen.errors import (
+    BadRequest,
+    CallError,
+    DeadlineExceeded,
+    GuestError,
+    PollenError,
+    Unreachable,
+)
 from pollen.runtime.paths import Paths
 
 # How long past a call's own time-out a client waits for the node to say so, seconds: at most, and
@@ -50,8 +57,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         return self.data.decode()
 
     def json(self) -> Any:
-        """The data as JSON; raises ``msgspec.DecodeError``."""
-        return msgspec.json.decode(self.data)
+        """The data as JSON; raises ``ValueError`` with what the data is when it is none."""
+        try:
+            return msgspec.json.decode(self.data)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"the output is not JSON ({error}): {self.data[:60]!r}") from None
 
 
 def reply(answer: door.Answer) -> Reply:
@@ -104,6 +114,12 @@ def silent(paths: Paths, timeout: float) -> CallError:
     """The node said nothing until well after the call's time was up."""
     reason = f"the node at {paths.call_socket} gave no answer within {timeout:g} s"
     return DeadlineExceeded("deadline", reason, "see: pln doctor", may_have_executed=True)
+
+
+def closed() -> PollenError:
+    """It was closed, and nobody opened it again."""
+    reason = "this mesh is closed"
+    return BadRequest("bad-request", reason, "connect again, or call before it is closed")
 
 
 def forked() -> PollenError:

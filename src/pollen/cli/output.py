@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from pollen.errors import PollenError
+from pollen.errors import PollenError, is_command
 from pollen.plain import escaped, escaped_lines
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
@@ -74,8 +74,7 @@ def print_error(error: PollenError, *, as_json: bool) -> None:
     lines = [f"{coloured('error', 'red', sys.stderr)}: {reason[0]}"]
     lines += [f"    | {line}" for line in reason[1:]]
     remedy = escaped_lines(error.remedy) if error.remedy else []
-    # One bare command is a proposal; several are a list to paste from, and a sentence speaks.
-    proposal = "try: " if len(remedy) == 1 and remedy[0].startswith("pln ") else ""
+    proposal = "try: " if is_command(error.remedy) else ""
     lines += [f"  {proposal}{line}" for line in remedy]
     if error.node:
         lines.append(f"  said by node {escaped(error.node[:8])}")
