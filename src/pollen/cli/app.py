@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
@@ -166,13 +166,31 @@ def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return _names(ctx, "nodes", incomplete)
 
 
+def complete_either(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Seeds and nodes."""
+    return complete_seeds(ctx, param, incomplete) + complete_nodes(ctx, param, incomplete)
+
+
+def complete_functions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The functions of the seed that the line names."""
+    seed = str(ctx.params.get("name") or ctx.params.get("seed") or "").removeprefix("seed/")
+    found = [held for held in _status(ctx)["seeds"] if held["name"] == seed]
+    return _plain((name for held in found for name in held["functions"]), incomplete)
+
+
 def _names(ctx: click.Context, kind: str, incomplete: str) -> list[str]:
-    try:
-        status = control.Control(paths_of(ctx)).get("/v1/status", timeout=_COMPLETION_SECONDS)
-    except PollenError:
-        return []
-    names = [held["name"] for held in status[kind]]
+    return _plain((held["name"] for held in _status(ctx)[kind]), incomplete)
+
+
+def _plain(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete) and name == escaped(name)]
+
+
+def _status(ctx: click.Context) -> dict[str, Any]:
+    try:
+        return control.Control(paths_of(ctx)).get("/v1/status", timeout=_COMPLETION_SECONDS)
+    except PollenError:
+        return {"seeds": [], "nodes": []}
 
 
 @click.group(

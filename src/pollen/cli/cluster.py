@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pollen.cli import output
-from pollen.cli.app import paths_of, with_globals, with_json
+from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, properties_of
 from pollen.control import Control
@@ -167,7 +167,9 @@ def restart_command(ctx: click.Context) -> None:
 @click.command("logs")
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines come.")
 @click.option("-n", "--lines", type=click.IntRange(0, 10_000), default=50, show_default=True)
-@click.option("--seed", default="", metavar="NAME", help="Only lines of this seed.")
+@click.option(
+    "--seed", default="", metavar="NAME", shell_complete=complete_seeds, help="Only of this seed."
+)
 @with_json
 @with_globals
 @click.pass_context

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pollen.cli import output
-from pollen.cli.app import complete_seeds, control_of, paths_of, with_globals, with_json
+from pollen.cli.app import (
+    complete_functions,
+    complete_seeds,
+    control_of,
+    paths_of,
+    with_globals,
+    with_json,
+)
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
 from pollen.control import Control
@@ -31,19 +38,25 @@ _WATCH_SECONDS = 0.2
 _SETTLE_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
 _POLL_SECONDS = 0.05
+REPLICAS = "So many nodes at least; 0 lets it sleep when nobody calls."
+ACT_AS = "Whose rights its own calls have; that of its host, or of its publisher."
+WAIT = "How long to wait for the answer."
+RETRIES = "How often another host is tried, when the function has not run."
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @click.command("seed")
 @click.argument("source")
 @click.argument("name", required=False)
-@click.option("--min-replicas", type=click.IntRange(0, 16), default=2, show_default=True)
+@click.option(
+    "--min-replicas", type=click.IntRange(0, 16), default=2, show_default=True, help=REPLICAS
+)
 @click.option("--everywhere", is_flag=True, help="A replica on every node that may host it.")
 @click.option("--memory", type=SIZE, default="64MiB", show_default=True, help="Limit of a guest.")
 @click.option("--timeout", type=DURATION, default="30s", show_default=True, help="Limit of a call.")
 @click.option("--allow-prop", "allow", type=PAIR, multiple=True, help="Callers need this property.")
 @click.option("--host-prop", "host", type=PAIR, multiple=True, help="Hosts need this property.")
-@click.option("--act-as", type=click.Choice(["host", "publisher"]), default="host")
+@click.option("--act-as", type=click.Choice(["host", "publisher"]), default="host", help=ACT_AS)
 @click.option("--allow-host", "hosts", multiple=True, help="A host that http_request may reach.")
 @click.option("--no-tail-call", is_flag=True, help="Output is never read as a tail call.")
 @click.option("--idempotent", is_flag=True, help="Running a call twice does no harm.")
@@ -213,10 +226,10 @@ def unseed_command(ctx: click.Context, target: str, as_json: bool) -> None:
 
 @click.command("call")
 @click.argument("name", shell_complete=complete_seeds)
-@click.argument("function", required=False)
+@click.argument("function", required=False, shell_complete=complete_functions)
 @click.argument("text", metavar="[INPUT]", required=False)
-@click.option("--timeout", type=DURATION, default="60s", show_default=True)
-@click.option("--retries", type=click.IntRange(0, 255), default=3, show_default=True)
+@click.option("--timeout", type=DURATION, default="60s", show_default=True, help=WAIT)
+@click.option("--retries", type=click.IntRange(0, 255), default=3, show_default=True, help=RETRIES)
 @click.option("--idempotent", is_flag=True, help="Running it twice does no harm.")
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr where it ran and how long.")
 @with_json
@@ -245,8 +258,9 @@ def call_command(
     """
     where = paths_of(ctx)
     seed = name.removeprefix("seed/")
-    if function == "-" and text is None:
-        function, text = None, "-"
+    if function and text is None and (function == "-" or function.startswith("@")):
+        # What names an input is one, wherever it stands.
+        function, text = None, function
     data = read_input(text)
     trace = _traceparent(is_wanted=verbose)
     if verbose:
@@ -262,7 +276,7 @@ def call_command(
                 raise
             reply = _ask(where, (seed, None), limits, function.encode(), said)
     except GuestError as error:
-        _write(error.output)
+        _write(error.output, is_followed=True)
         raise
     except NotFound as error:
         if error.slug == "function-not-found" and function and text is None:
@@ -274,7 +288,7 @@ def call_command(
         facts = {name: getattr(reply, name) for name in reply.__struct_fields__ if name != "data"}
         output.print_json({**_as_json(reply.data), **facts})
     else:
-        _write(reply.data)
+        _write(reply.data, is_followed=verbose)
     if verbose:
         how = f"direct, {reply.rtt * 1000:.1f} ms away" if reply.rtt else "here"
         woke = f"woke it: {reply.wake * 1000:.1f} ms, " if reply.wake else ""
@@ -319,12 +333,16 @@ def _traceparent(*, is_wanted: bool) -> str | None:
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01" if is_wanted else None
 
 
-def _write(data: bytes) -> None:
-    """The raw output; on a terminal what follows begins on a line of its own."""
+def _write(data: bytes, *, is_followed: bool) -> None:
+    """The raw output; what stderr says after it in the same place begins on a line of its own."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
-    if data and sys.stdout.isatty() and not data.endswith(b"\n"):
+    if not data or data.endswith(b"\n"):
+        return
+    if sys.stdout.isatty():
         click.echo()
+    elif is_followed and os.path.sameopenfile(1, 2):
+        click.echo(err=True)
 
 
 def _as_json(data: bytes) -> dict[str, str | None]:

@@ -10,13 +10,21 @@ from urllib.parse import quote
 import click
 
 from pollen.cli import output
-from pollen.cli.app import complete_seeds, control_of, with_globals, with_json
+from pollen.cli.app import (
+    complete_either,
+    complete_functions,
+    complete_nodes,
+    complete_seeds,
+    control_of,
+    with_globals,
+    with_json,
+)
 from pollen.cli.proposals import here
 from pollen.errors import error_from
 
 
 @click.command("inspect")
-@click.argument("target", shell_complete=complete_seeds)
+@click.argument("target", shell_complete=complete_either)
 @with_json
 @with_globals
 @click.pass_context
@@ -167,7 +175,7 @@ def why_command(ctx: click.Context) -> None:
 
 @why_command.command("place")
 @click.argument("seed", shell_complete=complete_seeds)
-@click.argument("node", required=False)
+@click.argument("node", required=False, shell_complete=complete_nodes)
 @with_json
 @with_globals
 @click.pass_context
@@ -210,7 +218,7 @@ def place_command(ctx: click.Context, seed: str, node: str | None, as_json: bool
 
 @why_command.command("call")
 @click.argument("seed", shell_complete=complete_seeds)
-@click.argument("function", required=False)
+@click.argument("function", required=False, shell_complete=complete_functions)
 @with_json
 @with_globals
 @click.pass_context

@@ -17,9 +17,23 @@ from pollen.plain import escaped, escaped_lines
 from pollen.runtime.paths import Paths
 
 
+def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from pollen.runtime import config
+
+    return [key for key in config.MEANINGS if key.startswith(incomplete)]
+
+
+def _values(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from pollen.runtime import config
+
+    words = {"log_level": config.LEVELS, "discovery": ("multicast", "static:")}
+    offered = words.get(str(ctx.params.get("key")), ())
+    return [word for word in offered if word.startswith(incomplete)]
+
+
 @click.command("set")
-@click.argument("key", required=False)
-@click.argument("value", required=False)
+@click.argument("key", required=False, shell_complete=_keys)
+@click.argument("value", required=False, shell_complete=_values)
 @with_json
 @with_globals
 @click.pass_context
@@ -50,7 +64,7 @@ def set_command(ctx: click.Context, key: str | None, value: str | None, as_json:
 
 
 @click.command("unset")
-@click.argument("key")
+@click.argument("key", shell_complete=_keys)
 @with_globals
 @click.pass_context
 def unset_command(ctx: click.Context, key: str) -> None:

@@ -129,7 +129,10 @@ def read_input(text: str | None) -> bytes:
             with Path(text[1:]).expanduser().open("rb") as file:
                 return _read_whole(file, text[1:])
         except OSError as error:
-            raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror}") from None
+            reason = f"the input file {text[1:]} cannot be read: {error.strerror}"
+            raise error_from(
+                "usage", reason, "name a file: @FILE; text that begins so: @@…"
+            ) from None
     return text.encode(errors="surrogateescape")
 
 

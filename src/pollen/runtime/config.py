@@ -77,7 +77,7 @@ MEANINGS: dict[str, str] = {
     "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
     "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
 }
-_LEVELS = ("debug", "info", "warning")
+LEVELS = ("debug", "info", "warning")
 
 
 def read_config(path: Path) -> Config:
@@ -143,8 +143,8 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     refusal = check_name(config.name) if config.name else None
     if refusal is not None:
         yield "name", f"cannot be so: {refusal.reason}", refusal.remedy
-    if config.log_level not in _LEVELS:
-        yield "log_level", f"is {config.log_level!r}", f"one of: {', '.join(_LEVELS)}"
+    if config.log_level not in LEVELS:
+        yield "log_level", f"is {config.log_level!r}", f"one of: {', '.join(LEVELS)}"
 
 
 def check_key(key: str, where: str = "") -> None:

@@ -68,13 +68,13 @@ def examine(where: Paths) -> list[Finding]:
         lambda: check_keys(where),
         lambda: check_disk(where),
         lambda: check_clock(time.time()),
-        check_limits,
+        lambda: check_limits(lock.read_pid(where)),
         lambda: check_settings(where),
         lambda: check_store(where),
     )
     if not _can_enter(where):
         # Nothing else could be looked at.
-        machine = (check_disk(where), check_clock(time.time()), check_limits())
+        machine = (check_disk(where), check_clock(time.time()), check_limits(None))
         return [*check_folder(where), *(finding for held in machine for finding in held)]
     found = [finding for check in checks for finding in check()]
     if any(finding.name == "store" and finding.level == "failure" for finding in found):
@@ -165,15 +165,23 @@ def check_clock(wall: float) -> Iterator[Finding]:
         yield Finding("clock", "ok", f"it is {shown} here")
 
 
-def check_limits() -> Iterator[Finding]:
-    """Open files, address space, memory mappings."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _limits(pid: int | None, kind: int) -> tuple[int, int]:
+    """The soft and the hard limit of the daemon when one runs, else those that it would have."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        if pid is not None:
+            return resource.prlimit(pid, kind)
+    return resource.getrlimit(kind)
+
+
+def check_limits(pid: int | None) -> Iterator[Finding]:
+    """Open files, address space, memory mappings: the daemon's own when it runs."""
+    _, hard = _limits(pid, resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < FILES_LEAST:
         text = f"at most {hard} open files"
         yield Finding("files", "failure", text, f"ulimit -Hn {FILES_LEAST} as root, then pln up -d")
     else:
         yield Finding("files", "ok", f"{'any number of' if hard < 0 else hard} open files")
-    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    space, _ = _limits(pid, resource.RLIMIT_AS)
     if space == resource.RLIM_INFINITY:
         yield Finding("space", "ok", "address space is not limited")
     else:

@@ -200,7 +200,8 @@ class RealNative:
 def as_error(error: Exception) -> PollenError:
     """The typed error of a ``NativeError``."""
     slug, reason = slug_of(error), str(error.args[1] if len(error.args) > 1 else error)
-    return error_from(slug, reason, _REMEDIES.get(slug, ""))
+    remedy = _CONTENT_REMEDY if reason.startswith("the content store") else _REMEDIES.get(slug, "")
+    return error_from(slug, reason, remedy)
 
 
 def slug_of(error: Exception) -> str:
@@ -208,6 +209,11 @@ def slug_of(error: Exception) -> str:
     return str(error.args[0]) if error.args and len(error.args) > 1 else "internal"
 
 
+# The peers hold the bytes, and the records are elsewhere.
+_CONTENT_REMEDY = (
+    "move its folder away and start again: peers send what they hold, the rest is seeded\n"
+    "or give up what this node keeps: pln purge --yes, then pln join TOKEN"
+)
 _REMEDIES = {
     "port-in-use": PORT_REMEDY,
     "state-unusable": "restore the folder from a copy, or give another one: --dir",

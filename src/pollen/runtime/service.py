@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -149,6 +150,10 @@ def _last_words(where: Paths) -> tuple[str, str]:
     except OSError:
         lines = []
     last = lines[-1] if lines else "it said nothing"
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space != resource.RLIM_INFINITY:
+        reason = f"the daemon ended while it started, in an address space of {space >> 20} MiB"
+        return reason, f"lift the limit: ulimit -v unlimited\nor see {words} and {where.log_file}"
     return f"the daemon ended while it started: {last}", f"see {words} and {where.log_file}"
 
 
