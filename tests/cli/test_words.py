@@ -104,3 +104,11 @@ def test_a_damaged_content_store_names_the_ways_on(pln: Pln) -> None:
         assert pln.ok("call", "echo", "echo", "x") == "x"
     finally:
         pln("down", "--force")
+
+
+def test_a_log_without_a_line_of_a_seed_says_so(up: Pln) -> None:
+    """Nothing at all looked like a seed that never spoke; a pipe still gets nothing."""
+    done = up("logs", "--seed", "nosuch")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"hint: no line is about nosuch; see: pln status seeds\n"
+    assert not up("logs", "--seed", "echo").stderr

@@ -185,9 +185,11 @@ def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_jso
 
     where = paths_of(ctx)
     query = f"lines={lines}&follow={'true' if follow else 'false'}&seed={quote(seed)}"
+    shown = 0
     try:
         for line in Control(where).lines(f"/v1/logs?{query}"):
             _print_line(line, as_json)
+            shown += 1
     except PollenError as error:
         if error.slug not in ("daemon-not-running", "daemon-not-answering"):
             raise
@@ -199,8 +201,11 @@ def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_jso
 
         for text in logs.tail(where.log_file, lines, seed):
             _print_line(text.encode(), as_json)
+            shown += 1
         if error.slug == "daemon-not-answering":
             raise
+    if seed and lines and not shown:
+        click.echo(here(f"hint: no line is about {seed}; see: pln status seeds"), err=True)
 
 
 def _print_line(raw: bytes, as_json: bool) -> None:
