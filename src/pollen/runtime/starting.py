@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 import psutil
 
-from pollen.core.discovery import contract
-from pollen.core.discovery.contract import Context
 from pollen.core.ids import ClusterId, KeyRole, PeerId
+from pollen.core.peers.discovery import contract
+from pollen.core.peers.discovery.contract import Context
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, PollenError
 from pollen.runtime import otlp
