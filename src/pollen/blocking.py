@@ -33,8 +33,8 @@ from pollen.asking import (
 )
 from pollen.control import Control
 from pollen.errors import CallError, Unreachable
+from pollen.paths import Paths, resolve
 from pollen.replies import Reply, broken, closed, forked, gone, reply, silent
-from pollen.runtime.paths import Paths, resolve
 
 _RECEIVE = 256 * 1024
 # How long a blocking client waits until the node takes its connection: it does so at once.

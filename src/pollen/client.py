@@ -29,8 +29,8 @@ from pollen.asking import (
 )
 from pollen.control import Control
 from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
+from pollen.paths import Paths, resolve
 from pollen.replies import Reply, broken, closed, forked, gone, reply, silent
-from pollen.runtime.paths import Paths, resolve
 
 
 class _Lost(Exception):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pollen.errors import BadRequest, PollenError, Unreachable, error_from_dict
-from pollen.runtime.paths import OWNER_REMEDY, Paths
+from pollen.paths import OWNER_REMEDY, Paths
 
 # Publishing waits for the module to be checked and the record to be on disk. A daemon that is
 # silent is given up much sooner (``pollen.silence``).

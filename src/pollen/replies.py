@@ -21,7 +21,7 @@ from pollen.errors import (
     PollenError,
     Unreachable,
 )
-from pollen.runtime.paths import Paths
+from pollen.paths import Paths
 
 # How long past a call's own time-out a client waits for the node to say so, seconds: at most, and
 # for a time-out of nothing. Guesses: a busy node answers in milliseconds, a loaded machine later.

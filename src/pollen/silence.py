@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pollen import control
 from pollen.errors import Unreachable
+from pollen.paths import Paths
 from pollen.runtime import lock
-from pollen.runtime.paths import Paths
 
 # After so long a terminal shows that we wait. Seconds; a guess: people wonder after one.
 WORD_SECONDS = 1.0

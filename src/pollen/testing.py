@@ -36,7 +36,7 @@ from pollen.client import Mesh, connect
 from pollen.control import Control
 from pollen.errors import PollenError
 from pollen.namespaces import Network
-from pollen.runtime.paths import Paths, resolve
+from pollen.paths import Paths, resolve
 
 START = 30.0
 STOP = 20.0

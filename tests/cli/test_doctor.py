@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from pollen.paths import Paths, file_system_of
 from pollen.runtime import doctor
-from pollen.runtime.paths import Paths, file_system_of
 from tests import others
 from tests.cli.conftest import Pln
 

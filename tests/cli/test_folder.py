@@ -14,8 +14,8 @@ import pytest
 
 from pollen import connect_sync
 from pollen.errors import PollenError
+from pollen.paths import Paths
 from pollen.runtime import lock
-from pollen.runtime.paths import Paths
 from pollen.runtime.store import Store, refusal
 from tests import others
 from tests.cli.conftest import EXAMPLES, Done, Pln, mount_small

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen.paths import Paths
 from pollen.runtime import lock
-from pollen.runtime.paths import Paths
 from pollen.runtime.ports import next_free
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_doctor import found

@@ -18,7 +18,7 @@ from pollen.cli import proposals
 from pollen.cli.status import status_lines
 from pollen.control import Control
 from pollen.errors import BadRequest, Unreachable
-from pollen.runtime.paths import resolve
+from pollen.paths import resolve
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.native.muscle import wait_for
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen.paths import Paths
 from pollen.runtime import lock
-from pollen.runtime.paths import Paths
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_doctor import found
 from tests.cli.test_machine import completed

@@ -30,7 +30,7 @@ ALLOWED = {
     "pollen.errors",
     "pollen.plain",
     "pollen.runtime",
-    "pollen.runtime.paths",
+    "pollen.paths",
 }
 NEVER = {
     *("asyncio", "rich", "structlog", "starlette", "uvicorn", "msgspec", "psutil"),

@@ -22,10 +22,11 @@ from typing import Any
 import pytest
 
 import pollen.errors
+from pollen import paths
 from pollen.errors import PollenError, error_from_dict
-from pollen.runtime import daemon, enrol, identity, lock, logs, paths, service
+from pollen.paths import Paths
+from pollen.runtime import daemon, enrol, identity, lock, logs, service
 from pollen.runtime.config import Config
-from pollen.runtime.paths import Paths
 from tests.contract.fake_native import FakeNative
 
 pytestmark = pytest.mark.timeout(120)

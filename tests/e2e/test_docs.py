@@ -25,8 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen.paths import Paths
 from pollen.runtime import lock
-from pollen.runtime.paths import Paths
 from tests.style.documents import Block, blocks_of
 from tests.style.tree import ROOT
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen.paths import Paths
 from pollen.runtime import lock
-from pollen.runtime.paths import Paths
 from tests.cli.conftest import Pln, mount_small
 from tests.e2e.conftest import example
 

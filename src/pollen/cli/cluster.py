@@ -15,8 +15,8 @@ from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, properties_of
 from pollen.control import Control
 from pollen.errors import PollenError, error_from
+from pollen.paths import Paths
 from pollen.plain import escaped, tame
-from pollen.runtime.paths import Paths
 
 
 @click.command("init")

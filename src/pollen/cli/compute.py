@@ -27,8 +27,8 @@ from pollen.control import Control
 from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
 
 if TYPE_CHECKING:
+    from pollen.paths import Paths
     from pollen.replies import Reply
-    from pollen.runtime.paths import Paths
 
 # The functions of a program compiled as a WASI command.
 _PROGRAM = ["_start"]

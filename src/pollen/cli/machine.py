@@ -13,8 +13,8 @@ from pollen.cli.app import paths_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, SIZE
 from pollen.errors import error_from
+from pollen.paths import Paths
 from pollen.plain import escaped, escaped_lines
-from pollen.runtime.paths import Paths
 
 
 def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -90,7 +90,8 @@ def _typed(key: str, value: str) -> str | int | list[str]:
 
 
 def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None:
-    from pollen.runtime import config, lock, paths, service, starting
+    from pollen import paths
+    from pollen.runtime import config, lock, service, starting
 
     paths.make_home(where)
     held = config.write_setting(where.config_file, key, value, starting.check)
@@ -145,7 +146,8 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
       pln purge
       pln purge --include-keys --yes
     """
-    from pollen.runtime import identity, lock, paths
+    from pollen import paths
+    from pollen.runtime import identity, lock
 
     where = paths_of(ctx)
     paths.check_home(where)

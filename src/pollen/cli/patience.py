@@ -12,7 +12,7 @@ from typing import Self
 
 from pollen.blocking import SyncMesh
 from pollen.errors import PollenError
-from pollen.runtime.paths import Paths
+from pollen.paths import Paths
 
 _WORD_SECONDS = 1.0
 # An answer that takes longer than this is worth a word.

@@ -11,7 +11,7 @@ from pollen.cli.app import control_of, paths_of, with_globals, with_json
 from pollen.cli.cluster import start_detached
 from pollen.cli.values import DURATION, PAIR, properties_of, read_input
 from pollen.errors import Conflict, PollenError, error_from
-from pollen.runtime.paths import Paths
+from pollen.paths import Paths
 
 
 @click.command("id")

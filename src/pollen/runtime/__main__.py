@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
+from pollen import paths
 from pollen.errors import PollenError
 from pollen.plain import escaped, escaped_lines
-from pollen.runtime import paths
 from pollen.runtime.config import read_config
 
 

@@ -22,7 +22,7 @@ from pollen.core import limits
 from pollen.core.ids import MILLISECOND
 from pollen.core.labels import check_name
 from pollen.errors import BadRequest, PollenError
-from pollen.runtime.paths import cure
+from pollen.paths import cure
 
 DEFAULT_PORT = 60611
 DEFAULT_LISTEN = (f"0.0.0.0:{DEFAULT_PORT}", f"[::]:{DEFAULT_PORT}")

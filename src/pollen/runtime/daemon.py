@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from pollen import paths
 from pollen.core import durability, limits, restoring
 from pollen.core.commands import Command, DrainCommand
 from pollen.core.config import NodeConfig
@@ -33,7 +34,8 @@ from pollen.core.peers.discovery.finder import Finder
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
-from pollen.runtime import entropy, identity, lock, logs, metrics, otlp, paths, starting
+from pollen.paths import Paths
+from pollen.runtime import entropy, identity, lock, logs, metrics, otlp, starting
 from pollen.runtime.config import Config
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
@@ -43,7 +45,6 @@ from pollen.runtime.discovery import Discovery, make_finder
 from pollen.runtime.driver import Driver
 from pollen.runtime.loads import Loads
 from pollen.runtime.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
-from pollen.runtime.paths import Paths
 from pollen.runtime.store import Store
 from pollen.runtime.version import VERSION
 

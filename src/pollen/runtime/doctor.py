@@ -26,9 +26,7 @@ import msgspec
 from pollen import silence
 from pollen.control import Control
 from pollen.errors import PollenError
-from pollen.runtime import identity, lock, ports, starting
-from pollen.runtime.config import Config
-from pollen.runtime.paths import (
+from pollen.paths import (
     NETWORK_FILE_SYSTEMS,
     OWNER_REMEDY,
     Paths,
@@ -36,6 +34,8 @@ from pollen.runtime.paths import (
     file_system_of,
     trouble_at,
 )
+from pollen.runtime import identity, lock, ports, starting
+from pollen.runtime.config import Config
 from pollen.runtime.store import REMEDY as STORE_REMEDY
 
 Level = Literal["ok", "warning", "failure"]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pollen import paths
 from pollen.core import restoring
 from pollen.core.admission import NONCE_TABLE, Invite, JoinReply, JoinRequest, invites
 from pollen.core.codec import Refusal, encode
@@ -20,9 +21,9 @@ from pollen.core.peers import PEER_TABLE
 from pollen.core.restoring import Identity
 from pollen.core.trust import Tier
 from pollen.errors import Conflict, PollenError, error_from
-from pollen.runtime import entropy, identity, lock, paths
+from pollen.paths import Paths
+from pollen.runtime import entropy, identity, lock
 from pollen.runtime.native import Key, Muscles, Native, RealNative, as_error, make_verify
-from pollen.runtime.paths import Paths
 from pollen.runtime.store import Store
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pollen import paths
 from pollen.core import restoring
 from pollen.core.codec import Refusal
 from pollen.core.ids import ClusterId, PeerId, cluster_id_of
@@ -25,9 +26,9 @@ from pollen.core.properties import check_properties
 from pollen.core.restoring import Identity
 from pollen.core.trust import Certificate, Tier, leases
 from pollen.errors import Conflict, PollenError
-from pollen.runtime import entropy, lock, paths
+from pollen.paths import Paths
+from pollen.runtime import entropy, lock
 from pollen.runtime.native import Key, Native, RealNative, make_sign
-from pollen.runtime.paths import Paths
 from pollen.runtime.store import REMEDY, Store
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from pollen.errors import PollenError
-from pollen.runtime.paths import Paths, cure
+from pollen.paths import Paths, cure
 
 
 @contextlib.contextmanager

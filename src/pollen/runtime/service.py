@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pollen import silence
+from pollen import paths, silence
 from pollen.control import Control
 from pollen.errors import PollenError, Unreachable, error_from_dict
-from pollen.runtime import lock, paths
-from pollen.runtime.paths import Paths
+from pollen.paths import Paths
+from pollen.runtime import lock
 
 START_SECONDS = 30.0
 STOP_MARGIN_SECONDS = 15.0

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pollen.core.ids import Token
 from pollen.errors import PollenError
-from pollen.runtime.paths import cure, trouble_at
+from pollen.paths import cure, trouble_at
 
 Row = tuple[str, bytes, bytes | None]
 

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pollen.errors import PollenError
-from pollen.runtime.paths import check_socket_path
+from pollen.paths import check_socket_path
 
 _UCRED = struct.Struct("3i")
 # Darwin: LOCAL_PEERCRED at SOL_LOCAL gives an xucred: version, uid, ngroups, 16 groups.
