@@ -31,7 +31,7 @@ from typing import Any
 
 from pollen import _native
 from pollen.blocking import connect_sync
-from pollen.runtime.version import VERSION
+from pollen.runtime.folder.version import VERSION
 from pollen.testing import Cluster, Node
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from pathlib import Path
 from pollen import control
 from pollen.errors import Unreachable
 from pollen.paths import Paths
-from pollen.runtime import lock
+from pollen.runtime.folder import lock
 
 # After so long a terminal shows that we wait. Seconds; a guess: people wonder after one.
 WORD_SECONDS = 1.0

@@ -15,8 +15,8 @@ import pytest
 from pollen import connect_sync
 from pollen.errors import PollenError
 from pollen.paths import Paths
-from pollen.runtime import lock
-from pollen.runtime.store import Store, refusal
+from pollen.runtime.folder import lock
+from pollen.runtime.loop.store import Store, refusal
 from tests import others
 from tests.cli.conftest import EXAMPLES, Done, Pln, mount_small
 from tests.cli.test_doctor import found

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from pollen.errors import error_from
-from pollen.runtime.enrol import in_words
+from pollen.runtime.folder.enrol import in_words
 from tests.cli.conftest import Pln
 
 

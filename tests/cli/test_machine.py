@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pollen.paths import Paths
-from pollen.runtime import lock
-from pollen.runtime.ports import next_free
+from pollen.runtime.folder import lock
+from pollen.runtime.folder.ports import next_free
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_doctor import found
 from tests.cli.test_output import on_a_terminal

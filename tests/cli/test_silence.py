@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pollen.paths import Paths
-from pollen.runtime import lock
+from pollen.runtime.folder import lock
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_doctor import found
 from tests.cli.test_machine import completed

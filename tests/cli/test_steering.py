@@ -18,7 +18,7 @@ import pytest
 
 from pollen.cli.app import VERBS
 from pollen.plain import escaped, escaped_lines, tame
-from pollen.runtime.logs import human_line
+from pollen.runtime.watch.logs import human_line
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_machine import completed
 from tests.cli.test_output import on_a_terminal

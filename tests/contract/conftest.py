@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pollen.errors import PollenError
-from pollen.runtime.native import RealNative
+from pollen.runtime.loop.native import RealNative
 from tests.contract.fake_native import FakeNative
 
 try:

@@ -359,7 +359,7 @@ def hash_content(data: bytes) -> bytes:
 
 
 class FakeNative:
-    """``pollen.runtime.native.Native`` over the fakes."""
+    """``pollen.runtime.loop.native.Native`` over the fakes."""
 
     error = NativeError
 

@@ -25,8 +25,10 @@ import pollen.errors
 from pollen import paths
 from pollen.errors import PollenError, error_from_dict
 from pollen.paths import Paths
-from pollen.runtime import daemon, enrol, identity, lock, logs, service
-from pollen.runtime.config import Config
+from pollen.runtime import daemon
+from pollen.runtime.folder import enrol, identity, lock, service
+from pollen.runtime.folder.config import Config
+from pollen.runtime.watch import logs
 from tests.contract.fake_native import FakeNative
 
 pytestmark = pytest.mark.timeout(120)

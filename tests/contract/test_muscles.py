@@ -14,7 +14,7 @@ import pytest
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core.ids import Hash, PeerId
-from pollen.runtime.native import Port, RealNative, slug_of
+from pollen.runtime.loop.native import Port, RealNative, slug_of
 
 pytestmark = pytest.mark.timeout(60)
 CLUSTER = b"c" * 32

@@ -15,7 +15,7 @@ import msgspec
 from pollen.asking import Payload
 from pollen.control import Control
 from pollen.errors import SLUGS, PollenError
-from pollen.runtime import logs
+from pollen.runtime.watch import logs
 from pollen.testing import Node, until
 from tests import recorder
 

@@ -17,8 +17,8 @@ import pytest
 
 from pollen import _native
 from pollen.errors import PollenError
-from pollen.runtime.lock import start_time
-from pollen.runtime.store import Store
+from pollen.runtime.folder.lock import start_time
+from pollen.runtime.loop.store import Store
 from pollen.testing import Cluster, Node, until
 from tests import others, recorder
 from tests.e2e.conftest import example

@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from pollen.paths import Paths
-from pollen.runtime import lock
+from pollen.runtime.folder import lock
 from tests.style.documents import Block, blocks_of
 from tests.style.tree import ROOT
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from pollen.paths import Paths
-from pollen.runtime import lock
+from pollen.runtime.folder import lock
 from tests.cli.conftest import Pln, mount_small
 from tests.e2e.conftest import example
 

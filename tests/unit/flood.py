@@ -1,7 +1,7 @@
 """Many signed records of many members at once, and a node that takes them in, turn by turn.
 
 Times are processor time of this thread, so that a busy machine is no slow node. The interpreter's
-full collections are left out: the daemon has them between turns (``runtime.driver``).
+full collections are left out: the daemon has them between turns (``runtime.loop.driver``).
 """
 
 from __future__ import annotations

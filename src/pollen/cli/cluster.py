@@ -37,7 +37,7 @@ def init_command(
       pln init
       pln init --name attic --prop zone=home
     """
-    from pollen.runtime import identity
+    from pollen.runtime.folder import identity
 
     where = paths_of(ctx)
     founded = identity.init(where, name, properties_of(props))
@@ -55,7 +55,7 @@ def init_command(
 
 def _listen(port: int | None, ips: tuple[str, ...]) -> list[str]:
     """The addresses that --port and --ips name; empty is the configured ones."""
-    from pollen.runtime.config import DEFAULT_PORT
+    from pollen.runtime.folder.config import DEFAULT_PORT
 
     if port is None and not ips:
         return []
@@ -90,7 +90,7 @@ def up_command(
       pln up -d
       pln up --port 60700 --http 127.0.0.1:8080
     """
-    from pollen.runtime import identity, service, starting
+    from pollen.runtime.folder import identity, service, starting
 
     where = paths_of(ctx)
     listen = _listen(port, ips)
@@ -114,7 +114,7 @@ def up_command(
 
 def start_detached(where: Paths, options: Any = None) -> None:
     """Start the daemon in the background and say where it is."""
-    from pollen.runtime import service
+    from pollen.runtime.folder import service
 
     pid = service.start(where, options or service.StartOptions())
     health = Control(where).get("/v1/health")
@@ -134,7 +134,7 @@ def down_command(ctx: click.Context, force: bool, grace: int) -> None:
       pln down
       pln down --force
     """
-    from pollen.runtime import service
+    from pollen.runtime.folder import service
 
     service.stop(paths_of(ctx), 0 if force else grace, drain=not force, is_forced=force)
     click.echo("down")
@@ -150,7 +150,7 @@ def restart_command(ctx: click.Context) -> None:
     Example:
       pln restart
     """
-    from pollen.runtime import service, starting
+    from pollen.runtime.folder import service, starting
 
     where = paths_of(ctx)
     options = service.options_of(where)
@@ -197,7 +197,7 @@ def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_jso
             raise error_from(
                 "daemon-not-running", f"there is no log in {where.home}", "start it: pln up -d"
             ) from None
-        from pollen.runtime import logs
+        from pollen.runtime.watch import logs
 
         for text in logs.tail(where.log_file, lines, seed):
             _print_line(text.encode(), as_json)

@@ -18,13 +18,13 @@ from pollen.plain import escaped, escaped_lines
 
 
 def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from pollen.runtime import config
+    from pollen.runtime.folder import config
 
     return [key for key in config.MEANINGS if key.startswith(incomplete)]
 
 
 def _values(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from pollen.runtime import config
+    from pollen.runtime.folder import config
 
     words = {"log_level": config.LEVELS, "discovery": ("multicast", "static:")}
     offered = words.get(str(ctx.params.get("key")), ())
@@ -49,7 +49,7 @@ def set_command(ctx: click.Context, key: str | None, value: str | None, as_json:
       pln set memory_bytes 512MiB
       pln set listen 192.0.2.7:60611,[2001:db8::7]:60611
     """
-    from pollen.runtime import config
+    from pollen.runtime.folder import config
 
     where = paths_of(ctx)
     if key is None:
@@ -91,7 +91,7 @@ def _typed(key: str, value: str) -> str | int | list[str]:
 
 def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None:
     from pollen import paths
-    from pollen.runtime import config, lock, service, starting
+    from pollen.runtime.folder import config, lock, service, starting
 
     paths.make_home(where)
     held = config.write_setting(where.config_file, key, value, starting.check)
@@ -118,7 +118,7 @@ def _shown(key: str, value: Any) -> str:
 def _list_settings(where: Paths, as_json: bool) -> None:
     import msgspec
 
-    from pollen.runtime import config
+    from pollen.runtime.folder import config
 
     held = config.read_config(where.config_file)
     if as_json:
@@ -147,7 +147,7 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
       pln purge --include-keys --yes
     """
     from pollen import paths
-    from pollen.runtime import identity, lock
+    from pollen.runtime.folder import identity, lock
 
     where = paths_of(ctx)
     paths.check_home(where)
@@ -197,7 +197,7 @@ def doctor_command(ctx: click.Context, as_json: bool) -> None:
     """
     import msgspec
 
-    from pollen.runtime import doctor
+    from pollen.runtime.watch import doctor
 
     findings = doctor.examine(paths_of(ctx))
     if as_json:

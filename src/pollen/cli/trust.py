@@ -25,7 +25,7 @@ def id_command(ctx: click.Context, as_json: bool) -> None:
     Example:
       pln id
     """
-    from pollen.runtime import identity
+    from pollen.runtime.folder import identity
 
     node = identity.node_id(paths_of(ctx)).hex()
     if as_json:
@@ -103,7 +103,7 @@ def join_command(
       pln join pln1…
       pln invite | ssh pi pln join -
     """
-    from pollen.runtime import enrol, service
+    from pollen.runtime.folder import enrol, service
 
     where = paths_of(ctx)
     if token == "-" or token.startswith("@"):
@@ -142,7 +142,7 @@ def join_command(
 
 def _check_ports(where: Paths) -> None:
     """What could not start must not use up a token."""
-    from pollen.runtime import config, ports
+    from pollen.runtime.folder import config, ports
 
     listen = config.read_config(where.config_file).listen
     try:

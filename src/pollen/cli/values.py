@@ -131,7 +131,7 @@ def read_input(text: str | None) -> bytes:
         except OSError as error:
             reason = f"the input file {text[1:]} cannot be read: {error.strerror}"
             raise error_from(
-                "usage", reason, "name a file: @FILE; text that begins so: @@…"
+                "usage", reason, "name a file: @FILE; text that begins so: …"
             ) from None
     return text.encode(errors="surrogateescape")
 

@@ -1,7 +1,7 @@
 """Everything a node may ask of the world, as data.
 
 Decides: nothing; this is the closed vocabulary that ``Node.handle`` returns.
-Does not know: how an effect is carried out (``pollen.runtime.driver`` or the simulator's plane).
+Does not know: how an effect is carried out (the driver, or the simulator's plane).
 Invariants: effects are frozen; each is carried out in the order returned; none has a result: what
 comes of it is a later event.
 Source: DESIGN 2; PROTOCOL 5 (tables are leases), PROTOCOL 2 (Persist before what depends on it).

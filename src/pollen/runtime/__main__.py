@@ -18,7 +18,7 @@ import msgspec
 from pollen import paths
 from pollen.errors import PollenError
 from pollen.plain import escaped, escaped_lines
-from pollen.runtime.config import read_config
+from pollen.runtime.folder.config import read_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

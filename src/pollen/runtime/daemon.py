@@ -35,18 +35,20 @@ from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
 from pollen.paths import Paths
-from pollen.runtime import entropy, identity, lock, logs, metrics, otlp, starting
-from pollen.runtime.config import Config
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
 from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
-from pollen.runtime.discovery import Discovery, make_finder
-from pollen.runtime.driver import Driver
+from pollen.runtime.folder import identity, lock, starting
+from pollen.runtime.folder.config import Config
+from pollen.runtime.folder.version import VERSION
 from pollen.runtime.loads import Loads
-from pollen.runtime.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
-from pollen.runtime.store import Store
-from pollen.runtime.version import VERSION
+from pollen.runtime.loop import entropy
+from pollen.runtime.loop.discovery import Discovery, make_finder
+from pollen.runtime.loop.driver import Driver
+from pollen.runtime.loop.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
+from pollen.runtime.loop.store import Store
+from pollen.runtime.watch import logs, metrics, otlp
 
 OPEN_FILES = 65_536
 DRAIN_SECONDS = 5.0

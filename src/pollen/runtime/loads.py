@@ -20,7 +20,7 @@ import msgspec
 from pollen.core import commands as cmd
 from pollen.errors import BadRequest, PollenError, error_from
 from pollen.runtime.control import routes
-from pollen.runtime.native import Muscles
+from pollen.runtime.loop.native import Muscles
 
 # Calls under way at the end of a load have a minute; then the report takes its way.
 GRACE_MS = 75_000

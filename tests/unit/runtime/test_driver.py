@@ -15,10 +15,10 @@ from pollen.core import events as ev
 from pollen.core.commands import StatusCommand
 from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
 from pollen.errors import InvariantError, PollenError
-from pollen.runtime import driver as driver_module
-from pollen.runtime.driver import COLLECT_BEATS, COLLECT_NEVER, Driver
-from pollen.runtime.native import Port
-from pollen.runtime.store import Store
+from pollen.runtime.loop import driver as driver_module
+from pollen.runtime.loop.driver import COLLECT_BEATS, COLLECT_NEVER, Driver
+from pollen.runtime.loop.native import Port
+from pollen.runtime.loop.store import Store
 from tests.contract.fake_native import FakeKey, FakeMuscles, Network
 
 

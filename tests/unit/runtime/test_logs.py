@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pollen.runtime import logs
+from pollen.runtime.watch import logs
 
 
 def test_a_rotation_that_fails_loses_lines_and_not_the_log(

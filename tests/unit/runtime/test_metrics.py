@@ -7,8 +7,8 @@ import re
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from pollen.runtime import metrics
-from pollen.runtime.metrics import METRICS, Timings
+from pollen.runtime.watch import metrics
+from pollen.runtime.watch.metrics import METRICS, Timings
 from tests.style.tree import ROOT
 
 GUIDE = ROOT / "docs" / "guide" / "observe.md"

@@ -8,10 +8,10 @@ import pytest
 
 from pollen.errors import BadRequest
 from pollen.paths import resolve
-from pollen.runtime import otlp
-from pollen.runtime.config import Config, parse_config
 from pollen.runtime.daemon import run_daemon
-from pollen.runtime.otlp import Span, attributes_of, check_extra, endpoint_of, is_wanted
+from pollen.runtime.folder.config import Config, parse_config
+from pollen.runtime.watch import otlp
+from pollen.runtime.watch.otlp import Span, attributes_of, check_extra, endpoint_of, is_wanted
 
 COLLECTOR = Config(otlp_endpoint="http://127.0.0.1:4318")
 

@@ -15,10 +15,11 @@ import pytest
 from pollen import paths
 from pollen.core.ids import Token
 from pollen.errors import SLUGS, PollenError, error_from, error_from_dict
-from pollen.runtime import lock, logs
-from pollen.runtime.config import Config, read_config
 from pollen.runtime.control.server import bind_control
-from pollen.runtime.store import Store
+from pollen.runtime.folder import lock
+from pollen.runtime.folder.config import Config, read_config
+from pollen.runtime.loop.store import Store
+from pollen.runtime.watch import logs
 
 # -- errors ---------------------------------------------------------------------------------------
 
@@ -103,11 +104,11 @@ def test_a_second_process_finds_the_lock_and_its_holder(folder: Path) -> None:
     """The kernel gives it back when the holder dies."""
     where = paths.resolve(str(folder))
     script = (
-        "from pollen import paths\nfrom pollen.runtime import lock\n"
+        "from pollen import paths\nfrom pollen.runtime.folder import lock\n"
         f"try:\n    lock.hold(paths.resolve({str(folder)!r})).__enter__()\n"
         "except Exception as e: print(e.slug, e.reason)\nelse: print('free')"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(paths.__file__).parents[2])}
+    env = {**os.environ, "PYTHONPATH": str(Path(paths.__file__).parents[1])}
     line = [sys.executable, "-c", script]
     with lock.hold(where):
         held = subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout

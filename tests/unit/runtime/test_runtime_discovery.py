@@ -12,8 +12,8 @@ import structlog
 from pollen.core import events as ev
 from pollen.core.peers.discovery.contract import Factory
 from pollen.errors import BadRequest
-from pollen.runtime import discovery
-from pollen.runtime.discovery import Discovery, make_finder
+from pollen.runtime.loop import discovery
+from pollen.runtime.loop.discovery import Discovery, make_finder
 from tests.unit.peers.test_discovery import HOME, context_of
 from tests.unit.world import make_key
 

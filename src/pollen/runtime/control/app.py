@@ -21,11 +21,11 @@ from starlette.routing import Route as StarletteRoute
 from pollen.core import commands as cmd
 from pollen.core.commands import Command
 from pollen.errors import BadRequest, PollenError
-from pollen.runtime import logs
 from pollen.runtime.control import routes
 from pollen.runtime.control.openapi import openapi_view
 from pollen.runtime.control.routes import ROUTES, Route
-from pollen.runtime.metrics import CONTENT_TYPE
+from pollen.runtime.watch import logs
+from pollen.runtime.watch.metrics import CONTENT_TYPE
 
 BODY_MAX = 256 * 1024
 FOLLOW_SECONDS = 0.25

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pollen.errors import PollenError
 from pollen.runtime.control.server import ControlServer
-from pollen.runtime.metrics import CONTENT_TYPE
+from pollen.runtime.watch.metrics import CONTENT_TYPE
 
 PATH = "/metrics"
 

@@ -1,7 +1,7 @@
 """What a discovery strategy is: a sans-IO machine that advertises this node and finds others.
 
 Decides: the shape of a strategy, of what it asks for, and how the setting names one.
-Does not know: sockets (``pollen.runtime.discovery`` carries out what is asked), any one strategy.
+Does not know: sockets (``runtime.loop`` carries out what is asked), any one strategy.
 Invariants: a strategy finds addresses only; whoever answers there proves itself by the handshake.
     Everything that a strategy does is returned as actions; it is asked again at ``due``.
 Source: specs/discovery (contract of a strategy); third parties register factories under the entry

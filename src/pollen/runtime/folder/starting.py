@@ -24,10 +24,10 @@ from pollen.core.peers.discovery.contract import Context
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, PollenError
 from pollen.paths import Paths
-from pollen.runtime import otlp
-from pollen.runtime.config import Config, read_config
-from pollen.runtime.discovery import known_schemes
-from pollen.runtime.ports import PORT_REMEDY
+from pollen.runtime.folder.config import Config, read_config
+from pollen.runtime.folder.ports import PORT_REMEDY
+from pollen.runtime.loop.discovery import known_schemes
+from pollen.runtime.watch import otlp
 
 _NO_ID = bytes(32)
 

@@ -22,9 +22,10 @@ from pollen.core.restoring import Identity
 from pollen.core.trust import Tier
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.paths import Paths
-from pollen.runtime import entropy, identity, lock
-from pollen.runtime.native import Key, Muscles, Native, RealNative, as_error, make_verify
-from pollen.runtime.store import Store
+from pollen.runtime.folder import identity, lock
+from pollen.runtime.loop import entropy
+from pollen.runtime.loop.native import Key, Muscles, Native, RealNative, as_error, make_verify
+from pollen.runtime.loop.store import Store
 
 T = TypeVar("T")
 

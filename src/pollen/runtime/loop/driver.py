@@ -25,10 +25,10 @@ from pollen.core.commands import Command
 from pollen.core.ids import RequestId, Token
 from pollen.core.node import Node
 from pollen.errors import InvariantError, PollenError, error_from
-from pollen.runtime import clock
-from pollen.runtime.metrics import Timings
-from pollen.runtime.native import Drained, LogLine, Muscles, Port, as_error, slug_of
-from pollen.runtime.store import Store
+from pollen.runtime.loop import clock
+from pollen.runtime.loop.native import Drained, LogLine, Muscles, Port, as_error, slug_of
+from pollen.runtime.loop.store import Store
+from pollen.runtime.watch.metrics import Timings
 
 DRAIN_MAX = 512
 BEAT_SECONDS = 1.0

@@ -26,7 +26,7 @@ from pollen.core.peers.discovery.finder import Finder, Running, found_in
 from pollen.core.peers.discovery.multicast import Multicast
 from pollen.core.peers.discovery.static import Static
 from pollen.errors import BadRequest
-from pollen.runtime import clock
+from pollen.runtime.loop import clock
 
 ENTRY_POINTS = "pollen.discovery"
 BUILT_IN: dict[str, Factory] = {"static": Static, "multicast": Multicast}

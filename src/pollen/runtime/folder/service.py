@@ -21,7 +21,7 @@ from pollen import paths, silence
 from pollen.control import Control
 from pollen.errors import PollenError, Unreachable, error_from_dict
 from pollen.paths import Paths
-from pollen.runtime import lock
+from pollen.runtime.folder import lock
 
 START_SECONDS = 30.0
 STOP_MARGIN_SECONDS = 15.0

@@ -34,9 +34,9 @@ from pollen.paths import (
     file_system_of,
     trouble_at,
 )
-from pollen.runtime import identity, lock, ports, starting
-from pollen.runtime.config import Config
-from pollen.runtime.store import REMEDY as STORE_REMEDY
+from pollen.runtime.folder import identity, lock, ports, starting
+from pollen.runtime.folder.config import Config
+from pollen.runtime.loop.store import REMEDY as STORE_REMEDY
 
 Level = Literal["ok", "warning", "failure"]
 

@@ -27,9 +27,10 @@ from pollen.core.restoring import Identity
 from pollen.core.trust import Certificate, Tier, leases
 from pollen.errors import Conflict, PollenError
 from pollen.paths import Paths
-from pollen.runtime import entropy, lock
-from pollen.runtime.native import Key, Native, RealNative, make_sign
-from pollen.runtime.store import REMEDY, Store
+from pollen.runtime.folder import lock
+from pollen.runtime.loop import entropy
+from pollen.runtime.loop.native import Key, Native, RealNative, make_sign
+from pollen.runtime.loop.store import REMEDY, Store
 
 
 @dataclass(frozen=True)

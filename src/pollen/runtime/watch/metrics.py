@@ -29,7 +29,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from pollen.runtime.version import VERSION
+from pollen.runtime.folder.version import VERSION
 
 # For Prometheus before 3, which reads no other text format.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pollen.errors import BadRequest
-from pollen.runtime.config import Config
-from pollen.runtime.version import VERSION
+from pollen.runtime.folder.config import Config
+from pollen.runtime.folder.version import VERSION
 
 DRAIN_SECONDS = 1.0
 BATCH_MAX = 512

@@ -23,7 +23,7 @@ from pollen.core import limits
 from pollen.core.ids import KeyRole, LinkId, PeerId, Sign, Verify
 from pollen.core.peers.discovery.contract import Seal, Unseal
 from pollen.errors import InvariantError, PollenError, error_from
-from pollen.runtime.ports import PORT_REMEDY
+from pollen.runtime.folder.ports import PORT_REMEDY
 
 BACKLOG_MAX = 1_024
 
