@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from pollen import _native
-from pollen.blocking import connect_sync
 from pollen.runtime.folder.version import VERSION
+from pollen.sdk.blocking import connect_sync
 from pollen.testing import Cluster, Node
 
 ROOT = Path(__file__).parents[1]

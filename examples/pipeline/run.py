@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from pollen.control import Control
+from pollen import Control
 from pollen.testing import Cluster, Node
 
 HERE = Path(__file__).parent

@@ -11,8 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pollen.blocking import SyncFunction, SyncMesh, connect_sync
-    from pollen.client import Function, Mesh, connect
     from pollen.errors import (
         Ambiguous,
         BadRequest,
@@ -28,13 +26,17 @@ if TYPE_CHECKING:
         TooLarge,
         Unreachable,
     )
-    from pollen.replies import Reply
+    from pollen.sdk.blocking import SyncFunction, SyncMesh, connect_sync
+    from pollen.sdk.client import Function, Mesh, connect
+    from pollen.sdk.control import Control
+    from pollen.sdk.replies import Reply
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "pollen.blocking": ("SyncFunction", "SyncMesh", "connect_sync"),
-    "pollen.client": ("Function", "Mesh", "connect"),
+    "pollen.sdk.blocking": ("SyncFunction", "SyncMesh", "connect_sync"),
+    "pollen.sdk.client": ("Function", "Mesh", "connect"),
+    "pollen.sdk.control": ("Control",),
     "pollen.errors": (
         "Ambiguous",
         "BadRequest",
@@ -50,7 +52,7 @@ _HOME = {
         "TooLarge",
         "Unreachable",
     ),
-    "pollen.replies": ("Reply",),
+    "pollen.sdk.replies": ("Reply",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -59,6 +61,7 @@ __all__ = [
     "BadRequest",
     "CallError",
     "Conflict",
+    "Control",
     "DeadlineExceeded",
     "Denied",
     "Function",

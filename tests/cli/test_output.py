@@ -16,9 +16,9 @@ import pytest
 
 from pollen.cli import proposals
 from pollen.cli.status import status_lines
-from pollen.control import Control
 from pollen.errors import BadRequest, Unreachable
 from pollen.paths import resolve
+from pollen.sdk.control import Control
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.native.muscle import wait_for
 

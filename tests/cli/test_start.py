@@ -26,10 +26,10 @@ ALLOWED = {
     "pollen.cli.output",
     "pollen.cli.proposals",
     "pollen.cli.status",
-    "pollen.control",
+    "pollen.sdk.control",
     "pollen.errors",
     "pollen.plain",
-    "pollen.runtime",
+    "pollen.sdk",
     "pollen.paths",
 }
 NEVER = {

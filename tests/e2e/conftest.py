@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pollen.namespaces import Network
 from pollen.testing import Cluster
+from pollen.testing.namespaces import Network
 from tests import recorder
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"

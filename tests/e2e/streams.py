@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from pollen.client import Mesh
 from pollen.errors import PollenError
+from pollen.sdk.client import Mesh
 from pollen.testing import Cluster, until
 from tests.e2e.talk import logged
 

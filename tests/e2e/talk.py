@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from pollen.asking import Payload
-from pollen.control import Control
 from pollen.errors import SLUGS, PollenError
 from pollen.runtime.watch import logs
+from pollen.sdk.asking import Payload
+from pollen.sdk.control import Control
 from pollen.testing import Node, until
 from tests import recorder
 

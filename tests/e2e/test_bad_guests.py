@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from pollen import door
 from pollen.errors import SLUGS, PollenError
+from pollen.sdk import door
 from pollen.testing import Cluster, until
 from tests.e2e.conftest import example, running, with_seeds
 from tests.e2e.talk import alive, check_error, logged, metric, over_http, refusal, settles

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pollen.control import Control
+from pollen.sdk.control import Control
 from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example
 from tests.e2e.talk import alive, metric, settles

@@ -14,9 +14,9 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from pollen.control import Control
 from pollen.runtime.watch import logs
 from pollen.runtime.watch.metrics import CONTENT_TYPE, METRICS
+from pollen.sdk.control import Control
 from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example, running
 from tests.e2e.talk import over_http, refusal

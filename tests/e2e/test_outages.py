@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pollen.namespaces import Network
 from pollen.testing import Cluster, Node, until
+from pollen.testing.namespaces import Network
 from tests.e2e.conftest import NO_SPACES, example
 from tests.e2e.streams import executions, longest_gap, stream
 

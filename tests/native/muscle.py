@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from pollen import _native, door
+from pollen import _native
 from pollen.core import effects as fx
 from pollen.core.ids import Hash, PeerId
+from pollen.sdk import door
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 CLUSTER = b"c" * 32

@@ -12,7 +12,8 @@ import time
 
 import msgspec
 
-from pollen import _native, door
+from pollen import _native
+from pollen.sdk import door
 from tests import recorder
 from tests.native.muscle import Muscle, link, metric, wait_for
 

@@ -11,7 +11,7 @@ import pytest
 
 from pollen import connect, connect_sync
 from pollen.errors import BadRequest, NotFound
-from pollen.replies import Reply
+from pollen.sdk.replies import Reply
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [1, -math.inf]}, (None, math.nan)])

@@ -18,10 +18,10 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 
-from pollen import control
 from pollen.errors import PollenError, error_from
 from pollen.paths import Paths, cure, resolve
 from pollen.plain import escaped, tame
+from pollen.sdk import control
 
 # Verb -> (module, one line for the overview), in the order of the overview.
 VERBS: dict[str, tuple[str, str]] = {

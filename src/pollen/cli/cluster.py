@@ -13,10 +13,10 @@ from pollen.cli import output
 from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, properties_of
-from pollen.control import Control
 from pollen.errors import PollenError, error_from
 from pollen.paths import Paths
 from pollen.plain import escaped, tame
+from pollen.sdk.control import Control
 
 
 @click.command("init")

@@ -23,12 +23,12 @@ from pollen.cli.app import (
 )
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
-from pollen.control import Control
 from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
+from pollen.sdk.control import Control
 
 if TYPE_CHECKING:
     from pollen.paths import Paths
-    from pollen.replies import Reply
+    from pollen.sdk.replies import Reply
 
 # The functions of a program compiled as a WASI command.
 _PROGRAM = ["_start"]
@@ -305,8 +305,8 @@ def _ask(
     said: dict[str, Any],
 ) -> Reply:
     """One call of a seed's function, over a connection of its own."""
-    from pollen.blocking import connect_sync
     from pollen.cli.patience import Watch
+    from pollen.sdk.blocking import connect_sync
 
     with connect_sync(where.home) as mesh, Watch(where, mesh) as watch:
         try:

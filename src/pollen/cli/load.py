@@ -24,8 +24,8 @@ from pollen.cli.app import (
 )
 from pollen.cli.explain import find
 from pollen.cli.values import DURATION, read_input
-from pollen.control import Control
 from pollen.errors import PollenError
+from pollen.sdk.control import Control
 
 _PERCENTILES = ("p50", "p90", "p99", "p999", "max")
 _LOOK_SECONDS = 1.0

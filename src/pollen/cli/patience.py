@@ -10,9 +10,9 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from pollen.blocking import SyncMesh
 from pollen.errors import PollenError
 from pollen.paths import Paths
+from pollen.sdk.blocking import SyncMesh
 
 _WORD_SECONDS = 1.0
 # An answer that takes longer than this is worth a word.
@@ -43,7 +43,7 @@ class Watch:
     def _look(self) -> None:
         if self._done.wait(_WORD_SECONDS):
             return
-        from pollen import silence
+        from pollen.sdk import silence
 
         patience = silence.SILENT_SECONDS - _WORD_SECONDS
         while self._answers(patience):
@@ -56,7 +56,7 @@ class Watch:
             self._mesh.interrupt()
 
     def _answers(self, patience: float) -> bool:
-        from pollen import silence
+        from pollen.sdk import silence
 
         address = str(self._where.call_socket)
         if silence.answers(address, _PROMPT_SECONDS):

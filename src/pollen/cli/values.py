@@ -137,7 +137,7 @@ def read_input(text: str | None) -> bytes:
 
 
 def _read_whole(stream: BinaryIO, name: str) -> bytes:
-    from pollen.door import MAX_INPUT
+    from pollen.sdk.door import MAX_INPUT
 
     try:
         data = stream.read(MAX_INPUT + 1)

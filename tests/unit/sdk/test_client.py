@@ -20,10 +20,10 @@ import msgspec
 import pytest
 
 import pollen
-from pollen import client, door, replies
-from pollen.asking import SeedKeywords
 from pollen.core.commands import SeedOptions
 from pollen.errors import BadRequest, DeadlineExceeded, PollenError, Unreachable
+from pollen.sdk import client, door, replies
+from pollen.sdk.asking import SeedKeywords
 
 NODE = bytes(32)
 SILENT, BROKEN, BAD = b"silent", b"broken", b"bad"

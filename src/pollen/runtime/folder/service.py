@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pollen import paths, silence
-from pollen.control import Control
+from pollen import paths
 from pollen.errors import PollenError, Unreachable, error_from_dict
 from pollen.paths import Paths
 from pollen.runtime.folder import lock
+from pollen.sdk import silence
+from pollen.sdk.control import Control
 
 START_SECONDS = 30.0
 STOP_MARGIN_SECONDS = 15.0

@@ -23,8 +23,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from pollen import silence
-from pollen.control import Control
 from pollen.errors import PollenError
 from pollen.paths import (
     NETWORK_FILE_SYSTEMS,
@@ -37,6 +35,8 @@ from pollen.paths import (
 from pollen.runtime.folder import identity, lock, ports, starting
 from pollen.runtime.folder.config import Config
 from pollen.runtime.loop.store import REMEDY as STORE_REMEDY
+from pollen.sdk import silence
+from pollen.sdk.control import Control
 
 Level = Literal["ok", "warning", "failure"]
 

@@ -15,8 +15,8 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from pollen import door
 from pollen.errors import BadRequest, CallError, TooLarge
+from pollen.sdk import door
 
 Payload = bytes | bytearray | memoryview | str
 UNSET: Any = object()

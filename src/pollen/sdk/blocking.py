@@ -19,8 +19,10 @@ from typing import Any, Literal, Self, Unpack, overload
 
 import msgspec
 
-from pollen import door, replies
-from pollen.asking import (
+from pollen.errors import CallError, Unreachable
+from pollen.paths import Paths, resolve
+from pollen.sdk import door, replies
+from pollen.sdk.asking import (
     UNSET,
     Call,
     Handle,
@@ -31,10 +33,8 @@ from pollen.asking import (
     placed,
     seed_options,
 )
-from pollen.control import Control
-from pollen.errors import CallError, Unreachable
-from pollen.paths import Paths, resolve
-from pollen.replies import Reply, broken, closed, forked, gone, reply, silent
+from pollen.sdk.control import Control
+from pollen.sdk.replies import Reply, broken, closed, forked, gone, reply, silent
 
 _RECEIVE = 256 * 1024
 # How long a blocking client waits until the node takes its connection: it does so at once.

@@ -32,11 +32,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pollen.client import Mesh, connect
-from pollen.control import Control
 from pollen.errors import PollenError
-from pollen.namespaces import Network
 from pollen.paths import Paths, resolve
+from pollen.sdk.client import Mesh, connect
+from pollen.sdk.control import Control
+from pollen.testing.namespaces import Network
 
 START = 30.0
 STOP = 20.0

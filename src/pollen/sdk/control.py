@@ -24,7 +24,7 @@ from pollen.errors import BadRequest, PollenError, Unreachable, error_from_dict
 from pollen.paths import OWNER_REMEDY, Paths
 
 # Publishing waits for the module to be checked and the record to be on disk. A daemon that is
-# silent is given up much sooner (``pollen.silence``).
+# silent is given up much sooner (``pollen.sdk.silence``).
 _TIMEOUT = 60.0
 # A connection is taken at once, unless the daemon's queue of them is full.
 _WORD_SECONDS = 1.0
@@ -174,7 +174,7 @@ class _Line(io.RawIOBase):
         """Connect. Raises ``OSError``, ``daemon-not-answering``."""
         began = time.monotonic()
         while (code := self._socket.connect_ex(self._address)) == errno.EAGAIN:
-            from pollen import silence
+            from pollen.sdk import silence
 
             waited = time.monotonic() - began
             if waited > silence.SILENT_SECONDS or time.monotonic() > self._until:
@@ -211,7 +211,7 @@ class _Line(io.RawIOBase):
         if not self.is_watched:
             poll.poll()
         elif not poll.poll(max(0.0, min(left, _WORD_SECONDS)) * 1000):
-            from pollen import silence
+            from pollen.sdk import silence
 
             silence.wait(self._paths, self._address, self._socket, events, self._until)
 

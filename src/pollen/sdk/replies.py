@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 
-from pollen import door
-from pollen.control import not_ours
 from pollen.errors import (
     BadRequest,
     CallError,
@@ -22,6 +20,8 @@ from pollen.errors import (
     Unreachable,
 )
 from pollen.paths import Paths
+from pollen.sdk import door
+from pollen.sdk.control import not_ours
 
 # How long past a call's own time-out a client waits for the node to say so, seconds: at most, and
 # for a time-out of nothing. Guesses: a busy node answers in milliseconds, a loaded machine later.

@@ -15,8 +15,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, Unpack, overload
 
-from pollen import door, replies
-from pollen.asking import (
+from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
+from pollen.paths import Paths, resolve
+from pollen.sdk import door, replies
+from pollen.sdk.asking import (
     UNSET,
     Call,
     Handle,
@@ -27,10 +29,8 @@ from pollen.asking import (
     placed,
     seed_options,
 )
-from pollen.control import Control
-from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
-from pollen.paths import Paths, resolve
-from pollen.replies import Reply, broken, closed, forked, gone, reply, silent
+from pollen.sdk.control import Control
+from pollen.sdk.replies import Reply, broken, closed, forked, gone, reply, silent
 
 
 class _Lost(Exception):
