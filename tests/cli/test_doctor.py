@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pollen.paths import Paths, file_system_of
-from pollen.runtime.watch import doctor
+from pollen.runtime import doctor
 from tests import others
 from tests.cli.conftest import Pln
 

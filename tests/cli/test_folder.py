@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pollen import connect_sync
+from pollen import connect_sync, lock
 from pollen.errors import PollenError
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from pollen.runtime.loop.store import Store, refusal
 from tests import others
 from tests.cli.conftest import EXAMPLES, Done, Pln, mount_small

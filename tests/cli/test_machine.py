@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen import lock
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from pollen.runtime.folder.ports import next_free
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_doctor import found

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen import lock
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.cli.test_doctor import found
 from tests.cli.test_machine import completed

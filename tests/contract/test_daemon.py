@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 
 import pollen.errors
-from pollen import paths
+from pollen import lock, paths
 from pollen.errors import PollenError, error_from_dict
 from pollen.paths import Paths
 from pollen.runtime import daemon
-from pollen.runtime.folder import enrol, identity, lock, service
+from pollen.runtime.folder import enrol, identity, service
 from pollen.runtime.folder.config import Config
 from pollen.runtime.watch import logs
 from tests.contract.fake_native import FakeNative

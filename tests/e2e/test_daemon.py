@@ -17,7 +17,7 @@ import pytest
 
 from pollen import _native
 from pollen.errors import PollenError
-from pollen.runtime.folder.lock import start_time
+from pollen.lock import start_time
 from pollen.runtime.loop.store import Store
 from pollen.testing import Cluster, Node, until
 from tests import others, recorder

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen import lock
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from tests.style.documents import Block, blocks_of
 from tests.style.tree import ROOT
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from pollen import lock
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from tests.cli.conftest import Pln, mount_small
 from tests.e2e.conftest import example
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pollen.runtime.folder.lock import start_time
+from pollen.lock import start_time
 from pollen.testing import Cluster, until
 from tests.e2e.conftest import example
 from tests.e2e.takeover import takeover

@@ -88,3 +88,49 @@ def test_the_words_know_no_room() -> None:
         if any(room_imported(parts, name) for parts, name in imports_of(path))
     ]
     assert climbing == []
+
+
+def rooms_below(floor: str) -> dict[str, set[str]]:
+    """The rooms of a floor and the rooms that each imports from; files that stand flat are top."""
+    rooms = {path.parent.name for path in (SOURCE / floor).glob("*/__init__.py")}
+    below: dict[str, set[str]] = {room: set() for room in rooms}
+    for path in python_files(SOURCE / floor):
+        own = path.relative_to(SOURCE / floor).parts[0]
+        if own not in rooms:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                f"pollen.{floor}"
+            ):
+                parts = (node.module or "").split(".")[2:]
+                entered = {parts[0]} if parts else {alias.name for alias in node.names}
+                below[own] |= (entered & rooms) - {own}
+    return below
+
+
+def test_the_rooms_of_the_runtime_stand_in_no_circle() -> None:
+    """What the loop needs is handed to it; the doctor and the daemon stand on top."""
+    graphlib.TopologicalSorter(rooms_below("runtime")).prepare()
+
+
+# What each floor may import from beside itself: nothing climbs.
+GROUND = {"errors", "paths", "plain", "lock", "_native", "__version__"}
+FLOORS = {
+    "core": {"errors"},
+    "sdk": GROUND,
+    "runtime": GROUND | {"core", "sdk"},
+    "testing": GROUND | {"sdk"},
+    "sim": {"errors", "core", "cli"},
+}
+
+
+@pytest.mark.parametrize("floor", sorted(FLOORS))
+def test_no_floor_imports_from_one_above_it(floor: str) -> None:
+    """The simulator alone borrows the command line, to be one of its verbs."""
+    climbing = set()
+    for path in python_files(SOURCE / floor):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pollen":
+                parts = (node.module or "").split(".")[1:]
+                climbing |= {parts[0]} if parts else {alias.name for alias in node.names}
+    assert climbing - {floor} - FLOORS[floor] == set()

@@ -90,7 +90,8 @@ def up_command(
       pln up -d
       pln up --port 60700 --http 127.0.0.1:8080
     """
-    from pollen.runtime.folder import identity, service, starting
+    from pollen.runtime import starting
+    from pollen.runtime.folder import identity, service
 
     where = paths_of(ctx)
     listen = _listen(port, ips)
@@ -150,7 +151,8 @@ def restart_command(ctx: click.Context) -> None:
     Example:
       pln restart
     """
-    from pollen.runtime.folder import service, starting
+    from pollen.runtime import starting
+    from pollen.runtime.folder import service
 
     where = paths_of(ctx)
     options = service.options_of(where)

@@ -90,8 +90,9 @@ def _typed(key: str, value: str) -> str | int | list[str]:
 
 
 def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None:
-    from pollen import paths
-    from pollen.runtime.folder import config, lock, service, starting
+    from pollen import lock, paths
+    from pollen.runtime import starting
+    from pollen.runtime.folder import config, service
 
     paths.make_home(where)
     held = config.write_setting(where.config_file, key, value, starting.check)
@@ -146,8 +147,8 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
       pln purge
       pln purge --include-keys --yes
     """
-    from pollen import paths
-    from pollen.runtime.folder import identity, lock
+    from pollen import lock, paths
+    from pollen.runtime.folder import identity
 
     where = paths_of(ctx)
     paths.check_home(where)
@@ -197,7 +198,7 @@ def doctor_command(ctx: click.Context, as_json: bool) -> None:
     """
     import msgspec
 
-    from pollen.runtime.watch import doctor
+    from pollen.runtime import doctor
 
     findings = doctor.examine(paths_of(ctx))
     if as_json:

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from pollen import paths
+from pollen import lock, paths
 from pollen.core import durability, limits, restoring
 from pollen.core.commands import Command, DrainCommand
 from pollen.core.config import NodeConfig
@@ -35,11 +35,12 @@ from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
 from pollen.paths import Paths
+from pollen.runtime import starting
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
 from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
-from pollen.runtime.folder import identity, lock, starting
+from pollen.runtime.folder import identity
 from pollen.runtime.folder.config import Config
 from pollen.runtime.folder.version import VERSION
 from pollen.runtime.loads import Loads
@@ -79,6 +80,7 @@ class Daemon:
         self._identity: Identity | None = None
         self._node = b""
         self._engine = ""
+        self._timings = metrics.Timings()
         self._finder: Finder | None = None
         self._exporter: otlp.Exporter | None = None
         self._bound: list[str] = []
@@ -96,7 +98,7 @@ class Daemon:
             store.close()
             raise
         self._muscles = muscles
-        driver = self._driver = Driver(node, muscles, store, self.log)
+        driver = self._driver = Driver(node, muscles, store, self.log, self._timings)
         self._loads = Loads(self._node.hex(), muscles, driver.command)
         driver.verbs |= {"load": self._loads.serve, "end-load": self._loads.serve_end}
         server: ControlServer | None = None
@@ -305,8 +307,8 @@ class Daemon:
         numbers["pollen_guest_memory_limit_bytes"] = self._config.guest_memory()
         sent = self._exporter.counters if self._exporter else {"exported": 0, "failed": 0}
         numbers |= {f"pollen_spans_{name}_total": count for name, count in sent.items()}
-        native, timings = self._muscles.metrics(), self._driver.timings
-        return metrics.metrics_page(native, numbers, rejections, timings, self._engine)
+        native = self._muscles.metrics()
+        return metrics.metrics_page(native, numbers, rejections, self._timings, self._engine)
 
     def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping:
         """Begin the end; the answer leaves before the socket closes."""

@@ -16,9 +16,9 @@ import socket
 import time
 from pathlib import Path
 
+from pollen import lock
 from pollen.errors import Unreachable
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from pollen.sdk import control
 
 # After so long a terminal shows that we wait. Seconds; a guess: people wonder after one.

@@ -19,6 +19,7 @@ from pollen.runtime.loop import driver as driver_module
 from pollen.runtime.loop.driver import COLLECT_BEATS, COLLECT_NEVER, Driver
 from pollen.runtime.loop.native import Port
 from pollen.runtime.loop.store import Store
+from pollen.runtime.watch.metrics import Timings
 from tests.contract.fake_native import FakeKey, FakeMuscles, Network
 
 
@@ -108,7 +109,7 @@ async def with_driver(folder: Path, body: Any) -> Any:
     muscles = FakeMuscles(Network(), FakeKey(b"s" * 32), b"b" * 16)
     store = Store(folder / "state.db")
     held: Any = node
-    driver = Driver(held, muscles, store, log)
+    driver = Driver(held, muscles, store, log, Timings())
     driver.start([])
     try:
         return await body(driver, node, log)

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pollen import paths
+from pollen import lock, paths
 from pollen.core.ids import Token
 from pollen.errors import SLUGS, PollenError, error_from, error_from_dict
 from pollen.runtime.control.server import bind_control
-from pollen.runtime.folder import lock
 from pollen.runtime.folder.config import Config, read_config
 from pollen.runtime.loop.store import Store
 from pollen.runtime.watch import logs
@@ -104,7 +103,7 @@ def test_a_second_process_finds_the_lock_and_its_holder(folder: Path) -> None:
     """The kernel gives it back when the holder dies."""
     where = paths.resolve(str(folder))
     script = (
-        "from pollen import paths\nfrom pollen.runtime.folder import lock\n"
+        "from pollen import paths\nfrom pollen import lock\n"
         f"try:\n    lock.hold(paths.resolve({str(folder)!r})).__enter__()\n"
         "except Exception as e: print(e.slug, e.reason)\nelse: print('free')"
     )

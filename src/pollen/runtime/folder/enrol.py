@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pollen import paths
+from pollen import lock, paths
 from pollen.core import restoring
 from pollen.core.admission import NONCE_TABLE, Invite, JoinReply, JoinRequest, invites
 from pollen.core.codec import Refusal, encode
@@ -22,7 +22,7 @@ from pollen.core.restoring import Identity
 from pollen.core.trust import Tier
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.paths import Paths
-from pollen.runtime.folder import identity, lock
+from pollen.runtime.folder import identity
 from pollen.runtime.loop import entropy
 from pollen.runtime.loop.native import Key, Muscles, Native, RealNative, as_error, make_verify
 from pollen.runtime.loop.store import Store

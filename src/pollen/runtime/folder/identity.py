@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pollen import paths
+from pollen import lock, paths
 from pollen.core import restoring
 from pollen.core.codec import Refusal
 from pollen.core.ids import ClusterId, PeerId, cluster_id_of
@@ -27,7 +27,6 @@ from pollen.core.restoring import Identity
 from pollen.core.trust import Certificate, Tier, leases
 from pollen.errors import Conflict, PollenError
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from pollen.runtime.loop import entropy
 from pollen.runtime.loop.native import Key, Native, RealNative, make_sign
 from pollen.runtime.loop.store import REMEDY, Store

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Sequence
 
 from pollen.errors import PollenError
+from pollen.runtime.loop.native import PORT_REMEDY
 
 # How far to look for a port that is free. Guess.
 PORTS_TRIED = 100
-PORT_REMEDY = "give another port: pln set listen IP:PORT, or pln up -d --port N"
 
 
 def bind(address: str) -> None:

@@ -17,10 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pollen import paths
+from pollen import lock, paths
 from pollen.errors import PollenError, Unreachable, error_from_dict
 from pollen.paths import Paths
-from pollen.runtime.folder import lock
 from pollen.sdk import silence
 from pollen.sdk.control import Control
 

@@ -28,7 +28,7 @@ from pollen.errors import InvariantError, PollenError, error_from
 from pollen.runtime.loop import clock
 from pollen.runtime.loop.native import Drained, LogLine, Muscles, Port, as_error, slug_of
 from pollen.runtime.loop.store import Store
-from pollen.runtime.watch.metrics import Timings
+from pollen.runtime.loop.timings import Timings
 
 DRAIN_MAX = 512
 BEAT_SECONDS = 1.0
@@ -48,7 +48,9 @@ EXIT_SOFTWARE = 70
 class Driver:
     """Drives one ``Node`` over one ``Muscles`` and one ``Store`` on the running loop."""
 
-    def __init__(self, node: Node, muscles: Muscles, store: Store, log: Any) -> None:
+    def __init__(
+        self, node: Node, muscles: Muscles, store: Store, log: Any, timings: Timings
+    ) -> None:
         self._node = node
         self._muscles = muscles
         self._store = store
@@ -67,7 +69,7 @@ class Driver:
         self._faults: collections.deque[int] = collections.deque()
         self._is_closed = False
         self.counters = {"events": 0, "slow_handles": 0, "faults": 0, "store_failures": 0}
-        self.timings = Timings()
+        self._timings = timings
         self.failed: asyncio.Future[int] = self._loop.create_future()
         self._running: set[asyncio.Task[None]] = set()
         # What admins elsewhere may have done here, by verb; the daemon fills it.
@@ -75,7 +77,7 @@ class Driver:
 
     def start(self, addresses: list[str]) -> None:
         """Begin: watch the muscles, start the store's writer, tell the node."""
-        commit = self.timings.commit.observe
+        commit = self._timings.commit.observe
         self._store.start(self._on_stored, self._on_store_failed, commit)
         self._loop.add_reader(self._muscles.event_fd(), self._on_readable)
         gc.set_threshold(*self._collecting[:2], COLLECT_NEVER)
@@ -130,7 +132,7 @@ class Driver:
             self._on_fault(event, error)
             return
         spent = time.monotonic_ns() - began
-        self.timings.handle.observe(spent / 1e9)
+        self._timings.handle.observe(spent / 1e9)
         if spent > SLOW_HANDLE_NS:
             self.counters["slow_handles"] += 1
         for effect in effects:

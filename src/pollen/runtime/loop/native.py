@@ -23,7 +23,6 @@ from pollen.core import limits
 from pollen.core.ids import KeyRole, LinkId, PeerId, Sign, Verify
 from pollen.core.peers.discovery.contract import Seal, Unseal
 from pollen.errors import InvariantError, PollenError, error_from
-from pollen.runtime.folder.ports import PORT_REMEDY
 
 BACKLOG_MAX = 1_024
 
@@ -214,6 +213,8 @@ _CONTENT_REMEDY = (
     "move its folder away and start again: peers send what they hold, the rest is seeded\n"
     "or give up what this node keeps: pln purge --yes, then pln join TOKEN"
 )
+PORT_REMEDY = "give another port: pln set listen IP:PORT, or pln up -d --port N"
+
 _REMEDIES = {
     "port-in-use": PORT_REMEDY,
     "state-unusable": "restore the folder from a copy, or give another one: --dir",

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pollen import lock
 from pollen.errors import PollenError
 from pollen.paths import (
     NETWORK_FILE_SYSTEMS,
@@ -32,7 +33,8 @@ from pollen.paths import (
     file_system_of,
     trouble_at,
 )
-from pollen.runtime.folder import identity, lock, ports, starting
+from pollen.runtime import starting
+from pollen.runtime.folder import identity, ports
 from pollen.runtime.folder.config import Config
 from pollen.runtime.loop.store import REMEDY as STORE_REMEDY
 from pollen.sdk import silence

@@ -25,8 +25,8 @@ from pollen.core.rng import Rng
 from pollen.errors import BadRequest, PollenError
 from pollen.paths import Paths
 from pollen.runtime.folder.config import Config, read_config
-from pollen.runtime.folder.ports import PORT_REMEDY
 from pollen.runtime.loop.discovery import known_schemes
+from pollen.runtime.loop.native import PORT_REMEDY
 from pollen.runtime.watch import otlp
 
 _NO_ID = bytes(32)
