@@ -35,7 +35,7 @@ _STATE = (
     "*.sock",
     "pollen.log*",
     "seeds.log*",
-    "daemon.err",
+    "daemon.err*",
     "pollen.pid",
     "lock",
 )
@@ -54,6 +54,11 @@ class Paths:
     @property
     def call_socket(self) -> Path:
         return self.home / "call.sock"
+
+    @property
+    def last_words(self) -> Path:
+        """Where a detached daemon's stderr goes."""
+        return self.home / "daemon.err"
 
     @property
     def store(self) -> Path:

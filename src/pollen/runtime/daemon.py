@@ -36,6 +36,7 @@ from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
 from pollen.paths import Paths
 from pollen.runtime import starting
+from pollen.runtime.watch import stderr
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
 from pollen.runtime.control.scrape import serving
@@ -84,6 +85,7 @@ class Daemon:
         self._finder: Finder | None = None
         self._exporter: otlp.Exporter | None = None
         self._bound: list[str] = []
+        self._quiet = stderr.Quiet()
 
     # -- the life -------------------------------------------------------------------------------
 
@@ -91,6 +93,7 @@ class Daemon:
         """Start, serve until stopped, end in order."""
         loop = asyncio.get_running_loop()
         self._stopping = loop.create_future()
+        loop.set_exception_handler(stderr.loop_handler(self.log))
         store = Store(self._paths.store)
         try:
             muscles, node, addresses = self._assemble(store)
@@ -105,14 +108,16 @@ class Daemon:
         discovery: Discovery | None = None
         pages = contextlib.AsyncExitStack()
         try:
-            server = ControlServer(make_app(self), bind_control(self._paths.control_socket))
+            listener = bind_control(self._paths.control_socket)
+            server = ControlServer(make_app(self), listener, self._warn)
             driver.start(addresses)
             await server.start()
             discovery = self._discovery(driver)
             discovery.start()
             lock.write_pid(self._paths, self._flags)
             self._exporter = self._export(muscles)
-            await pages.enter_async_context(serving(self._config.metrics, self.metrics_text))
+            page = serving(self._config.metrics, self.metrics_text, self._warn)
+            await pages.enter_async_context(page)
             self._state = "running"
             self.log.info("up", node=self._node.hex(), addresses=addresses, pid=os.getpid())
             on_ready()
@@ -128,6 +133,12 @@ class Daemon:
             self._paths.call_socket.unlink(missing_ok=True)
             lock.remove_pid(self._paths)
             self.log.info("down", faults=driver.counters["faults"])
+
+    def _warn(self, event: str, reason: str) -> None:
+        """A line of what a client of ours or of the metrics page met, and not often."""
+        left_out = self._quiet.speak(event)
+        if left_out is not None:
+            self.log.warning(event, reason=reason, left_out=left_out)
 
     def _export(self, muscles: Muscles) -> otlp.Exporter | None:
         """Spans begin to be kept when somebody named a collector."""
@@ -397,6 +408,7 @@ def run_daemon(
     paths.make_home(where)
     with (
         lock.hold(where),
+        stderr.kept(where.last_words),
         logs.opened(where.log_file, level=config.log_level, with_text=with_text) as log,
     ):
         native = native or RealNative()

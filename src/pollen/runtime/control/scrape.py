@@ -9,6 +9,7 @@ Source: Prometheus scrapes no unix sockets. Refused: ``prometheus_client.start_h
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,23 @@ from pollen.runtime.control.server import ControlServer
 from pollen.runtime.watch.metrics import CONTENT_TYPE
 
 PATH = "/metrics"
+# Connections at once; a Prometheus has one. Guess.
+CONNECTIONS = 16
+# Seconds that one may last, whatever it does: longer than any scrape, and strangers who hold
+# connections open do not lock out the next one. Guess.
+CONNECTION_SECONDS = 30.0
+
+
+class BriefProtocol(H11Protocol):
+    """uvicorn's protocol on a connection that does not last."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._end = asyncio.get_running_loop().call_later(CONNECTION_SECONDS, transport.abort)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
 
 
 def make_page(text: Callable[[], str]) -> Starlette:
@@ -44,7 +62,7 @@ def bind_page(address: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, int(port)))
-        listener.listen(16)
+        listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
         raise PollenError(
@@ -57,12 +75,15 @@ def bind_page(address: str) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def serving(address: str, text: Callable[[], str]) -> AsyncIterator[None]:
+async def serving(
+    address: str, text: Callable[[], str], warn: Callable[[str, str], None]
+) -> AsyncIterator[None]:
     """The page at ``address`` while the context lasts; nothing when it is empty."""
     if not address:
         yield
         return
-    server = ControlServer(make_page(text), bind_page(address), H11Protocol)
+    listener = bind_page(address)
+    server = ControlServer(make_page(text), listener, warn, BriefProtocol, CONNECTIONS)
     await server.start()
     try:
         yield

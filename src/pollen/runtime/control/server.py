@@ -8,10 +8,12 @@ closed unread.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pollen.errors import PollenError
 from pollen.paths import check_socket_path
+from pollen.runtime.control.accept import Acceptor
 
+# Connections that wait to be taken: a burst of commands. Guess.
+BACKLOG = 512
+# Connections of the control socket at once; a command has one. Guess.
+CONNECTIONS = 256
 _UCRED = struct.Struct("3i")
 # Darwin: LOCAL_PEERCRED at SOL_LOCAL gives an xucred: version, uid, ngroups, 16 groups.
 _SOL_LOCAL = 0
@@ -37,7 +44,7 @@ def bind_control(path: Path) -> socket.socket:
     try:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise PollenError(
@@ -85,7 +92,9 @@ class ControlServer:
         self,
         app: Starlette,
         listener: socket.socket,
+        warn: Callable[[str, str], None],
         protocol: type[H11Protocol] = GuardedProtocol,
+        connections: int = CONNECTIONS,
     ) -> None:
         self._listener = listener
         is_file = listener.family == socket.AF_UNIX
@@ -105,13 +114,21 @@ class ControlServer:
         config.load()
         self._server: Any = uvicorn.Server(config)
         self._server.lifespan = config.lifespan_class(config)
+        state = self._server.server_state
+        make: Callable[[], H11Protocol] = functools.partial(
+            protocol, config=config, server_state=state, app_state={}
+        )
+        self._acceptor = Acceptor(listener, make, lambda: len(state.connections), connections, warn)
 
     async def start(self) -> None:
         """Answer from now on."""
-        await self._server.startup(sockets=[self._listener])
+        # No socket for uvicorn: asyncio's accept loop would serve it.
+        await self._server.startup(sockets=[])
+        self._acceptor.start()
 
     async def stop(self) -> None:
         """Answer no more; requests under way may end. The socket's file goes with it."""
+        self._acceptor.stop()
         await self._server.shutdown(sockets=[self._listener])
         if self._path is not None:
             self._path.unlink(missing_ok=True)

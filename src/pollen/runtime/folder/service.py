@@ -110,9 +110,9 @@ def _spawn(where: Paths, arguments: Sequence[str], environment: Mapping[str, str
             os.setsid()
             if os.fork() == 0:
                 quiet = os.open(os.devnull, os.O_RDWR)
-                log = os.open(
-                    where.home / "daemon.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
-                )
+                # Appending: the file is moved aside when it is full (stderr.py).
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+                log = os.open(where.last_words, flags, 0o600)
                 os.dup2(quiet, 0)
                 os.dup2(quiet, 1)
                 os.dup2(log, 2)
@@ -144,7 +144,7 @@ def _await_ready(where: Paths, reader: int) -> int:
 
 
 def _last_words(where: Paths) -> tuple[str, str]:
-    words = where.home / "daemon.err"
+    words = where.last_words
     try:
         lines = words.read_text(errors="replace").strip().splitlines()
     except OSError:
