@@ -8,11 +8,11 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicI32, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pollen_net::HelloData;
-use pollen_plane::{Plane, PlaneConfig, load::LoadPlan, tables::Push};
+use pollen_plane::{Doors, Plane, PlaneConfig, load::LoadPlan, tables::Push};
 use pollen_wire::control::SignedRecord;
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -27,9 +27,15 @@ use crate::{
 #[pyclass(frozen, module = "pollen._native")]
 pub struct Muscles {
     config: Config,
-    plane: Mutex<Option<Plane>>,
+    running: Mutex<Option<Running>>,
     event_fd: AtomicI32,
     process: u32,
+}
+
+/// What a start leaves.
+struct Running {
+    plane: Plane,
+    doors: Doors,
 }
 
 struct Config {
@@ -45,8 +51,8 @@ impl Muscles {
     /// The running plane; refused in a forked child, whose threads are gone.
     fn plane(&self) -> PyResult<Plane> {
         self.check_process()?;
-        let held = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
-        held.clone().ok_or_else(|| native("daemon-not-running", "the muscles are not running"))
+        let held = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(|running| running.plane.clone()).ok_or_else(not_running)
     }
 
     fn check_process(&self) -> PyResult<()> {
@@ -80,7 +86,7 @@ impl Muscles {
                 code_cache_bytes,
                 event_capacity,
             },
-            plane: Mutex::new(None),
+            running: Mutex::new(None),
             event_fd: AtomicI32::new(-1),
             process: std::process::id(),
         })
@@ -96,7 +102,7 @@ impl Muscles {
         http: Option<String>,
     ) -> PyResult<Vec<String>> {
         self.check_process()?;
-        let mut held = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if held.is_some() {
             return Err(native("already-running", "the muscles are already running"));
         }
@@ -106,17 +112,17 @@ impl Muscles {
         let (reader, wake) = UnixStream::pair().map_err(system)?;
         reader.set_nonblocking(true).and_then(|()| wake.set_nonblocking(true)).map_err(system)?;
         let started = py.detach(|| self.begin(listen, &call_socket, http, wake));
-        let (plane, bound) = started.map_err(|error| of_plane(&error))?;
-        logging::direct(Some(plane.clone()));
+        let (running, bound) = started.map_err(|error| of_plane(&error))?;
+        logging::direct(Some(running.plane.clone()));
         self.event_fd.store(reader.into_raw_fd(), SeqCst);
-        *held = Some(plane);
+        *held = Some(running);
         Ok(bound)
     }
 
     /// The read end to watch. It stays open until `close`; remove the reader before that.
     fn event_fd(&self) -> PyResult<i32> {
         match self.event_fd.load(SeqCst) {
-            -1 => Err(native("daemon-not-running", "the muscles are not running")),
+            -1 => Err(not_running()),
             fd => Ok(fd),
         }
     }
@@ -289,7 +295,12 @@ impl Muscles {
     /// A msgpack map of counters, gauges and histograms.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let plane = self.plane()?;
-        let map: std::collections::BTreeMap<_, _> = plane.metrics().into_iter().collect();
+        let doors = {
+            let held = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            held.as_ref().map(|running| running.doors.metrics()).unwrap_or_default()
+        };
+        let all = plane.metrics().into_iter().chain(doors);
+        let map: std::collections::BTreeMap<_, _> = all.collect();
         let packed =
             rmp_serde::to_vec_named(&map).map_err(|e| native("internal", e.to_string()))?;
         Ok(PyBytes::new(py, &packed))
@@ -312,10 +323,16 @@ impl Muscles {
     /// Refuse new calls, wait for those in flight up to `grace_ms`, stop all threads.
     fn close(&self, py: Python<'_>, grace_ms: u64) -> PyResult<()> {
         self.check_process()?;
-        let plane = self.plane.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         logging::direct(None);
-        if let Some(plane) = plane {
-            py.detach(|| plane.close(Duration::from_millis(grace_ms)));
+        if let Some(Running { plane, doors }) = running {
+            py.detach(|| {
+                let end = Instant::now() + Duration::from_millis(grace_ms);
+                plane.refuse_calls();
+                // An answer that is being written belongs to a call under way.
+                doors.drain(Duration::from_millis(grace_ms));
+                plane.close(end.saturating_duration_since(Instant::now()));
+            });
         }
         let fd = self.event_fd.swap(-1, SeqCst);
         if fd >= 0 {
@@ -334,7 +351,7 @@ impl Muscles {
         call_socket: &Path,
         http: Option<SocketAddr>,
         wake: UnixStream,
-    ) -> Result<(Plane, Vec<String>), pollen_plane::PlaneError> {
+    ) -> Result<(Running, Vec<String>), pollen_plane::PlaneError> {
         let config = PlaneConfig {
             secret: self.config.secret.clone(),
             boot: self.config.boot,
@@ -345,16 +362,21 @@ impl Muscles {
             listen,
         };
         let plane = Plane::start(config, wake)?;
-        let opened = plane
+        let doors = Doors::new(plane.clone(), self.config.memory_bytes);
+        let opened = doors
             .open_socket(call_socket)
-            .and_then(|()| http.map_or(Ok(()), |address| plane.open_http(address).map(drop)));
+            .and_then(|()| http.map_or(Ok(()), |address| doors.open_http(address).map(drop)));
         if let Err(error) = opened {
             plane.close(Duration::ZERO);
             return Err(error);
         }
         let bound = plane.net().bound().iter().map(ToString::to_string).collect();
-        Ok((plane, bound))
+        Ok((Running { plane, doors }, bound))
     }
+}
+
+fn not_running() -> PyErr {
+    native("daemon-not-running", "the muscles are not running")
 }
 
 fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {

@@ -4,11 +4,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
 use crate::{CallError, Principal, Reply, Trace, call::hex};
 
+/// RFC 9457.
+const PROBLEM: &str = "application/problem+json";
 const NODE: HeaderName = HeaderName::from_static("pollen-node");
 const ATTEMPTS: HeaderName = HeaderName::from_static("pollen-attempts");
 const GUEST_STATUS: HeaderName = HeaderName::from_static("pollen-guest-status");
@@ -114,7 +116,37 @@ pub(crate) fn problem_as(
     node: Option<&[u8; 32]>,
     attempts: u8,
 ) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({
+    let body = document(code, error, node, attempts);
+    let mut response = plain(code, PROBLEM, body.into());
+    if error.retry_after_ms > 0 {
+        let seconds = error.retry_after_ms.div_ceil(1000);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// As `problem_as`, and the connection closes behind it: what follows was not read.
+pub(crate) fn last_words(code: StatusCode, error: &CallError) -> Response<Full<Bytes>> {
+    let mut response = problem_as(code, error, None, 0);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// `last_words` as the bytes of HTTP, for a connection that no request is read from.
+pub(crate) fn raw(error: &CallError) -> Vec<u8> {
+    let code = http_status(&error.slug);
+    let body = document(code, error, None, 0);
+    let retry = error.retry_after_ms.div_ceil(1000);
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {code}\r\ncontent-type: {PROBLEM}\r\nretry-after: {retry}\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+fn document(code: StatusCode, error: &CallError, node: Option<&[u8; 32]>, attempts: u8) -> String {
+    serde_json::json!({
         "type": format!("urn:pollen:error:{}", error.slug),
         "title": error.reason,
         "status": code.as_u16(),
@@ -123,13 +155,8 @@ pub(crate) fn problem_as(
         "node": node.map(|node| hex(node)),
         "attempts": attempts,
         "may_have_executed": error.may_have_executed,
-    });
-    let mut response = plain(code, "application/problem+json", body.to_string().into());
-    if error.retry_after_ms > 0 {
-        let seconds = error.retry_after_ms.div_ceil(1000);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
+    })
+    .to_string()
 }
 
 /// The HTTP column of the error table.

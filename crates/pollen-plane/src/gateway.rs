@@ -1,17 +1,20 @@
-//! The doors: a unix socket that speaks HTTP and `pollen-call/1`, and HTTP on TCP when configured.
+//! HTTP at the doors: which requests there are, and how a call is read from one.
+//!
+//! Decides: what each path and method means, and what a stranger may know of.
+//! Does not know: who may come in, and how much he may hold (`doors/`).
+//! Invariants: a request that is answered before its body was read is the last of its connection.
+//! Source: RFC 9110, 9457.
 
 use std::{
     borrow::Cow,
-    convert::Infallible,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::Path,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::{
     Method, Request as HttpRequest, Response, StatusCode,
     body::Incoming,
@@ -19,27 +22,26 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use pollen_net::NetError;
 use pollen_wire::door::PREFACE;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpStream, UnixStream},
 };
 
 use crate::{
-    CallError, Plane, Principal, Request, SeedRef, Trace,
-    answer::{http_reply, no_such_seed, plain, problem, problem_as},
+    CallError, Plane, Principal, Reply, Request, SeedRef, Trace,
+    answer::{http_reply, last_words, no_such_seed, plain, problem, problem_as},
     call::hex,
     door,
-    plane::{MAX_INPUT, MAX_MODULE, PlaneError, STORE_REMEDY},
+    doors::{
+        Reason, Shared,
+        body::{self, Terms},
+        limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
+        screen::{Screen, Told},
+        visitors::{Account, Hold, Visit},
+    },
+    plane::{MAX_INPUT, MAX_MODULE, STORE_REMEDY},
 };
-
-/// Budget of an HTTP call that names none.
-const DEFAULT_BUDGET: Duration = Duration::from_secs(30);
-/// The longest that one may name.
-const MAX_BUDGET: Duration = Duration::from_secs(3600);
-/// A client that says nothing is dropped.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
 
 /// What a door lets its clients do.
 #[derive(Clone, Copy)]
@@ -48,101 +50,119 @@ struct Door {
     may_upload: bool,
 }
 
-impl Plane {
-    /// Opens the local door at `path`, which must be in a folder that only its owner enters.
-    /// A socket left by a dead process is replaced; the caller holds the folder's lock.
-    pub fn open_socket(&self, path: &Path) -> Result<(), PlaneError> {
-        let failed = |what: &str, e: std::io::Error| {
-            PlaneError::System(format!("cannot {what} {}: {e}", path.display()))
-        };
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("replace", e)),
-            _ => {}
-        }
-        let _inside = self.handle().enter();
-        let listener = UnixListener::bind(path).map_err(|e| failed("bind", e))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .map_err(|e| failed("protect", e))?;
-        let plane = self.clone();
-        self.handle().spawn(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => drop(tokio::spawn(plane.clone().serve_local(stream))),
-                    Err(error) => out_of_files(&error).await,
-                }
-            }
-        });
-        Ok(())
-    }
+/// One connection's requests, and what they have in common.
+struct Visitor {
+    shared: Arc<Shared>,
+    door: Door,
+    /// Its address, or the name of the local door.
+    from: String,
+    account: Account,
+    told: Arc<Told>,
+}
 
-    /// Opens the TCP door; returns the bound address.
-    pub fn open_http(&self, address: SocketAddr) -> Result<SocketAddr, PlaneError> {
-        let taken = |e: std::io::Error| {
-            PlaneError::Net(NetError::PortInUse(format!("cannot bind {address} (tcp): {e}")))
-        };
-        let listener = self.handle().block_on(TcpListener::bind(address)).map_err(taken)?;
-        let bound = listener.local_addr().map_err(taken)?;
-        let plane = self.clone();
-        self.handle().spawn(async move {
-            let door = Door { principal: Principal::Anonymous, may_upload: false };
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let _ = stream.set_nodelay(true);
-                        tokio::spawn(plane.clone().serve_http(stream, door));
-                    }
-                    Err(error) => out_of_files(&error).await,
-                }
-            }
-        });
-        Ok(bound)
+/// Serves one connection of the owner to its end.
+pub(crate) async fn serve_local(shared: Arc<Shared>, stream: UnixStream) {
+    // The folder's mode already keeps others out; root and the owner pass.
+    let owner = own_uid();
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == owner || peer.uid() == 0 => {}
+        _ => return,
     }
-
-    async fn serve_local(self, stream: UnixStream) {
-        // The folder's mode already keeps others out; root and the owner pass.
-        let owner = own_uid();
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == owner || peer.uid() == 0 => {}
-            _ => return,
-        }
-        match tokio::time::timeout(FIRST_BYTE, stream.readable()).await {
-            Ok(Ok(())) => {}
-            _ => return,
-        }
-        let door = Door { principal: Principal::Node(self.id()), may_upload: true };
-        match is_framed(&stream).await {
-            Some(true) => door::serve(self, stream).await,
-            Some(false) => self.serve_http(stream, door).await,
-            None => {}
-        }
+    match tokio::time::timeout(FIRST_BYTE, stream.readable()).await {
+        Ok(Ok(())) => {}
+        _ => return,
     }
+    let principal = Principal::Node(shared.plane.id());
+    match is_framed(&stream).await {
+        Some(true) => door::serve(shared.plane.clone(), stream).await,
+        Some(false) => {
+            let visitor = Visitor {
+                shared,
+                door: Door { principal, may_upload: true },
+                from: "call.sock".to_owned(),
+                account: Account::default(),
+                told: Arc::default(),
+            };
+            visitor.serve(stream).await;
+        }
+        None => {}
+    }
+}
 
-    async fn serve_http(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        door: Door,
-    ) {
+/// Serves one connection of a stranger to its end.
+pub(crate) async fn serve_stranger(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    from: SocketAddr,
+    visit: Visit,
+) {
+    let visitor = Visitor {
+        shared,
+        door: Door { principal: Principal::Anonymous, may_upload: false },
+        from: from.ip().to_string(),
+        account: visit.account(),
+        told: Arc::default(),
+    };
+    visitor.serve(stream).await;
+}
+
+impl Visitor {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let this = Arc::new(self);
+        let _open = this.shared.opened();
         let service = service_fn(|request| {
-            let plane = self.clone();
-            async move { Ok::<_, Infallible>(plane.answer(request, door).await) }
+            let this = this.clone();
+            async move { this.respond(request).await }
         });
+        let screen = Screen::new(stream, this.told.clone());
         let served = hyper::server::conn::http1::Builder::new()
             .timer(hyper_util::rt::TokioTimer::new())
             .header_read_timeout(FIRST_BYTE)
-            .pipeline_flush(true)
-            .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = served.await {
+            .max_buf_size(READ_MAX)
+            .serve_connection(TokioIo::new(screen), service);
+        let mut served = pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = this.shared.stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if this.told.is_slow() {
+            this.shared.refuse(Reason::SlowReader, &this.from, "closed");
+        } else if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP connection ended early");
         }
     }
 
-    async fn answer(&self, request: HttpRequest<Incoming>, door: Door) -> Response<Full<Bytes>> {
+    /// An error closes the connection without a word.
+    async fn respond(&self, request: HttpRequest<Incoming>) -> Result<Response<Full<Bytes>>, Mute> {
+        let Some((refusal, text)) = self.told.next() else {
+            return Ok(self.answer(request).await);
+        };
+        let reason = match refusal {
+            _ if refusal.is_mute => Reason::NotHttp,
+            _ if refusal.status == StatusCode::REQUEST_TIMEOUT => Reason::SlowHead,
+            _ => Reason::Malformed,
+        };
+        let what = format!("{}: {text}", refusal.reason);
+        self.shared.refuse(reason, &self.from, &what);
+        if refusal.is_mute {
+            return Err(Mute);
+        }
+        let error = CallError::refused(refusal.slug, refusal.reason, refusal.remedy);
+        Ok(last_words(refusal.status, &error))
+    }
+
+    fn plane(&self) -> &Plane {
+        &self.shared.plane
+    }
+
+    async fn answer(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (request.method(), path) {
-            (&Method::POST, path) if path.starts_with("/call/") => {
-                self.answer_call(request, door).await
-            }
-            (&Method::PUT, "/content") if door.may_upload => self.answer_upload(request).await,
+            (&Method::POST, path) if path.starts_with("/call/") => self.answer_call(request).await,
+            (&Method::PUT, "/content") if self.door.may_upload => self.answer_upload(request).await,
             (&Method::GET | &Method::HEAD, "/healthz") => {
                 plain(StatusCode::OK, "text/plain", Bytes::from_static(b"ok\n"))
             }
@@ -150,33 +170,45 @@ impl Plane {
                 other_method("POST", "/call/<seed>/<function>")
             }
             (_, "/healthz") => other_method("GET, HEAD", "/healthz"),
-            (_, "/content") if door.may_upload => other_method("PUT", "/content"),
+            (_, "/content") if self.door.may_upload => other_method("PUT", "/content"),
             _ => problem_as(StatusCode::NOT_FOUND, &unknown_path(), None, 0),
         }
     }
 
-    async fn answer_call(
-        &self,
-        request: HttpRequest<Incoming>,
-        door: Door,
-    ) -> Response<Full<Bytes>> {
+    async fn answer_call(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
-        if door.principal == Principal::Anonymous && !self.is_public(request.uri().path()) {
+        let principal = self.door.principal;
+        if principal == Principal::Anonymous && !self.is_public(request.uri().path()) {
             return problem(&no_such_seed(), None, 0);
         }
-        let (call, is_traced) = match self.read_call(request, door, started).await {
+        let (call, is_traced, hold) = match self.read_call(request, started).await {
             Ok(call) => call,
-            Err(error) => return problem(&error, None, 0),
+            Err(response) => return *response,
         };
-        self.counters().door_calls.add(1);
+        self.plane().counters().door_calls.add(1);
         let trace = is_traced.then_some(call.trace);
-        let reply = self.call(call).await;
-        http_reply(reply, trace.as_ref(), door.principal)
+        let mut reply = self.plane().call(call).await;
+        self.hold_output(&mut reply, hold);
+        http_reply(reply, trace.as_ref(), principal)
+    }
+
+    /// Binds the output to the client's account, in the place of the input. What has no room there is
+    /// dropped: its client, or too many others, do not read their answers.
+    fn hold_output(&self, reply: &mut Reply, mut hold: Hold) {
+        let Ok((output, _)) = &mut reply.result else { return };
+        if self.account.try_cover(&mut hold, output.len()) {
+            hold.fit(output.len());
+            *output = hold.bind(std::mem::take(output));
+            return;
+        }
+        self.shared.refuse(Reason::Bytes, &self.from, "an answer was dropped");
+        let reason = "the door holds as many bytes of answers as it may; this one was dropped";
+        reply.result = Err(CallError::overloaded(reason, 1000).executed(true));
     }
 
     /// Whether a stranger may know of the seed that a path names.
     fn is_public(&self, path: &str) -> bool {
-        let tables = self.tables().load();
+        let tables = self.plane().tables().load();
         let found = match target(path) {
             Ok((SeedRef::Name(name), _)) => tables.named(&name).cloned(),
             Ok((SeedRef::Hash(hash), _)) => tables.seed(&hash).cloned(),
@@ -188,41 +220,70 @@ impl Plane {
     async fn read_call(
         &self,
         request: HttpRequest<Incoming>,
-        door: Door,
         started: Instant,
-    ) -> Result<(Request, bool), CallError> {
-        let (seed, function) = target(request.uri().path())?;
+    ) -> Result<(Request, bool, Hold), Box<Response<Full<Bytes>>>> {
+        let refused = |error: CallError| Box::new(problem(&error, None, 0));
+        let (seed, function) = target(request.uri().path()).map_err(refused)?;
         let (mut budget, mut idempotent, mut parent) = (DEFAULT_BUDGET, false, None);
         // One walk over the few headers that there are is quicker than three look-ups by hash.
         for (name, value) in request.headers() {
             match name.as_str() {
-                "pollen-timeout" => budget = read_budget(value)?,
+                "pollen-timeout" => budget = read_budget(value).map_err(refused)?,
                 "pollen-idempotent" => idempotent = value == "true",
                 "traceparent" => parent = Some(value.to_str().ok().and_then(Trace::parse)),
                 _ => {}
             }
         }
-        let input = read_body(request.into_body(), MAX_INPUT).await?;
+        if !self.account.has_room().await {
+            self.shared.refuse(Reason::Bytes, &self.from, "its answers wait to be read");
+            let reason = "your address holds as many bytes of unread answers as it may";
+            return Err(refused(CallError::overloaded(reason, 1000)));
+        }
+        let ends = started + budget;
+        let (input, hold) = self.read_body(request.into_body(), MAX_INPUT, ends).await?;
         let mut call = Request {
             idempotent,
-            principal: door.principal,
-            ..self.request(seed, function, input, started, budget)
+            principal: self.door.principal,
+            ..self.plane().request(seed, function, input, started, budget)
         };
         if let Some(Some(caller)) = parent {
             call.trace = caller.child();
         }
         // Who asks in a trace is told which one the call is in: a malformed context begins one.
-        Ok((call, parent.is_some()))
+        Ok((call, parent.is_some(), hold))
+    }
+
+    /// The body, or the answer that says why there is none.
+    async fn read_body(
+        &self,
+        incoming: Incoming,
+        most: usize,
+        ends: Instant,
+    ) -> Result<(Bytes, Hold), Box<Response<Full<Bytes>>>> {
+        let has_rate = self.door.principal == Principal::Anonymous;
+        let terms = Terms { most, ends, account: self.account.clone(), has_rate };
+        body::read(incoming, &terms).await.map_err(|none| {
+            let reason = match none.kind {
+                body::Kind::TooLarge => Reason::TooLarge,
+                body::Kind::Slow => Reason::SlowBody,
+                body::Kind::NoRoom => Reason::Bytes,
+                body::Kind::Broken => Reason::Malformed,
+            };
+            self.shared.refuse(reason, &self.from, &none.error.reason);
+            Box::new(last_words(none.status, &none.error))
+        })
     }
 
     async fn answer_upload(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let most = usize::try_from(MAX_MODULE).unwrap_or(usize::MAX);
-        let body = match read_body(request.into_body(), most).await {
-            Ok(body) => body,
-            Err(error) => return problem(&error, None, 0),
+        let ends = Instant::now() + MAX_BUDGET;
+        // Only the owner uploads: nothing is held on an account.
+        let (body, _) = match self.read_body(request.into_body(), most, ends).await {
+            Ok(read) => read,
+            Err(response) => return *response,
         };
         let size = body.len();
-        match self.net().content().add(body).await {
+        match self.plane().net().content().add(body).await {
             Ok(content) => {
                 let answer = serde_json::json!({"content": hex(&content), "size": size});
                 plain(StatusCode::OK, "application/json", answer.to_string().into())
@@ -235,6 +296,11 @@ impl Plane {
         }
     }
 }
+
+/// Ends a connection that no answer would help.
+#[derive(Debug, thiserror::Error)]
+#[error("what came is not HTTP")]
+struct Mute;
 
 /// Whether the first bytes are the preface of `pollen-call/1`; they stay unread. `None`: closed.
 async fn is_framed(stream: &UnixStream) -> Option<bool> {
@@ -266,12 +332,6 @@ fn peek(fd: i32, into: &mut [u8]) -> std::io::Result<usize> {
 fn own_uid() -> u32 {
     // SAFETY: geteuid has no preconditions and cannot fail.
     unsafe { libc::geteuid() }
-}
-
-/// Too many open files: wait for some to close rather than spin.
-async fn out_of_files(error: &std::io::Error) {
-    tracing::warn!(%error, "a door could not accept");
-    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 /// `/call/<seed>[/<function>]`, percent-encoded; an encoded slash stays within its part.
@@ -348,20 +408,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
     };
     let seconds = number.parse::<f64>().ok()? * scale;
     Duration::try_from_secs_f64(seconds).ok()
-}
-
-async fn read_body(body: Incoming, most: usize) -> Result<Bytes, CallError> {
-    match Limited::new(body, most).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let reason = format!("the body is over the limit of {most} bytes");
-            Err(CallError::refused("input-too-large", reason, "send less at once"))
-        }
-        Err(error) => {
-            let reason = format!("the body broke off: {error}");
-            Err(CallError::refused("bad-request", reason, "send the request again"))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time.
 //! - `slots.rs`, `seen.rs`: running slots with their queue; ids that must not run twice.
 //! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
-//! - `gateway.rs` (HTTP, its answers in `answer.rs`), `door.rs` (`pollen-call/1`): the local and the TCP door.
+//! - [`Doors`] (`doors/`): who comes in at the local and the TCP door; `gateway.rs` (HTTP, its answers in
+//!   `answer.rs`), `door.rs` (`pollen-call/1`): what is spoken there.
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
 //! - [`load`]: the load generator.
 //! - `metrics.rs`, `trace.rs`: counters by seed and outcome; W3C trace context and spans.
@@ -18,6 +19,7 @@ mod answer;
 mod call;
 mod candidates;
 mod door;
+mod doors;
 pub mod events;
 mod gateway;
 mod host;
@@ -37,6 +39,7 @@ mod trace;
 mod watchdog;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef};
+pub use doors::Doors;
 pub use metrics::Metric;
 pub use plane::{Plane, PlaneConfig, PlaneError};
 pub use trace::{Span, Spans, Trace};

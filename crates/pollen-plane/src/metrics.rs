@@ -126,6 +126,8 @@ pub struct SeedView {
 pub enum Metric {
     /// A counter or gauge of the node.
     Number(u64),
+    /// Counters by a label of ours.
+    Counts(BTreeMap<&'static str, u64>),
     /// One entry a spec in the tables.
     Seeds(Vec<SeedView>),
     /// Upper bounds, microseconds.

@@ -80,6 +80,7 @@ struct Inner {
     memory_bytes: u64,
     net: std::sync::OnceLock<Net>,
     closing: AtomicBool,
+    closed: AtomicBool,
     runtimes: Mutex<Option<Runtimes>>,
     handle: tokio::runtime::Handle,
 }
@@ -144,6 +145,7 @@ impl Plane {
             memory_bytes: config.memory_bytes,
             net: std::sync::OnceLock::new(),
             closing: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             handle: net.handle().clone(),
             runtimes: Mutex::new(Some(Runtimes { net, guest })),
         }));
@@ -301,13 +303,19 @@ impl Plane {
         });
     }
 
+    /// Refuses new calls from now on; those under way go on.
+    pub fn refuse_calls(&self) {
+        self.0.closing.store(true, Relaxed);
+        self.0.loads.end(None);
+    }
+
     /// Refuses new calls, waits for those under way up to `grace`, then stops everything.
     /// Idempotent; must not be called from one of the runtimes' threads.
     pub fn close(&self, grace: Duration) {
-        if self.0.closing.swap(true, Relaxed) {
+        self.refuse_calls();
+        if self.0.closed.swap(true, Relaxed) {
             return;
         }
-        self.0.loads.end(None);
         let end = Instant::now() + grace;
         while self.is_busy() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));

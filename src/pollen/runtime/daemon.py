@@ -36,7 +36,6 @@ from pollen.core.rng import Rng
 from pollen.errors import BadRequest, InvariantError, PollenError
 from pollen.paths import Paths
 from pollen.runtime import starting
-from pollen.runtime.watch import stderr
 from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
 from pollen.runtime.control.scrape import serving
@@ -50,7 +49,7 @@ from pollen.runtime.loop.discovery import Discovery, make_finder
 from pollen.runtime.loop.driver import Driver
 from pollen.runtime.loop.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
 from pollen.runtime.loop.store import Store
-from pollen.runtime.watch import logs, metrics, otlp
+from pollen.runtime.watch import logs, metrics, otlp, stderr
 
 OPEN_FILES = 65_536
 DRAIN_SECONDS = 5.0

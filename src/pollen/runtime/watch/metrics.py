@@ -68,6 +68,15 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_executions_in_flight": Meaning("gauge", "Calls here that did not end yet", _SEED),
     # calls, of the node
     "pollen_door_calls_total": Meaning("counter", "Calls through the doors of this node"),
+    "pollen_door_connections": Meaning("gauge", "Connections of strangers at the TCP door"),
+    "pollen_door_connections_limit": Meaning("gauge", "Such connections that there may be"),
+    "pollen_door_connections_total": Meaning("counter", "Such connections that were let in"),
+    "pollen_door_buffered_bytes": Meaning(
+        "gauge", "Bodies and answers over 16 KiB that the TCP door holds"
+    ),
+    "pollen_door_refusals_total": Meaning(
+        "counter", "Connections and requests that a door turned away", ("reason",)
+    ),
     "pollen_link_calls_total": Meaning("counter", "Calls from peers"),
     "pollen_calls_unresolved_total": Meaning("counter", "Calls of seeds that are not known here"),
     "pollen_call_retries_total": Meaning("counter", "Attempts beyond the first"),
@@ -127,6 +136,10 @@ METRICS: Mapping[str, Meaning] = {
 # Numbers of the muscles: their name there, here, and the scale to base units.
 NATIVE: Mapping[str, tuple[str, float]] = {
     "door_calls": ("pollen_door_calls_total", 1),
+    "door_connections": ("pollen_door_connections", 1),
+    "door_connections_most": ("pollen_door_connections_limit", 1),
+    "door_accepted": ("pollen_door_connections_total", 1),
+    "door_bytes": ("pollen_door_buffered_bytes", 1),
     "link_calls": ("pollen_link_calls_total", 1),
     "unresolved": ("pollen_calls_unresolved_total", 1),
     "retries": ("pollen_call_retries_total", 1),
@@ -186,6 +199,7 @@ class NativeView(msgspec.Struct, frozen=True):
     seeds: list[SeedView] = []
     bounds_us: list[int] = []
     wakes: TimesView = TimesView([], 0)
+    door_refused: dict[str, int] = {}
 
 
 class Timings:
@@ -224,7 +238,8 @@ def metrics_page(
         _of_seeds(view),
         _of_wakes(view),
         _of_numbers({**_of_native(native), **numbers}),
-        [_labelled("pollen_rejections_total", [((k,), n) for k, n in rejections.items()])],
+        [_by_kind("pollen_door_refusals_total", view.door_refused)],
+        [_by_kind("pollen_rejections_total", rejections)],
         [_build(engine)],
     )
     registry.register(_Page(families))
@@ -257,6 +272,10 @@ def _labelled(name: str, rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
         family.add_metric(labels, value)
     assert isinstance(family, Metric)
     return family
+
+
+def _by_kind(name: str, counts: Mapping[str, int]) -> Metric:
+    return _labelled(name, [((kind,), count) for kind, count in counts.items()])
 
 
 def _of_wakes(view: NativeView) -> Iterator[Metric]:

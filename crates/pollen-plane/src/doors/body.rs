@@ -1,0 +1,224 @@
+//! Reading the body of a request.
+//!
+//! Decides: how large it may be, how slowly it may come, and until when.
+//! Does not know: what it is for.
+//! Invariants: what is buffered is covered by the client's account; nothing is read of a body whose
+//!     announced length is over the limit.
+//! Source: RFC 9110 (10.1.1, 15.5.9, 15.5.14), `limits.rs`.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::{
+    StatusCode,
+    body::{Body, Incoming},
+};
+use tokio::time::timeout_at;
+
+use super::{
+    limits::{PART, RATE_BYTES, RATE_WINDOW},
+    visitors::{Account, Hold},
+};
+use crate::CallError;
+
+/// Under which terms a body is read.
+pub(crate) struct Terms {
+    /// Bytes.
+    pub(crate) most: usize,
+    pub(crate) ends: Instant,
+    pub(crate) account: Account,
+    /// A stranger's body must keep up a rate.
+    pub(crate) has_rate: bool,
+}
+
+/// Why there is no body. The rest of it is not read: the connection closes behind the answer.
+pub(crate) struct NoBody {
+    pub(crate) status: StatusCode,
+    pub(crate) error: CallError,
+    pub(crate) kind: Kind,
+}
+
+/// What the counters distinguish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    TooLarge,
+    Slow,
+    NoRoom,
+    Broken,
+}
+
+/// The whole body, and its place in the account.
+pub(crate) async fn read(mut body: Incoming, terms: &Terms) -> Result<(Bytes, Hold), NoBody> {
+    let announced = body.size_hint().lower();
+    if announced > terms.most as u64 {
+        return Err(too_large(terms.most));
+    }
+    let mut hold = Hold::default();
+    let mut parts = Parts::default();
+    let mut window = Window::begin();
+    while let Some(frame) = next(&mut body, terms, &mut window).await? {
+        let Ok(data) = frame.into_data() else { continue };
+        let length = parts.length + data.len();
+        if length > terms.most {
+            return Err(too_large(terms.most));
+        }
+        let waits = Instant::now();
+        if !terms.account.cover(&mut hold, length).await {
+            return Err(no_room());
+        }
+        // Time that the client waited for us is not its slowness.
+        window.ends += waits.elapsed();
+        parts.push(data);
+    }
+    Ok((parts.join(), hold))
+}
+
+/// What came so far. In parts of one size, so that many unfinished bodies take what came of them
+/// and leave no holes; one that came at once is not copied.
+#[derive(Default)]
+struct Parts {
+    first: Bytes,
+    rest: Vec<BytesMut>,
+    length: usize,
+}
+
+impl Parts {
+    fn push(&mut self, data: Bytes) {
+        if self.length == 0 {
+            self.length = data.len();
+            self.first = data;
+            return;
+        }
+        if self.rest.is_empty() {
+            // It is a piece of a larger buffer, which is free when this is copied.
+            let first = std::mem::take(&mut self.first);
+            self.append(&first);
+        }
+        self.append(&data);
+        self.length += data.len();
+    }
+
+    fn append(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let room = self.rest.last().map_or(0, |part| PART - part.len());
+            if room == 0 {
+                self.rest.push(BytesMut::with_capacity(PART));
+            }
+            let Some(part) = self.rest.last_mut() else { return };
+            let (here, later) = data.split_at(data.len().min(PART - part.len()));
+            part.extend_from_slice(here);
+            data = later;
+        }
+    }
+
+    fn join(mut self) -> Bytes {
+        match self.rest.len() {
+            0 => self.first,
+            1 => self.rest.pop().unwrap_or_default().freeze(),
+            _ => {
+                let mut whole = BytesMut::with_capacity(self.length);
+                self.rest.drain(..).for_each(|part| whole.extend_from_slice(&part));
+                whole.freeze()
+            }
+        }
+    }
+}
+
+/// The time in which the next bytes must come.
+struct Window {
+    ends: Instant,
+    bytes: u64,
+}
+
+impl Window {
+    fn begin() -> Self {
+        Self { ends: Instant::now() + RATE_WINDOW, bytes: 0 }
+    }
+}
+
+type Frame = hyper::body::Frame<Bytes>;
+
+async fn next(
+    body: &mut Incoming,
+    terms: &Terms,
+    window: &mut Window,
+) -> Result<Option<Frame>, NoBody> {
+    loop {
+        let until = if terms.has_rate { terms.ends.min(window.ends) } else { terms.ends };
+        match timeout_at(until.into(), body.frame()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(Ok(frame))) => {
+                // A trickle never lets the time run out: it is measured at each byte as well.
+                window.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if terms.has_rate && Instant::now() >= window.ends {
+                    turn(window)?;
+                }
+                return Ok(Some(frame));
+            }
+            Ok(Some(Err(error))) => {
+                let reason = format!("the body broke off: {error}");
+                let error = CallError::refused("bad-request", reason, "send the request again");
+                let status = StatusCode::BAD_REQUEST;
+                return Err(NoBody { status, error, kind: Kind::Broken });
+            }
+            Err(_) if until < terms.ends => turn(window)?,
+            Err(_) => {
+                let remedy = "send the body faster, or give more time: Pollen-Timeout";
+                return Err(slow("the body did not come within the call's time".into(), remedy));
+            }
+        }
+    }
+}
+
+/// A window is over: the next one, if enough came in it.
+fn turn(window: &mut Window) -> Result<(), NoBody> {
+    if window.bytes < RATE_BYTES {
+        let reason = format!(
+            "the body comes too slowly: {} bytes in {} s, under 1 KiB/s",
+            window.bytes,
+            RATE_WINDOW.as_secs()
+        );
+        return Err(slow(reason, "collect the body before you send it"));
+    }
+    *window = Window::begin();
+    Ok(())
+}
+
+fn slow(reason: String, remedy: &str) -> NoBody {
+    let error = CallError::refused("deadline", reason, remedy);
+    NoBody { status: StatusCode::REQUEST_TIMEOUT, error, kind: Kind::Slow }
+}
+
+fn too_large(most: usize) -> NoBody {
+    let reason = format!("the body is over the limit of {most} bytes");
+    let error = CallError::refused("input-too-large", reason, "send less at once");
+    NoBody { status: StatusCode::PAYLOAD_TOO_LARGE, error, kind: Kind::TooLarge }
+}
+
+fn no_room() -> NoBody {
+    let reason = "the door holds as many bytes of bodies and answers as it may".to_owned();
+    let error = CallError::overloaded(reason, 1000);
+    NoBody { status: StatusCode::SERVICE_UNAVAILABLE, error, kind: Kind::NoRoom }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_body_are_joined_in_order() {
+        for sizes in [vec![], vec![7], vec![1, 2, 3], vec![PART, PART, 1], vec![3 * PART, 5, PART]]
+        {
+            let mut parts = Parts::default();
+            let mut whole = Vec::new();
+            for (at, size) in sizes.into_iter().enumerate() {
+                let data = vec![u8::try_from(at).unwrap_or(0); size];
+                whole.extend_from_slice(&data);
+                parts.push(data.into());
+            }
+            assert_eq!(parts.length, whole.len());
+            assert_eq!(parts.join(), whole);
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The head of an HTTP/1 request, read before hyper reads it.
+//!
+//! Decides: whether a head is taken, and with which status it is refused.
+//! Does not know: sockets, tasks, what a path means.
+//! Invariants: a head that is taken has one framing that no two readers see differently; the parser is
+//!     the one that hyper uses.
+//! Source: RFC 9112 (3, 5, 6.1, 6.3), RFC 9110 (15.5). hyper answers a few of these with a bare
+//!     status and closes the others without a word; it takes `Content-Length` beside
+//!     `Transfer-Encoding`.
+
+use httparse::Error as Fault;
+use hyper::{StatusCode, Uri};
+
+use super::limits::{HEAD_MAX, HEADERS_MAX, LINE_MAX};
+
+/// How the body of a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// With a chunk of length 0.
+    Chunked,
+}
+
+/// Why a request is answered without being read on; the connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) slug: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) remedy: &'static str,
+    /// Not HTTP at all: nobody there would read an answer.
+    pub(crate) is_mute: bool,
+}
+
+/// What stands at the beginning of some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// Empty lines alone, which may stand before a request (RFC 9112, 2.2).
+    Blank,
+    /// A head that is not whole yet.
+    Partial,
+    /// A head of so many bytes.
+    Whole(usize, Framing),
+    Refused(Refusal),
+}
+
+const fn refusal(status: StatusCode, reason: &'static str, remedy: &'static str) -> Refusal {
+    Refusal { status, slug: "bad-request", reason, remedy, is_mute: false }
+}
+
+const PLAIN_HTTP: &str = "send HTTP/1.1 without TLS: POST /call/<seed>/<function>";
+const LENGTH_ONCE: &str =
+    "send one Content-Length in decimal digits, or Transfer-Encoding: chunked";
+
+/// The head did not come in time.
+pub(crate) const SLOW_HEAD: Refusal = Refusal {
+    slug: "deadline",
+    ..refusal(
+        StatusCode::REQUEST_TIMEOUT,
+        "the head of the request did not come within 10 s",
+        "send the head at once",
+    )
+};
+
+/// Reads what stands at the beginning of `bytes`.
+pub(crate) fn scan(bytes: &[u8]) -> Scan {
+    let Some(start) = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')) else {
+        return Scan::Blank;
+    };
+    let text = bytes.get(start..).unwrap_or_default();
+    if let Some(refused) = foreign(text) {
+        return Scan::Refused(refused);
+    }
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    let parsed = request.parse(text);
+    let judged = match parsed {
+        Ok(httparse::Status::Partial) => return partial(text),
+        Ok(httparse::Status::Complete(length)) if length > HEAD_MAX => Err(too_large()),
+        Ok(httparse::Status::Complete(length)) => {
+            let line = request.path.unwrap_or_default();
+            let framing = check_line(line)
+                .and_then(|()| framing(request.headers, request.version == Some(0)));
+            framing.map(|framing| (start + length, framing))
+        }
+        Err(fault) => Err(of_fault(fault, text)),
+    };
+    match judged {
+        Ok((length, framing)) => Scan::Whole(length, framing),
+        Err(refused) => Scan::Refused(refused),
+    }
+}
+
+/// What came, for a line of the log: the first bytes, escaped.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    bytes.get(..bytes.len().min(24)).unwrap_or_default().escape_ascii().to_string()
+}
+
+/// Other protocols, by their first bytes.
+fn foreign(text: &[u8]) -> Option<Refusal> {
+    let told = |reason, remedy| Some(refusal(StatusCode::BAD_REQUEST, reason, remedy));
+    let mute = |refused: Option<Refusal>| refused.map(|it| Refusal { is_mute: true, ..it });
+    match text {
+        [0x16] | [0x16, 0x03, ..] => {
+            mute(told("a TLS hello came to a port of plain HTTP", PLAIN_HTTP))
+        }
+        [b'P', b'R', b'O', b'X', b'Y', b' ', ..] => told(
+            "a PROXY protocol header came before the request",
+            "switch the PROXY protocol off for this upstream",
+        ),
+        [first, ..] if !(0x21..0x7f).contains(first) => {
+            mute(told("what came is not HTTP", PLAIN_HTTP))
+        }
+        _ => None,
+    }
+}
+
+/// A head that goes on: within its limits?
+fn partial(text: &[u8]) -> Scan {
+    let has_line = text.contains(&b'\n');
+    if !has_line && text.len() > LINE_MAX {
+        return Scan::Refused(line_too_long());
+    }
+    if text.len() > HEAD_MAX { Scan::Refused(too_large()) } else { Scan::Partial }
+}
+
+fn check_line(target: &str) -> Result<(), Refusal> {
+    if target.len() > LINE_MAX {
+        return Err(line_too_long());
+    }
+    // hyper's own check: what fails it would be answered without a word.
+    match Uri::try_from(target) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "the target of the request is malformed",
+            "encode it: POST /call/<seed>/<function>",
+        )),
+    }
+}
+
+fn line_too_long() -> Refusal {
+    refusal(
+        StatusCode::URI_TOO_LONG,
+        "the request line is over the limit of 8192 bytes",
+        "send the input as the body",
+    )
+}
+
+fn too_large() -> Refusal {
+    refusal(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "the head is over the limit of 65536 bytes",
+        "send fewer or shorter headers",
+    )
+}
+
+fn of_fault(fault: Fault, text: &[u8]) -> Refusal {
+    if let Some(refused) = other_version(text) {
+        return refused;
+    }
+    let (reason, remedy) = match fault {
+        Fault::TooManyHeaders => {
+            return refusal(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the head has over 100 headers",
+                "send fewer headers",
+            );
+        }
+        Fault::HeaderName => (
+            "a header's name is malformed, or a line is folded",
+            "write each header on one line: Name: value",
+        ),
+        Fault::HeaderValue => {
+            ("a header's value holds a control character", "write printable text into headers")
+        }
+        Fault::NewLine => ("a line of the head ends in no CR LF", "end each line with CR LF"),
+        Fault::Token | Fault::Version | Fault::Status => {
+            ("the request line is malformed", "POST /call/<seed>/<function> HTTP/1.1")
+        }
+    };
+    refusal(StatusCode::BAD_REQUEST, reason, remedy)
+}
+
+/// A request line whose version is none that is spoken here; without any it is HTTP/0.9.
+fn other_version(text: &[u8]) -> Option<Refusal> {
+    let line = text.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let (method, target, version) = (words.next()?, words.next()?, words.next());
+    let is_other = match version {
+        None => method.iter().all(u8::is_ascii_uppercase) && target.first() == Some(&b'/'),
+        Some(version) => {
+            let is_known = matches!(version, b"HTTP/1.1" | b"HTTP/1.0");
+            version.starts_with(b"HTTP/") && !is_known
+        }
+    };
+    is_other.then(|| {
+        refusal(
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            "this door speaks HTTP/1.1 and HTTP/1.0",
+            "write the version: POST /call/<seed>/<function> HTTP/1.1",
+        )
+    })
+}
+
+/// RFC 9112, 6.3, without its leniences: what two readers could see differently is refused.
+fn framing(headers: &[httparse::Header<'_>], is_old: bool) -> Result<Framing, Refusal> {
+    let bad = |reason, remedy| refusal(StatusCode::BAD_REQUEST, reason, remedy);
+    let (mut length, mut is_chunked, mut hosts) = (None, false, 0);
+    for header in headers {
+        if header.name.eq_ignore_ascii_case("content-length") {
+            let found = read_length(header.value)?;
+            if length.is_some_and(|before| before != found) {
+                return Err(bad("two Content-Length headers differ", LENGTH_ONCE));
+            }
+            length = Some(found);
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            if is_old || is_chunked {
+                let reason = "Transfer-Encoding stands twice, or in a request of HTTP/1.0";
+                return Err(bad(reason, LENGTH_ONCE));
+            }
+            if !header.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                let reason = "a transfer coding other than chunked is not spoken here";
+                return Err(refusal(StatusCode::NOT_IMPLEMENTED, reason, LENGTH_ONCE));
+            }
+            is_chunked = true;
+        } else if header.name.eq_ignore_ascii_case("host") {
+            hosts += 1;
+        }
+    }
+    if hosts > 1 {
+        return Err(bad("the head has two Host headers", "send one Host"));
+    }
+    match (length, is_chunked) {
+        (Some(_), true) => Err(bad("Content-Length stands beside Transfer-Encoding", LENGTH_ONCE)),
+        (None, true) => Ok(Framing::Chunked),
+        (length, false) => Ok(Framing::Length(length.unwrap_or(0))),
+    }
+}
+
+fn read_length(value: &[u8]) -> Result<u64, Refusal> {
+    let digits = value.trim_ascii();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        let reason = "Content-Length is not a number";
+        return Err(refusal(StatusCode::BAD_REQUEST, reason, LENGTH_ONCE));
+    }
+    // Digits alone: only a number beyond 64 bits fails.
+    let parsed = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+    // The largest of them mean something else to hyper.
+    parsed.filter(|length| *length < u64::MAX - 2).ok_or(Refusal {
+        slug: "input-too-large",
+        ..refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is over every limit",
+            "send less at once",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(bytes: &[u8]) -> u16 {
+        match scan(bytes) {
+            Scan::Refused(refused) => refused.status.as_u16(),
+            Scan::Whole(..) => 200,
+            Scan::Partial | Scan::Blank => 0,
+        }
+    }
+
+    fn with(headers: &str) -> u16 {
+        status(format!("POST /call/a/b HTTP/1.1\r\n{headers}\r\n\r\n").as_bytes())
+    }
+
+    #[test]
+    fn a_head_says_where_its_body_ends() {
+        let head = b"POST /x HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc";
+        assert_eq!(scan(head), Scan::Whole(head.len() - 3, Framing::Length(3)));
+        let head = b"\r\nPOST /x HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n";
+        assert_eq!(scan(head), Scan::Whole(head.len(), Framing::Chunked));
+        let head = b"GET / HTTP/1.0\r\n\r\n";
+        assert_eq!(scan(head), Scan::Whole(head.len(), Framing::Length(0)));
+        assert_eq!(scan(b"POST /x HTTP/1.1\r\ncont"), Scan::Partial);
+        assert_eq!(scan(b"\r\n"), Scan::Blank);
+    }
+
+    #[test]
+    fn what_two_readers_could_frame_differently_is_refused() {
+        assert_eq!(with("Content-Length: 3\r\nContent-Length: 3"), 200);
+        assert_eq!(with("Content-Length: 3\r\nContent-Length: 4"), 400);
+        assert_eq!(with("Content-Length: 3\r\nTransfer-Encoding: chunked"), 400);
+        assert_eq!(with("Transfer-Encoding: chunked\r\nContent-Length: 3"), 400);
+        assert_eq!(with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), 400);
+        assert_eq!(with("Transfer-Encoding: gzip, chunked"), 501);
+        for length in ["", "abc", "+5", "-1", "5, 5", "0x5", "5 5"] {
+            assert_eq!(with(&format!("Content-Length: {length}")), 400, "{length}");
+        }
+        assert_eq!(with("Content-Length: 99999999999999999999999"), 413);
+        assert_eq!(with(&format!("Content-Length: {}", u64::MAX)), 413);
+        assert_eq!(with("Host: a\r\nHost: b"), 400);
+        assert_eq!(with("Host : a"), 400);
+        assert_eq!(status(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn what_is_malformed_has_the_status_of_the_rfc() {
+        assert_eq!(with("a: b\r\n c"), 400);
+        assert_eq!(with("a: b\0c"), 400);
+        assert_eq!(status(b"GET /\0 HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status(b"GET /\r\n"), 505);
+        assert_eq!(status(b"GET / HTTP/2.0\r\n\r\n"), 505);
+        assert_eq!(status(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505);
+        assert_eq!(status(format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(9000)).as_bytes()), 414);
+        assert_eq!(status(format!("GET /{}", "a".repeat(9000)).as_bytes()), 414);
+        assert_eq!(with(&"a: b\r\n".repeat(101)), 431);
+        assert_eq!(with(&format!("a: {}", "b".repeat(HEAD_MAX))), 431);
+        assert_eq!(status(format!("GET / HTTP/1.1\r\na: {}", "b".repeat(70_000)).as_bytes()), 431);
+    }
+
+    #[test]
+    fn what_is_no_http_is_told_apart() {
+        let is_mute = |bytes: &[u8]| match scan(bytes) {
+            Scan::Refused(refused) => refused.is_mute,
+            _ => panic!("{bytes:?} is taken"),
+        };
+        assert!(is_mute(b"\x16\x03\x01\x02\x00\x01"));
+        assert!(is_mute(b"\x00\x01"));
+        assert!(!is_mute(b"SSH-2.0-x\r\n"));
+        assert!(!is_mute(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"));
+    }
+}
