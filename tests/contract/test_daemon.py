@@ -44,7 +44,8 @@ SOURCE = str(Path(pollen.errors.__file__).parent.parent)
 JOIN = """
 import json, os, sys
 from pollen.errors import PollenError
-from pollen.runtime import enrol, paths
+from pollen import paths
+from pollen.runtime.folder import enrol
 enrol.JOIN_TIMEOUT_MS = int(os.environ["POLLEN_TEST_JOIN_MS"])
 home, token, name, replace = sys.argv[1:]
 try:

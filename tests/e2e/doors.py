@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 import psutil
-from pollen.runtime.paths import Paths, resolve
 
+from pollen.paths import Paths, resolve
 from pollen.runtime import lock, logs
 from tests import recorder
 from tests.e2e.conftest import example

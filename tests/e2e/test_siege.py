@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from pollen.control import Control
 
+from pollen import Control
 from pollen.testing import until
 from tests.e2e.doors import CALL, HOST, LIMIT, MIB, House, connected, heard, house, pln, problem
 from tests.e2e.talk import over_http
