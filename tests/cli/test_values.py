@@ -68,7 +68,7 @@ def test_an_input_is_text_stdin_or_a_file(up: Pln, tmp_path: Path) -> None:
     assert up("call", "echo", "echo", "-", stdin=b"from\xff stdin").stdout == b"from\xff stdin"
     assert up("call", "echo", "-", stdin=b"one export").stdout == b"one export"
     assert up("call", "echo", "echo", f"@{file}").stdout == file.read_bytes()
-    assert up("call", "echo", "echo", "literal").stdout == b"@literal"
+    assert up("call", "echo", "echo", "@@literal").stdout == b"@literal"
     assert up("call", "echo").stdout == b""
 
 

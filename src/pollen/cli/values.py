@@ -114,7 +114,7 @@ VALUES = Values()
 
 
 def read_input(text: str | None) -> bytes:
-    """A call's input: the text itself, ``-`` stdin, ``@file`` its bytes, ``…`` a literal @.
+    """A call's input: the text itself, ``-`` stdin, ``@file`` its bytes, ``@@…`` a literal @.
 
     Raises ``input-too-large``. What never ends, a pipe or a device, is read up to the limit only.
     """
@@ -122,7 +122,7 @@ def read_input(text: str | None) -> bytes:
         return b""
     if text == "-":
         return _read_whole(sys.stdin.buffer, "standard input")
-    if text.startswith(""):
+    if text.startswith("@@"):
         return text[1:].encode()
     if text.startswith("@"):
         try:
@@ -131,7 +131,7 @@ def read_input(text: str | None) -> bytes:
         except OSError as error:
             reason = f"the input file {text[1:]} cannot be read: {error.strerror}"
             raise error_from(
-                "usage", reason, "name a file: @FILE; text that begins so: …"
+                "usage", reason, "name a file: @FILE; text that begins so: @@…"
             ) from None
     return text.encode(errors="surrogateescape")
 
