@@ -15,12 +15,14 @@ from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection
+from pollen.core.durability import Durability
 from pollen.core.faults import Faults
 from pollen.core.ids import MILLISECOND, LinkId, Nanos, Now, PeerId
 from pollen.core.messages import decode_message
 from pollen.core.records import Gossip, Intake, Record, Records, Retention
 from pollen.core.rng import Rng
 from pollen.core.timers import EPOCH, parse_token
+from pollen.core.turn import Heard, Turn
 from pollen.core.work import Work
 from tests.strategies import CLUSTER
 from tests.unit.world import WALL_ZERO, make_key, signer
@@ -188,7 +190,9 @@ class Spread:
                     return
                 del cell.timers[token]
                 purpose, _ = parse_token(token)
-                self._carry_out(cell, cell.gossip.on_timer(purpose, now.mono))
+                turn = self._turn(cell)
+                cell.gossip.timers().get(purpose, _nothing)(b"", turn)
+                self._carry_out(cell, turn.effects())
             case ev.Persisted(token=token):
                 subject = parse_token(token)[1]
                 cell.records.open_lease(subject)
@@ -197,10 +201,16 @@ class Spread:
             case ev.MessageReceived(peer=peer, body=body) if cell.linked.get(peer) == link:
                 message = decode_message(body)
                 assert not isinstance(message, Rejection)
-                self._carry_out(cell, cell.gossip.speech()[type(message)](message, peer, now))
+                turn = self._turn(cell)
+                cell.gossip.messages()[type(message)](Heard(peer, message), turn)
+                self._carry_out(cell, turn.effects())
             case _:
                 return
         self.settle(cell)
+
+    def _turn(self, cell: Cell) -> Turn:
+        now = Now(Nanos(self.now), Nanos(WALL_ZERO + self.now))
+        return Turn(now, cell.records, Durability(), Faults())
 
     def _carry_out(self, cell: Cell, effects: list[fx.Effect]) -> None:
         for effect in effects:
@@ -257,3 +267,7 @@ class Spread:
             self.run(limits.DIGEST_NS)
             if self.is_equal():
                 return
+
+
+def _nothing(subject: bytes, turn: Turn) -> None:
+    """A timer of somebody else."""

@@ -57,16 +57,14 @@ class Presence:
         at = Nanos(now.mono + within[-limits.RESTARTS_QUARANTINE] - since)
         return [SetTimer(token=timers.token_for(timers.QUARANTINE), at=at)]
 
-    def leave(self) -> list[Row]:
-        """The run is ending: nothing new is placed here; said again, it has left.
+    def begin_leaving(self) -> None:
+        """The run is ending: nothing new is placed here."""
+        self.phase = max(self.phase, Phase.LEAVING)
 
-        What to write: a run that ended in good order is no sign of a crash loop.
-        """
-        if self.phase < Phase.LEAVING:
-            self.phase = Phase.LEAVING
-            return []
+    def finish_leaving(self) -> Row:
+        """The run has left. A run that ended in good order is not a sign of a crash loop."""
         self.phase = Phase.LEFT
-        return [starts_row(self._starts[:-1])]
+        return starts_row(self._starts[:-1])
 
     def info(self) -> NodeInfo:
         """The payload of the node record."""

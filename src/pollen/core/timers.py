@@ -31,6 +31,11 @@ JOIN = "join"
 ASK = "ask"
 ADMIN = "admin"
 
+# These only give the node a turn; each look at its own state follows in every turn anyhow.
+TURN_ONLY = (WORK, RENEW, TABLES, OVERDUE, VERDICT, ASK)
+# These name a batch on its way to the disk: ``Persisted`` carries them, never ``TimerFired``.
+BATCHES = (EPOCH, STORE)
+
 
 def token_for(purpose: str, subject: bytes = b"") -> Token:
     """``<purpose>`` or ``<purpose>/<hex>``."""

@@ -13,7 +13,8 @@ from pollen.core.events import ModuleInspected
 from pollen.core.ids import ClusterId, Hash, PeerId, RequestId
 from pollen.core.names import Holding
 from pollen.core.names import named as names
-from pollen.core.seeds import Publication, Seed, Writer, publishing, specs
+from pollen.core.seeds import Seed, Writer, publishing, specs
+from pollen.core.seeds.publishing import Publication
 from pollen.core.trust import Certificate, Tier
 from tests.unit.world import make_key
 

@@ -12,7 +12,7 @@ Source: PROTOCOL 4 (any member carries ``pollen-join/1`` to the issuer). Known: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -26,11 +26,12 @@ from pollen.core.codec import Refusal, decode, encode
 from pollen.core.commands import InviteCommand, Invited
 from pollen.core.durability import Durability
 from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
-from pollen.core.events import JoinRequested
+from pollen.core.events import Event, JoinRequested
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
-from pollen.core.messages import JoinCarried, JoinReturned, encode_message
+from pollen.core.messages import JoinCarried, JoinReturned, Message, encode_message
 from pollen.core.peers import Peers
 from pollen.core.trust import Tier
+from pollen.core.turn import Asked, Handler, Room, Turn, on_event, on_message, on_subject
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     carrier: PeerId
 
 
-class Carrying:
+class Carrying(Room):
     """The door for those who are no members yet, or no more."""
 
     def __init__(
@@ -62,6 +63,29 @@ class Carrying:
         self._clocks = clocks
         self._waiting: dict[bytes, Carried] = {}
         self._count = 0
+
+    def events(self) -> Mapping[type[Event], Handler]:
+        """Joiners."""
+        return {JoinRequested: on_event(self.on_join)}
+
+    def messages(self) -> Mapping[type[Message], Handler]:
+        """Requests that members carry, and their answers."""
+        return {
+            JoinCarried: on_message(self.on_carried),
+            JoinReturned: on_message(self.on_returned),
+        }
+
+    def commands(self) -> Mapping[type[object], Handler]:
+        """To make a token."""
+        return {InviteCommand: self.on_invite}
+
+    def timers(self) -> Mapping[str, Handler]:
+        """The end of a wait for somebody who was carried to."""
+        return {timers.JOIN: on_subject(self.on_timer)}
+
+    def on_invite(self, asked: Asked, turn: Turn) -> None:
+        """A user wants a token."""
+        turn.answer(asked.request, self.invite(asked.command, turn.now))
 
     def invite(self, command: InviteCommand, now: Now) -> Invited | Refusal:
         """A token that leads here, or through somebody linked."""

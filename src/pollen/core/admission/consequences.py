@@ -11,6 +11,8 @@ Source: PROTOCOL 4 (links end at lease end, deny and access_deadline), 6 (Hello)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pollen.core import limits, timers
 from pollen.core.admission.asking import Asking
 from pollen.core.admission.lending import Lending
@@ -20,12 +22,13 @@ from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
 from pollen.core.durability import chain_row
 from pollen.core.effects import CloseLink, Effect, Log, Row, SetHello, SetTimer
-from pollen.core.events import HelloReceived, JoinAnswered
+from pollen.core.events import Event, HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
 from pollen.core.kinds import CERT, DENY, LEASE
 from pollen.core.peers import Mesh
 from pollen.core.records import Records
 from pollen.core.trust import Certificate, Chain, HeldLease, Members, Trust
+from pollen.core.turn import Handler, Room, on_event
 from pollen.errors import PollenError
 
 _REASONS = {
@@ -35,7 +38,7 @@ _REASONS = {
 }
 
 
-class Consequences:
+class Consequences(Room):
     """The consequences of membership on one node."""
 
     def __init__(
@@ -59,6 +62,14 @@ class Consequences:
         self._is_lender = False
         self._alarm = Nanos(0)
         self._rows: list[Row] = []
+
+    def events(self) -> Mapping[type[Event], Handler]:
+        """Answers to this node's own questions for a lease."""
+        return {JoinAnswered: on_event(self.on_answered)}
+
+    def timers(self) -> Mapping[str, Handler]:
+        """The next wall time at which somebody's membership may end."""
+        return {timers.ACCESS: lambda subject, turn: self.on_timer()}
 
     def start(self) -> None:
         """Publish this node's chain, unless it stands already."""

@@ -7,8 +7,8 @@ Source: docs/internals/control-api.md.
 """
 
 from pollen.core.desk.admin import Admin
-from pollen.core.desk.explain import Question, answer
 from pollen.core.desk.news import News
+from pollen.core.desk.questions import Questions
 from pollen.core.desk.views import Screen
 
-__all__ = ["Admin", "News", "Question", "Screen", "answer"]
+__all__ = ["Admin", "News", "Questions", "Screen"]

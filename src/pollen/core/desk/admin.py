@@ -11,7 +11,7 @@ Source: PROTOCOL 7 (admin request). Refused: a second attempt after a lost link;
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -19,10 +19,11 @@ from pollen.core import limits, timers
 from pollen.core.codec import Refusal
 from pollen.core.commands import AdminCommand, Administered
 from pollen.core.effects import Effect, Log, Reply, RunVerb, SendMessage, SetTimer
-from pollen.core.events import LinkWanted, VerbEnded
+from pollen.core.events import Event, LinkWanted, VerbEnded
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
 from pollen.core.messages import AdminReply, AdminRequest, Message, encode_message
 from pollen.core.trust import Tier
+from pollen.core.turn import Asked, Handler, Room, Turn, on_event, on_message, on_subject
 
 # The verbs that this version runs for others: PROTOCOL 7 has load, end-load is its end.
 VERBS = frozenset({"load", "end-load"})
@@ -45,7 +46,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class Admin:
+class Admin(Room):
     """Both sides of admin requests. ``want`` asks for a link; ``tier_of`` is -1 for a stranger."""
 
     def __init__(
@@ -63,6 +64,29 @@ class Admin:
         self._held: dict[PeerId, list[Parked]] = {}
         self._running: dict[tuple[PeerId, bytes], Nanos] = {}
         self._count = 0
+
+    def events(self) -> Mapping[type[Event], Handler]:
+        """What a verb came to here."""
+        return {VerbEnded: on_event(self.on_ended)}
+
+    def messages(self) -> Mapping[type[Message], Handler]:
+        """What an admin asks, and what another node answers."""
+        return {
+            AdminRequest: on_message(self.on_request),
+            AdminReply: on_message(self.on_reply),
+        }
+
+    def commands(self) -> Mapping[type[object], Handler]:
+        """To have another node do something."""
+        return {AdminCommand: self.on_asked}
+
+    def timers(self) -> Mapping[str, Handler]:
+        """The end of a wait for an answer."""
+        return {timers.ADMIN: on_subject(self.on_timer)}
+
+    def on_asked(self, asked: Asked, turn: Turn) -> None:
+        """A user asks another node for something."""
+        turn.do(*self.ask(asked.request, asked.command, turn.now))
 
     # -- the asker ------------------------------------------------------------------------------
 

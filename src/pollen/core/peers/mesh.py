@@ -9,12 +9,13 @@ Source: PROTOCOL 5; STYLE (machines nest by a forwarding parent).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from pollen.core import limits
+from pollen.core import limits, timers
 from pollen.core.effects import CloseLink, Effect, SendMessage
 from pollen.core.events import (
     DialFailed,
+    Event,
     HelloReceived,
     LinkClosed,
     LinkWanted,
@@ -22,19 +23,20 @@ from pollen.core.events import (
     Telemetry,
 )
 from pollen.core.ids import Nanos, Now, PeerId
-from pollen.core.messages import Keep, encode_message
+from pollen.core.messages import Keep, Message, encode_message
 from pollen.core.peers.coords import Coords
 from pollen.core.peers.known import Peers
 from pollen.core.peers.links import Links
 from pollen.core.peers.membership import Membership, Statement
 from pollen.core.rng import Rng
 from pollen.core.trust import Member
+from pollen.core.turn import Handler, Room, on_message
 
 # What a peer tells of its place on the map; empty for one that tells nothing.
 CoordinateOf = Callable[[PeerId], Sequence[int]]
 
 
-class Mesh:
+class Mesh(Room):
     """Peers, links and membership of one node."""
 
     def __init__(
@@ -61,6 +63,21 @@ class Mesh:
     def _is_wanted(self, peer: PeerId) -> bool:
         """Whether to dial a peer again by ourselves: never one that is denied."""
         return self.links.is_wanted(peer) and not self._is_denied(peer)
+
+    def events(self) -> Mapping[type[Event], Handler]:
+        """Dials that failed, and links that calls want."""
+        return {
+            DialFailed: lambda event, turn: turn.do(*self.on_dial_failed(event, turn.now.mono)),
+            LinkWanted: lambda event, turn: turn.do(*self.on_wanted(event, turn.now.mono)),
+        }
+
+    def messages(self) -> Mapping[type[Message], Handler]:
+        """The other side's wish for a link."""
+        return {Keep: on_message(self.on_keep)}
+
+    def timers(self) -> Mapping[str, Handler]:
+        """When to dial again."""
+        return {timers.DIAL: lambda peer, turn: turn.do(*self.peers.on_timer(peer, turn.now.mono))}
 
     # -- links ----------------------------------------------------------------------------------
 

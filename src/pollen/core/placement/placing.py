@@ -9,13 +9,13 @@ Source: PROTOCOL 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pollen.core import limits, timers
 from pollen.core.codec import encode
 from pollen.core.config import NodeConfig
 from pollen.core.effects import Effect, PeerRow, SetTimer
-from pollen.core.events import LoadFinished, PeerSample, SeedWoken, Telemetry
+from pollen.core.events import Event, LoadFinished, PeerSample, SeedWoken, TablesStale, Telemetry
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.kinds import CLAIM, FAST
 from pollen.core.placement import tables
@@ -25,9 +25,10 @@ from pollen.core.placement.situation import Situation, taken
 from pollen.core.placement.tables import Tables
 from pollen.core.records import Records
 from pollen.core.trust import Members
+from pollen.core.turn import Handler, Room, on_event
 
 
-class Placing:
+class Placing(Room):
     """What this node does about the plan."""
 
     def __init__(
@@ -79,6 +80,17 @@ class Placing:
         hosting = Hosting(config.node, properties, config.memory_bytes)
         bundle = Bundle(config.memory_bytes, config.slots, config.idle_ns)
         return cls(config.node, records, members, situation, is_linked, estimate, hosting, bundle)
+
+    def events(self) -> Mapping[type[Event], Handler]:
+        """A seed that a call woke; tables that the muscles do not hold."""
+        return {
+            SeedWoken: on_event(self.on_woken),
+            TablesStale: lambda event, turn: self.forget_tables(),
+        }
+
+    def timers(self) -> Mapping[str, Handler]:
+        """When something about a seed on this node may be due."""
+        return {timers.LOAD: lambda key, turn: self.on_timer(key)}
 
     # -- what the muscles say -------------------------------------------------------------------
 

@@ -11,13 +11,13 @@ Source: PROTOCOL 3 and 5.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.kinds import ACCUSE, CLAIM, FAST, NODE, REFUTE, SPEC
+from pollen.core.kinds import ACCUSE, CLAIM, FAST, GC, NODE, REFUTE, SPEC
 from pollen.core.names import Holding, resolve
 from pollen.core.peers import Facts, Membership, Verdict
 from pollen.core.placement.bundle import Bundles
@@ -40,6 +40,10 @@ def taken(waiting: dict[K, None], most: int) -> list[K]:
     for key in first:
         del waiting[key]
     return first
+
+
+# What becomes of a record of one kind: a member that follows from it, or the fault in it.
+Projection = Callable[[Record, Nanos], Member | Rejection | None]
 
 
 class Situation:
@@ -68,6 +72,7 @@ class Situation:
         self.claims = Claims()
         self.bundles = Bundles()
         self.planner = Planner()
+        self.kinds = self._projections()
 
     # -- records --------------------------------------------------------------------------------
 
@@ -78,15 +83,20 @@ class Situation:
             self._forget_member(change.record)
             return None
         record = as_buried(change.record) if change.is_gone else change.record
-        if kind in Members.KINDS:
-            return self._note_member(record, now)
-        if kind in (ACCUSE, REFUTE):
-            return self._membership.note_record(record, now)
-        if kind == CLAIM:
-            return self.claims.apply(record)
-        if kind == FAST:
-            return self._note_fast(record)
-        return self._note_spec(record) if kind == SPEC else None
+        take = self.kinds.get(kind)
+        return None if take is None else take(record, now)
+
+    def _projections(self) -> dict[str, Projection]:
+        """Who takes which kind of record. ``GC`` says nothing beyond what the ledger does."""
+        return {
+            **dict.fromkeys(Members.KINDS, self._note_member),
+            ACCUSE: self._note_evidence,
+            REFUTE: self._note_evidence,
+            CLAIM: lambda record, now: self.claims.apply(record),
+            FAST: lambda record, now: self._note_fast(record),
+            SPEC: lambda record, now: self._note_spec(record),
+            GC: lambda record, now: None,
+        }
 
     def _note_member(self, record: Record, now: Nanos) -> Member | Rejection | None:
         """A record of ``Members.KINDS``: membership hears of a member's epoch and phase."""
@@ -120,6 +130,9 @@ class Situation:
         self.is_stale = True
         self._stale_nodes[peer] = None
         self._touched_peers[peer] = None
+
+    def _note_evidence(self, record: Record, now: Nanos) -> Rejection | None:
+        return self._membership.note_record(record, now)
 
     def _note_fast(self, record: Record) -> Rejection | None:
         """Fast values; where their owner is, which it says seldom, is its price while unlinked."""

@@ -15,15 +15,14 @@ Source: PROTOCOL 2; eager and lazy push: Leitao, Pereira, Rodrigues, "Epidemic B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.clocks import Clocks
 from pollen.core.effects import Effect, SendMessage, SendRecords, SetTimer
-from pollen.core.events import RecordsReceived
+from pollen.core.events import Event, RecordsReceived
 from pollen.core.ids import Nanos, Now, PeerId
 from pollen.core.messages import (
     Buckets,
@@ -46,6 +45,7 @@ from pollen.core.records.owners import OwnerSet, differing
 from pollen.core.records.record import ZERO, Change, Record, Version, in_frames
 from pollen.core.records.wants import Asked, Missing, Wants
 from pollen.core.rng import Rng
+from pollen.core.turn import Handler, Room, on_event, on_message, on_time
 
 # An answer describes all that is held in the buckets asked for, so it may be longer.
 _REPLY_LINES = 4 * limits.LINES_MAX
@@ -64,7 +64,7 @@ class Stats(msgspec.Struct, kw_only=True):
     prunes: int = 0
 
 
-class Gossip:
+class Gossip(Room):
     """The spreading of records on one node."""
 
     def __init__(
@@ -107,25 +107,29 @@ class Gossip:
         at = Nanos(now + self._rng.jittered(limits.DIGEST_NS))
         return [SetTimer(token=timers.token_for(timers.DIGEST), at=at)]
 
-    def speech(self) -> dict[type[Message], Callable[[Any, PeerId, Now], list[Effect]]]:
-        """Who takes which message."""
+    def events(self) -> Mapping[type[Event], Handler]:
+        """Records that a peer sent."""
+        return {RecordsReceived: on_event(self.on_records)}
+
+    def messages(self) -> Mapping[type[Message], Handler]:
+        """What is said about records."""
         return {
-            Digest: self.on_digest,
-            Buckets: self.on_buckets,
-            Lines: self.on_lines,
-            Pull: self.on_pull,
-            Delta: self.on_delta,
-            Have: self.on_have,
-            Prune: self.on_prune,
+            Digest: on_message(self.on_digest),
+            Buckets: on_message(self.on_buckets),
+            Lines: on_message(self.on_lines),
+            Pull: on_message(self.on_pull),
+            Delta: on_message(self.on_delta),
+            Have: on_message(self.on_have),
+            Prune: on_message(self.on_prune),
         }
 
-    def on_timer(self, purpose: str, now: Nanos) -> list[Effect]:
-        """One of the three timers of gossip; any other is none of its business."""
-        if purpose == timers.DIGEST:
-            return self._on_digest_timer(now)
-        if purpose == timers.HAVE:
-            return self._on_have_timer()
-        return self._on_graft_timer(now) if purpose == timers.GRAFT else []
+    def timers(self) -> Mapping[str, Handler]:
+        """When to compare, to announce, and to pull what was announced."""
+        return {
+            timers.DIGEST: on_time(self._on_digest_timer),
+            timers.HAVE: on_time(self._on_have_timer),
+            timers.GRAFT: on_time(self._on_graft_timer),
+        }
 
     # -- links ----------------------------------------------------------------------------------
 
@@ -208,7 +212,7 @@ class Gossip:
 
     # -- announcements --------------------------------------------------------------------------
 
-    def _on_have_timer(self) -> list[Effect]:
+    def _on_have_timer(self, now: Nanos) -> list[Effect]:
         """Name what changed on a few of the links that it was not pushed over."""
         self._has_timer[timers.HAVE] = False
         wants = [self._want(owner) for owner in self._lazy]
@@ -229,10 +233,8 @@ class Gossip:
             elif want.owner not in self._missing:
                 due = Nanos(now.mono + limits.GRAFT_WAIT_NS)
                 self._missing[want.owner] = Missing(peer, version, due)
-        out = self._send_pulls(now.mono)
-        if self._missing:
-            out += self._set_timer(timers.GRAFT, Nanos(now.mono + limits.GRAFT_WAIT_NS))
-        return out
+        out, due = self._send_pulls(now.mono), Nanos(now.mono + limits.GRAFT_WAIT_NS)
+        return out + (self._set_timer(timers.GRAFT, due) if self._missing else [])
 
     def _on_graft_timer(self, now: Nanos) -> list[Effect]:
         """What was announced and did not come is pulled, and that link pushes from now on."""

@@ -1,0 +1,90 @@
+"""What users ask about seeds: from ``pln seed`` and ``unseed`` to the record, and the answer.
+
+Decides: when the muscles look at a module, and that an answer leaves when the record is on disk.
+Does not know: links, hosts, how the record travels.
+Invariants: a request is answered once. What is published has been judged by ``publishing`` after
+    the module was inspected.
+Source: docs/internals/records.md; docs/internals/control-api.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pollen.core.codec import Refusal
+from pollen.core.commands import SeedCommand, Seeded, UnseedCommand, Unseeded
+from pollen.core.effects import Effect, InspectModule
+from pollen.core.events import Event, ModuleInspected
+from pollen.core.ids import RequestId
+from pollen.core.kinds import SPEC
+from pollen.core.names import Holding
+from pollen.core.seeds.publishing import (
+    REFUSED_FULL,
+    Publication,
+    Writer,
+    check_seed,
+    plan_seed,
+    plan_unseed,
+)
+from pollen.core.seeds.specs import Seed
+from pollen.core.turn import Asked, Handler, Room, Turn
+
+
+class SeedRequests(Room):
+    """The requests that wait for the muscles. ``tell`` makes the log line of a publication."""
+
+    def __init__(
+        self,
+        writer: Callable[[], Writer],
+        names: Callable[[], Mapping[str, Holding[Seed]]],
+        has_room: Callable[[tuple[str, bytes], int], bool],
+        tell: Callable[[Seeded | Unseeded], Effect],
+    ) -> None:
+        self._writer = writer
+        self._names = names
+        self._has_room = has_room
+        self._tell = tell
+        self._inspecting: dict[RequestId, SeedCommand] = {}
+
+    def commands(self) -> Mapping[type[object], Handler]:
+        """To publish and to withdraw."""
+        return {SeedCommand: self.on_seed, UnseedCommand: self.on_unseed}
+
+    def events(self) -> Mapping[type[Event], Handler]:
+        """What the muscles found in a module."""
+        return {ModuleInspected: self.on_inspected}
+
+    def on_seed(self, asked: Asked, turn: Turn) -> None:
+        """Refuse what may not be, else have the module looked at."""
+        content = check_seed(asked.command, self._writer(), self._names())
+        if isinstance(content, Refusal):
+            turn.answer(asked.request, content)
+            return
+        self._inspecting[asked.request] = asked.command
+        turn.do(InspectModule(request=asked.request, content=content))
+
+    def on_unseed(self, asked: Asked, turn: Turn) -> None:
+        """Withdraw a name."""
+        planned = plan_unseed(asked.command.target, self._writer(), self._names())
+        self._publish(asked.request, planned, turn)
+
+    def on_inspected(self, event: ModuleInspected, turn: Turn) -> None:
+        """The muscles looked at a module: the names may have changed meanwhile."""
+        command = self._inspecting.pop(event.request, None)
+        if command is not None:
+            planned = plan_seed(command, event, self._writer(), self._names())
+            self._publish(event.request, planned, turn)
+
+    def _publish(
+        self, request: RequestId, planned: Publication | Seeded | Refusal, turn: Turn
+    ) -> None:
+        if not isinstance(planned, Publication):
+            turn.answer(request, planned)
+            return
+        key = planned.name.encode()
+        if not self._has_room((SPEC, key), len(planned.payload)):
+            turn.answer(request, REFUSED_FULL)
+            return
+        turn.publish(SPEC, key, planned.payload)
+        turn.answer(request, planned.answer, when_durable=True)
+        turn.do(self._tell(planned.answer))

@@ -1,0 +1,171 @@
+"""One event's turn of the brain: the only way in for time, the only way out for everything else.
+
+Decides: the order in which what a turn asks for leaves the node.
+Does not know: what any of it is for.
+Invariants: effects leave in the order in which they were asked for; those asked for by ``do_last``
+    leave after all others. An answer that promises durability waits for the batch that this turn
+    writes. Every handler of every room has one signature, ``(what, turn) -> None``.
+Source: docs/decisions/rooms.md (One turn, one signature); foca ``runtime.rs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from pollen.core.codec import Refusal, Rejection
+from pollen.core.durability import Durability
+from pollen.core.effects import Effect, Reply, Row
+from pollen.core.events import Event
+from pollen.core.faults import Faults
+from pollen.core.ids import Nanos, Now, PeerId, RequestId
+from pollen.core.messages import Message
+from pollen.errors import InvariantError
+
+
+class Writer(Protocol):
+    """Who publishes records of this node's own."""
+
+    def publish(self, kind: str, key: bytes, payload: bytes) -> bool:
+        """Write a record; False when the same stands already."""
+
+    def bury(self, kind: str, key: bytes) -> bool:
+        """Take a record back; False when there is none."""
+
+
+class Turn:
+    """What one turn may do. ``now`` is the same for the whole turn."""
+
+    def __init__(self, now: Now, records: Writer, durability: Durability, faults: Faults) -> None:
+        self.now = now
+        self.last: list[Effect] = []
+        self._effects: list[Effect] = []
+        self._records = records
+        self._durability = durability
+        self._faults = faults
+
+    def do(self, *effects: Effect) -> None:
+        """Ask the world for something."""
+        self._effects += effects
+
+    def do_last(self, *effects: Effect) -> None:
+        """Ask for something that must leave after everything else of this turn."""
+        self.last += effects
+
+    def do_when_durable(self, effect: Effect) -> None:
+        """Ask for something that leaves when the rows written until the end of this turn are on
+        disk."""
+        self._durability.hold(effect)
+
+    def publish(self, kind: str, key: bytes, payload: bytes | None) -> None:
+        """Tell all nodes; None takes back what was told."""
+        if payload is None:
+            self._records.bury(kind, key)
+        else:
+            self._records.publish(kind, key, payload)
+
+    def write(self, *rows: Row) -> None:
+        """Keep rows on disk."""
+        self._durability.write(rows)
+
+    def answer(
+        self, request: RequestId, result: msgspec.Struct, *, when_durable: bool = False
+    ) -> None:
+        """Answer a command, with a result or a refusal."""
+        if isinstance(result, Refusal):
+            slug, reason, remedy = result.slug, result.reason, result.remedy
+            reply = Reply(request=request, slug=slug, reason=reason, remedy=remedy)
+        else:
+            reply = Reply(request=request, result=result)
+        if when_durable:
+            self.do_when_durable(reply)
+        else:
+            self.do(reply)
+
+    def note(self, fault: Rejection, peer: PeerId) -> None:
+        """Count a peer's fault, and log it when that is due."""
+        self.do(*self._faults.note(fault, peer, self.now.mono))
+
+    def effects(self) -> list[Effect]:
+        """Everything that was asked for, in the order in which it leaves."""
+        return self._effects + self.last
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """A message of an admitted peer."""
+
+    peer: PeerId
+    message: Any
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A user's command, and the request under which it is answered."""
+
+    request: RequestId
+    command: Any
+
+
+Handler = Callable[[Any, Turn], None]
+
+
+class Room:
+    """What the node knows of any noun: who takes what. A room names only what it takes.
+
+    A handler of messages takes a ``Heard``, of commands an ``Asked``, of timers the subject of the
+    token as bytes.
+    """
+
+    def events(self) -> Mapping[type[Event], Handler]:
+        """What can happen to it."""
+        return {}
+
+    def messages(self) -> Mapping[type[Message], Handler]:
+        """What peers say to it."""
+        return {}
+
+    def commands(self) -> Mapping[type[Any], Handler]:
+        """What users ask of it."""
+        return {}
+
+    def timers(self) -> Mapping[str, Handler]:
+        """The purposes of its timers."""
+        return {}
+
+
+K = TypeVar("K")
+
+
+def merged(tables: Iterable[Mapping[K, Handler]]) -> dict[K, Handler]:
+    """One table of all rooms. Raises ``InvariantError`` for what two rooms take."""
+    found: dict[K, Handler] = {}
+    for table in tables:
+        for key, handler in table.items():
+            if key in found:
+                raise InvariantError(f"two rooms take {key}")
+            found[key] = handler
+    return found
+
+
+# -- from machines that return what is to be done -----------------------------------------------
+
+
+def on_event(take: Callable[[Any, Now], Sequence[Effect]]) -> Handler:
+    """The handler of a machine that returns its effects."""
+    return lambda event, turn: turn.do(*take(event, turn.now))
+
+
+def on_message(take: Callable[[Any, PeerId, Now], Sequence[Effect]]) -> Handler:
+    """The handler of a machine that takes a message and its peer, and returns its effects."""
+    return lambda heard, turn: turn.do(*take(heard.message, heard.peer, turn.now))
+
+
+def on_subject(take: Callable[[bytes], Sequence[Effect]]) -> Handler:
+    """The handler of a machine whose timers have a subject, and which returns its effects."""
+    return lambda subject, turn: turn.do(*take(subject))
+
+
+def on_time(take: Callable[[Nanos], Sequence[Effect]]) -> Handler:
+    """The handler of a machine whose timer has no subject, and which returns its effects."""
+    return lambda subject, turn: turn.do(*take(turn.now.mono))
