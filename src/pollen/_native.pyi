@@ -1,6 +1,6 @@
 """The muscles, as Python sees them: names, shapes, errors; the words are in docs/internals/seam."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, final
 
 __all__ = [
@@ -49,6 +49,14 @@ class _SeedRow(Protocol):
     def public(self) -> bool: ...
     @property
     def tail_call(self) -> bool: ...
+
+class _LaneRows(Protocol):
+    """``pollen.core.effects.LaneRows``: rows of the lane's kind, and 32-byte keys."""
+
+    @property
+    def rows(self) -> Sequence[_SeedRow | _PeerRow]: ...
+    @property
+    def gone(self) -> Sequence[bytes]: ...
 
 class _PeerRow(Protocol):
     @property
@@ -134,13 +142,11 @@ class Muscles:
         *,
         generation: int,
         base: int,
-        seeds: Sequence[_SeedRow],
-        gone_seeds: Sequence[bytes],
-        peers: Sequence[_PeerRow],
-        gone_peers: Sequence[bytes],
+        lanes: Mapping[str, _LaneRows],
         lease_ms: int,
     ) -> None:
-        """NativeError ``stale-generation`` when ``base`` is not the one held: push whole."""
+        """NativeError ``stale-generation`` when ``base`` is not the one held: push whole;
+        ``bad-request`` for a lane that the muscles do not know."""
     def run_load(
         self,
         *,

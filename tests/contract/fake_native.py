@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,22 +255,21 @@ class FakeMuscles:
         *,
         generation: int,
         base: int,
-        seeds: Sequence[Any],
-        gone_seeds: Sequence[bytes],
-        peers: Sequence[Any],
-        gone_peers: Sequence[bytes],
+        lanes: Mapping[str, Any],
         lease_ms: int,
     ) -> None:
         if base not in (0, self.generation):
             raise NativeError("stale-generation", f"{self.generation} is held, not {base}")
         if base == 0:
             self.seeds, self.peers = {}, {}
-        self.seeds |= {row.seed: row for row in seeds}
-        self.peers |= {row.peer: row for row in peers}
-        for seed in gone_seeds:
-            self.seeds.pop(seed, None)
-        for peer in gone_peers:
-            self.peers.pop(peer, None)
+        held = {"seeds": (self.seeds, "seed"), "peers": (self.peers, "peer")}
+        for name, lane in lanes.items():
+            if name not in held:
+                raise NativeError("bad-request", f"there is no lane of rows {name!r}")
+            table, key = held[name]
+            table.update({getattr(row, key): row for row in lane.rows})
+            for gone in lane.gone:
+                table.pop(gone, None)
         self.generation = generation
 
     def beat(self) -> None:

@@ -230,9 +230,7 @@ def test_unknown_content_is_refused_by_inspection(sides: Callable[[str], Side]) 
 def test_a_delta_on_another_generation_is_stale(sides: Callable[[str], Side]) -> None:
     """The port turns it into a flag; the driver asks the node to push whole."""
     a = sides("a")
-    push = fx.PushTables(
-        generation=5, base=4, seeds=[], gone_seeds=[], peers=[], gone_peers=[], lease_ms=15_000
-    )
+    push = fx.PushTables(generation=5, base=4, lanes={}, lease_ms=15_000)
     a.port.carry_out(push)
     assert (a.port.is_stale, a.faults) == (True, [])
 

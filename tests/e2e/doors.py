@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 import psutil
 
+from pollen import lock
 from pollen.paths import Paths, resolve
-from pollen.runtime import lock, logs
+from pollen.runtime.watch import logs
 from tests import recorder
 from tests.e2e.conftest import example
 from tests.e2e.talk import over_http

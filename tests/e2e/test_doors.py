@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pollen.runtime import logs
+from pollen.runtime.watch import logs
 from pollen.testing import until
 from tests.e2e.doors import (
     ANSWER,

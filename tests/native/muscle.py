@@ -105,10 +105,7 @@ class Muscle:
         self.raw.push_tables(
             generation=1,
             base=0,
-            seeds=self.rows,
-            gone_seeds=[],
-            peers=rows,
-            gone_peers=[],
+            lanes={fx.SEEDS: fx.LaneRows(rows=self.rows), fx.PEERS: fx.LaneRows(rows=rows)},
             lease_ms=lease_ms,
         )
 

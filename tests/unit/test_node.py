@@ -113,7 +113,7 @@ def test_an_update_serves_the_old_seed_until_the_new_one_is_ready() -> None:
     assert old.hex() == reply.result.replaced
     for effect in world.machines["b"].trace:
         if isinstance(effect, fx.PushTables):
-            for row in effect.seeds:
+            for row in effect.lanes.get(fx.SEEDS, fx.LaneRows()).rows:
                 assert not (row.seed == new and row.name and not row.replicas)
     world.run(15 * SECOND)
     for name in "abc":
@@ -162,7 +162,7 @@ def test_idle_nodes_only_renew_their_tables() -> None:
             if isinstance(effect, fx.SendMessage):
                 assert isinstance(decode_message(effect.body), Digest)
             if isinstance(effect, fx.PushTables):
-                assert not (effect.seeds or effect.peers or effect.gone_seeds or effect.gone_peers)
+                assert not effect.lanes
 
 
 SCRIPT = """

@@ -147,12 +147,14 @@ class Town:
         pushed = self.placing.push(Nanos(self.mono), is_urgent=True)
         for effect in pushed:
             if isinstance(effect, fx.PushTables):
-                self.tables |= {row.seed: row for row in effect.seeds}
-                for gone in effect.gone_seeds:
-                    self.tables.pop(gone)
-                self.known |= {row.peer: row for row in effect.peers}
-                for gone_peer in effect.gone_peers:
-                    self.known.pop(gone_peer)
+                seeds = effect.lanes.get(fx.SEEDS, fx.LaneRows())
+                self.tables |= {row.seed: row for row in seeds.rows}
+                for gone in seeds.gone:
+                    self.tables.pop(Hash(gone))
+                peers = effect.lanes.get(fx.PEERS, fx.LaneRows())
+                self.known |= {row.peer: row for row in peers.rows}
+                for gone in peers.gone:
+                    self.known.pop(PeerId(gone))
         return [*pushed, *out]
 
     def turn(self, after: int = 0) -> list[Effect]:

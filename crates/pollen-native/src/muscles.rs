@@ -1,6 +1,7 @@
 //! `Muscles`: the commands of the brain, each non-blocking but for `start`, `ask_join` and `close`.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     os::{fd::IntoRawFd, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -12,7 +13,11 @@ use std::{
 };
 
 use pollen_net::HelloData;
-use pollen_plane::{Doors, Plane, PlaneConfig, load::LoadPlan, tables::Push};
+use pollen_plane::{
+    Doors, Plane, PlaneConfig,
+    load::LoadPlan,
+    tables::{Lane, Push},
+};
 use pollen_wire::control::SignedRecord;
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -20,7 +25,7 @@ use crate::{
     error::{native, of_net, of_plane},
     keys::KeyPair,
     logging,
-    rows::{PyPeerRow, PySeedRow, PySignedRecord, id, ids},
+    rows::{PyLane, PyPeerRow, PySeedRow, PySignedRecord, id, ids},
 };
 
 /// The data plane of one node: endpoint, sandbox, gateway. One a process; closes idempotently.
@@ -229,27 +234,27 @@ impl Muscles {
         Ok(())
     }
 
-    #[pyo3(signature = (*, generation, base, seeds, gone_seeds, peers, gone_peers, lease_ms))]
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (*, generation, base, lanes, lease_ms))]
     fn push_tables(
         &self,
         generation: u64,
         base: u64,
-        seeds: Vec<PySeedRow>,
-        gone_seeds: Vec<Vec<u8>>,
-        peers: Vec<PyPeerRow>,
-        gone_peers: Vec<Vec<u8>>,
+        lanes: HashMap<String, PyLane>,
         lease_ms: u64,
     ) -> PyResult<()> {
-        let push = Push {
-            generation,
-            base,
-            seeds: seeds.into_iter().map(PySeedRow::row).collect::<PyResult<_>>()?,
-            gone_seeds: ids(&gone_seeds, "gone_seeds")?,
-            peers: peers.into_iter().map(PyPeerRow::row).collect::<PyResult<_>>()?,
-            gone_peers: ids(&gone_peers, "gone_peers")?,
-            lease: Duration::from_millis(lease_ms),
-        };
+        let lease = Duration::from_millis(lease_ms);
+        let mut push =
+            Push { generation, base, lease, seeds: Lane::default(), peers: Lane::default() };
+        for (name, lane) in lanes {
+            match name.as_str() {
+                "seeds" => push.seeds = lane.lane(PySeedRow::row)?,
+                "peers" => push.peers = lane.lane(PyPeerRow::row)?,
+                _ => {
+                    let reason = format!("there is no lane of rows {name:?}");
+                    return Err(native("bad-request", reason));
+                }
+            }
+        }
         let plane = self.plane()?;
         let _inside = plane.handle().enter();
         plane.push(push).map_err(|e| native("stale-generation", e.to_string()))

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use pollen_plane::tables::{PeerRow, SeedRow};
+use pollen_plane::tables::{Lane, PeerRow, SeedRow};
 use pollen_wire::Id;
 use pyo3::prelude::*;
 
@@ -17,6 +17,27 @@ pub(crate) fn id(bytes: &[u8], what: &str) -> PyResult<Id> {
 
 pub(crate) fn ids(list: &[Vec<u8>], what: &str) -> PyResult<Vec<Id>> {
     list.iter().map(|bytes| id(bytes, what)).collect()
+}
+
+/// `pollen.core.effects.LaneRows`; the rows are read as those of their lane.
+#[derive(FromPyObject)]
+pub(crate) struct PyLane {
+    rows: Vec<Py<PyAny>>,
+    gone: Vec<Vec<u8>>,
+}
+
+impl PyLane {
+    /// The lane, each of its rows read by `read`.
+    pub(crate) fn lane<P, R>(self, read: impl Fn(P) -> PyResult<R>) -> PyResult<Lane<R>>
+    where
+        P: for<'a, 'py> FromPyObject<'a, 'py, Error = PyErr>,
+    {
+        Python::attach(|py| {
+            let rows = self.rows.iter().map(|row| read(row.bind(py).extract::<P>()?));
+            let rows = rows.collect::<PyResult<_>>()?;
+            Ok(Lane { rows, gone: ids(&self.gone, "gone")? })
+        })
+    }
 }
 
 /// `pollen.core.effects.SeedRow`.

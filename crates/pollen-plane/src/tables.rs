@@ -49,12 +49,109 @@ pub struct PeerRow {
     pub price_us: u64,
 }
 
-/// A seed row with what belongs to it on this node; the latter survives changes of the row.
-pub struct SeedEntry {
+/// A row that the brain pushes. Its key names it; what this node keeps beside it survives a change.
+pub trait Row {
+    /// What belongs to the row on this node.
+    type Local: Default;
+    /// The 32 bytes that name it.
+    fn key(&self) -> Id;
+    /// The row came, or changed: `local` may note what stands in it.
+    fn settle(&self, _local: &Self::Local) {}
+}
+
+/// A row with what belongs to it on this node.
+pub struct Entry<R: Row> {
     /// As pushed.
-    pub row: SeedRow,
-    /// Counters and the loaded module, shared by successive rows of one spec.
-    pub local: Arc<SeedLocal>,
+    pub row: R,
+    /// Shared by successive rows of one key.
+    pub local: Arc<R::Local>,
+}
+
+/// A seed row with its counters and its loaded module.
+pub type SeedEntry = Entry<SeedRow>;
+/// A member with what this node noticed of it.
+pub type PeerEntry = Entry<PeerRow>;
+
+impl Row for SeedRow {
+    type Local = SeedLocal;
+
+    fn key(&self) -> Id {
+        self.seed
+    }
+
+    fn settle(&self, local: &SeedLocal) {
+        if !self.name.is_empty() {
+            local.counters.name.get_or_init(|| self.name.clone());
+        }
+    }
+}
+
+impl Row for PeerRow {
+    type Local = PeerLocal;
+
+    fn key(&self) -> Id {
+        self.peer
+    }
+}
+
+/// What is new or changed in one lane of rows, and the keys of those that go.
+pub struct Lane<R> {
+    /// Rows that are new or changed.
+    pub rows: Vec<R>,
+    /// Keys of rows that go.
+    pub gone: Vec<Id>,
+}
+
+impl<R> Default for Lane<R> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), gone: Vec::new() }
+    }
+}
+
+/// All rows of one lane.
+pub struct Table<R: Row>(HashMap<Id, Arc<Entry<R>>>);
+
+impl<R: Row> Default for Table<R> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<R: Row> Table<R> {
+    /// By key.
+    pub fn get(&self, key: &Id) -> Option<&Arc<Entry<R>>> {
+        self.0.get(key)
+    }
+
+    /// Whether there is a row of this key.
+    pub fn contains_key(&self, key: &Id) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// All of them.
+    pub fn values(&self) -> impl Iterator<Item = &Arc<Entry<R>>> {
+        self.0.values()
+    }
+
+    /// The table after a push; `is_whole` drops the rows that the push does not name.
+    fn after(&self, lane: Lane<R>, is_whole: bool) -> Self {
+        let mut entries = if is_whole { HashMap::new() } else { self.0.clone() };
+        for gone in &lane.gone {
+            entries.remove(gone);
+        }
+        for row in lane.rows {
+            let key = row.key();
+            let local = self.0.get(&key).map_or_else(Arc::default, |entry| entry.local.clone());
+            row.settle(&local);
+            entries.insert(key, Arc::new(Entry { row, local }));
+        }
+        Self(entries)
+    }
+
+    /// The keys that another table does not have.
+    fn keys_without(&self, other: &Self) -> Vec<Id> {
+        self.0.keys().filter(|key| !other.contains_key(key)).copied().collect()
+    }
 }
 
 /// What this node keeps for a spec.
@@ -66,14 +163,6 @@ pub struct SeedLocal {
     pub(crate) flight: Mutex<Option<Flight>>,
     /// Since the first row of this spec.
     pub counters: SeedCounters,
-}
-
-/// A member with what this node noticed of it.
-pub struct PeerEntry {
-    /// As pushed.
-    pub row: PeerRow,
-    /// Survives changes of the row.
-    pub local: Arc<PeerLocal>,
 }
 
 /// What this node noticed of a member.
@@ -90,10 +179,10 @@ pub struct PeerLocal {
 pub struct Tables {
     /// Counts pushes; 0 before the first.
     pub generation: u64,
-    seeds: HashMap<Id, Arc<SeedEntry>>,
+    seeds: Table<SeedRow>,
     names: HashMap<Arc<str>, Arc<SeedEntry>>,
     /// Members.
-    pub peers: HashMap<Id, Arc<PeerEntry>>,
+    pub peers: Table<PeerRow>,
 }
 
 impl Tables {
@@ -119,14 +208,10 @@ pub struct Push {
     pub generation: u64,
     /// 0 replaces everything, else the generation this builds on.
     pub base: u64,
-    /// Rows that are new or changed.
-    pub seeds: Vec<SeedRow>,
-    /// Rows that go.
-    pub gone_seeds: Vec<Id>,
-    /// Members that are new or changed.
-    pub peers: Vec<PeerRow>,
-    /// Members that go.
-    pub gone_peers: Vec<Id>,
+    /// Seeds.
+    pub seeds: Lane<SeedRow>,
+    /// Members.
+    pub peers: Lane<PeerRow>,
     /// How long the tables hold without another push.
     pub lease: Duration,
 }
@@ -196,31 +281,11 @@ impl Held {
         if push.base != 0 && push.base != old.generation {
             return Err(StaleGeneration { held: old.generation, base: push.base });
         }
-        let (mut seeds, mut peers) = match push.base {
-            0 => (HashMap::new(), HashMap::new()),
-            _ => (old.seeds.clone(), old.peers.clone()),
-        };
-        for gone in &push.gone_seeds {
-            seeds.remove(gone);
-        }
-        for gone in &push.gone_peers {
-            peers.remove(gone);
-        }
-        for row in push.seeds {
-            let local: Arc<SeedLocal> =
-                old.seeds.get(&row.seed).map_or_else(Arc::default, |entry| entry.local.clone());
-            if !row.name.is_empty() {
-                local.counters.name.get_or_init(|| row.name.clone());
-            }
-            seeds.insert(row.seed, Arc::new(SeedEntry { row, local }));
-        }
-        for row in push.peers {
-            let local =
-                old.peers.get(&row.peer).map_or_else(Arc::default, |entry| entry.local.clone());
-            peers.insert(row.peer, Arc::new(PeerEntry { row, local }));
-        }
+        let is_whole = push.base == 0;
+        let seeds = old.seeds.after(push.seeds, is_whole);
+        let peers = old.peers.after(push.peers, is_whole);
         let names = seeds.values().map(|entry| (entry.row.name.clone(), entry.clone())).collect();
-        let left = old.peers.keys().filter(|peer| !peers.contains_key(*peer)).copied().collect();
+        let left = old.peers.keys_without(&peers);
         self.tables.store(Arc::new(Tables { generation: push.generation, seeds, names, peers }));
         self.pushed.notify_waiters();
         let lease = u64::try_from(push.lease.as_nanos()).unwrap_or(u64::MAX);

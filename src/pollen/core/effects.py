@@ -9,6 +9,8 @@ Source: DESIGN 2; PROTOCOL 5 (tables are leases), PROTOCOL 2 (Persist before wha
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from pollen.core.events import SignedRecord
@@ -143,8 +145,25 @@ class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     price_us: int
 
 
+# The lanes of rows that the muscles know.
+SEEDS = "seeds"
+PEERS = "peers"
+
+
+class LaneRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What is new or changed in one lane of rows, and the keys of those that go."""
+
+    rows: list[Any] = []
+    gone: list[bytes] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing."""
+        return not (self.rows or self.gone)
+
+
 class PushTables(Effect, frozen=True, kw_only=True):
-    """Change the leased tables in one swap (PROTOCOL 5).
+    """Change the leased tables in one swap (PROTOCOL 5): ``SEEDS`` and ``PEERS`` by lane.
 
     ``base`` 0 replaces everything; else it must be the generation the muscles hold. A push
     renews the lease. A peer that leaves the table loses its calls at once.
@@ -152,10 +171,7 @@ class PushTables(Effect, frozen=True, kw_only=True):
 
     generation: int
     base: int
-    seeds: list[SeedRow]
-    gone_seeds: list[Hash]
-    peers: list[PeerRow]
-    gone_peers: list[PeerId]
+    lanes: dict[str, LaneRows]
     lease_ms: int
 
 

@@ -60,7 +60,7 @@ def test_one_changed_claim_touches_one_row() -> None:
     town.turn()
     town.claim(town.peers[2], seeds[3], State.READY)
     pushes = [e for e in town.slice() if isinstance(e, fx.PushTables)]
-    rows = [row.seed for push in pushes for row in push.seeds]
+    rows = [row.seed for push in pushes for row in push.lanes[fx.SEEDS].rows]
     assert [seeds[3].seed] == rows
     assert town.tables[seeds[3].seed].replicas == [town.peers[2]]
 

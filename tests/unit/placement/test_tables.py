@@ -86,13 +86,17 @@ ROW = row_of(NEW.seed, claimed((A, NEW, State.READY)))
 MORE = row_of(NEW.seed, claimed((A, NEW, State.READY), (B, NEW, State.READY)))
 
 
+def seeds_in(push: fx.PushTables) -> list[fx.SeedRow]:
+    return push.lanes[fx.SEEDS].rows
+
+
 def pushes(out: list[fx.Effect]) -> list[fx.PushTables]:
     return [effect for effect in out if isinstance(effect, fx.PushTables)]
 
 
 def held_tables() -> Tables:
     held = Tables()
-    held.set_seed(NEW.seed, ROW)
+    held.seeds.set(NEW.seed, ROW)
     held.push(T0, is_urgent=False)
     return held
 
@@ -100,18 +104,18 @@ def held_tables() -> Tables:
 def test_the_first_push_is_whole_and_the_next_a_delta() -> None:
     """Generations rise by one; a delta names its base and holds what changed."""
     held = Tables()
-    held.set_seed(NEW.seed, ROW)
+    held.seeds.set(NEW.seed, ROW)
     (whole,) = pushes(held.push(T0, is_urgent=False))
-    held.set_seed(NEW.seed, MORE)
+    held.seeds.set(NEW.seed, MORE)
     (delta,) = pushes(held.push(Nanos(T0 + SECOND), is_urgent=False))
     assert (whole.generation, whole.base, delta.generation, delta.base) == (1, 0, 2, 1)
-    assert (whole.seeds, delta.seeds) == ([ROW], [MORE])
+    assert (seeds_in(whole), seeds_in(delta)) == ([ROW], [MORE])
 
 
 def test_changes_that_can_wait_are_pushed_ten_times_a_second() -> None:
     """A replica more is no hurry; a timer carries it."""
     held = held_tables()
-    held.set_seed(NEW.seed, MORE)
+    held.seeds.set(NEW.seed, MORE)
     (timer,) = held.push(Nanos(T0 + 1), is_urgent=False)
     assert isinstance(timer, fx.SetTimer)
     assert held.push(Nanos(T0 + 2), is_urgent=False) == []
@@ -121,20 +125,20 @@ def test_changes_that_can_wait_are_pushed_ten_times_a_second() -> None:
 def test_a_change_that_was_undone_before_its_push_is_not_pushed() -> None:
     """Only the difference to what was told counts."""
     held = held_tables()
-    held.set_seed(NEW.seed, MORE)
-    held.set_seed(NEW.seed, ROW)
+    held.seeds.set(NEW.seed, MORE)
+    held.seeds.set(NEW.seed, ROW)
     assert held.push(Nanos(T0 + SECOND), is_urgent=False) == []
 
 
 def test_a_row_that_goes_is_pushed_at_once() -> None:
     """Deny and loss never wait, and carry along what waited."""
     held = held_tables()
-    held.set_peer(A, tables.peer_row(A, certificate(), "a", 1))
+    held.peers.set(A, tables.peer_row(A, certificate(), "a", 1))
     held.push(Nanos(T0 + 1), is_urgent=False)
-    held.set_seed(NEW.seed, None)
-    held.set_peer(A, None)
+    held.seeds.set(NEW.seed, None)
+    held.peers.set(A, None)
     (push,) = pushes(held.push(Nanos(T0 + 2), is_urgent=False))
-    assert ([NEW.seed], [A]) == (push.gone_seeds, push.gone_peers)
+    assert ([NEW.seed], [A]) == (push.lanes[fx.SEEDS].gone, push.lanes[fx.PEERS].gone)
 
 
 def certificate() -> object:
@@ -150,21 +154,22 @@ def test_gates_and_names_never_wait(change: dict[str, Any]) -> None:
     held = held_tables()
     assert ROW is not None
     row = fx.SeedRow(**{**{f: getattr(ROW, f) for f in ROW.__struct_fields__}, **change})
-    held.set_seed(NEW.seed, row)
+    held.seeds.set(NEW.seed, row)
     (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
-    assert push.seeds == [row]
+    assert push.lanes[fx.SEEDS].rows == [row]
 
 
 def test_a_price_moves_the_row_of_its_peer_alone_and_can_wait() -> None:
     """A seed row is not sent again for a price."""
     held = held_tables()
-    held.set_peer(A, tables.peer_row(A, certificate(), "a", 1))
+    held.peers.set(A, tables.peer_row(A, certificate(), "a", 1))
     held.push(Nanos(T0 + 1), is_urgent=False)
-    held.set_peer(A, tables.peer_row(A, certificate(), "a", 9))
+    held.peers.set(A, tables.peer_row(A, certificate(), "a", 9))
     (timer,) = held.push(Nanos(T0 + 2), is_urgent=False)
     assert isinstance(timer, fx.SetTimer)
     (push,) = pushes(held.push(timer.at, is_urgent=False))
-    assert ([row.price_us for row in push.peers], push.seeds) == ([9], [])
+    assert [row.price_us for row in push.lanes[fx.PEERS].rows] == [9]
+    assert list(push.lanes) == [fx.PEERS]
 
 
 def test_a_lease_is_renewed_when_nothing_changes() -> None:
@@ -173,7 +178,7 @@ def test_a_lease_is_renewed_when_nothing_changes() -> None:
     assert limits.TABLE_RENEW_NS * 3 < limits.TABLE_LEASE_MS * 1_000_000
     assert held.push(Nanos(T0 + SECOND), is_urgent=False) == []
     (push,) = pushes(held.push(Nanos(T0 + limits.TABLE_RENEW_NS), is_urgent=False))
-    assert (push.base, push.seeds) == (1, [])
+    assert (push.base, push.lanes) == (1, {})
 
 
 def test_a_stale_table_is_pushed_whole() -> None:
@@ -181,4 +186,4 @@ def test_a_stale_table_is_pushed_whole() -> None:
     held = held_tables()
     held.forget()
     (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
-    assert (push.base, len(push.seeds)) == (0, 1)
+    assert (push.base, len(push.lanes[fx.SEEDS].rows)) == (0, 1)

@@ -49,9 +49,7 @@ def test_tables_wait_for_nothing_that_waits_for_room() -> None:
     port, muscles, _ = make_port()
     muscles.fail_next = ["overloaded"]
     port.carry_out(fx.Dial(peer=PeerId(b"p" * 32), addresses=[]))
-    push = fx.PushTables(
-        generation=1, base=0, seeds=[], gone_seeds=[], peers=[], gone_peers=[], lease_ms=1
-    )
+    push = fx.PushTables(generation=1, base=0, lanes={}, lease_ms=1)
     port.carry_out(push)
     assert (port.has_backlog, muscles.generation) == (True, 1)
     muscles.close(0)
@@ -235,9 +233,7 @@ def test_a_stale_table_comes_back_as_an_event(folder: Path) -> None:
     """The node then pushes whole."""
 
     async def body(driver: Driver, node: StubNode, log: Log) -> None:
-        push = fx.PushTables(
-            generation=9, base=8, seeds=[], gone_seeds=[], peers=[], gone_peers=[], lease_ms=1
-        )
+        push = fx.PushTables(generation=9, base=8, lanes={}, lease_ms=1)
         node.effects = [push]
         driver.feed(ev.TimerFired(token=Token("x")))
         node.effects = []

@@ -215,7 +215,7 @@ class Placing(Room):
         for peer in (*self._situation.take_touched_peers(), *unpriced):
             self._unrouted_peers[peer] = None
         for peer in self._unrouted_peers:
-            self._tables.set_peer(peer, self._peer_row(peer))
+            self._tables.peers.set(peer, self._peer_row(peer))
         for key in self._unrouted:
             placement = self._situation.placement(key)
             row = tables.seed_row(
@@ -226,7 +226,7 @@ class Placing(Room):
                 self._price_of,
                 self._hosting.seed(key),
             )
-            self._tables.set_seed(key, row)
+            self._tables.seeds.set(key, row)
         self._unrouted, self._unrouted_peers = {}, {}
         return self._tables.push(now, is_urgent=is_urgent)
 

@@ -14,18 +14,25 @@ Source: PROTOCOL 5 (tables are leases, deltas, at most 10 Hz, urgent ones at onc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any
 
 from pollen.core import limits, timers
-from pollen.core.effects import Effect, PeerRow, PushTables, SeedRow, SetTimer
+from pollen.core.effects import (
+    PEERS,
+    SEEDS,
+    Effect,
+    LaneRows,
+    PeerRow,
+    PushTables,
+    SeedRow,
+    SetTimer,
+)
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement.claims import Claims, State
 from pollen.core.placement.hosting import Role
+from pollen.core.placement.lanes import Lane
 from pollen.core.seeds import Flag, Seed
 from pollen.core.trust import Certificate
-
-K = TypeVar("K")
-R = TypeVar("R")
 
 
 def seed_row(
@@ -107,11 +114,9 @@ class Tables:
     def __init__(self) -> None:
         self._generation = 0
         self._is_held = False
-        self._seeds: dict[Hash, SeedRow] = {}
-        self._peers: dict[PeerId, PeerRow] = {}
-        self._told_seeds: dict[Hash, SeedRow | None] = {}
-        self._told_peers: dict[PeerId, PeerRow | None] = {}
-        self._is_urgent = False
+        self.seeds: Lane[Hash, SeedRow] = Lane(_meaning_moved)
+        self.peers: Lane[PeerId, PeerRow] = Lane(_gates_moved)
+        self._lanes: dict[str, Lane[Any, Any]] = {SEEDS: self.seeds, PEERS: self.peers}
         self._is_waiting = False
         self.pushed_at = Nanos(0)
 
@@ -119,90 +124,54 @@ class Tables:
         """The muscles hold something else: the next push is whole."""
         self._is_held = False
 
-    def set_seed(self, key: Hash, row: SeedRow | None) -> None:
-        """The muscles must hold this row for the seed, or none."""
-        held = self._seeds.get(key)
-        if row == held:
-            return
-        self._told_seeds.setdefault(key, held)
-        self._is_urgent = (
-            self._is_urgent or row is None or held is None or _meaning_moved(row, held)
-        )
-        if row is None:
-            del self._seeds[key]
-        else:
-            self._seeds[key] = row
-
-    def set_peer(self, peer: PeerId, row: PeerRow | None) -> None:
-        """The muscles must hold this row for the peer, or none."""
-        held = self._peers.get(peer)
-        if row == held:
-            return
-        self._told_peers.setdefault(peer, held)
-        is_urgent = row is None or held is None or row.properties != held.properties
-        self._is_urgent = self._is_urgent or is_urgent
-        if row is None:
-            del self._peers[peer]
-        else:
-            self._peers[peer] = row
-
     def push(self, now: Nanos, *, is_urgent: bool) -> list[Effect]:
         """Tell the muscles what changed: at once when urgent or overdue, else by a timer soon."""
         delta = self._delta()
         is_renewal = self._generation == 0 or now >= self.pushed_at + limits.TABLE_RENEW_NS
         if delta is None and not is_renewal:
             return []
-        is_urgent = delta is not None and (is_urgent or self._is_urgent or delta.base == 0)
+        is_urgent = is_urgent or any(lane.is_urgent for lane in self._lanes.values())
+        is_urgent = delta is not None and (is_urgent or delta.base == 0)
         if not (is_urgent or is_renewal or now >= self.pushed_at + limits.TABLE_PUSH_NS):
             if self._is_waiting:
                 return []
             self._is_waiting = True
             at = Nanos(self.pushed_at + limits.TABLE_PUSH_NS)
             return [SetTimer(token=timers.token_for(timers.TABLES), at=at)]
-        push = delta if delta is not None else self._push(self._generation, [], [], [], [])
+        push = delta if delta is not None else self._push(self._generation, {})
         self._generation, self._is_held = push.generation, True
-        self._told_seeds, self._told_peers = {}, {}
-        self.pushed_at, self._is_waiting, self._is_urgent = now, False, False
+        self._settle()
+        self.pushed_at, self._is_waiting = now, False
         renew = timers.token_for(timers.RENEW)
         return [push, SetTimer(token=renew, at=Nanos(now + limits.TABLE_RENEW_NS))]
 
     def _delta(self) -> PushTables | None:
         if not self._is_held:
-            return self._push(0, list(self._seeds.values()), [], list(self._peers.values()), [])
-        if not (self._told_seeds or self._told_peers):
-            return None
-        seeds, gone_seeds = _split(self._told_seeds, self._seeds)
-        peers, gone_peers = _split(self._told_peers, self._peers)
-        if not (seeds or gone_seeds or peers or gone_peers):
+            return self._push(0, {name: lane.whole() for name, lane in self._lanes.items()})
+        deltas = {name: lane.delta() for name, lane in self._lanes.items()}
+        deltas = {name: delta for name, delta in deltas.items() if not delta.is_empty}
+        if not deltas:
             # Whatever changed changed back before it was told.
-            self._told_seeds, self._told_peers, self._is_urgent = {}, {}, False
+            self._settle()
             return None
-        return self._push(self._generation, seeds, gone_seeds, peers, gone_peers)
+        return self._push(self._generation, deltas)
 
-    def _push(
-        self,
-        base: int,
-        seeds: list[SeedRow],
-        gone_seeds: list[Hash],
-        peers: list[PeerRow],
-        gone_peers: list[PeerId],
-    ) -> PushTables:
+    def _settle(self) -> None:
+        for lane in self._lanes.values():
+            lane.settle()
+
+    def _push(self, base: int, lanes: dict[str, LaneRows]) -> PushTables:
         return PushTables(
             generation=self._generation + 1,
             base=base,
-            seeds=seeds,
-            gone_seeds=gone_seeds,
-            peers=peers,
-            gone_peers=gone_peers,
+            lanes=lanes,
             lease_ms=limits.TABLE_LEASE_MS,
         )
 
 
-def _split(told: Mapping[K, R | None], wanted: Mapping[K, R]) -> tuple[list[R], list[K]]:
-    """Of the rows that may differ from what was told: those to send, and those that go."""
-    send = [wanted[key] for key, row in told.items() if key in wanted and wanted[key] != row]
-    gone = [key for key, row in told.items() if key not in wanted and row is not None]
-    return send, gone
+def _gates_moved(row: PeerRow, held: PeerRow) -> bool:
+    """What gates read of a member."""
+    return row.properties != held.properties
 
 
 def _meaning_moved(row: SeedRow, held: SeedRow) -> bool:

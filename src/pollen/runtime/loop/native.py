@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -92,10 +92,7 @@ class Muscles(Protocol):
         *,
         generation: int,
         base: int,
-        seeds: Sequence[fx.SeedRow],
-        gone_seeds: Sequence[bytes],
-        peers: Sequence[fx.PeerRow],
-        gone_peers: Sequence[bytes],
+        lanes: Mapping[str, fx.LaneRows],
         lease_ms: int,
     ) -> None: ...
     def run_load(
@@ -387,10 +384,7 @@ class Port:
                 muscles.push_tables(
                     generation=effect.generation,
                     base=effect.base,
-                    seeds=effect.seeds,
-                    gone_seeds=effect.gone_seeds,
-                    peers=effect.peers,
-                    gone_peers=effect.gone_peers,
+                    lanes=effect.lanes,
                     lease_ms=effect.lease_ms,
                 )
             case _:

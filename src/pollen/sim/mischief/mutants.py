@@ -98,10 +98,7 @@ def _always(value: Any) -> Callable[[Any], Any]:
 def _lease_not_renewed(true: Any) -> Any:
     def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
         out = true(self, now, is_urgent=is_urgent)
-        is_renewal = [
-            isinstance(e, PushTables) and e.base and not (e.seeds or e.peers or e.gone_peers)
-            for e in out
-        ]
+        is_renewal = [isinstance(e, PushTables) and e.base and not e.lanes for e in out]
         return [e for e, renews in zip(out, is_renewal, strict=True) if not renews]
 
     return push

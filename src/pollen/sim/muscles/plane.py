@@ -81,14 +81,16 @@ class Plane:
         if push.base == 0:
             self.seeds, self.peers = {}, {}
         self.generation = push.generation
-        for row in push.seeds:
+        seeds = push.lanes.get(fx.SEEDS, fx.LaneRows())
+        peers = push.lanes.get(fx.PEERS, fx.LaneRows())
+        for row in seeds.rows:
             self.seeds[row.seed] = row
-        for peer_row in push.peers:
+        for peer_row in peers.rows:
             self.peers[peer_row.peer] = peer_row
-        for seed in push.gone_seeds:
+        for seed in seeds.gone:
             self.seeds.pop(seed, None)
-        gone = [peer for peer in push.gone_peers if self.peers.pop(peer, None) is not None]
-        if push.base == 0 or push.seeds or push.gone_seeds:
+        gone = [peer for peer in peers.gone if self.peers.pop(peer, None) is not None]
+        if push.base == 0 or not seeds.is_empty:
             self.names = {row.name: seed for seed, row in self.seeds.items() if row.name}
         # The lease runs on the machine's own clock, as its muscles' does.
         self.lease_until = self._mono() + push.lease_ms * MILLISECOND
