@@ -14,7 +14,7 @@ from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.commands import InviteCommand, SeedCommand, StatusCommand, UnseedCommand
 from pollen.core.durability import CHAIN_KEY
-from pollen.core.ids import SECOND, Hash, LinkId, RequestId, Token
+from pollen.core.ids import DAY, SECOND, Hash, LinkId, RequestId, Token
 from pollen.errors import PollenError
 from tests.strategies import CLUSTER, make_record
 from tests.unit.world import Machine, World, make_key, three
@@ -251,3 +251,14 @@ def test_effects_are_frozen_and_the_vocabularies_closed() -> None:
     with pytest.raises(AttributeError):
         fx.UnloadSeed(seed=Hash(b"")).seed = Hash(b"x")  # type: ignore[misc]
     assert msgspec.msgpack.encode(ev.TablesStale()) == msgspec.msgpack.encode({"t": "tables_stale"})
+
+
+def test_a_clock_that_is_far_behind_is_a_warning_of_the_status() -> None:
+    """The node works on with the later time, as the others agree with it; nobody else warns."""
+    world = three()
+    world.machines["b"].clock.wall_offset -= 10 * DAY
+    world.run(20 * SECOND)
+    status = world.ask("b", StatusCommand())
+    assert status.clock.in_doubt and len(status.clock.members_ahead_ms) == 2
+    assert any("10.0 days behind" in warning for warning in status.warnings)
+    assert not world.ask("a", StatusCommand()).clock.in_doubt

@@ -173,6 +173,19 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
 
 
+class ClockView(msgspec.Struct, frozen=True, kw_only=True):
+    """The time: ``raw_unix_ms`` by this machine, ``wall_unix_ms`` as the node works with it.
+
+    ``members_ahead_ms``: by how much the clocks of the members heard lately are ahead of this
+    machine's, ascending. ``in_doubt``: the node works with a later time than its machine shows.
+    """
+
+    raw_unix_ms: int = 0
+    wall_unix_ms: int = 0
+    in_doubt: bool = False
+    members_ahead_ms: list[int] = []
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One screen: ``summary`` is its first line, ``warnings`` and ``hints`` are sentences.
 
@@ -196,6 +209,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     events_dropped: int
     control_stalls: int
     member_until_unix_ms: int = 0
+    clock: ClockView = ClockView()
 
 
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):

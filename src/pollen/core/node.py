@@ -18,6 +18,7 @@ from pollen.core.admission import Carrying, Consequences, Redeeming, own_certifi
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Rejection, encode
 from pollen.core.commands import (
+    ClockView,
     DrainCommand,
     Drained,
     InviteCommand,
@@ -43,7 +44,7 @@ from pollen.core.events import (
     TimerFired,
 )
 from pollen.core.faults import Faults
-from pollen.core.ids import SECOND, Nanos, Now, RequestId, Sign, Verify
+from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, RequestId, Sign, Verify
 from pollen.core.kinds import CERT, NODE
 from pollen.core.messages import (
     decode_message,
@@ -452,6 +453,12 @@ class Node(Room):
             started=self._started,
             pushed=self._placing.pushed_at,
             now=now.mono,
+            clock=ClockView(
+                raw_unix_ms=self._clocks.raw_wall // MILLISECOND,
+                wall_unix_ms=now.wall // MILLISECOND,
+                in_doubt=self._clocks.is_in_doubt,
+                members_ahead_ms=[ahead // MILLISECOND for ahead in self._clocks.heard()],
+            ),
         )
 
 

@@ -49,6 +49,8 @@ DISK_LOW = 1 << 30
 FILES_LEAST = 1_024
 # The kernel's default; a suspended call takes up to two mappings.
 MAPS_LEAST = 65_530
+# How far two right clocks may differ (``limits.CLOCK_TOLERANCE_NS``).
+CLOCKS_APART_MS = 5 * 60_000
 MEMBER_DAY_MS = 86_400_000
 # Nobody has a clock before this project's first commit: 2026-01-01.
 EPOCH_FLOOR = 1_767_225_600
@@ -291,6 +293,7 @@ def check_daemon(where: Paths) -> Iterator[Finding]:
     yield Finding("daemon", "ok", f"pid {pid}; {status['summary']}")
     for warning in status["warnings"]:
         yield Finding("cluster", "warning", *_text_and_cure(warning))
+    yield from check_clocks(status["clock"], time.time() * 1000)
     yield from check_membership(status, time.time() * 1000)
     yield from check_reach(status)
 
@@ -301,6 +304,42 @@ def _text_and_cure(warning: str) -> tuple[str, str]:
     if held is None:
         return warning, "pln logs; pln status"
     return held[1], held[3] if held[2] == "see" else f"there: {held[3]}"
+
+
+def check_clocks(clock: dict[str, Any], now_ms: float) -> Iterator[Finding]:
+    """The clocks of this command, of the daemon and of the members, compared.
+
+    ``clock`` is the ``clock`` of the status; ``now_ms`` what this command's own clock shows.
+    """
+    apart = clock["raw_unix_ms"] - now_ms
+    if abs(apart) > CLOCKS_APART_MS:
+        text = f"the daemon's clock is {_hours(apart)} this command's"
+        yield Finding("clocks", "failure", text, "set the clock on both; use NTP")
+    ahead = clock["members_ahead_ms"]
+    if clock["in_doubt"]:
+        late = clock["wall_unix_ms"] - clock["raw_unix_ms"]
+        text = f"this node works with a time {_hours(late)} its machine's clock"
+        remedy = "set the clock; a node that was wrong heals when two members agree with its clock"
+        yield Finding("clocks", "warning", text, remedy)
+    if not ahead:
+        return
+    middle = ahead[len(ahead) // 2]
+    if abs(middle) > CLOCKS_APART_MS:
+        text = f"the members' clocks are {_hours(middle)} this machine's ({len(ahead)} heard)"
+        yield Finding("clocks", "failure", text, "set this machine's clock; use NTP")
+    elif not clock["in_doubt"]:
+        yield Finding("clocks", "ok", f"{len(ahead)} members agree within {_most(ahead)} ms")
+
+
+def _hours(milliseconds: float) -> str:
+    """A distance for a reader: hours with one digit, or days."""
+    hours = abs(milliseconds) / 3_600_000
+    side = "behind" if milliseconds < 0 else "ahead of"
+    return f"{hours / 24:.1f} days {side}" if hours >= 48 else f"{hours:.1f} hours {side}"
+
+
+def _most(ahead: Sequence[int]) -> int:
+    return max(abs(each) for each in ahead)
 
 
 def check_membership(status: dict[str, Any], now_ms: float) -> Iterator[Finding]:

@@ -208,3 +208,17 @@ def test_who_is_accused_by_the_dead_alone_lives(order: tuple[int, int, int]) -> 
     accuse(evidence, first, second, Charge.CONFIRMED)
     accuse(evidence, second, third, Charge.CONFIRMED)
     assert judge(evidence) == {second: Verdict.DEAD}
+
+
+def test_a_node_alone_goes_on_however_often_it_began_again() -> None:
+    """Nobody else could serve instead; with a second member it is drained as any other."""
+    one, other = peers(2)
+    evidence = Evidence()
+    often = Facts(epoch=EPOCH, phase=Phase.UP, restarts=limits.RESTARTS_QUARANTINE)
+    evidence.note_member(one, often)
+    assert judge(evidence) == {}
+    evidence.note_member(other, Facts(epoch=EPOCH, phase=Phase.UP))
+    assert judge(evidence) == {one: Verdict.DRAINED}
+    evidence.forget_member(other)
+    evidence.note_member(one, Facts(epoch=EPOCH, phase=Phase.LEAVING))
+    assert judge(evidence) == {one: Verdict.DRAINED}

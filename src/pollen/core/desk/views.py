@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pollen.core import limits
-from pollen.core.commands import NodeView, ReplicaView, SeedView, Status
+from pollen.core.commands import ClockView, NodeView, ReplicaView, SeedView, Status
 from pollen.core.events import PeerSample, SeedSample, Telemetry
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
 from pollen.core.names import Holding
@@ -38,6 +38,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     started: Nanos
     pushed: Nanos
     now: Nanos
+    clock: ClockView
 
 
 def status_view(screen: Screen) -> Status:
@@ -73,6 +74,7 @@ def status_view(screen: Screen) -> Status:
         events_dropped=telemetry.events_dropped if telemetry else 0,
         control_stalls=telemetry.control_stalls if telemetry else 0,
         member_until_unix_ms=screen.members.trust.ends(screen.node) // MILLISECOND,
+        clock=screen.clock,
     )
 
 
@@ -183,11 +185,16 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
     offline = [node.name for node in nodes if node.state == "offline"]
     found = [f"node {name} is offline; there: pln up -d" for name in offline]
     for member in screen.members.all_members():
-        if member.info.restarts >= limits.RESTARTS_QUARANTINE:
-            text = (
-                f"{member.info.name} began {member.info.restarts} times in 10 m without a good end"
-            )
-            found.append(f"{text} and takes no seeds until that is past; there: pln logs")
+        info = member.info
+        if info.restarts >= limits.RESTARTS_QUARANTINE:
+            text = f"{info.name} began {info.restarts} times in 10 m without a good end"
+            if len(nodes) > 1:
+                text += ", and takes no seeds until that is past or it is restarted in good order"
+            found.append(f"{text}; there: pln logs")
+    if screen.clock.in_doubt:
+        days = (screen.clock.wall_unix_ms - screen.clock.raw_unix_ms) / 86_400_000
+        text = f"this machine's clock is {days:.1f} days behind what this node has seen"
+        found.append(f"{text}, and too few members agree with it; see: pln doctor")
     for seed in seeds:
         for replica in seed.replicas:
             if replica.state == "refused":

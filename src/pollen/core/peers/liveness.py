@@ -194,7 +194,13 @@ def judge(evidence: Evidence) -> dict[PeerId, Verdict]:
         count = sum(accuser not in verdicts for accuser in accusers)
         if peer not in verdicts and count >= quorum(trial.alive - 1):
             drained[peer] = Verdict.DRAINED
-    drained.update((peer, Verdict.DRAINED) for peer in evidence.unfit)
+    is_alone = len(evidence.facts) == 1
+    drained.update(
+        (peer, Verdict.DRAINED)
+        for peer, facts in evidence.unfit.items()
+        # Why: nobody else could serve instead of a lone node, however often it began again.
+        if not (is_alone and facts.phase == Phase.UP)
+    )
     return drained | verdicts
 
 
