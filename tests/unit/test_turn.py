@@ -94,7 +94,7 @@ def test_no_vocabulary_grows_unseen() -> None:
     assert len(subclasses(Event)) == 19
     assert len(subclasses(Effect)) == 17
     assert len(messages.KINDS) == 12
-    assert len(node()._commands) == 8
+    assert len(node()._commands) == 10
 
 
 def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:

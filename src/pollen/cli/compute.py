@@ -36,8 +36,6 @@ _PROGRAM = ["_start"]
 _WATCH_SECONDS = 0.2
 # How long ``pln seed`` waits for its hosts, at least for the plan, and how often it asks.
 _SETTLE_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
-_POLL_SECONDS = 0.05
 REPLICAS = "So many nodes at least; 0 lets it sleep when nobody calls."
 ACT_AS = "Whose rights its own calls have; that of its host, or of its publisher."
 WAIT = "How long to wait for the answer."
@@ -146,15 +144,15 @@ def _publish(
         reason = f"the file's name, {path.stem!r}, is no name for a seed"
         raise error_from("usage", reason, f"give it one: pln seed {path} NAME")
     answer = control.publish(path, name or path.stem, options)
-    status = _settled(control, answer["name"], answer["seed"])
+    state = control.wait_ready(answer["name"], answer["seed"], _SETTLE_SECONDS)
     _print_seeded(answer, as_json)
     if not as_json:
-        _print_place(status, answer["name"], answer["seed"])
+        _print_place(state, answer["name"], answer["seed"])
 
 
-def _print_place(status: dict[str, Any], name: str, seed: str) -> None:
-    """Where it is ready, and what is missing."""
-    view = next((held for held in status["seeds"] if held["name"] == name), None)
+def _print_place(state: dict[str, Any], name: str, seed: str) -> None:
+    """Where it is ready, and what is missing. ``state`` is a ``SeedState``."""
+    view = state["seed"]
     if view is None or seed not in (view["seed"], view["halted"]):
         return  # updated again by somebody else, or withdrawn
     if view["halted"] == seed:
@@ -163,28 +161,11 @@ def _print_place(status: dict[str, Any], name: str, seed: str) -> None:
     ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
     if ready:
         click.echo(f"  ready on:  {', '.join(ready)}")
-    warnings = [text for text in status["warnings"] if f" {name};" in text]
-    for warning in warnings:
+    for warning in state["warnings"]:
         click.echo(here(f"warning: {warning}"))
-    if len(ready) < view["wanted"] and not warnings:
+    if len(ready) < view["wanted"] and not state["warnings"]:
         few = f"{len(ready)} of {view['wanted']} replicas are ready"
         click.echo(here(f"hint: {few}; see: pln why place {name}"))
-
-
-def _settled(control: Control, name: str, seed: str) -> dict[str, Any]:
-    """The status when as many hosts as are wanted have it, or after a few seconds."""
-    until = time.monotonic() + _SETTLE_SECONDS
-    while True:
-        status = control.get("/v1/status")
-        view = next((held for held in status["seeds"] if held["name"] == name), None)
-        is_ours = view is not None and view["seed"] == seed
-        if view is None or not is_ours or 0 < view["wanted"] <= view["ready"]:
-            return status
-        # Nobody may host it, or it sleeps until it is called: the first look may come too early.
-        is_late = time.monotonic() > until - _SETTLE_SECONDS + _LOOK_SECONDS
-        if time.monotonic() > until or (is_late and not view["wanted"]):
-            return status
-        time.sleep(_POLL_SECONDS)
 
 
 def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:

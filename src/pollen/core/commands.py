@@ -55,6 +55,26 @@ class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
     take_over: bool = False
 
 
+class CheckSeedCommand(_Command, frozen=True, kw_only=True, tag="check_seed"):
+    """Whether ``SeedCommand`` would be refused whatever the module; answered by ``SeedChecked``."""
+
+    name: str
+    options: SeedOptions = SeedOptions()
+    take_over: bool = False
+
+
+class WaitSeedCommand(_Command, frozen=True, kw_only=True, tag="wait_seed"):
+    """Wait until a name is ready where it is wanted; answered by ``SeedState``.
+
+    ``seed``: the hash of the version that is waited for, in hex; empty for any. With another one
+    under the name the wait ends at once.
+    """
+
+    name: str
+    seed: str = ""
+    wait_ms: int = 0
+
+
 class UnseedCommand(_Command, frozen=True, kw_only=True, tag="unseed"):
     """Withdraw a seed by name, hash or unique hash prefix; answered by ``Unseeded``."""
 
@@ -104,7 +124,9 @@ class WhyCallCommand(_Command, frozen=True, kw_only=True, tag="why_call"):
 
 
 Command = (
-    StatusCommand
+    CheckSeedCommand
+    | WaitSeedCommand
+    | StatusCommand
     | SeedCommand
     | UnseedCommand
     | InviteCommand
@@ -210,6 +232,19 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     control_stalls: int
     member_until_unix_ms: int = 0
     clock: ClockView = ClockView()
+
+
+class SeedState(msgspec.Struct, frozen=True, kw_only=True):
+    """One seed and what is wrong with it; None when nothing holds the name."""
+
+    seed: SeedView | None = None
+    warnings: list[str] = []
+
+
+class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing speaks against publishing under this name here."""
+
+    name: str
 
 
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):

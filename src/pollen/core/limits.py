@@ -452,3 +452,12 @@ REJECTION_LOG_NS = 10 * SECOND
 OWN_ADDRESSES_MAX = 16
 # Smallest step by which the remembered wall clock moves on disk. Guess: one write an hour.
 WALL_SAVE_NS = 60 * MINUTE
+
+# -- waits of users -----------------------------------------------------------------------------
+# How many commands may wait for seeds at a node. Guess: every terminal of a team, many times over.
+WAITS_MAX = 1_024
+# How long one may wait at the most. Guess: a compile of the largest module, ten times over.
+WAIT_MAX_NS = 10 * MINUTE
+# After so long a seed that nobody is to host yet is taken for one that waits to be called.
+# Guess: two rounds of placement.
+WAIT_LOOK_NS = 500 * MILLISECOND

@@ -26,7 +26,7 @@ from pollen.core.commands import (
     UnseedCommand,
 )
 from pollen.core.config import NodeConfig
-from pollen.core.desk import Admin, News, Questions, Screen
+from pollen.core.desk import Admin, News, Questions, Screen, Waits
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, LoadSeed, Log, SetTimer
 from pollen.core.events import (
@@ -132,6 +132,7 @@ class Node(Room):
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
+        self._waits = Waits(self._screen)
         self._wire(self._rooms())
         # Machines with long work, see ``core.work``.
         self._work = Work([self._gossip, self._retention])
@@ -145,7 +146,7 @@ class Node(Room):
         )
         questions = Questions(self._screen, self._placing.price)
         spread = [self._gossip, self._mesh, self._consequences, self._carrying]
-        return [*spread, self._placing, requests, self._admin, questions, self]
+        return [*spread, self._placing, requests, self._admin, questions, self._waits, self]
 
     def _has_room(self, slot: tuple[str, bytes], size: int) -> bool:
         return self._intake.has_room(slot, size)
@@ -355,6 +356,7 @@ class Node(Room):
             turn.do(*self._news.follow_halted(), *self._news.of_hosting(turn.last))
             is_urgent = any(isinstance(effect, LoadSeed) for effect in turn.last)
             turn.do(*self._placing.push(turn.now.mono, is_urgent=is_urgent))
+        self._waits.settle(turn)
         self._persist(changes, turn)
         turn.do(*self._gossip.spread(changes, turn.now.mono))
 

@@ -30,6 +30,7 @@ QUARANTINE = "quarantine"
 JOIN = "join"
 ASK = "ask"
 ADMIN = "admin"
+WAIT = "wait"
 
 # These only give the node a turn; each look at its own state follows in every turn anyhow.
 TURN_ONLY = (WORK, RENEW, TABLES, OVERDUE, VERDICT, ASK)

@@ -78,16 +78,28 @@ class Control:
     def publish(
         self, source: str | os.PathLike[str], name: str, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """Upload a module file and publish it under a name; ``options`` as ``SeedOptions``."""
+        """Upload a module file and publish it under a name; ``options`` as ``SeedOptions``.
+
+        What would be refused whatever the module is refused before the module is sent.
+        """
         data = read_module(Path(source))
-        take_over = bool(options.get("take_over", False))
-        body = {
+        wish = {
             "name": name,
-            "content": self.upload(data),
-            "take_over": take_over,
+            "take_over": bool(options.get("take_over", False)),
             "options": {key: value for key, value in options.items() if key != "take_over"},
         }
-        return self.request("POST", "/v1/seeds", body)
+        self.request("POST", "/v1/seeds/check", wish)
+        return self.request("POST", "/v1/seeds", {**wish, "content": self.upload(data)})
+
+    def wait_ready(self, name: str, seed: str = "", seconds: float = 10.0) -> dict[str, Any]:
+        """``SeedState`` of a name when it is ready where it is wanted, or when the time is over.
+
+        ``seed`` is the version that is waited for, in hex; with another one the wait ends at once.
+        """
+        from urllib.parse import quote
+
+        query = f"wait=ready&seed={seed}&timeout_ms={int(seconds * 1_000)}"
+        return self.get(f"/v1/seeds/{quote(name, safe='')}?{query}", timeout=seconds + _TIMEOUT)
 
     def withdraw(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""

@@ -10,5 +10,6 @@ from pollen.core.desk.admin import Admin
 from pollen.core.desk.news import News
 from pollen.core.desk.questions import Questions
 from pollen.core.desk.views import Screen
+from pollen.core.desk.waits import Waits
 
-__all__ = ["Admin", "News", "Questions", "Screen"]
+__all__ = ["Admin", "News", "Questions", "Screen", "Waits"]

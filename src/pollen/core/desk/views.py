@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pollen.core import limits
-from pollen.core.commands import ClockView, NodeView, ReplicaView, SeedView, Status
+from pollen.core.commands import ClockView, NodeView, ReplicaView, SeedState, SeedView, Status
 from pollen.core.events import PeerSample, SeedSample, Telemetry
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
 from pollen.core.names import Holding
@@ -76,6 +76,16 @@ def status_view(screen: Screen) -> Status:
         member_until_unix_ms=screen.members.trust.ends(screen.node) // MILLISECOND,
         clock=screen.clock,
     )
+
+
+def seed_state(screen: Screen, name: str) -> SeedState:
+    """The answer to ``WaitSeedCommand``: one seed by its name, and the warnings about it."""
+    holding = screen.situation.names.get(name)
+    if holding is None or not holding.is_live:
+        return SeedState()
+    telemetry = screen.telemetry
+    view = _seed_view(screen, holding, {s.seed: s for s in telemetry.seeds} if telemetry else {})
+    return SeedState(seed=view, warnings=_seed_warnings(screen, view))
 
 
 def summary_line(
@@ -195,21 +205,7 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         days = (screen.clock.wall_unix_ms - screen.clock.raw_unix_ms) / 86_400_000
         text = f"this machine's clock is {days:.1f} days behind what this node has seen"
         found.append(f"{text}, and too few members agree with it; see: pln doctor")
-    for seed in seeds:
-        for replica in seed.replicas:
-            if replica.state == "refused":
-                text = f"{replica.name} refuses {seed.name}: {replica.reason}"
-                found.append(f"{text}; see: pln why place {seed.name}")
-        if seed.halted:
-            text = f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
-            found.append(f"{text}; see: pln why place {seed.name}")
-        if _is_homeless(seed):
-            found.append(f"no node may host {seed.name}; see: pln why place {seed.name}")
-        elif seed.ready == 0 and seed.wanted:
-            found.append(f"no replica of {seed.name} is ready; see: pln why place {seed.name}")
-        for owner in seed.shadowed:
-            name = screen.members.name_of(PeerId(bytes.fromhex(owner)))
-            found.append(f"{seed.name} of {name} is shadowed; see: pln inspect {seed.name}")
+    found += [warning for seed in seeds for warning in _seed_warnings(screen, seed)]
     own = screen.members.find(screen.node)
     if len(nodes) == 1 and own is not None and own.certificate.lineage:
         found.append("no other member has been reached since the start; see: pln doctor")
@@ -221,6 +217,25 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         found.append(f"two live processes use the key of {name}; there: pln down, in one of both")
     if screen.telemetry and screen.telemetry.events_dropped:
         found.append(f"{screen.telemetry.events_dropped} log lines were dropped")
+    return found
+
+
+def _seed_warnings(screen: Screen, seed: SeedView) -> list[str]:
+    found = []
+    for replica in seed.replicas:
+        if replica.state == "refused":
+            text = f"{replica.name} refuses {seed.name}: {replica.reason}"
+            found.append(f"{text}; see: pln why place {seed.name}")
+    if seed.halted:
+        text = f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
+        found.append(f"{text}; see: pln why place {seed.name}")
+    if _is_homeless(seed):
+        found.append(f"no node may host {seed.name}; see: pln why place {seed.name}")
+    elif seed.ready == 0 and seed.wanted:
+        found.append(f"no replica of {seed.name} is ready; see: pln why place {seed.name}")
+    for owner in seed.shadowed:
+        name = screen.members.name_of(PeerId(bytes.fromhex(owner)))
+        found.append(f"{seed.name} of {name} is shadowed; see: pln inspect {seed.name}")
     return found
 
 

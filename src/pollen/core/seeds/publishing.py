@@ -15,7 +15,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import Refusal, encode
-from pollen.core.commands import SeedCommand, Seeded, SeedOptions, Unseeded
+from pollen.core.commands import CheckSeedCommand, SeedCommand, Seeded, SeedOptions, Unseeded
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
@@ -72,14 +72,19 @@ def check_seed(
             f"{command.content[:80]!r} is no content id",
             "upload the module first (PUT /content); its answer carries the id",
         )
+    return check_wish(command, writer, held) or Hash(bytes.fromhex(command.content))
+
+
+def check_wish(
+    command: SeedCommand | CheckSeedCommand, writer: Writer, held: Mapping[str, Holding[Seed]]
+) -> Refusal | None:
+    """What can be said before there is a module: name, options, tier, who holds the name."""
     refusal = check_name(command.name) or specs.check_options(command.options)
-    if refusal is not None:
-        return refusal
-    return _check_name(command, writer, held) or Hash(bytes.fromhex(command.content))
+    return refusal or _check_name(command, writer, held)
 
 
 def _check_name(
-    command: SeedCommand, writer: Writer, held: Mapping[str, Holding[Seed]]
+    command: SeedCommand | CheckSeedCommand, writer: Writer, held: Mapping[str, Holding[Seed]]
 ) -> Refusal | None:
     holding = held.get(command.name)
     lineage = [] if holding is None else writer.lineage_of(holding.holder.owner)

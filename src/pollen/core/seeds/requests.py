@@ -12,7 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pollen.core.codec import Refusal
-from pollen.core.commands import SeedCommand, Seeded, UnseedCommand, Unseeded
+from pollen.core.commands import (
+    CheckSeedCommand,
+    SeedChecked,
+    SeedCommand,
+    Seeded,
+    UnseedCommand,
+    Unseeded,
+)
 from pollen.core.effects import Effect, InspectModule
 from pollen.core.events import Event, ModuleInspected
 from pollen.core.ids import RequestId
@@ -23,6 +30,7 @@ from pollen.core.seeds.publishing import (
     Publication,
     Writer,
     check_seed,
+    check_wish,
     plan_seed,
     plan_unseed,
 )
@@ -48,11 +56,20 @@ class SeedRequests(Room):
 
     def commands(self) -> Mapping[type[object], Handler]:
         """To publish and to withdraw."""
-        return {SeedCommand: self.on_seed, UnseedCommand: self.on_unseed}
+        return {
+            CheckSeedCommand: self.on_check,
+            SeedCommand: self.on_seed,
+            UnseedCommand: self.on_unseed,
+        }
 
     def events(self) -> Mapping[type[Event], Handler]:
         """What the muscles found in a module."""
         return {ModuleInspected: self.on_inspected}
+
+    def on_check(self, asked: Asked, turn: Turn) -> None:
+        """Say before a module is sent whether it would be refused whatever it is."""
+        refusal = check_wish(asked.command, self._writer(), self._names())
+        turn.answer(asked.request, refusal or SeedChecked(name=asked.command.name))
 
     def on_seed(self, asked: Asked, turn: Turn) -> None:
         """Refuse what may not be, else have the module looked at."""

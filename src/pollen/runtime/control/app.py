@@ -144,6 +144,23 @@ class _Handlers:
         )
         return await self._daemon.command(command)
 
+    async def check_seed(self, request: Request, body: routes.CheckRequest) -> msgspec.Struct:
+        command = cmd.CheckSeedCommand(
+            name=body.name, options=body.options, take_over=body.take_over
+        )
+        return await self._daemon.command(command)
+
+    async def seed_state(self, request: Request, body: None) -> msgspec.Struct:
+        query = _queries(request, "seed_state")
+        if (wait := query.get("wait", "")) not in ("", "ready"):
+            raise BadRequest("bad-request", f"{wait!r} is no value for wait", "give: ready")
+        command = cmd.WaitSeedCommand(
+            name=request.path_params["name"],
+            seed=str(query.get("seed", "")),
+            wait_ms=int(query.get("timeout_ms", 10_000)) if wait else 0,
+        )
+        return await self._daemon.command(command)
+
     async def withdraw(self, request: Request, body: None) -> msgspec.Struct:
         return await self._daemon.command(cmd.UnseedCommand(target=request.path_params["target"]))
 

@@ -18,6 +18,7 @@ from pollen.errors import error_from
 
 # So many lines of the log at most are told at once.
 LINES_MAX = 10_000
+WAIT_MAX_MS = limits.WAIT_MAX_NS // MILLISECOND
 
 
 def _said(**schema: object) -> msgspec.Meta:
@@ -38,6 +39,14 @@ class SeedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: Name
     content: Content
+    options: cmd.SeedOptions = cmd.SeedOptions()
+    take_over: bool = False
+
+
+class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/seeds/check``: what ``POST /v1/seeds`` will say, but the module."""
+
+    name: Name
     options: cmd.SeedOptions = cmd.SeedOptions()
     take_over: bool = False
 
@@ -227,6 +236,29 @@ ROUTES: tuple[Route, ...] = (
         SeedRequest,
         cmd.Seeded,
         _PUBLISH_ERRORS,
+    ),
+    Route(
+        "check_seed",
+        "POST",
+        "/v1/seeds/check",
+        "Whether publishing under a name would be refused whatever the module",
+        CheckRequest,
+        cmd.SeedChecked,
+        ("name-invalid", "config-invalid", "name-taken", "denied"),
+    ),
+    Route(
+        "seed_state",
+        "GET",
+        "/v1/seeds/{name}",
+        "One seed, at once or when it is ready where it is wanted",
+        None,
+        cmd.SeedState,
+        (),
+        (
+            Query("wait", "string", "`ready` waits; without it the answer comes at once."),
+            Query("seed", "string", "The hash of the version that is waited for."),
+            Query("timeout_ms", "integer", "How long to wait (10,000).", WAIT_MAX_MS),
+        ),
     ),
     Route(
         "withdraw",
