@@ -44,7 +44,7 @@ IN_FLIGHT = 64
 SDK_SEQUENTIAL = 2_000
 SDK_CONCURRENT = 10_000
 
-# What DESIGN and the issue promise; `--strict` fails below them.
+# What the benchmarks promise; `--strict` fails below them.
 BARS: dict[str, tuple[str, float]] = {
     "local_to_bare": (">=", 0.75),
     "remote_to_bare_remote": (">=", 0.70),

@@ -25,7 +25,7 @@ Decides: class, exit code, HTTP status and "may have executed" of every slug.
 Does not know: who prints an error, or how.
 Invariants: a slug stands in ``SLUGS`` or it does not exist; importing this loads no other module
 of ours and nothing heavy, since the CLI and the SDK start with it.
-Source: docs/reference/errors.
+Source: docs/design/errors.md.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def test_a_thousand_signed_records_verify_and_merge() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ten_thousand_signed_records_verify_and_merge_in_two_seconds() -> None:
-    """Issue "Brain", 9: on one core, in slices, no turn over 10 ms."""
+    """On one core, in slices, no turn over 10 ms."""
     verifying, merging, longest = verify_and_merge(200)
     print(f"10,000 records: {verifying:.2f} s + {merging:.2f} s, longest {longest * 1e3:.1f} ms")
     assert verifying + merging < 2

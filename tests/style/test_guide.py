@@ -67,6 +67,20 @@ def test_every_error_has_an_example_or_a_reason_why_not() -> None:
     assert set(SLUGS) - shown == set(WITHOUT_EXAMPLE)
 
 
+def test_the_page_of_errors_is_the_table_of_slugs() -> None:
+    """Class, exit code, HTTP status and whether the function may have run, for each slug."""
+    told = {True: "yes", False: "no", None: "stated"}
+    page = (ROOT / "docs" / "design" / "errors.md").read_text()
+    shown = {}
+    for line in re.findall(r"^\| `.*$", page, re.MULTILINE):
+        slugs, *facts = [cell.strip() for cell in line.strip("| ").split(" | ")]
+        shown |= dict.fromkeys(re.findall(r"`([a-z-]+)`", slugs), tuple(facts))
+    assert shown == {
+        slug: (str(row[1]), str(row[2]), row[0].__name__, told[row[3]])
+        for slug, row in SLUGS.items()
+    }
+
+
 def test_every_block_with_a_command_is_one_that_runs() -> None:
     """In README and guide; what is printed may speak of commands, too."""
     blocks = [block for path in DOCUMENTS for block in blocks_of(path)]

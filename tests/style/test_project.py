@@ -9,7 +9,8 @@ import pytest
 
 from tests.style.tree import ROOT, python_files, rust_files, tracked_files
 
-# Words of decisions: the muscles get rows and numbers and never learn why (STYLE, "Sans-IO core").
+# Words of decisions: the muscles get rows and numbers and never learn why
+# (docs/design/style.md#rust).
 DECISIONS = re.compile(r"(?:\b|_)(tier|claim|grant|suspicion)(?:\b|_)")
 # Folders of somebody's machine. The examples in docs use neutral ones (/var/lib, /tmp, ~).
 MACHINE = re.compile(r"/(?:work|root|Users)/[a-z]|/home/(?!you\b|user\b)[a-z]")
@@ -37,7 +38,7 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 
 @pytest.mark.parametrize("name", ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "native-tls"])
 def test_the_lock_holds_no_second_tls(name: str) -> None:
-    """One implementation, ring; the others need a C toolchain and double the build (SANDBOX)."""
+    """One implementation, ring; the others need a C toolchain and double the build."""
     assert f'name = "{name}"' not in (ROOT / "Cargo.lock").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The core decides and does nothing else: no I/O, no clock, no entropy, no muscles (STYLE)."""
+"""The core decides and does nothing else: no I/O, no clock, no entropy, no muscles ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is too large to be read: lines by ruff, functions, modules and files here (STYLE)."""
+"""Nothing is too large to be read: lines by ruff, functions, modules and files here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Gossip alone: a few cells of records, intake, gossip and forgetting, links between them, faults.
 
-No nodes, no seeds: what spreads is what the laws of PROTOCOL 2 are about. Time is virtual, a
-message takes a few milliseconds, in order on each link; a fault loses what is on its way.
+No nodes, no seeds: what spreads is what docs/internals/records.md#spreading is about. Time is
+virtual, a message takes a few milliseconds, in order on each link; a fault loses what is on its
+way.
 """
 
 from __future__ import annotations

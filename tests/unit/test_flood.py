@@ -60,7 +60,7 @@ def test_a_thousand_records_are_taken_in_slices() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ten_thousand_records_merge_in_time_and_no_turn_takes_10_ms() -> None:
-    """Issue "Brain", 9, without the signatures: tests/native adds those."""
+    """Without the signatures: tests/native adds those."""
     turns = taken(200)
     total, longest = sum(turns.seconds), max(turns.seconds)
     print(f"10,000 records: {total:.2f} s in {len(turns.seconds)} turns, {longest * 1e3:.1f} ms")
@@ -124,7 +124,7 @@ def test_a_status_goes_through_the_counters_once() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_node_learns_of_a_thousand_members_and_plans_a_thousand_seeds() -> None:
-    """Issue "Brain", 6 in a whole node, tables included: no turn takes 10 ms."""
+    """In a whole node, tables included, no turn takes 10 ms."""
     everything, after = replanned(1_000)
     longest = max(*everything, *after)
     print(

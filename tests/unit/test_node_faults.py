@@ -172,7 +172,7 @@ def test_no_event_makes_the_node_raise(events: list[ev.Event]) -> None:
 
 
 def test_access_that_ends_cuts_the_link() -> None:
-    """PROTOCOL 4: a timer each; afterwards the same chain is refused."""
+    """A timer each; afterwards the same chain is refused."""
     world = World()
     world.found("a")
     world.run(SECOND)
@@ -215,7 +215,7 @@ def test_a_row_that_cannot_be_read_is_unusable_state() -> None:
 
 
 def test_two_live_copies_of_one_key_are_told() -> None:
-    """PROTOCOL 2: the boot ids alternate; both see it in their status."""
+    """The boot ids alternate; both see it in their status."""
     world = three()
     b = world.machines["b"]
     chain = b.disk.tables["meta"][CHAIN_KEY]

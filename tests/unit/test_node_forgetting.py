@@ -82,7 +82,7 @@ def test_an_owner_over_its_cap_is_shown(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_kind_is_written_when_all_who_live_speak_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PROTOCOL 2; a node that says nothing of it speaks the first level only."""
+    """A node that says nothing of it speaks the first level only."""
     monkeypatch.setattr(limits, "SPEAKS", 2)
     monkeypatch.setattr(kinds, "KIND_LEVELS", {"new": 2})
     world = three()

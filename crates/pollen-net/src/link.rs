@@ -37,7 +37,8 @@ pub(crate) const MAX_CALLS: usize = 16_384;
 const SILENCE: Duration = Duration::from_millis(100);
 /// Time between probes of a link that is not suspected: carries the brain's age and keeps NATs open.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Least time without a byte after a probe before calls are routed around a link (PROTOCOL 5).
+/// Least time without a byte after a probe before calls are routed around a link
+/// (docs/design/protocol.md#liveness).
 const EJECT_FLOOR: Duration = Duration::from_millis(400);
 /// A duplicate link may finish its calls for so long. Two looks so far apart must find it idle: until
 /// the peer has heard of the other link it begins calls on this one, and replies take their time.
@@ -137,7 +138,7 @@ impl Link {
             && self.connection.close_reason().is_none()
     }
 
-    /// Calls are to be routed around it: silent although asked (PROTOCOL 5).
+    /// Calls are to be routed around it: silent although asked (docs/design/protocol.md#liveness).
     pub fn is_ejected(&self) -> bool {
         *self.ejected.borrow()
     }

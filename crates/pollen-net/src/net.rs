@@ -414,7 +414,7 @@ async fn shake(incoming: Incoming) -> Result<Connection, NetError> {
     accepting.await.map_err(|e| NetError::lost("accepting", e))
 }
 
-/// The transport's settings and why: SANDBOX ("QUIC limits") and PROTOCOL 7.
+/// The transport's settings and why: docs/design/protocol.md#transport.
 fn transport() -> QuicTransportConfig {
     const KIB: u32 = 1024;
     let streams = u32::try_from(MAX_CALLS + 64).unwrap_or(u32::MAX);

@@ -17,7 +17,7 @@ use crate::{
     tables::{PeerEntry, SeedEntry, Tables},
 };
 
-/// Rows name at most so many replicas (PROTOCOL 5).
+/// Rows name at most so many replicas (docs/design/protocol.md#tables).
 const MAX_REPLICAS: usize = 16;
 
 /// The brain hears at most so often that a link to one peer is wanted.
@@ -160,7 +160,8 @@ impl Plane {
         tokio::spawn(async move { plane.events().emit(Event::LinkWanted { peer }).await });
     }
 
-    /// Heard of lately, and its brain is alive: a dead one is drained (PROTOCOL 5).
+    /// Heard of lately, and its brain is alive: a dead one is drained
+    /// (docs/design/protocol.md#liveness).
     fn is_usable(&self, link: &Link) -> bool {
         !link.is_ejected() && link.brain_age_ms() < crate::watchdog::DRAIN_MS
     }

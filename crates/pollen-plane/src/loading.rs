@@ -1,7 +1,8 @@
 //! A seed comes to life on this node: for the brain, or for a call that found it cold.
 //!
 //! Single flight: however many calls and the brain ask for a seed, it is loaded once, by a task of
-//! its own, so that a caller who goes away takes nothing from the others (PROTOCOL 5, wake).
+//! its own, so that a caller who goes away takes nothing from the others
+//! (docs/design/protocol.md#placement).
 
 use std::{sync::Arc, time::Instant};
 

@@ -473,7 +473,8 @@ impl From<NetEvent> for Event {
     }
 }
 
-/// Two runtimes, so that a burning guest never looks like a dead node (SANDBOX).
+/// Two runtimes, so that a burning guest never looks like a dead node
+/// (docs/design/sandbox.md#two-runtimes).
 fn runtimes(cores: usize) -> std::io::Result<(Runtime, Runtime)> {
     let net = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores)

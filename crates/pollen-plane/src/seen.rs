@@ -1,4 +1,5 @@
-//! Ids of calls that came over a link in the last minute: none of them runs twice (PROTOCOL 6).
+//! Ids of calls that came over a link in the last minute: none of them runs twice
+//! (docs/design/protocol.md#calls).
 
 use std::{
     collections::{HashSet, VecDeque},

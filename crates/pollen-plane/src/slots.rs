@@ -1,5 +1,6 @@
 //! Running slots and the queue for them. A slot means *running*: a call gives it back while it awaits
-//! something and retakes it without queueing, so crossing chains cannot deadlock (SANDBOX).
+//! something and retakes it without queueing, so crossing chains cannot deadlock
+//! (docs/design/sandbox.md#admission).
 //!
 //! Calls of one core share it by turns of a slice. Few of them are fresh at a time, so that each is
 //! soon done and does not share with all that came; who burned for [`BURST`] slices makes place.

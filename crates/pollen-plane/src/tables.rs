@@ -1,4 +1,5 @@
-//! Tables pushed by the brain: one consistent snapshot, swapped whole, valid for a lease (PROTOCOL 5).
+//! Tables pushed by the brain: one consistent snapshot, swapped whole, valid for a lease
+//! (docs/design/protocol.md#tables).
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,6 +1,6 @@
-//! What the muscles do when the brain is silent (PROTOCOL 5): probes report its age so that peers drain
-//! this node, the tables' lease runs out by itself, and at the end the process makes room for its
-//! supervisor. An OS thread, so that no runtime can starve it.
+//! What the muscles do when the brain is silent (docs/design/protocol.md#liveness): probes report
+//! its age so that peers drain this node, the tables' lease runs out by itself, and at the end the
+//! process makes room for its supervisor. An OS thread, so that no runtime can starve it.
 
 use std::{
     sync::{

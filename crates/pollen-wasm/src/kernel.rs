@@ -5,7 +5,7 @@
 //! Invariants: total, whatever the guest passes: no panic, no trap; a live block never overlaps
 //! another; block metadata lies outside the bytes that a guest can write. `blocks` is sorted by
 //! offset, because blocks are only ever appended at the top and keep their place and capacity.
-//! Source: `docs/internals` guest ABI; golden traces of the real kernel in
+//! Source: docs/design/guest-abi.md; golden traces of the real kernel in
 //! `tests/vectors/kernel.json`. Refused: running the real kernel's wasm (1.1 us more a call).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

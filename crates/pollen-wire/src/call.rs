@@ -1,5 +1,5 @@
 //! A call between nodes: one bidirectional stream, `len | CallHeader | input` and
-//! `len | ReplyHeader | output` (PROTOCOL 6).
+//! `len | ReplyHeader | output` (docs/design/protocol.md#calls).
 
 use crate::{Id, WireError, reader::Reader, writer::Writer};
 

@@ -1,4 +1,5 @@
-//! A request for content on `pollen-bulk/1` and the answer ahead of the bytes (PROTOCOL 3).
+//! A request for content on `pollen-bulk/1` and the answer ahead of the bytes
+//! (docs/design/protocol.md#content).
 
 use crate::{Id, WireError, call::MAX_NAME, reader::Reader, writer::Writer};
 

@@ -1,4 +1,5 @@
-//! Hello: the first frame each side of a `pollen/1` link sends, judged by the brains (PROTOCOL 6).
+//! Hello: the first frame each side of a `pollen/1` link sends, judged by the brains
+//! (docs/design/protocol.md#calls).
 
 use crate::{Id, WireError, reader::Reader, writer::Writer};
 

@@ -5,8 +5,8 @@ Decides: how a struct becomes bytes, which domain prefix a signature covers, and
 Does not know: what a value means, or whether its signer may say it.
 Invariants: a signature covers ``<domain>\\0`` + the exact bytes carried, which are kept as received
     and never re-encoded; decoding any bytes returns, it never raises.
-Source: PROTOCOL, head. Refused: canonical re-encoding before a check, which makes every reader
-    depend on every writer's encoder.
+Source: docs/design/protocol.md#encoding. Refused: canonical re-encoding before a check, which makes
+    every reader depend on every writer's encoder.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Decides: nothing; a closed union of commands, and the result struct of each.
 Does not know: HTTP, the command line or who asked (the runtime checks the socket's peer).
 Invariants: commands and results speak text as a person types and reads it: ids and hashes are
     lower-case hex, sizes bytes, times integers with the unit in the name. The core parses them.
-Source: specs/cli; the control API carries these structs as JSON (docs/internals/control-api.md).
+Source: docs/design/cli.md; docs/internals/control-api.md, which carries these structs as JSON.
 """
 
 from __future__ import annotations

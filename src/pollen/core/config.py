@@ -3,7 +3,7 @@
 Decides: nothing.
 Does not know: where it came from (files, keys, command line).
 Invariants: never changes while the node lives; keys are named, never held.
-Source: DESIGN 2.
+Source: docs/ARCHITECTURE.md#the-brain.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Decides: which rows go to disk together, and which effects wait for them.
 Does not know: what rows mean; the disk itself.
 Invariants: an effect that was held leaves after the ``Persisted`` of the batch it was held with,
     never before; a token is used once, so a late or repeated ``Persisted`` releases nothing.
-Source: PROTOCOL 2 (``Persist(batch, token)`` -> ``Persisted``; what depends on it waits).
+Source: docs/design/protocol.md#durability (``Persist(batch, token)`` -> ``Persisted``; what depends
+on it waits).
 """
 
 from __future__ import annotations

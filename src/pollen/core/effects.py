@@ -4,7 +4,8 @@ Decides: nothing; this is the closed vocabulary that ``Node.handle`` returns.
 Does not know: how an effect is carried out (the driver, or the simulator's plane).
 Invariants: effects are frozen; each is carried out in the order returned; none has a result: what
 comes of it is a later event.
-Source: DESIGN 2; PROTOCOL 5 (tables are leases), PROTOCOL 2 (Persist before what depends on it).
+Source: docs/ARCHITECTURE.md#the-seam; docs/design/protocol.md#tables,
+docs/design/protocol.md#durability.
 """
 
 from __future__ import annotations
@@ -163,7 +164,9 @@ class LaneRows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushTables(Effect, frozen=True, kw_only=True):
-    """Change the leased tables in one swap (PROTOCOL 5): ``SEEDS`` and ``PEERS`` by lane.
+    """Change the leased tables in one swap, ``SEEDS`` and ``PEERS`` by lane.
+
+    Source: docs/design/protocol.md#tables.
 
     ``base`` 0 replaces everything; else it must be the generation the muscles hold. A push
     renews the lease. A peer that leaves the table loses its calls at once.

@@ -4,7 +4,7 @@ Decides: nothing; this is the closed vocabulary that ``Node.handle`` accepts.
 Does not know: where an event came from (muscles, clock, store or a user's command).
 Invariants: events are frozen; ids and hashes are raw bytes; times are integers with their
 unit in the name. The muscles send theirs as one msgpack array a drain (docs/internals/seam.md).
-Source: DESIGN 2 (the seam); the style of h11's event vocabulary.
+Source: docs/ARCHITECTURE.md#the-seam; the style of h11's event vocabulary.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
 
 
 class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A record as carried: the exact signed bytes and who signed them (PROTOCOL 2).
+    """A record as carried: the exact signed bytes and who signed them.
 
     ``owner`` is 32 bytes, ``signature`` 64; ``body`` is decoded by ``core.records.ledger`` only.
     """
@@ -225,7 +225,7 @@ class Commanded(Event, frozen=True, kw_only=True, tag="commanded"):
 
 
 class Persisted(Event, frozen=True, kw_only=True, tag="persisted"):
-    """The ``Persist`` effect with this token is on disk (PROTOCOL 2, durability)."""
+    """The ``Persist`` effect with this token is on disk (docs/design/protocol.md#durability)."""
 
     token: Token
 

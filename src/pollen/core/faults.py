@@ -3,7 +3,8 @@
 Decides: when a fault is worth a line: the first of its kind, then one in ten seconds.
 Does not know: what a fault means, or what is done to its peer.
 Invariants: every fault is counted; a flood of one kind costs one line an interval.
-Source: STYLE, errors (a peer's fault is data). Refused: a line each, which lets a peer fill disks.
+Source: docs/design/errors.md#kinds (a peer's fault is data). Refused: a line each, which lets a
+peer fill disks.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Decides: how an id is printed and parsed, and how everything but content is hashed.
 Does not know: what an id stands for, or whether its holder exists.
 Invariants: a ``PeerId``, ``Hash`` or ``ClusterId`` is 32 raw bytes; text is lower-case hex.
-Source: PROTOCOL, head (BLAKE2b-256, personalised); STYLE (newtypes over bare bytes and ints).
+Source: docs/design/protocol.md#encoding; docs/design/style.md#sans-io-core (newtypes).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Verify = Callable[[Sequence[tuple[bytes, bytes, bytes]]], list[bool]]
 
 
 class Now(msgspec.Struct, frozen=True):
-    """The two clocks of PROTOCOL 1: timers read ``mono``, validity reads ``wall``."""
+    """The two clocks: timers read ``mono``, validity reads ``wall``."""
 
     mono: Nanos
     wall: Nanos
@@ -69,7 +69,7 @@ def hash_of(use: str, *parts: bytes) -> Hash:
 
 
 def cluster_id_of(root: bytes, nonce: bytes) -> ClusterId:
-    """The cluster id: a hash of the first root's public key and a nonce (PROTOCOL 1)."""
+    """The cluster id: a hash of the first root's public key and a nonce."""
     return ClusterId(hash_of("cluster", root, nonce))
 
 

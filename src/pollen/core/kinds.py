@@ -3,7 +3,7 @@
 Decides: nothing; this is the closed vocabulary of what nodes tell each other for good.
 Does not know: payloads, which each noun's own room reads and writes.
 Invariants: a kind never changes its meaning. Each is either of a run (ephemeral) or kept on disk.
-Source: PROTOCOL 2.
+Source: docs/design/protocol.md#records.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GC = "gc"
 EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
 OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
-# Kinds that outlive a collected owner (PROTOCOL 2).
+# Kinds that outlive a collected owner (docs/design/protocol.md#deleting).
 DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GC})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
 KIND_LEVELS: Mapping[str, int] = {}

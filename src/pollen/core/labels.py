@@ -3,7 +3,7 @@
 Decides: whether a text is a valid name, and the words of its refusal.
 Does not know: what a name stands for, who holds it (``names``).
 Invariants: no valid name is a hash in hex, so that a text is one of the two and never both.
-Source: PROTOCOL 3.
+Source: docs/design/protocol.md#names-and-specs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _REST = _FIRST + "._-"
 
 
 def check_name(name: str) -> Refusal | None:
-    """PROTOCOL 3: ``[a-z0-9][a-z0-9._-]{0,62}``, and never 64 hex digits."""
+    """Whether it is ``[a-z0-9][a-z0-9._-]{0,62}``, and never 64 hex digits."""
     if is_hash_text(name):
         return Refusal(
             "name-invalid",

@@ -3,14 +3,14 @@
 Decides: nothing; it names the limits so that docs, code and tests quote one place.
 Does not know: who enforces a limit. The muscles keep their own copies of the wire limits.
 Invariants: integers only; the unit is in the name (``_NS``, ``_MS``, ``_US``, ``_BYTES``) or said.
-Source: each entry says so: PROTOCOL n, seam (docs/internals/seam.md), measured, or guess.
+Source: docs/design/protocol.md for most; each entry says so, or says measured or guess.
 """
 
 from __future__ import annotations
 
 from pollen.core.ids import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 
-# Close codes of a link: the peer sees the number. Source: seam.
+# Close codes of a link: the peer sees the number. Source: docs/internals/seam.md#links.
 CLOSE_NOT_A_MEMBER = 1
 CLOSE_VERSION_MISMATCH = 2
 CLOSE_DUPLICATE_LINK = 3
@@ -20,12 +20,13 @@ CLOSE_PROTOCOL_ERROR = 6
 CLOSE_IDLE = 7
 CLOSE_TWIN = 8
 
-# The minor versions of ``pollen/1`` that this code speaks. Source: PROTOCOL 6.
+# The minor versions of ``pollen/1`` that this code speaks. Source: docs/design/protocol.md#calls.
 MINOR_MIN = 1
 MINOR_MAX = 1
 
 # -- records ------------------------------------------------------------------------------------
-# The largest record body. Raising it lets one owner fill links faster. Source: PROTOCOL 2.
+# The largest record body. Raising it lets one owner fill links faster. Source:
+# docs/design/protocol.md#records.
 RECORD_MAX_BYTES = 64 * 1024
 # The longest key of a record within its kind. Guess: names have 63 bytes, hashes 32.
 RECORD_KEY_MAX_BYTES = 255
@@ -38,7 +39,7 @@ OWNER_CAPS = ((4_096, 2 << 20), (8_192, 32 << 20), (16_384, 64 << 20))
 # The level of record kinds that this code speaks; a kind of a higher one waits for all live nodes.
 SPEAKS = 1
 # Sequence numbers that one write to disk allows. Raising it wastes more of them at a restart,
-# lowering it writes more often. Source: PROTOCOL 2 (blocks); the number is a guess.
+# lowering it writes more often. The number is a guess.
 SEQ_BLOCK = 4_096
 # The shortest time between two jumps to a new epoch: two live processes with one key would
 # otherwise outbid each other as fast as their disks can write. Guess.
@@ -55,7 +56,7 @@ ASIDE_MAX = 4_096
 STRANGERS_MAX = 1_024
 # Decoded records that a process remembers by their bytes. 1,000 simulated nodes share them.
 INTERNED_RECORDS = 65_536
-# The largest epoch and sequence number. Source: PROTOCOL 2 (u32, u64).
+# The largest epoch and sequence number. Source: docs/design/protocol.md#records (u32, u64).
 EPOCH_MAX = (1 << 32) - 1
 SEQ_MAX = (1 << 64) - 1
 # Schema byte that this code writes and applies; higher ones are kept and forwarded unread.
@@ -71,8 +72,8 @@ SWEEP_NS = 10 * MINUTE
 TOMBSTONE_KEEP_NS = 6 * HOUR
 TOMBSTONES_MIN = 64
 # For how long this node must see others but not an owner before what does not last of that one is
-# forgotten, and how long the proof of its version is kept then. Source: PROTOCOL 2 (a year); the
-# first is a guess.
+# forgotten, and how long the proof of its version is kept then. Source:
+# docs/design/protocol.md#deleting (a year); the first is a guess.
 ABSENT_KEEP_NS = 30 * DAY
 GRAVE_KEEP_NS = 365 * DAY
 # Owners that are buried in one look, and rows up to which it notes who is absent: a share of 10 ms
@@ -121,16 +122,17 @@ WANTED_MAX = 4_096
 DOUBT_NS = 30 * SECOND
 
 # -- specs --------------------------------------------------------------------------------------
-# The longest encoded spec, and so the longest embedded ``previous``. Source: PROTOCOL 3.
+# The longest encoded spec, and so the longest embedded ``previous``. Source:
+# docs/design/protocol.md#names-and-specs.
 SPEC_MAX_BYTES = 24 * 1024
-# The longest function name, in bytes of UTF-8. Source: PROTOCOL 3.
+# The longest function name, in bytes of UTF-8. Source: docs/design/protocol.md#names-and-specs.
 FUNCTION_NAME_MAX_BYTES = 255
-# The largest module. Source: guest-abi, limits.
+# The largest module. Source: docs/design/guest-abi.md#limits.
 MODULE_MAX_BYTES = 32 * 1024 * 1024
 # Bounds of a spec's memory limit. The lower one is a wasm page; the upper what 32 bits address.
 SPEC_MEMORY_MIN_BYTES = 64 * 1024
 SPEC_MEMORY_MAX_BYTES = 4 * 1024 * 1024 * 1024
-# Defaults of ``pln seed``. Source: specs/cli.
+# Defaults of ``pln seed``. Source: docs/design/cli.md#seeding.
 SPEC_MEMORY_BYTES = 64 * 1024 * 1024
 SPEC_TIMEOUT_MS = 30_000
 SPEC_TIMEOUT_MAX_MS = 24 * 60 * 60 * 1000
@@ -143,22 +145,24 @@ SPEC_MIN_REPLICAS = 2
 QUEUE_STANDING_US = 500_000
 QUEUE_WAIT_US = 50_000
 CALL_SHORT_US = 500
-# Below this remaining budget a retry cannot come back in time. Source: seam.
+# Below this remaining budget a retry cannot come back in time. Source: docs/internals/seam.md.
 RETRY_MIN_BUDGET_US = 1_000
-# Replica ids in one route row, nearest first. Source: PROTOCOL 5.
+# Replica ids in one route row, nearest first. Source: docs/design/protocol.md#tables.
 ROW_REPLICAS = 16
 
 # -- tables -------------------------------------------------------------------------------------
 # How long the muscles trust a push. Raising it routes longer on a dead brain's view; lowering it
-# makes a busy brain look dead. Source: PROTOCOL 5.
+# makes a busy brain look dead. Source: docs/design/protocol.md#tables.
 TABLE_LEASE_MS = 15_000
 # How often an unchanged table is renewed: three misses still leave the lease alive.
 TABLE_RENEW_NS = 4 * SECOND
-# The shortest time between two pushes that nothing urgent asks for. Source: PROTOCOL 5 (10 Hz).
+# The shortest time between two pushes that nothing urgent asks for. Source:
+# docs/design/protocol.md#tables (10 Hz).
 TABLE_PUSH_NS = 100 * MILLISECOND
 # The price of a peer before its round-trip time is known, in microseconds. Guess: a home LAN.
 PRICE_UNKNOWN_US = 1_000
-# A price moves only past this hysteresis, in basis points. Source: PROTOCOL 5 (25 %).
+# A price moves only past this hysteresis, in basis points. Source:
+# docs/design/protocol.md#placement.
 PRICE_HYSTERESIS_BP = 2_500
 
 # -- links --------------------------------------------------------------------------------------
@@ -174,12 +178,12 @@ REDIAL_MAX_NS = 30 * SECOND
 # A dial without an answer is given up after this, should the muscles lose it. Guess.
 DIAL_DEADLINE_NS = 20 * SECOND
 # Members up to which everybody is linked with everybody. Raising it costs links (n squared) and
-# probes; lowering it makes calls over links that must be dialled first. Source: PROTOCOL 5, guess.
+# probes; lowering it makes calls over links that must be dialled first. Guess.
 FULL_MESH = 64
 # How far a member reaches on each ring: four places both ways on the first are the eight neighbours
 # that a view guarantees; the others are shortcuts by chance, at least a quarter of any view.
 RING_REACH = (4, 1, 1)
-# A view has 2 log2(members) links and these. Source: issue "Brain".
+# A view has 2 log2(members) links and these. Source: docs/internals/liveness.md#links.
 VIEW_EXTRA = 4
 # How often near neighbours are looked for, among so many drawn by chance, and how much nearer (as
 # a part of the old distance) a newcomer must be. Guess: slow churn.
@@ -190,14 +194,15 @@ NEAR_HYSTERESIS_BP = 7_500
 # long. Probes and keep-alives move about 100 bytes in that time. Guess.
 LINK_IDLE_BYTES = 1_024
 LINK_IDLE_NS = MINUTE
-# Links below which a member of a large cluster dials anybody. Source: PROTOCOL 5.
+# Links below which a member of a large cluster dials anybody. Source:
+# docs/design/protocol.md#liveness.
 VIEW_MIN = 8
 # Unlinked peers that a node without enough links dials each half second, by chance. Guess.
 EXPLORE_DIALS = 4
 # How often a member of a large cluster dials one remembered peer by chance that nobody here thinks
 # alive: the other half of a partition is found by it. Guess: 1,000 nodes make 200 dials a second.
 REACH_OUT_NS = 5 * SECOND
-# Peers remembered on disk. Source: issue "Brain".
+# Peers remembered on disk. Source: docs/internals/liveness.md#links.
 KNOWN_PEERS_MAX = 4_096
 # Addresses remembered for one peer. Guess: interfaces x families.
 PEER_ADDRESSES_MAX = 16
@@ -210,12 +215,12 @@ TWIN_TOLD_NS = MINUTE
 # -- liveness -----------------------------------------------------------------------------------
 # Silence of a link that is suffered before its peer is accused, with three smoothed round trips on
 # top and times the local health multiplier. Live peers are heard of every second, so that this is
-# one heartbeat lost and half a heartbeat of room. Source: PROTOCOL 5; tests/unit/liveness model.
+# one heartbeat lost and half a heartbeat of room. Source: tests/unit/peers/test_liveness_model.py.
 SUSPICION_NS = 1_500 * MILLISECOND
 # The longest patience, whatever a node thinks of itself.
 SUSPICION_MAX_NS = 15 * SECOND
 # Accusers that make a death. Raising it costs small clusters nothing and delays verdicts in large
-# ones; lowering it lets two confused nodes kill. Source: PROTOCOL 5.
+# ones; lowering it lets two confused nodes kill. Source: docs/design/protocol.md#liveness.
 QUORUM = 3
 # Accusations that are published at all: a quorum, and as many that may die with their accuser.
 ACCUSERS_WANTED = 6
@@ -223,7 +228,8 @@ ACCUSERS_WANTED = 6
 # to come round at 300 ms of jitter.
 CONFIRM_NS = 2 * SECOND
 # How long a death is doubted before it is acted upon; the second for a peer whose packets arrive
-# here, so that a brain that stalls for 1.5 s can still refute. Guess; issue "Brain", Done-when 4.
+# here, so that a brain that stalls for 1.5 s can still refute. Guess;
+# docs/internals/liveness.md#measured.
 GRACE_NS = 400 * MILLISECOND
 GRACE_HEARD_NS = 2 * SECOND
 # A peer that was never linked in this run is suffered for so long. Guess: a dial or two.
@@ -241,14 +247,15 @@ STRAIN_EASE_NS = 10 * SECOND
 QUIET_FIRST_NS = 2 * SECOND
 QUIET_MET_MAX_NS = 30 * SECOND
 QUIET_UNMET_MAX_NS = 5 * MINUTE
-# The age of a peer's brain from which nothing new is placed there. Source: PROTOCOL 5.
+# The age of a peer's brain from which nothing new is placed there. Source:
+# docs/design/protocol.md#liveness.
 BRAIN_DRAIN_MS = 15_000
 # Starts within the window that no good end followed and that make a node unfit to host, and for how
 # long. Guess: a crash loop under a supervisor restarts every few seconds.
 RESTARTS_QUARANTINE = 5
 RESTARTS_WITHIN_NS = 10 * MINUTE
 # A gap between events, or between the two clocks, that means that we did not run. The driver feeds
-# an event every half second. Source: PROTOCOL 1.
+# an event every half second. Source: docs/internals/liveness.md#the-watcher.
 STALL_NS = 1_200 * MILLISECOND
 CLOCK_STEP_NS = SECOND
 # How far two right clocks may differ. Source: the clock skew of Kerberos (RFC 4120: 5 minutes).
@@ -271,7 +278,8 @@ COORDINATE_ERROR_MAX = 500
 COORDINATE_MOVE_MIN_US = 1_000
 
 # -- discovery ----------------------------------------------------------------------------------
-# The largest datagram, and how many leave a strategy a second and at once. Source: specs/discovery.
+# The largest datagram, and how many leave a strategy a second and at once. Source:
+# docs/internals/discovery.md.
 DATAGRAM_MAX_BYTES = 2_048
 DATAGRAM_RATE = 32
 DATAGRAM_BURST = 8
@@ -282,7 +290,8 @@ ANSWERS_CACHED = 64
 SURVEY_FIRST_NS = 500 * MILLISECOND
 SURVEY_STEP = 1
 SURVEY_MAX_NS = 15 * SECOND
-# Without a reachable peer for so long multicast starts by itself. Source: specs/discovery.
+# Without a reachable peer for so long multicast starts by itself. Source:
+# docs/internals/discovery.md.
 ALONE_NS = 30 * SECOND
 # How long an advertisement lasts; renewed at half of it.
 ADVERTISE_NS = 10 * MINUTE
@@ -292,7 +301,8 @@ FIND_LIMIT = 3
 ANYBODY_DIALS = 32
 
 # -- placement ----------------------------------------------------------------------------------
-# The plan that this code makes, and the oldest one it can still make. Source: PROTOCOL 5.
+# The plan that this code makes, and the oldest one it can still make. Source:
+# docs/design/protocol.md#placement.
 PLAN_VERSION = 1
 PLAN_VERSION_MIN = 1
 # A seed's load grows its replicas past the first share of their slots, and shrinks them when one
@@ -307,22 +317,23 @@ ORIGIN_SHIFT = 1
 # A node's weight is at most so many MiB: one huge machine does not take everything. Guess.
 WEIGHT_MAX_MIB = 1 << 16
 # A node tells its fast values at most so often, and a value only when it moved by more than this
-# since it was told, in basis points. Source: PROTOCOL 5 (2 s, 25 %).
+# since it was told, in basis points. Source: docs/design/protocol.md#placement.
 FAST_TICK_NS = 2 * SECOND
 FAST_HYSTERESIS_BP = 2_500
-# Seeds in a node's demand. Source: PROTOCOL 5.
+# Seeds in a node's demand. Source: docs/design/protocol.md#placement.
 DEMAND_SEEDS = 32
 # A rate that fell moves by the share of this time that passed. Raising it keeps replicas longer
 # after a burst; lowering it moves them for a pause. Guess.
 DEMAND_DECAY_NS = 30 * SECOND
 # A seed without a call for so long is in no demand: the default of the setting ``idle_ms``, and its
-# least value. Source: specs/cli (5 min); below the least, telemetry and its tick are coarser.
+# least value. Source: docs/design/cli.md#seeding; below the least, telemetry and its tick are
+# coarser.
 DEMAND_KEEP_NS = 5 * MINUTE
 DEMAND_KEEP_MIN_NS = SECOND
 # How long a seed that a call woke stays without demand: the caller's node tells it within a tick of
 # its counters and one of FAST_TICK_NS. Lowering it drains what was just woken. Guess: twice that.
 WOKEN_STAY_NS = 6 * SECOND
-# Ranks that a cold seed's row lists. Source: PROTOCOL 5.
+# Ranks that a cold seed's row lists. Source: docs/design/protocol.md#placement.
 WAKE_RANKS = 3
 # Ranks kept beyond those in use, so that a death seldom ranks a seed again. Guess.
 RANKS_SPARE = 5
@@ -347,14 +358,15 @@ LOAD_DEADLINE_NS = 2 * MINUTE
 # The others skip an overdue host only after this: its own brain speaks first, clocks differ. Guess.
 OVERDUE_GRACE_NS = 10 * SECOND
 # A version is halted when so many nodes found it at fault, or this share of those that tried, in
-# basis points. Source: PROTOCOL 5.
+# basis points. Source: docs/design/protocol.md#placement.
 HALT_FAULTS = 2
 HALT_SHARE_BP = 2_500
 # A replaced version's successor is at fault where the guest failed so many calls of members and
 # none ended well. Guess: one caller's bad input is no verdict.
 FAULT_CALLS = 5
-# How long the minimum of others was ready before a replica begins to drain. Source: PROTOCOL 5
-# (one suspicion period). Lowering it drains into a host that is about to die.
+# How long the minimum of others was ready before a replica begins to drain. Source:
+# docs/design/protocol.md#placement (one suspicion period). Lowering it drains into a host that is
+# about to die.
 DRAIN_HOLD_NS = 3 * SECOND
 # How long the minimum of a new version must have served before the one it replaced drains: so
 # long the old one can take back over at once. Guess.
@@ -374,7 +386,7 @@ REFUSED_NS = 5 * MINUTE
 DRAIN_SETTLE_NS = 300 * MILLISECOND
 
 # -- trust --------------------------------------------------------------------------------------
-# The longest chain in a Hello, and the largest join body. Source: seam.
+# The longest chain in a Hello, and the largest join body. Source: docs/internals/seam.md#links.
 CHAIN_MAX_BYTES = 64 * 1024
 JOIN_MAX_BYTES = 64 * 1024
 # The properties of one certificate, as JSON text. Guess: far above any use, far below the chain.
@@ -388,7 +400,7 @@ CHAINS_JUDGED_MAX = 8_192
 UNPROVEN_MAX = 64
 # Default and longest life of a lease, and the shortest. Raising it lets a denied node that hides in
 # a partition live longer there; lowering it ends the membership of machines that sleep for long
-# until they ask again. Source: PROTOCOL 4 (30 days); the bounds are a guess.
+# until they ask again. Source: docs/design/protocol.md#trust; the bounds are a guess.
 LEASE_NS = 30 * DAY
 LEASE_MAX_NS = 365 * DAY
 LEASE_MIN_NS = 10 * MINUTE
@@ -413,7 +425,8 @@ LEASE_RECHECK_NS = 10 * MINUTE
 DENY_GENERATION_MAX = (1 << 32) - 2
 # Successions that are followed from the first root. Guess: a root is changed a few times, ever.
 SUCCESSIONS_MAX = 8
-# Default and longest life of an invite. Source: specs/cli (5m); the cap is a guess.
+# Default and longest life of an invite. Source: docs/design/cli.md#starting-and-joining; the cap is
+# a guess.
 INVITE_TTL_NS = 5 * MINUTE
 INVITE_TTL_MAX_NS = 365 * DAY
 INVITE_NONCE_BYTES = 16
@@ -440,11 +453,11 @@ TOKEN_MAX_CHARS = 16 * 1024
 # -- work ---------------------------------------------------------------------------------------
 # What one turn may spend on long work; a unit is about a microsecond of a slow machine (a
 # Raspberry Pi). Raising it makes turns longer, lowering it makes long work take more turns.
-# Source: PROTOCOL 5 (10 ms a turn, half of it for the rest of the turn).
+# Source: docs/design/protocol.md#turns (10 ms; half for the rest).
 WORK_SLICE_UNITS = 5_000
 
 # -- the node itself ----------------------------------------------------------------------------
-# The longest node name, in characters. Source: PROTOCOL 3 (same rule as seeds).
+# The longest node name, in characters. Source: docs/design/protocol.md#names-and-specs.
 NODE_NAME_MAX = 63
 # How often a rejection of one kind is written to the log; all are counted. Guess.
 REJECTION_LOG_NS = 10 * SECOND

@@ -5,9 +5,9 @@ Does not know: who answers a kind (``Node`` maps each to a machine) or what come
 Invariants: a tag never changes its meaning and fields are only appended; decoding any bytes
     returns, it never raises. An unknown kind is of a newer peer: counted, never an error. Records
     never travel in a message, since only ``SendRecords`` has their signatures checked.
-Source: docs/internals/seam.md (control frame 1), PROTOCOL 2. Tags: 1-9 records and gossip, 10-19
-    membership and links, 20-29 placement, 30-39 administration. Refused: one map with named
-    fields, which is larger and no more tolerant.
+Source: docs/internals/seam.md#links, docs/internals/records.md#spreading. Tags: 1-9 records and
+    gossip, 10-19 membership and links, 20-29 placement, 30-39 administration. Refused: one map with
+    named fields, which is larger and no more tolerant.
 """
 
 from __future__ import annotations

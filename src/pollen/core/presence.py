@@ -5,7 +5,7 @@ Does not know: how the record travels, what others make of it (``liveness``).
 Invariants: a run says UP, LEAVING, LEFT in this order and never goes back. Restarts are counted
     from the starts on disk that no good end followed, so that a crash loop is seen by the node that
     is in it; everybody else reads the signed number, and all agree.
-Source: PROTOCOL 2 (node record), 5 (quarantine). Refused: counting another node's epochs as they
+Source: docs/internals/liveness.md#records. Refused: counting another node's epochs as they
     come, which every observer would do at other times and so with another result.
 """
 

@@ -3,7 +3,7 @@
 Decides: whether a text is such an object, and whether somebody with bounds may give it.
 Does not know: whose properties they are; gates (``rules``).
 Invariants: only compact text is valid, so that two readers of one text see one object.
-Source: PROTOCOL 4; docs/decisions/properties-of-a-child.md.
+Source: docs/design/protocol.md#trust; docs/decisions/properties-of-a-child.md.
 """
 
 from __future__ import annotations

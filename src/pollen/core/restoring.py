@@ -3,7 +3,7 @@
 Decides: what the rows of each table mean, and that an unreadable one makes the state unusable.
 Does not know: SQLite, files; the rows are arguments.
 Invariants: nothing is skipped silently: a row is understood or the start fails with a remedy.
-Source: PROTOCOL 2 (durability), specs/errors (state-unusable).
+Source: docs/design/protocol.md#durability; docs/internals/records.md#the-disk.
 """
 
 from __future__ import annotations

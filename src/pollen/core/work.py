@@ -5,7 +5,7 @@ Does not know: what the work is, or time: a unit is counted, not measured.
 Invariants: one turn spends at most ``limits.WORK_SLICE_UNITS`` plus what the last step of a
     machine overdraws; a machine with work left is asked again, at once, until it has none; the
     machine that goes first changes each turn, so that a busy one starves nobody.
-Source: PROTOCOL 5 (no ``handle()`` over 10 ms). Refused: a time limit, since the core has no clock
+Source: docs/design/protocol.md#turns. Refused: a time limit, since the core has no clock
     and a run of the simulator would depend on the machine it runs on.
 """
 

@@ -400,7 +400,8 @@ def run_daemon(
     ``on_ready`` is called once, when the control API answers. ``flags`` are settings that the
     command line gave: a restart gives them again.
     """
-    # Before any engine exists: enabled later, a guest's trap would end the process (SANDBOX).
+    # Before any engine exists: enabled later, a guest's trap would end the process
+    # (docs/design/sandbox.md#fault-handler).
     if not faulthandler.is_enabled():
         faulthandler.enable()
     starting.check(config)

@@ -5,7 +5,7 @@ Does not know: sockets; ``client`` moves the bytes over asyncio, ``blocking`` wi
 Invariants: an id is in use from ``call`` until its answer or ``forget``; an answer to an id that is
 no longer in use is dropped (its call was cancelled), one to an id that never was breaks the
 connection: it is another conversation's.
-Source: docs/internals/seam.md, "Doors"; golden bytes in tests/vectors/wire.json.
+Source: docs/internals/seam.md#doors; golden bytes in tests/vectors/wire.json.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Does not know: what was asked. A slow answer is waited for as long as the daemon
 question meanwhile, so a long request is told from a frozen process.
 Invariants: loaded only when a wait has lasted ``WORD_SECONDS``; the way to a daemon that answers
 pays nothing for it.
-Source: docs/guide/troubleshooting.md, ``daemon-not-answering``.
+Source: docs/guide/troubleshooting.md#the-node-here (``daemon-not-answering``).
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def test_an_ambiguous_prefix_lists_what_to_paste() -> None:
 
 
 def test_an_update_of_a_halted_version_replaces_the_one_before_it() -> None:
-    """PROTOCOL 3: the newest one not halted is embedded; the same wish again is another try."""
+    """The newest one not halted is embedded; the same wish again is another try."""
     old = seed(A)
     halted = msgspec.structs.replace(seed(A, epoch=2), previous=old)
     held = {"echo": Holding(name="echo", holder=halted, shadowed=[])}

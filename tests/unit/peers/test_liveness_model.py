@@ -2,7 +2,7 @@
 
 A model of what surrounds a watcher: heartbeats each second both ways, each lost or late by chance,
 brains that stall, records that arrive late. It holds the numbers of ``limits`` to Done-when 4 of
-issue "Brain"; the simulator repeats it with whole nodes.
+docs/internals/liveness.md#measured; the simulator repeats it with whole nodes.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def test_a_node_whose_links_fall_silent_together_suspects_itself() -> None:
 
 
 def test_a_node_that_did_not_run_accuses_nobody_for_a_while() -> None:
-    """PROTOCOL 1: a woken laptop suspects itself, and its patience stays longer."""
+    """A woken laptop suspects itself, and its patience stays longer."""
     bench = Bench(4)
     bench.hush(bench.others[0])
     bench.run(SECOND)

@@ -101,7 +101,7 @@ def test_what_a_claim_means_for_the_ranking() -> None:
 def test_a_version_is_halted_by_two_nodes_or_a_quarter(
     faults: int, ready: int, halted: bool
 ) -> None:
-    """PROTOCOL 5: of those that tried."""
+    """The share is one of those that tried."""
     hosts = [host(A, State.REFUSED, is_fault=True)] * faults + [host(B, State.READY)] * ready
     assert is_halted(hosts) is halted
 

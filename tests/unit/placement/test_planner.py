@@ -168,7 +168,7 @@ def test_a_hundred_seeds_on_a_thousand_nodes_are_planned_in_time() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_thousand_seeds_on_a_thousand_nodes_are_planned_in_time() -> None:
-    """Issue "Brain", 6: cold under 2 s, one change under 20 ms, no slice near 10 ms."""
+    """Cold under 2 s, one change under 20 ms, no slice near 10 ms."""
     scratch, change, longest = planned(MANY)
     print(f"scratch {scratch:.2f} s, change {change * 1e3:.1f} ms, slice {longest * 1e3:.1f} ms")
     assert scratch < 2

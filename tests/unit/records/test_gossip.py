@@ -167,7 +167,7 @@ def test_a_total_restart_needs_no_transfer() -> None:
 
 
 def test_a_wiped_disk_with_the_same_key_jumps_above_its_past() -> None:
-    """PROTOCOL 2: it sees its own records, with versions above its own, and signs anew."""
+    """It sees its own records, with versions above its own, and signs anew."""
     spread = linked(3)
     cell = spread.cells[0]
     for n in range(5):
@@ -250,7 +250,7 @@ def test_copies_become_few() -> None:
 
 
 def test_idle_links_cost_under_a_kilobyte_a_second() -> None:
-    """PROTOCOL 2; equal roots are all that is said."""
+    """Equal roots are all that is said."""
     spread = linked(2)
     spread.publish(spread.cells[0], SPEC, b"k", b"v")
     spread.run(10 * SECOND)

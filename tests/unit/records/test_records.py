@@ -74,7 +74,7 @@ def test_the_same_record_again_is_known_and_no_change() -> None:
 
 
 def test_nothing_is_published_before_the_epoch_is_on_disk() -> None:
-    """PROTOCOL 2: epoch + 1 is durable before the first publication."""
+    """Epoch + 1 is durable before the first publication."""
     held = Records(CLUSTER, ME, signer(ME, None))
     held.restore([], 4)
     held.publish(NODE, b"", b"hello")
@@ -200,7 +200,7 @@ def test_each_record_names_the_one_before() -> None:
 
 
 def test_a_kind_that_not_all_speak_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PROTOCOL 2: a new kind is written only when all live nodes speak it."""
+    """A new kind is written only when all live nodes speak it."""
     monkeypatch.setattr(kinds, "KIND_LEVELS", {"new": 2})
     held = opened()
     held.publish("new", b"k", b"v")
@@ -259,7 +259,7 @@ def test_the_cache_is_bounded() -> None:
 
 
 def test_a_newer_schema_is_kept_and_not_applied() -> None:
-    """PROTOCOL 2: opaque bytes are forwarded, never read."""
+    """Opaque bytes are forwarded, never read."""
     body = encode(Body(CLUSTER, PEER, SPEC, b"k", 1, 1, limits.SCHEMA + 1, False, b"?"))
     record = decode_record(SignedRecord(PEER, body, b"s" * 64), CLUSTER)
     assert isinstance(record, Record)

@@ -66,7 +66,7 @@ def owners_of(cell: Cell, kind: str) -> list[bytes]:
 
 
 def test_old_tombstones_go_and_what_lives_is_signed_above_them() -> None:
-    """PROTOCOL 2: the owner publishes its gc_version; nothing at or below it is held."""
+    """The owner publishes its gc_version; nothing at or below it is held."""
     spread = linked(3)
     owner = spread.cells[0]
     spread.publish(owner, SPEC, b"stays", b"v")

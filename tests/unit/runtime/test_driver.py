@@ -45,7 +45,7 @@ def test_a_full_queue_keeps_effects_and_their_order() -> None:
 
 
 def test_tables_wait_for_nothing_that_waits_for_room() -> None:
-    """PROTOCOL 5, the deny lane: who is denied is cut while a dial has to wait."""
+    """Who is denied is cut while a dial has to wait."""
     port, muscles, _ = make_port()
     muscles.fail_next = ["overloaded"]
     port.carry_out(fx.Dial(peer=PeerId(b"p" * 32), addresses=[]))

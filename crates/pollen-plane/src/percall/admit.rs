@@ -69,7 +69,7 @@ pub enum Admission {
     Duplicate,
 }
 
-/// Judges an arriving call (PROTOCOL 6).
+/// Judges an arriving call (docs/design/protocol.md#calls).
 pub fn admit(arrival: &Arrival) -> Admission {
     if arrival.seen {
         return Admission::Duplicate;
@@ -123,7 +123,8 @@ pub enum Wake {
     Refuse,
 }
 
-/// Single flight: one call loads, those that come meanwhile wait with it (PROTOCOL 5).
+/// Single flight: one call loads, those that come meanwhile wait with it
+/// (docs/design/protocol.md#placement).
 pub fn admit_wake(call: &Wakening) -> Wake {
     if call.ready {
         Wake::Ready

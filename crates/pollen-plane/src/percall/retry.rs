@@ -29,7 +29,7 @@ pub enum Retry {
 /// Least time left that makes another attempt worth while.
 const LEAST_BUDGET_US: u64 = 1_000;
 
-/// Judges a failed attempt (PROTOCOL 6, retry classes).
+/// Judges a failed attempt (docs/design/protocol.md#calls).
 pub fn classify_retry(attempt: &Attempt<'_>) -> Retry {
     if attempt.retries == 0 || attempt.budget_us < LEAST_BUDGET_US {
         return Retry::GiveUp;

@@ -6,7 +6,8 @@ Does not know: links (nobody admits us now); who signs (``redeeming``) or carrie
 Invariants: one question at a time; while nobody answers, all known peers are asked in turn, for
     ever, with a growing wait. A key that is denied as far as we know does not ask. An answer is
     judged like a Hello of our own: it can give a lease and nothing else.
-Source: PROTOCOL 4 (an expired lease may still speak ``pollen-join/1``, for renewal only).
+Source: docs/design/protocol.md#trust (an expired lease may still speak ``pollen-join/1``, for
+renewal only).
 """
 
 from __future__ import annotations

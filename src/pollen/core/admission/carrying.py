@@ -5,7 +5,7 @@ Does not know: what a token must say (``invites``), how it is redeemed (``redeem
 Invariants: each request is answered once: by us, by what came back, or when the wait ends. Who is
     carried to answers or refuses, and carries no further. An answer that promises something leaves
     when it is on disk.
-Source: PROTOCOL 4 (any member carries ``pollen-join/1`` to the issuer). Known: a carrier sees the
+Source: docs/design/protocol.md#invites. Known: a carrier sees the
     token of somebody who is no member yet, and could use it first; a token bound to a key has no
     such weakness.
 """

@@ -6,7 +6,7 @@ Invariants: in the turn in which a deny, a lease's end or an access deadline is 
     whom it ends is closed. A stranger is refused before its version is looked at, and always alike.
     One timer wakes the node at the next wall time that matters, and every event looks as well, so
     that a jump of the clock is seen at once.
-Source: PROTOCOL 4 (links end at lease end, deny and access_deadline), 6 (Hello).
+Source: docs/design/protocol.md#trust; docs/internals/trust.md#the-hello.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Invariants: a nonce is good at its issuer only, judged by the issuer's clock; a 
     is good at every admin. Nobody earns more than the one who redeems has. A denied key is let in
     again only by who may lift the deny, with a token made after it. A refusal says which: expired,
     altered, foreign or used.
-Source: PROTOCOL 4 (invites). Refused: a shared join secret, which cannot be taken back.
+Source: docs/design/protocol.md#invites. Refused: a shared join secret, which cannot be taken back.
 """
 
 from __future__ import annotations

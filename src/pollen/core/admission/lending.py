@@ -5,7 +5,7 @@ Does not know: whether it is an admin, what makes a lease good (``trust``), how 
 Invariants: nobody is leased whose certificate does not count or whom this node cannot see. A lease
     that somebody renewed meanwhile is not renewed again. At most ``LEASES_A_TURN`` are signed in
     one turn. A wall clock that jumps makes leases due at once, never lost.
-Source: PROTOCOL 4 (renewed at half life). Refused: every admin renewing at half life, which signs
+Source: docs/internals/trust.md#leases. Refused: every admin renewing at half life, which signs
     as often as there are admins; one elected lender, which would have to be agreed on.
 """
 

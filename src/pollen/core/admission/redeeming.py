@@ -5,7 +5,7 @@ Does not know: what a token must say (``invites``), links, the disk (it returns 
 Invariants: the reply to a joiner is released only when its nonce is on disk; the same joiner gets
     the same credentials again; another one is told ``used``. A member whose lease ran out gets a
     lease for the certificate that it has, and nothing else.
-Source: PROTOCOL 4.
+Source: docs/design/protocol.md#invites.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Decides: who may ask (an admin of the cluster), how many verbs run here at once,
 Does not know: what a verb does (the runtime runs it), who sits at the other node.
 Invariants: a command is answered once: by us, by what came back, or when the wait ends. A request
     is sent once at most, so nothing runs twice. Nothing waits for a link longer than its asker.
-Source: PROTOCOL 7 (admin request). Refused: a second attempt after a lost link; a load that runs
-    twice measures neither.
+Source: docs/design/protocol.md#admin-requests. Refused: a second attempt after a lost link; a load
+    that runs twice measures neither.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pollen.core.messages import AdminReply, AdminRequest, Message, encode_messa
 from pollen.core.trust import Tier
 from pollen.core.turn import Asked, Handler, Room, Turn, on_event, on_message, on_subject
 
-# The verbs that this version runs for others: PROTOCOL 7 has load, end-load is its end.
+# The verbs that this version runs for others; end-load ends a load.
 VERBS = frozenset({"load", "end-load"})
 # These take no time, and one ends another: they have as much room again as all have.
 _QUICK = frozenset({"end-load"})

@@ -4,7 +4,7 @@ Decides: nothing; the words and the numbers of ``pln why``.
 Does not know: how the state came about; it changes nothing. What only the muscles know of a peer,
     calls in flight and whether it was silent just now, is not in it, and the words say so.
 Invariants: pure; the ranking is made by the functions of ``plan`` that made it in the first place.
-Source: specs/cli (why), PROTOCOL 5.
+Source: docs/design/cli.md#why, docs/design/protocol.md#placement.
 """
 
 from __future__ import annotations

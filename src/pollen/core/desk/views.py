@@ -3,7 +3,7 @@
 Decides: the words of the health line, warnings and hints.
 Does not know: how the state came about; it changes nothing.
 Invariants: pure; the same state gives the same screen.
-Source: specs/cli, ``status`` (health line first, then sections, hints last).
+Source: docs/design/cli.md#status (health line first, then sections, hints last).
 """
 
 from __future__ import annotations

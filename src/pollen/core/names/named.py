@@ -6,7 +6,7 @@ Does not know: what has the name: a seed, later a service, a site, a blob; links
     tier of an owner is an argument.
 Invariants: every node that holds the same records resolves every name alike. Withdrawing is a
     value, so that an old one cannot come back by a lost tombstone.
-Source: PROTOCOL 3.
+Source: docs/design/protocol.md#names-and-specs.
 """
 
 from __future__ import annotations

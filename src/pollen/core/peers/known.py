@@ -9,7 +9,7 @@ Invariants: at most one admitted link a peer; a wanted peer with an address is l
     smaller node id stays; both sides see the same rule and keep the same one. A linked peer is
     never forgotten; of the others those that nobody wants go first, then, in a full mesh, those
     that were sought in vain for long; of each the one that failed most dials.
-Source: PROTOCOL 5 and 6, specs/discovery (remembered peers, back-off for ever).
+Source: docs/design/protocol.md#liveness; docs/internals/liveness.md#links (remembered peers).
     Refused: giving up after n attempts.
 """
 
@@ -204,7 +204,7 @@ class Peers:
         return event.dialled == (self._own < event.peer)
 
     def _note_boot(self, known: Peer, boot: bytes, now: Nanos) -> list[Effect]:
-        """PROTOCOL 2: a boot id that comes back after another one means two live copies."""
+        """A boot id that comes back after another one means two live copies."""
         if boot in known.boots[:-1]:
             known.boots.remove(boot)
             known.boots.append(boot)
@@ -224,7 +224,7 @@ class Peers:
         if known is None:
             return [], False
         if event.code == limits.CLOSE_TWIN:
-            # PROTOCOL 2: both are told. Whoever gets the link tells the one that had it.
+            # Both are told: whoever gets the link tells the one that had it.
             self._twins[self._own] = now
         if known.link is not None and known.link.link == event.link:
             known.link = None

@@ -7,8 +7,9 @@ Invariants: the same live members give every node the same rings, and a ring nei
     neighbour is oneself: that part of the view is symmetric without a word, at least eight strong,
     and known to all (who watches whom). A link that the other side wants is kept. One member that
     comes or goes moves only the links around its places on the rings.
-Source: PROTOCOL 5 (a view guarantees >= 8); HyParView (symmetric views) for the two kinds of
-    neighbours. Refused: HyParView's shuffles, whose views no record tells and no test repeats.
+Source: docs/design/protocol.md#liveness (a view guarantees >= 8); HyParView (symmetric views) for
+    the two kinds of neighbours. Refused: HyParView's shuffles, whose views no record tells and no
+    test repeats.
 """
 
 from __future__ import annotations

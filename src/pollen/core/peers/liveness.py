@@ -7,9 +7,9 @@ Invariants: ``judge`` is a function of the set of records, whatever the order th
     incarnation voids it, and so no value that an accuser invents can outlive a refutation. What a
     dead or departed accuser says does not count; of two halves that accuse each other one wins,
     everywhere the same. A node that said that it left is gone without any accusation.
-Source: SWIM (Das, Gupta, Motivala 2002), Lifeguard (Dadgar, Phillips, Currey 2017); PROTOCOL 5.
-    Refused: asking that an accuser be one of the subject's present watchers; views move, and the
-    accusation of yesterday's neighbour would void itself.
+Source: SWIM (Das, Gupta, Motivala 2002), Lifeguard (Dadgar, Phillips, Currey 2017);
+    docs/design/protocol.md#liveness. Refused: asking that an accuser be one of the subject's
+    present watchers; views move, and the accusation of yesterday's neighbour would void itself.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ Invariants: only a peer whose link was ours or that we ought to link is accused,
     packets we hear: own live link beats rumour. A node that did not run, or that hears most of its
     links fall silent at once, suspects itself first. Nobody is dead in its own view. A death is
     believed only after the dead had time to refute it.
-Source: SWIM 3-4, Lifeguard (local health multiplier, refute fast); PROTOCOL 1 and 5.
-    Refused: indirect probes (SWIM's ping-req): with three accusers that have links of their own,
-    the records are the indirection.
+Source: SWIM 3-4, Lifeguard (local health multiplier, refute fast);
+    docs/design/protocol.md#liveness. Refused: indirect probes (SWIM's ping-req): with three
+    accusers that have links of their own, the records are the indirection.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Membership:
         self._is_due = True
 
     def on_jump(self, now: Nanos) -> None:
-        """We did not run, or time jumped: what looks like silence may be ours (PROTOCOL 1)."""
+        """We did not run, or time jumped: what looks like silence may be ours."""
         self._frozen_until = Nanos(now + limits.SUSPICION_NS)
         self._take_strain(now)
 

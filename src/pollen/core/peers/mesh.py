@@ -4,7 +4,7 @@ Decides: in which order ``known``, ``links`` and ``membership`` hear of an event
 Does not know: what a Hello proves (``consequences``), records but by what follows from them.
 Invariants: a peer that comes alive is dialled without waiting for its back-off; a watcher watches
     exactly those with whom it is or ought to be linked.
-Source: PROTOCOL 5; STYLE (machines nest by a forwarding parent).
+Source: docs/design/protocol.md#liveness; docs/design/style.md#sans-io-core.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Does not know: who reads it; the plan.
 Invariants: one record an owner, never on disk; nothing is sent while nothing moved past its
     hysteresis, and at most one every ``FAST_TICK_NS``. A bundle counts only in the epoch in which
     its owner is live.
-Source: PROTOCOL 2 (one bundle record an owner), 5 (quantised values).
+Source: docs/design/protocol.md#records, docs/design/protocol.md#placement (quantised values).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Decides: how a claim changes state, which claims count, what they mean for the p
 Does not know: why a cue came (``hosting``), links, tables.
 Invariants: ``step`` is total. A claim counts only in the epoch in which its owner is live: what a
     dead run said is void. ``halted`` is a function of the counted claims.
-Source: PROTOCOL 5 (claims, drain, rollout), PROTOCOL 3 (halted).
+Source: docs/design/protocol.md#placement.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def decode_claim(payload: bytes) -> Claim | Rejection:
 
 def is_halted(hosts: Iterable[Host]) -> bool:
     """Whether a version must not go on: refused for its own fault on 2 nodes, or on 25 % of those
-    that tried (PROTOCOL 5). A node that lacks room says nothing about the version, and one that
-    served with it acquits it: a caller can make any version fail.
+    that tried (docs/design/protocol.md#placement). A node that lacks room says nothing about the
+    version, and one that served with it acquits it: a caller can make any version fail.
     """
     tried = faults = 0
     for host in hosts:

@@ -6,7 +6,7 @@ Does not know: who else calls; replicas; when the record leaves (``bundle``).
 Invariants: integers; a rate rises within a second and decays over minutes; a seed that was called
     within ``keep_ns`` stays listed, with rate 0 at last. A bucket moves only when the value
     moved by more than 25 % since the bucket was chosen.
-Source: PROTOCOL 5 (top 32 by rate, log2 buckets, 25 % hysteresis).
+Source: docs/design/protocol.md#placement (top 32 by rate, log2 buckets, 25 % hysteresis).
 """
 
 from __future__ import annotations

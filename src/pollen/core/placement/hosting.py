@@ -10,8 +10,9 @@ Invariants: ``last-ready-stays``: a replica that the plan dropped begins to drai
     began later or never, and did not end. ``rollout-by-rank``: while the version before still
     serves, rank k loads when rank k-1 is ready. A refusal is claimed with its reason and tried
     again after a while, never in a loop; a version's own fault is not.
-Source: PROTOCOL 5. Refused: draining one at a time by rank alone, since two views of the ranks can
-    each put the other first; a wait alone, since a view can be staler than any wait.
+Source: docs/design/protocol.md#placement. Refused: draining one at a time by rank alone, since two
+    views of the ranks can each put the other first; a wait alone, since a view can be staler than
+    any wait.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ class Hosting:
         return Cue.REFUSE
 
     def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
-        """PROTOCOL 5: rank k starts when k-1 is ready; refused ones have no rank."""
+        """Rank k starts when k-1 is ready; refused ones have no rank."""
         rank = placement.chosen.index(self._own)
         if rank == 0 or role.elder is None:
             return True

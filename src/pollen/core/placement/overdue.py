@@ -4,7 +4,7 @@ Decides: nothing; it keeps times in order.
 Does not know: claims, or what being overdue means.
 Invariants: ``first`` and ``take_due`` cost what they return, not what is kept. Entries that were
     replaced are dropped when they come up, or all at once when they are most of what is kept.
-Source: PROTOCOL 5 (overdue loading is skipped in everybody's ranking).
+Source: docs/design/protocol.md#placement (overdue loading is skipped in everybody's ranking).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Decides: in which order the projections, the plan, the hosting and the tables fo
 Does not know: links, disks; how records spread. It publishes by the writer that it was given.
 Invariants: what a change does not touch is not looked at. The plan advances in slices; what follows
     from a placement follows when it is found. A claim is published when it differs, and only then.
-Source: PROTOCOL 5.
+Source: docs/design/protocol.md#placement.
 """
 
 from __future__ import annotations

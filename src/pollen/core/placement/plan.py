@@ -6,8 +6,8 @@ Does not know: claims as records, links, clocks, what this node does about it (`
 Invariants: equal snapshots give equal plans on every platform: integers only, ties by node id. A
     node's chance of a rank is proportional to its weight. A node that changes moves only the ranks
     that it takes or gives up. Refused and overdue nodes rank nowhere.
-Source: PROTOCOL 5; ``rendezvous`` for the draws. Refused: a cache of the draws of all pairs, which
-    costs more to look up among a million entries than a draw.
+Source: docs/design/protocol.md#placement; ``rendezvous`` for the draws. Refused: a cache of the
+    draws of all pairs, which costs more to look up among a million entries than a draw.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Placement(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def wake(self) -> tuple[PeerId, ...]:
-        """The first ranks, to be woken when nobody serves (PROTOCOL 5)."""
+        """The first ranks, to be woken when nobody serves (docs/design/protocol.md#placement)."""
         return self.ranks[: limits.WAKE_RANKS]
 
 

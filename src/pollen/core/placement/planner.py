@@ -6,7 +6,7 @@ Invariants: with no work left, ``placements`` equals ``plan`` of the same snapsh
     first of its ranks and a bound: every candidate with a cost up to the bound is kept, so a
     change of one pair is one insertion or removal. ``advance(units)`` looks at about ``units``
     pairs of seed and node.
-Source: PROTOCOL 5; issue "Brain", 6. Refused: ranking every seed again when a node changes.
+Source: docs/design/protocol.md#placement. Refused: ranking every seed again when a node changes.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Does not know: effects; how records came; what is done about a projection.
 Invariants: every projection is a function of the records, the live members and the wall clock (for
     overdue claims), whatever the order in which they came. A change costs what it touches: no
     projection is rebuilt whole.
-Source: PROTOCOL 3 and 5.
+Source: docs/design/protocol.md#names-and-specs, docs/design/protocol.md#placement.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ Invariants: a row is a pure function of its arguments; generations rise by one; 
     goes, and a name, gate or property that changes, leaves in the turn in which it became known;
     only replicas and prices wait for the 10 Hz tick. A price moves no seed row. A lease is renewed
     in good time even when nothing changed. A seed's row stands in a push before its ``LoadSeed``.
-Source: PROTOCOL 5 (tables are leases, deltas, at most 10 Hz, urgent ones at once).
+Source: docs/design/protocol.md#tables (tables are leases, deltas, at most 10 Hz, urgent ones at
+once).
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ Invariants: a change of ours goes to every link, one of somebody else over the e
     and only if it was new here. An eager link is given up by both sides together and only while
     each keeps ``EAGER_MIN``. Whatever pushes lose a digest finds: two linked nodes whose sets
     differ do not stay so. Of one owner one pull is under way. Records are sent as carried.
-Source: PROTOCOL 2; eager and lazy push: Leitao, Pereira, Rodrigues, "Epidemic Broadcast Trees"
-    (Plumtree, 2007), with a mesh of degree 3 in place of its tree, so that a lost node costs no
-    delay. Refused: flooding (each node gets a copy a link); a fan-out drawn anew each time, which
-    leaves some nodes to the digest each time.
+Source: docs/design/protocol.md#records; eager and lazy push: Leitao, Pereira, Rodrigues, "Epidemic
+    Broadcast Trees" (Plumtree, 2007), with a mesh of degree 3 in place of its tree, so that a lost
+    node costs no delay. Refused: flooding (each node gets a copy a link); a fan-out drawn anew each
+    time, which leaves some nodes to the digest each time.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ Invariants: nobody buries for one peer's word while it has more links, nor an ow
     linked to or knows a newer epoch of. Who speaks for itself and is buried here is sent the proof
     of its version and the grave: it goes on above, in a new epoch, which lifts the grave. Each is
     told at most once in ``GRAVE_TELL_NS``.
-Source: PROTOCOL 2 (a grave; only a higher epoch lifts it). Why telling: a machine that slept while
-    another was buried would count that one as alive for ever, with too few who could accuse it.
+Source: docs/design/protocol.md#deleting (a grave; only a higher epoch lifts it). Why telling: a
+    machine that slept while another was buried would count that one as alive for ever, with too few
+    who could accuse it.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ Invariants: an owner's set moves only by a record that follows on it, or by a wh
     is taken, the owner stays at its last valid set. What waits is bounded, by owner and in all,
     and a transfer that fills nothing of the gap asks for no other: a digest finds who can.
     Peers take turns, so that one that floods delays itself.
-Source: PROTOCOL 2 (push with ``prev``, side buffer, caps by content, rate limits only delay).
-    Refused: taking a record out of order at once, after which a version says nothing about a set.
+Source: docs/design/protocol.md#records (push with ``prev``, side buffer, caps by content, rate
+    limits only delay). Refused: taking a record out of order at once, after which a version says
+    nothing about a set.
 """
 
 from __future__ import annotations

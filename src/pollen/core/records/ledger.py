@@ -6,7 +6,7 @@ Invariants: a key is (owner, kind, key) and only its owner writes it. Merging is
     associative and idempotent (``owners``). A version is never used twice (``versions``); equal
     versions with other bytes go to the larger hash, everywhere, and are counted. Nothing of ours
     is published before this run's epoch is on disk.
-Source: PROTOCOL 2.
+Source: docs/design/protocol.md#records.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Records:
         return self._declare((kind, key), (b"", True))
 
     def note_spoken(self, level: int) -> None:
-        """The lowest level that a live node speaks: no kind above it is written (PROTOCOL 2)."""
+        """The lowest level that a live node speaks: no kind above it is written."""
         if level == self._spoken:
             return
         self._spoken = level
@@ -211,7 +211,7 @@ class Records:
         return [o for o, epoch in self._forked_at.items() if self.peek(o).top[0] <= epoch]
 
     def _merge_own(self, record: Record, source: PeerId | None) -> Merge:
-        """PROTOCOL 2: a version of ours at or above our own makes us jump above it.
+        """A version of ours at or above our own makes us jump above it.
 
         Lasting values are adopted: they were acknowledged by an earlier run whose disk is lost.
         What each run states anew is stated again in the epoch above, where theirs is void.

@@ -7,9 +7,9 @@ Invariants: the set is a join: the same records in any order, grouping or number
     comes back. What a dead run said (an ephemeral record of an earlier epoch) is not held. Two
     sets are equal if and only if their sums are. ``version`` never claims more than signed
     records prove.
-Source: PROTOCOL 2. Sums are added modulo 2**256: adding is incremental, and an owner can
-    collide nobody's sets but its own. Refused: XOR, under which such collisions are trivial; a
-    Merkle tree, whose upkeep costs more than 256 buckets of a sum each.
+Source: docs/design/protocol.md#records. Sums are added modulo 2**256: adding is incremental, and an
+    owner can collide nobody's sets but its own. Refused: XOR, under which such collisions are
+    trivial; a Merkle tree, whose upkeep costs more than 256 buckets of a sum each.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Decides: the shape of a signed record, which records are refused, and which of t
 Does not know: what a payload means; other records; who sent it; any clock.
 Invariants: a record is kept and sent as it was carried; everything else in it follows from its
     bytes. Refused are only a bad signature (the muscles), a wrong owner, a wrong shape, too large.
-Source: PROTOCOL 2. ``prev`` stands in the signed body: a forwarder can then not invent or hide a
-    gap, and a push needs nothing beside it. Refused: ``prev`` in a message before each push, which
-    only the sender vouches for; last-writer-wins by wall clock.
+Source: docs/design/protocol.md#records. ``prev`` stands in the signed body: a forwarder can then
+    not invent or hide a gap, and a push needs nothing beside it. Refused: ``prev`` in a message
+    before each push, which only the sender vouches for; last-writer-wins by wall clock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ZERO: Version = (0, 0)
 
 
 class Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a record's signature covers, after the domain prefix (PROTOCOL 2).
+    """What a record's signature covers, after the domain prefix (docs/design/protocol.md#records).
 
     ``prev_epoch`` and ``prev_seq``: the version that its owner wrote before this one.
     """

@@ -9,7 +9,7 @@ Invariants: before a ``gc_version`` is published everything of ours that lives w
     absent owner; the proof of its last version stays for a year, so that when it returns with its
     disk wiped it learns above what to go on. Absence counts only while this node ran and saw
     others: who slept or was alone buries nobody for it. Merging never asks how old anything is.
-Source: PROTOCOL 2 (deleting, graves, durable kinds), 1 (wall time is for validity alone). Refused:
+Source: docs/design/protocol.md#deleting, docs/design/protocol.md#identity-and-clocks. Refused:
     a list of deleted keys for ever; dropping tombstones by age alone, which lets a sleeper bring
     back what was deleted; absence by wall time, which one wrong clock makes a massacre.
 """

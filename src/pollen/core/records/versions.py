@@ -6,7 +6,7 @@ Does not know: records; the disk (it returns the row and is told when it is ther
 Invariants: a version is used only when its epoch and its block are on disk, so that no restart,
     not even one that must stay in its epoch, uses one twice. A version is never used again within
     a run. A jump goes to a new epoch, because what the old one said is void with it.
-Source: PROTOCOL 2. Refused: an fsync for each record.
+Source: docs/design/protocol.md#records. Refused: an fsync for each record.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Decides: how many owners one peer may make us want.
 Does not know: records, links, messages; when a question is sent (``gossip``).
 Invariants: of one owner one wish, in the order in which they came. A peer that names owners without
     end fills its own room and nobody else's: what is left out a later digest names again.
-Source: PROTOCOL 2 (pull). Refused: one bound for all peers, which a single liar would fill.
+Source: docs/design/protocol.md#records (pull). Refused: one bound for all peers, which a single
+liar would fill.
 """
 
 from __future__ import annotations

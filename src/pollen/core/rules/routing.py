@@ -5,8 +5,8 @@ Decides: for one call: where it goes, whether it is retried, whether its caller 
 Does not know: tables, links or time; each function sees its arguments only.
 Invariants: total over its inputs; integers only; the same cases in ``tests/vectors/routing_*.json``
     are run by the Rust side. Sums and products saturate at 2**64 - 1.
-Source: docs/internals/seam.md, "The six per-call algorithms"; PROTOCOL 6. Power of two choices:
-    Mitzenmacher 2001. Refused: least-loaded of all, which herds on a stale view.
+Source: docs/internals/seam.md#the-six-per-call-algorithms; docs/design/protocol.md#calls. Power of
+    two choices: Mitzenmacher 2001. Refused: least-loaded of all, which herds on a stale view.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def classify_retry(
     retries: int,
     budget_us: int,
 ) -> Retry:
-    """Whether a failed attempt is tried elsewhere (PROTOCOL 6, retry classes).
+    """Whether a failed attempt is tried elsewhere (docs/design/protocol.md#calls).
 
     ``remote``: another host answered, so that its ``seed-not-found`` speaks of that place only.
     """
@@ -180,10 +180,10 @@ def admit(
 ) -> Admission:
     """Whether an arriving call runs, waits or is refused.
 
-    The reserve is for calls with depth > 0 only, so that a chain begun can end (PROTOCOL 6).
-    ``fresh``: those running that have not burned for long yet; calls of a short seed neither count
-    there nor wait for them (multilevel feedback: Corbató et al., "An Experimental Time-Sharing
-    System", 1962).
+    The reserve is for calls with depth > 0 only, so that a chain begun can end
+    (docs/design/protocol.md#calls). ``fresh``: those running that have not burned for long yet;
+    calls of a short seed neither count there nor wait for them (multilevel feedback: Corbató et
+    al., "An Experimental Time-Sharing System", 1962).
     """
     if seen:
         return Admission.DUPLICATE

@@ -4,7 +4,7 @@ Decides: whether a publication is allowed and new, and the spec that states it.
 Does not know: links, hosts, the muscles (it is told what they found in the module).
 Invariants: nothing is published that ``specs`` or ``names`` refuse, and both are asked again once
     the module was inspected, since the names may have changed meanwhile.
-Source: PROTOCOL 3, specs/cli (seed, unseed).
+Source: docs/design/protocol.md#names-and-specs, docs/design/cli.md#seeding.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def plan_seed(
     )
     previous = holding.holder if holding is not None and holding.is_live else None
     if previous is not None and previous.seed in writer.halted:
-        # PROTOCOL 3: the newest one not halted; and the same wish again is another try.
+        # The newest one not halted; and the same wish again is another try.
         previous = previous.previous
     elif (
         previous is not None
@@ -160,7 +160,7 @@ def _check_module(module: ModuleInspected, options: SeedOptions) -> Refusal | No
 def plan_unseed(
     target: str, writer: Writer, held: Mapping[str, Holding[Seed]]
 ) -> Publication | Refusal:
-    """The withdrawal of what ``target`` means, as a value of its own (PROTOCOL 3)."""
+    """The withdrawal of what ``target`` means, as a value of its own."""
     refusal = check_may_seed(writer.certificate)
     if refusal is not None:
         return refusal

@@ -4,7 +4,7 @@ Decides: whether a set of options and a module make a spec, and the spec's hash.
 Does not know: who holds a name already (``names``), where it runs (``plan``).
 Invariants: the seed's hash covers its owner and every byte of its spec as carried, so that an
     update is another seed; a spec is never over ``limits.SPEC_MAX_BYTES``.
-Source: PROTOCOL 3.
+Source: docs/design/protocol.md#names-and-specs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Spec(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class SpecRecord(msgspec.Struct, frozen=True, array_like=True):
     """The payload of a spec record: the bytes of a ``Spec``, and of the one that it replaced.
 
-    One level is embedded, with its owner, so that a rollout can fall back (PROTOCOL 3).
+    One level is embedded, with its owner, so that a rollout can fall back
+    (docs/design/protocol.md#names-and-specs).
     """
 
     spec: bytes

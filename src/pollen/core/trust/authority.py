@@ -8,7 +8,7 @@ Invariants: ``certificates`` is a function of the records alone, whatever their 
     who had not ended at the wall time of the last ``expire``. A deny is never forgotten. Only what
     depends on a record is worked out anew when it comes, and no signature of a chain is checked
     twice while it is remembered.
-Source: PROTOCOL 4.
+Source: docs/design/protocol.md#trust.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ Invariants: a certificate is immutable; what a chain proves depends on its bytes
     the roots only. A chain that does not verify proves nothing, whatever it says. Only a root
     makes admins, only admins make others, and nobody gives more than it has. No signature is
     checked before the chain's shape, so a chain costs at most one batch within its budget.
-Source: PROTOCOL 4. Refused: bounding the properties of a child to those that its issuer itself
-    has (docs/decisions/properties-of-a-child.md).
+Source: docs/design/protocol.md#trust. Refused: bounding the properties of a child to those that its
+    issuer itself has (docs/decisions/properties-of-a-child.md).
 """
 
 from __future__ import annotations

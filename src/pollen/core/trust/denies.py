@@ -6,8 +6,8 @@ Invariants: a deny that held once holds for ever: it proves by itself that its i
     an ancestor of its subject, so that neither its issuer's end nor the order of arrival matters.
     More denies never revive a chain. Nothing but a higher generation brings a key back, given by
     the denier, an ancestor of the denier or a root.
-Source: PROTOCOL 4. Refused: a deny that counts for the chains of its issuer only, which would
-    leave a denied key that holds an invite of another admin inside.
+Source: docs/design/protocol.md#trust. Refused: a deny that counts for the chains of its issuer
+    only, which would leave a denied key that holds an invite of another admin inside.
 """
 
 from __future__ import annotations

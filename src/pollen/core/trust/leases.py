@@ -4,8 +4,8 @@ Decides: what a lease says and whether its bytes hold; what travels in a Hello.
 Does not know: whether its signer is an admin, or denied (``trust``); who renews when (``lending``).
 Invariants: a lease adds no authority: it names one certificate by its hash and a time. Judging one
     reads no clock. Credentials that are over the budget are refused before a signature is checked.
-Source: PROTOCOL 4. Refused: dates in the certificate alone, which would end a mesh whose root lies
-    in a drawer.
+Source: docs/design/protocol.md#trust. Refused: dates in the certificate alone, which would end a
+    mesh whose root lies in a drawer.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Decides: whether a key is a member: it published a node record, and a chain that
 Does not know: links, names, tables; what makes a chain count (``trust``).
 Invariants: membership is a function of records. A member that is gone stays a member: what it
     published goes on. A denied one is none from the moment at which the deny is here.
-Source: PROTOCOL 1, 4. Refused: trusting the Hello's chain alone, which would leave the authority of
-    an owner unknown whose records came through somebody else.
+Source: docs/design/protocol.md#trust. Refused: trusting the Hello's chain alone, which would leave
+    the authority of an owner unknown whose records came through somebody else.
 """
 
 from __future__ import annotations

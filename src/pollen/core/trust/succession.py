@@ -5,9 +5,9 @@ Does not know: records, links, the clock.
 Invariants: the cluster id stays that of the first root. The line of roots is a pure function of
     the first root and the successions that hold; every root of the line counts for what it signed.
     Of two successors of one root the one signed earlier stands, by hash among equals.
-Source: PROTOCOL 1 (rotation). Refused: ending the old root's certificates with it, which would
-    end every member's. Not defended: an old root in the wrong hands; no record can tell whom its
-    signatures are by.
+Source: docs/internals/trust.md#what-counts. Refused: ending the old root's certificates with it,
+    which would end every member's. Not defended: an old root in the wrong hands; no record can tell
+    whom its signatures are by.
 """
 
 from __future__ import annotations

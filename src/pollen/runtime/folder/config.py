@@ -37,7 +37,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
     ``idle_ms``: a seed without a call from here for so long is in no demand from here.
     ``code_cache_bytes``: disk for compiled code.
-    ``discovery``: words of specs/discovery, as in ``"static:192.0.2.7:60611 multicast"``.
+    ``discovery``: words, as in ``"static:192.0.2.7:60611 multicast"``.
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))

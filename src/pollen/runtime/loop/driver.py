@@ -321,7 +321,7 @@ class Driver:
     # -- end ------------------------------------------------------------------------------------
 
     async def close(self, grace_ms: int) -> None:
-        """Calls in flight end, then the muscles, then the store (SANDBOX, shutdown). Idempotent.
+        """Calls in flight end, then the muscles, then the store. Idempotent.
 
         The reader is removed before the muscles close their end of the pair. What they still have
         to say is not heard: a peer says it again on the next link.

@@ -13,7 +13,7 @@ def draw_seed() -> int:
 
 
 def draw_boot() -> bytes:
-    """What tells this run of the process from every other (PROTOCOL 2)."""
+    """What tells this run of the process from every other (docs/design/protocol.md#records)."""
     return os.urandom(BOOT_BYTES)
 
 

@@ -291,7 +291,7 @@ class Port:
         if isinstance(effect, fx.SendRecords | fx.SendMessage):
             self._send(effect)
         elif isinstance(effect, fx.PushTables):
-            # PROTOCOL 5: a deny waits for nothing that waits for room. The muscles take it always.
+            # A deny waits for nothing that waits for room. The muscles take it always.
             self._try(effect)
         elif self._held or not self._try(effect):
             self._held.append(effect)

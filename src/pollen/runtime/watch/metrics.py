@@ -35,7 +35,7 @@ from pollen.runtime.folder.version import VERSION
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MICROS = 1e-6
 _MILLIS = 1e-3
-# Seconds. A handler of the brain has 10 ms at most (PROTOCOL 5), a disk may take what it likes.
+# Seconds. A handler of the brain has 10 ms at most, a disk may take what it likes.
 HANDLE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
 COMMIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 

@@ -4,8 +4,8 @@ Decides: when a rule strikes, whom, and for how long; the same generator draws t
 Does not know: what must hold meanwhile; a rule only turns a knob of the world.
 Invariants: what a rule turned it turns back at the end of its time; ``heal`` ends every rule and
     starts every machine that is down. Each strike is counted under the rule's name.
-Source: STYLE (faults are small composable rules with a probability and a minimum duration);
-    turmoil-net ``rule.rs``; issue "Brain" (the list).
+Source: docs/design/style.md#simulator, docs/internals/simulator.md#faults;
+    turmoil-net ``rule.rs``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Decides: what the malicious node sends instead of, and beside, what its own brai
 Does not know: anybody's secret but its own: what it forges does not verify.
 Invariants: it runs a true ``Node``, so that it is a believable member, and every lie leaves
     through its own links. Each kind of lie is counted.
-Source: issue "Brain" (a malicious node that forges, withholds, floods); PROTOCOL 2
+Source: docs/internals/simulator.md#faults; docs/design/protocol.md#records
     (signatures, equal versions, caps).
 """
 

@@ -4,7 +4,7 @@ Decides: what each bug changes, and which checker must tell.
 Does not know: how the checker tells; product code holds no hook for any of this.
 Invariants: a mutant is in force inside ``planted`` only, and what it replaced comes back, also
     after an error. A mutant names something that exists: one whose target is gone fails loudly.
-Source: STYLE (planted bugs must each be caught).
+Source: docs/internals/simulator.md#planted-bugs.
 """
 
 from __future__ import annotations

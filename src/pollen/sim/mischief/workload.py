@@ -5,7 +5,7 @@ Does not know: faults; whether a promise is kept (``sim.verdict.checkers`` asks)
 Invariants: each name has one home machine, whose users alone publish it, one command at a time, so
     that what was acknowledged last is what must stand. A call begins at its time whatever became of
     the calls before.
-Source: issue "Brain" (workload: seed/unseed/update/call streams, open loop).
+Source: docs/internals/simulator.md#the-parts.
 """
 
 from __future__ import annotations

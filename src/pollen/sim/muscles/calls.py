@@ -5,7 +5,8 @@ Decides: nothing of its own: where a call goes and whether it is tried again is 
 Does not know: how tables came to be, records, who is a member; how a call is run (``serving``).
 Invariants: a link that is silent while calls are under way is left out after the seam's time and
     taken back on a byte. A call ends exactly once, and says whether any attempt of it may have run.
-Source: docs/internals/seam.md (The six per-call algorithms); PROTOCOL 5 (ejection), 6.
+Source: docs/internals/seam.md#the-six-per-call-algorithms; docs/design/protocol.md#liveness
+(ejection).
 """
 
 from __future__ import annotations
@@ -306,7 +307,7 @@ class Calls:
         self._failed(sent.call, sent.target, slug, reason, executed, remote=True, is_noted=is_noted)
 
     def _watch(self, end: End) -> None:
-        """While calls are under way: probe a silent link, eject it, take it back (PROTOCOL 5)."""
+        """While calls are under way: probe a silent link, eject it, take it back."""
         if not end.is_open or (not end.calls and not end.is_ejected):
             end.is_watched = False
             return

@@ -3,7 +3,7 @@
 Decides: nothing.
 Does not know: when a frame arrives (``network``), what it says.
 Invariants: calls begin on an end only while it is open, admitted here and there, and not given up.
-Source: docs/internals/seam.md (Links).
+Source: docs/internals/seam.md#links.
 """
 
 from __future__ import annotations

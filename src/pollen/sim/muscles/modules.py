@@ -3,7 +3,7 @@
 Decides: how long a module takes to compile and to run, and which seed it calls.
 Does not know: who runs it, or where.
 Invariants: the same bytes are the same module; a content id is made of the bytes alone.
-Source: SANDBOX (compile times), examples/ (echo, chains); PROTOCOL 3 (content id).
+Source: docs/design/sandbox.md#compiling (times), docs/design/protocol.md#content; examples/c.
 """
 
 from __future__ import annotations

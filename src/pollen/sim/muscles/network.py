@@ -7,7 +7,7 @@ Invariants: frames of one direction of one link arrive in the order sent or, aft
     that is cut holds frames back and lets no probe through; an end that hears nothing for the idle
     time closes by itself. A link end knows its peer's silence as the muscles do: by heartbeats of
     a second and by packets.
-Source: docs/internals/seam.md (Links); the muscles' link and its transport settings. Loss is a
+Source: docs/internals/seam.md#links; the muscles' link and its transport settings. Loss is a
     delay on a stream (it is sent again) and a true loss on a probe.
 """
 

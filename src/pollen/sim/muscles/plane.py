@@ -4,7 +4,7 @@ Decides: nothing of its own: what may be routed and loaded is what the brain pus
 Does not know: records, plans, who is a member; the brain beyond the effects it was given.
 Invariants: a push on another generation than the one held changes nothing. Content is given away
     only under a row that names it. A load without a row is a breach of the seam and is told so.
-Source: docs/internals/seam.md; PROTOCOL 5 (tables are leases).
+Source: docs/internals/seam.md; docs/design/protocol.md#tables (tables are leases).
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Does not know: where a call came from but the link; how tables came to be; whom 
 Invariants: a call id that came over a link is run once within the window. A slot means running: a
     call that waits for its own child holds none. Who comes first to a cold seed loads it, the
     others wait with it.
-Source: docs/internals/seam.md (The six per-call algorithms); PROTOCOL 5 (wake), 6.
+Source: docs/internals/seam.md#the-six-per-call-algorithms;
+docs/internals/placement.md#claims-and-hosting.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ class Serving:
             self._stage.schedule(module.run_ns, self._ran, arrived, "", "")
 
     def _nest(self, arrived: Arrived, module: Module) -> None:
-        """The guest calls another seed: its slot is free meanwhile (PROTOCOL 6)."""
+        """The guest calls another seed: its slot is free meanwhile."""
         call = arrived.call
         share = routing.split(hops=call.hops, calls_left=call.calls_left, retries=call.retries)
         if isinstance(share, str):

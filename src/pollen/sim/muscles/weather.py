@@ -4,7 +4,7 @@ Decides: latency, jitter, loss and duplication of single packets, and which dire
 Does not know: links, frames; who is a machine's peer.
 Invariants: the calm one-way time of two machines never changes. A rule stands until it is taken
     away; several rules may stand at once. Loss of chance draws from this object's own generator.
-Source: turmoil-net's rules; PROTOCOL 5 (what the muscles' probes see).
+Source: turmoil-net's rules; docs/design/protocol.md#liveness (what the muscles' probes see).
 """
 
 from __future__ import annotations

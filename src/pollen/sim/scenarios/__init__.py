@@ -4,7 +4,7 @@ Decides: how a scenario is found and played.
 Does not know: what any of them shows.
 Invariants: a scenario is a module with a docstring (the sentence) and ``play(scene)``; it fails by
     raising ``AssertionError`` with the reason in words. One number draws what is by chance in it.
-Source: STYLE (a short scenario with a sentence for a name explains and stays).
+Source: docs/design/style.md#simulator.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Decides: how the happenings of a trace look.
 Does not know: the world; it reads a finished ``Trace``.
 Invariants: the same trace gives the same picture. Nothing is fetched: one file, no scripts.
-Source: issue "Brain" (an SVG of nodes and claims over time written to a file).
+Source: docs/internals/simulator.md#using-it.
 """
 
 from __future__ import annotations

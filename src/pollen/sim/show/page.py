@@ -4,7 +4,7 @@ Decides: what of a report fits on a page of 80 columns.
 Does not know: where the text goes.
 Invariants: no line is longer than 80 characters; a failure always ends with the line that shows it
     again.
-Source: issue "Brain" (one page that shows a run), STYLE (a failure reproduces itself).
+Source: docs/internals/simulator.md#using-it, docs/design/style.md#simulator.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Decides: who counts as honest, and what of a run has to be remembered to judge it.
 Does not know: any invariant (``sim.verdict.checkers``, ``sim.verdict.living``).
 Invariants: nothing here changes a node; what was sent is noted when it leaves.
-Source: STYLE (checkers are observers outside the code under test).
+Source: docs/design/style.md#simulator.
 """
 
 from __future__ import annotations

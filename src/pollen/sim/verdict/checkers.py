@@ -4,7 +4,7 @@ Decides: whether an invariant holds now, and what to say when it does not.
 Does not know: faults or how a node comes to its decisions; it looks from outside (``observe``).
 Invariants: a checker changes nothing. Those in ``ALWAYS`` hold in every moment, faults or not;
     those in ``SETTLED`` hold some time after everything healed. Each look is counted.
-Source: STYLE (Simulator); PROTOCOL 2 to 6; docs/internals/simulator.md lists them.
+Source: docs/internals/simulator.md#checkers, which lists them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ALWAYS", "NOTED", "SETTLED", "Case", "Checker", "label_of", "name_of
 
 
 def table_lease_respected(case: Case) -> list[str]:
-    """A brain that takes turns renews its lease before it ends (PROTOCOL 5)."""
+    """A brain that takes turns renews its lease before it ends."""
     found = []
     lease = limits.TABLE_LEASE_MS * SECOND // 1_000
     for machine in case.world.machines.values():
@@ -57,7 +57,7 @@ def replicas_known_to_be_members(case: Case) -> list[str]:
 
 
 def names_never_go_back(case: Case) -> list[str]:
-    """Within one run of a node the meaning of a name only moves on (PROTOCOL 3).
+    """Within one run of a node the meaning of a name only moves on.
 
     Unless its owner lost its disk and named it anew before a peer could tell it of its past.
     """
@@ -74,13 +74,13 @@ def names_never_go_back(case: Case) -> list[str]:
 
 
 def no_version_twice(case: Case) -> list[str]:
-    """A node that kept its disk never signs two different bodies with one version (PROTOCOL 2)."""
+    """A node that kept its disk never signs two different bodies with one version."""
     found, case.odd_versions = case.odd_versions, []
     return found
 
 
 def equal_hashes_equal_sets(case: Case) -> list[str]:
-    """Nodes whose root hashes are equal hold the same records (PROTOCOL 2)."""
+    """Nodes whose root hashes are equal hold the same records."""
     seen: dict[bytes, tuple[Machine, set[Hash]]] = {}
     found = []
     for machine in case.honest():
@@ -92,7 +92,7 @@ def equal_hashes_equal_sets(case: Case) -> list[str]:
 
 
 def nothing_below_the_floor(case: Case) -> list[str]:
-    """Nothing at or below an owner's ``gc_version`` is held (PROTOCOL 2)."""
+    """Nothing at or below an owner's ``gc_version`` is held."""
     found = []
     for machine in case.honest():
         for owned in observe.sets_of(machine):
@@ -107,7 +107,7 @@ def nothing_below_the_floor(case: Case) -> list[str]:
 
 
 def a_right_clock_heals(case: Case) -> list[str]:
-    """A member whose clock is right works with that clock and is a member (PROTOCOL 1)."""
+    """A member whose clock is right works with that clock and is a member."""
     found = []
     for machine in case.honest():
         ahead = observe.wall_error(machine, case.world.now)

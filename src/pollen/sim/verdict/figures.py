@@ -3,7 +3,7 @@
 Decides: what each measurement builds, lets happen and counts.
 Does not know: what figure is good enough: tests and ``make accept`` say that.
 Invariants: virtual figures follow from the number alone; only ``cpu_s`` is of the machine.
-Source: issue "Brain" (Done when, 4 and 5).
+Source: docs/internals/simulator.md#figures.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Decides: whether an invariant holds now, and what to say when it does not.
 Does not know: how a node comes to a verdict; it looks from outside (``sim.verdict.observe``).
 Invariants: a checker changes nothing.
-Source: docs/internals/liveness.md and trust.md, which list these names.
+Source: docs/internals/liveness.md#invariants and docs/internals/trust.md#invariants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pollen.sim.verdict.case import Case, Checker, label_of
 from pollen.sim.world.machine import Machine
 
 _EVIDENCE = frozenset({NODE, CERT, DENY, ACCUSE, REFUTE})
-# Links that a node of a large cluster has at least. Source: PROTOCOL 5.
+# Links that a node of a large cluster has at least. Source: docs/design/protocol.md#liveness.
 _VIEW = 8
 
 # -- always ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Decides: nothing. It is the one place of the simulator that looks inside a node.
 Does not know: what should be there.
 Invariants: nothing here changes a node. What the muscles hold is read from the model of the
     muscles, not from the brain that pushed it.
-Source: STYLE (checkers are observers outside the code under test).
+Source: docs/design/style.md#simulator.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Decides: what of a run is behaviour: who is live, what names mean, who claims wh
 Does not know: how any of it is represented. Only words, hashes and machine names go in, never the
     bytes or the fields of a struct, so that a struct may change its layout.
 Invariants: nothing here changes a node or draws a number: a run with it and without it is the same.
-Source: docs/decisions/rooms.md (Two hashes for every run).
+Source: docs/decisions/rooms.md#two-hashes-for-every-run.
 """
 
 from __future__ import annotations

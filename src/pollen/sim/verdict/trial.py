@@ -4,7 +4,7 @@ Decides: what the seed draws, when faults end, how long convergence may take, an
 Does not know: what each invariant means (``sim.verdict.checkers``).
 Invariants: equal numbers give equal runs, to the byte of the trace. A run in which nothing went
     wrong, nothing was checked or nobody called proves nothing and fails.
-Source: STYLE (Simulator): safety while faults run, then heal and demand convergence.
+Source: docs/design/style.md#simulator: safety while faults run, then heal and demand convergence.
 """
 
 from __future__ import annotations

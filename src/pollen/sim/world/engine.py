@@ -5,7 +5,7 @@ Does not know: how a cluster comes to be (``sim.world.world``), what a fault is 
 Invariants: happenings of one moment keep the order in which they were asked for. An event reaches a
     node only in the boot it was meant for, and never within another turn of it. No effect is
     carried out for a process that is gone.
-Source: STYLE (Simulator), DESIGN 2; TigerBeetle's VOPR.
+Source: docs/design/style.md#simulator; TigerBeetle's VOPR.
 """
 
 from __future__ import annotations

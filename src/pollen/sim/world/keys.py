@@ -6,7 +6,7 @@ Does not know: records, certificates; it signs and checks bytes.
 Invariants: a signature checks only for its key and its exact bytes. A result is remembered by
     signature, with the key and the bytes it was for: one world checks each record once, however
     many nodes receive it, and a forged copy never profits from that.
-Source: PROTOCOL 2 (the simulator injects a keyed hash as signature).
+Source: docs/design/protocol.md#records (the simulator injects a keyed hash).
 """
 
 from __future__ import annotations

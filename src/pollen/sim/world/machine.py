@@ -6,7 +6,8 @@ Does not know: links, tables, other machines.
 Invariants: a row counts as on disk only when its batch was committed. A crash keeps a prefix of the
     batches that were under way, never a later one without an earlier one. The monotonic clock never
     goes back and stands still while the machine sleeps; the wall clock may do anything.
-Source: PROTOCOL 1 (two clocks), 2 (durability); the lost unsynced writes of TigerBeetle's VOPR.
+Source: docs/design/protocol.md#identity-and-clocks, docs/design/protocol.md#durability; the lost
+unsynced writes of TigerBeetle's VOPR.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Does not know: what is measured in it.
 Invariants: what is implanted is byte for byte what its owner publishes when it starts: each node
     lived alone for a moment first, and starts from the disk that it had then. So a start makes
     no news, and a large world needs no hours of forming.
-Source: issue "Brain" (Done when, 5: from a converged start, 8 records each). Refused: forming 1,000
-    nodes for each run, which takes a thousand times what is measured.
+Source: docs/internals/simulator.md#figures (a converged start, 8 records each). Refused: forming
+    1,000 nodes for each run, which takes a thousand times what is measured.
 """
 
 from __future__ import annotations

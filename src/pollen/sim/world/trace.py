@@ -4,7 +4,7 @@ Decides: what of a run goes into the hash, and which happenings are worth a line
 Does not know: why something happened.
 Invariants: the hash covers every event that a node took in and every effect that came out, with the
     moment and the machine. Nothing is read from it by the world.
-Source: STYLE (same seed under two PYTHONHASHSEED values gives the same trace hash).
+Source: docs/design/style.md#sans-io-core (two values of PYTHONHASHSEED, one trace).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Decides: what a machine has when it starts, and what each way of stopping leaves behind.
 Does not know: why anybody stops (``faults``), what must hold (``checkers``).
 Invariants: one number draws everything; two runs of one number are equal to the byte.
-Source: STYLE (Simulator), specs/cli (init, join).
+Source: docs/design/style.md#simulator, docs/design/cli.md#starting-and-joining.
 """
 
 from __future__ import annotations

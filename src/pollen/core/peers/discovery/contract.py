@@ -4,7 +4,7 @@ Decides: the shape of a strategy, of what it asks for, and how the setting names
 Does not know: sockets (``runtime.loop`` carries out what is asked), any one strategy.
 Invariants: a strategy finds addresses only; whoever answers there proves itself by the handshake.
     Everything that a strategy does is returned as actions; it is asked again at ``due``.
-Source: specs/discovery (contract of a strategy); third parties register factories under the entry
+Source: docs/internals/discovery.md#strategies; third parties register factories under the entry
     point group ``pollen.discovery``.
 """
 

@@ -4,11 +4,11 @@ Decides: the bytes of a datagram, and which datagrams say anything.
 Does not know: sockets, when to send, who is a member; the ciphers (``seal`` is injected).
 Invariants: a datagram has at most 2,048 bytes. To who does not know the cluster id it is noise of
     another look each time: neither cluster nor node can be followed. Whoever is named signed it.
-Source: specs/discovery. Format: ``nonce(24) | seal(key, nonce, [body, signature])`` with key =
-    hash("discovery", cluster, day) and body = ``[kind, cluster, signer, nonce(16), …]``, the
-    signature over ``pollen-discovery/1\\0`` and the body. The seal is XChaCha20-Poly1305, in the
-    muscles. Refused: a cipher put together from keyed BLAKE2b in Python, which would be ours alone
-    to get right.
+Source: docs/internals/discovery.md#surveys. Format: ``nonce(24) | seal(key, nonce, [body,
+    signature])`` with key = hash("discovery", cluster, day) and body = ``[kind, cluster, signer,
+    nonce(16), …]``, the signature over ``pollen-discovery/1\\0`` and the body. The seal is
+    XChaCha20-Poly1305, in the muscles. Refused: a cipher put together from keyed BLAKE2b in Python,
+    which would be ours alone to get right.
 """
 
 from __future__ import annotations

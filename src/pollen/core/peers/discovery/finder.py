@@ -4,7 +4,7 @@ Decides: when to search and to stop, when to advertise again, when the automatic
 Does not know: sockets, how a strategy works, the links (it is told how many there are).
 Invariants: a node with a link searches for nothing. A strategy that is on advertises until the end
     of the run, with the addresses of now. Without a link for 30 s the automatic ones are on.
-Source: specs/discovery.
+Source: docs/internals/discovery.md#strategies.
 """
 
 from __future__ import annotations

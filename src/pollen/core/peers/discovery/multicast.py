@@ -5,9 +5,9 @@ Does not know: sockets, interfaces, who is a member; what is done with what was 
 Invariants: a node answers only surveys of its own cluster, while it advertises, within the distance
     asked; never its own. At most 32 datagrams a second leave, 8 at once. A repeated question gets
     the bytes of the first answer, unless our addresses changed since.
-Source: specs/discovery; the Wetware project's boot package, but for the faults named there: the
-    first distance follows the number of peers expected, so that a small network is asked whole at
-    once, and an address change empties the cache.
+Source: docs/internals/discovery.md#surveys; the Wetware project's boot package, but for the faults
+    named there: the first distance follows the number of peers expected, so that a small network is
+    asked whole at once, and an address change empties the cache.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Decides: nothing but how an entry is read.
 Does not know: whether anybody is there.
 Invariants: the list is emitted once a search; an entry is numeric, for no name is resolved here.
-Source: specs/discovery. An entry is ``ip:port``, or ``<node id>@ip:port`` where the peer is known.
+Source: docs/internals/discovery.md#strategies. An entry is ``ip:port``, or ``<node id>@ip:port``
+where the peer is known.
 """
 
 from __future__ import annotations
