@@ -162,7 +162,10 @@ fn check(plane: &Plane, call: &Arrived) -> Result<(), CallError> {
         // A member reads the seed's spec anyway.
         let remedy = if is_member {
             let flags = wanted.join(" --prop ");
-            format!("it wants {}, by a new token: pln invite --prop {flags}", wanted.join(", "))
+            let wanted = wanted.join(", ");
+            format!(
+                "it asks for {wanted}; for a new token, on an admin's node: pln invite --prop {flags}"
+            )
         } else {
             "ask for the property that the seed's --allow-prop names".to_owned()
         };

@@ -7,7 +7,7 @@ import re
 # A command of ours in a sentence, and what says that it is for another machine: words before it in
 # its part of the sentence, or right behind it.
 _COMMAND = re.compile(r"\bpln (?=[a-z])(?![a-z ]+ --help)")
-_ELSEWHERE_BEFORE = re.compile(r"there\b|on an admin|on the node|\bask\b|by a new token|joins by")
+_ELSEWHERE_BEFORE = re.compile(r"there\b|on an admin|on the node|\bask\b|joins by")
 _ELSEWHERE_BEHIND = re.compile(r"[^,;]* (?:there|on (?:that|the|an)|where)\b")
 
 _given: list[str] = []

@@ -55,6 +55,7 @@ def test_a_node_that_cannot_host_says_why() -> None:
     told = why_place(world)
     assert (told.wanted, told.why[0]) == (0, "0 of 3 live nodes may host it")
     assert {view.reason for view in told.nodes} == {"it lacks a property of its host: gpu=yes"}
+    assert "no node qualifies" in told.why
     assert "a node that may: pln invite --prop gpu=yes, then there: pln join TOKEN" in told.why
 
 

@@ -113,7 +113,8 @@ def _why_so_many(
     else:
         why.append("nobody has called it lately")
     if placement.wanted < need.min_replicas:
-        why.append(f"that is all there is to choose from: {able}")
+        qualify = {0: "no node qualifies", 1: "only 1 node qualifies"}
+        why.append(qualify.get(able, f"only {able} nodes qualify"))
     return why + _cures(holding, need, able, hosts)
 
 

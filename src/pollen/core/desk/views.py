@@ -253,5 +253,5 @@ def _hints(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedView])
     if not seeds:
         hints.append("run something: pln seed FILE.wasm NAME")
     if screen.has_root and len(nodes) > 1:
-        hints.append("the root key lies beside this running daemon; keep a copy of it elsewhere")
+        hints.append("the root key is still on this machine; keep a copy of it elsewhere")
     return hints
