@@ -57,7 +57,7 @@ impl Plane {
         };
         match nodes {
             [] => Next::Nobody,
-            // One is compared with nobody.
+            // A single candidate needs no comparison.
             [only] => {
                 let seen = self.look_at(tables, entry, *only, tried.contains(only));
                 if !(seen.candidate.ejected || seen.candidate.tried) {

@@ -209,8 +209,8 @@ impl Plane {
             let is_cold = entry.row.replicas.is_empty();
             let idempotent = request.idempotent || entry.row.idempotent;
             if in_doubt && !idempotent {
-                // The version that may have run allowed another attempt; the one that came
-                // meanwhile does not.
+                // The old version was idempotent, so a retry was allowed. The version that replaced
+                // it is not.
                 return end(progress, last.map_or_else(|| Err(nobody(entry)), Ok));
             }
             let (node, link) = match self.next_replica(&tables, entry, progress) {

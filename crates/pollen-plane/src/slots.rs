@@ -3,7 +3,8 @@
 //! (docs/design/sandbox.md#admission).
 //!
 //! Calls of one core share it by turns of a slice. Few of them are fresh at a time, so that each is
-//! soon done and does not share with all that came; who burned for [`BURST`] slices makes place.
+//! soon done and does not share with all that came. A call that has used [`BURST`] slices gives up
+//! its place among the fresh ones.
 
 use std::{
     collections::VecDeque,
@@ -62,7 +63,8 @@ struct Queue {
 }
 
 impl Queue {
-    /// A queue that comes back soon was never gone: a node that refuses empties it again and again.
+    /// A queue that forms again within [`STANDING_US`] counts as one queue: a node that sheds load
+    /// keeps emptying it for a moment.
     fn push(&mut self, waiter: Waiter) {
         if self.waiters.is_empty() {
             let gap = self.emptied.map_or(u64::MAX, |at| micros(waiter.since - at));

@@ -105,7 +105,8 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         click.echo(f"watching {path}; Ctrl-C ends it")
     while given["watch"]:
         seen = _changed(path, seen)
-        # Compilers write in steps: what is half there is refused, and the next step is looked at.
+        # Compilers write a file in steps. A half-written module is refused; the next change is
+        # looked at again.
         try:
             _publish(control, path, name, options, given["as_json"])
         except PollenError as error:

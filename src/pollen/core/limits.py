@@ -213,9 +213,9 @@ BOOTS_REMEMBERED = 4
 TWIN_TOLD_NS = MINUTE
 
 # -- liveness -----------------------------------------------------------------------------------
-# Silence of a link that is suffered before its peer is accused, with three smoothed round trips on
-# top and times the local health multiplier. Live peers are heard of every second, so that this is
-# one heartbeat lost and half a heartbeat of room. Source: tests/unit/peers/test_liveness_model.py.
+# How long a link may be silent before we accuse its peer, with three smoothed round trips on top
+# and times the local health multiplier. A live peer is heard every second, so this is one lost
+# heartbeat and half a heartbeat of room. Source: tests/unit/peers/test_liveness_model.py.
 SUSPICION_NS = 1_500 * MILLISECOND
 # The longest patience, whatever a node thinks of itself.
 SUSPICION_MAX_NS = 15 * SECOND

@@ -3,8 +3,8 @@
 Decides: whether a record that came follows on what is held of its owner, what waits for the gap
     before it, and whether an owner is over its cap and so frozen.
 Does not know: to whom anything is sent (``gossip``), what a record means, any clock.
-Invariants: an owner's set moves only by a record that follows on it, or by a whole transfer; so two
-    nodes with the same version of an honest owner hold the same set. A cap is judged on the set
+Invariants: an owner's set changes only through the next record in sequence, or a whole transfer; so
+    two nodes with the same version of an honest owner hold the same set. A cap is judged on the set
     that would result, never on the order in which its records came: over it nothing of that step
     is taken, the owner stays at its last valid set. What waits is bounded, by owner and in all,
     and a transfer that fills nothing of the gap asks for no other: a digest finds who can.
