@@ -107,7 +107,9 @@ def nothing_below_the_floor(case: Case) -> list[str]:
 
 
 def a_right_clock_heals(case: Case) -> list[str]:
-    """A member whose clock is right works with that clock and is a member."""
+    """A member whose clock is right works with that clock and is a member, whatever its clock
+    showed before.
+    """
     found = []
     for machine in case.honest():
         ahead = observe.wall_error(machine, case.world.now)
