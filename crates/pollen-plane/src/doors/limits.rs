@@ -3,7 +3,7 @@
 //! Decides: how much of the node a stranger may hold, and for how long.
 //! Does not know: who is refused, or what is answered.
 //! Invariants: the connections of strangers never take more than half of the node's files.
-//! Source: named at each number.
+//! Source: docs/decisions/a-head-is-judged-before-hyper.md; each number names its own.
 
 use std::time::Duration;
 

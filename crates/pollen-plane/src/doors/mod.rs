@@ -4,7 +4,7 @@
 //! Does not know: what a call is; `gateway.rs` answers requests, `door.rs` serves `pollen-call/1`.
 //! Invariants: files are left for everything else, whatever comes to the TCP door; every refusal is
 //!     counted, and told in the log without filling it.
-//! Source: each number's own, in `limits.rs`.
+//! Source: crates/pollen-plane/src/doors/limits.rs, at each number.
 //!
 //! - `listen.rs`: the accept loops; `visitors.rs`: who is inside, and the account of bytes.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.

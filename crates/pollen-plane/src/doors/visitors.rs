@@ -4,7 +4,7 @@
 //! Does not know: what is said to those who may not.
 //! Invariants: what was entered or held is given back when its guard is dropped; an address without
 //!     connections is forgotten.
-//! Source: `limits.rs`.
+//! Source: crates/pollen-plane/src/doors/limits.rs.
 
 use std::{
     collections::HashMap,
