@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pollen.cli.app import VERBS
 from tests.style.documents import anchors_of, blocks_of, links_of, prose_of
+from tests.style.test_rooms import ROOMS, door_of
 from tests.style.tree import ROOT, tracked_files
 
 # Prose is 120 columns wide; a table's row and a link cannot be broken.
@@ -76,3 +77,12 @@ def test_prose_is_at_most_120_columns_wide() -> None:
         if len(line) > WIDTH and not line.startswith("|") and "](" not in line
     ]
     assert wide == []
+
+
+def test_the_page_on_architecture_lists_every_room_and_opens_its_door() -> None:
+    """Each room of the core has a row, and what the row names is a name of that room's door."""
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| \[`(\w+)`\]\([^)]+\) \| .* \| (.*) \|$", page, re.MULTILINE)
+    assert sorted(room for room, _ in rows) == ROOMS
+    missing = {room: set(re.findall(r"`(\w+)`", door)) - set(door_of(room)) for room, door in rows}
+    assert {room: names for room, names in missing.items() if names} == {}

@@ -4,7 +4,7 @@ Decides: which version of a name counts, who may write the next one, what a user
 Does not know: what has the name, where it runs, links.
 Invariants: the meaning of a name is a function of what was published and of the certificates that
     count.
-Source: docs/internals/records.md.
+Source: docs/internals/placement.md#names.
 """
 
 from pollen.core.names.named import (

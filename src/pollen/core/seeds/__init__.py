@@ -3,7 +3,7 @@
 Decides: whether options and a module make a spec, and the record that states it.
 Does not know: where a seed runs, links, tables.
 Invariants: nothing is published that the rules of specs or of names refuse.
-Source: docs/internals/records.md.
+Source: docs/internals/placement.md#formats.
 """
 
 from pollen.core.seeds.publishing import Writer
