@@ -65,7 +65,7 @@ class Stage:
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**kept, "PATH": path, "HOME": str(folder), "COLUMNS": "80"}
         self.environment["NO_COLOR"] = "1"
-        # Else each run would compile Go's library anew.
+        # Else each run would compile Go's library again.
         self.environment.setdefault("GOCACHE", str(Path.home() / ".cache" / "go-build"))
 
     def run(self, block: Block) -> str:

@@ -89,7 +89,7 @@ def test_a_killed_node_leaves_the_tables_within_three_seconds() -> None:
 
 
 def test_a_total_restart_comes_back_from_disk() -> None:
-    """Names, members and addresses survive; claims are made anew."""
+    """Names, members and addresses survive; claims are made again."""
     world = three()
     world.seed("b", "echo", everywhere=True)
     world.run(2 * SECOND)

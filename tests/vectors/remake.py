@@ -1,4 +1,4 @@
-"""Work out ``signed.json`` anew from its fields: ``python tests/vectors/remake.py``.
+"""Work out ``signed.json`` again from its fields: ``python tests/vectors/remake.py``.
 
 Reads the fields that a person wrote, and writes bytes, signatures and tokens. Knows nothing of
 ``pollen``: arrays by position, ed25519 as written down in RFC 8032, section 6. A field

@@ -27,7 +27,7 @@ GC = "gc"
 
 # Kinds that say what a process is doing now: never on disk, void with the next epoch.
 EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
-# Kinds whose value this run states anew by itself, so that an older one of ours is never adopted.
+# Kinds whose value this run states by itself, so that an older one of ours is never adopted.
 OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds that outlive a collected owner (docs/design/protocol.md#deleting).
 DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GC})

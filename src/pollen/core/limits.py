@@ -67,8 +67,8 @@ SCHEMA = 1
 SWEEP_FIRST_NS = MINUTE
 SWEEP_NS = 10 * MINUTE
 # How old a tombstone of ours must be, and how many of them there must be, before the gc_version is
-# raised. A peer that slept longer takes our whole set anew; fewer are not worth signing our records
-# anew for. Guess.
+# raised. A peer that slept longer takes our whole set again; fewer are not worth signing our records
+# again for. Guess.
 TOMBSTONE_KEEP_NS = 6 * HOUR
 TOMBSTONES_MIN = 64
 # For how long this node must see others but not an owner before what does not last of that one is
@@ -85,7 +85,7 @@ ABSENCES_MAX = 128
 GRAVE_TELLERS = 3
 GRAVE_TOLD_NS = 5 * MINUTE
 # How often one peer is told of one grave, and how often we go to a new epoch because we were told
-# of our own: lowering it lets a liar make us sign everything anew more often. Guess.
+# of our own: lowering it lets a liar make us sign everything again more often. Guess.
 GRAVE_TELL_NS = 30 * SECOND
 GRAVE_JUMP_NS = 10 * MINUTE
 
@@ -274,7 +274,7 @@ COORDINATE_STEP_US = 100_000
 COORDINATE_HEIGHT_MIN_US = 50
 # The error, in parts of a thousand, above which a place prices nothing. Guess: half.
 COORDINATE_ERROR_MAX = 500
-# A place is told anew when it moved by this and by a quarter of the usual round trip.
+# A place is told again when it moved by this and by a quarter of the usual round trip.
 COORDINATE_MOVE_MIN_US = 1_000
 
 # -- discovery ----------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ LEASE_NS = 30 * DAY
 LEASE_MAX_NS = 365 * DAY
 LEASE_MIN_NS = 10 * MINUTE
 # What a denied admin signed is good for others this much longer, so that the rest of the admins can
-# sign anew before anybody falls. Source: docs/decisions/leases-of-a-denied-admin.md; a guess.
+# sign again before anybody falls. Source: docs/decisions/leases-of-a-denied-admin.md; a guess.
 LEASE_GRACE_NS = 10 * MINUTE
 # An admin takes back a lease of its own that ended so long ago: its member left for ever, or has
 # another one. Guess.

@@ -44,7 +44,7 @@ _CONNECT = 10.0
 class SyncMesh:
     """The blocking twin of ``Mesh``: one socket; other threads wait their turn.
 
-    In a forked process it connects anew.
+    In a forked process it connects again.
     """
 
     def __init__(self, paths: Paths) -> None:

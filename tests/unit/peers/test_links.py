@@ -162,7 +162,7 @@ def test_a_link_that_the_other_side_wants_stays() -> None:
 
 
 def test_each_wish_is_told_once_a_link() -> None:
-    """Ring neighbours know without; a new link is told anew."""
+    """Ring neighbours know without; a new link is told again."""
     view = view_of(CROWD[0], CROWD)
     peer, ring = outsider(view), (view.wanted() or [])[0]
     assert view.tell([peer, ring]) == []

@@ -212,7 +212,7 @@ def dropped() -> Bench:
 
 
 def test_a_replica_that_fell_out_serves_until_the_minimum_of_others_was_ready_for_long() -> None:
-    """Phase one: one suspicion period, begun anew when one of them is lost."""
+    """Phase one: one suspicion period, started again when one of them is lost."""
     bench = dropped()
     bench.claim(B, State.READY)
     bench.turn(limits.DRAIN_HOLD_NS)

@@ -167,7 +167,7 @@ def test_a_total_restart_needs_no_transfer() -> None:
 
 
 def test_a_wiped_disk_with_the_same_key_jumps_above_its_past() -> None:
-    """It sees its own records, with versions above its own, and signs anew."""
+    """It sees its own records, with versions above its own, and signs again."""
     spread = linked(3)
     cell = spread.cells[0]
     for n in range(5):

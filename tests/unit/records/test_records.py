@@ -138,7 +138,7 @@ def test_a_version_of_this_epoch_that_we_did_not_write_is_a_twin() -> None:
     held.merge(own(SPEC, 2, 1), PEER)
     assert (held.wanted_epoch, held.forked()) == (3, [ME])
     held.open_lease(lease(held, at=limits.EPOCH_JUMP_NS))
-    assert held.forked() == [], "what it says anew stands above the fork"
+    assert held.forked() == [], "what it says again stands above the fork"
 
 
 def test_jumps_do_not_follow_each_other_at_once() -> None:

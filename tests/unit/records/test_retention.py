@@ -87,7 +87,7 @@ def test_few_tombstones_are_not_worth_it() -> None:
 
 
 def test_tombstones_of_late_are_kept() -> None:
-    """A peer that slept for an hour is not sent everything anew."""
+    """A peer that slept for an hour is not sent everything again."""
     spread = linked(1)
     spread.look(spread.cells[0], 1)
     delete_many(spread, spread.cells[0])
@@ -122,7 +122,7 @@ def test_a_sleeper_older_than_the_gc_version_brings_nothing_back() -> None:
 
 
 def test_raising_takes_turns() -> None:
-    """Signing everything anew is long work: no turn signs more than its slice."""
+    """Signing everything again is long work: no turn signs more than its slice."""
     spread = linked(1)
     (owner,) = spread.cells
     for n in range(300):
@@ -151,7 +151,7 @@ def test_an_owner_that_is_absent_for_long_is_buried() -> None:
 
 
 def test_an_owner_that_comes_back_in_time_is_not_buried() -> None:
-    """Absence begins anew."""
+    """Absence starts again."""
     spread, gone, rest = with_a_dead_owner()
     look_all(spread, rest, DAYS)
     for cell in rest:

@@ -184,7 +184,7 @@ def test_an_access_deadline_ends_membership_before_the_lease() -> None:
 
 
 def test_a_lease_of_a_denied_admin_is_good_for_a_short_grace() -> None:
-    """So that the other admins can sign anew before anybody falls."""
+    """So that the other admins can sign again before anybody falls."""
     trust = make_trust((ADMIN, admin_chain()), (OTHER, admin_chain(OTHER)))
     trust.apply(deny_record(OTHER, make_deny(ADMIN, ROOT)))
     assert (counts(trust, ADMIN), counts(trust, OTHER)) == ((False, False), (True, True))

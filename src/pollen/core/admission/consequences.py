@@ -208,7 +208,7 @@ class Consequences(Room):
         return self._renewing.on_answered(event, now)
 
     def on_timer(self) -> None:
-        """The alarm fired: the next one is set anew."""
+        """The alarm fired: the next one is set again."""
         self._alarm = Nanos(0)
 
 

@@ -132,7 +132,7 @@ class Records:
             self._say(slot, value)
 
     def restate(self, record: Record) -> None:
-        """Sign a value of ours anew, above all that was said; it keeps its place."""
+        """Sign a value of ours again, above all that was said; it keeps its place."""
         if self.is_open and self._own.rows.get(record.slot) is record:
             self._write(record.slot, record.body.payload, record.body.tombstone)
 
@@ -214,7 +214,7 @@ class Records:
         """A version of ours at or above our own makes us jump above it.
 
         Lasting values are adopted: they were acknowledged by an earlier run whose disk is lost.
-        What each run states anew is stated again in the epoch above, where theirs is void.
+        What each run states is stated again in the epoch above, where theirs is void.
         """
         held = self._own.rows.get(record.slot)
         if held is not None and held.digest == record.digest:

@@ -4,7 +4,7 @@ Decides: when this node raises its ``gc_version``, which owners it buries, and f
     their graves.
 Does not know: how sets merge (``owners``), what peers say of graves (``graves``), who is alive
     (told), the disk (it returns rows).
-Invariants: before a ``gc_version`` is published everything of ours that lives was signed anew above
+Invariants: before a ``gc_version`` is published everything of ours that lives was signed again above
     it, so that raising it deletes nothing but tombstones. Only what does not last is taken from an
     absent owner; the proof of its last version stays for a year, so that when it returns with its
     disk wiped it learns above what to go on. Absence counts only while this node ran and saw
@@ -186,11 +186,11 @@ class Retention:
 
     @property
     def has_work(self) -> bool:
-        """True while something of ours is to be signed anew above a ``gc_version``."""
+        """True while something of ours is to be signed again above a ``gc_version``."""
         return self._raising is not None and self._records.is_open
 
     def advance(self, units: int, now: Now) -> tuple[int, list[Effect]]:
-        """Sign some of it anew; when all is, publish the ``gc_version``."""
+        """Sign some of it again; when all is, publish the ``gc_version``."""
         spent = _STEP_UNITS
         version = self._raising
         if version is None:

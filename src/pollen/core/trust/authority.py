@@ -6,7 +6,7 @@ Does not know: links, node records, names; who renews leases (``lending``).
 Invariants: ``certificates`` is a function of the records alone, whatever their order; no clock is
     read to make it. ``ends`` is a function of the records and of what peers showed; ``current`` is
     who had not ended at the wall time of the last ``expire``. A deny is never forgotten. Only what
-    depends on a record is worked out anew when it comes, and no signature of a chain is checked
+    depends on a record is worked out again when it comes, and no signature of a chain is checked
     twice while it is remembered.
 Source: docs/design/protocol.md#trust.
 """
@@ -244,7 +244,7 @@ class Trust:
             self._refresh(subject)
 
     def _refresh(self, subject: PeerId) -> None:
-        """Work out anew what counts for one key, and for whom it leased when that changes."""
+        """Work out again what counts for one key, and for whom it leased when that changes."""
         chain = self._chains.get(subject)
         counted = None
         if chain is not None and self.killer_of(chain) is None:

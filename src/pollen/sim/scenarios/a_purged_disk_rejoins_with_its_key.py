@@ -1,4 +1,4 @@
-"""Purged, the key kept, joined anew by a token: it jumps above its old word and publishes on."""
+"""Purged, the key kept, joined again by a token: it jumps above its old word and publishes on."""
 
 from __future__ import annotations
 

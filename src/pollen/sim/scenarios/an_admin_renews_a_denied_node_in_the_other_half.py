@@ -1,4 +1,4 @@
-"""Denied in one half, leased anew in the other: after the heal the deny holds all the same."""
+"""Denied in one half, leased again in the other: after the heal the deny holds all the same."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def replicas_known_to_be_members(case: Case) -> list[str]:
 def names_never_go_back(case: Case) -> list[str]:
     """Within one run of a node the meaning of a name only moves on.
 
-    Unless its owner lost its disk and named it anew before a peer could tell it of its past.
+    Unless its owner lost its disk and named it again before a peer could tell it of its past.
     """
     found = []
     for machine in case.honest():
