@@ -50,7 +50,7 @@ def test_configuration_comes_in_pairs_or_from_a_file(up: Pln, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("key = 5", b"write it in quotes"), ("key", b"is no TOML")]
+    ("text", "said"), [("key = 5", b"write it in quotes"), ("key", b"is not TOML")]
 )
 def test_a_configuration_file_holds_texts(pln: Pln, tmp_path: Path, text: str, said: bytes) -> None:
     file = tmp_path / "guest.toml"
@@ -88,7 +88,7 @@ def test_a_source_that_is_no_module_file_is_refused_at_once(
 ) -> None:
     done = pln("seed", source)
     assert done.returncode == 2
-    assert b"is no WASM module" in done.stderr and b"[usage]" in done.stderr
+    assert b"is not a WASM module" in done.stderr and b"[usage]" in done.stderr
 
 
 def test_a_module_file_that_is_not_there_is_named(up: Pln) -> None:
@@ -133,7 +133,7 @@ def test_an_input_that_never_ends_is_read_up_to_the_limit(up: Pln, line: list[st
     [("ü".encode(), {"data": "ü"}), (b"\x00\xff\xfe", {"data": None, "data_base64": "AP/+"})],
 )
 def test_json_of_a_call_holds_any_output(up: Pln, raw: bytes, shown: dict[str, str | None]) -> None:
-    """What is no text comes under another name: a replaced letter is lost data."""
+    """What is not text comes under another name: a replaced letter is lost data."""
     done = up("call", "echo", "echo", "-", "--json", stdin=raw)
     held = json.loads(done.stdout)
     assert {name: held[name] for name in held if name.startswith("data")} == shown

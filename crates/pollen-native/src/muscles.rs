@@ -392,7 +392,7 @@ fn address(text: &str) -> PyResult<SocketAddr> {
     text.parse().map_err(|_| {
         native(
             "bad-request",
-            format!("\"{text}\" is no address; write 192.0.2.1:60611 or [::1]:60611"),
+            format!("\"{text}\" is not an address; write 192.0.2.1:60611 or [::1]:60611"),
         )
     })
 }

@@ -37,7 +37,7 @@ pub trait ContentStore: Send + Sync {
     fn keep(&self, content: Id) -> BoxFuture<'_, Result<bool, NetError>>;
     /// All of it; `Refused("blob-not-found")` when it is not held.
     fn read(&self, content: Id) -> BoxFuture<'_, Result<Bytes, NetError>>;
-    /// Lets go; gone with the next sweep. Unknown content is no error.
+    /// Lets go; gone with the next sweep. Unknown content is not an error.
     fn unpin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>>;
     /// Writes the verifiable encoding; the stream is not finished.
     fn send<'a>(

@@ -31,7 +31,7 @@ impl Net {
         answer
     }
 
-    /// Answers a [`NetEvent::Join`]; an unknown or answered request is no error.
+    /// Answers a [`NetEvent::Join`]; an unknown or answered request is not an error.
     pub fn answer_join(&self, request: u64, body: Vec<u8>) {
         if let Some(waiting) = self.joins().lock().remove(&request) {
             let _ = waiting.send(body);

@@ -201,7 +201,7 @@ impl Net {
         });
     }
 
-    /// The brain admits a link; an unknown link is no error, it is already gone.
+    /// The brain admits a link; an unknown link is not an error, it is already gone.
     pub fn admit(&self, link: u64) {
         if let Some(link) = self.by_id(link) {
             let _ = link.admit();
@@ -294,7 +294,7 @@ impl Net {
         alpn: &[u8],
     ) -> Result<Connection, NetError> {
         let id = PublicKey::from_bytes(&peer)
-            .map_err(|e| NetError::Invalid(format!("that is no node's key: {e}")))?;
+            .map_err(|e| NetError::Invalid(format!("that is not a node's key: {e}")))?;
         let to = EndpointAddr::new(id).with_addrs(addresses.iter().map(|a| TransportAddr::Ip(*a)));
         let dialled = tokio::time::timeout(HANDSHAKE, self.0.endpoint.connect(to, alpn)).await;
         match dialled {

@@ -380,7 +380,7 @@ impl Host for GuestHost {
 /// `pln://seed/<name or hash>/<function>`; the function may contain `/`.
 pub(crate) fn parse_uri(uri: &str) -> Result<(SeedRef, Arc<str>), CallError> {
     let bad = || {
-        let reason = format!("\"{uri}\" is no seed address");
+        let reason = format!("\"{uri}\" is not a seed address");
         CallError::refused("bad-request", reason, "write pln://seed/<name>/<function>")
     };
     let rest = uri.strip_prefix("pln://seed/").ok_or_else(bad)?;

@@ -26,7 +26,7 @@ impl Probe {
         out
     }
 
-    /// `None` for anything that is no probe.
+    /// `None` for anything that is not a probe.
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         let (kind, rest) = datagram.split_first()?;
         let (nonce, rest) = rest.split_first_chunk::<8>()?;

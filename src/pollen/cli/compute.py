@@ -79,7 +79,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
     """
     path = Path(source)
     if source == "-" or path.is_dir() or path.suffix not in (".wasm", ".wat"):
-        reason = f"{source} is no WASM module"
+        reason = f"{source} is not a WASM module"
         raise error_from("usage", reason, "name a file that ends in .wasm")
     options = {
         "min_replicas": given["min_replicas"],
@@ -142,7 +142,7 @@ def _publish(
     from pollen.core.labels import check_name
 
     if not name and check_name(path.stem) is not None:
-        reason = f"the file's name, {path.stem!r}, is no name for a seed"
+        reason = f"the file's name, {path.stem!r}, is not a name for a seed"
         raise error_from("usage", reason, f"give it one: pln seed {path} NAME")
     answer = control.publish(path, name or path.stem, options)
     state = control.wait_ready(answer["name"], answer["seed"], _SETTLE_SECONDS)
@@ -328,7 +328,7 @@ def _write(data: bytes, *, is_followed: bool) -> None:
 
 
 def _as_json(data: bytes) -> dict[str, str | None]:
-    """Text as it is; what is no text under another name, so that nobody takes one for the other."""
+    """Text as it is; other output under another name, so that nobody takes one for the other."""
     try:
         return {"data": data.decode()}
     except UnicodeDecodeError:

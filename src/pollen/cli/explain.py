@@ -153,7 +153,7 @@ class Questions(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            reason = f"{args[0]!r} is no question"
+            reason = f"{args[0]!r} is not a question"
             ways = [shlex.join(["pln", "why", name, *args]) for name in self.commands]
             raise error_from("usage", reason, "\n".join(ways))
         return super().resolve_command(ctx, args)

@@ -38,7 +38,9 @@ def id_command(ctx: click.Context, as_json: bool) -> None:
 @click.option("--subject", default="", metavar="KEY", help="Only this node's key may use it.")
 @click.option("--ttl", type=DURATION, default="5m", show_default=True, help="How long it is good.")
 @click.option("--expire-after", type=DURATION, help="End the new member's access after this time.")
-@click.option("--lease", type=DURATION, help="How long it stays a member without contact to an admin (30d).")
+@click.option(
+    "--lease", type=DURATION, help="How long it stays a member without contact to an admin (30d)."
+)
 @click.option("--publisher", is_flag=True, help="The new member may publish seeds.")
 @click.option("--admin", is_flag=True, help="The new member may invite others, too.")
 @click.option("--prop", "props", type=PAIR, multiple=True, help="A property of the new member.")

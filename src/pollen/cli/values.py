@@ -41,7 +41,8 @@ class Duration(click.ParamType[int]):
             return value
         millis = _scaled(value, _DURATIONS_MS)
         if millis is None:
-            self.fail(f"{value!r} is no duration; write a unit: {', '.join(_DURATIONS_MS)}", param)
+            units = ", ".join(_DURATIONS_MS)
+            self.fail(f"{value!r} is not a duration; write a unit: {units}", param)
         if millis == 0:
             self.fail(f"{value!r} is below 1 ms", param)
         return millis
@@ -57,7 +58,7 @@ class Size(click.ParamType[int]):
             return value
         size = _scaled(value, _SIZES)
         if size is None:
-            self.fail(f"{value!r} is no size; write a unit: {', '.join(_SIZES)}", param)
+            self.fail(f"{value!r} is not a size; write a unit: {', '.join(_SIZES)}", param)
         if size == 0:
             self.fail(f"{value!r} is below 1 byte", param)
         return size
@@ -100,10 +101,10 @@ class Values(click.ParamType[dict[str, str]]):
         except OSError as error:
             self.fail(f"{path} cannot be read: {error.strerror}", param)
         except ValueError as error:
-            self.fail(f"{path} is no TOML: {error}", param)
+            self.fail(f"{path} is not TOML: {error}", param)
         for key, text in held.items():
             if not isinstance(text, str):
-                self.fail(f"{path}: {key} is no text; write it in quotes", param)
+                self.fail(f"{path}: {key} is not text; write it in quotes", param)
         return held
 
 

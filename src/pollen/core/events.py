@@ -100,7 +100,7 @@ class RecordsReceived(Event, frozen=True, kw_only=True, tag="records"):
 
 
 class JoinRequested(Event, frozen=True, kw_only=True, tag="join"):
-    """A key that is no member asks over ``pollen-join/1``; answer with ``AnswerJoin``."""
+    """A key that is not a member asks over ``pollen-join/1``; answer with ``AnswerJoin``."""
 
     request: RequestId
     peer: PeerId

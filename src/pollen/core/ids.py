@@ -108,6 +108,6 @@ def _parse(text: str, noun: str) -> bytes:
         return bytes.fromhex(text)
     raise BadRequest(
         "bad-request",
-        f"{text[:80]!r} is no {noun}",
+        f"{text[:80]!r} is not a {noun}",
         f"a {noun} is 64 lower-case hex digits",
     )

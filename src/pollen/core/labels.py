@@ -26,7 +26,7 @@ def check_name(name: str) -> Refusal | None:
     if not (1 <= len(name) <= 63 and name[0] in _FIRST and all(c in _REST for c in name)):
         return Refusal(
             "name-invalid",
-            f"{name[:80]!r} is no valid name",
+            f"{name[:80]!r} is not a valid name",
             "use 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit",
         )
     return None

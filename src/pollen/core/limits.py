@@ -67,8 +67,8 @@ SCHEMA = 1
 SWEEP_FIRST_NS = MINUTE
 SWEEP_NS = 10 * MINUTE
 # How old a tombstone of ours must be, and how many of them there must be, before the gc_version is
-# raised. A peer that slept longer takes our whole set again; fewer are not worth signing our records
-# again for. Guess.
+# raised. A peer that slept longer takes our whole set again; fewer are not worth signing our
+# records again for. Guess.
 TOMBSTONE_KEEP_NS = 6 * HOUR
 TOMBSTONES_MIN = 64
 # For how long this node must see others but not an owner before what does not last of that one is
@@ -362,7 +362,7 @@ OVERDUE_GRACE_NS = 10 * SECOND
 HALT_FAULTS = 2
 HALT_SHARE_BP = 2_500
 # A replaced version's successor is at fault where the guest failed so many calls of members and
-# none ended well. Guess: one caller's bad input is no verdict.
+# none ended well. Guess: one caller's bad input is not a verdict.
 FAULT_CALLS = 5
 # How long the minimum of others was ready before a replica begins to drain. Source:
 # docs/design/protocol.md#placement (one suspicion period). Lowering it drains into a host that is

@@ -1,7 +1,7 @@
 """What ``pln doctor`` looks at: this machine, this folder, the node that runs here.
 
 Each check returns findings; none changes anything, and a check that cannot be made says so instead
-of failing. A finding that is no ``ok`` says what to do about it.
+of failing. A finding that is not ``ok`` says what to do about it.
 """
 
 from __future__ import annotations

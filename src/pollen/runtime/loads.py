@@ -1,9 +1,9 @@
 """Loads made from this node, from others, and for others: who is asked, and what it all comes to.
 
-Errors: ``peer-not-found`` for a node that is no member, what ``core.desk.admin`` says of one that
-cannot or will not, ``bad-request`` for a report that is none. A load that failed at one node has
-run at the others: the error comes when all have ended. One that is ended early has the reports that
-came; a node that does not end it in time has none among them.
+Errors: ``peer-not-found`` for a node that is not a member, what ``core.desk.admin`` says of one
+that cannot or will not, ``bad-request`` for a report that is none. A load that failed at one node
+has run at the others: the error comes when all have ended. One that is ended early has the reports
+that came; a node that does not end it in time has none among them.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Loads:
             plan = msgspec.json.decode(args, type=routes.LoadRequest)
         except msgspec.MsgspecError as error:
             remedy = "bring both nodes to one version"
-            raise BadRequest("bad-request", f"the request is no load: {error}", remedy) from None
+            raise BadRequest("bad-request", f"the request is not a load: {error}", remedy) from None
         if plan.nodes:
             raise BadRequest("bad-request", "a load for another node names no nodes itself")
         return msgspec.json.encode(await self.run(plan))
@@ -153,7 +153,7 @@ class Loads:
         try:
             data = base64.b64decode(plan.input_base64, validate=True)
         except ValueError:
-            raise BadRequest("bad-request", "input_base64 is no base64") from None
+            raise BadRequest("bad-request", "input_base64 is not base64") from None
         try:
             report = await asyncio.to_thread(
                 self._muscles.run_load,

@@ -161,7 +161,7 @@ def _input(data: Payload, json: object) -> bytes:
 
 
 def _is_endless(value: object) -> bool:
-    """Whether a float in it is no finite number: the encoder would write null, and nobody said."""
+    """Whether a float in it is not finite: the encoder would write null without a word."""
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, dict):

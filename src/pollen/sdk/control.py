@@ -115,7 +115,7 @@ class Control:
         try:
             return json.loads(raw)
         except ValueError as error:
-            raise self._broken(f"its answer is no JSON: {error}") from None
+            raise self._broken(f"its answer is not JSON: {error}") from None
 
     def _exchange(
         self, path: str, method: str, target: str, body: bytes, timeout: float = _TIMEOUT
@@ -238,7 +238,7 @@ def _send(connection: _Line, method: str, target: str, body: bytes) -> None:
 
 
 def _read_head(answer: BinaryIO) -> tuple[int, int]:
-    """Status and announced length (0: to the end). Raises ``ValueError`` when it is no HTTP."""
+    """Status and announced length (0: to the end). Raises ``ValueError`` when it is not HTTP."""
     version, _, rest = answer.readline(_MAX_LINE).partition(b" ")
     if not version.startswith(b"HTTP/1."):
         raise ValueError("it closed the connection without an answer")

@@ -31,7 +31,7 @@ def test_a_seed_is_published_loaded_and_withdrawn() -> None:
 
 
 def test_a_node_falls_silent_comes_back_and_leaves() -> None:
-    """Its first coming is no news."""
+    """Its first coming is not news."""
     world = three()
     world.run(5 * SECOND)
     assert not [line for line in told(world, "a") if line[0].startswith("node-")]

@@ -341,7 +341,7 @@ def settle_graves(spread: Spread, cell: Cell) -> None:
 
 
 def test_a_newcomer_takes_what_lasts_of_the_dead_and_no_more() -> None:
-    """A grave is no news for who holds the same records."""
+    """A grave is not news for who holds the same records."""
     spread, gone, rest = with_a_dead_owner()
     look_all(spread, rest, DAYS + 1)
     newcomer = rest.pop()

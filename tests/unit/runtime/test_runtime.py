@@ -297,7 +297,7 @@ def test_a_wrong_setting_is_named(folder: Path, text: str, words: str) -> None:
 
 
 def test_settings_are_read_and_default(folder: Path) -> None:
-    """No file is no error."""
+    """A missing file is not an error."""
     path = folder / "config.toml"
     assert read_config(path) == Config()
     path.write_text('name = "pi"\ngrace_ms = 10\n')

@@ -4,7 +4,7 @@ use serde_json::{Number, Value};
 
 /// Whether a caller with these properties (the text of a JSON object) may pass.
 ///
-/// No pair: open. Every key must match, values of one key are alternatives. Text that is no JSON
+/// No pair: open. Every key must match, values of one key are alternatives. Text that is not JSON
 /// object matches nothing.
 pub fn match_gate(pairs: &[(String, String)], properties: &str) -> bool {
     if pairs.is_empty() {

@@ -6,7 +6,7 @@ Invariants: each request is answered once: by us, by what came back, or when the
     carried to answers or refuses, and carries no further. An answer that promises something leaves
     when it is on disk.
 Source: docs/design/protocol.md#invites. Known: a carrier sees the
-    token of somebody who is no member yet, and could use it first; a token bound to a key has no
+    token of somebody who is not a member yet, and could use it first; a token bound to a key has no
     such weakness.
 """
 

@@ -162,7 +162,7 @@ def plan_invite(
     if command.subject and not is_hash_text(command.subject):
         return Refusal(
             "bad-request",
-            f"{command.subject[:80]!r} is no node id",
+            f"{command.subject[:80]!r} is not a node id",
             "the subject is the 64 hex digits that `pln id` prints on the other machine",
         )
     return Invite(
@@ -285,7 +285,7 @@ def judge_join(
     if not invite.subject and invite.issuer != issuer.node:
         return _invalid("foreign", f"node {short(invite.issuer)} issued it, and only that one can")
     if inviter is None or inviter.tier < Tier.ADMIN:
-        return _invalid("foreign", f"node {short(invite.issuer)} issued it, which is no admin")
+        return _invalid("foreign", f"node {short(invite.issuer)} issued it, which is not an admin")
     if invite.subject and invite.subject != joiner:
         return _invalid("foreign", f"it is for the key {short(invite.subject)} only")
     if spent is not None and spent.joiner != joiner:

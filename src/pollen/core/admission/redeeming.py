@@ -156,10 +156,10 @@ class Redeeming:
         """A member that nobody leased for too long: its certificate still counts."""
         chain = self.trust.take_shown(joiner, shown)
         if isinstance(chain, Rejection) or not chain.leaf.has_access(wall):
-            refusal = Refusal("denied", "this key is no member", "ask for a token: pln invite")
+            refusal = Refusal("denied", "this key is not a member", "ask for a token: pln invite")
             return Redeemed(reply=invites.refuse_join(refusal))
         if not self.is_lender():
-            refusal = Refusal("denied", "this node is no admin", "ask an admin node")
+            refusal = Refusal("denied", "this node is not an admin", "ask an admin node")
             return Redeemed(reply=invites.refuse_join(refusal))
         held = self.lend(chain, wall)
         return self._answer(self.trust.credentials_with(chain, held), peers, [], held)

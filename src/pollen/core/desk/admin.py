@@ -185,7 +185,7 @@ class Admin(Room):
 
 def not_admin(peer: PeerId) -> Refusal:
     """Who may not have others' nodes do things."""
-    reason = f"node {short(peer)} is no admin of this cluster"
+    reason = f"node {short(peer)} is not an admin of this cluster"
     return Refusal("denied", reason, "ask from an admin's node; one joins by: pln invite --admin")
 
 

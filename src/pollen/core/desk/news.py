@@ -3,7 +3,7 @@
 Decides: which changes are worth a line, and their names.
 Does not know: why something changed; the machines that decide it do.
 Invariants: a line names nodes and seeds as people do, with the id beside it. A member that joins or
-    comes up for the first time in this run is no news: a thousand of them would bury the rest.
+    comes up for the first time in this run is not news: a thousand of them would bury the rest.
 Source: none; the log is for people.
 """
 

@@ -97,7 +97,7 @@ class Membership:
             watch.charged = None
 
     def forget_member(self, peer: PeerId) -> None:
-        """It is no member any more."""
+        """It is not a member any more."""
         self._evidence.forget_member(peer)
         self._watches.pop(peer, None)
         self._touched[peer] = None

@@ -70,7 +70,7 @@ class Meter:
         self._at: Nanos | None = None
 
     def note(self, samples: Sequence[SeedSample], now: Nanos) -> None:
-        """New counters. The first sight of a seed is its start; a counter that fell started again."""
+        """New counters. The first sight of a seed is its start; one that fell started again."""
         passed = 0 if self._at is None else now - self._at
         self._at = now
         seen = set()

@@ -5,11 +5,12 @@ Decides: what this node loads, serves and unloads, from whom it fetches, what it
 Does not know: how the plan came about, records, other nodes' reasons.
 Invariants: ``last-ready-stays``: a replica that the plan dropped begins to drain when the minimum
     of others was ready for one suspicion period, and unloads when that many of them, being ready,
-    have witnessed this very drain in their claims. Views may be as stale as they like. Take
-    the drain that began last among those that finished. Its witnesses were ready after it began;
-    any drain of theirs began later still, so it cannot have finished. They still serve. ``rollout-by-rank``: while the version before still
-    serves, rank k loads when rank k-1 is ready. A refusal is claimed with its reason and tried
-    again after a while, never in a loop; a version's own fault is not.
+    have witnessed this very drain in their claims. Views may be as stale as they like. Take the
+    drain that began last among those that finished. Its witnesses were ready after it began; any
+    drain of theirs began later still, so it cannot have finished. They still serve.
+    ``rollout-by-rank``: while the version before still serves, rank k loads when rank k-1 is ready.
+    A refusal is claimed with its reason and tried again after a while, never in a loop; a version's
+    own fault is not.
 Source: docs/design/protocol.md#placement. Refused: draining one at a time by rank alone, since two
     views of the ranks can each put the other first; a wait alone, since a view can be staler than
     any wait.

@@ -197,7 +197,7 @@ class Sums:
             part = 0
             if owned.rows:
                 # Why: a set that may lack something shows it, and its peers then say its version.
-                # Otherwise equal sets are equal, so that a grave is no news for who holds the same.
+                # Otherwise equal sets are equal: a grave is not news for who holds the same.
                 is_whole = b"\1" if owned.version >= owned.top else b"\0"
                 total = owned.sum.to_bytes(32, "big")
                 part = int.from_bytes(hash_of("line", owner, is_whole, total), "big")

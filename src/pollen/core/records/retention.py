@@ -4,11 +4,11 @@ Decides: when this node raises its ``gc_version``, which owners it buries, and f
     their graves.
 Does not know: how sets merge (``owners``), what peers say of graves (``graves``), who is alive
     (told), the disk (it returns rows).
-Invariants: before a ``gc_version`` is published everything of ours that lives was signed again above
-    it, so that raising it deletes nothing but tombstones. Only what does not last is taken from an
-    absent owner; the proof of its last version stays for a year, so that when it returns with its
-    disk wiped it learns above what to go on. Absence counts only while this node ran and saw
-    others: who slept or was alone buries nobody for it. Merging never asks how old anything is.
+Invariants: before a ``gc_version`` is published everything of ours that lives is signed again,
+    above it, so that raising it deletes nothing but tombstones. Only what does not last is taken
+    from an absent owner; the proof of its last version stays for a year, so that when it returns
+    with its disk wiped it learns above what to go on. Absence counts only while this node ran and
+    saw others: who slept or was alone buries nobody for it. Merging never asks how old anything is.
 Source: docs/design/protocol.md#deleting, docs/design/protocol.md#identity-and-clocks. Refused:
     a list of deleted keys for ever; dropping tombstones by age alone, which lets a sleeper bring
     back what was deleted; absence by wall time, which one wrong clock makes a massacre.

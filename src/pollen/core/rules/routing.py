@@ -121,7 +121,7 @@ def classify_retry(
 def match_gate(pairs: Sequence[tuple[str, str]], properties: str) -> bool:
     """Whether a caller with these properties (a JSON object) may pass.
 
-    No pair: open. Every key must match; values of one key are alternatives. Text that is no JSON
+    No pair: open. Every key must match; values of one key are alternatives. Text that is not JSON
     object matches nothing.
     """
     if not pairs:

@@ -69,7 +69,7 @@ def check_seed(
     if not is_hash_text(command.content):
         return Refusal(
             "bad-request",
-            f"{command.content[:80]!r} is no content id",
+            f"{command.content[:80]!r} is not a content id",
             "upload the module first (PUT /content); its answer carries the id",
         )
     return check_wish(command, writer, held) or Hash(bytes.fromhex(command.content))

@@ -57,7 +57,7 @@ class Tier(enum.IntEnum):
             if tier.label == text:
                 return tier
         known = "use one of: leaf, publisher, admin"
-        return Refusal("bad-request", f"{text[:40]!r} is no tier", known)
+        return Refusal("bad-request", f"{text[:40]!r} is not a tier", known)
 
 
 class Certificate(msgspec.Struct, frozen=True, array_like=True):

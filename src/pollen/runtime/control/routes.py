@@ -194,7 +194,7 @@ class Query:
             return text == "true"
         else:
             wanted = "true or false"
-        reason = f"{text[:40]!r} is no value for {self.name}"
+        reason = f"{text[:40]!r} is not a value for {self.name}"
         raise error_from("bad-request", reason, f"give {wanted}")
 
 

@@ -2,7 +2,7 @@
 
 A batch is on disk when its token is reported. A write that fails (a full disk) is tried again until
 it succeeds; what depends on it waits, nothing is lost or reported early.
-Errors at opening: ``state-unusable`` when the file is no store of ours, damaged, of a newer schema,
+Errors at opening: ``state-unusable`` when the file is not our store, damaged, of a newer schema,
 or not writable; a full or read-only disk is told from damage. The file is left as it was.
 Source: docs/design/protocol.md#durability. Refused: one file a record, whose fsyncs do not group.
 """

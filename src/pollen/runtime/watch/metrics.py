@@ -194,7 +194,7 @@ class TimesView(msgspec.Struct, frozen=True):
 
 
 class NativeView(msgspec.Struct, frozen=True):
-    """The part of the muscles' map that is no plain number."""
+    """The part of the muscles' map that is not a plain number."""
 
     seeds: list[SeedView] = []
     bounds_us: list[int] = []

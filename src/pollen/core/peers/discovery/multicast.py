@@ -175,8 +175,8 @@ def read_group(argument: str) -> Socket:
         return Socket(port=PORT, groups=[GROUP_V4, GROUP_V6], interface=interface)
     host, _, port = address.rpartition(":")
     if not is_dialable(address):
-        raise refuse("multicast", argument, "this is no group with a port", _FORM)
+        raise refuse("multicast", argument, "this is not a group with a port", _FORM)
     group = ipaddress.ip_address(host.strip("[]"))
     if not group.is_multicast:
-        raise refuse("multicast", argument, f"{group} is no multicast group", _FORM)
+        raise refuse("multicast", argument, f"{group} is not a multicast group", _FORM)
     return Socket(port=int(port), groups=[str(group)], interface=interface)

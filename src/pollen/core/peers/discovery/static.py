@@ -47,7 +47,7 @@ class Static:
 def _read(entry: str, argument: str) -> Found:
     node, is_named, address = entry.rpartition("@")
     if is_named and not is_hash_text(node):
-        raise refuse("static", argument, f"{node[:70]!r} is no node id", _FORM)
+        raise refuse("static", argument, f"{node[:70]!r} is not a node id", _FORM)
     if not is_dialable(address):
-        raise refuse("static", argument, f"{address[:70]!r} is no address with a port", _FORM)
+        raise refuse("static", argument, f"{address[:70]!r} is not an address with a port", _FORM)
     return Found(peer=PeerId(bytes.fromhex(node)) if is_named else None, addresses=[address])
