@@ -4,7 +4,7 @@ Decides: which rows are new, changed or gone since the last push, and whether th
 Does not know: what a row means; when a push leaves (``tables``).
 Invariants: what changed back before it was told is not told. A lane whose rows the muscles do not
     hold is told whole.
-Source: docs/decisions/rooms.md (Lanes of rows).
+Source: docs/decisions/rooms.md#lanes-of-rows.
 """
 
 from __future__ import annotations
