@@ -40,7 +40,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The first call of a trace. The id of the call names the trace, too: it is as random.
+    /// The first call of a trace. The id of the call also names the trace: it is as random.
     pub(crate) fn root(call: [u8; 16], is_sampled: bool) -> Self {
         let flags = if is_sampled { SAMPLED } else { 0 };
         Self { id: call, span: draw_span(), parent: [0; 8], flags }

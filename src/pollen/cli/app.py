@@ -228,7 +228,7 @@ def main() -> NoReturn:
 
 
 def _opened(stream: TextIO) -> TextIO:
-    """What an encoding lacks is shown by its number, and what would steer a terminal, too."""
+    """A letter that an encoding lacks is shown by its number; so is one that steers a terminal."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if stream.isatty():

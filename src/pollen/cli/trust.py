@@ -42,7 +42,7 @@ def id_command(ctx: click.Context, as_json: bool) -> None:
     "--lease", type=DURATION, help="How long it stays a member without contact to an admin (30d)."
 )
 @click.option("--publisher", is_flag=True, help="The new member may publish seeds.")
-@click.option("--admin", is_flag=True, help="The new member may invite others, too.")
+@click.option("--admin", is_flag=True, help="The new member may also invite others.")
 @click.option("--prop", "props", type=PAIR, multiple=True, help="A property of the new member.")
 @with_json
 @with_globals

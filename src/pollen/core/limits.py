@@ -232,7 +232,7 @@ CONFIRM_NS = 2 * SECOND
 # docs/internals/liveness.md#measured.
 GRACE_NS = 400 * MILLISECOND
 GRACE_HEARD_NS = 2 * SECOND
-# A peer that was never linked in this run is suffered for so long. Guess: a dial or two.
+# How long a peer that was never linked in this run may be silent. Guess: a dial or two.
 UNMET_NS = 5 * SECOND
 # More than half of the links silent for this long: we are cut off, not they. Above one heartbeat.
 LONELY_SILENT_NS = 1_100 * MILLISECOND

@@ -78,7 +78,7 @@ class Want(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Pull(Message, frozen=True, array_like=True, tag=4):
-    """Answered by ``Delta`` and the records. ``graft``: pushes are wanted on this link, too."""
+    """Answered by ``Delta`` and the records. ``graft``: pushes are also wanted on this link."""
 
     wants: list[Want]
     graft: bool = False

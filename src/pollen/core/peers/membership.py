@@ -1,6 +1,6 @@
 """Watching the linked peers: whom to accuse, when to answer, and when a verdict is believed.
 
-Decides: the accusations and refutations that this node signs, how long silence is suffered, and
+Decides: the accusations and refutations that this node signs, how long a peer may be silent, and
     from when on a verdict of ``liveness`` is acted upon here.
 Does not know: packets and probes (``Telemetry`` tells), how records travel, claims.
 Invariants: only a peer whose link was ours or that we ought to link is accused, and never one whose
@@ -226,7 +226,7 @@ class Membership:
         return held if accusers >= limits.ACCUSERS_WANTED else Charge.SILENT
 
     def patience(self, now: Nanos) -> int:
-        """How long silence is suffered, round trips apart: longer while we doubt ourselves."""
+        """How long a peer may be silent, without round trips: longer while we doubt ourselves."""
         recent = now - limits.LONELY_WITHIN_NS
         met = [
             self._silence(watch, now)

@@ -191,7 +191,7 @@ class _Handlers:
         return await self._daemon.command(cmd.WhyCallCommand(target=target, function=function))
 
     async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
-        """A load whose client went away ends, too: nobody is left to read what came of it."""
+        """A load whose client went away also ends: nobody is left to read its report."""
         loading = asyncio.ensure_future(self._daemon.load(body))
         leaving = asyncio.ensure_future(_left(request))
         try:

@@ -1,6 +1,6 @@
 """The one table of routes: method, path, request, response, errors.
 
-The server, the OpenAPI document (``openapi``) and the tests are made from it; a client may be, too.
+The server, the OpenAPI document (``openapi``) and the tests are made from it; so may a client be.
 """
 
 from __future__ import annotations

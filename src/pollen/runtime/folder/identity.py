@@ -199,7 +199,7 @@ def check_or_default(name: str) -> str:
 def purge(where: Paths, *, include_keys: bool) -> None:
     """Remove what the node keeps here; its keys only when asked, its settings never.
 
-    A folder that then holds nothing goes, too. With its key kept a machine comes back as the same
+    A folder that is then empty is also removed. With its key kept a machine comes back as the same
     node by a new token. Raises ``already-running`` while a daemon uses the folder.
     """
     if not where.home.exists():

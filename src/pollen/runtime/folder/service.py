@@ -171,7 +171,7 @@ def stop(where: Paths, grace_ms: int = -1, *, drain: bool = True, is_forced: boo
         _ask_to_stop(where, pid, grace_ms, drain)
     except PollenError as error:
         if error.slug != "daemon-not-answering":
-            # It lives and its socket does not: a signal ends it in order, too.
+            # It lives and its socket does not: a signal also ends it in order.
             _signal(pid, signal.SIGTERM)
         elif is_forced:
             _signal(pid, signal.SIGKILL)

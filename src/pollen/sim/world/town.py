@@ -118,7 +118,7 @@ def _lend(admin: _Past, others: Sequence[Record]) -> None:
 
 
 def place(machine: Machine, way_us: int) -> None:
-    """The map of round trips is at rest, too: all are equally far, which heights say exactly."""
+    """The map of round trips is also at rest: all are equally far, as heights say exactly."""
     node = machine.node
     if node is None:
         raise ValueError(f"{machine.name} does not run")
