@@ -235,6 +235,16 @@ def test_a_delta_on_another_generation_is_stale(sides: Callable[[str], Side]) ->
     assert (a.port.is_stale, a.faults) == (True, [])
 
 
+def test_a_lane_of_rows_that_the_muscles_do_not_know_is_refused(
+    sides: Callable[[str], Side],
+) -> None:
+    """A brain that is newer than its muscles is told so, and the tables stay as they were."""
+    a = sides("a")
+    with pytest.raises(Exception, match="moon") as caught:
+        a.muscles.push_tables(generation=9, base=0, lanes={"moon": fx.LaneRows()}, lease_ms=1_000)
+    assert slug_of(caught.value) == "bad-request"
+
+
 def test_keys_survive_their_file_and_are_never_overwritten(native: Any, folder: Path) -> None:
     """The same public key comes back; mode 0600; an existing file is kept."""
     path = folder / "node.key"
