@@ -1,9 +1,9 @@
-"""The two hashes of each fixed run: ``python -m tests.scenarios.standstill shape|outcome|lines``.
+"""The two hashes of each fixed run.
 
-``shape`` and ``outcome`` write the file of that name in tests/vectors for 60 numbers and every
-named scenario. ``lines RUN`` prints what goes into the outcome of one run (a number or a scenario):
-compare the prints of two commits line by line. docs/decisions/rooms.md says when which file may
-change.
+``PYTHONPATH=src:. python -m tests.scenarios.standstill shape|outcome`` writes the file of that name
+in tests/vectors for 60 numbers and every named scenario. ``lines RUN`` prints what goes into the
+outcome of one run (a number or a scenario): compare the prints of two commits line by line.
+docs/decisions/rooms.md says when which file may change.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import pollen
 from pollen.sim import scenarios
 from pollen.sim.scenarios.scene import Scene
 from pollen.sim.verdict.outcome import Outcome
@@ -73,6 +74,8 @@ def remake(kind: str) -> None:
 
 
 if __name__ == "__main__":
+    if not Path(pollen.__file__).is_relative_to(VECTORS.parents[1]):
+        sys.exit(f"this is {pollen.__file__}, not the checkout: set PYTHONPATH=src")
     if sys.argv[1:2] == ["lines"] and len(sys.argv) == 3:
         print("\n".join(lines_of(sys.argv[2])))
     elif sys.argv[1:] in (["shape"], ["outcome"]):

@@ -6,7 +6,7 @@ Invariants: ``handle`` never raises for what a peer or a user sent: that is a ``
     and logged, or a ``Reply`` with a slug. A reply that promises durability leaves after its
     ``Persisted``. A seed's row leaves before its ``LoadSeed``. The same seed of chance, state and
     events give the same effects on every run.
-Source: DESIGN 2; PROTOCOL 2 (durability), 5 (tables).
+Source: docs/ARCHITECTURE.md#the-brain; docs/design/protocol.md#durability.
 """
 
 from __future__ import annotations

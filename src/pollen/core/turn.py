@@ -5,7 +5,7 @@ Does not know: what any of it is for.
 Invariants: effects leave in the order in which they were asked for; those asked for by ``do_last``
     leave after all others. An answer that promises durability waits for the batch that this turn
     writes. Every handler of every room has one signature, ``(what, turn) -> None``.
-Source: docs/decisions/rooms.md (One turn, one signature); foca ``runtime.rs``.
+Source: docs/decisions/rooms.md#one-turn-one-signature; foca ``runtime.rs``.
 """
 
 from __future__ import annotations

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pollen
 from pollen.runtime.watch import stderr
 
 # A process whose stderr is a file that it fills, in the way of a detached daemon.
+# The checkout, not what is installed.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(pollen.__file__).parents[1])}
+
 _FILL = """
 import os, pathlib, sys, time
 from pollen.runtime.watch import stderr
@@ -31,7 +36,8 @@ def test_a_full_file_is_moved_aside_and_the_next_word_is_in_a_new_one(tmp_path: 
     """Whoever writes to file descriptor 2 goes on in ``daemon.err``; one older file is kept."""
     path = tmp_path / "daemon.err"
     with path.open("ab") as file:
-        subprocess.run([sys.executable, "-c", _FILL, str(path)], stderr=file, check=True)
+        line = [sys.executable, "-c", _FILL, str(path)]
+        subprocess.run(line, env=ENVIRONMENT, stderr=file, check=True)
     assert path.read_text().endswith("the last word\n")
     assert path.stat().st_size < stderr.FILE_BYTES
     assert path.with_name("daemon.err.1").stat().st_size > stderr.FILE_BYTES

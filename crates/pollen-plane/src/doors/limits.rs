@@ -26,8 +26,9 @@ pub(crate) const LINGERING: usize = 64;
 /// How long a connection that was answered early is read on, so that its client sees the answer
 /// and no reset. As nginx `lingering_timeout`, shortened. Guess.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
-/// Bytes that are thrown away meanwhile. Guess.
-pub(crate) const LINGER_BYTES: usize = 1 << 20;
+/// Bytes that are thrown away meanwhile: twice the largest input, so that a client whose body is a
+/// little too large reads the answer instead of a broken pipe. Guess.
+pub(crate) const LINGER_BYTES: usize = 8 << 20;
 
 /// A client that says nothing is dropped; so long an idle connection is kept.
 pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(30);

@@ -140,7 +140,21 @@ def _await_ready(where: Paths, reader: int) -> int:
     body = json.loads(heard)
     if "pid" in body:
         return int(body["pid"])
-    raise error_from_dict(body)
+    error = error_from_dict(body)
+    if error.slug == "internal" and (limit := _space()):
+        # In too small a space whatever asks for memory first fails, each in its own words.
+        error.reason, error.remedy = f"{error.reason}, {limit}", _SPACE_REMEDY
+    raise error
+
+
+_SPACE_REMEDY = "lift the limit: ulimit -v unlimited"
+
+
+def _space() -> str:
+    """The limit of the address space in words; empty for none."""
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limited = space != resource.RLIM_INFINITY
+    return f"in an address space of {space >> 20} MiB" if limited else ""
 
 
 def _last_words(where: Paths) -> tuple[str, str]:
@@ -150,10 +164,9 @@ def _last_words(where: Paths) -> tuple[str, str]:
     except OSError:
         lines = []
     last = lines[-1] if lines else "it said nothing"
-    space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if space != resource.RLIM_INFINITY:
-        reason = f"the daemon ended while it started, in an address space of {space >> 20} MiB"
-        return reason, f"lift the limit: ulimit -v unlimited\nor see {words} and {where.log_file}"
+    if limit := _space():
+        reason = f"the daemon ended while it started, {limit}"
+        return reason, f"{_SPACE_REMEDY}\nor see {words} and {where.log_file}"
     return f"the daemon ended while it started: {last}", f"see {words} and {where.log_file}"
 
 

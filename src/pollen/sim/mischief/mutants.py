@@ -17,11 +17,11 @@ import msgspec
 
 from pollen.core import clocks, durability
 from pollen.core.admission import asking, consequences
-from pollen.core.effects import PushTables
+from pollen.core.effects import PeerRow, PushTables, SeedRow
 from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.peers import Verdict, known, links, liveness, membership
-from pollen.core.placement import hosting, planner, tables
+from pollen.core.placement import hosting, lanes, planner, tables
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import routing
@@ -154,12 +154,12 @@ def _one_at_most(true: Any) -> Any:
 
 
 def _rows_kept(true: Any) -> Any:
-    def set_seed(self: Any, key: Any, row: Any) -> None:
-        held = self._seeds.get(key)
-        if row is None or held is None or not held.replicas:
+    def set_row(self: Any, key: Any, row: Any) -> None:
+        held = self._rows.get(key)
+        if row is None or not isinstance(held, SeedRow) or not held.replicas:
             true(self, key, row)
 
-    return set_seed
+    return set_row
 
 
 def _nameless(true: Any) -> Any:
@@ -171,11 +171,19 @@ def _nameless(true: Any) -> Any:
 
 
 def _members_kept(true: Any) -> Any:
-    def set_peer(self: Any, peer: Any, row: Any) -> None:
-        if row is not None:
-            true(self, peer, row)
+    def set_row(self: Any, key: Any, row: Any) -> None:
+        if row is not None or not isinstance(self._rows.get(key), PeerRow):
+            true(self, key, row)
 
-    return set_peer
+    return set_row
+
+
+def _peers_untold(true: Any) -> Any:
+    def set_row(self: Any, key: Any, row: Any) -> None:
+        if not isinstance(row, PeerRow):
+            true(self, key, row)
+
+    return set_row
 
 
 def _oldest_wins(true: Any) -> Any:
@@ -309,7 +317,7 @@ MUTANTS: list[Mutant] = [
         caught_by="minimum-of-replicas",
     ),
     Mutant(
-        name="rows-kept", owner=tables.Tables, target="set_seed", make=_rows_kept,
+        name="rows-kept", owner=lanes.Lane, target="set", make=_rows_kept,
         caught_by="plans-agree",
     ),
     Mutant(
@@ -317,11 +325,11 @@ MUTANTS: list[Mutant] = [
         caught_by="every-allowed-call-routable",
     ),
     Mutant(
-        name="peers-untold", owner=tables.Tables, target="set_peer", make=_always(None),
+        name="peers-untold", owner=lanes.Lane, target="set", make=_peers_untold,
         caught_by="replicas-known-to-be-members",
     ),
     Mutant(
-        name="members-kept", owner=tables.Tables, target="set_peer", make=_members_kept,
+        name="members-kept", owner=lanes.Lane, target="set", make=_members_kept,
         caught_by="members-agree", scenario="a_publisher_that_is_gone_for_ever",
     ),
     Mutant(
