@@ -7,7 +7,7 @@ use wasmtime::Store;
 
 use crate::envelope::{Call, Host, Outcome, Output};
 use crate::error::SandboxError;
-use crate::future::poll_began;
+use crate::future::{poll_began, ran_until};
 use crate::guest::{Guest, Handle, SLICE, State};
 use crate::outcome::{self, Verdict};
 use crate::seed::{Function, Seed};
@@ -44,13 +44,13 @@ async fn execute(
         return Err(SandboxError::deadline(false));
     }
     let kept = if seed.settings.isolate { None } else { seed.take(call.identity) };
-    let (mut guest, began) = match kept {
-        Some(guest) => (guest, began),
+    let (mut guest, before) = match kept {
+        Some(guest) => (guest, ran_until(began)),
         None => {
             let guest = seed.make(Some(&host), call.nested, call.deadline).await?;
             // An isolated seed pays for its initialisation on each call, so it counts as run time.
-            let began = if seed.settings.isolate { began } else { Instant::now() };
-            (guest, began)
+            let after = if seed.settings.isolate { began } else { Instant::now() };
+            (guest, ran_until(after))
         }
     };
     let handle = resolve(&mut guest, at, function)?;
@@ -72,7 +72,7 @@ async fn execute(
     let now = Instant::now();
     end(&mut guest.store);
     seed.note_memory(guest.store.data().meter.peak());
-    seed.note_run(at, now.duration_since(began), guest.calls);
+    seed.note_run(at, ran_until(now).saturating_sub(before), guest.calls);
     guest.calls = guest.calls.wrapping_add(1);
     if verdict.keep && !function.once {
         guest.store.data_mut().recycle();

@@ -35,6 +35,8 @@ thread_local! {
     /// Time that calls polled within the current poll took on this thread (nested calls run
     /// inside the poll of their caller), ns.
     static NESTED: Cell<u64> = const { Cell::new(0) };
+    /// Time that the call polled on this thread ran in its polls before this one.
+    static RAN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// Called by the epoch callback before it yields.
@@ -45,6 +47,13 @@ pub(crate) fn mark_expired() {
 /// When the poll that this thread is in began: the present, without asking the clock again.
 pub(crate) fn poll_began() -> Instant {
     BEGAN.get().unwrap_or_else(Instant::now)
+}
+
+/// How long the call polled on this thread ran until `now`: without what it waited for, and without
+/// the calls within it. Of a wait nobody says that the function burns.
+pub(crate) fn ran_until(now: Instant) -> Duration {
+    let poll = now.saturating_duration_since(BEGAN.get().unwrap_or(now));
+    RAN.get() + poll.saturating_sub(Duration::from_nanos(NESTED.get()))
 }
 
 type Inner = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -82,12 +91,14 @@ impl Guarded {
         let outer_began = BEGAN.replace(Some(began));
         let outer_expired = EXPIRED.replace(false);
         let outer_nested = NESTED.replace(0);
+        let outer_ran = RAN.replace(self.run);
         let polled = {
             let _running = self.core.ticker.enter();
             catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx)))
         };
         let expired = EXPIRED.replace(outer_expired);
         BEGAN.set(outer_began);
+        RAN.set(outer_ran);
         let elapsed = began.elapsed();
         let nested = Duration::from_nanos(NESTED.get());
         let total = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);

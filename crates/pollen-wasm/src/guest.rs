@@ -163,15 +163,16 @@ impl Guest {
         nested: bool,
         deadline: Instant,
     ) -> Result<Box<Self>, SandboxError> {
-        match Self::attempt(&blueprint, host, nested, deadline).await {
-            // The pool is full: idle guests of other seeds make room, once.
-            Err(error)
-                if error.slug() == "overloaded" && blueprint.registry.evict(u64::MAX) > 0 =>
-            {
-                Self::attempt(&blueprint, host, nested, deadline).await
+        // The pool is full: a few idle guests of other seeds make room, then all of them. Others may
+        // take that room first.
+        for count in [8, 64, usize::MAX] {
+            match Self::attempt(&blueprint, host, nested, deadline).await {
+                Err(error)
+                    if error.slug() == "overloaded" && blueprint.registry.evict_guests(count) => {}
+                made => return made,
             }
-            made => made,
         }
+        Self::attempt(&blueprint, host, nested, deadline).await
     }
 
     async fn attempt(

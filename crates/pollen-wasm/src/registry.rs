@@ -92,24 +92,55 @@ impl Registry {
         self.seeds.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Drops idle guests until at least `bytes` were freed; the number of guests dropped.
+    /// Drops idle guests until at least `bytes` were freed, those worth least first; the number of
+    /// guests dropped.
     pub(crate) fn evict(&self, bytes: u64) -> usize {
         let (mut freed, mut count) = (0_u64, 0);
-        for seed in self.seeds() {
-            while freed < bytes {
-                let Some(guest) = seed.take_any() else { break };
-                freed = freed.saturating_add(guest.store.data().meter.charged());
-                count += 1;
-                drop(guest);
-            }
+        while freed < bytes {
+            let Some(dropped) = self.drop_least(None) else { break };
+            freed = freed.saturating_add(dropped);
+            count += 1;
         }
         count
     }
 
+    /// Drops so many idle guests, those worth least first; whether there was one.
+    pub(crate) fn evict_guests(&self, count: usize) -> bool {
+        (0..count).take_while(|_| self.drop_least(None).is_some()).count() > 0
+    }
+
+    /// Makes room for a guest of so many bytes that `seed` wants to keep, by guests of seeds that
+    /// are worth less; false when there are too few of them.
+    pub(crate) fn make_room(&self, seed: &Seed, bytes: u64) -> bool {
+        let mut freed = 0_u64;
+        while freed < bytes {
+            let Some(dropped) = self.drop_least(Some(seed.worth(bytes))) else { return false };
+            freed = freed.saturating_add(dropped);
+        }
+        true
+    }
+
+    /// Drops the longest idle guest of the seed whose guests are worth least, if that is less than
+    /// `below`; its bytes.
+    fn drop_least(&self, below: Option<u64>) -> Option<u64> {
+        let mut seeds = self.seeds();
+        seeds.retain(|seed| seed.idle_totals().0 > 0);
+        let worth = |seed: &Arc<Seed>| seed.worth(0);
+        let least = seeds.into_iter().min_by_key(worth)?;
+        if below.is_some_and(|below| worth(&least) >= below) {
+            return None;
+        }
+        let guest = least.take_oldest()?;
+        Some(guest.store.data().meter.charged().max(1))
+    }
+
     /// Drops the guests that were idle for too long; the number dropped.
     pub(crate) fn reap(&self, now: Instant) -> usize {
-        self.reaped.store(now.duration_since(self.started).as_secs(), Ordering::Relaxed);
-        self.seeds().iter().map(|seed| seed.reap(now)).sum()
+        let fade = self.is_reaping_due(now);
+        if fade {
+            self.reaped.store(now.duration_since(self.started).as_secs(), Ordering::Relaxed);
+        }
+        self.seeds().iter().map(|seed| seed.reap(now, fade)).sum()
     }
 
     pub(crate) fn is_reaping_due(&self, now: Instant) -> bool {

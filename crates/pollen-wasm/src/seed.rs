@@ -1,10 +1,11 @@
 //! A loaded seed: its module ready to instantiate, its functions, and its idle guests.
 //!
 //! Invariants: an idle guest is handed to the identity that it served before, or to anybody when
-//! the seed is shared; at most [`IDLE_PER_IDENTITY`] wait for one identity, last in first out, and
-//! guests kept for reuse together stay under half of the node's memory.
+//! the seed is shared, last in first out. What the last minute needed is kept: guests kept for reuse
+//! together stay under half of the node's memory, and of two seeds the one gives way whose guests
+//! are worth less.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,9 +21,6 @@ use crate::known;
 use crate::program;
 use crate::registry::Registry;
 use crate::sharded;
-
-/// Idle guests kept for one seed and identity.
-const IDLE_PER_IDENTITY: usize = 4;
 
 /// Each thread looks at a share of the idle guests of its own first.
 const SHARES: usize = 2;
@@ -61,7 +59,46 @@ struct Idle {
     bytes: u64,
 }
 
-type Waiting = HashMap<[u8; 32], Vec<Idle>>;
+/// Idle guests, of each identity the longest idle one first; their bytes.
+#[derive(Default)]
+struct Waiting {
+    idle: HashMap<[u8; 32], VecDeque<Idle>>,
+    count: usize,
+    bytes: u64,
+    /// Calls that asked for a guest here: of the last minute, older ones fade.
+    uses: u64,
+}
+
+impl Waiting {
+    fn push(&mut self, key: [u8; 32], idle: Idle) {
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(idle.bytes);
+        self.idle.entry(key).or_default().push_back(idle);
+    }
+
+    fn pop(&mut self, key: &[u8; 32]) -> Option<Idle> {
+        let idle = self.idle.get_mut(key)?.pop_back()?;
+        self.note_gone(&idle);
+        Some(idle)
+    }
+
+    fn oldest(&self) -> Option<([u8; 32], Instant)> {
+        let firsts = self.idle.iter().filter_map(|(key, idle)| Some((*key, idle.front()?.since)));
+        firsts.min_by_key(|(_, since)| *since)
+    }
+
+    fn pop_oldest(&mut self) -> Option<Idle> {
+        let (key, _) = self.oldest()?;
+        let idle = self.idle.get_mut(&key)?.pop_front()?;
+        self.note_gone(&idle);
+        Some(idle)
+    }
+
+    fn note_gone(&mut self, idle: &Idle) {
+        self.count = self.count.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(idle.bytes);
+    }
+}
 
 /// A share of the idle guests, on cache lines of its own.
 #[derive(Default)]
@@ -87,6 +124,8 @@ pub struct Seed {
     idle: [Share; SHARES],
     high_water: AtomicU64,
     smoothed: AtomicU64,
+    /// Smoothed time that it takes to make a guest, ns.
+    making: AtomicU64,
 }
 
 impl Seed {
@@ -122,6 +161,7 @@ impl Seed {
             idle: Default::default(),
             high_water: AtomicU64::new(0),
             smoothed: AtomicU64::new(0),
+            making: AtomicU64::new(0),
         });
         registry.add(&seed);
         Ok(seed)
@@ -199,7 +239,9 @@ impl Seed {
             entry: self.entry,
             functions: self.functions.len(),
         };
+        let began = Instant::now();
         let guest = Guest::make(blueprint, host, nested, deadline).await?;
+        smooth(&self.making, nanos(began.elapsed()));
         self.note_memory(guest.initial);
         Ok(guest)
     }
@@ -215,7 +257,7 @@ impl Seed {
     /// `sample` is the guest's count of calls: short runs are taken every eighth time, because the
     /// averages are shared by all threads.
     pub(crate) fn note_run(&self, function: usize, run: Duration, sample: u32) {
-        let run = u64::try_from(run.as_nanos()).unwrap_or(u64::MAX);
+        let run = nanos(run);
         let known = self.functions.get(function).is_some_and(|function| function.smoothed() > 0);
         if known && run < BURNS / 8 && !sample.is_multiple_of(8) {
             return;
@@ -223,9 +265,7 @@ impl Seed {
         for average in
             self.functions.get(function).map(|f| &f.smoothed).into_iter().chain([&self.smoothed])
         {
-            let old = average.load(Ordering::Relaxed);
-            let new = if old == 0 { run } else { old - old / 8 + run / 8 };
-            average.store(new.max(1), Ordering::Relaxed);
+            smooth(average, run);
         }
     }
 
@@ -235,8 +275,15 @@ impl Seed {
 
     /// An idle guest that this identity used, the last one first, or one that nobody used, if any.
     pub(crate) fn take(&self, identity: [u8; 32]) -> Option<Box<Guest>> {
-        let of = |key: &[u8; 32]| self.shares().find_map(|share| share.lock().get_mut(key)?.pop());
-        of(&self.key(identity)).or_else(|| of(&UNUSED)).map(|idle| self.taken(idle))
+        let key = self.key(identity);
+        let mut counted = false;
+        let of = self.shares().find_map(|share| {
+            let mut waiting = share.lock();
+            waiting.uses += u64::from(!std::mem::replace(&mut counted, true));
+            waiting.pop(&key)
+        });
+        let unused = || self.shares().find_map(|share| share.lock().pop(&UNUSED));
+        of.or_else(unused).map(|idle| self.taken(idle))
     }
 
     /// The shares, that of the calling thread first.
@@ -250,11 +297,12 @@ impl Seed {
         self.keep(UNUSED, guest, Instant::now());
     }
 
-    pub(crate) fn take_any(&self) -> Option<Box<Guest>> {
-        let idle = self.shares().find_map(|share| {
-            let mut waiting = share.lock();
-            waiting.values_mut().find_map(|idle| (!idle.is_empty()).then(|| idle.remove(0)))
-        })?;
+    /// The guest that was idle for longest.
+    pub(crate) fn take_oldest(&self) -> Option<Box<Guest>> {
+        let since = |share: &Mutex<Waiting>| share.lock().oldest().map(|(_, since)| since);
+        let oldest = self.shares().filter_map(|share| Some((share, since(share)?)));
+        let (share, _) = oldest.min_by_key(|(_, since)| *since)?;
+        let idle = share.lock().pop_oldest()?;
         Some(self.taken(idle))
     }
 
@@ -266,9 +314,23 @@ impl Seed {
     pub(crate) fn idle_totals(&self) -> (usize, u64) {
         self.shares().fold((0, 0), |sum, share| {
             let waiting = share.lock();
-            let idle = waiting.values().flatten();
-            idle.fold(sum, |sum, idle| (sum.0 + 1, sum.1.saturating_add(idle.bytes)))
+            (sum.0 + waiting.count, sum.1.saturating_add(waiting.bytes))
         })
+    }
+
+    /// What a byte of its idle guests saves, with so many bytes beside them: what it takes to make
+    /// one, times the calls of the last minute, over the bytes of all. Few guests of a busy seed are
+    /// worth more than the last of many.
+    pub(crate) fn worth(&self, beside: u64) -> u64 {
+        let (mut uses, mut bytes) = (0_u64, beside);
+        for share in self.shares() {
+            let waiting = share.lock();
+            uses = uses.saturating_add(waiting.uses);
+            bytes = bytes.saturating_add(waiting.bytes);
+        }
+        let saved = u128::from(self.making.load(Ordering::Relaxed)) * u128::from(uses.max(1));
+        // In ns a MiB: whole numbers would round what is cheap to nothing.
+        u64::try_from((saved << 20) / u128::from(bytes.max(1))).unwrap_or(u64::MAX)
     }
 
     /// Keeps a guest for the next call of this identity, or drops it.
@@ -276,36 +338,42 @@ impl Seed {
         let bytes = guest.store.data().meter.charged();
         let registry = &self.registry;
         let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
-        if self.settings.isolate || grown || !guest.store.data_mut().meter.pool() {
+        if self.settings.isolate || grown {
             return;
         }
-        let mut waiting = Some(Idle { guest, since: now, bytes });
-        for share in self.shares() {
-            let mut idle = share.lock();
-            let idle = idle.entry(self.key(identity)).or_default();
-            // Each share takes its part, so that together they keep the limit.
-            if idle.len() < IDLE_PER_IDENTITY / SHARES {
-                registry.idle_bytes.add(signed(bytes));
-                idle.extend(waiting.take());
-                break;
-            }
+        let has_room = guest.store.data_mut().meter.pool()
+            || (registry.make_room(self, bytes) && guest.store.data_mut().meter.pool());
+        if !has_room {
+            return;
         }
-        // One too many is dropped here, outside of the locks.
-        drop(waiting);
+        if let Some(share) = self.shares().next() {
+            registry.idle_bytes.add(signed(bytes));
+            share.lock().push(self.key(identity), Idle { guest, since: now, bytes });
+        }
         if registry.is_reaping_due(now) {
             registry.reap(now);
         }
     }
 
-    pub(crate) fn reap(&self, now: Instant) -> usize {
+    /// Drops what was idle for too long, and lets a quarter of the uses fade; called four times a
+    /// minute while there are calls.
+    pub(crate) fn reap(&self, now: Instant, fade: bool) -> usize {
         let mut old = Vec::new();
         for share in self.shares() {
-            share.lock().retain(|_, idle| {
+            let mut waiting = share.lock();
+            let before = old.len();
+            waiting.idle.retain(|_, idle| {
                 // The longest idle ones stand first.
                 let late = idle.partition_point(|idle| now.duration_since(idle.since) >= IDLE_TIME);
                 old.extend(idle.drain(..late));
                 !idle.is_empty()
             });
+            for idle in old.iter().skip(before) {
+                waiting.note_gone(idle);
+            }
+            if fade {
+                waiting.uses -= waiting.uses / 4;
+            }
         }
         let count = old.len();
         for idle in old {
@@ -315,9 +383,20 @@ impl Seed {
     }
 }
 
+/// Takes one more into an average. Concurrent updates may lose one; that is harmless.
+fn smooth(average: &AtomicU64, sample: u64) {
+    let old = average.load(Ordering::Relaxed);
+    let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
+    average.store(new.max(1), Ordering::Relaxed);
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Drop for Seed {
     fn drop(&mut self) {
-        while let Some(guest) = self.take_any() {
+        while let Some(guest) = self.take_oldest() {
             drop(guest);
         }
     }
