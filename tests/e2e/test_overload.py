@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pollen
-from pollen.errors import Overloaded
+from pollen.errors import GuestError, Overloaded
 from pollen.testing import Cluster, Node
 from tests.e2e.conftest import example
 from tests.e2e.talk import metric
@@ -107,6 +107,8 @@ async def test_map_waits_where_a_call_would_be_refused() -> None:
     counts = [str(60_000 + number) for number in range(400)]
     async with Cluster(1) as cluster:
         await cluster.seed(example("primes"), "primes", timeout_ms=60_000)
+        # A closed loop alone is never refused: others call faster than the node serves.
+        pressed = asyncio.ensure_future(load(cluster[0], 8, 400, concurrency=4_000))
         async with cluster[0].connect() as mesh:
             work = mesh.function("primes", "primes")
             replies = [reply.text async for reply in work.map(counts, in_flight=200)]
@@ -115,9 +117,58 @@ async def test_map_waits_where_a_call_would_be_refused() -> None:
             again = await asyncio.to_thread(
                 lambda: [reply.text for reply in twin.map(counts, in_flight=200)]
             )
+        await pressed
         refused = await metric(cluster[0], "calls_overloaded_total")
     assert replies == again == [primes_below(int(count)) for count in counts]
     assert refused > 0, "nobody was refused: this tested nothing"
+
+
+async def closed_loop(cluster: Cluster, callers: int, seconds: float) -> tuple[int, float]:
+    """So many SDK tasks that each call again when they are answered: calls, and their p99 in s."""
+    took: list[float] = []
+    async with cluster[0].connect() as mesh:
+        relay = mesh.function("relay", "relay", timeout=60)
+        end = time.monotonic() + seconds
+
+        async def again() -> None:
+            while time.monotonic() < end:
+                since = time.monotonic()
+                reply = await relay(b"pln://seed/shout/shout\nab")
+                took.append(time.monotonic() - since)
+                assert reply.data == b"AB"
+
+        await asyncio.gather(*[again() for _ in range(callers)])
+    return len(took), sorted(took)[len(took) * 99 // 100]
+
+
+@pytest.mark.timeout(300)
+async def test_a_closed_loop_of_nested_calls_is_served_and_not_refused() -> None:
+    """Callers who wait for their answers make a queue that does not grow."""
+    async with Cluster(1) as cluster:
+        for name in ("relay", "shout"):
+            await cluster.seed(example(name), name)
+        for callers in (64, 512, 4_096):
+            calls, p99 = await closed_loop(cluster, callers, 5)
+            print(f"{callers} callers: {calls} calls in 5 s, p99 {p99:.3f} s")
+            assert calls >= callers
+            assert p99 <= 3 * callers * 5 / calls
+        assert await metric(cluster[0], "calls_overloaded_total") == 0
+
+
+@pytest.mark.timeout(120)
+async def test_a_chain_of_sixteen_nested_calls_works_and_the_next_is_the_hop_limit() -> None:
+    """seam.md, split: a chain does not pay for breadth that it does not use."""
+    async with Cluster(1) as cluster:
+        for name in ("relay", "echo"):
+            await cluster.seed(example(name), name)
+        async with cluster[0].connect() as mesh:
+            # The first relay is at depth 0; each URI is one nested call.
+            chain = b"pln://seed/relay/relay\n"
+            reply = await mesh.call("relay", "relay", chain * 15 + b"pln://seed/echo/echo\nend")
+            assert reply.data == b"end"
+            with pytest.raises(GuestError) as raised:
+                await mesh.call("relay", "relay", chain * 16 + b"pln://seed/echo/echo\nend")
+    assert "[hop-limit]" in str(raised.value), str(raised.value)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use bytes::Bytes;
 use pollen_wire::Id;
 
-use crate::Trace;
+use crate::{Trace, trees::Below};
 
 /// Who asks, as far as this node can tell for sure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub struct Request {
     pub acting: Option<Id>,
     /// Where the tree of calls began.
     pub origin: Id,
+    /// Of a call that a guest of this node made: where that one notes what it took.
+    pub(crate) below: Option<Arc<Below>>,
     /// Its span at the node where it begins.
     pub trace: Trace,
     /// When it came to this node.

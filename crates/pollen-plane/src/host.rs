@@ -20,9 +20,11 @@ use crate::{
     metrics::{SeedCounters, count, micros, micros32},
     percall::{match_gate, split},
     plane::Plane,
-    slots::{Ask, Slot},
+    queue::Ask,
+    slots::Slot,
     tables::SeedEntry,
     trace::{Began, Ended, OpenSpan},
+    trees::Below,
 };
 
 /// A call that arrived at the node that is to run it.
@@ -41,6 +43,8 @@ pub(crate) struct Arrived {
     /// The seed for which the caller says it speaks; information only.
     pub(crate) acting: Option<Id>,
     pub(crate) origin: Id,
+    /// Of a call that a guest of this node made: where that one notes what its calls took.
+    pub(crate) above: Option<Arc<Below>>,
     /// Its span at the node where it runs.
     pub(crate) trace: Trace,
 }
@@ -188,14 +192,16 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
     let asked = Instant::now();
     let deadline = call.deadline.min(asked + Duration::from_millis(call.entry.row.timeout_ms));
     let nested = call.hops < crate::call::HOPS;
-    let memory = plane.memory();
+    let local = &call.entry.local;
+    let least = plane.least_guest();
+    let memory_need = seed.reserve_bytes();
     let ask = Ask {
         depth: u64::from(nested),
-        memory_free: memory.free,
-        memory_reserve: memory.reserve,
-        memory_need: seed.reserve_bytes(),
+        is_child: call.above.is_some(),
+        memory_need,
+        tree_need: memory_need.max(least).saturating_add(local.below.bytes()),
         deadline,
-        service_us: call.entry.local.counters.run_us.load(),
+        service_us: local.counters.run_us.load(),
     };
     let (slot, queue_us) = match plane.slots().take(&ask, asked).await {
         Ok((slot, waited)) => (slot, micros32(waited)),
@@ -215,10 +221,16 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
         calls_left: Mutex::new(call.calls_left),
         calls_used: AtomicU32::new(1),
         failed: Mutex::default(),
+        below: Arc::default(),
         deadline,
         call,
     });
-    let outcome = plane.sandbox().call(seed, inner, host.clone()).await;
+    let outcome = plane.sandbox().call(seed.clone(), inner, host.clone()).await;
+    let below = host.below.bytes();
+    host.call.entry.local.below.note(below);
+    if let Some(above) = &host.call.above {
+        above.note(seed.reserve_bytes().max(least).saturating_add(below));
+    }
     Ran {
         result: outcome.result.map_err(|error| host.explained(CallError::from(&error))),
         queue_us,
@@ -240,6 +252,8 @@ struct GuestHost {
     calls_used: AtomicU32,
     /// Why the last nested call that failed did.
     failed: Mutex<Option<String>>,
+    /// Memory that the calls it made took here.
+    below: Arc<Below>,
 }
 
 /// How a remedy begins that hands on why a nested call failed.
@@ -279,7 +293,7 @@ impl GuestHost {
             let mut left = self.calls_left.lock();
             let share = split(self.call.hops, *left, self.call.retries)
                 .map_err(|slug| over_limit(slug, &self.call.entry.row.name, uri))?;
-            *left = share.parent_calls;
+            *left = 0;
             share
         };
         let request = Request {
@@ -295,6 +309,7 @@ impl GuestHost {
             principal: Principal::Node(self.plane.id()),
             acting: Some(self.call.entry.row.seed),
             origin: self.call.origin,
+            below: Some(self.below.clone()),
             trace: self.call.trace.child(),
             began: Instant::now(),
         };
@@ -404,12 +419,6 @@ fn level_name(level: LogLevel) -> &'static str {
         LogLevel::Warn => "warning",
         LogLevel::Error => "error",
     }
-}
-
-/// Guest memory, for admission.
-pub(crate) struct Memory {
-    pub(crate) free: u64,
-    pub(crate) reserve: u64,
 }
 
 /// Time left until a deadline, microseconds.

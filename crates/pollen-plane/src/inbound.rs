@@ -128,6 +128,7 @@ fn accept(
         principal: Principal::Node(link.peer()),
         acting: header.acting_seed,
         origin: header.origin,
+        above: None,
         trace: Trace::parse(header.traceparent)
             .map_or_else(|| Trace::root(header.call, false), |caller| caller.child()),
     })

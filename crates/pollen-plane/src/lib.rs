@@ -7,7 +7,8 @@
 //! - `candidates.rs`: where a call may go, and the choice among these.
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time.
-//! - `slots.rs`, `seen.rs`: running slots with their queue; ids that must not run twice.
+//! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
+//! - `seen.rs`: ids that must not run twice.
 //! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
 //! - [`Doors`] (`doors/`): who comes in at the local and the TCP door; `gateway.rs` (HTTP, its answers in
 //!   `answer.rs`), `door.rs` (`pollen-call/1`): what is spoken there.
@@ -29,6 +30,7 @@ mod loading;
 mod metrics;
 pub mod percall;
 mod plane;
+mod queue;
 mod remote;
 mod route;
 mod seen;
@@ -36,6 +38,7 @@ mod slots;
 pub mod tables;
 mod tail;
 mod trace;
+mod trees;
 mod watchdog;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef};

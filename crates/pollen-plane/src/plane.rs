@@ -22,14 +22,15 @@ use tokio::runtime::Runtime;
 
 use crate::{
     events::{Event, EventQueue, raw},
-    host::Memory,
     inbound,
     load::Loads,
     metrics::{NodeCounters, micros},
+    queue::Size,
     seen::SeenIds,
-    slots::{Size, Slots},
+    slots::Slots,
     tables::{Held, Push, SeedEntry, StaleGeneration},
     trace::Spans,
+    trees::Memory,
     watchdog::Heart,
 };
 
@@ -134,7 +135,10 @@ impl Plane {
         let plane = Self(Arc::new(Inner {
             id: *config.secret.public().as_bytes(),
             tables: Held::default(),
-            slots: Slots::new(Size::of(cores as u64)),
+            slots: Slots::new(Size::of(cores as u64), {
+                let (sandbox, total) = (sandbox.clone(), config.memory_bytes);
+                move || memory(&sandbox, total)
+            }),
             seen: SeenIds::default(),
             counters: NodeCounters::default(),
             spans: Spans::default(),
@@ -237,8 +241,12 @@ impl Plane {
     }
 
     pub(crate) fn memory(&self) -> Memory {
-        let free = self.0.sandbox.memory_available();
-        Memory { free, reserve: self.0.memory_bytes / 4 }
+        memory(&self.0.sandbox, self.0.memory_bytes)
+    }
+
+    /// What a guest counts at least, so that instances do not run out before memory does; bytes.
+    pub(crate) fn least_guest(&self) -> u64 {
+        self.0.memory_bytes / self.0.sandbox.instances_limit()
     }
 
     /// The brain lives.
@@ -528,4 +536,8 @@ pub(crate) fn draw() -> u64 {
         let wide = u128::from(next) * u128::from(next ^ 0xe703_7ed1_a0b4_28db);
         (wide >> 64) as u64 ^ wide as u64
     })
+}
+
+fn memory(sandbox: &Sandbox, total: u64) -> Memory {
+    Memory { free: sandbox.memory_available(), reserve: total / 4, total }
 }

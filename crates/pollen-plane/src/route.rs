@@ -118,6 +118,7 @@ impl Plane {
             principal: Principal::Node(self.id()),
             acting: None,
             origin: self.id(),
+            below: None,
             trace: Trace::root(id, self.spans().samples()),
             began,
         }
@@ -367,6 +368,7 @@ impl Plane {
                 principal: request.principal,
                 acting: request.acting,
                 origin: request.origin,
+                above: request.below.clone(),
                 trace: request.trace.child(),
             },
         )

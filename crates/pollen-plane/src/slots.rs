@@ -3,14 +3,13 @@
 //! (docs/design/sandbox.md#admission).
 //!
 //! Calls of one core share it by turns of a slice. Few of them are fresh at a time, so that each is
-//! soon done and does not share with all that came. A call that has used [`BURST`] slices gives up
-//! its place among the fresh ones.
+//! soon done and does not share with all that came; who burned for [`BURST`] slices makes place.
+//! A call at depth 0 also waits until the memory that its tree was seen to need is not promised.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -21,27 +20,13 @@ use tokio::sync::oneshot;
 use crate::{
     call::CallError,
     metrics::micros,
-    percall::{Admission, Arrival, Room, STANDING_US, Wait, admit, is_late, is_short, shed},
+    percall::{Admission, Arrival, Fit, Room, Stock, admit, is_late, is_short, shed},
+    queue::{Ask, Line, Queue, Size, Waiter},
+    trees::Memory,
 };
 
 /// Slices after which a call is not fresh any more: about 50 ms of a core.
 const BURST: u32 = 25;
-
-/// How many calls a node runs and keeps waiting.
-pub(crate) struct Size {
-    pub(crate) cores: u64,
-    pub(crate) slots: u64,
-    pub(crate) fresh_slots: u64,
-    pub(crate) queue: u64,
-}
-
-impl Size {
-    /// Those waiting cost about 1 kB each; 10,000 suspended parents may each wait for a child.
-    pub(crate) fn of(cores: u64) -> Self {
-        let cores = cores.max(1);
-        Self { cores, slots: 16 * cores, fresh_slots: 4 * cores, queue: 16_384 }
-    }
-}
 
 /// The slots of one node.
 pub(crate) struct Slots {
@@ -49,76 +34,42 @@ pub(crate) struct Slots {
     /// Those of them that are fresh, of seeds that are not short.
     fresh: AtomicU64,
     waiting: Mutex<Queue>,
-    /// Length of the queue, readable without its lock.
+    /// Length of the queue, readable without its lock; of it those that guests here made.
     queued: AtomicUsize,
+    children: AtomicUsize,
+    /// The first at depth 0 waits for memory.
+    is_starved: AtomicBool,
+    /// Calls under way, suspended ones too, and the memory promised to those at depth 0.
+    under_way: AtomicU64,
+    promised: AtomicU64,
+    memory: Box<dyn Fn() -> Memory + Send + Sync>,
     size: Size,
 }
 
-/// Who waits, the oldest first; since when there is a queue, and since when there is none.
-#[derive(Default)]
-struct Queue {
-    waiters: VecDeque<Waiter>,
-    standing: Option<Instant>,
-    emptied: Option<Instant>,
-}
-
-impl Queue {
-    /// A queue that forms again within [`STANDING_US`] counts as one queue: a node that sheds load
-    /// keeps emptying it for a moment.
-    fn push(&mut self, waiter: Waiter) {
-        if self.waiters.is_empty() {
-            let gap = self.emptied.map_or(u64::MAX, |at| micros(waiter.since - at));
-            if gap >= STANDING_US {
-                self.standing = None;
-            }
-            self.standing.get_or_insert(waiter.since);
-        }
-        self.waiters.push_back(waiter);
-    }
-
-    fn pop(&mut self, now: Instant) -> Option<Waiter> {
-        let waiter = self.waiters.pop_front();
-        if self.waiters.is_empty() {
-            self.emptied = Some(now);
-        }
-        waiter
-    }
-}
-
-struct Waiter {
-    deadline: Instant,
-    since: Instant,
-    depth: u64,
-    service_us: u64,
-    turn: oneshot::Sender<Result<Slot, CallError>>,
-}
-
-/// The right to run; given back on drop.
+/// The right to run; given back on drop, and with it the memory that was promised.
 pub(crate) struct Slot {
     slots: Arc<Slots>,
     held: bool,
     /// It counts as fresh while it is held, for so many slices more.
     fresh: Option<u32>,
-}
-
-/// What a call needs and brings, for the decision.
-pub(crate) struct Ask {
-    pub(crate) depth: u64,
-    pub(crate) memory_free: u64,
-    pub(crate) memory_reserve: u64,
-    pub(crate) memory_need: u64,
-    pub(crate) deadline: Instant,
-    /// Smoothed run time of what is waiting, for the expected wait.
-    pub(crate) service_us: u64,
+    promised: u64,
 }
 
 impl Slots {
-    pub(crate) fn new(size: Size) -> Arc<Self> {
+    pub(crate) fn new(
+        size: Size,
+        memory: impl Fn() -> Memory + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             running: AtomicU64::new(0),
             fresh: AtomicU64::new(0),
             waiting: Mutex::default(),
             queued: AtomicUsize::new(0),
+            children: AtomicUsize::new(0),
+            is_starved: AtomicBool::new(false),
+            under_way: AtomicU64::new(0),
+            promised: AtomicU64::new(0),
+            memory: Box::new(memory),
             size,
         })
     }
@@ -149,6 +100,19 @@ impl Slots {
         }
     }
 
+    fn stock(&self, ask: &Ask) -> Stock {
+        let memory = (self.memory)();
+        let kept = memory.reserve.saturating_add(self.promised.load(Relaxed));
+        Stock {
+            memory_free: memory.free,
+            memory_reserve: memory.reserve,
+            memory_need: ask.memory_need,
+            tree_free: memory.total.saturating_sub(kept),
+            tree_need: ask.tree_need,
+            under_way: self.under_way.load(Relaxed),
+        }
+    }
+
     /// A slot, at once or after waiting, and how long that took since `asked`; or the refusal.
     /// Dropping the future leaves the queue.
     pub(crate) async fn take(
@@ -170,30 +134,24 @@ impl Slots {
             queued: self.queued(),
             queue_limit: self.size.queue,
             depth: ask.depth,
-            memory_free: ask.memory_free,
-            memory_reserve: ask.memory_reserve,
-            memory_need: ask.memory_need,
+            memory: self.stock(ask),
             // Links look ids up before they ask for a slot: `seen.rs`.
             seen: false,
         });
         match judged {
-            Admission::Run => Ok(self.try_occupy(ask.service_us)),
+            Admission::Run => Ok(self.try_occupy(ask)),
             Admission::Queue => Ok(None),
             Admission::Shed => self.make_room(ask).map(|()| None),
-            Admission::Overloaded | Admission::Duplicate => {
-                Err(CallError::overloaded("the memory for guests is used up", 100))
-            }
+            Admission::Overloaded | Admission::Duplicate => Err(Self::out_of_memory()),
         }
     }
 
     async fn wait(self: &Arc<Self>, ask: &Ask) -> Result<Slot, CallError> {
         let (turn, told) = oneshot::channel();
         {
-            let since = Instant::now();
-            let (depth, service_us) = (ask.depth, ask.service_us);
             let mut queue = self.waiting.lock();
-            queue.push(Waiter { deadline: ask.deadline, since, depth, service_us, turn });
-            self.queued.store(queue.waiters.len(), Relaxed);
+            queue.push(Waiter { ask: *ask, since: Instant::now(), turn });
+            self.note_length(&queue);
         }
         // A slot may have been given back between the decision and the push.
         self.hand_on();
@@ -209,11 +167,10 @@ impl Slots {
         let now = Instant::now();
         let left = |deadline: Instant| micros(deadline.saturating_duration_since(now));
         let mut queue = self.waiting.lock();
-        let ahead = queue.waiters.len();
-        let wait_us = self.expected_us(ahead, ask.service_us);
-        let budgets = queue.waiters.iter().map(|waiter| left(waiter.deadline));
-        let victim = shed(budgets, left(ask.deadline), wait_us);
-        let victim = victim.and_then(|index| queue.waiters.remove(index));
+        let wait_us = self.expected_us(queue.len(), ask.service_us);
+        let victim = shed(queue.deadlines().map(left), left(ask.deadline), wait_us);
+        queue.standing.refused += 1;
+        let victim = victim.and_then(|index| queue.remove(index));
         let victim = victim.ok_or_else(|| Self::refusal(wait_us))?;
         let _ = victim.turn.send(Err(Self::refusal(wait_us)));
         Ok(())
@@ -229,15 +186,27 @@ impl Slots {
         CallError::overloaded("this node has more calls than it can run in time", after)
     }
 
-    /// A slot, unless the last one was taken meanwhile or others of its kind wait.
-    fn try_occupy(self: &Arc<Self>, service_us: u64) -> Option<Slot> {
-        if self.queued.load(Relaxed) > 0 && !is_short(service_us) {
+    fn out_of_memory() -> CallError {
+        CallError::overloaded("the memory for guests is used up", 100)
+    }
+
+    fn note_length(&self, queue: &Queue) {
+        self.queued.store(queue.len(), Relaxed);
+        self.children.store(queue.children(), Relaxed);
+    }
+
+    /// A slot, unless the last one was taken meanwhile or others wait that go first.
+    fn try_occupy(self: &Arc<Self>, ask: &Ask) -> Option<Slot> {
+        let is_short = is_short(ask.service_us);
+        let ahead = if ask.is_child { &self.children } else { &self.queued };
+        let is_starved = ask.depth == 0 && self.is_starved.load(Relaxed);
+        if is_starved || (ahead.load(Relaxed) > 0 && !is_short) {
             return None;
         }
         let below = |limit| move |taken| (taken < limit).then_some(taken + 1);
         self.running.try_update(Relaxed, Relaxed, below(self.size.slots)).ok()?;
-        let mut slot = Slot { slots: self.clone(), held: true, fresh: None };
-        if !is_short(service_us) {
+        let mut slot = self.slot(ask, true);
+        if !is_short {
             // Without a place among the fresh the slot goes back by its drop.
             self.fresh.try_update(Relaxed, Relaxed, below(self.size.fresh_slots)).ok()?;
             slot.fresh = Some(BURST);
@@ -245,38 +214,45 @@ impl Slots {
         Some(slot)
     }
 
-    fn occupy(self: &Arc<Self>, service_us: u64) -> Slot {
-        let fresh = (!is_short(service_us)).then_some(BURST);
-        let mut slot = Slot { slots: self.clone(), held: false, fresh };
+    fn occupy(self: &Arc<Self>, ask: &Ask) -> Slot {
+        let mut slot = self.slot(ask, false);
+        slot.fresh = (!is_short(ask.service_us)).then_some(BURST);
         slot.take_back();
         slot
     }
 
-    /// Gives free slots to those who wait, oldest first; refuses who waited too long in a queue that
-    /// does not end.
+    fn slot(self: &Arc<Self>, ask: &Ask, held: bool) -> Slot {
+        let promised = if ask.depth == 0 { ask.tree_need } else { 0 };
+        self.under_way.fetch_add(1, Relaxed);
+        self.promised.fetch_add(promised, Relaxed);
+        Slot { slots: self.clone(), held, fresh: None, promised }
+    }
+
+    /// Gives free slots to those who wait; refuses who waited too long in a queue that grows.
     fn hand_on(self: &Arc<Self>) {
         while self.queued.load(Relaxed) > 0 {
             let (turn, answer) = {
                 let mut queue = self.waiting.lock();
-                let Some(first) = queue.waiters.front() else { return };
-                if !self.room().admits(first.service_us) {
+                let mut fit = Fit::Now;
+                let next = queue.next(|root| {
+                    fit = self.stock(root).fit(0);
+                    fit != Fit::Later
+                });
+                self.is_starved.store(fit == Fit::Later, Relaxed);
+                let Some((line, first)) = next else { return };
+                if !self.room().admits(first.ask.service_us) {
                     return;
                 }
                 let now = Instant::now();
-                let Some(waiter) = queue.pop(now) else { return };
-                let ahead = queue.waiters.len();
-                self.queued.store(ahead, Relaxed);
-                let since = |start: Instant| micros(now.saturating_duration_since(start));
-                let wait = Wait {
-                    waited_us: since(waiter.since),
-                    standing_us: queue.standing.map_or(0, since),
-                    service_us: waiter.service_us,
-                    depth: waiter.depth,
-                };
-                let answer = if is_late(&wait) {
-                    Err(Self::refusal(self.expected_us(ahead, waiter.service_us)))
+                let Some(waiter) = queue.pop(line, now) else { return };
+                self.note_length(&queue);
+                let answer = if line == Line::Roots && fit == Fit::Never {
+                    Err(Self::out_of_memory())
+                } else if is_late(&queue.wait_of(&waiter, now)) {
+                    queue.standing.refused += 1;
+                    Err(Self::refusal(self.expected_us(queue.len(), waiter.ask.service_us)))
                 } else {
-                    Ok(self.occupy(waiter.service_us))
+                    Ok(self.occupy(&waiter.ask))
                 };
                 (waiter.turn, answer)
             };
@@ -285,6 +261,7 @@ impl Slots {
                 slot.put_down();
             }
         }
+        self.is_starved.store(false, Relaxed);
     }
 }
 
@@ -339,7 +316,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.suspend();
+        self.put_down();
+        self.slots.promised.fetch_sub(self.promised, Relaxed);
+        self.slots.under_way.fetch_sub(1, Relaxed);
+        self.slots.hand_on();
     }
 }
 
@@ -348,18 +328,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const MEMORY: Memory = Memory { free: 1000, reserve: 250, total: 1000 };
+
     fn one_slot(queue: u64) -> Arc<Slots> {
-        Slots::new(Size { cores: 1, slots: 1, fresh_slots: 1, queue })
+        Slots::new(Size { cores: 1, slots: 1, fresh_slots: 1, queue }, || MEMORY)
     }
 
     fn ask(budget_ms: u64) -> Ask {
         Ask {
-            depth: 0,
-            memory_free: 1000,
-            memory_reserve: 250,
             memory_need: 1,
+            tree_need: 1,
             deadline: Instant::now() + Duration::from_millis(budget_ms),
             service_us: 1000,
+            ..Ask::default()
         }
     }
 
@@ -404,8 +385,58 @@ mod tests {
         assert!(refused.retry_after_ms >= 10);
     }
 
+    fn spawn(slots: &Arc<Slots>, ask: Ask) -> tokio::task::JoinHandle<Result<Slot, CallError>> {
+        let slots = slots.clone();
+        tokio::spawn(async move { slots.take(&ask, Instant::now()).await.map(|(slot, _)| slot) })
+    }
+
+    async fn until_queued(slots: &Arc<Slots>, count: u64) {
+        while slots.queued() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
-    async fn who_waited_too_long_in_a_queue_that_does_not_end_is_refused() {
+    async fn a_child_goes_before_those_that_begin() {
+        let slots = one_slot(9);
+        let running = take(&slots, 1000).await.unwrap();
+        let first = spawn(&slots, ask(60_000));
+        until_queued(&slots, 1).await;
+        let child = spawn(&slots, Ask { depth: 1, is_child: true, ..ask(60_000) });
+        until_queued(&slots, 2).await;
+        drop(running);
+        let child = child.await.unwrap().unwrap();
+        assert!(!first.is_finished());
+        drop(child);
+        assert!(first.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_tree_begins_when_it_fits_and_what_is_beneath_one_never_waits_for_memory() {
+        let slots = Slots::new(Size { cores: 1, slots: 9, fresh_slots: 9, queue: 9 }, || MEMORY);
+        let tree = Ask { tree_need: 400, ..ask(60_000) };
+        let (mut first, _) = slots.take(&tree, Instant::now()).await.unwrap();
+        first.suspend();
+        // 750 are for those that begin, and 400 of them are promised.
+        let second = spawn(&slots, tree);
+        until_queued(&slots, 1).await;
+        let passes = Ask { depth: 1, is_child: true, ..ask(1000) };
+        drop(slots.take(&passes, Instant::now()).await.unwrap());
+        let from_afar = Ask { is_child: false, ..passes };
+        drop(slots.take(&from_afar, Instant::now()).await.unwrap());
+        // Nobody that begins overtakes the one that waits for memory, however short.
+        let third = spawn(&slots, Ask { service_us: 1, ..ask(60_000) });
+        until_queued(&slots, 2).await;
+        drop(first);
+        let second = second.await.unwrap().unwrap();
+        drop((third.await.unwrap().unwrap(), second));
+        let alone = Ask { tree_need: 5000, ..ask(1000) };
+        drop(slots.take(&alone, Instant::now()).await.unwrap());
+        assert_eq!((slots.running(), slots.promised.load(Relaxed)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_waited_too_long_in_a_queue_that_grows_is_refused() {
         let slots = one_slot(4);
         let running = take(&slots, 60_000).await.unwrap();
         let wait = |depth| {
@@ -417,11 +448,14 @@ mod tests {
         while slots.queued() < 2 {
             tokio::task::yield_now().await;
         }
-        let long_ago = Instant::now() - Duration::from_secs(2);
+        let long_ago = Instant::now() - Duration::from_secs(3);
         {
             let mut queue = slots.waiting.lock();
-            queue.standing = Some(long_ago);
-            queue.waiters.iter_mut().for_each(|waiter| waiter.since = long_ago);
+            queue.standing.since = Some(long_ago);
+            queue.standing.refused = 9;
+            queue.standing.earlier = 1;
+            queue.standing.next_us = u64::MAX;
+            queue.waiters().for_each(|waiter| waiter.since = long_ago);
         }
         drop(running);
         let refused = first.await.unwrap().unwrap_err();
@@ -442,7 +476,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_burns_on_makes_place_and_short_calls_pass() {
-        let slots = Slots::new(Size { cores: 1, slots: 3, fresh_slots: 1, queue: 0 });
+        let slots = Slots::new(Size { cores: 1, slots: 3, fresh_slots: 1, queue: 0 }, || MEMORY);
         let mut long = take(&slots, 1000).await.unwrap();
         assert_eq!(take(&slots, 1000).await.map(|_| ()).unwrap_err().slug, "overloaded");
         let short = Ask { service_us: 10, ..ask(1000) };
@@ -455,25 +489,5 @@ mod tests {
         let next = take(&slots, 1000).await.unwrap();
         drop((long, next));
         assert_eq!((slots.running(), slots.room().fresh), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_queue_that_comes_back_soon_was_never_gone() {
-        let mut queue = Queue::default();
-        let start = Instant::now();
-        let waiter = |ms| Waiter {
-            deadline: start,
-            since: start + Duration::from_millis(ms),
-            depth: 0,
-            service_us: 1000,
-            turn: oneshot::channel().0,
-        };
-        for at in [0, 400, 800] {
-            queue.push(waiter(at));
-            assert_eq!(queue.standing, Some(start));
-            queue.pop(start + Duration::from_millis(at));
-        }
-        queue.push(waiter(1_301));
-        assert_eq!(queue.standing, Some(start + Duration::from_millis(1_301)));
     }
 }

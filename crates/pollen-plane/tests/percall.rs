@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use pollen_plane::percall::{
-    Admission, Arrival, Attempt, Candidate, Retry, Room, Wait, Wake, Wakening, admit, admit_wake,
-    choose, choose_rank, classify_retry, is_late, match_gate, shed, split,
+    Admission, Arrival, Attempt, Candidate, Retry, Room, Stock, Wait, Wake, Wakening, admit,
+    admit_wake, choose, choose_rank, classify_retry, is_late, match_gate, shed, split,
 };
 use serde_json::Value;
 
@@ -103,9 +103,14 @@ fn admit_agrees_with_its_reference() {
             queued: number(&input, "queued"),
             queue_limit: number(&input, "queue_limit"),
             depth: number(&input, "depth"),
-            memory_free: number(&input, "memory_free"),
-            memory_reserve: number(&input, "memory_reserve"),
-            memory_need: number(&input, "memory_need"),
+            memory: Stock {
+                memory_free: number(&input, "memory_free"),
+                memory_reserve: number(&input, "memory_reserve"),
+                memory_need: number(&input, "memory_need"),
+                tree_free: number(&input, "tree_free"),
+                tree_need: number(&input, "tree_need"),
+                under_way: number(&input, "under_way"),
+            },
             seen: flag(&input, "seen"),
         });
         let text = match judged {
@@ -158,6 +163,8 @@ fn late_agrees_with_its_reference() {
         let wait = Wait {
             waited_us: number(&input, "waited_us"),
             standing_us: number(&input, "standing_us"),
+            backlog: number(&input, "backlog"),
+            backlog_before: number(&input, "backlog_before"),
             service_us: number(&input, "service_us"),
             depth: number(&input, "depth"),
         };
@@ -175,8 +182,7 @@ fn split_agrees_with_its_reference() {
         let judged = match split(hops, calls, retries) {
             Err(slug) => Value::from(slug),
             Ok(share) => serde_json::json!({
-                "child": {"hops": share.hops, "calls": share.calls, "retries": share.retries},
-                "parent_calls": share.parent_calls,
+                "hops": share.hops, "calls": share.calls, "retries": share.retries,
             }),
         };
         assert_eq!(judged, expected, "{name}");

@@ -36,6 +36,16 @@ pub(crate) enum Rung {
     OnDemand,
 }
 
+impl Rung {
+    /// How many guests it holds at once.
+    pub(crate) fn instances(self) -> u64 {
+        match self {
+            Self::Full(n) | Self::Small(n) => u64::from(n).max(1),
+            Self::OnDemand => u64::MAX,
+        }
+    }
+}
+
 impl std::fmt::Display for Rung {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -122,20 +122,20 @@ fn idle_guests_of_one_seed_make_room_in_the_pool_for_another() {
 
 #[test]
 fn a_busy_seed_takes_the_room_of_large_guests_that_nobody_calls() {
-    // Half of it is for guests kept: ten of the large ones fill that.
+    // Half of it is for guests kept: sixteen of the large ones fill that.
     let world = World::with(|config| config.memory_bytes = 12 << 20);
-    let large = world.wat(r#"(module (memory 10) (func (export "f")))"#);
+    let large = world.wat(r#"(module (memory 6) (func (export "f")))"#);
     let keep = |seed: &std::sync::Arc<pollen_wasm::Seed>, name, identity| {
         let call = Call { identity: [identity; 32], ..call(name, "") };
         world.call_with(seed, call, Recorder::new()).result.unwrap().bytes
     };
-    (1..=12).for_each(|identity| drop(keep(&large, "f", identity)));
+    (1..=20).for_each(|identity| drop(keep(&large, "f", identity)));
     let full = world.sandbox.metrics().idle_bytes;
-    assert!(large.idle_guests() >= 8, "{} are kept", large.idle_guests());
+    assert!(large.idle_guests() >= 16, "{} are kept", large.idle_guests());
     let busy = world.example("hog");
     let counts: Vec<_> = (0..55).map(|_| keep(&busy, "count", 1)).collect();
     assert_eq!(b"5", &**counts.last().unwrap(), "its guest is kept");
-    (1..=12).for_each(|identity| drop(keep(&large, "f", identity)));
+    (1..=20).for_each(|identity| drop(keep(&large, "f", identity)));
     assert_eq!(b"6", &*keep(&busy, "count", 1), "and stays when the others come back");
     let metrics = world.sandbox.metrics();
     assert!(metrics.idle_bytes <= 6 << 20, "{} of {full}", metrics.idle_bytes);

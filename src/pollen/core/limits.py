@@ -139,10 +139,12 @@ SPEC_TIMEOUT_MAX_MS = 24 * 60 * 60 * 1000
 SPEC_MIN_REPLICAS = 2
 
 # -- calls --------------------------------------------------------------------------------------
-# A queue for slots that was never empty for so long, or comes back within as much, is an overload,
-# and then a call waits for so long, or for half of what a call of its seed runs. A seed whose calls
-# run shorter than the third passes those that burn. The muscles hold the same numbers.
-QUEUE_STANDING_US = 500_000
+# Of a queue for slots that stands for so long (gaps up to the second included) it is asked whether
+# it grows, and then a call waits for the third, or for half of what a call of its seed runs. A seed
+# whose calls run shorter than the fourth passes those that burn. The muscles hold the same numbers.
+# Source: measured (docs/decisions/few-fresh-calls-a-core.md); the first lets callers join for 1 s.
+QUEUE_STANDING_US = 2_000_000
+QUEUE_GAP_US = 500_000
 QUEUE_WAIT_US = 50_000
 CALL_SHORT_US = 500
 # Below this remaining budget a retry cannot come back in time. Source: docs/internals/seam.md.

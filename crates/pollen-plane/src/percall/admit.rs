@@ -13,14 +13,56 @@ pub struct Arrival {
     pub queue_limit: u64,
     /// 0 for a call that no guest made.
     pub depth: u64,
+    /// What it needs of the memory for guests.
+    pub memory: Stock,
+    /// This call id was seen before.
+    pub seen: bool,
+}
+
+/// What a call needs of the memory for guests, and what there is.
+#[derive(Debug, Clone, Copy)]
+pub struct Stock {
     /// Guest memory not charged.
     pub memory_free: u64,
     /// Memory that only calls with a depth may use, so that a chain begun can end.
     pub memory_reserve: u64,
-    /// What the seed was seen to need.
+    /// What its own guest was seen to need.
     pub memory_need: u64,
-    /// This call id was seen before.
-    pub seen: bool,
+    /// Memory not promised to the calls at depth 0 under way, the reserve aside.
+    pub tree_free: u64,
+    /// What its guest and those of the calls beneath it were seen to need at once.
+    pub tree_need: u64,
+    /// Calls under way here, whether they run or wait for others.
+    pub under_way: u64,
+}
+
+/// Whether the memory is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It is.
+    Now,
+    /// It is when calls under way have ended.
+    Later,
+    /// No call under way will give it back, or the call may not wait for it.
+    Never,
+}
+
+impl Stock {
+    /// A call at depth 0 waits until its whole tree fits beside those under way; one beneath
+    /// another never waits, because that one keeps its memory until this one has ended. Alone, a
+    /// call starts whatever its tree needs.
+    pub fn fit(&self, depth: u64) -> Fit {
+        let kept = if depth > 0 { 0 } else { self.memory_reserve };
+        let is_short = self.memory_need > self.memory_free.saturating_sub(kept);
+        if is_short && (depth > 0 || self.under_way == 0) {
+            Fit::Never
+        } else if is_short || (depth == 0 && self.under_way > 0 && self.tree_need > self.tree_free)
+        {
+            Fit::Later
+        } else {
+            Fit::Now
+        }
+    }
 }
 
 /// The slots of a node.
@@ -74,11 +116,11 @@ pub fn admit(arrival: &Arrival) -> Admission {
     if arrival.seen {
         return Admission::Duplicate;
     }
-    let kept = if arrival.depth > 0 { 0 } else { arrival.memory_reserve };
-    if arrival.memory_need > arrival.memory_free.saturating_sub(kept) {
+    let fit = arrival.memory.fit(arrival.depth);
+    if fit == Fit::Never {
         return Admission::Overloaded;
     }
-    if arrival.room.admits(arrival.service_us) {
+    if fit == Fit::Now && arrival.room.admits(arrival.service_us) {
         Admission::Run
     } else if arrival.queued < arrival.queue_limit {
         Admission::Queue

@@ -11,10 +11,10 @@ mod shed;
 mod split;
 
 pub(crate) use admit::is_short;
-pub use admit::{Admission, Arrival, Room, Wake, Wakening, admit, admit_wake};
+pub use admit::{Admission, Arrival, Fit, Room, Stock, Wake, Wakening, admit, admit_wake};
 pub use choose::{Candidate, choose, choose_rank};
 pub use gate::match_gate;
 pub use retry::{Attempt, Retry, classify_retry};
-pub(crate) use shed::STANDING_US;
+pub(crate) use shed::{GAP_US, STANDING_US};
 pub use shed::{Wait, is_late, shed};
 pub use split::{Share, split};

@@ -16,10 +16,11 @@ pub fn shed(queued_us: impl Iterator<Item = u64>, newcomer_us: u64, wait_us: u64
     victim
 }
 
-/// A queue that was never empty for so long does not end by itself, nor one that comes back within
-/// as much: the node is overloaded.
-pub(crate) const STANDING_US: u64 = 500_000;
-/// In such a queue a call waits for so long, or for half of what a call of its seed runs.
+/// A queue that comes back within so long was never gone.
+pub(crate) const GAP_US: u64 = 500_000;
+/// Of a queue that stands for so long it is asked whether it grows.
+pub(crate) const STANDING_US: u64 = 2_000_000;
+/// In a queue that grows a call waits for so long, or for half of what a call of its seed runs.
 const WAIT_US: u64 = 50_000;
 
 /// A call that comes to the head of the queue.
@@ -29,15 +30,24 @@ pub struct Wait {
     pub waited_us: u64,
     /// How long there is a queue, short gaps included.
     pub standing_us: u64,
+    /// Calls that came since then and were not served: those waiting and those refused.
+    pub backlog: u64,
+    /// The same when the queue stood for a half to a quarter of the time.
+    pub backlog_before: u64,
     /// What a call of its seed runs, smoothed.
     pub service_us: u64,
     /// 0 for a call that no guest made.
     pub depth: u64,
 }
 
-/// Whether it is refused after all. A burst waits in full; of an overload everybody would wait for
-/// all those before, and nobody be served in time (Nichols and Jacobson, CoDel, 2012).
+/// Whether it is refused after all.
+///
+/// Callers who each wait for an answer make a queue that stands and does not grow: all of them are
+/// served. Of calls that come faster than they are served the backlog doubles with the time; there
+/// everybody would wait for all those before, and nobody be served in time (Nichols and Jacobson,
+/// `CoDel`, 2012). A burst waits in full.
 pub fn is_late(wait: &Wait) -> bool {
-    let is_bounded = wait.depth == 0 && wait.standing_us >= STANDING_US;
+    let grows = wait.backlog.saturating_mul(2) > wait.backlog_before.saturating_mul(3);
+    let is_bounded = wait.depth == 0 && wait.standing_us >= STANDING_US && grows;
     is_bounded && wait.waited_us > WAIT_US.max(wait.service_us / 2)
 }

@@ -65,12 +65,11 @@ class Wake(enum.Enum):
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child call inherits, and the calls that its parent keeps meanwhile."""
+    """What a child call inherits. Its parent waits and has no calls left meanwhile."""
 
     hops: int
     calls: int
     retries: int
-    parent_calls: int
 
 
 def choose(candidates: Sequence[Candidate], draw: int, *, wake: bool = False) -> int | None:
@@ -176,21 +175,31 @@ def admit(
     memory_free: int,
     memory_reserve: int,
     memory_need: int,
+    tree_free: int,
+    tree_need: int,
+    under_way: int,
     seen: bool,
 ) -> Admission:
     """Whether an arriving call runs, waits or is refused.
 
     The reserve is for calls with depth > 0 only, so that a chain begun can end
-    (docs/design/protocol.md#calls). ``fresh``: those running that have not burned for long yet;
-    calls of a short seed neither count there nor wait for them (multilevel feedback: Corbató et
-    al., "An Experimental Time-Sharing System", 1962).
+    (docs/design/protocol.md#calls). Such a
+    call never waits for memory: its caller keeps some until it has ended. A call at depth 0 waits
+    until the memory that its tree was seen to need is not promised to those under way. When none
+    is, it starts whatever its tree needs, and is refused if its own guest does not fit.
+    ``fresh``: those running that have not burned for long yet; calls of a short seed neither count
+    there nor wait for them (multilevel feedback: Corbató et al., "An Experimental Time-Sharing
+    System", 1962).
     """
     if seen:
         return Admission.DUPLICATE
     usable = memory_free if depth > 0 else max(0, memory_free - memory_reserve)
-    if memory_need > usable:
+    is_short = memory_need > usable
+    if is_short and (depth > 0 or under_way == 0):
         return Admission.OVERLOADED
-    if running < slots and (service_us < limits.CALL_SHORT_US or fresh < fresh_slots):
+    is_promised = depth == 0 and under_way > 0 and tree_need > tree_free
+    is_free = running < slots and (service_us < limits.CALL_SHORT_US or fresh < fresh_slots)
+    if is_free and not is_short and not is_promised:
         return Admission.RUN
     return Admission.QUEUE if queued < queue_limit else Admission.SHED
 
@@ -235,14 +244,25 @@ def shed(queued_us: Sequence[int], newcomer_us: int, wait_us: int) -> int | None
     return victim
 
 
-def is_late(*, waited_us: int, standing_us: int, service_us: int, depth: int) -> bool:
+def is_late(
+    *,
+    waited_us: int,
+    standing_us: int,
+    backlog: int,
+    backlog_before: int,
+    service_us: int,
+    depth: int,
+) -> bool:
     """Whether a call that comes to the head of the queue is refused after all.
 
-    A burst waits in full. A queue that had somebody in it for ``QUEUE_STANDING_US`` does not end by
-    itself: there everybody would wait for all those before, and nobody be served in time (Nichols
-    and Jacobson, "Controlling Queue Delay", 2012). ``service_us``: what a call of its seed runs.
+    A burst waits in full. ``backlog``: the calls that came since there is a queue and were not
+    served, those waiting and those refused; ``backlog_before``: the same after a half to a quarter
+    of that time. Callers who each wait for their answer leave it as it is, and all are served.
+    Calls that come faster than they are served double it with the time: there everybody would wait
+    for all those before, and nobody be served in time (Nichols and Jacobson, "Controlling Queue
+    Delay", 2012). ``service_us``: what a call of its seed runs.
     """
-    if depth > 0 or standing_us < limits.QUEUE_STANDING_US:
+    if depth > 0 or standing_us < limits.QUEUE_STANDING_US or 2 * backlog <= 3 * backlog_before:
         return False
     return waited_us > max(limits.QUEUE_WAIT_US, service_us // 2)
 
@@ -250,12 +270,11 @@ def is_late(*, waited_us: int, standing_us: int, service_us: int, depth: int) ->
 def split(*, hops: int, calls_left: int, retries: int) -> Share | str:
     """What a child call gets, or the slug of the limit that forbids it.
 
-    The child costs one hop and one call; of the rest it gets half, rounded up, and all retries.
+    The child costs one hop and one call, and gets all the rest: a guest makes one call at a time,
+    and what the child did not use comes back with its reply.
     """
     if hops <= 0:
         return "hop-limit"
     if calls_left <= 0:
         return "call-limit"
-    rest = calls_left - 1
-    given = (rest + 1) // 2
-    return Share(hops=hops - 1, calls=given, retries=retries, parent_calls=rest - given)
+    return Share(hops=hops - 1, calls=calls_left - 1, retries=retries)

@@ -55,6 +55,26 @@ class Arrived:
     answer: Callable[[str, str, bool], None]
 
 
+@dataclass(slots=True)
+class Backlog:
+    """Calls refused since there is a queue, and its highest backlog before each of the last two
+    marks, which are at 1, 2, 4, ... seconds.
+    """
+
+    refused: int = 0
+    earlier: int = 0
+    later: int = 0
+    highest: int = 0
+    next_us: int = limits.QUEUE_STANDING_US // 2
+
+    def note(self, age_us: int, waiting: int) -> None:
+        """So many wait when the queue stands for so long."""
+        self.highest = max(self.highest, waiting + self.refused)
+        while age_us >= self.next_us:
+            self.earlier, self.later = self.later, self.highest
+            self.next_us *= 2
+
+
 class Serving:
     """The calls that run on one node, and those that wait to."""
 
@@ -71,6 +91,7 @@ class Serving:
         self._queue: list[tuple[Arrived, int]] = []
         self._standing = 0
         self._emptied = 0
+        self._backlog = Backlog()
         self.running = 0
         self.counters: dict[bytes, list[int]] = {}
 
@@ -166,6 +187,10 @@ class Serving:
             memory_free=self._machine.memory_bytes,
             memory_reserve=self._machine.memory_bytes // 4,
             memory_need=row.memory_bytes,
+            # What guests use is not modelled, so nobody has memory to give back.
+            tree_free=self._machine.memory_bytes,
+            tree_need=0,
+            under_way=0,
             seen=False,
         )
         if admitted is routing.Admission.RUN:
@@ -178,9 +203,19 @@ class Serving:
             arrived.answer("overloaded", "no memory is free", False)
 
     def _enqueue(self, arrived: Arrived) -> None:
-        if not self._queue and self._stage.now - self._emptied >= limits.QUEUE_STANDING_US * 1_000:
-            self._standing = self._stage.now
-        self._queue.append((arrived, self._stage.now))
+        now = self._stage.now
+        if not self._queue and now - self._emptied >= limits.QUEUE_GAP_US * 1_000:
+            self._standing = now
+            self._backlog = Backlog()
+        # Who was called by a guest of this node goes before all others.
+        ahead = len(self._queue)
+        if self._is_child(arrived):
+            ahead = sum(self._is_child(held) for held, _ in self._queue)
+        self._queue.insert(ahead, (arrived, now))
+        self._backlog.note((now - self._standing) // 1_000, len(self._queue))
+
+    def _is_child(self, arrived: Arrived) -> bool:
+        return arrived.call.depth > 0 and arrived.principal == self._machine.key
 
     def _shed(self, arrived: Arrived) -> None:
         now = self._stage.now
@@ -188,6 +223,7 @@ class Serving:
         wait = len(self._queue) * self.counters_of(arrived.seed)[2] // SLOTS
         victim = routing.shed(budgets, max(0, arrived.deadline - now) // 1_000, wait)
         self._stage.count("shed")
+        self._backlog.refused += 1
         refused = arrived
         if victim is not None:
             refused = self._queue.pop(victim)[0]
@@ -213,7 +249,7 @@ class Serving:
         if isinstance(share, str):
             self._stage.schedule(module.run_ns, self._ran, arrived, share, "too deep")
             return
-        call.calls_left = share.parent_calls
+        call.calls_left = 0
         self.running -= 1
         self._stage.count("nested")
 
@@ -244,16 +280,21 @@ class Serving:
         """The oldest of the queue runs, or is refused when it waited too long."""
         now = self._stage.now
         arrived, since = self._queue.pop(0)
+        standing_us = (now - self._standing) // 1_000
+        self._backlog.note(standing_us, len(self._queue))
         if not self._queue:
             self._emptied = now
         is_late = routing.is_late(
             waited_us=(now - since) // 1_000,
-            standing_us=(now - self._standing) // 1_000,
+            standing_us=standing_us,
+            backlog=len(self._queue) + self._backlog.refused,
+            backlog_before=self._backlog.earlier,
             service_us=self.counters_of(arrived.seed)[2],
             depth=arrived.call.depth,
         )
         if is_late:
             self._stage.count("late")
+            self._backlog.refused += 1
             arrived.answer("overloaded", "it waited too long for a slot", False)
         else:
             self._execute(arrived)

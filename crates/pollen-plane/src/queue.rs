@@ -1,0 +1,300 @@
+//! Who waits for a slot, in three lines, and since when there is a queue.
+//!
+//! Invariants: a call that a guest of this node made goes before all others, because its parent
+//! keeps memory until it has ended; the rest goes by age. Who waits for memory (depth 0 only) stands
+//! in nobody's way but of its own kind.
+
+use std::{collections::VecDeque, time::Instant};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    call::CallError,
+    metrics::micros,
+    percall::{GAP_US, STANDING_US, Wait},
+    slots::Slot,
+};
+
+/// How many calls a node runs and keeps waiting.
+pub(crate) struct Size {
+    pub(crate) cores: u64,
+    pub(crate) slots: u64,
+    pub(crate) fresh_slots: u64,
+    pub(crate) queue: u64,
+}
+
+impl Size {
+    /// Those waiting cost about 1 kB each; 10,000 suspended parents may each wait for a child.
+    pub(crate) fn of(cores: u64) -> Self {
+        let cores = cores.max(1);
+        Self { cores, slots: 16 * cores, fresh_slots: 4 * cores, queue: 16_384 }
+    }
+}
+
+/// What a call needs and brings, for the decision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask {
+    pub(crate) depth: u64,
+    /// A guest of this node made it.
+    pub(crate) is_child: bool,
+    pub(crate) memory_need: u64,
+    pub(crate) tree_need: u64,
+    pub(crate) deadline: Instant,
+    /// Smoothed run time of what is waiting, for the expected wait.
+    pub(crate) service_us: u64,
+}
+
+#[cfg(test)]
+impl Default for Ask {
+    fn default() -> Self {
+        let deadline = Instant::now();
+        Self { depth: 0, is_child: false, memory_need: 0, tree_need: 0, deadline, service_us: 1000 }
+    }
+}
+
+impl Ask {
+    pub(crate) fn line(&self) -> Line {
+        match (self.is_child, self.depth) {
+            (true, _) => Line::Children,
+            (false, 0) => Line::Roots,
+            (false, _) => Line::Nested,
+        }
+    }
+}
+
+/// A call that waits.
+pub(crate) struct Waiter {
+    pub(crate) ask: Ask,
+    pub(crate) since: Instant,
+    pub(crate) turn: oneshot::Sender<Result<Slot, CallError>>,
+}
+
+/// The three lines.
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// Calls that guests of this node made.
+    children: VecDeque<Waiter>,
+    /// Calls that guests of other nodes made.
+    nested: VecDeque<Waiter>,
+    /// Calls at depth 0.
+    roots: VecDeque<Waiter>,
+    pub(crate) standing: Standing,
+}
+
+/// Which line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    Children,
+    Nested,
+    Roots,
+}
+
+impl Queue {
+    pub(crate) fn len(&self) -> usize {
+        self.children.len() + self.nested.len() + self.roots.len()
+    }
+
+    pub(crate) fn children(&self) -> usize {
+        self.children.len()
+    }
+
+    fn line(&mut self, line: Line) -> &mut VecDeque<Waiter> {
+        match line {
+            Line::Children => &mut self.children,
+            Line::Nested => &mut self.nested,
+            Line::Roots => &mut self.roots,
+        }
+    }
+
+    pub(crate) fn push(&mut self, waiter: Waiter) {
+        if self.len() == 0 {
+            self.standing.begin(waiter.since);
+        }
+        let (line, since) = (waiter.ask.line(), waiter.since);
+        self.line(line).push_back(waiter);
+        self.standing.note(since, self.len());
+    }
+
+    /// Who is next, if the first root may be: a child, else the older of the two others.
+    pub(crate) fn next(&self, root_fits: impl FnOnce(&Ask) -> bool) -> Option<(Line, &Waiter)> {
+        if let Some(child) = self.children.front() {
+            return Some((Line::Children, child));
+        }
+        let root = self.roots.front();
+        match self.nested.front() {
+            Some(nested) if root.is_none_or(|root| nested.since <= root.since) => {
+                Some((Line::Nested, nested))
+            }
+            nested => match root {
+                Some(root) if root_fits(&root.ask) => Some((Line::Roots, root)),
+                _ => nested.map(|nested| (Line::Nested, nested)),
+            },
+        }
+    }
+
+    pub(crate) fn pop(&mut self, line: Line, now: Instant) -> Option<Waiter> {
+        let waiter = self.line(line).pop_front();
+        self.standing.note(now, self.len());
+        if self.len() == 0 {
+            self.standing.emptied = Some(now);
+        }
+        waiter
+    }
+
+    /// Times left of all that wait, in the order in which [`Queue::remove`] counts.
+    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        self.children.iter().chain(&self.nested).chain(&self.roots).map(|w| w.ask.deadline)
+    }
+
+    pub(crate) fn remove(&mut self, mut index: usize) -> Option<Waiter> {
+        for line in [Line::Children, Line::Nested, Line::Roots] {
+            let line = self.line(line);
+            if index < line.len() {
+                return line.remove(index);
+            }
+            index -= line.len();
+        }
+        None
+    }
+
+    /// How a call that comes to the head now waited, as the rule wants to know it.
+    pub(crate) fn wait_of(&self, waiter: &Waiter, now: Instant) -> Wait {
+        let since = |start: Instant| micros(now.saturating_duration_since(start));
+        let waiting = u64::try_from(self.len()).unwrap_or(u64::MAX);
+        Wait {
+            waited_us: since(waiter.since),
+            standing_us: self.standing.since.map_or(0, since),
+            backlog: waiting.saturating_add(self.standing.refused),
+            backlog_before: self.standing.earlier,
+            service_us: waiter.ask.service_us,
+            depth: waiter.ask.depth,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiters(&mut self) -> impl Iterator<Item = &mut Waiter> {
+        self.children.iter_mut().chain(&mut self.nested).chain(&mut self.roots)
+    }
+}
+
+/// Since when there is a queue, and what its backlog was at half of that time and before.
+pub(crate) struct Standing {
+    pub(crate) since: Option<Instant>,
+    pub(crate) emptied: Option<Instant>,
+    pub(crate) refused: u64,
+    /// The highest backlog before the last mark but one. The marks are at 1, 2, 4, ... seconds.
+    pub(crate) earlier: u64,
+    later: u64,
+    /// The highest so far.
+    highest: u64,
+    pub(crate) next_us: u64,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            since: None,
+            emptied: None,
+            refused: 0,
+            earlier: 0,
+            later: 0,
+            highest: 0,
+            next_us: FIRST_US,
+        }
+    }
+}
+
+const FIRST_US: u64 = STANDING_US / 2;
+
+impl Standing {
+    /// A queue that comes back soon was never gone: a node that refuses empties it again and again.
+    fn begin(&mut self, now: Instant) {
+        let gap = self.emptied.map_or(u64::MAX, |at| micros(now.saturating_duration_since(at)));
+        if gap >= GAP_US || self.since.is_none() {
+            *self = Self { since: Some(now), emptied: self.emptied, ..Self::default() };
+        }
+    }
+
+    fn note(&mut self, now: Instant, waiting: usize) {
+        let age = self.since.map_or(0, |since| micros(now.saturating_duration_since(since)));
+        let backlog = u64::try_from(waiting).unwrap_or(u64::MAX).saturating_add(self.refused);
+        self.highest = self.highest.max(backlog);
+        while age >= self.next_us {
+            // Not that of this moment: callers in a loop may all be served for an instant.
+            self.earlier = std::mem::replace(&mut self.later, self.highest);
+            self.next_us = self.next_us.saturating_mul(2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::percall::is_late;
+
+    fn waiter(since: Instant) -> Waiter {
+        let ask = Ask { depth: 0, deadline: since + Duration::from_secs(60), ..Ask::default() };
+        Waiter { ask, since, turn: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn a_queue_that_comes_back_soon_was_never_gone() {
+        let mut queue = Queue::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        for ms in [0, 400, 800] {
+            queue.push(waiter(at(ms)));
+            assert_eq!(queue.standing.since, Some(start));
+            queue.pop(Line::Roots, at(ms));
+        }
+        queue.push(waiter(at(1_301)));
+        assert_eq!(queue.standing.since, Some(at(1_301)));
+    }
+
+    /// A node that serves one call in 10 ms for 20 s; the refused of the last 10.
+    fn refused(callers: usize, comes_in_10_ms: impl Fn(u64, bool) -> usize) -> usize {
+        let (mut queue, start) = (Queue::default(), Instant::now());
+        (0..callers).for_each(|_| queue.push(waiter(start)));
+        let mut refused = 0;
+        for tick in 1..2_000 {
+            let now = start + Duration::from_millis(10 * tick);
+            let mut served = false;
+            while let Some(first) = queue.pop(Line::Roots, now) {
+                if !is_late(&queue.wait_of(&first, now)) {
+                    served = true;
+                    break;
+                }
+                queue.standing.refused += 1;
+                refused += usize::from(tick > 1_000);
+            }
+            (0..comes_in_10_ms(tick, served)).for_each(|_| queue.push(waiter(now)));
+        }
+        refused
+    }
+
+    #[test]
+    fn a_closed_loop_is_served_however_long_its_queue_stands() {
+        for callers in [2, 64, 512, 4_096] {
+            assert_eq!(refused(callers, |_, served| usize::from(served)), 0, "{callers}");
+        }
+    }
+
+    #[test]
+    fn a_closed_loop_that_comes_in_waves_is_served() {
+        // All of 500 come at once when the last of them was served.
+        let wave = |tick: u64, _| if tick.is_multiple_of(501) { 500 } else { 0 };
+        assert_eq!(refused(500, wave), 0);
+    }
+
+    #[test]
+    fn of_calls_that_come_faster_than_they_are_served_the_rest_is_refused() {
+        // Half as many again as it serves; with a closed loop beside them, too.
+        for callers in [1, 64] {
+            let refused = refused(callers, |tick, _| 1 + usize::from(tick % 2 == 0));
+            assert!((400..=600).contains(&refused), "{refused} of 1,500");
+        }
+    }
+}
