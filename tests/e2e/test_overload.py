@@ -168,7 +168,7 @@ async def test_a_chain_of_sixteen_nested_calls_works_and_the_next_is_the_hop_lim
             assert reply.data == b"end"
             with pytest.raises(GuestError) as raised:
                 await mesh.call("relay", "relay", chain * 16 + b"pln://seed/echo/echo\nend")
-    assert "[hop-limit]" in str(raised.value), str(raised.value)
+    assert "[hop-limit]" in raised.value.remedy, raised.value.remedy
 
 
 @pytest.mark.slow

@@ -188,6 +188,10 @@ pub(crate) struct Standing {
     /// The highest so far.
     highest: u64,
     pub(crate) next_us: u64,
+    /// The highest of this second and of the one before; when this one ends.
+    this_second: u64,
+    last_second: u64,
+    second_us: u64,
 }
 
 impl Default for Standing {
@@ -200,11 +204,18 @@ impl Default for Standing {
             later: 0,
             highest: 0,
             next_us: FIRST_US,
+            this_second: 0,
+            last_second: u64::MAX,
+            second_us: SECOND_US,
         }
     }
 }
 
 const FIRST_US: u64 = STANDING_US / 2;
+const SECOND_US: u64 = 1_000_000;
+/// A backlog that is so many times that of the second before is a burst. An overload that is judged,
+/// after 2 s, at most doubles within one.
+const BURST: u64 = 3;
 
 impl Standing {
     /// A queue that comes back soon was never gone: a node that refuses empties it again and again.
@@ -218,6 +229,17 @@ impl Standing {
     fn note(&mut self, now: Instant, waiting: usize) {
         let age = self.since.map_or(0, |since| micros(now.saturating_duration_since(since)));
         let backlog = u64::try_from(waiting).unwrap_or(u64::MAX).saturating_add(self.refused);
+        if age >= self.second_us {
+            self.second_us = age.saturating_add(SECOND_US);
+            self.last_second = std::mem::take(&mut self.this_second);
+        }
+        self.this_second = self.this_second.max(backlog);
+        if age >= STANDING_US && backlog > self.last_second.saturating_mul(BURST) {
+            // More callers came at once: a burst, which waits in full.
+            *self = Self { since: Some(now), emptied: self.emptied, ..Self::default() };
+            (self.highest, self.this_second) = (backlog, backlog);
+            return;
+        }
         self.highest = self.highest.max(backlog);
         while age >= self.next_us {
             // Not that of this moment: callers in a loop may all be served for an instant.
@@ -280,6 +302,13 @@ mod tests {
         for callers in [2, 64, 512, 4_096] {
             assert_eq!(refused(callers, |_, served| usize::from(served)), 0, "{callers}");
         }
+    }
+
+    #[test]
+    fn callers_who_join_a_standing_queue_are_served() {
+        let joined =
+            |tick: u64, served| usize::from(served) + if tick == 1_100 { 1_000 } else { 0 };
+        assert_eq!(refused(64, joined), 0);
     }
 
     #[test]

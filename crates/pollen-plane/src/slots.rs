@@ -452,7 +452,7 @@ mod tests {
         {
             let mut queue = slots.waiting.lock();
             queue.standing.since = Some(long_ago);
-            queue.standing.refused = 9;
+            queue.standing.refused = 3;
             queue.standing.earlier = 1;
             queue.standing.next_us = u64::MAX;
             queue.waiters().for_each(|waiter| waiter.since = long_ago);
