@@ -276,6 +276,9 @@ impl<'a> Parts<'a> {
             if known::is_entry(name) {
                 let reason = "runs once at initialisation".to_owned();
                 info.not_callable.push(((*name).to_owned(), reason));
+            } else if known::is_helper(name) {
+                let reason = "is a helper of the toolchain".to_owned();
+                info.not_callable.push(((*name).to_owned(), reason));
             } else if is_type(ty, ("", "")) || is_type(ty, ("", "i")) {
                 info.functions.push((*name).to_owned());
             } else {

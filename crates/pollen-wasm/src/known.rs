@@ -111,6 +111,32 @@ pub(crate) fn is_entry(name: &str) -> bool {
     matches!(name, "_initialize" | "__wasm_call_ctors" | "hs_init" | "wizer.initialize")
 }
 
+/// Helpers that toolchains export beside a module's own functions; nobody means them by a call.
+///
+/// Source: binaryen's `--asyncify` (also of `TinyGo`), emscripten's runtime, wasm-ld, wasi-libc.
+pub(crate) fn is_helper(name: &str) -> bool {
+    const PREFIXES: [&str; 6] = [
+        "asyncify_",
+        "emscripten_stack_",
+        "_emscripten_stack_",
+        "__emscripten_",
+        "__wasm_",
+        "__indirect_function_table",
+    ];
+    const NAMES: [&str; 9] = [
+        "stackSave",
+        "stackRestore",
+        "stackAlloc",
+        "__errno_location",
+        "__get_temp_ret",
+        "getTempRet0",
+        "setTempRet0",
+        "__cxa_get_exception_ptr",
+        "fflush",
+    ];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// The signature of an import, if there is one of this name.
 pub(crate) fn signature(module: &str, name: &str) -> Option<Signature> {
     let (_, names) = GROUPS.iter().find(|(group, _)| *group == module)?;

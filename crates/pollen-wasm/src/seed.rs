@@ -426,7 +426,7 @@ fn callable(module: &Module) -> Vec<Function> {
                 [wasmtime::ValType::I32] => true,
                 _ => return None,
             };
-            if ty.params().len() > 0 || known::is_entry(name) {
+            if ty.params().len() > 0 || known::is_entry(name) || known::is_helper(name) {
                 return None;
             }
             Some(Function {

@@ -72,6 +72,52 @@ fn arguments_with_an_open_quote_refuse_the_seed() {
 }
 
 #[test]
+fn any_exit_code_is_the_status_and_the_output_is_delivered() {
+    let world = World::new();
+    for code in [126, 255, 500, -1, i32::MIN] {
+        let seed = world.wat(&FLOOD.replace("i32.const 7", &format!("i32.const {code}")));
+        let output = world.call(&seed, "_start", "x").result.unwrap();
+        assert_eq!((code, 64 << 10), (output.status, output.bytes.len()));
+    }
+}
+
+#[test]
+fn helpers_of_a_toolchain_leave_a_program_a_program() {
+    let world = World::new();
+    let helpers = [
+        "asyncify_start_unwind",
+        "asyncify_stop_unwind",
+        "asyncify_start_rewind",
+        "asyncify_stop_rewind",
+        "asyncify_get_state",
+        "stackSave",
+        "stackRestore",
+        "stackAlloc",
+        "__errno_location",
+        "emscripten_stack_init",
+        "emscripten_stack_get_end",
+        "fflush",
+        "emscripten_stack_get_current",
+        "__wasm_call_dtors",
+        "__wasm_apply_data_relocs",
+        "_emscripten_stack_restore",
+        "__emscripten_stack_alloc",
+        "__indirect_function_table_get",
+    ];
+    let exports: String = helpers
+        .iter()
+        .map(|name| format!("(func (export \"{name}\") (result i32) (i32.const 1))"))
+        .collect();
+    let text =
+        FLOOD.replace("(func (export \"_start\")", &format!("{exports} (func (export \"_start\")"));
+    let wasm = wat_to_wasm(&text).unwrap();
+    assert_eq!(vec!["_start"], Sandbox::inspect(&wasm).unwrap().functions);
+    let seed = world.load(wasm, SeedSettings::new("helped"));
+    assert_eq!(["_start"], seed.functions());
+    assert_eq!(7, world.call(&seed, "_start", "").result.unwrap().status);
+}
+
+#[test]
 fn another_exit_code_is_the_status_and_the_output_is_delivered() {
     let (status, text, _) = run("x", "attic\n");
     assert_eq!((1, String::new()), (status, text));
