@@ -124,6 +124,12 @@ async fn exchange(wish: Wish, body: Bytes, allowed: &[String]) -> Result<Reply, 
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err(failed(format!("bad URL {:?}: no scheme or host", wish.url)));
     };
+    // Not in the text: it may be a password.
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        let reason = format!("http_request: the URL of {host} has a user or password before an @");
+        let remedy = "send them as a header: {\"headers\": {\"authorization\": \"Basic ...\"}}";
+        return Err(SandboxError::ran("guest-failed", reason, remedy));
+    }
     let tls = match scheme {
         "http" => false,
         "https" => true,

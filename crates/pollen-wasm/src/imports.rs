@@ -97,8 +97,14 @@ fn input_output(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         MODULE,
         "output_set",
-        |mut caller: Caller<'_, State>, offset: u64, length: u64| {
-            caller.data_mut().kernel.output_set(offset, length);
+        |mut caller: Caller<'_, State>, offset: u64, length: u64| -> wasmtime::Result<()> {
+            let state = caller.data_mut();
+            if state.kernel.output_set(offset, length) {
+                return Ok(());
+            }
+            let reason = format!("output_set({offset}, {length}) is outside of the host's memory");
+            let remedy = "give an offset that alloc returned, and a length within that block";
+            Err(state.fail(SandboxError::ran("guest-failed", reason, remedy)))
         },
     )?;
     linker.func_wrap(MODULE, "output_offset", |caller: Caller<'_, State>| {

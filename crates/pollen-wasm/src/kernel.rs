@@ -241,11 +241,14 @@ impl Kernel {
     }
 
     /// Declares the output; the last one wins, a range out of bounds is ignored.
-    pub fn output_set(&mut self, offset: u64, length: u64) {
-        if self.in_bounds(offset, length) {
+    /// False, and nothing changed, when it is out of bounds.
+    pub fn output_set(&mut self, offset: u64, length: u64) -> bool {
+        let fits = self.in_bounds(offset, length);
+        if fits {
             self.output = (offset, length);
             self.unpark();
         }
+        fits
     }
 
     /// Offset of the output.

@@ -12,6 +12,10 @@ use crate::envelope::{Host, LogLevel};
 /// A line of standard output is cut at this, bytes.
 const LINE: usize = 8 << 10;
 
+/// What a line costs beside its text, bytes: its time, seed, call and trace in the log of the node
+/// (measured: 245).
+const OVERHEAD: usize = 256;
+
 #[derive(Default)]
 struct State {
     host: Option<Arc<dyn Host>>,
@@ -87,12 +91,13 @@ impl Logs {
 
 impl State {
     fn line(&mut self, level: LogLevel, bytes: &[u8]) {
-        if bytes.len() > self.left {
-            self.dropped = self.dropped.saturating_add(bytes.len() as u64);
+        // Empty lines run out too.
+        let cost = bytes.len().saturating_add(OVERHEAD);
+        if cost > self.left {
+            self.dropped = self.dropped.saturating_add(bytes.len().max(1) as u64);
             return;
         }
-        // Why at least 1: empty lines must run out too.
-        self.left = self.left.saturating_sub(bytes.len().max(1));
+        self.left = self.left.saturating_sub(cost);
         if let Some(host) = &self.host {
             host.log(level, &String::from_utf8_lossy(bytes));
         }

@@ -187,6 +187,20 @@ fn a_shared_seed_reuses_instances_across_identities_and_an_isolated_one_never() 
 }
 
 #[test]
+fn an_output_out_of_range_is_an_error_and_not_an_empty_success() {
+    let world = World::new();
+    let seed = world.wat(
+        r#"(module (import "extism:host/env" "output_set" (func $set (param i64 i64)))
+          (func (export "far") (call $set (i64.const 1) (i64.const 999999)))
+          (func (export "none") (call $set (i64.const 0) (i64.const 0))))"#,
+    );
+    let error = world.call(&seed, "far", "").result.unwrap_err();
+    assert_eq!(("guest-failed", true), (error.slug(), error.may_have_executed()));
+    assert!(error.reason().contains("output_set(1, 999999)"), "{}", error.reason());
+    assert!(world.call(&seed, "none", "").result.unwrap().bytes.is_empty());
+}
+
+#[test]
 fn as_many_instances_are_kept_as_worked_at_once() {
     let world = World::new();
     let seed = world.example("relay");
@@ -229,7 +243,8 @@ impl pollen_wasm::Host for Gate {
 fn logs_arrive_with_their_levels_and_stop_at_the_limit() {
     let world = World::new();
     let mut settings = SeedSettings::new("hog");
-    settings.log_bytes = 100;
+    // Three lines of 32 bytes, each with 256 for what the node writes beside it.
+    settings.log_bytes = 3 * (32 + 256) + 287;
     let seed = world.load(common::example("hog"), settings);
     let host = Recorder::new();
     world.call_with(&seed, call("log", "5"), host.clone()).result.unwrap();
@@ -238,6 +253,24 @@ fn logs_arrive_with_their_levels_and_stop_at_the_limit() {
     assert!(lines.iter().take(3).all(|(level, line)| *level == LogLevel::Info && line.len() == 32));
     let dropped = (LogLevel::Warn, "64 bytes of log dropped: over the call's limit".to_owned());
     assert_eq!(Some(&dropped), lines.last());
+}
+
+#[test]
+fn empty_lines_run_out_as_long_ones_do() {
+    let world = World::new();
+    let seed = world.wat(
+        r#"(module (import "extism:host/user" "pollen_log" (func $log (param i64 i64)))
+          (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+          (func (export "f") (local $n i32) (local $line i64)
+            (local.set $line (call $alloc (i64.const 1)))
+            (loop $again (call $log (i64.const 1) (local.get $line))
+              (local.set $n (i32.add (local.get $n) (i32.const 1)))
+              (br_if $again (i32.lt_u (local.get $n) (i32.const 10000))))))"#,
+    );
+    let host = Recorder::new();
+    world.call_with(&seed, call("f", ""), host.clone()).result.unwrap();
+    let lines = host.lines.lock().unwrap().len();
+    assert!((200..=257).contains(&lines), "{lines} lines of a byte in 64 KiB");
 }
 
 #[test]

@@ -91,6 +91,17 @@ fn a_host_that_the_spec_does_not_allow_is_refused_with_its_slug() {
 }
 
 #[test]
+fn a_user_and_password_in_a_url_are_refused_and_not_shown() {
+    let world = World::new();
+    let wish = r#"{"url":"http://me:hunter2@127.0.0.1:1/"}"#;
+    let error = request(&world, &["127.0.0.1"], wish).unwrap_err();
+    assert_eq!("guest-failed", error.slug());
+    assert!(error.reason().contains("user or password"), "{}", error.reason());
+    assert!(error.remedy().contains("authorization"), "{}", error.remedy());
+    assert!(!error.reason().contains("hunter2"), "{}", error.reason());
+}
+
+#[test]
 fn a_bad_request_or_connection_fails_the_guest_with_the_reason() {
     let world = World::new();
     for (wish, part) in [

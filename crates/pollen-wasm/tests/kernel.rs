@@ -14,7 +14,7 @@ fn play(kernel: &mut Kernel, name: &str, args: &[u64]) -> u64 {
         "store_u8" => kernel.store_u8(arg(0), arg(1) as u8),
         "store_u64" => kernel.store_u64(arg(0), arg(1)),
         "input_set" => kernel.input_set(arg(0), arg(1)),
-        "output_set" => kernel.output_set(arg(0), arg(1)),
+        "output_set" => drop(kernel.output_set(arg(0), arg(1))),
         "error_set" => kernel.error_set(arg(0)),
         "reset" => kernel.reset(),
         "length" => return kernel.length(arg(0)),
