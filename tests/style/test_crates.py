@@ -29,7 +29,7 @@ CIRCLES = {
         ({"doors", "gateway"}, "a door serves requests, and a request may hold its visitor"),
         (
             {
-                *("host", "inbound", "loading", "metrics", "plane", "slots"),
+                *("host", "inbound", "loading", "metrics", "plane", "queue", "slots"),
                 *("tables", "tail", "trace"),
             },
             "`impl Plane` stands in most of them, and the hub imports the parts that it wires",

@@ -113,7 +113,7 @@ pub(crate) fn is_entry(name: &str) -> bool {
 
 /// Helpers that toolchains export beside a module's own functions; nobody means them by a call.
 ///
-/// Source: binaryen's `--asyncify` (also of `TinyGo`), emscripten's runtime, wasm-ld, wasi-libc.
+/// The names are those of binaryen's asyncify, emscripten's runtime, wasm-ld and wasi-libc.
 pub(crate) fn is_helper(name: &str) -> bool {
     const PREFIXES: [&str; 6] = [
         "asyncify_",
