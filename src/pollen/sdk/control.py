@@ -98,7 +98,8 @@ class Control:
         """
         from urllib.parse import quote
 
-        query = f"wait=ready&seed={seed}&timeout_ms={int(seconds * 1_000)}"
+        wait_ms = int(seconds * 1_000)
+        query = f"wait=ready&seed={quote(seed, safe='')}&timeout_ms={wait_ms}"
         return self.get(f"/v1/seeds/{quote(name, safe='')}?{query}", timeout=seconds + _TIMEOUT)
 
     def withdraw(self, target: str) -> dict[str, Any]:
