@@ -114,16 +114,16 @@ async def test_http_answers_with_the_status_of_the_slug(pair: Cluster, case: Cas
 async def test_seeds_that_call_in_a_circle_end_at_a_limit(pair: Cluster) -> None:
     """A guest sees its request fail; the error says why the innermost did, and so does the log.
 
-    Halving what is left of 1,000 calls at each step ends before the 16 hops do.
+    A chain of 16 hops is within the 1,000 calls, since a chain does not pay for breadth.
     """
     error = await refusal(pair[0], "circle-a", "relay", timeout=5)
     below, logs = error.remedy.splitlines()
-    assert below.startswith("a call that it made failed: [call-limit] circle-")
+    assert below.startswith("a call that it made failed: [hop-limit] circle-")
     assert "pln logs --seed circle-a" in logs
 
     async def is_told() -> bool:
         lines = [line["text"] for node in pair for line in logged(node, "-limit]")]
-        return any("[call-limit] pln://seed/circle-" in text for text in lines)
+        return any("[hop-limit] pln://seed/circle-" in text for text in lines)
 
     await until(is_told, 10, "the log names the limit")
     await alive(*pair)
