@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PROGRAM = ["_start"]
 # How often a watched file is looked at, and how long it must rest.
 _WATCH_SECONDS = 0.2
-# How long ``pln seed`` waits for its hosts, at least for the plan, and how often it asks.
+# How long ``pln seed`` waits for its hosts.
 _SETTLE_SECONDS = 10.0
 REPLICAS = "So many nodes at least; 0 lets it sleep when nobody calls."
 ACT_AS = "Whose rights its own calls have; that of its host, or of its publisher."

@@ -24,6 +24,8 @@ from typing import Any, Literal
 import msgspec
 
 from pollen import lock
+from pollen.core.ids import MILLISECOND
+from pollen.core.limits import CLOCK_TOLERANCE_NS
 from pollen.errors import PollenError
 from pollen.paths import (
     NETWORK_FILE_SYSTEMS,
@@ -49,8 +51,7 @@ DISK_LOW = 1 << 30
 FILES_LEAST = 1_024
 # The kernel's default; a suspended call takes up to two mappings.
 MAPS_LEAST = 65_530
-# How far two right clocks may differ (``limits.CLOCK_TOLERANCE_NS``).
-CLOCKS_APART_MS = 5 * 60_000
+CLOCKS_APART_MS = CLOCK_TOLERANCE_NS // MILLISECOND
 MEMBER_DAY_MS = 86_400_000
 # Nobody has a clock before this project's first commit: 2026-01-01.
 EPOCH_FLOOR = 1_767_225_600
