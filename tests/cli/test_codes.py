@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from pollen.core.commands import SeedOptions
 from pollen.core.ids import Hash, PeerId
 from pollen.core.seeds.specs import make_spec, seed_hash
 from pollen.errors import SLUGS
+from pollen.options import SeedOptions
 from tests import others
 from tests.cli.conftest import EXAMPLES, Pln
 

@@ -19,6 +19,7 @@ import msgspec
 from pollen import _native
 from pollen.core import effects as fx
 from pollen.core.ids import Hash, PeerId
+from pollen.options import SeedOptions
 from pollen.sdk import door
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
@@ -179,17 +180,7 @@ def seed_row(name: str, content: Hash, functions: list[str], replicas: list[Peer
         functions=functions,
         replicas=replicas,
         wake=[],
-        gate=[],
-        memory_bytes=1 << 24,
-        timeout_ms=30_000,
-        config={},
-        env={},
-        allow_hosts=[],
-        idempotent=False,
-        isolate=False,
-        shared=False,
-        public=False,
-        tail_call=True,
+        options=SeedOptions(memory_bytes=1 << 24),
     )
 
 

@@ -114,13 +114,13 @@ def test_the_rooms_of_the_runtime_stand_in_no_circle() -> None:
 
 
 # What each floor may import from beside itself: nothing climbs.
-GROUND = {"errors", "paths", "plain", "lock", "_native", "__version__"}
+GROUND = {"errors", "options", "paths", "plain", "lock", "_native", "__version__"}
 FLOORS = {
-    "core": {"errors"},
+    "core": {"errors", "options"},
     "sdk": GROUND,
     "runtime": GROUND | {"core", "sdk"},
     "testing": GROUND | {"sdk"},
-    "sim": {"errors", "core", "cli"},
+    "sim": {"errors", "options", "core", "cli"},
 }
 
 

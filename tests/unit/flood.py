@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 from pollen.core import timers
 from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
-from pollen.core.commands import SeedOptions
 from pollen.core.config import NodeConfig
 from pollen.core.effects import Effect, Persist, SetTimer
 from pollen.core.events import Event, Persisted, RecordsReceived, SignedRecord, Started, TimerFired
@@ -40,6 +39,7 @@ from pollen.core.rng import Rng
 from pollen.core.seeds import specs
 from pollen.core.trust import Certificate, NodeInfo, Tier, certs, founding_credentials, leases
 from pollen.core.trust.leases import Lease
+from pollen.options import SeedOptions
 
 CLUSTER = ClusterId(b"c" * 32)
 WALL = Nanos(20_000 * DAY)

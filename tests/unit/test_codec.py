@@ -56,12 +56,18 @@ def raw_fields(value: Any) -> Any:
 
 @pytest.mark.parametrize("row", SIGNED, ids=lambda row: row["name"])
 def test_golden_bytes_decode_to_their_fields_and_encode_back(row: Any) -> None:
-    """The positional format is what the vectors say, in both directions."""
+    """The positional format is what the vectors say, in both directions. A row marked ``older``
+    was written before fields were appended: it decodes, and comes back with them.
+    """
     kind = TYPES[row["type"]]
     raw = bytes.fromhex(row["bytes"])
     value = codec.decode(kind, raw, "vector")
     assert not isinstance(value, Rejection)
-    assert raw_fields(row["fields"]) == msgspec.msgpack.decode(codec.encode(value))
+    again, fields = msgspec.msgpack.decode(codec.encode(value)), raw_fields(row["fields"])
+    if row.get("older"):
+        assert (again[: len(fields)], len(again) > len(fields)) == (fields, True)
+        return
+    assert fields == again
     assert raw == codec.encode(value)
 
 

@@ -9,7 +9,6 @@ import msgspec
 from pollen.core import effects as fx
 from pollen.core import timers
 from pollen.core.codec import encode
-from pollen.core.commands import SeedOptions
 from pollen.core.effects import Effect
 from pollen.core.events import LoadFinished
 from pollen.core.ids import ClusterId, Hash, Nanos, Now, PeerId, hash_of
@@ -21,6 +20,7 @@ from pollen.core.placement.hosting import Hosting
 from pollen.core.records import Change, Records
 from pollen.core.seeds import Seed, specs
 from pollen.core.trust import Certificate, Member, NodeInfo
+from pollen.options import SeedOptions
 from tests.strategies import CLUSTER, make_record
 from tests.unit.names.test_named import MEMBERS, A
 from tests.unit.world import make_key, signer

@@ -96,8 +96,10 @@ def value_of(field: Any, rows: dict[str, Any]) -> Any:
     """A field as the plain value that is encoded."""
     if isinstance(field, list):
         return [value_of(item, rows) for item in field]
-    if not isinstance(field, dict) or len(field) != 1:
+    if not isinstance(field, dict):
         return field
+    if field.keys().isdisjoint({"hex", "signed", "bytes", "hash"}):
+        return {key: value_of(item, rows) for key, item in field.items()}
     ((kind, what),) = field.items()
     if kind == "hex":
         return bytes.fromhex(what)
@@ -105,9 +107,7 @@ def value_of(field: Any, rows: dict[str, Any]) -> Any:
         return [bytes.fromhex(rows[what]["bytes"]), bytes.fromhex(rows[what]["signature"])]
     if kind == "bytes":
         return bytes.fromhex(rows[what]["bytes"])
-    if kind == "hash":
-        return hash_of(what[0], bytes.fromhex(rows[what[1]]["bytes"]))
-    return field
+    return hash_of(what[0], bytes.fromhex(rows[what[1]]["bytes"]))
 
 
 def remake(rows: list[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 //! The brain's rows, read attribute by attribute: there is no second set of classes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use pollen_plane::tables::{Lane, PeerRow, SeedRow};
 use pollen_wire::Id;
@@ -49,17 +49,7 @@ pub(crate) struct PySeedRow {
     functions: Vec<String>,
     replicas: Vec<Vec<u8>>,
     wake: Vec<Vec<u8>>,
-    gate: Vec<(String, String)>,
-    memory_bytes: u64,
-    timeout_ms: u64,
-    config: BTreeMap<String, String>,
-    env: BTreeMap<String, String>,
-    allow_hosts: Vec<String>,
-    idempotent: bool,
-    isolate: bool,
-    shared: bool,
-    public: bool,
-    tail_call: bool,
+    packed_options: Vec<u8>,
 }
 
 impl PySeedRow {
@@ -71,17 +61,8 @@ impl PySeedRow {
             functions: self.functions.into_iter().map(Arc::from).collect(),
             replicas: ids(&self.replicas, "replicas")?,
             wake: ids(&self.wake, "wake")?,
-            gate: self.gate,
-            memory_bytes: self.memory_bytes,
-            timeout_ms: self.timeout_ms,
-            config: self.config,
-            env: self.env,
-            allow_hosts: self.allow_hosts,
-            idempotent: self.idempotent,
-            isolate: self.isolate,
-            shared: self.shared,
-            public: self.public,
-            tail_call: self.tail_call,
+            options: rmp_serde::from_slice(&self.packed_options)
+                .map_err(|error| native("bad-request", format!("options: {error}")))?,
         })
     }
 }

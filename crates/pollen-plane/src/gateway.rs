@@ -214,7 +214,7 @@ impl Visitor {
             Ok((SeedRef::Hash(hash), _)) => tables.seed(&hash).cloned(),
             Err(_) => None,
         };
-        found.is_some_and(|entry| entry.row.public)
+        found.is_some_and(|entry| entry.row.options.public)
     }
 
     async fn read_call(

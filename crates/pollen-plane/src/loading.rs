@@ -94,7 +94,7 @@ impl Plane {
             leased: self.tables().is_leased(),
             loading,
             memory_free: self.memory().free,
-            memory_need: entry.row.memory_bytes,
+            memory_need: entry.row.options.memory_bytes,
         })
     }
 
@@ -199,7 +199,7 @@ pub(crate) fn not_woken(verdict: Wake, entry: &SeedEntry) -> CallError {
             CallError::refused("unreachable", reason, "see pln logs on that node")
         }
         Wake::Overloaded => {
-            let mib = entry.row.memory_bytes >> 20;
+            let mib = entry.row.options.memory_bytes >> 20;
             let reason =
                 format!("no memory is free to wake seed \"{name}\", which needs {mib} MiB");
             CallError::overloaded(reason, 500)
@@ -212,14 +212,15 @@ pub(crate) fn not_woken(verdict: Wake, entry: &SeedEntry) -> CallError {
 }
 
 fn settings(row: &SeedRow) -> SeedSettings {
+    let options = &row.options;
     SeedSettings {
-        memory_bytes: row.memory_bytes,
-        config: row.config.clone(),
-        env: row.env.clone(),
-        allow_hosts: row.allow_hosts.clone(),
-        isolate: row.isolate,
-        shared: row.shared,
-        tail_call: row.tail_call,
+        memory_bytes: options.memory_bytes,
+        config: options.config.clone(),
+        env: options.env.clone(),
+        allow_hosts: options.allow_hosts.clone(),
+        isolate: options.isolate,
+        shared: options.shared,
+        tail_call: options.tail_call,
         ..SeedSettings::new(&row.name)
     }
 }

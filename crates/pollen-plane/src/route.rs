@@ -208,7 +208,7 @@ impl Plane {
                 counted = true;
             }
             let is_cold = entry.row.replicas.is_empty();
-            let idempotent = request.idempotent || entry.row.idempotent;
+            let idempotent = request.idempotent || entry.row.options.idempotent;
             if in_doubt && !idempotent {
                 // The old version was idempotent, so a retry was allowed. The version that replaced
                 // it is not.

@@ -2,7 +2,7 @@
 //! (docs/design/protocol.md#tables).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pollen_wasm::Seed;
-use pollen_wire::Id;
+use pollen_wire::{Id, options::SeedOptions};
 
 use crate::{loading::Flight, metrics::SeedCounters, trees::HighWater};
 
@@ -27,17 +27,7 @@ pub struct SeedRow {
     pub functions: Vec<Arc<str>>,
     pub replicas: Vec<Id>,
     pub wake: Vec<Id>,
-    pub gate: Vec<(String, String)>,
-    pub memory_bytes: u64,
-    pub timeout_ms: u64,
-    pub config: BTreeMap<String, String>,
-    pub env: BTreeMap<String, String>,
-    pub allow_hosts: Vec<String>,
-    pub idempotent: bool,
-    pub isolate: bool,
-    pub shared: bool,
-    pub public: bool,
-    pub tail_call: bool,
+    pub options: SeedOptions,
 }
 
 /// What the muscles know of a member; as `PeerRow` in `pollen.core.effects`.

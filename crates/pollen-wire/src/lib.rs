@@ -20,6 +20,7 @@ pub mod door;
 pub mod fetch;
 pub mod frame;
 pub mod hello;
+pub mod options;
 pub mod probe;
 mod reader;
 mod writer;

@@ -21,8 +21,9 @@ from pollen.cli.app import (
     with_globals,
     with_json,
 )
+from pollen.cli.options import options_given, with_options
 from pollen.cli.proposals import here
-from pollen.cli.values import DURATION, PAIR, SIZE, VALUES, read_input
+from pollen.cli.values import DURATION, read_input
 from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
 from pollen.sdk.control import Control
 
@@ -36,8 +37,6 @@ _PROGRAM = ["_start"]
 _WATCH_SECONDS = 0.2
 # How long ``pln seed`` waits for its hosts.
 _SETTLE_SECONDS = 10.0
-REPLICAS = "So many nodes at least; 0 lets it sleep when nobody calls."
-ACT_AS = "Whose rights its own calls have; that of its host, or of its publisher."
 WAIT = "How long to wait for the answer."
 RETRIES = "How often another host is tried, when the function has not run."
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -46,23 +45,7 @@ _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-
 @click.command("seed")
 @click.argument("source")
 @click.argument("name", required=False)
-@click.option(
-    "--min-replicas", type=click.IntRange(0, 16), default=2, show_default=True, help=REPLICAS
-)
-@click.option("--everywhere", is_flag=True, help="A replica on every node that may host it.")
-@click.option("--memory", type=SIZE, default="64MiB", show_default=True, help="Limit of a guest.")
-@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="Limit of a call.")
-@click.option("--allow-prop", "allow", type=PAIR, multiple=True, help="Callers need this property.")
-@click.option("--host-prop", "host", type=PAIR, multiple=True, help="Hosts need this property.")
-@click.option("--act-as", type=click.Choice(["host", "publisher"]), default="host", help=ACT_AS)
-@click.option("--allow-host", "hosts", multiple=True, help="A host that http_request may reach.")
-@click.option("--no-tail-call", is_flag=True, help="Output is never read as a tail call.")
-@click.option("--idempotent", is_flag=True, help="Running a call twice does no harm.")
-@click.option("--isolate", is_flag=True, help="A fresh instance for each call.")
-@click.option("--shared", is_flag=True, help="Instances serve all callers.")
-@click.option("--config", type=VALUES, multiple=True, help="A value for config_get, or @file.")
-@click.option("--env", type=PAIR, multiple=True, help="An environment variable of the guest.")
-@click.option("--public", is_flag=True, help="Anonymous clients of the TCP door may call it.")
+@with_options
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
 @click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
 @with_json
@@ -81,24 +64,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
     if source == "-" or path.is_dir() or path.suffix not in (".wasm", ".wat"):
         reason = f"{source} is not a WASM module"
         raise error_from("usage", reason, "name a file that ends in .wasm")
-    options = {
-        "min_replicas": given["min_replicas"],
-        "everywhere": given["everywhere"],
-        "memory_bytes": given["memory"],
-        "timeout_ms": given["timeout"],
-        "allow": given["allow"],
-        "host": given["host"],
-        "act_as": given["act_as"],
-        "allow_hosts": given["hosts"],
-        "tail_call": not given["no_tail_call"],
-        "idempotent": given["idempotent"],
-        "isolate": given["isolate"],
-        "shared": given["shared"],
-        "public": given["public"],
-        "config": {key: text for held in given["config"] for key, text in held.items()},
-        "env": dict(given["env"]),
-        "take_over": given["take_over"],
-    }
+    options = {**options_given(given), "take_over": given["take_over"]}
     control, seen = control_of(ctx), _mark(path)
     _publish(control, path, name, options, given["as_json"])
     if given["watch"] and not given["as_json"]:

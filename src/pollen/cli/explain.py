@@ -21,6 +21,7 @@ from pollen.cli.app import (
 )
 from pollen.cli.proposals import here
 from pollen.errors import error_from
+from pollen.options import OPTIONS, Kind, flag_of
 
 
 @click.command("inspect")
@@ -82,8 +83,11 @@ def detail_lines(kind: str, thing: dict[str, Any]) -> list[str]:
 
 def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
     options = seed["options"]
-    flags = [key.replace("_", "-") for key in ("idempotent", "isolate", "shared", "public")]
-    flags = [flag for flag in flags if options[flag]]
+    flags = [
+        flag_of(name, options[name])
+        for name, option in OPTIONS.items()
+        if option.kind in (Kind.SWITCH, Kind.CHOICE)
+    ]
     ready = f"{seed['ready']} of {seed['wanted']}"
     here = f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way"
     memory, seconds = output.human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000
@@ -104,7 +108,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("callers", _pairs(options["allow"])),
         ("hosts", _pairs(options["host"])),
         ("reaches", ", ".join(options["allow_hosts"])),
-        ("flags", ", ".join(flags)),
+        ("flags", ", ".join(filter(None, flags))),
         ("calls here", here),
         ("runs", output.human_us(seed["run_us"])),
         ("shadows", ", ".join(owner[:8] for owner in seed["shadowed"])),

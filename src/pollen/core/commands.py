@@ -12,34 +12,11 @@ from __future__ import annotations
 import msgspec
 
 from pollen.core import limits
+from pollen.options import SeedOptions
 
 
 class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="c"):
     """Base of every command; ``c`` tells them apart."""
-
-
-class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a seed runs and who may call or host it; the defaults are those of ``pln seed``.
-
-    ``allow`` and ``host`` are (key, value) pairs; values of one key are alternatives.
-    ``act_as`` is ``host`` or ``publisher``.
-    """
-
-    min_replicas: int = limits.SPEC_MIN_REPLICAS
-    everywhere: bool = False
-    memory_bytes: int = limits.SPEC_MEMORY_BYTES
-    timeout_ms: int = limits.SPEC_TIMEOUT_MS
-    allow: list[tuple[str, str]] = []
-    host: list[tuple[str, str]] = []
-    act_as: str = "host"
-    allow_hosts: list[str] = []
-    tail_call: bool = True
-    idempotent: bool = False
-    isolate: bool = False
-    shared: bool = False
-    public: bool = False
-    config: dict[str, str] = {}
-    env: dict[str, str] = {}
 
 
 class StatusCommand(_Command, frozen=True, kw_only=True, tag="status"):

@@ -16,6 +16,9 @@ import msgspec
 
 from pollen.core.events import SignedRecord
 from pollen.core.ids import Hash, LinkId, Nanos, PeerId, RequestId, Token
+from pollen.options import SeedOptions
+
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +117,7 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ready hosts, nearest first, at most 16; ``wake`` the ranks to wake when there is none, in their
     order: a node listed in its own row may load the seed for a call that asks, and tells of it by
     ``SeedWoken``.
-    ``gate``: (key, value) pairs; pairs with one key are alternatives, all keys must match. A row
-    whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
+    A row whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
     """
 
     name: str
@@ -124,17 +126,12 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     functions: list[str]
     replicas: list[PeerId]
     wake: list[PeerId]
-    gate: list[tuple[str, str]]
-    memory_bytes: int
-    timeout_ms: int
-    config: dict[str, str]
-    env: dict[str, str]
-    allow_hosts: list[str]
-    idempotent: bool
-    isolate: bool
-    shared: bool
-    public: bool
-    tail_call: bool
+    options: SeedOptions
+
+    @property
+    def packed_options(self) -> bytes:
+        """The options as a msgpack map from their names, which the muscles read."""
+        return _ENCODER.encode(self.options)
 
 
 class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -129,14 +129,6 @@ SPEC_MAX_BYTES = 24 * 1024
 FUNCTION_NAME_MAX_BYTES = 255
 # The largest module. Source: docs/design/guest-abi.md#limits.
 MODULE_MAX_BYTES = 32 * 1024 * 1024
-# Bounds of a spec's memory limit. The lower one is a wasm page; the upper what 32 bits address.
-SPEC_MEMORY_MIN_BYTES = 64 * 1024
-SPEC_MEMORY_MAX_BYTES = 4 * 1024 * 1024 * 1024
-# Defaults of ``pln seed``. Source: docs/design/cli.md#seeding.
-SPEC_MEMORY_BYTES = 64 * 1024 * 1024
-SPEC_TIMEOUT_MS = 30_000
-SPEC_TIMEOUT_MAX_MS = 24 * 60 * 60 * 1000
-SPEC_MIN_REPLICAS = 2
 
 # -- calls --------------------------------------------------------------------------------------
 # Of a queue for slots that stands for so long (gaps up to the second included) it is asked whether

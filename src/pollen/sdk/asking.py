@@ -10,12 +10,12 @@ Source: docs/guide/call-it.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import msgspec
 
 from pollen.errors import BadRequest, CallError, TooLarge
+from pollen.options import DEFAULTS, OPTIONS, SeedKeywords
 from pollen.sdk import door
 
 Payload = bytes | bytearray | memoryview | str
@@ -48,49 +48,27 @@ class Call(msgspec.Struct, frozen=True):
         )
 
 
-class SeedKeywords(TypedDict, total=False):
-    """How a seed runs and who may call or host it; what is left out is as with ``pln seed``.
-
-    ``allow`` (callers) and ``host`` are pairs of a property's key and value, ``allow_hosts`` the
-    hosts that a guest's http_request may reach. ``act_as`` is ``host`` or ``publisher``.
-    """
-
-    min_replicas: int
-    everywhere: bool
-    memory_bytes: int
-    timeout_ms: int
-    allow: Sequence[tuple[str, str]]
-    host: Sequence[tuple[str, str]]
-    act_as: str
-    allow_hosts: Sequence[str]
-    tail_call: bool
-    idempotent: bool
-    isolate: bool
-    shared: bool
-    public: bool
-    config: dict[str, str]
-    env: dict[str, str]
-    take_over: bool
-
-
-# Flags of ``pln seed`` whose keyword has another name: with its unit, or without the negation.
-_FLAGS: Final = {
-    "memory": "memory_bytes=67108864",
-    "timeout": "timeout_ms=30000",
-    "allow_prop": 'allow=[("team", "red")]',
-    "host_prop": 'host=[("gpu", "yes")]',
-    "allow_host": 'allow_hosts=["example.org"]',
-    "no_tail_call": "tail_call=False",
-}
-
-
 def seed_options(given: SeedKeywords) -> dict[str, Any]:
     """The keywords as the node takes them; raises ``TypeError`` for one that there is not."""
     for name in given:
         if name not in SeedKeywords.__annotations__:
-            hint = f"; give {_FLAGS[name]}" if name in _FLAGS else ""
+            hint = f"; give {_KEYWORDS[name]}" if name in _KEYWORDS else ""
             raise TypeError(f"seed() got an unexpected keyword argument '{name}'{hint}")
     return {**given}
+
+
+def _keyword_hints() -> dict[str, str]:
+    """For each flag of ``pln seed`` whose keyword has another name, the keyword with a value."""
+    hints = {}
+    for name, option in OPTIONS.items():
+        flag, default = option.flag.removeprefix("--").replace("-", "_"), getattr(DEFAULTS, name)
+        value = option.example or repr(not default if option.is_negated else default)
+        if flag != name:
+            hints[flag] = f"{name}={value}"
+    return hints
+
+
+_KEYWORDS: Final = _keyword_hints()
 
 
 class Options(msgspec.Struct, frozen=True):

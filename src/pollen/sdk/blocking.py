@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, Unpack, overload
 import msgspec
 
 from pollen.errors import CallError, Unreachable
+from pollen.options import SeedKeywords
 from pollen.paths import Paths, resolve
 from pollen.sdk import door, replies
 from pollen.sdk.asking import (
@@ -28,7 +29,6 @@ from pollen.sdk.asking import (
     Handle,
     Options,
     Payload,
-    SeedKeywords,
     check_in_flight,
     placed,
     seed_options,

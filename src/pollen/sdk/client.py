@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, Unpack, overload
 
 from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
+from pollen.options import SeedKeywords
 from pollen.paths import Paths, resolve
 from pollen.sdk import door, replies
 from pollen.sdk.asking import (
@@ -24,7 +25,6 @@ from pollen.sdk.asking import (
     Handle,
     Options,
     Payload,
-    SeedKeywords,
     check_in_flight,
     placed,
     seed_options,

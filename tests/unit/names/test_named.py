@@ -133,6 +133,21 @@ def test_an_update_is_another_seed_and_embeds_the_old_one() -> None:
     assert (new.seed.hex(), old.seed.hex()) == (planned.answer.seed, planned.answer.replaced)
 
 
+def test_an_update_names_the_options_that_it_changes() -> None:
+    """It is easy to leave one out; values of ``config`` stay hidden."""
+    first = plan(A, {}, options={"shared": True, "config": {"k": "secret"}})
+    assert isinstance(first, Publication)
+    old = specs.decode_seed(A, first.payload)
+    assert isinstance(old, Seed)
+    held = {"echo": Holding(name="echo", holder=old, shadowed=[])}
+    planned = plan(A, held, options={"config": {"k": "other"}})
+    assert isinstance(planned, Publication)
+    assert isinstance(planned.answer, Seeded)
+    assert planned.answer.changed == ["shared: True, now False", "config: other values"]
+    assert isinstance(first.answer, Seeded)
+    assert first.answer.changed == []
+
+
 def test_the_same_wish_again_writes_nothing() -> None:
     """Seeding twice is idempotent."""
     answer = plan(A, {"echo": Holding(name="echo", holder=seed(A), shadowed=[])})

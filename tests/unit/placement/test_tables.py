@@ -15,6 +15,7 @@ from pollen.core.placement.claims import Claim, Claims
 from pollen.core.placement.hosting import Role
 from pollen.core.placement.tables import Tables
 from pollen.core.seeds import Seed
+from pollen.options import SeedOptions
 from tests.strategies import make_record
 from tests.unit.names.test_named import A, B, C, seed
 
@@ -147,7 +148,9 @@ def certificate() -> object:
     return MEMBERS[A]
 
 
-@pytest.mark.parametrize("change", [{"gate": [("a", "b")]}, {"name": ""}])
+@pytest.mark.parametrize(
+    "change", [{"options": SeedOptions(allow=[("a", "b")])}, {"name": ""}], ids=["gate", "name"]
+)
 def test_gates_and_names_never_wait(change: dict[str, Any]) -> None:
     """Whoever may no longer call may not for another tenth of a second either; and who is told
     that an update serves calls the update."""

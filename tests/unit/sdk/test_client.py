@@ -20,8 +20,8 @@ import msgspec
 import pytest
 
 import pollen
-from pollen.core.commands import SeedOptions
 from pollen.errors import BadRequest, DeadlineExceeded, PollenError, Unreachable
+from pollen.options import SeedOptions
 from pollen.sdk import client, door, replies
 from pollen.sdk.asking import SeedKeywords
 

@@ -164,7 +164,7 @@ def _seed_view(
             *(_replica_view(screen, seed.seed, host) for host in hosts),
             *(_replica_view(screen, holding.holder.seed, host) for host in at_fault),
         ],
-        options=options_view(spec),
+        options=options_view(seed.options),
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.holder.seed.hex() if is_halted else "",
     )

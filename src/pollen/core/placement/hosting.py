@@ -188,10 +188,12 @@ class Hosting:
             yield Cue.RELEASE
 
     def _want_or_refuse(self, entry: Entry) -> Cue:
-        need = entry.seed.spec.memory_bytes
-        if entry.state is not State.ABSENT or need <= self.free_bytes:
+        need, unknown = entry.seed.options.memory_bytes, entry.seed.unknown
+        if entry.state is not State.ABSENT or (need <= self.free_bytes and not unknown):
             return Cue.WANT
         entry.reason = f"no room: needs {need >> 20} MiB, {self.free_bytes >> 20} MiB are free"
+        if unknown:
+            entry.reason = f"a newer Pollen knows its options: {', '.join(unknown)}"
         entry.is_fault = False
         return Cue.REFUSE
 

@@ -28,7 +28,7 @@ from pollen.core.placement.overdue import Overdue
 from pollen.core.placement.plan import Need, NodeFacts, Placement, effective_version
 from pollen.core.placement.planner import Planner
 from pollen.core.records import Change, Record, as_buried
-from pollen.core.seeds import Flag, Seed, decode_seed
+from pollen.core.seeds import Seed, decode_seed
 from pollen.core.trust import Member, Members
 
 K = TypeVar("K")
@@ -232,11 +232,11 @@ class Situation:
         if role is None or role.heir != key:
             self.planner.set_need(key, None)
             return
-        spec, is_new = role.seed.spec, self.planner.placement(key) is None
+        options, is_new = role.seed.options, self.planner.placement(key) is None
         need = Need(
-            min_replicas=spec.min_replicas,
-            everywhere=bool(spec.flags & Flag.EVERYWHERE),
-            host=tuple((k, v) for k, v in spec.host),
+            min_replicas=options.min_replicas,
+            everywhere=options.everywhere,
+            host=tuple((k, v) for k, v in options.host),
         )
         self.planner.set_need(key, need)
         if not is_new:

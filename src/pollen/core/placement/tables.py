@@ -32,7 +32,7 @@ from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement.claims import Claims, State
 from pollen.core.placement.hosting import Role
 from pollen.core.placement.lanes import Lane
-from pollen.core.seeds import Flag, Seed
+from pollen.core.seeds import Seed
 from pollen.core.trust import Certificate
 
 
@@ -82,17 +82,7 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
         functions=spec.functions,
         replicas=replicas,
         wake=list(wake),
-        gate=spec.allow,
-        memory_bytes=spec.memory_bytes,
-        timeout_ms=spec.timeout_ms,
-        config=spec.config,
-        env=spec.env,
-        allow_hosts=spec.allow_hosts,
-        idempotent=bool(spec.flags & Flag.IDEMPOTENT),
-        isolate=bool(spec.flags & Flag.ISOLATE),
-        shared=bool(spec.flags & Flag.SHARED),
-        public=bool(spec.flags & Flag.PUBLIC),
-        tail_call=not spec.flags & Flag.NO_TAIL_CALL,
+        options=seed.options,
     )
 
 
@@ -177,4 +167,6 @@ def _gates_moved(row: PeerRow, held: PeerRow) -> bool:
 
 def _meaning_moved(row: SeedRow, held: SeedRow) -> bool:
     """What a name leads to, or who may call it."""
-    return (row.name, row.gate, row.public) != (held.name, held.gate, held.public)
+    options, before = row.options, held.options
+    gate = (row.name, options.allow, options.public)
+    return gate != (held.name, before.allow, before.public)

@@ -8,6 +8,6 @@ Source: docs/internals/placement.md#formats.
 
 from pollen.core.seeds.publishing import Writer
 from pollen.core.seeds.requests import SeedRequests
-from pollen.core.seeds.specs import Flag, Seed, decode_seed, options_view
+from pollen.core.seeds.specs import Seed, decode_seed, options_view
 
-__all__ = ["Flag", "Seed", "SeedRequests", "Writer", "decode_seed", "options_view"]
+__all__ = ["Seed", "SeedRequests", "Writer", "decode_seed", "options_view"]

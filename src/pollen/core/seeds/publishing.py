@@ -15,7 +15,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import Refusal, encode
-from pollen.core.commands import CheckSeedCommand, SeedCommand, Seeded, SeedOptions, Unseeded
+from pollen.core.commands import CheckSeedCommand, SeedCommand, Seeded, Unseeded
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
@@ -30,6 +30,7 @@ from pollen.core.names import (
 from pollen.core.seeds import specs
 from pollen.core.seeds.specs import Seed
 from pollen.core.trust import Certificate
+from pollen.options import SeedOptions
 
 # What is said when this node's own records are as many as its tier may hold.
 REFUSED_FULL = Refusal(
@@ -118,7 +119,7 @@ def plan_seed(
         and previous.owner == writer.node
         and specs.is_same_wish(previous.spec, spec)
     ):
-        return _answer(previous.seed, previous.spec, None, is_unchanged=True)
+        return _answer(previous.seed, previous.spec, None, changed=None)
     raw = encode(spec)
     if len(raw) > limits.SPEC_MAX_BYTES:
         return Refusal(
@@ -126,7 +127,10 @@ def plan_seed(
             f"the spec has {len(raw)} bytes, over {limits.SPEC_MAX_BYTES}",
             "shorten --config and --env, or put large data into the module",
         )
-    answer = _answer(specs.seed_hash(writer.node, raw), spec, previous, is_unchanged=False)
+    changed = []
+    if holding is not None and holding.is_live:
+        changed = specs.changed_options(holding.holder.options, command.options)
+    answer = _answer(specs.seed_hash(writer.node, raw), spec, previous, changed=changed)
     payload = specs.encode_record(raw, previous)
     return Publication(name=command.name, payload=payload, answer=answer)
 
@@ -182,8 +186,9 @@ def plan_unseed(
 
 
 def _answer(
-    seed: Hash, spec: specs.Spec, replaced: specs.Seed | None, *, is_unchanged: bool
+    seed: Hash, spec: specs.Spec, replaced: specs.Seed | None, *, changed: list[str] | None
 ) -> Seeded:
+    """What to tell; ``changed``: the options that are not as before, None when nothing is new."""
     return Seeded(
         name=spec.name,
         seed=seed.hex(),
@@ -192,5 +197,6 @@ def _answer(
         functions=spec.functions,
         name_epoch=spec.name_epoch,
         replaced="" if replaced is None else replaced.seed.hex(),
-        unchanged=is_unchanged,
+        unchanged=changed is None,
+        changed=changed or [],
     )

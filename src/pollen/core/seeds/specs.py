@@ -9,32 +9,23 @@ Source: docs/design/protocol.md#names-and-specs.
 
 from __future__ import annotations
 
-import enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Refusal, Rejection, WireHash, decode, encode
-from pollen.core.commands import SeedOptions
 from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
 from pollen.core.labels import check_name
-
-
-class Flag(enum.IntFlag):
-    """The bits of ``Spec.flags``. Bit 1 has no meaning."""
-
-    IDEMPOTENT = 2
-    ISOLATE = 4
-    SHARED = 8
-    PUBLIC = 16
-    NO_TAIL_CALL = 32
-    EVERYWHERE = 64
-    AS_PUBLISHER = 128
+from pollen.options import DEFAULTS, OPTIONS, SeedOptions, text_of
 
 
 class Spec(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What a user asked for under a name. Positional; fields are only appended."""
+    """What a user asked for under a name. Positional; fields are only appended.
+
+    ``manifest`` names by role the contents that a seed needs beside its module (``content``).
+    ``options`` holds each option that has no field or bit of its own and is not as by default.
+    """
 
     name: str
     name_epoch: U32
@@ -51,6 +42,8 @@ class Spec(msgspec.Struct, frozen=True, gc=False, array_like=True):
     allow_hosts: list[str]
     config: dict[str, str]
     env: dict[str, str]
+    manifest: dict[str, WireHash] = {}
+    options: dict[str, bool | int | str | list[str] | dict[str, str]] = {}
 
 
 class SpecRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +64,7 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     seed: Hash
     owner: PeerId
     spec: Spec
+    options: SeedOptions
     raw: bytes
     previous: Seed | None = None
     noun: ClassVar[str] = "seed"
@@ -89,6 +83,11 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def is_withdrawn(self) -> bool:
         """Whether the owner took the name back."""
         return self.spec.withdrawn
+
+    @property
+    def unknown(self) -> list[str]:
+        """Options that a newer version of Pollen wrote, and that this one cannot obey."""
+        return sorted(self.spec.options.keys() - OPTIONS.keys())
 
     @property
     def digest(self) -> Hash:
@@ -123,7 +122,10 @@ def _decode_spec(owner: PeerId, raw: bytes) -> Seed | Rejection:
         return spec
     if check_name(spec.name) is not None:
         return Rejection("spec-name", spec.name[:80])
-    return Seed(seed=seed_hash(owner, raw), owner=owner, spec=spec, raw=raw)
+    options = _options_of(spec)
+    if isinstance(options, Rejection):
+        return options
+    return Seed(seed=seed_hash(owner, raw), owner=owner, spec=spec, options=options, raw=raw)
 
 
 def encode_record(raw: bytes, previous: Seed | None) -> bytes:
@@ -145,36 +147,28 @@ def withdrawn(spec: Spec, name_epoch: int) -> Spec:
         allow_hosts=[],
         config={},
         env={},
+        manifest={},
+        options={},
     )
 
 
 def check_options(options: SeedOptions) -> Refusal | None:
     """The first thing wrong with the options, in words, or None."""
-    low, high = limits.SPEC_MEMORY_MIN_BYTES, limits.SPEC_MEMORY_MAX_BYTES
-    if not low <= options.memory_bytes <= high:
-        return Refusal(
-            "config-invalid",
-            f"a memory limit of {options.memory_bytes} bytes is out of range",
-            "give --memory from 64KiB to 4GiB",
-        )
-    if not 1 <= options.timeout_ms <= limits.SPEC_TIMEOUT_MAX_MS:
-        return Refusal(
-            "config-invalid",
-            f"a time-out of {options.timeout_ms} ms is out of range",
-            "give --timeout from 1ms to 24h",
-        )
-    if not 0 <= options.min_replicas <= limits.KNOWN_PEERS_MAX:
-        return Refusal(
-            "config-invalid",
-            f"{options.min_replicas} replicas are out of range",
-            "give --min-replicas from 0",
-        )
-    if options.act_as not in ("host", "publisher"):
-        return Refusal(
-            "config-invalid",
-            f"{options.act_as[:40]!r} is nothing a seed can act as",
-            "give --act-as host or --act-as publisher",
-        )
+    for name, option in OPTIONS.items():
+        value = getattr(options, name)
+        if option.high and not option.low <= value <= option.high:
+            return Refusal(
+                "config-invalid",
+                f"{name} is {value}, which is out of range",
+                f"give {option.flag} from {text_of(name, option.low)}"
+                f" to {text_of(name, option.high)}",
+            )
+        if option.choices and value not in option.choices:
+            return Refusal(
+                "config-invalid",
+                f"{name} is {value[:40]!r}, which is not one of its words",
+                f"give {option.flag} {' or '.join(option.choices)}",
+            )
     if options.act_as == "publisher" and not options.host:
         return Refusal(
             "config-invalid",
@@ -193,18 +187,20 @@ def make_spec(
     functions: list[str],
     options: SeedOptions,
 ) -> Spec:
-    """The spec of checked options."""
-    flags = 0
-    for is_set, bit in (
-        (options.idempotent, Flag.IDEMPOTENT),
-        (options.isolate, Flag.ISOLATE),
-        (options.shared, Flag.SHARED),
-        (options.public, Flag.PUBLIC),
-        (not options.tail_call, Flag.NO_TAIL_CALL),
-        (options.everywhere, Flag.EVERYWHERE),
-        (options.act_as == "publisher", Flag.AS_PUBLISHER),
-    ):
-        flags |= bit if is_set else 0
+    """The spec of checked options: each stands in its slot, and without one in the map."""
+    fields: dict[str, Any] = {}
+    flags, beside = 0, {}
+    for key, option in OPTIONS.items():
+        value = getattr(options, key)
+        is_set = value != getattr(DEFAULTS, key)
+        if isinstance(value, dict):
+            value = dict(sorted(value.items()))
+        if option.slot:
+            fields[option.slot] = value
+        elif option.bit:
+            flags |= option.bit if is_set else 0
+        elif is_set:
+            beside[key] = value
     return Spec(
         name=name,
         name_epoch=name_epoch,
@@ -212,42 +208,37 @@ def make_spec(
         content=content,
         size_bytes=size,
         functions=functions,
-        min_replicas=options.min_replicas,
-        memory_bytes=options.memory_bytes,
-        timeout_ms=options.timeout_ms,
         flags=flags,
-        allow=options.allow,
-        host=options.host,
-        allow_hosts=options.allow_hosts,
-        config=dict(sorted(options.config.items())),
-        env=dict(sorted(options.env.items())),
+        options=dict(sorted(beside.items())),
+        **fields,
     )
 
 
-def options_view(spec: Spec) -> SeedOptions:
-    """The options that a spec was made with; values of ``config`` and ``env`` stay hidden."""
-    return SeedOptions(
-        min_replicas=spec.min_replicas,
-        everywhere=bool(spec.flags & Flag.EVERYWHERE),
-        memory_bytes=spec.memory_bytes,
-        timeout_ms=spec.timeout_ms,
-        allow=spec.allow,
-        host=spec.host,
-        act_as="publisher" if spec.flags & Flag.AS_PUBLISHER else "host",
-        allow_hosts=spec.allow_hosts,
-        tail_call=not spec.flags & Flag.NO_TAIL_CALL,
-        idempotent=bool(spec.flags & Flag.IDEMPOTENT),
-        isolate=bool(spec.flags & Flag.ISOLATE),
-        shared=bool(spec.flags & Flag.SHARED),
-        public=bool(spec.flags & Flag.PUBLIC),
-        config=dict.fromkeys(spec.config, "…"),
-        env=dict.fromkeys(spec.env, "…"),
-    )
+def _options_of(spec: Spec) -> SeedOptions | Rejection:
+    """The options that a spec was made with. An option that it leaves out is as by default."""
+    given: dict[str, Any] = {}
+    for key, option in OPTIONS.items():
+        if option.slot:
+            given[key] = getattr(spec, option.slot)
+        elif option.bit and spec.flags & option.bit:
+            given[key] = option.choices[1] if option.choices else not getattr(DEFAULTS, key)
+        elif key in spec.options:
+            given[key] = spec.options[key]
+    try:
+        return msgspec.convert(given, SeedOptions)
+    except msgspec.ValidationError as error:
+        return Rejection("spec-options", str(error)[:80])
 
 
-def changed_options(before: Spec, now: Spec) -> list[str]:
+def options_view(options: SeedOptions) -> SeedOptions:
+    """The options as anybody may see them: values of ``config`` and ``env`` stay hidden."""
+    hidden = {key: dict.fromkeys(getattr(options, key), "…") for key in ("config", "env")}
+    return msgspec.structs.replace(options, **hidden)
+
+
+def changed_options(before: SeedOptions, now: SeedOptions) -> list[str]:
     """What an update changed beside the module, in words: it is easy to leave an option out."""
-    held, new = (msgspec.structs.asdict(options_view(spec)) for spec in (before, now))
+    held, new = (msgspec.structs.asdict(options_view(options)) for options in (before, now))
     words = [f"{name}: {held[name]}, now {new[name]}" for name in held if held[name] != new[name]]
     hidden = (("config", before.config, now.config), ("env", before.env, now.env))
     return words + [

@@ -15,6 +15,7 @@ from pollen.core import commands as cmd
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
+from pollen.options import SeedOptions
 
 # So many lines of the log at most are told at once.
 LINES_MAX = 10_000
@@ -39,7 +40,7 @@ class SeedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: Name
     content: Content
-    options: cmd.SeedOptions = cmd.SeedOptions()
+    options: SeedOptions = SeedOptions()
     take_over: bool = False
 
 
@@ -47,7 +48,7 @@ class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The body of ``POST /v1/seeds/check``: what ``POST /v1/seeds`` will say, but the module."""
 
     name: Name
-    options: cmd.SeedOptions = cmd.SeedOptions()
+    options: SeedOptions = SeedOptions()
     take_over: bool = False
 
 

@@ -141,7 +141,7 @@ class Calls:
             call.is_counted = True
             self.serving.counters_of(row.seed)[0] += 1
         is_other = call.seed != row.seed
-        if call.may_have_executed and is_other and not (call.idempotent or row.idempotent):
+        if call.may_have_executed and is_other and not (call.idempotent or row.options.idempotent):
             # The version that may have run allowed it; the one that came meanwhile does not.
             self._finish(call, call.slug, call.reason, True)
             return
@@ -351,7 +351,7 @@ class Calls:
         verdict = routing.classify_retry(
             slug=slug,
             may_have_executed=executed,
-            idempotent=call.idempotent or (row is not None and row.idempotent),
+            idempotent=call.idempotent or (row is not None and row.options.idempotent),
             remote=remote,
             retries=max(call.retries, 1) if is_free else call.retries,
             budget_us=max(0, call.deadline - self._stage.now) // 1_000,

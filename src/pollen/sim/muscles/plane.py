@@ -203,8 +203,8 @@ class Plane:
         self._stage.hand(self.machine, self.boots, event)
 
     def _has_room(self, row: fx.SeedRow) -> bool:
-        used = sum(self.seeds[key].memory_bytes for key in self.loaded if key in self.seeds)
-        return used + row.memory_bytes <= self.machine.memory_bytes
+        used = sum(self.seeds[key].options.memory_bytes for key in self.loaded if key in self.seeds)
+        return used + row.options.memory_bytes <= self.machine.memory_bytes
 
     def unload(self, seed: Hash, *, keep: bool) -> None:
         """What ``UnloadSeed`` does; content that no other row names is let go, or kept."""

@@ -139,7 +139,7 @@ class Serving:
             leased=plane.is_leased,
             loading=row.seed in plane.flights,
             memory_free=self._machine.memory_bytes,
-            memory_need=row.memory_bytes,
+            memory_need=row.options.memory_bytes,
         )
 
     def serve(self, arrived: Arrived) -> None:
@@ -158,7 +158,7 @@ class Serving:
 
     def _may_pass(self, arrived: Arrived, row: fx.SeedRow) -> bool:
         peer = self._plane.peers.get(arrived.principal)
-        return peer is not None and routing.match_gate(row.gate, peer.properties)
+        return peer is not None and routing.match_gate(row.options.allow, peer.properties)
 
     def on_loaded(self, seed: Hash) -> None:
         """A load ended, well or not: the calls that waited for it go on."""
@@ -186,7 +186,7 @@ class Serving:
             depth=arrived.call.depth,
             memory_free=self._machine.memory_bytes,
             memory_reserve=self._machine.memory_bytes // 4,
-            memory_need=row.memory_bytes,
+            memory_need=row.options.memory_bytes,
             # What guests use is not modelled, so nobody has memory to give back.
             tree_free=self._machine.memory_bytes,
             tree_need=0,
@@ -233,7 +233,7 @@ class Serving:
     def _run(self, arrived: Arrived, module: Module) -> None:
         self.running += 1
         row = self._plane.seeds.get(arrived.seed)
-        is_safe = arrived.call.idempotent or (row is not None and row.idempotent)
+        is_safe = arrived.call.idempotent or (row is not None and row.options.idempotent)
         self._stage.note_execution(self._machine, arrived.call, is_safe=is_safe)
         counters = self.counters_of(arrived.seed)
         counters[2] = (7 * counters[2] + module.run_ns // 1_000) // 8

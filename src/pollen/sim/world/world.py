@@ -16,7 +16,7 @@ from pollen.core import events as ev
 from pollen.core import restoring
 from pollen.core.admission import invites
 from pollen.core.codec import Refusal, encode
-from pollen.core.commands import Command, InviteCommand, SeedCommand, SeedOptions
+from pollen.core.commands import Command, InviteCommand, SeedCommand
 from pollen.core.config import NodeConfig
 from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token, cluster_id_of
 from pollen.core.node import Node
@@ -24,6 +24,7 @@ from pollen.core.records import Change, Interned, Record
 from pollen.core.rng import Rng
 from pollen.core.trust import Certificate, Tier, founding_credentials
 from pollen.core.trust.denies import Deny, issue_deny
+from pollen.options import SeedOptions
 from pollen.sim.muscles import modules
 from pollen.sim.muscles.plane import Plane
 from pollen.sim.world.engine import TELEMETRY_NS, Engine

@@ -1,0 +1,36 @@
+//! The options of a seed that the muscles obey; the names are those of `pollen.options`.
+//!
+//! The brain packs them as one msgpack map, so a row has room for any number. What only the brain
+//! obeys (where a seed runs) is skipped here. An option that is missing here is an error: the
+//! defaults stand in the brain's table alone.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// How a seed runs and who may call it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SeedOptions {
+    /// Limit of one guest, bytes.
+    pub memory_bytes: u64,
+    /// Limit of one call, milliseconds.
+    pub timeout_ms: u64,
+    /// Properties that a caller needs: values of one key are alternatives, all keys must match.
+    pub allow: Vec<(String, String)>,
+    /// Hosts that `http_request` may reach.
+    pub allow_hosts: Vec<String>,
+    /// Outputs are read as tail calls.
+    pub tail_call: bool,
+    /// Running a call twice does no harm.
+    pub idempotent: bool,
+    /// A fresh instance for each call.
+    pub isolate: bool,
+    /// Instances serve all callers.
+    pub shared: bool,
+    /// Anonymous clients may call it.
+    pub public: bool,
+    /// Values for `config_get`.
+    pub config: BTreeMap<String, String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+}
