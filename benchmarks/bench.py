@@ -10,6 +10,7 @@ generator (``pollen-anchors load``) drives all four doors, 64 calls in flight ov
 - ``remote``: the product, a seed that only the other node hosts.
 
 The SDK's figures come from one Python process: calls one after another, and 64 in flight.
+``ladder`` then goes through the ways of a call at 1 to 1,024 in flight.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+
+import ladder
 
 from pollen import _native
 from pollen.runtime.folder.version import VERSION
@@ -48,6 +51,8 @@ SDK_CONCURRENT = 10_000
 BARS: dict[str, tuple[str, float]] = {
     "local_to_bare": (">=", 0.75),
     "remote_to_bare_remote": (">=", 0.70),
+    "nested_256_to_16": (">=", 0.70),
+    "nested_remote_256_to_16": (">=", 0.70),
     "sdk_sequential_us": ("<=", 250.0),
     "sdk_concurrent_per_s": (">=", 6_000.0),
 }
@@ -63,9 +68,17 @@ def main() -> int:
         print(f"no {ANCHORS}: run this by `make bench`", file=sys.stderr)
         return 2
     figures, rounds = asyncio.run(measure(options.rounds, options.seconds))
+    steps = asyncio.run(ladder.measure(ANCHORS, options.rounds, options.seconds / 2))
+    figures |= ladder.figures(steps)
     missed = [name for name, bar in BARS.items() if not _holds(figures[name], *bar)]
     report(figures, missed)
-    results = {"machine": machine(), "figures": figures, "missed": missed, "rounds": rounds}
+    results = {
+        "machine": machine(),
+        "figures": figures,
+        "missed": missed,
+        "rounds": rounds,
+        "ladder": steps,
+    }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written: {RESULTS.relative_to(ROOT)}")
     return 1 if missed and options.strict else 0
@@ -133,11 +146,7 @@ def _start(processes: list[subprocess.Popen[str]], *arguments: str) -> str:
 
 def load(socket: str, seconds: float) -> float:
     """Calls a second; raises when one of them failed."""
-    line = [ANCHORS, "load", socket, PATH, str(IN_FLIGHT), str(seconds)]
-    report = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
-    if report["failed"]:
-        raise RuntimeError(f"{report['failed']} calls failed at {socket}: {report}")
-    return float(report["rate"])
+    return float(ladder.load(ANCHORS, socket, PATH, IN_FLIGHT, seconds)["rate"])
 
 
 async def measure_sdk(node: Node) -> dict[str, float]:

@@ -2,8 +2,8 @@
 //!
 //! `hello SOCKET`: hyper that answers at once. `bare SOCKET WASM FN`: hyper and the sandbox, nothing
 //! between them. `serve WASM FN` and `front SOCKET ID ADDRESS`: the same bare loop behind one iroh
-//! stream a call. `load SOCKET PATH CONCURRENCY SECONDS`: closed loop over keep-alive connections,
-//! prints one JSON object. All doors are unix sockets, as the product's; the bare side uses the
+//! stream a call. `load SOCKET PATH CONCURRENCY SECONDS [BODY]`: closed loop over keep-alive
+//! connections, prints one JSON object. All doors are unix sockets, as the product's; the bare side uses the
 //! product's engine settings, imports, instance reuse and live deadline.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -50,13 +50,15 @@ fn main() {
             net.block_on(serve_quic(bare));
         }
         ["front", socket, id, address] => net.block_on(front(socket, id, address)),
-        ["load", socket, path, concurrency, seconds] => {
+        ["load", socket, path, concurrency, seconds, body @ ..] => {
             let plan = LoadPlan {
                 rate: None,
                 concurrency: concurrency.parse().expect("CONCURRENCY is a number"),
                 duration: Duration::from_secs_f64(seconds.parse().expect("SECONDS is a number")),
             };
-            net.block_on(load(socket, path, plan));
+            let body =
+                body.first().map_or(Bytes::from_static(BODY), |text| (*text).to_owned().into());
+            net.block_on(load(socket, path, body, plan));
         }
         _ => {
             eprintln!("usage: hello | bare | serve | front | load; see the head of main.rs");
@@ -208,13 +210,14 @@ async fn front(socket: &str, id: &str, address: &str) {
     .await;
 }
 
-async fn load(socket: &str, path: &str, plan: LoadPlan) {
+async fn load(socket: &str, path: &str, body: Bytes, plan: LoadPlan) {
     let (_end, ended) = tokio::sync::watch::channel(false);
     let report = run(plan, ended, |_lane| {
-        let (socket, path) = (socket.to_owned(), path.to_owned());
+        let (socket, path, body) = (socket.to_owned(), path.to_owned(), body.clone());
         let sender = Arc::new(tokio::sync::Mutex::new(None));
         move || {
-            let (socket, path, sender) = (socket.clone(), path.clone(), sender.clone());
+            let (socket, path, body) = (socket.clone(), path.clone(), body.clone());
+            let sender = sender.clone();
             async move {
                 let mut sender = sender.lock().await;
                 if sender.is_none() {
@@ -229,7 +232,7 @@ async fn load(socket: &str, path: &str, plan: LoadPlan) {
                 let Some(open) = sender.as_mut() else {
                     return Err("no connection".to_owned().into());
                 };
-                let request = Request::post(&path).body(Full::new(Bytes::from_static(BODY)));
+                let request = Request::post(&path).body(Full::new(body));
                 let request = request.map_err(|e| e.to_string())?;
                 open.ready().await.map_err(|e| e.to_string())?;
                 let response = open.send_request(request).await.map_err(|e| e.to_string())?;

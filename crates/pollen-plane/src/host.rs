@@ -155,14 +155,16 @@ fn check(plane: &Plane, call: &Arrived) -> Result<(), CallError> {
         Principal::Node(id) => {
             let tables = plane.tables().load();
             let peer = tables.peers.get(&id);
-            let passes = peer.is_some_and(|peer| match_gate(&row.options.allow, &peer.row.properties));
+            let passes =
+                peer.is_some_and(|peer| match_gate(&row.options.allow, &peer.row.properties));
             (passes, peer.is_some())
         }
     };
     if !passes {
         count(&plane.counters().denied);
         let reason = format!("the gate of seed \"{}\" does not let this caller pass", row.name);
-        let wanted: Vec<_> = row.options.allow.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let wanted: Vec<_> =
+            row.options.allow.iter().map(|(key, value)| format!("{key}={value}")).collect();
         // A member reads the seed's spec anyway.
         let remedy = if is_member {
             let flags = wanted.join(" --prop ");
@@ -190,7 +192,8 @@ pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {
 
 async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran {
     let asked = Instant::now();
-    let deadline = call.deadline.min(asked + Duration::from_millis(call.entry.row.options.timeout_ms));
+    let deadline =
+        call.deadline.min(asked + Duration::from_millis(call.entry.row.options.timeout_ms));
     let nested = call.hops < crate::call::HOPS;
     let local = &call.entry.local;
     let least = plane.least_guest();
