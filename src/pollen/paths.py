@@ -34,7 +34,7 @@ _STATE = (
     "code",
     "*.sock",
     "pollen.log*",
-    "seeds.log*",
+    "seed-logs",
     "daemon.err*",
     "pollen.pid",
     "lock",

@@ -51,7 +51,7 @@ class House(msgspec.Struct):
 
     def log_bytes(self) -> int:
         """All that it has written to logs so far."""
-        names = ("pollen.log*", "seeds.log*", "daemon.err*")
+        names = ("pollen.log*", "seed-logs/*", "daemon.err*")
         return sum(file.stat().st_size for name in names for file in self.paths.home.glob(name))
 
     def refused(self) -> dict[str, float]:

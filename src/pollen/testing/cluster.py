@@ -168,11 +168,11 @@ class Node:
     def last_words(self, lines: int = 30) -> str:
         """The end of its log and of what it wrote to stderr."""
         parts = []
-        for name in ("seeds.log", "pollen.log", "stderr.txt"):
-            path = self.home / name
+        guests = sorted(self.home.glob("seed-logs/*.log"))
+        for path in (*guests, self.home / "pollen.log", self.home / "stderr.txt"):
             if path.exists():
                 text = path.read_text(errors="replace").splitlines()[-lines:]
-                parts.append(f"--- {self.name} {name}\n" + "\n".join(text))
+                parts.append(f"--- {self.name} {path.name}\n" + "\n".join(text))
         return "\n".join(parts)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pollen.runtime.watch import logs
+from pollen.runtime.watch.files import RotatingFile
 
 
 def test_a_rotation_that_fails_loses_lines_and_not_the_log(
@@ -14,7 +14,7 @@ def test_a_rotation_that_fails_loses_lines_and_not_the_log(
 ) -> None:
     """When it can be rotated again, the next line is written."""
     path = tmp_path / "p.log"
-    file = logs.RotatingFile(path, limit=100)
+    file = RotatingFile(path, limit=100, kept=3)
     file.write_line("a" * 80)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", refuse)

@@ -19,6 +19,7 @@ from pollen.runtime.control.server import bind_control
 from pollen.runtime.folder.config import Config, read_config
 from pollen.runtime.loop.store import Store
 from pollen.runtime.watch import logs
+from pollen.runtime.watch.files import RotatingFile
 
 # -- errors ---------------------------------------------------------------------------------------
 
@@ -227,30 +228,10 @@ def test_the_tail_of_a_log_goes_back_through_all_that_is_kept(tmp_path: Path) ->
     assert list(logs.tail(path, 0)) == []
 
 
-def test_guests_rotate_nothing_of_the_node_s_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They have files of their own, and the tail shows both by time."""
-    monkeypatch.setattr(logs, "FILE_BYTES", 2_000)
-    path = tmp_path / "pollen.log"
-    with logs.opened(path) as log:
-        log.info("begun")
-        for n in range(200):
-            log.info("log", source="guest", seed="chatty", text=f"{n} \u2028")
-        log.info("ended")
-    lines = logs.tail(path, 1_000)
-    events = [json.loads(line)["event"] for line in lines]
-    assert events[0] == "begun" and {*events} == {"begun", "log", "ended"}
-    assert 10 < len(events) < 100
-    assert [line[:33] for line in lines] == sorted(line[:33] for line in lines)
-    assert logs.tail(path, 20) == lines[-20:]
-    assert len(list(tmp_path.glob("seeds.log*"))) == 4
-
-
 def test_a_follower_reads_whole_lines_also_over_a_rotation(tmp_path: Path) -> None:
     """A line may hold whatever JSON leaves as it is; half a line is read when it is whole."""
     path = tmp_path / "p.log"
-    file = logs.RotatingFile(path, limit=200)
+    file = RotatingFile(path, limit=200, kept=3)
     file.write_line('{"event":"before"}')
     follower = logs.Follower(path)
     assert follower.read() == []
@@ -268,7 +249,7 @@ def test_a_follower_reads_whole_lines_also_over_a_rotation(tmp_path: Path) -> No
 
 def test_a_full_log_rotates_and_keeps_three(folder: Path) -> None:
     """The disk does not fill."""
-    file = logs.RotatingFile(folder / "p.log", limit=1_000)
+    file = RotatingFile(folder / "p.log", limit=1_000, kept=3)
     for n in range(200):
         file.write_line(f"{n:04d} " + "x" * 60)
     file.close()

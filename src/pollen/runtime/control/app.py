@@ -234,10 +234,10 @@ def _queries(request: Request, name: str) -> dict[str, str | int | bool]:
 
 async def _log_lines(path: Path, lines: int, seed: str, follow: bool) -> AsyncIterator[str]:
     """The tail, then what is appended."""
-    followers = [logs.Follower(file) for file in logs.files(path)]
+    followers = logs.Followers(path)
     for line in logs.tail(path, lines, seed):
         yield line + "\n"
     while follow:
         await asyncio.sleep(FOLLOW_SECONDS)
-        for line in logs.merged([follower.read(seed) for follower in followers]):
+        for line in followers.read(seed):
             yield line + "\n"

@@ -1,7 +1,7 @@
 """The node's log: JSON lines in rotating files, and human text on a terminal.
 
 A line is ``{"at", "level", "event", …fields}``; ``at`` is UTC with milliseconds. What guests say
-has files of its own beside the node's: who talks much rotates nothing away but guests' words.
+has files of its own beside the node's (``guests``): who talks much rotates away its own words.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import collections
 import contextlib
 import heapq
 import json
-import os
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,73 +19,30 @@ from typing import Any
 import structlog
 
 from pollen.plain import tame
+from pollen.runtime.watch.files import RotatingFile, segments
+from pollen.runtime.watch.guests import GuestFiles, files_of
 
 FILE_BYTES = 8 * 1024 * 1024
 FILES_KEPT = 3
-# The guests' file, beside the node's.
-GUESTS = "seeds.log"
+# The folder of the guests' files, beside the node's.
+GUESTS = "seed-logs"
 _AT_END = len('{"at": "2026-01-01T00:00:00.000Z"')
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
-class RotatingFile:
-    """A file that is renamed to ``.1`` … ``.3`` when it is full. Safe from any thread."""
-
-    def __init__(self, path: Path, limit: int) -> None:
-        self._path = path
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._file = self._open()
-        self._is_over = False
-
-    def _open(self) -> Any:
-        descriptor = os.open(
-            self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
-        return os.fdopen(descriptor, "ab", buffering=0)
-
-    def write_line(self, line: str) -> None:
-        """Append one line; a full disk loses the line, never the daemon."""
-        data = line.encode("utf-8", "replace") + b"\n"
-        with self._lock:
-            if self._is_over:
-                return
-            try:
-                if self._file.closed:
-                    # A rotation that failed half way: the disk may have room again.
-                    self._file = self._open()
-                if self._file.tell() + len(data) > self._limit:
-                    self._rotate()
-                self._file.write(data)
-            except OSError:
-                return
-
-    def _rotate(self) -> None:
-        self._file.close()
-        for n in range(FILES_KEPT - 1, 0, -1):
-            older = self._path.with_name(f"{self._path.name}.{n}")
-            if older.exists():
-                older.replace(self._path.with_name(f"{self._path.name}.{n + 1}"))
-        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        self._file = self._open()
-
-    def close(self) -> None:
-        """Close the file; later lines are dropped."""
-        with self._lock:
-            self._is_over = True
-            self._file.close()
-
-
 class _Sink:
-    """What structlog writes to: the node's file or the guests', and a terminal if there is one."""
+    """What structlog writes to: the node's file or a seed's, and a terminal if there is one."""
 
-    def __init__(self, file: RotatingFile, guests: RotatingFile, with_text: bool) -> None:
+    def __init__(self, file: RotatingFile, guests: GuestFiles, with_text: bool) -> None:
         self._file = file
         self._guests = guests
         self._with_text = with_text
 
-    def msg(self, message: str, *, is_guests: bool) -> None:
-        (self._guests if is_guests else self._file).write_line(message)
+    def msg(self, message: str, *, guest: str | None) -> None:
+        if guest is None:
+            self._file.write_line(message)
+        else:
+            self._guests.write_line(guest, message)
         if self._with_text:
             print(human_line(message), file=sys.stderr, flush=True)
 
@@ -96,8 +51,9 @@ class _Sink:
 
 @contextlib.contextmanager
 def opened(path: Path, *, level: str = "info", with_text: bool = False) -> Iterator[Any]:
-    """A structlog logger over ``path`` and the guests' file; they are closed with the context."""
-    file, guests = (RotatingFile(held, FILE_BYTES) for held in files(path))
+    """A structlog logger over ``path`` and the guests' files; they are closed with the context."""
+    file = RotatingFile(path, FILE_BYTES, kept=FILES_KEPT)
+    guests = GuestFiles(path.with_name(GUESTS))
     try:
         yield _make_logger(_Sink(file, guests, with_text), level)
     finally:
@@ -105,9 +61,9 @@ def opened(path: Path, *, level: str = "info", with_text: bool = False) -> Itera
         guests.close()
 
 
-def files(path: Path) -> tuple[Path, Path]:
-    """The node's file and the guests' beside it."""
-    return path, path.with_name(GUESTS)
+def files(path: Path) -> list[Path]:
+    """The node's file and those of its guests that there are now."""
+    return [path, *files_of(path.with_name(GUESTS))]
 
 
 def _make_logger(sink: _Sink, level: str) -> Any:
@@ -131,10 +87,10 @@ def _stamp(_logger: Any, _method: str, fields: Any) -> Any:
 _json = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
 
 
-def _render(logger: Any, method: str, fields: Any) -> tuple[tuple[Any], dict[str, bool]]:
+def _render(logger: Any, method: str, fields: Any) -> tuple[tuple[Any], dict[str, str | None]]:
     # So the muscles name the source of a line that a guest wrote (host.rs).
-    is_guests = fields.get("source") == "guest"
-    return (_json(logger, method, fields),), {"is_guests": is_guests}
+    guest = str(fields.get("seed", "")) if fields.get("source") == "guest" else None
+    return (_json(logger, method, fields),), {"guest": guest}
 
 
 def human_line(line: str) -> str:
@@ -154,7 +110,7 @@ def tail(path: Path, lines: int, seed: str = "") -> list[str]:
 
 def _tail(path: Path, lines: int, seed: str) -> Iterable[str]:
     found: collections.deque[str] = collections.deque()
-    for name in (path, *(path.with_name(f"{path.name}.{n}") for n in range(1, FILES_KEPT + 1))):
+    for name in segments(path):
         missing = lines - len(found)
         if missing <= 0:
             break
@@ -174,12 +130,28 @@ def merged(series: Iterable[Iterable[str]]) -> Iterator[str]:
     return heapq.merge(*series, key=lambda line: line[:_AT_END])
 
 
-class Follower:
-    """What is appended to a log's file from now on; a rotated one is followed under its name."""
+class Followers:
+    """What is appended to the files of a node and its guests from now on, also to new files."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._position, self._inode = self._mark()
+        self._held = {file: Follower(file) for file in files(path)}
+
+    def read(self, seed: str = "") -> list[str]:
+        """The whole lines since the last time by their times, of one seed when it is named."""
+        for file in files(self._path):
+            if file not in self._held:
+                self._held[file] = Follower(file, is_new=True)
+        return list(merged([follower.read(seed) for follower in self._held.values()]))
+
+
+class Follower:
+    """What is appended to a log's file from now on; a rotated one is followed under its name."""
+
+    def __init__(self, path: Path, *, is_new: bool = False) -> None:
+        self._path = path
+        # A file that came while others were followed is read from its beginning.
+        self._position, self._inode = (0, 0) if is_new else self._mark()
 
     def read(self, seed: str = "") -> list[str]:
         """The whole lines since the last time, of one seed when it is named."""
