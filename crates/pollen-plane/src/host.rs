@@ -263,6 +263,20 @@ struct GuestHost {
 const BELOW: &str = "a call that it made failed: ";
 
 impl GuestHost {
+    /// Hands a line of the guest to the brain's log.
+    fn line(&self, level: LogLevel, text: &str) {
+        let (trace_id, span_id) = self.call.trace.names();
+        self.plane.events().log(Event::Log {
+            level: level_name(level).to_owned(),
+            source: "guest".to_owned(),
+            seed: self.call.entry.row.name.to_string(),
+            call: hex(&self.call.id),
+            trace_id,
+            span_id,
+            text: text.to_owned(),
+        });
+    }
+
     /// A guest only sees that its request failed, and so does a chain of them: the error of the
     /// outermost says what the innermost was told, and names the seed.
     fn explained(&self, mut error: CallError) -> CallError {
@@ -353,16 +367,12 @@ impl Host for GuestHost {
     }
 
     fn log(&self, level: LogLevel, message: &str) {
-        let (trace_id, span_id) = self.call.trace.names();
-        self.plane.events().log(Event::Log {
-            level: level_name(level).to_owned(),
-            source: "guest".to_owned(),
-            seed: self.call.entry.row.name.to_string(),
-            call: hex(&self.call.id),
-            trace_id,
-            span_id,
-            text: message.to_owned(),
-        });
+        let chatter = &self.call.entry.local.chatter;
+        let Some(left_out) = chatter.take(message.len(), Instant::now()) else { return };
+        if left_out > 0 {
+            self.line(LogLevel::Warn, &format!("{left_out} lines left out: it logs too much"));
+        }
+        self.line(level, message);
     }
 
     fn caller_json(&self) -> String {

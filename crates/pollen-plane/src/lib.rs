@@ -19,6 +19,7 @@
 mod answer;
 mod call;
 mod candidates;
+mod chatter;
 mod door;
 mod doors;
 pub mod events;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use pollen_wasm::Seed;
 use pollen_wire::{Id, options::SeedOptions};
 
-use crate::{loading::Flight, metrics::SeedCounters, trees::HighWater};
+use crate::{chatter::Chatter, loading::Flight, metrics::SeedCounters, trees::HighWater};
 
 /// What the muscles know of one seed; the fields are those of `SeedRow` in `pollen.core.effects`.
 #[derive(Debug, Clone)]
@@ -154,6 +154,8 @@ pub struct SeedLocal {
     pub(crate) flight: Mutex<Option<Flight>>,
     /// Since the first row of this spec.
     pub counters: SeedCounters,
+    /// What it may still log here.
+    pub(crate) chatter: Chatter,
     /// Memory that calls of it needed beneath them.
     pub(crate) below: HighWater,
 }
