@@ -15,7 +15,6 @@ from tests.style.tree import CRATES, rust_files
 FUNCTION_MAX = 70
 # Longer, each with the reason why it is one function all the same.
 LONG = {
-    "pollen-plane/src/route.rs attempts": "the loop of attempts; it becomes a rule of its own",
     "pollen-wire/tests/vectors.rs call_and_reply_headers_are_golden": "one table of bytes",
     "pollen-wire/tests/vectors.rs the_local_door_is_golden": "one table of bytes",
 }
@@ -25,7 +24,6 @@ CIRCLES = {
         ({"link", "net"}, "a link tells its net of its end"),
     ],
     "pollen-plane": [
-        ({"candidates", "route"}, "candidates read what an attempt has tried"),
         ({"doors", "gateway"}, "a door serves requests, and a request may hold its visitor"),
         (
             {

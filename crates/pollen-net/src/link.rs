@@ -14,6 +14,10 @@ use iroh::{
     TransportAddr,
     endpoint::{Connection, RecvStream, SendStream, VarInt},
 };
+use pollen_rules::{
+    Heard, Silence,
+    numbers::{CONTROL_QUEUE, DUPLICATE_GRACE, DUPLICATE_LOOK, HEARTBEAT, SILENCE},
+};
 use pollen_wire::{
     Id,
     control::{Control, MAX_RECORDS, SignedRecord},
@@ -29,26 +33,8 @@ use crate::{
     streams::{FIRST_FRAME, read_frame, verify_record, write_frame},
 };
 
-/// Control frames that may wait for the network before a sender is refused.
-const CONTROL_QUEUE: usize = 1024;
 /// Calls under way on one link before the next is refused; the peer allows as many streams.
 pub(crate) const MAX_CALLS: usize = 16_384;
-/// Silence after which a link with calls under way is probed, and the time between such probes.
-const SILENCE: Duration = Duration::from_millis(100);
-/// Time between probes of a link that is not suspected: carries the brain's age and keeps NATs open.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Least time without a byte after a probe before calls are routed around a link
-/// (docs/design/protocol.md#liveness).
-const EJECT_FLOOR: Duration = Duration::from_millis(400);
-/// A duplicate link may finish its calls for so long. Two looks so far apart must find it idle: until
-/// the peer has heard of the other link it begins calls on this one, and replies take their time.
-const DUPLICATE_GRACE: Duration = Duration::from_secs(30);
-const DUPLICATE_LOOK: Duration = Duration::from_millis(500);
-
-/// The time without a byte after a probe at which a link is ejected: max(6 x srtt + 75 ms, 400 ms).
-pub(crate) fn eject_after(srtt: Duration) -> Duration {
-    (srtt * 6 + Duration::from_millis(75)).max(EJECT_FLOOR)
-}
 
 /// A connection to one peer, from Hello to its end.
 pub struct Link {
@@ -519,8 +505,9 @@ async fn accept_calls(net: &Net, link: &Arc<Link>) {
 async fn watch_silence(net: &Net, link: &Link) {
     let mut received = 0;
     let mut counted = 0;
-    let mut asked: Option<Instant> = None;
-    let mut heartbeat = Instant::now();
+    let mut silence = Silence::default();
+    let began = Instant::now();
+    let mut heartbeat = began;
     loop {
         if link.calls() == 0 && !link.is_ejected() {
             tokio::select! {
@@ -542,28 +529,20 @@ async fn watch_silence(net: &Net, link: &Link) {
             continue;
         }
         tokio::time::sleep(SILENCE).await;
-        let heard = link.connection.stats().udp_rx.bytes;
-        if heard != received {
-            received = heard;
-            asked = None;
-            link.ejected.send_if_modified(|ejected| std::mem::replace(ejected, false));
-            continue;
+        let bytes = link.connection.stats().udp_rx.bytes;
+        let heard = std::mem::replace(&mut received, bytes) != bytes;
+        let judged = silence.poll(heard, link.rtt(), began.elapsed());
+        if judged != Heard::Again {
+            link.probe(false, link.nonce.fetch_add(1, Relaxed), net.up().brain_age_ms());
         }
-        link.probe(false, link.nonce.fetch_add(1, Relaxed), net.up().brain_age_ms());
-        let since = *asked.get_or_insert_with(Instant::now);
-        if since.elapsed() > eject_after(link.rtt()) {
-            link.ejected.send_if_modified(|ejected| !std::mem::replace(ejected, true));
+        match judged {
+            Heard::Again => {
+                link.ejected.send_if_modified(|ejected| std::mem::replace(ejected, false));
+            }
+            Heard::Nothing => {}
+            Heard::Ejected => {
+                link.ejected.send_if_modified(|ejected| !std::mem::replace(ejected, true));
+            }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ejection_scales_with_the_round_trip_above_a_floor() {
-        assert_eq!(eject_after(Duration::from_millis(1)), EJECT_FLOOR);
-        assert_eq!(eject_after(Duration::from_millis(100)), Duration::from_millis(675));
     }
 }

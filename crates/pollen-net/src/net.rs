@@ -20,6 +20,7 @@ use iroh::{
     },
 };
 use parking_lot::{Mutex, RwLock};
+use pollen_rules::numbers::{HANDSHAKE, HEARTBEAT, LINK_IDLE_END};
 use pollen_wire::{
     Id,
     control::{Control, SignedRecord},
@@ -40,7 +41,6 @@ pub(crate) const JOIN: &[u8] = b"pollen-join/1";
 
 /// Handshakes under way from strangers before further ones are ignored.
 const MAX_HANDSHAKES: usize = 256;
-const HANDSHAKE: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// How to start the muscles' network side.
@@ -418,6 +418,7 @@ async fn shake(incoming: Incoming) -> Result<Connection, NetError> {
 fn transport() -> QuicTransportConfig {
     const KIB: u32 = 1024;
     let streams = u32::try_from(MAX_CALLS + 64).unwrap_or(u32::MAX);
+    let idle_ms = u32::try_from(LINK_IDLE_END.as_millis()).unwrap_or(u32::MAX);
     QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -425,9 +426,9 @@ fn transport() -> QuicTransportConfig {
         .receive_window(VarInt::from_u32(64 * 1024 * KIB))
         .send_window(64 * 1024 * 1024)
         .datagram_receive_buffer_size(Some(64 * 1024))
-        .default_path_keep_alive_interval(Duration::from_secs(1))
+        .default_path_keep_alive_interval(HEARTBEAT)
         .default_path_max_idle_timeout(Duration::from_secs(4))
-        .max_idle_timeout(Some(VarInt::from_u32(8_000).into()))
+        .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
         .build()
 }
 

@@ -112,11 +112,6 @@ pub struct Request {
     pub began: Instant,
 }
 
-/// Nested calls that may follow one another (docs/design/protocol.md#calls).
-pub const HOPS: u8 = 16;
-/// Calls of a whole tree (docs/design/protocol.md#calls).
-pub const CALLS: u32 = 1_000;
-
 /// How a call ended, with what it took.
 #[derive(Debug, Clone)]
 pub struct Reply {

@@ -1,151 +1,122 @@
-//! Where a call may go: the replicas of a row, or the ranks that would wake its seed, as this node
-//! sees them, and the choice among them (by `percall`).
+//! What a call sees of the places where it may go: the replicas of a row, or the ranks that would
+//! wake its seed. `pollen-rules` chooses among them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use pollen_net::Link;
+use pollen_rules::{
+    Action, Attempts, End, Event, Place, View,
+    numbers::{BRAIN_DRAIN, FULL, ROW_REPLICAS, WANTED},
+};
 use pollen_wire::Id;
 
 use crate::{
-    events::Event,
-    percall::{Candidate, choose, choose_rank},
+    SeedRef,
+    call::CallError,
+    events,
+    host::no_such_function,
     plane::Plane,
-    route::Progress,
     tables::{PeerEntry, SeedEntry, Tables},
 };
 
-/// Rows name at most so many replicas (docs/design/protocol.md#tables).
-const MAX_REPLICAS: usize = 16;
-
-/// The brain hears at most so often that a link to one peer is wanted.
-const WANTED: Duration = Duration::from_secs(1);
-
-/// Where a call goes next.
+/// What a call does next.
 pub(crate) enum Next {
     /// To this node; no link means that it is ourselves.
     Try(Id, Option<Arc<Link>>),
-    /// Nowhere yet: a replica, or a rank to wake, is alive and not linked.
-    Wait,
-    /// There is no other.
-    Nobody,
+    /// Look again when the tables change, when a link comes, or at this time of the call.
+    Wait(u64),
+    /// It is over.
+    End(End),
 }
 
-/// What a call sees of one node.
-struct Looked<'a> {
-    candidate: Candidate,
-    node: Id,
-    link: Option<Arc<Link>>,
-    /// It is a member to which there is no link, and was not tried.
-    unlinked: Option<&'a Arc<PeerEntry>>,
-}
+/// A place as a call sees it, and the way there.
+type Seen = (Place<Id>, Option<Arc<Link>>);
 
 impl Plane {
-    /// The replica to try next, of the nearest by price and one drawn; of a seed that runs nowhere
-    /// the first of the ranks to wake. A full one is better than none: it says itself that it is.
-    pub(crate) fn next_replica(
+    /// Looks at the places of a row and asks the rule where the call goes. `now`: nanoseconds since
+    /// the call began.
+    pub(crate) fn next(
         &self,
         tables: &Tables,
         entry: &SeedEntry,
-        progress: &Progress,
+        attempts: &mut Attempts<Id>,
+        now: u64,
     ) -> Next {
-        let (nodes, tried) = match entry.row.replicas.as_slice() {
-            [] => (entry.row.wake.as_slice(), &progress.asked),
-            replicas => (replicas.get(..MAX_REPLICAS).unwrap_or(replicas), &progress.tried),
+        let nodes = match entry.row.replicas.as_slice() {
+            [] => entry.row.wake.as_slice(),
+            replicas => replicas,
         };
-        match nodes {
-            [] => Next::Nobody,
-            // A single candidate needs no comparison.
-            [only] => {
-                let seen = self.look_at(tables, entry, *only, tried.contains(only));
-                if !(seen.candidate.ejected || seen.candidate.tried) {
-                    return Next::Try(*only, seen.link);
-                }
-                match seen.unlinked {
-                    Some(peer) => {
-                        self.want(peer);
-                        Next::Wait
-                    }
-                    None => Next::Nobody,
-                }
-            }
-            several => self.next_of(tables, entry, several, tried),
+        let nodes = nodes.get(..ROW_REPLICAS).unwrap_or(nodes);
+        if let [only] = nodes {
+            let (place, link) = self.look_at(tables, entry, *only, false);
+            return self.ask(tables, entry, attempts, &[place], &mut [link], now);
         }
+        let mut places = [Place::default(); ROW_REPLICAS];
+        let mut links = [const { None }; ROW_REPLICAS];
+        for ((node, place), link) in nodes.iter().zip(&mut places).zip(&mut links) {
+            (*place, *link) = self.look_at(tables, entry, *node, true);
+        }
+        let places = places.get(..nodes.len()).unwrap_or_default();
+        self.ask(tables, entry, attempts, places, &mut links, now)
     }
 
-    fn look_at<'a>(
+    fn ask(
         &self,
-        tables: &'a Tables,
+        tables: &Tables,
         entry: &SeedEntry,
-        node: Id,
-        tried: bool,
-    ) -> Looked<'a> {
-        let mut candidate = Candidate { tried, ..Candidate::default() };
-        if node == self.id() {
-            candidate.saturated = self.slots().load() == u8::MAX;
-            return Looked { candidate, node, link: None, unlinked: None };
-        }
-        let link = self.net().link(node);
-        candidate.ejected = !link.as_ref().is_some_and(|link| self.is_usable(link));
-        candidate.in_flight = link.as_ref().map_or(0, |link| link.calls() as u64);
-        let peer = tables.peers.get(&node);
-        match peer {
-            Some(peer) => {
-                candidate.price_us = peer.row.price_us;
-                let until = *peer.local.saturated_until.lock();
-                candidate.saturated = until.is_some_and(|until| Instant::now() < until);
-            }
-            None => candidate.ejected = true,
-        }
-        let unlinked = peer.filter(|_| link.is_none() && !tried);
-        candidate.service_us = entry.local.counters.run_us.load();
-        Looked { candidate, node, link, unlinked }
-    }
-
-    fn next_of(&self, tables: &Tables, entry: &SeedEntry, nodes: &[Id], tried: &[Id]) -> Next {
-        let is_cold = entry.row.replicas.is_empty();
-        let mut looked: Vec<Looked<'_>> = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let mut seen = self.look_at(tables, entry, *node, tried.contains(node));
-            if *node == self.id() {
-                seen.candidate.in_flight = entry.local.counters.in_flight.sum();
-                seen.candidate.service_us = entry.local.counters.run_us.load();
-            }
-            looked.push(seen);
-        }
-        if !is_cold {
-            looked.sort_by_key(|seen| seen.candidate.price_us);
-        }
-        let mut candidates = [Candidate::default(); MAX_REPLICAS];
-        for (slot, seen) in candidates.iter_mut().zip(&looked) {
-            *slot = seen.candidate;
-        }
-        let candidates = candidates.get_mut(..looked.len()).unwrap_or_default();
-        let draw = if looked.len() > 2 { crate::plane::draw() } else { 0 };
-        let pick = |candidates: &[Candidate]| match is_cold {
-            true => choose_rank(candidates),
-            false => choose(candidates, draw),
+        attempts: &mut Attempts<Id>,
+        places: &[Place<Id>],
+        links: &mut [Option<Arc<Link>>],
+        now: u64,
+    ) -> Next {
+        let view = View {
+            cold: entry.row.replicas.is_empty(),
+            idempotent: entry.row.options.idempotent,
+            places,
+            draw: if places.len() > 2 { crate::plane::draw() } else { 0 },
         };
-        let mut chosen = pick(candidates);
-        if chosen.is_none() && candidates.iter().any(|candidate| candidate.saturated) {
-            candidates.iter_mut().for_each(|candidate| candidate.saturated = false);
-            chosen = pick(candidates);
-        }
-        // The first that calls would use if it were linked: the brain may dial it.
-        let unlinked = looked.iter().position(|seen| seen.unlinked.is_some());
-        if let Some(first) = unlinked
-            && chosen.is_none_or(|at| first < at)
-            && let Some(peer) = looked.get(first).and_then(|seen| seen.unlinked)
-        {
+        let step = attempts.poll(Event::Looked(&view), now);
+        let node_of = |index: usize| places.get(index).map(|place| place.node);
+        if let Some(peer) = step.wanted.and_then(node_of).and_then(|node| tables.peers.get(&node)) {
             self.want(peer);
         }
-        match chosen.and_then(|at| looked.get_mut(at)) {
-            Some(seen) => Next::Try(seen.node, seen.link.take()),
-            None if unlinked.is_some() => Next::Wait,
-            None => Next::Nobody,
+        match step.action {
+            Action::Try(index) => match node_of(index) {
+                Some(node) => Next::Try(node, links.get_mut(index).and_then(Option::take)),
+                None => Next::End(End::Nobody),
+            },
+            Action::Wait(until) => Next::Wait(until),
+            Action::Look => Next::Wait(now),
+            Action::End(end) => Next::End(end),
         }
+    }
+
+    /// `compared`: there are other places, so that what it costs to go there counts.
+    fn look_at(&self, tables: &Tables, entry: &SeedEntry, node: Id, compared: bool) -> Seen {
+        let mut place = Place { node, ..Place::default() };
+        if compared {
+            place.service_us = entry.local.counters.run_us.load();
+        }
+        if node == self.id() {
+            if compared {
+                place.saturated = self.slots().load() == FULL;
+                place.in_flight = entry.local.counters.in_flight.sum();
+            }
+            return (place, None);
+        }
+        let link = self.net().link(node);
+        place.ejected = !link.as_ref().is_some_and(|link| is_usable(link));
+        place.in_flight = link.as_ref().map_or(0, |link| link.calls() as u64);
+        match tables.peers.get(&node) {
+            Some(peer) => {
+                place.price_us = peer.row.price_us;
+                let until = *peer.local.saturated_until.lock();
+                place.saturated = until.is_some_and(|until| Instant::now() < until);
+                place.unlinked = link.is_none();
+            }
+            None => place.ejected = true,
+        }
+        (place, link)
     }
 
     /// Tells the brain, once a second a peer, that calls would use a link to it.
@@ -157,12 +128,43 @@ impl Plane {
         }
         *wanted = Some(now + WANTED);
         let (plane, peer) = (self.clone(), peer.row.peer);
-        tokio::spawn(async move { plane.events().emit(Event::LinkWanted { peer }).await });
+        tokio::spawn(async move { plane.events().emit(events::Event::LinkWanted { peer }).await });
     }
+}
 
-    /// Heard of lately, and its brain is alive: a dead one is drained
-    /// (docs/design/protocol.md#liveness).
-    fn is_usable(&self, link: &Link) -> bool {
-        !link.is_ejected() && link.brain_age_ms() < crate::watchdog::DRAIN_MS
+/// Heard of lately, and its brain is alive: a dead one is drained
+/// (docs/design/protocol.md#liveness).
+fn is_usable(link: &Link) -> bool {
+    !link.is_ejected() && u128::from(link.brain_age_ms()) < BRAIN_DRAIN.as_millis()
+}
+
+pub(crate) fn resolve<'a>(
+    tables: &'a Tables,
+    seed: &SeedRef,
+) -> Result<&'a Arc<SeedEntry>, CallError> {
+    let found = match seed {
+        SeedRef::Name(name) => tables.named(name),
+        SeedRef::Hash(hash) => tables.seed(hash),
+    };
+    found.ok_or_else(|| {
+        let reason = format!("no seed named \"{seed}\" in this node's view of the cluster");
+        CallError::refused("seed-not-found", reason, "pln status seeds")
+    })
+}
+
+pub(crate) fn pick_function(
+    entry: &SeedEntry,
+    asked: Option<&Arc<str>>,
+) -> Result<Arc<str>, CallError> {
+    match (asked, entry.row.functions.as_slice()) {
+        (Some(name), exports) if exports.contains(name) => Ok(name.clone()),
+        (Some(name), _) => Err(no_such_function(entry, name)),
+        (None, [only]) => Ok(only.clone()),
+        (None, exports) => {
+            let names: Vec<&str> = exports.iter().map(|export| &**export).collect();
+            let reason = format!("seed \"{}\" has {} functions", entry.row.name, exports.len());
+            let remedy = format!("name one of: {}", names.join(", "));
+            Err(CallError::refused("function-not-found", reason, &remedy))
+        }
     }
 }

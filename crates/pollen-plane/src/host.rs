@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use pollen_rules::{match_gate, numbers::HOPS, split};
 use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded};
 use pollen_wire::Id;
 
@@ -18,7 +19,6 @@ use crate::{
     call::{CallError, Request, hex},
     events::Event,
     metrics::{SeedCounters, count, micros, micros32},
-    percall::{match_gate, split},
     plane::Plane,
     queue::Ask,
     slots::Slot,
@@ -194,7 +194,7 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
     let asked = Instant::now();
     let deadline =
         call.deadline.min(asked + Duration::from_millis(call.entry.row.options.timeout_ms));
-    let nested = call.hops < crate::call::HOPS;
+    let nested = call.hops < HOPS;
     let local = &call.entry.local;
     let least = plane.least_guest();
     let memory_need = seed.reserve_bytes();

@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use pollen_net::{Link, RecvStream, SendStream};
+use pollen_rules::Wake;
 use pollen_wire::{
     call::{CallHeader, MAX_TEXT, ReplyHeader, Status},
     frame,
@@ -18,7 +19,6 @@ use crate::{
     host::{Arrived, Ran, execute},
     loading::not_woken,
     metrics::count,
-    percall::Wake,
     plane::{MAX_INPUT, Plane},
     remote::Pieces,
     seen::Seen,
@@ -73,8 +73,11 @@ async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Optio
         Ok(arrived) => arrived,
         Err(error) => return Some(refused(error)),
     };
-    let local = arrived.entry.local.clone();
-    Some(execute(plane, &local.counters, arrived).await)
+    let (local, wakes) = (arrived.entry.local.clone(), arrived.wake);
+    let ran = execute(plane, &local.counters, arrived).await;
+    // Over 0 in a refusal: the call's id is known here, so that its caller does not come again.
+    let wake_us = if wakes && ran.result.is_err() { ran.wake_us.max(1) } else { ran.wake_us };
+    Some(Ran { wake_us, ..ran })
 }
 
 /// Everything that is decided before the gate.

@@ -1,10 +1,11 @@
-//! The call path: from a door to a guest here or on a peer, and back. No call enters Python.
+//! The call path: from a door to a guest here or on a peer, and back. No call enters Python. What is
+//! decided for a call is decided by `pollen-rules`.
 //!
-//! - [`percall`]: the six per-call algorithms, pure.
 //! - [`tables`]: what the brain pushed, swapped whole, under a lease.
 //! - [`Plane`] (`plane.rs`): the composition: network, sandbox, tables, counters.
-//! - `route.rs`: the caller's side of a call: resolve, choose, try, retry; `tail.rs`: a call handed on.
-//! - `candidates.rs`: where a call may go, and the choice among these.
+//! - `route.rs`: the caller's side of a call, as the rule of attempts says; `tries.rs`: one attempt;
+//!   `tail.rs`: a call handed on.
+//! - `candidates.rs`: what a call sees of the places where it may go.
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time.
 //! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
@@ -29,7 +30,6 @@ mod inbound;
 pub mod load;
 mod loading;
 mod metrics;
-pub mod percall;
 mod plane;
 mod queue;
 mod remote;
@@ -40,6 +40,7 @@ pub mod tables;
 mod tail;
 mod trace;
 mod trees;
+mod tries;
 mod watchdog;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef};

@@ -11,6 +11,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use pollen_net::NetError;
+use pollen_rules::{Wake, Wakening, admit_wake};
 use pollen_wasm::{Seed, SeedSettings};
 use pollen_wire::{Id, fetch::FetchRequest};
 use tokio::sync::oneshot;
@@ -19,7 +20,6 @@ use crate::{
     CallError,
     events::Event,
     host::Arrived,
-    percall::{Wake, Wakening, admit_wake},
     plane::{MAX_MODULE, Plane},
     tables::{SeedEntry, SeedRow},
 };

@@ -6,14 +6,13 @@
 
 use std::{collections::VecDeque, time::Instant};
 
+use pollen_rules::{
+    Backlog, Wait,
+    numbers::{FRESH_A_CORE, QUEUE_MAX, SLOTS_A_CORE},
+};
 use tokio::sync::oneshot;
 
-use crate::{
-    call::CallError,
-    metrics::micros,
-    percall::{GAP_US, STANDING_US, Wait},
-    slots::Slot,
-};
+use crate::{call::CallError, metrics::micros, slots::Slot};
 
 /// How many calls a node runs and keeps waiting.
 pub(crate) struct Size {
@@ -27,7 +26,8 @@ impl Size {
     /// Those waiting cost about 1 kB each; 10,000 suspended parents may each wait for a child.
     pub(crate) fn of(cores: u64) -> Self {
         let cores = cores.max(1);
-        Self { cores, slots: 16 * cores, fresh_slots: 4 * cores, queue: 16_384 }
+        let (slots, fresh_slots) = (SLOTS_A_CORE * cores, FRESH_A_CORE * cores);
+        Self { cores, slots, fresh_slots, queue: QUEUE_MAX }
     }
 }
 
@@ -70,7 +70,6 @@ pub(crate) struct Waiter {
 }
 
 /// The three lines.
-#[derive(Default)]
 pub(crate) struct Queue {
     /// Calls that guests of this node made.
     children: VecDeque<Waiter>,
@@ -78,7 +77,21 @@ pub(crate) struct Queue {
     nested: VecDeque<Waiter>,
     /// Calls at depth 0.
     roots: VecDeque<Waiter>,
-    pub(crate) standing: Standing,
+    pub(crate) backlog: Backlog,
+    /// From which the backlog counts time.
+    pub(crate) born: Instant,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            children: VecDeque::new(),
+            nested: VecDeque::new(),
+            roots: VecDeque::new(),
+            backlog: Backlog::default(),
+            born: Instant::now(),
+        }
+    }
 }
 
 /// Which line.
@@ -94,6 +107,14 @@ impl Queue {
         self.children.len() + self.nested.len() + self.roots.len()
     }
 
+    fn length(&self) -> u64 {
+        u64::try_from(self.len()).unwrap_or(u64::MAX)
+    }
+
+    fn clock_us(&self, at: Instant) -> u64 {
+        micros(at.saturating_duration_since(self.born))
+    }
+
     pub(crate) fn children(&self) -> usize {
         self.children.len()
     }
@@ -107,12 +128,9 @@ impl Queue {
     }
 
     pub(crate) fn push(&mut self, waiter: Waiter) {
-        if self.len() == 0 {
-            self.standing.begin(waiter.since);
-        }
         let (line, since) = (waiter.ask.line(), waiter.since);
         self.line(line).push_back(waiter);
-        self.standing.note(since, self.len());
+        self.backlog.came(self.clock_us(since), self.length());
     }
 
     /// Who is next, if the first root may be: a child, else the older of the two others.
@@ -134,10 +152,7 @@ impl Queue {
 
     pub(crate) fn pop(&mut self, line: Line, now: Instant) -> Option<Waiter> {
         let waiter = self.line(line).pop_front();
-        self.standing.note(now, self.len());
-        if self.len() == 0 {
-            self.standing.emptied = Some(now);
-        }
+        self.backlog.left(self.clock_us(now), self.length());
         waiter
     }
 
@@ -159,13 +174,11 @@ impl Queue {
 
     /// How a call that comes to the head now waited, as the rule wants to know it.
     pub(crate) fn wait_of(&self, waiter: &Waiter, now: Instant) -> Wait {
-        let since = |start: Instant| micros(now.saturating_duration_since(start));
-        let waiting = u64::try_from(self.len()).unwrap_or(u64::MAX);
         Wait {
-            waited_us: since(waiter.since),
-            standing_us: self.standing.since.map_or(0, since),
-            backlog: waiting.saturating_add(self.standing.refused),
-            backlog_before: self.standing.earlier,
+            waited_us: micros(now.saturating_duration_since(waiter.since)),
+            standing_us: self.backlog.standing_us(self.clock_us(now)),
+            backlog: self.backlog.size(self.length()),
+            backlog_before: self.backlog.before(),
             service_us: waiter.ask.service_us,
             depth: waiter.ask.depth,
         }
@@ -177,85 +190,14 @@ impl Queue {
     }
 }
 
-/// Since when there is a queue, and what its backlog was at half of that time and before.
-pub(crate) struct Standing {
-    pub(crate) since: Option<Instant>,
-    pub(crate) emptied: Option<Instant>,
-    pub(crate) refused: u64,
-    /// The highest backlog before the last mark but one. The marks are at 1, 2, 4, ... seconds.
-    pub(crate) earlier: u64,
-    later: u64,
-    /// The highest so far.
-    highest: u64,
-    pub(crate) next_us: u64,
-    /// The highest of this second and of the one before; when this one ends.
-    this_second: u64,
-    last_second: u64,
-    second_us: u64,
-}
-
-impl Default for Standing {
-    fn default() -> Self {
-        Self {
-            since: None,
-            emptied: None,
-            refused: 0,
-            earlier: 0,
-            later: 0,
-            highest: 0,
-            next_us: FIRST_US,
-            this_second: 0,
-            last_second: u64::MAX,
-            second_us: SECOND_US,
-        }
-    }
-}
-
-const FIRST_US: u64 = STANDING_US / 2;
-const SECOND_US: u64 = 1_000_000;
-/// A backlog that is so many times that of the second before is a burst. An overload that is judged,
-/// after 2 s, at most doubles within one.
-const BURST: u64 = 3;
-
-impl Standing {
-    /// A queue that comes back soon was never gone: a node that refuses empties it again and again.
-    fn begin(&mut self, now: Instant) {
-        let gap = self.emptied.map_or(u64::MAX, |at| micros(now.saturating_duration_since(at)));
-        if gap >= GAP_US || self.since.is_none() {
-            *self = Self { since: Some(now), emptied: self.emptied, ..Self::default() };
-        }
-    }
-
-    fn note(&mut self, now: Instant, waiting: usize) {
-        let age = self.since.map_or(0, |since| micros(now.saturating_duration_since(since)));
-        let backlog = u64::try_from(waiting).unwrap_or(u64::MAX).saturating_add(self.refused);
-        if age >= self.second_us {
-            self.second_us = age.saturating_add(SECOND_US);
-            self.last_second = std::mem::take(&mut self.this_second);
-        }
-        self.this_second = self.this_second.max(backlog);
-        if age >= STANDING_US && backlog > self.last_second.saturating_mul(BURST) {
-            // More callers came at once: a burst, which waits in full.
-            *self = Self { since: Some(now), emptied: self.emptied, ..Self::default() };
-            (self.highest, self.this_second) = (backlog, backlog);
-            return;
-        }
-        self.highest = self.highest.max(backlog);
-        while age >= self.next_us {
-            // Not that of this moment: callers in a loop may all be served for an instant.
-            self.earlier = std::mem::replace(&mut self.later, self.highest);
-            self.next_us = self.next_us.saturating_mul(2);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
+    use pollen_rules::is_late;
+
     use super::*;
-    use crate::percall::is_late;
 
     fn waiter(since: Instant) -> Waiter {
         let ask = Ask { depth: 0, deadline: since + Duration::from_secs(60), ..Ask::default() };
@@ -267,13 +209,18 @@ mod tests {
         let mut queue = Queue::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
+        let (mut first, mut last) = (0, 0);
         for ms in [0, 400, 800] {
             queue.push(waiter(at(ms)));
-            assert_eq!(queue.standing.since, Some(start));
+            last = queue.backlog.standing_us(queue.clock_us(at(ms)));
+            if ms == 0 {
+                first = last;
+            }
             queue.pop(Line::Roots, at(ms));
         }
+        assert_eq!((first, last), (0, 800_000));
         queue.push(waiter(at(1_301)));
-        assert_eq!(queue.standing.since, Some(at(1_301)));
+        assert_eq!(queue.backlog.standing_us(queue.clock_us(at(1_301))), 0);
     }
 
     /// A node that serves one call in 10 ms for 20 s; the refused of the last 10.
@@ -289,7 +236,7 @@ mod tests {
                     served = true;
                     break;
                 }
-                queue.standing.refused += 1;
+                queue.backlog.refuse();
                 refused += usize::from(tick > 1_000);
             }
             (0..comes_in_10_ms(tick, served)).for_each(|_| queue.push(waiter(now)));

@@ -8,9 +8,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use pollen_rules::numbers::SEEN as WINDOW;
 
-/// How long an id is remembered.
-const WINDOW: Duration = Duration::from_secs(60);
 /// Ids remembered at the most, over all shards.
 const CAP: usize = 1_000_000;
 const BUCKET: Duration = Duration::from_secs(10);

@@ -15,12 +15,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use pollen_rules::{
+    Admission, Arrival, Fit, Room, Stock, admit, fullness, is_late, is_short, shed,
+};
 use tokio::sync::oneshot;
 
 use crate::{
     call::CallError,
     metrics::micros,
-    percall::{Admission, Arrival, Fit, Room, Stock, admit, is_late, is_short, shed},
     queue::{Ask, Line, Queue, Size, Waiter},
     trees::Memory,
 };
@@ -84,11 +86,7 @@ impl Slots {
 
     /// How full: 0 idle, 127 all slots taken, 255 the queue is full too.
     pub(crate) fn load(&self) -> u8 {
-        let part = |taken: u64, of: u64| taken.min(of) * 127 / of.max(1);
-        let room = self.room();
-        let taken = part(room.running, room.slots).max(part(room.fresh, room.fresh_slots));
-        let load = taken + part(self.queued(), self.size.queue);
-        u8::try_from(if load >= 254 { 255 } else { load }).unwrap_or(255)
+        fullness(&self.room(), self.queued(), self.size.queue)
     }
 
     fn room(&self) -> Room {
@@ -169,7 +167,7 @@ impl Slots {
         let mut queue = self.waiting.lock();
         let wait_us = self.expected_us(queue.len(), ask.service_us);
         let victim = shed(queue.deadlines().map(left), left(ask.deadline), wait_us);
-        queue.standing.refused += 1;
+        queue.backlog.refuse();
         let victim = victim.and_then(|index| queue.remove(index));
         let victim = victim.ok_or_else(|| Self::refusal(wait_us))?;
         let _ = victim.turn.send(Err(Self::refusal(wait_us)));
@@ -249,7 +247,7 @@ impl Slots {
                 let answer = if line == Line::Roots && fit == Fit::Never {
                     Err(Self::out_of_memory())
                 } else if is_late(&queue.wait_of(&waiter, now)) {
-                    queue.standing.refused += 1;
+                    queue.backlog.refuse();
                     Err(Self::refusal(self.expected_us(queue.len(), waiter.ask.service_us)))
                 } else {
                     Ok(self.occupy(&waiter.ask))
@@ -326,6 +324,8 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use pollen_rules::Backlog;
+
     use super::*;
 
     const MEMORY: Memory = Memory { free: 1000, reserve: 250, total: 1000 };
@@ -451,10 +451,13 @@ mod tests {
         let long_ago = Instant::now() - Duration::from_secs(3);
         {
             let mut queue = slots.waiting.lock();
-            queue.standing.since = Some(long_ago);
-            queue.standing.refused = 3;
-            queue.standing.earlier = 1;
-            queue.standing.next_us = u64::MAX;
+            // It stood for 3 s, with two waiting and then four refused.
+            queue.born = long_ago;
+            queue.backlog = Backlog::default();
+            [(0, 1), (1_100_000, 2), (2_100_000, 2)]
+                .iter()
+                .for_each(|(us, waiting)| queue.backlog.came(*us, *waiting));
+            (0..4).for_each(|_| queue.backlog.refuse());
             queue.waiters().for_each(|waiter| waiter.since = long_ago);
         }
         drop(running);

@@ -10,8 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Peers route around a node whose brain is silent for so long.
-pub(crate) const DRAIN_MS: u64 = 15_000;
 /// The process ends.
 const DEAD: Duration = Duration::from_secs(60);
 /// `EX_SOFTWARE` of sysexits: the supervisor restarts.

@@ -1,5 +1,7 @@
 //! admit: whether an arriving call runs, waits or is refused, and whether it wakes a cold seed.
 
+use crate::numbers::{CALL_SHORT_US, FULL};
+
 /// An arriving call and the state it meets.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
@@ -78,12 +80,9 @@ pub struct Room {
     pub fresh_slots: u64,
 }
 
-/// A seed whose calls run shorter is short, microseconds.
-const SHORT_US: u64 = 500;
-
 /// Whether its calls pass those that burn.
 pub fn is_short(service_us: u64) -> bool {
-    service_us < SHORT_US
+    service_us < CALL_SHORT_US
 }
 
 impl Room {
@@ -94,6 +93,15 @@ impl Room {
     pub fn admits(&self, service_us: u64) -> bool {
         self.running < self.slots && (is_short(service_us) || self.fresh < self.fresh_slots)
     }
+}
+
+/// How full a node is, as its replies report it: 0 idle, 127 all slots taken, 255 the queue is full
+/// too.
+pub fn fullness(room: &Room, queued: u64, queue_limit: u64) -> u8 {
+    let part = |taken: u64, of: u64| taken.min(of) * 127 / of.max(1);
+    let taken = part(room.running, room.slots).max(part(room.fresh, room.fresh_slots));
+    let load = taken + part(queued, queue_limit);
+    u8::try_from(if load >= 254 { u64::from(FULL) } else { load }).unwrap_or(FULL)
 }
 
 /// What becomes of it.

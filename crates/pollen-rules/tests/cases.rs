@@ -1,7 +1,7 @@
-//! The six per-call algorithms agree with their reference: both run the same vectors.
+//! The rules agree with their reference: both run the same vectors.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use pollen_plane::percall::{
+use pollen_rules::{
     Admission, Arrival, Attempt, Candidate, Retry, Room, Stock, Wait, Wake, Wakening, admit,
     admit_wake, choose, choose_rank, classify_retry, is_late, match_gate, shed, split,
 };

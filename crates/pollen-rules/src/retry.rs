@@ -1,5 +1,7 @@
 //! retry class: what becomes of a failed attempt.
 
+use crate::numbers::RETRY_MIN_BUDGET_US;
+
 /// How an attempt failed and what is left.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
@@ -26,12 +28,9 @@ pub enum Retry {
     GiveUp,
 }
 
-/// Least time left that makes another attempt worth while.
-const LEAST_BUDGET_US: u64 = 1_000;
-
 /// Judges a failed attempt (docs/design/protocol.md#calls).
 pub fn classify_retry(attempt: &Attempt<'_>) -> Retry {
-    if attempt.retries == 0 || attempt.budget_us < LEAST_BUDGET_US {
+    if attempt.retries == 0 || attempt.budget_us < RETRY_MIN_BUDGET_US {
         return Retry::GiveUp;
     }
     let elsewhere = match attempt.slug {

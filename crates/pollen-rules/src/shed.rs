@@ -1,5 +1,7 @@
 //! shed: which call a full queue refuses, and which one that waited too long.
 
+use crate::numbers::{QUEUE_STANDING_US, QUEUE_WAIT_US};
+
 /// An index into the queue, or `None` for the newcomer.
 ///
 /// A call whose budget is below the expected wait goes first, the smallest budget of these; the
@@ -15,13 +17,6 @@ pub fn shed(queued_us: impl Iterator<Item = u64>, newcomer_us: u64, wait_us: u64
     }
     victim
 }
-
-/// A queue that comes back within so long was never gone.
-pub(crate) const GAP_US: u64 = 500_000;
-/// Of a queue that stands for so long it is asked whether it grows.
-pub(crate) const STANDING_US: u64 = 2_000_000;
-/// In a queue that grows a call waits for so long, or for half of what a call of its seed runs.
-const WAIT_US: u64 = 50_000;
 
 /// A call that comes to the head of the queue.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +43,6 @@ pub struct Wait {
 /// `CoDel`, 2012). A burst waits in full.
 pub fn is_late(wait: &Wait) -> bool {
     let grows = wait.backlog.saturating_mul(2) > wait.backlog_before.saturating_mul(3);
-    let is_bounded = wait.depth == 0 && wait.standing_us >= STANDING_US && grows;
-    is_bounded && wait.waited_us > WAIT_US.max(wait.service_us / 2)
+    let is_bounded = wait.depth == 0 && wait.standing_us >= QUEUE_STANDING_US && grows;
+    is_bounded && wait.waited_us > QUEUE_WAIT_US.max(wait.service_us / 2)
 }

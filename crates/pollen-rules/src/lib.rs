@@ -1,0 +1,40 @@
+//! The rules of a single call and of a single link: pure functions and machines without I/O,
+//! without a clock and without chance.
+//!
+//! The list is closed: whatever else must be decided for a call is decided by the brain beforehand.
+//! Each rule has its sentence in docs/internals/seam.md, its reference in `pollen.core.rules`, and
+//! vectors in `tests/vectors` that both run; the simulator runs the reference.
+//!
+//! - at the caller: [`Attempts`] (which asks [`aim`], [`choose`], [`choose_rank`] and
+//!   [`classify_retry`]);
+//! - at the callee: [`match_gate`], [`admit`], [`admit_wake`], [`shed`], [`is_late`] over a
+//!   [`Backlog`], [`fullness`], and [`split`] for the calls beneath;
+//! - at a link: [`Silence`];
+//! - [`numbers`]: what the rules and those who drive them share.
+
+#![forbid(unsafe_code)]
+
+mod admit;
+mod aim;
+mod attempts;
+mod backlog;
+mod choose;
+mod gate;
+pub mod numbers;
+mod retry;
+mod shed;
+mod silence;
+mod split;
+
+pub use admit::{
+    Admission, Arrival, Fit, Room, Stock, Wake, Wakening, admit, admit_wake, fullness, is_short,
+};
+pub use aim::{Aim, Place, View, aim};
+pub use attempts::{Action, Attempts, End, Event, Failure, Step};
+pub use backlog::Backlog;
+pub use choose::{Candidate, choose, choose_rank};
+pub use gate::match_gate;
+pub use retry::{Attempt, Retry, classify_retry};
+pub use shed::{Wait, is_late, shed};
+pub use silence::{Heard, Silence, eject_after};
+pub use split::{Share, split};
