@@ -3,7 +3,7 @@
 
 use pollen_rules::{
     Admission, Arrival, Attempt, Candidate, Retry, Room, Stock, Wait, Wake, Wakening, admit,
-    admit_wake, choose, choose_rank, classify_retry, is_late, match_gate, shed, split,
+    admit_wake, choose, choose_rank, classify_retry, fullness, is_late, match_gate, shed, split,
 };
 use serde_json::Value;
 
@@ -121,6 +121,21 @@ fn admit_agrees_with_its_reference() {
             Admission::Duplicate => "duplicate",
         };
         assert_eq!(text, expected, "{name}");
+    }
+}
+
+#[test]
+fn fullness_agrees_with_its_reference() {
+    let text = include_str!("../../../tests/vectors/routing_fullness.json");
+    for (name, input, expected) in cases(text) {
+        let room = Room {
+            running: number(&input, "running"),
+            slots: number(&input, "slots"),
+            fresh: number(&input, "fresh"),
+            fresh_slots: number(&input, "fresh_slots"),
+        };
+        let load = fullness(&room, number(&input, "queued"), number(&input, "queue_limit"));
+        assert_eq!(Value::from(load), expected, "{name}");
     }
 }
 

@@ -131,17 +131,8 @@ FUNCTION_NAME_MAX_BYTES = 255
 MODULE_MAX_BYTES = 32 * 1024 * 1024
 
 # -- calls --------------------------------------------------------------------------------------
-# Of a queue for slots that stands for so long (gaps up to the second included) it is asked whether
-# it grows, and then a call waits for the third, or for half of what a call of its seed runs. A seed
-# whose calls run shorter than the fourth passes those that burn. The muscles hold the same numbers.
-# Source: measured (docs/decisions/few-fresh-calls-a-core.md); the first lets callers join for 1 s.
-QUEUE_STANDING_US = 2_000_000
-QUEUE_GAP_US = 500_000
-QUEUE_WAIT_US = 50_000
-CALL_SHORT_US = 500
-# Below this remaining budget a retry cannot come back in time. Source: docs/internals/seam.md.
-RETRY_MIN_BUDGET_US = 1_000
-# Replica ids in one route row, nearest first. Source: docs/design/protocol.md#tables.
+# Replica ids in one route row, nearest first. Source: docs/design/protocol.md#tables. The numbers
+# that only the muscles and their model obey are in ``rules.numbers``.
 ROW_REPLICAS = 16
 
 # -- tables -------------------------------------------------------------------------------------

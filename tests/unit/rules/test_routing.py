@@ -1,4 +1,4 @@
-"""The reference of the six per-call algorithms meets its vectors; the Rust side runs the same."""
+"""The rules that are functions meet their vectors; the Rust side runs the same."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def test_gate_needs_every_key_and_one_value_of_each(given: Any, expected: Any) -
 def test_admit_checks_duplicate_memory_slot_queue_in_this_order(given: Any, expected: Any) -> None:
     """seam.md, admit."""
     assert expected == routing.admit(**given).value
+
+
+@pytest.mark.parametrize(("given", "expected"), cases("fullness"))
+def test_fullness_is_over_when_slots_and_queue_are(given: Any, expected: Any) -> None:
+    """seam.md, fullness."""
+    assert expected == routing.fullness(**given)
 
 
 @pytest.mark.parametrize(("given", "expected"), cases("wake"))

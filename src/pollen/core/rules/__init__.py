@@ -4,7 +4,7 @@ Decides: which replica gets a call, whether it runs, waits or goes elsewhere, an
     spend.
 Does not know: tables, links, guests; every input is an argument.
 Invariants: the crate of the muscles computes the same; vectors hold both.
-Source: docs/internals/seam.md#the-six-per-call-algorithms.
+Source: docs/internals/seam.md#the-rules-of-a-request.
 """
 
 from pollen.core.rules.routing import match_gate

@@ -1,11 +1,11 @@
-"""The reference of the six per-call algorithms that the muscles run.
+"""The reference of the rules that the muscles run call by call, those that are functions.
 
 Decides: for one call: where it goes, whether it is retried, whether its caller may pass, whether
     it runs now, which queued call is refused, and what a child call inherits.
 Does not know: tables, links or time; each function sees its arguments only.
 Invariants: total over its inputs; integers only; the same cases in ``tests/vectors/routing_*.json``
     are run by the Rust side. Sums and products saturate at 2**64 - 1.
-Source: docs/internals/seam.md#the-six-per-call-algorithms; docs/design/protocol.md#calls. Power of
+Source: docs/internals/seam.md#the-rules-of-a-request; docs/design/protocol.md#calls. Power of
     two choices: Mitzenmacher 2001. Refused: least-loaded of all, which herds on a stale view.
 """
 
@@ -17,7 +17,7 @@ from decimal import Decimal
 
 import msgspec
 
-from pollen.core import limits
+from pollen.core.rules import numbers
 
 U64_MAX = (1 << 64) - 1
 I64_MIN = -(1 << 63)
@@ -108,7 +108,7 @@ def classify_retry(
 
     ``remote``: another host answered, so that its ``seed-not-found`` speaks of that place only.
     """
-    if retries <= 0 or budget_us < limits.RETRY_MIN_BUDGET_US:
+    if retries <= 0 or budget_us < numbers.RETRY_MIN_BUDGET_US:
         return Retry.GIVE_UP
     if may_have_executed:
         return Retry.ELSEWHERE if idempotent and slug == "unreachable" else Retry.GIVE_UP
@@ -198,10 +198,24 @@ def admit(
     if is_short and (depth > 0 or under_way == 0):
         return Admission.OVERLOADED
     is_promised = depth == 0 and under_way > 0 and tree_need > tree_free
-    is_free = running < slots and (service_us < limits.CALL_SHORT_US or fresh < fresh_slots)
+    is_free = running < slots and (service_us < numbers.CALL_SHORT_US or fresh < fresh_slots)
     if is_free and not is_short and not is_promised:
         return Admission.RUN
     return Admission.QUEUE if queued < queue_limit else Admission.SHED
+
+
+def fullness(
+    *, running: int, slots: int, fresh: int, fresh_slots: int, queued: int, queue_limit: int
+) -> int:
+    """How full a node is, as its replies report it: 0 idle, 127 all slots taken, 255 the queue is
+    full too.
+    """
+
+    def part(taken: int, of: int) -> int:
+        return min(taken, of) * 127 // max(of, 1)
+
+    load = max(part(running, slots), part(fresh, fresh_slots)) + part(queued, queue_limit)
+    return numbers.FULL if load >= 2 * 127 else load
 
 
 def admit_wake(
@@ -262,9 +276,9 @@ def is_late(
     for all those before, and nobody be served in time (Nichols and Jacobson, "Controlling Queue
     Delay", 2012). ``service_us``: what a call of its seed runs.
     """
-    if depth > 0 or standing_us < limits.QUEUE_STANDING_US or 2 * backlog <= 3 * backlog_before:
+    if depth > 0 or standing_us < numbers.QUEUE_STANDING_US or 2 * backlog <= 3 * backlog_before:
         return False
-    return waited_us > max(limits.QUEUE_WAIT_US, service_us // 2)
+    return waited_us > max(numbers.QUEUE_WAIT_US, service_us // 2)
 
 
 def split(*, hops: int, calls_left: int, retries: int) -> Share | str:
