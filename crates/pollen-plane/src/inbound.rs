@@ -74,10 +74,14 @@ async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Optio
         Err(error) => return Some(refused(error)),
     };
     let (local, wakes) = (arrived.entry.local.clone(), arrived.wake);
-    let ran = execute(plane, &local.counters, arrived).await;
-    // Over 0 in a refusal: the call's id is known here, so that its caller does not come again.
+    Some(told(execute(plane, &local.counters, arrived).await, wakes))
+}
+
+/// A refusal of a call marked `wake` says by a time over 0 that the call's id is known here: its
+/// caller does not come with it again.
+fn told(ran: Ran, wakes: bool) -> Ran {
     let wake_us = if wakes && ran.result.is_err() { ran.wake_us.max(1) } else { ran.wake_us };
-    Some(Ran { wake_us, ..ran })
+    Ran { wake_us, ..ran }
 }
 
 /// Everything that is decided before the gate.
@@ -185,4 +189,17 @@ fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
 /// A text within the limit of the wire, cut at a character.
 pub(crate) fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_after_the_id_was_noted_is_told_from_one_before() {
+        let full = || Ran::refused(CallError::overloaded("full", 10));
+        assert_eq!(told(full(), true).wake_us, 1);
+        assert_eq!(told(full(), false).wake_us, 0);
+        assert_eq!(told(Ran { wake_us: 700, ..full() }, true).wake_us, 700);
+    }
 }

@@ -188,7 +188,7 @@ impl Plane {
                 slug: &error.slug,
                 may_have_executed: error.may_have_executed,
                 remote: tried.remote,
-                noted: tried.remote && tried.wake_us > 0,
+                noted: tried.node != self.id() && tried.wake_us > 0,
             };
             let step = attempts.poll(Event::Failed(failure), now);
             progress.retries = attempts.retries();
