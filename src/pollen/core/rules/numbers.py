@@ -45,7 +45,8 @@ FRESH_A_CORE = 4
 QUEUE_MAX = 16_384
 # The load that a node reports when its queue is full as well: the largest byte.
 FULL = 255
-# A seed whose calls run shorter passes those that burn. Source: measured (few fresh calls a core).
+# A seed whose calls run shorter passes those that burn. Source: measured
+# (docs/decisions/few-fresh-calls-a-core.md).
 CALL_SHORT_US = 500
 # A queue for slots that stands for so long (gaps up to the second included) may be found to grow;
 # then a call waits for the third, or for half of what a call of its seed runs. Source: measured
@@ -54,7 +55,8 @@ QUEUE_STANDING_US = 2_000_000
 QUEUE_GAP_US = 500_000
 QUEUE_WAIT_US = 50_000
 # A backlog over so many times that of the step before is a burst, which waits in full. An overload
-# that is judged, after 2 s, at most doubles within a step. Source: the same page.
+# that is judged, after 2 s, at most doubles within a step. Source:
+# measured (docs/decisions/few-fresh-calls-a-core.md).
 BURST_STEP_US = 1_000_000
 BURST_TIMES = 3
 
@@ -66,7 +68,8 @@ SILENCE_NS = 100 * MILLISECOND
 EJECT_TRIPS = 6
 EJECT_EXTRA_NS = 75 * MILLISECOND
 EJECT_FLOOR_NS = 400 * MILLISECOND
-# The time between probes of a link that is not suspected. It keeps NATs open. Source: the same.
+# The time between probes of a link that is not suspected. It keeps NATs open. Source:
+# docs/internals/seam.md#links.
 HEARTBEAT_NS = SECOND
 # Without a packet for so long a connection ends by itself. Guess: several heartbeats.
 LINK_IDLE_END_NS = 8 * SECOND

@@ -198,10 +198,17 @@ def admit(
     if is_short and (depth > 0 or under_way == 0):
         return Admission.OVERLOADED
     is_promised = depth == 0 and under_way > 0 and tree_need > tree_free
-    is_free = running < slots and (service_us < numbers.CALL_SHORT_US or fresh < fresh_slots)
+    is_free = has_slot(
+        running=running, slots=slots, fresh=fresh, fresh_slots=fresh_slots, service_us=service_us
+    )
     if is_free and not is_short and not is_promised:
         return Admission.RUN
     return Admission.QUEUE if queued < queue_limit else Admission.SHED
+
+
+def has_slot(*, running: int, slots: int, fresh: int, fresh_slots: int, service_us: int) -> bool:
+    """Whether a call takes a slot at once: at its arrival, and at the head of the queue."""
+    return running < slots and (service_us < numbers.CALL_SHORT_US or fresh < fresh_slots)
 
 
 def fullness(

@@ -24,7 +24,7 @@ from pollen.core.peers import Verdict, known, links, liveness, membership
 from pollen.core.placement import hosting, lanes, planner, tables
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
-from pollen.core.rules import routing
+from pollen.core.rules import attempts
 from pollen.core.trust import authority
 
 
@@ -190,6 +190,13 @@ def _oldest_wins(true: Any) -> Any:
     return lambda seed, members: (-seed.spec.name_epoch, *true(seed, members)[1:])
 
 
+def _never_in_doubt(true: Any) -> Any:
+    def fail(self: Any, failure: Any, now: int) -> Any:
+        return true(self, msgspec.structs.replace(failure, may_have_executed=False), now)
+
+    return fail
+
+
 MUTANTS: list[Mutant] = [
     Mutant(
         name="no-tie-break", owner=owners.OwnerSet, target="judge",
@@ -270,8 +277,8 @@ MUTANTS: list[Mutant] = [
         caught_by="acknowledged", scenario="a_publisher_that_is_gone_for_ever",
     ),
     Mutant(
-        name="tried-again-blindly", owner=routing, target="classify_retry",
-        make=_always(routing.Retry.ELSEWHERE), caught_by="no-call-twice-at-all",
+        name="tried-again-blindly", owner=attempts.Attempts, target="_fail",
+        make=_never_in_doubt, caught_by="no-call-twice-at-all",
     ),
     Mutant(
         name="root-never-moves", owner=owners.Sums, target="root", make=_always(b"0" * 32),

@@ -1,11 +1,11 @@
 """Calls in a simulated world: the side of one node's muscles that makes them.
 
-Decides: nothing of its own: where a call goes and whether it is tried again is asked of
-    ``core.rules.routing``.
+Decides: nothing: where a call goes, for what it waits and whether it is tried again is asked of
+    ``core.rules.attempts``, and when a link is left out of ``core.rules.silence``.
 Does not know: how tables came to be, records, who is a member; how a call is run (``serving``).
 Invariants: a link that is silent while calls are under way is left out after the seam's time and
     taken back on a byte. A call ends exactly once, and says whether any attempt of it may have run.
-Source: docs/internals/seam.md#the-six-per-call-algorithms; docs/design/protocol.md#liveness
+Source: docs/internals/seam.md#the-rules-of-a-request; docs/design/protocol.md#liveness
 (ejection).
 """
 
@@ -17,41 +17,34 @@ from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
-from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
+from pollen.core import limits
+from pollen.core.ids import MILLISECOND, Hash, PeerId
 from pollen.core.rng import Rng
-from pollen.core.rules import routing
-from pollen.sim.muscles.end import End
+from pollen.core.rules import numbers, routing
+from pollen.core.rules.attempts import (
+    Attempts,
+    End,
+    Failure,
+    Look,
+    Over,
+    Place,
+    Try,
+    View,
+    Wait,
+)
+from pollen.core.rules.silence import Heard
+from pollen.sim.muscles.end import End as LinkEnd
 from pollen.sim.muscles.serving import Arrived, Serving
 
 if TYPE_CHECKING:
     from pollen.sim.muscles.plane import Plane, Stage
-
-# The muscles' numbers: how long a call waits for the first replica of a seed, and for a link to a
-# replica that is alive; how often the brain hears of that; how long a full peer is left alone.
-COLD_NS = 10 * SECOND
-REACH_NS = 5 * SECOND
-WANTED_NS = SECOND
-SATURATED_NS = 100 * MILLISECOND
-HOPS = 16
-CALLS = 1_000
-RETRIES = 3
-# A link with calls under way is probed so often; the least time before it is left out.
-SILENCE_NS = 100 * MILLISECOND
-EJECT_FLOOR_NS = 400 * MILLISECOND
-# A peer whose brain is silent for so long is left out. Source: the muscles' watchdog.
-DRAIN_NS = 15 * SECOND
-
-
-def eject_after(srtt_ns: int) -> int:
-    """max(6 x srtt + 75 ms, 400 ms): the seam's formula."""
-    return max(6 * srtt_ns + 75 * MILLISECOND, EJECT_FLOOR_NS)
 
 
 @dataclass(slots=True, eq=False)
 class Call:
     """One call from its beginning at a door to its end. ``ended`` is 0 until then.
 
-    ``reach``: until when it waits for a link; 0 while it does not.
+    ``retries``: those left to it and to the calls beneath it.
     """
 
     call: int
@@ -61,27 +54,25 @@ class Call:
     deadline: int
     idempotent: bool
     seed: bytes = b""
-    hops: int = HOPS
-    calls_left: int = CALLS
-    retries: int = RETRIES
+    hops: int = numbers.HOPS
+    calls_left: int = numbers.CALLS
+    retries: int = numbers.RETRIES
     attempts: int = 0
-    tried: list[PeerId] = field(default_factory=list)
-    asked: list[PeerId] = field(default_factory=list)
     slug: str = ""
     reason: str = ""
     may_have_executed: bool = False
     ran_on: PeerId | None = None
-    reach: int = 0
     ended: int = 0
     is_counted: bool = False
     # Its last attempt is marked ``wake``.
     is_wake: bool = False
     parent: Callable[[Call], None] | None = None
+    attempting: Attempts[PeerId] = field(init=False)
 
     @property
     def depth(self) -> int:
         """0 for a call from a door, more for one of a guest."""
-        return 1 if self.hops < HOPS else 0
+        return 1 if self.hops < numbers.HOPS else 0
 
     def nested(
         self, call: int, name: str, share: routing.Share, parent: Callable[[Call], None]
@@ -105,11 +96,11 @@ class Sent:
 
     call: Call
     target: PeerId
-    end: End
+    end: LinkEnd
     deadline: int
     is_done: bool = False
-    # The reply says that the seed was loaded for it, or was to be.
-    is_woken: bool = False
+    # The target knows the call's id, and says so with its refusal.
+    is_noted: bool = False
 
 
 class Calls:
@@ -129,10 +120,15 @@ class Calls:
     # -- the caller's side ------------------------------------------------------------------------
 
     def begin(self, call: Call) -> None:
-        """Make a call from this node, or its next attempt."""
-        now = self._stage.now
-        plane = self._plane
-        row = plane.seeds.get(plane.names.get(call.name, b""))
+        """Make a call from this node."""
+        call.attempting = Attempts(
+            deadline=call.deadline, idempotent=call.idempotent, retries=call.retries
+        )
+        self._look(call)
+
+    def _look(self, call: Call) -> None:
+        """What a call sees now, and what the rule makes of it."""
+        row = self._plane.seeds.get(self._plane.names.get(call.name, b""))
         if row is None:
             self._finish(call, "seed-not-found", "no seed of that name here", False)
             return
@@ -140,116 +136,91 @@ class Calls:
             # Before any wait: a seed that runs nowhere comes to life by being called.
             call.is_counted = True
             self.serving.counters_of(row.seed)[0] += 1
-        is_other = call.seed != row.seed
-        if call.may_have_executed and is_other and not (call.idempotent or row.options.idempotent):
-            # The version that may have run allowed it; the one that came meanwhile does not.
-            self._finish(call, call.slug, call.reason, True)
-            return
-        is_cold, replicas = not row.replicas, list(row.replicas) or list(row.wake)
-        target, is_on_its_way = self._choose(row, replicas, call)
-        if target is None and is_on_its_way:
-            call.reach = call.reach or min(now + REACH_NS, call.deadline)
-            if now < call.reach:
-                self._wait(call, call.reach)
-                return
-        is_stale = call.slug == "seed-not-found" and not call.may_have_executed
-        patience = min(call.began + COLD_NS, call.deadline)
-        if target is None and (is_cold or is_stale) and now < patience:
-            # The plan finds a host, or the row that named one is about to change.
-            self._wait(call, patience)
-            return
-        if target is None:
-            slug = call.slug or "unreachable"
-            reason = call.reason or f"none of {len(replicas)} replicas can be reached"
-            self._finish(call, slug, reason, call.may_have_executed)
-            return
-        if now >= call.deadline:
-            self._finish(call, call.slug or "deadline", "out of time", call.may_have_executed)
-            return
+        view = self._view(row)
+        step = call.attempting.poll(view, self._stage.now)
+        if step.wanted is not None:
+            self._want(view.places[step.wanted].node)
+        match step.action:
+            case Try(index):
+                self._try(call, row, view.places[index].node)
+            case Wait(until):
+                self._waiting.append(call)
+                self._stage.schedule(until - self._stage.now, self._lose_patience, call)
+            case Over(End.LAST):
+                self._finish(call, call.slug, call.reason, call.may_have_executed)
+            case Over(End.DEADLINE):
+                self._finish(call, "deadline", "out of time", False)
+            case _:
+                reason = f"none of {len(view.places)} replicas can be reached"
+                self._finish(call, "unreachable", reason, False)
+
+    def _try(self, call: Call, row: fx.SeedRow, target: PeerId) -> None:
         call.attempts += 1
-        call.seed, call.is_wake = row.seed, is_cold
+        call.retries = call.attempting.retries
+        call.seed, call.is_wake = row.seed, not row.replicas
         if target == self._machine.key:
             self._take_here(call, row.seed)
         else:
             self._send(call, target)
 
-    def _wait(self, call: Call, until: int) -> None:
-        """No replica, or none that is linked: the next push or link wakes it, or time does."""
-        self._waiting.append(call)
-        self._stage.schedule(until - self._stage.now, self._lose_patience, call)
-
     def _lose_patience(self, call: Call) -> None:
         if call in self._waiting:
             self._waiting.remove(call)
-            self.begin(call)
+            self._look(call)
 
     def look_again(self) -> None:
         """The tables changed, or a link came: calls that waited for it go on."""
         waiting, self._waiting = self._waiting, []
         for call in waiting:
-            self.begin(call)
+            self._look(call)
 
-    def _choose(
-        self, row: fx.SeedRow, replicas: list[PeerId], call: Call
-    ) -> tuple[PeerId | None, bool]:
-        """The replica to try, and whether one that is alive lacks only a link."""
+    def _view(self, row: fx.SeedRow) -> View[PeerId]:
         service = self.serving.counters_of(row.seed)[2]
-        is_cold = not row.replicas
-        tried = call.asked if is_cold else call.tried
-        candidates = [self._candidate(replica, tried, service) for replica in replicas]
-        index = routing.choose(candidates, self._rng.draw(), wake=is_cold)
-        unlinked = [
-            (candidate.price_us, replica)
-            for replica, candidate in zip(replicas, candidates, strict=True)
-            if not candidate.tried and self._lacks_link(replica)
-        ]
-        if unlinked and (index is None or min(unlinked)[0] < candidates[index].price_us):
-            self._want(min(unlinked)[1])
-        return None if index is None else replicas[index], bool(unlinked)
-
-    def _lacks_link(self, replica: PeerId) -> bool:
-        is_other = replica != self._machine.key and replica in self._plane.peers
-        return is_other and self._stage.network.routed(self._machine, replica) is None
+        return View(
+            places=[self._place(node, service) for node in row.replicas or row.wake],
+            cold=not row.replicas,
+            idempotent=row.options.idempotent,
+            draw=self._rng.draw(),
+        )
 
     def _want(self, peer: PeerId) -> None:
         """The brain hears, once a second a peer, that calls would use a link to it."""
         now = self._stage.now
         if now >= self._wanted.get(peer, 0):
-            self._wanted[peer] = now + WANTED_NS
+            self._wanted[peer] = now + numbers.WANTED_NS
             self._stage.hand(self._machine, self._boots, ev.LinkWanted(peer=peer))
 
-    def _candidate(self, replica: PeerId, tried: list[PeerId], service: int) -> routing.Candidate:
-        is_tried = replica in tried
-        if replica == self._machine.key:
-            return routing.Candidate(
-                price_us=0,
+    def _place(self, node: PeerId, service: int) -> Place[PeerId]:
+        if node == self._machine.key:
+            return Place(
+                node=node,
                 in_flight=self.serving.running,
                 service_us=service,
-                tried=is_tried,
-                saturated=self.serving.is_full,
+                saturated=self.serving.load == numbers.FULL,
             )
-        end = self._stage.network.routed(self._machine, replica)
-        peer = self._plane.peers.get(replica)
+        end = self._stage.network.routed(self._machine, node)
+        peer = self._plane.peers.get(node)
         is_usable = end is not None and peer is not None and self._is_usable(end)
-        return routing.Candidate(
+        return Place(
+            node=node,
             price_us=peer.price_us if peer else 0,
             in_flight=end.calls if end else 0,
             service_us=service,
             ejected=not is_usable,
-            saturated=self._stage.now < self._saturated.get(replica, 0),
-            tried=is_tried,
+            saturated=self._stage.now < self._saturated.get(node, 0),
+            unlinked=peer is not None and end is None,
         )
 
-    def _is_usable(self, end: End) -> bool:
+    def _is_usable(self, end: LinkEnd) -> bool:
         age = end.peer_age + self._stage.now - end.probed
-        return not end.is_ejected and age < DRAIN_NS
+        return not end.is_ejected and age < limits.BRAIN_DRAIN_MS * MILLISECOND
 
     def _take_here(self, call: Call, seed: Hash) -> None:
         def answer(slug: str, reason: str, executed: bool) -> None:
             if slug:
                 # Not loaded here any more: that speaks of the place, as it does from afar.
                 remote = slug == "seed-not-found"
-                self._failed(call, self._machine.key, slug, reason, executed, remote=remote)
+                self._failed(call, slug, reason, executed, remote=remote)
             else:
                 call.ran_on = self._machine.key
                 self._finish(call, "", "", True)
@@ -259,29 +230,29 @@ class Calls:
     def _send(self, call: Call, target: PeerId) -> None:
         end = self._stage.network.routed(self._machine, target)
         if end is None or end.other is None:
-            self._failed(call, target, "unreachable", "no link", False, remote=True)
+            self._failed(call, "unreachable", "no link", False, remote=True)
             return
         sent = Sent(call, target, end, call.deadline)
         end.calls += 1
         end.waits.append(sent)
         self._stage.schedule(call.deadline - self._stage.now, self._overdue, sent)
         if not end.is_watched:
-            end.is_watched, end.asked = True, 0
-            self._stage.schedule(SILENCE_NS, self._watch, end)
+            end.is_watched = True
+            self._stage.schedule(numbers.SILENCE_NS, self._watch, end)
         self._stage.network.stream(end, self._arrive, end.other, sent)
 
-    def _arrive(self, end: End, sent: Sent) -> None:
+    def _arrive(self, end: LinkEnd, sent: Sent) -> None:
         """The call's stream reached the peer, whole."""
         machine = end.machine
         if machine.is_frozen:
-            self._stage.schedule(SILENCE_NS, self._arrive, end, sent)
+            self._stage.schedule(numbers.SILENCE_NS, self._arrive, end, sent)
             return
         if end.is_open and end.boots == machine.boots and machine.plane is not None:
             machine.plane.calls.serving.take(end, sent, self)
 
     def _overdue(self, sent: Sent) -> None:
         if self._settle(sent):
-            self._failed(sent.call, sent.target, "deadline", "out of time", True, remote=True)
+            self._failed(sent.call, "deadline", "out of time", True, remote=True)
 
     def _settle(self, sent: Sent) -> bool:
         """An attempt is over; False when it was before."""
@@ -293,20 +264,19 @@ class Calls:
             sent.end.waits.remove(sent)
         return True
 
-    def on_answer(self, sent: Sent, slug: str, reason: str, executed: bool) -> None:
-        """The peer's reply to one attempt is here."""
+    def on_answer(self, sent: Sent, slug: str, reason: str, executed: bool, load: int) -> None:
+        """The peer's reply to one attempt is here, with how full it is."""
         if self._boots != self._machine.boots or not self._settle(sent):
             return
+        if load == numbers.FULL:
+            self._saturated[sent.target] = self._stage.now + numbers.SATURATED_NS
         if not slug:
             sent.call.ran_on = sent.target
             self._finish(sent.call, "", "", True)
             return
-        if slug == "overloaded":
-            self._saturated[sent.target] = self._stage.now + SATURATED_NS
-        is_noted = sent.is_woken or not sent.call.is_wake
-        self._failed(sent.call, sent.target, slug, reason, executed, remote=True, is_noted=is_noted)
+        self._failed(sent.call, slug, reason, executed, remote=True, is_noted=sent.is_noted)
 
-    def _watch(self, end: End) -> None:
+    def _watch(self, end: LinkEnd) -> None:
         """While calls are under way: probe a silent link, eject it, take it back."""
         if not end.is_open or (not end.calls and not end.is_ejected):
             end.is_watched = False
@@ -314,26 +284,27 @@ class Calls:
         now = self._stage.now
         if self._stage.network.is_answering(end):
             end.heard = max(end.heard, now)
-            end.asked, end.is_ejected = 0, False
-        else:
-            end.asked = end.asked or now
-            if now - end.asked > eject_after(end.srtt_ns) and not end.is_ejected:
-                end.is_ejected = True
-                self._stage.count("ejections")
-                self.on_link_lost(end)
-        self._stage.schedule(SILENCE_NS, self._watch, end)
+        heard = max(end.heard, end.probed) > end.looked
+        end.looked = now
+        judged = end.silence.poll(heard=heard, srtt_ns=end.srtt_ns, now=now)
+        if judged is Heard.AGAIN:
+            end.is_ejected = False
+        elif judged is Heard.EJECTED and not end.is_ejected:
+            end.is_ejected = True
+            self._stage.count("ejections")
+            self.on_link_lost(end)
+        self._stage.schedule(numbers.SILENCE_NS, self._watch, end)
 
-    def on_link_lost(self, end: End) -> None:
+    def on_link_lost(self, end: LinkEnd) -> None:
         """Calls under way on a link that broke or was ejected: they may have executed."""
         for sent in list(end.waits):
             if self._settle(sent):
                 reason = "the link broke"
-                self._failed(sent.call, sent.target, "unreachable", reason, True, remote=True)
+                self._failed(sent.call, "unreachable", reason, True, remote=True)
 
     def _failed(
         self,
         call: Call,
-        target: PeerId,
         slug: str,
         reason: str,
         executed: bool,
@@ -341,35 +312,17 @@ class Calls:
         remote: bool,
         is_noted: bool = False,
     ) -> None:
-        """One attempt failed: elsewhere, or the end of it (the retry class decides).
-
-        ``is_noted``: the target knows the call's id. A rank that refuses to wake forgets it, and to
-        ask it takes nothing from the retries: ranks are few, and each is asked once.
-        """
-        is_free = call.is_wake and not executed
-        row = self._plane.seeds.get(call.seed)
-        verdict = routing.classify_retry(
-            slug=slug,
-            may_have_executed=executed,
-            idempotent=call.idempotent or (row is not None and row.options.idempotent),
-            remote=remote,
-            retries=max(call.retries, 1) if is_free else call.retries,
-            budget_us=max(0, call.deadline - self._stage.now) // 1_000,
-        )
+        """One attempt failed. ``is_noted``: the target knows the call's id."""
+        failure = Failure(slug=slug, may_have_executed=executed, remote=remote, noted=is_noted)
+        step = call.attempting.poll(failure, self._stage.now)
         is_gone = self._boots != self._machine.boots or self._machine.node is None
-        if is_gone or verdict is routing.Retry.GIVE_UP:
+        if is_gone or not isinstance(step.action, Look):
             self._finish(call, slug, reason, executed)
             return
         call.slug, call.reason = slug, reason
         call.may_have_executed = call.may_have_executed or executed
-        if call.is_wake:
-            call.asked.append(target)
-        if not is_free:
-            call.retries -= 1
-        if not is_free or is_noted:
-            call.tried.append(target)
         self._stage.count("retries")
-        self.begin(call)
+        self._look(call)
 
     def _finish(self, call: Call, slug: str, reason: str, executed: bool) -> None:
         if call.ended:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pollen.core import events as ev
 from pollen.core.ids import LinkId, PeerId
+from pollen.core.rules.silence import Silence
 from pollen.sim.world.machine import Machine
 
 
@@ -44,7 +45,8 @@ class End:
     bytes_in: int = 0
     calls: int = 0
     is_ejected: bool = False
-    asked: int = 0
+    looked: int = 0
+    silence: Silence = field(default_factory=Silence)
     is_watched: bool = False
     early: list[ev.Event] = field(default_factory=list)
     held: list[tuple[int, Any, int]] = field(default_factory=list)

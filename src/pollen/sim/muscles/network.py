@@ -21,6 +21,7 @@ from pollen.core import limits
 from pollen.core.effects import Dial
 from pollen.core.ids import MILLISECOND, SECOND, Hash, LinkId, PeerId
 from pollen.core.rng import Rng
+from pollen.core.rules import numbers
 from pollen.sim.muscles.end import End
 from pollen.sim.muscles.weather import Weather
 from pollen.sim.world.keys import is_genuine
@@ -28,19 +29,8 @@ from pollen.sim.world.machine import Machine
 
 RECORD_DOMAIN = b"pollen-record/1\0"
 
-# Without a packet for so long a connection ends by itself. Source: the transport's settings.
-IDLE_NS = 8 * SECOND
-# A handshake that nobody answers is given up. Source: the muscles' HANDSHAKE.
-HANDSHAKE_NS = 10 * SECOND
 # When the handshake is sent again, after its beginning.
 _DIAL_AGAIN_NS = (0, 1 * SECOND, 3 * SECOND, 7 * SECOND)
-# The muscles' probes without calls under way.
-HEARTBEAT_NS = SECOND
-# Control frames that may wait for one link before a sender is refused. Source: the muscles.
-CONTROL_QUEUE = 1024
-# A duplicate link may finish its calls for so long; two looks so far apart must find it idle.
-_DUPLICATE_GRACE_NS = 30 * SECOND
-_DUPLICATE_LOOK_NS = 500 * MILLISECOND
 _FRAME_OVERHEAD = 64
 _PROBE_BYTES = 60
 
@@ -134,7 +124,7 @@ class Network:
             self._stage.schedule(after, self._try_dial, machine, boots, effect, began, tries + 1)
             return
         event = ev.DialFailed(peer=effect.peer, slug="unreachable", reason="no answer within 10 s")
-        after = began + HANDSHAKE_NS - self._stage.now
+        after = began + numbers.HANDSHAKE_NS - self._stage.now
         self._stage.schedule(after, self._stage.hand, machine, boots, event)
 
     def find(self, machine: Machine, peer: PeerId, addresses: list[str]) -> Machine | None:
@@ -163,7 +153,7 @@ class Network:
         now = self._stage.now
         end = End(
             link=LinkId(self._links), machine=machine, boots=machine.boots, peer=peer.key,
-            dialled=dialled, way_ns=way, next_beat=now + self._rng.below(HEARTBEAT_NS),
+            dialled=dialled, way_ns=way, next_beat=now + self._rng.below(numbers.HEARTBEAT_NS),
             heard=now, probed=now, srtt_ns=2 * way,
         )  # fmt: skip
         self._ends[machine.name][end.link] = end
@@ -228,7 +218,7 @@ class Network:
         return found
 
     def _transmit(self, end: End, kind: int, payload: Any, size: int) -> None:
-        is_full = end.under_way + len(end.held) >= CONTROL_QUEUE
+        is_full = end.under_way + len(end.held) >= numbers.CONTROL_QUEUE
         if kind != ADMITTED and (is_full or end.machine.name in self.full):
             self._count("queue-full")
             return
@@ -300,9 +290,9 @@ class Network:
             return
         end.is_closing = True
         if code == limits.CLOSE_DUPLICATE_LINK:
-            until = self._stage.now + _DUPLICATE_GRACE_NS
+            until = self._stage.now + numbers.DUPLICATE_GRACE_NS
             look = (end, 0, until, code, reason)
-            self._stage.schedule(_DUPLICATE_LOOK_NS, self._close_idle, *look)
+            self._stage.schedule(numbers.DUPLICATE_LOOK_NS, self._close_idle, *look)
             return
         self._end_link(end, 0, "closed here", code, reason)
 
@@ -313,7 +303,7 @@ class Network:
         idle = idle + 1 if is_idle else 0
         if idle < 2 and self._stage.now < until:
             look = (end, idle, until, code, reason)
-            self._stage.schedule(_DUPLICATE_LOOK_NS, self._close_idle, *look)
+            self._stage.schedule(numbers.DUPLICATE_LOOK_NS, self._close_idle, *look)
             return
         self._end_link(end, 0, "closed here", code, reason)
 
@@ -378,7 +368,7 @@ class Network:
             while now >= end.next_beat:
                 self._heartbeat(end, now)
             silent = now - max(end.heard, end.probed)
-            if silent > IDLE_NS:
+            if silent > numbers.LINK_IDLE_END_NS:
                 idle.append(end)
             elif end.is_routed and end.is_admitted:
                 samples.append(
@@ -401,7 +391,7 @@ class Network:
         """A probe of the peer, or its answer to ours: half a second apart, each once a second."""
         beat, is_answer = end.next_beat, end.beats % 2
         end.beats += 1
-        end.next_beat = max(beat + HEARTBEAT_NS // 2, now - HEARTBEAT_NS)
+        end.next_beat = max(beat + numbers.HEARTBEAT_NS // 2, now - numbers.HEARTBEAT_NS)
         end.bytes_out += _PROBE_BYTES
         other = end.other
         if other is None or not self.is_heard(end):

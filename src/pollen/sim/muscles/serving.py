@@ -1,11 +1,11 @@
 """Calls in a simulated world: the side of one node's muscles that runs them.
 
-Decides: nothing of its own: what passes, is admitted or refused is asked of ``core.rules.routing``.
+Decides: nothing of its own: what passes, is admitted or refused is asked of ``core.rules``.
 Does not know: where a call came from but the link; how tables came to be; whom a caller tries.
 Invariants: a call id that came over a link is run once within the window. A slot means running: a
     call that waits for its own child holds none. Who comes first to a cold seed loads it, the
     others wait with it.
-Source: docs/internals/seam.md#the-six-per-call-algorithms;
+Source: docs/internals/seam.md#the-rules-of-a-request;
 docs/internals/placement.md#claims-and-hosting.
 """
 
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
-from pollen.core import limits
-from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId
+from pollen.core.ids import MILLISECOND, Hash, PeerId
 from pollen.core.rng import Rng
-from pollen.core.rules import routing
+from pollen.core.rules import numbers, routing
+from pollen.core.rules.backlog import Backlog
 from pollen.sim.muscles import modules
 from pollen.sim.muscles.end import End
 from pollen.sim.muscles.modules import Module
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from pollen.sim.muscles.calls import Call, Calls, Sent
     from pollen.sim.muscles.plane import Plane, Stage
 
-# The muscles' numbers: calls that run at once (no module burns for long, so that all of them are
-# fresh), that wait, how long an id is remembered.
-SLOTS = 8
+# The machine of the model has two cores. No module burns for long, so that all calls are fresh.
+SLOTS = 2 * numbers.FRESH_A_CORE
+# Shorter than that of the muscles, so that runs fill it.
 QUEUE = 64
-SEEN_NS = 60 * SECOND
 # A frozen process looks again so often.
 _THAW_NS = 100 * MILLISECOND
 
@@ -55,26 +54,6 @@ class Arrived:
     answer: Callable[[str, str, bool], None]
 
 
-@dataclass(slots=True)
-class Backlog:
-    """Calls refused since there is a queue, and its highest backlog before each of the last two
-    marks, which are at 1, 2, 4, ... seconds.
-    """
-
-    refused: int = 0
-    earlier: int = 0
-    later: int = 0
-    highest: int = 0
-    next_us: int = limits.QUEUE_STANDING_US // 2
-
-    def note(self, age_us: int, waiting: int) -> None:
-        """So many wait when the queue stands for so long."""
-        self.highest = max(self.highest, waiting + self.refused)
-        while age_us >= self.next_us:
-            self.earlier, self.later = self.later, self.highest
-            self.next_us *= 2
-
-
 class Serving:
     """The calls that run on one node, and those that wait to."""
 
@@ -87,10 +66,8 @@ class Serving:
         self._boots = plane.machine.boots
         self._seen: dict[tuple[int, int], int] = {}
         self._woken: dict[bytes, list[Arrived]] = {}
-        # With the time since when each waits; since when there is a queue, and since when none.
-        self._queue: list[tuple[Arrived, int]] = []
-        self._standing = 0
-        self._emptied = 0
+        # With its module, and since when it waits.
+        self._queue: list[tuple[Arrived, Module, int]] = []
         self._backlog = Backlog()
         self.running = 0
         self.counters: dict[bytes, list[int]] = {}
@@ -100,7 +77,8 @@ class Serving:
         call = sent.call
 
         def answer(slug: str, reason: str, executed: bool) -> None:
-            self._stage.network.stream(end, caller.on_answer, sent, slug, reason, executed)
+            said = (slug, reason, executed, self.load)
+            self._stage.network.stream(end, caller.on_answer, sent, *said)
 
         if not self._plane.is_leased:
             self._stage.count("refused-unleased")
@@ -113,6 +91,7 @@ class Serving:
             if verdict in _REFUSALS:
                 answer(*_REFUSALS[verdict], False)
                 return
+        sent.is_noted = True
         if self._was_seen(call):
             self._stage.count("duplicates")
             answer("unreachable", "this call was here before", True)
@@ -120,7 +99,6 @@ class Serving:
         if row is None:
             answer("seed-not-found", "no such version here", False)
             return
-        sent.is_woken = call.seed not in self._plane.loaded
         self.serve(Arrived(call, Hash(call.seed), end.peer, sent.deadline, answer))
 
     def _was_seen(self, call: Call) -> bool:
@@ -128,7 +106,7 @@ class Serving:
         key = (call.call, call.hops)
         before = self._seen.get(key)
         self._seen[key] = now
-        return before is not None and now - before < SEEN_NS
+        return before is not None and now - before < numbers.SEEN_NS
 
     def _judge_wake(self, row: fx.SeedRow, *, asked: bool) -> routing.Wake:
         plane = self._plane
@@ -193,41 +171,39 @@ class Serving:
             under_way=0,
             seen=False,
         )
+        module = modules.find(row.content)
         if admitted is routing.Admission.RUN:
-            self._run(arrived, modules.find(row.content))
+            self._run(arrived, module)
         elif admitted is routing.Admission.QUEUE:
-            self._enqueue(arrived)
+            self._enqueue(arrived, module)
         elif admitted is routing.Admission.SHED:
-            self._shed(arrived)
+            self._shed(arrived, module)
         else:
             arrived.answer("overloaded", "no memory is free", False)
 
-    def _enqueue(self, arrived: Arrived) -> None:
+    def _enqueue(self, arrived: Arrived, module: Module) -> None:
         now = self._stage.now
-        if not self._queue and now - self._emptied >= limits.QUEUE_GAP_US * 1_000:
-            self._standing = now
-            self._backlog = Backlog()
         # Who was called by a guest of this node goes before all others.
         ahead = len(self._queue)
         if self._is_child(arrived):
-            ahead = sum(self._is_child(held) for held, _ in self._queue)
-        self._queue.insert(ahead, (arrived, now))
-        self._backlog.note((now - self._standing) // 1_000, len(self._queue))
+            ahead = sum(self._is_child(held) for held, _, _ in self._queue)
+        self._queue.insert(ahead, (arrived, module, now))
+        self._backlog.came(now // 1_000, len(self._queue))
 
     def _is_child(self, arrived: Arrived) -> bool:
         return arrived.call.depth > 0 and arrived.principal == self._machine.key
 
-    def _shed(self, arrived: Arrived) -> None:
+    def _shed(self, arrived: Arrived, module: Module) -> None:
         now = self._stage.now
-        budgets = [max(0, held.deadline - now) // 1_000 for held, _ in self._queue]
+        budgets = [max(0, held.deadline - now) // 1_000 for held, _, _ in self._queue]
         wait = len(self._queue) * self.counters_of(arrived.seed)[2] // SLOTS
         victim = routing.shed(budgets, max(0, arrived.deadline - now) // 1_000, wait)
         self._stage.count("shed")
-        self._backlog.refused += 1
+        self._backlog.refuse()
         refused = arrived
         if victim is not None:
             refused = self._queue.pop(victim)[0]
-            self._enqueue(arrived)
+            self._enqueue(arrived, module)
         refused.answer("overloaded", "the queue is full", False)
 
     def _run(self, arrived: Arrived, module: Module) -> None:
@@ -273,38 +249,53 @@ class Serving:
         self.running -= 1
         self.counters_of(arrived.seed)[1 if slug else 3] += 1
         arrived.answer(slug, reason, True)
-        while self._queue and self.running < SLOTS:
+        while self._queue and self._has_slot():
             self._hand_on()
 
     def _hand_on(self) -> None:
         """The oldest of the queue runs, or is refused when it waited too long."""
         now = self._stage.now
-        arrived, since = self._queue.pop(0)
-        standing_us = (now - self._standing) // 1_000
-        self._backlog.note(standing_us, len(self._queue))
-        if not self._queue:
-            self._emptied = now
+        arrived, module, since = self._queue.pop(0)
+        self._backlog.left(now // 1_000, len(self._queue))
         is_late = routing.is_late(
             waited_us=(now - since) // 1_000,
-            standing_us=standing_us,
-            backlog=len(self._queue) + self._backlog.refused,
-            backlog_before=self._backlog.earlier,
+            standing_us=self._backlog.standing_us(now // 1_000),
+            backlog=self._backlog.size(len(self._queue)),
+            backlog_before=self._backlog.before,
             service_us=self.counters_of(arrived.seed)[2],
             depth=arrived.call.depth,
         )
         if is_late:
             self._stage.count("late")
-            self._backlog.refused += 1
+            self._backlog.refuse()
             arrived.answer("overloaded", "it waited too long for a slot", False)
         else:
-            self._execute(arrived)
+            # It was let in when it came, and holds the module since.
+            self._run(arrived, module)
 
     # -- views ------------------------------------------------------------------------------------
 
     @property
-    def is_full(self) -> bool:
-        """Whether a call that came now would be refused, or another for it."""
-        return self.running >= SLOTS and len(self._queue) >= QUEUE
+    def load(self) -> int:
+        """How full this node is, as its replies report it."""
+        return routing.fullness(
+            running=self.running,
+            slots=SLOTS,
+            fresh=self.running,
+            fresh_slots=SLOTS,
+            queued=len(self._queue),
+            queue_limit=QUEUE,
+        )
+
+    def _has_slot(self) -> bool:
+        # The seed of the first that waits is as good as any: no seed of the model is short.
+        return routing.has_slot(
+            running=self.running,
+            slots=SLOTS,
+            fresh=self.running,
+            fresh_slots=SLOTS,
+            service_us=self.counters_of(self._queue[0][0].seed)[2],
+        )
 
     def counters_of(self, seed: bytes) -> list[int]:
         """[calls begun here, failures, smoothed run time in microseconds, good ends]."""
