@@ -1,6 +1,7 @@
 """The crates as houses: which files hang together in a circle, and how long a function may be.
 
 Both lists only shrink. A circle is read from ``crate::`` paths: it is one of names, not of calls.
+A name that the root of a crate hands on counts as its module's.
 """
 
 from __future__ import annotations
@@ -25,13 +26,7 @@ CIRCLES = {
     ],
     "pollen-plane": [
         ({"doors", "gateway"}, "a door serves requests, and a request may hold its visitor"),
-        (
-            {
-                *("host", "inbound", "loading", "metrics", "plane", "queue", "slots"),
-                *("tables", "tail", "trace"),
-            },
-            "`impl Plane` stands in most of them, and the hub imports the parts that it wires",
-        ),
+        ({"load", "plane"}, "a plane keeps the loads that run on it"),
     ],
     "pollen-wasm": [
         (
@@ -45,6 +40,9 @@ CIRCLES = {
 }
 _PATH = re.compile(r"\bcrate::(\w+)")
 _GROUP = re.compile(r"\buse crate::\{(.*?)\};", re.DOTALL)
+_HANDED_ON = re.compile(
+    r"\bpub(?:\(crate\))? use (?:self::)?(\w+)::(?:\{(.*?)\}|(\w+));", re.DOTALL
+)
 _FUNCTION = re.compile(r"^(\s*)(?:pub(?:\([\w: ]+\))? )?(?:const )?(?:async )?(?:unsafe )?fn (\w+)")
 CRATE_NAMES = sorted(path.parent.name for path in CRATES.glob("*/src"))
 
@@ -71,12 +69,25 @@ def uses_of(text: str) -> set[str]:
     return found
 
 
+def handed_on(crate: str) -> dict[str, str]:
+    """The names that the root of a crate hands on, each with its module."""
+    root = CRATES / crate / "src" / "lib.rs"
+    found = _HANDED_ON.findall(root.read_text()) if root.exists() else []
+    return {
+        name.strip(): module
+        for module, group, single in found
+        for name in (group.split(",") if group else [single])
+    }
+
+
 def graph_of(crate: str) -> dict[str, set[str]]:
     """Each top module of a crate, and those that it names."""
+    modules = handed_on(crate)
     graph: dict[str, set[str]] = {}
     for path in sorted((CRATES / crate / "src").rglob("*.rs")):
         if (own := module_of(crate, path)) != "lib":
-            graph.setdefault(own, set()).update(uses_of(path.read_text()))
+            names = {modules.get(name, name) for name in uses_of(path.read_text())}
+            graph.setdefault(own, set()).update(names)
     return {own: (names & graph.keys()) - {own} for own, names in graph.items()}
 
 

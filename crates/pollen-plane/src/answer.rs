@@ -7,7 +7,7 @@ use hyper::{
     header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
-use crate::{CallError, Principal, Reply, Trace, call::hex};
+use crate::{CallError, Principal, Reply, Trace, hex::hex};
 
 /// RFC 9457.
 const PROBLEM: &str = "application/problem+json";

@@ -5,7 +5,11 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use bytes::Bytes;
 use pollen_wire::Id;
 
-use crate::{Trace, trees::Below};
+use crate::{
+    hex::{hex, parse_hex},
+    trace::Trace,
+    trees::Below,
+};
 
 /// Who asks, as far as this node can tell for sure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,27 +58,24 @@ impl std::fmt::Display for SeedRef {
     }
 }
 
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+/// `pln://seed/<name or hash>/<function>`; the function may contain `/`.
+pub(crate) fn parse_uri(uri: &str) -> Result<(SeedRef, Arc<str>), CallError> {
+    let bad = || {
+        let reason = format!("\"{uri}\" is not a seed address");
+        CallError::refused("bad-request", reason, "write pln://seed/<name>/<function>")
+    };
+    let rest = uri.strip_prefix("pln://seed/").ok_or_else(bad)?;
+    let (seed, function) =
+        rest.split_once('/').filter(|(s, f)| !s.is_empty() && !f.is_empty()).ok_or_else(bad)?;
+    Ok((SeedRef::parse(seed), function.into()))
 }
 
-pub(crate) fn parse_hex(text: &str) -> Option<Id> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != 32 || !rest.is_empty() {
-        return None;
-    }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+pub(crate) fn over_limit(slug: &'static str, from: &str, uri: &str) -> CallError {
+    let reason = match slug {
+        "hop-limit" => format!("{from} -> {uri}: the chain of calls is too long (16 hops)"),
+        _ => format!("{from} -> {uri}: the tree of calls is too large (1,000 calls)"),
     };
-    let mut id = [0; 32];
-    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(id)
+    CallError::refused(slug, reason, "look for seeds that call each other in a circle")
 }
 
 /// A call to be made from this node.

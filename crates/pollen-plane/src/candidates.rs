@@ -11,8 +11,8 @@ use pollen_rules::{
 use pollen_wire::Id;
 
 use crate::{
-    SeedRef,
-    call::CallError,
+    call::{CallError, SeedRef},
+    draw::draw,
     events,
     host::no_such_function,
     plane::Plane,
@@ -73,7 +73,7 @@ impl Plane {
             cold: entry.row.replicas.is_empty(),
             idempotent: entry.row.options.idempotent,
             places,
-            draw: if places.len() > 2 { crate::plane::draw() } else { 0 },
+            draw: if places.len() > 2 { draw() } else { 0 },
         };
         let step = attempts.poll(Event::Looked(&view), now);
         let node_of = |index: usize| places.get(index).map(|place| place.node);

@@ -22,7 +22,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{CallError, Plane, Reply, Request, SeedRef, Trace, inbound::cut, plane::MAX_INPUT};
+use crate::{CallError, Plane, Reply, Request, SeedRef, Trace, inbound::cut, limits::MAX_INPUT};
 
 /// Calls of one connection that may be under way.
 const MAX_CALLS: usize = 16_384;

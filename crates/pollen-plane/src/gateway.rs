@@ -31,7 +31,6 @@ use tokio::{
 use crate::{
     CallError, Plane, Principal, Reply, Request, SeedRef, Trace,
     answer::{http_reply, last_words, no_such_seed, plain, problem, problem_as},
-    call::hex,
     door,
     doors::{
         Reason, Shared,
@@ -40,7 +39,8 @@ use crate::{
         screen::{Screen, Told},
         visitors::{Account, Hold, Visit},
     },
-    plane::{MAX_INPUT, MAX_MODULE, STORE_REMEDY},
+    hex::hex,
+    limits::{MAX_INPUT, MAX_MODULE, STORE_REMEDY},
 };
 
 /// What a door lets its clients do.

@@ -15,15 +15,17 @@ use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded};
 use pollen_wire::Id;
 
 use crate::{
-    Principal, SeedRef, Trace,
-    call::{CallError, Request, hex},
+    call::{CallError, Principal, Request, over_limit, parse_uri},
+    counters::{SeedCounters, count, micros, micros32},
+    draw::call_id,
     events::Event,
-    metrics::{SeedCounters, count, micros, micros32},
+    hex::hex,
     plane::Plane,
     queue::Ask,
     slots::Slot,
+    spans::{Began, Ended, OpenSpan},
     tables::SeedEntry,
-    trace::{Began, Ended, OpenSpan},
+    trace::Trace,
     trees::Below,
 };
 
@@ -89,7 +91,7 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
     let is_member = matches!(call.principal, Principal::Node(_));
     let span = plane.spans().wants(&call.trace).then(|| {
         let began = Began::new(call.trace, &call.entry.row, &call.function, Instant::now());
-        OpenSpan::begin(plane, began, true)
+        OpenSpan::begin(plane.spans(), plane.id(), began, true)
     });
     let ran = match check(plane, &call) {
         Ok(()) => match (**call.entry.local.loaded.load()).clone() {
@@ -314,7 +316,7 @@ impl GuestHost {
             share
         };
         let request = Request {
-            id: crate::plane::call_id(),
+            id: call_id(),
             seed,
             function: Some(function),
             input,
@@ -403,26 +405,6 @@ impl Host for GuestHost {
         info.insert("unverified".into(), unverified.into());
         serde_json::Value::Object(info).to_string()
     }
-}
-
-/// `pln://seed/<name or hash>/<function>`; the function may contain `/`.
-pub(crate) fn parse_uri(uri: &str) -> Result<(SeedRef, Arc<str>), CallError> {
-    let bad = || {
-        let reason = format!("\"{uri}\" is not a seed address");
-        CallError::refused("bad-request", reason, "write pln://seed/<name>/<function>")
-    };
-    let rest = uri.strip_prefix("pln://seed/").ok_or_else(bad)?;
-    let (seed, function) =
-        rest.split_once('/').filter(|(s, f)| !s.is_empty() && !f.is_empty()).ok_or_else(bad)?;
-    Ok((SeedRef::parse(seed), function.into()))
-}
-
-pub(crate) fn over_limit(slug: &'static str, from: &str, uri: &str) -> CallError {
-    let reason = match slug {
-        "hop-limit" => format!("{from} -> {uri}: the chain of calls is too long (16 hops)"),
-        _ => format!("{from} -> {uri}: the tree of calls is too large (1,000 calls)"),
-    };
-    CallError::refused(slug, reason, "look for seeds that call each other in a circle")
 }
 
 fn level_name(level: LogLevel) -> &'static str {

@@ -14,15 +14,16 @@ use pollen_wire::{
 };
 
 use crate::{
-    Principal, Trace,
-    call::CallError,
+    call::{CallError, Principal},
+    counters::count,
     host::{Arrived, Ran, execute},
+    limits::MAX_INPUT,
     loading::not_woken,
-    metrics::count,
-    plane::{MAX_INPUT, Plane},
+    plane::Plane,
     remote::Pieces,
     seen::Seen,
     tail,
+    trace::Trace,
 };
 
 /// Longest budget that a peer may ask for.

@@ -6,10 +6,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Shared},
-};
+use futures_util::FutureExt as _;
 use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
 use pollen_wasm::{Seed, SeedSettings};
@@ -17,15 +14,13 @@ use pollen_wire::{Id, fetch::FetchRequest};
 use tokio::sync::oneshot;
 
 use crate::{
-    CallError,
+    call::CallError,
     events::Event,
     host::Arrived,
-    plane::{MAX_MODULE, Plane},
-    tables::{SeedEntry, SeedRow},
+    limits::MAX_MODULE,
+    plane::Plane,
+    tables::{Flight, SeedEntry, SeedRow},
 };
-
-/// The end of a load, for all who wait for it.
-pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
 
 impl Plane {
     /// Loads a seed for the brain, from `holders` in their order; ends in `LoadFinished`. A load

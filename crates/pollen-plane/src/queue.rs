@@ -10,9 +10,8 @@ use pollen_rules::{
     Backlog, Wait,
     numbers::{FRESH_A_CORE, QUEUE_MAX, SLOTS_A_CORE},
 };
-use tokio::sync::oneshot;
 
-use crate::{call::CallError, metrics::micros, slots::Slot};
+use crate::counters::micros;
 
 /// How many calls a node runs and keeps waiting.
 pub(crate) struct Size {
@@ -62,27 +61,27 @@ impl Ask {
     }
 }
 
-/// A call that waits.
-pub(crate) struct Waiter {
+/// A call that waits, and what it is to be told by when its turn comes.
+pub(crate) struct Waiter<T> {
     pub(crate) ask: Ask,
     pub(crate) since: Instant,
-    pub(crate) turn: oneshot::Sender<Result<Slot, CallError>>,
+    pub(crate) turn: T,
 }
 
 /// The three lines.
-pub(crate) struct Queue {
+pub(crate) struct Queue<T> {
     /// Calls that guests of this node made.
-    children: VecDeque<Waiter>,
+    children: VecDeque<Waiter<T>>,
     /// Calls that guests of other nodes made.
-    nested: VecDeque<Waiter>,
+    nested: VecDeque<Waiter<T>>,
     /// Calls at depth 0.
-    roots: VecDeque<Waiter>,
+    roots: VecDeque<Waiter<T>>,
     pub(crate) backlog: Backlog,
     /// From which the backlog counts time.
     pub(crate) born: Instant,
 }
 
-impl Default for Queue {
+impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             children: VecDeque::new(),
@@ -102,7 +101,7 @@ pub(crate) enum Line {
     Roots,
 }
 
-impl Queue {
+impl<T> Queue<T> {
     pub(crate) fn len(&self) -> usize {
         self.children.len() + self.nested.len() + self.roots.len()
     }
@@ -119,7 +118,7 @@ impl Queue {
         self.children.len()
     }
 
-    fn line(&mut self, line: Line) -> &mut VecDeque<Waiter> {
+    fn line(&mut self, line: Line) -> &mut VecDeque<Waiter<T>> {
         match line {
             Line::Children => &mut self.children,
             Line::Nested => &mut self.nested,
@@ -127,14 +126,14 @@ impl Queue {
         }
     }
 
-    pub(crate) fn push(&mut self, waiter: Waiter) {
+    pub(crate) fn push(&mut self, waiter: Waiter<T>) {
         let (line, since) = (waiter.ask.line(), waiter.since);
         self.line(line).push_back(waiter);
         self.backlog.came(self.clock_us(since), self.length());
     }
 
     /// Who is next, if the first root may be: a child, else the older of the two others.
-    pub(crate) fn next(&self, root_fits: impl FnOnce(&Ask) -> bool) -> Option<(Line, &Waiter)> {
+    pub(crate) fn next(&self, root_fits: impl FnOnce(&Ask) -> bool) -> Option<(Line, &Waiter<T>)> {
         if let Some(child) = self.children.front() {
             return Some((Line::Children, child));
         }
@@ -150,7 +149,7 @@ impl Queue {
         }
     }
 
-    pub(crate) fn pop(&mut self, line: Line, now: Instant) -> Option<Waiter> {
+    pub(crate) fn pop(&mut self, line: Line, now: Instant) -> Option<Waiter<T>> {
         let waiter = self.line(line).pop_front();
         self.backlog.left(self.clock_us(now), self.length());
         waiter
@@ -161,7 +160,7 @@ impl Queue {
         self.children.iter().chain(&self.nested).chain(&self.roots).map(|w| w.ask.deadline)
     }
 
-    pub(crate) fn remove(&mut self, mut index: usize) -> Option<Waiter> {
+    pub(crate) fn remove(&mut self, mut index: usize) -> Option<Waiter<T>> {
         for line in [Line::Children, Line::Nested, Line::Roots] {
             let line = self.line(line);
             if index < line.len() {
@@ -173,7 +172,7 @@ impl Queue {
     }
 
     /// How a call that comes to the head now waited, as the rule wants to know it.
-    pub(crate) fn wait_of(&self, waiter: &Waiter, now: Instant) -> Wait {
+    pub(crate) fn wait_of(&self, waiter: &Waiter<T>, now: Instant) -> Wait {
         Wait {
             waited_us: micros(now.saturating_duration_since(waiter.since)),
             standing_us: self.backlog.standing_us(self.clock_us(now)),
@@ -185,7 +184,7 @@ impl Queue {
     }
 
     #[cfg(test)]
-    pub(crate) fn waiters(&mut self) -> impl Iterator<Item = &mut Waiter> {
+    pub(crate) fn waiters(&mut self) -> impl Iterator<Item = &mut Waiter<T>> {
         self.children.iter_mut().chain(&mut self.nested).chain(&mut self.roots)
     }
 }
@@ -199,14 +198,14 @@ mod tests {
 
     use super::*;
 
-    fn waiter(since: Instant) -> Waiter {
+    fn waiter(since: Instant) -> Waiter<()> {
         let ask = Ask { depth: 0, deadline: since + Duration::from_secs(60), ..Ask::default() };
-        Waiter { ask, since, turn: oneshot::channel().0 }
+        Waiter { ask, since, turn: () }
     }
 
     #[test]
     fn a_queue_that_comes_back_soon_was_never_gone() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::<()>::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let (mut first, mut last) = (0, 0);
@@ -225,7 +224,7 @@ mod tests {
 
     /// A node that serves one call in 10 ms for 20 s; the refused of the last 10.
     fn refused(callers: usize, comes_in_10_ms: impl Fn(u64, bool) -> usize) -> usize {
-        let (mut queue, start) = (Queue::default(), Instant::now());
+        let (mut queue, start) = (Queue::<()>::default(), Instant::now());
         (0..callers).for_each(|_| queue.push(waiter(start)));
         let mut refused = 0;
         for tick in 1..2_000 {

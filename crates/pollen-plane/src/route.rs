@@ -13,14 +13,15 @@ use pollen_rules::{
 use pollen_wire::Id;
 
 use crate::{
-    Principal, Reply, Request, SeedRef, Trace,
-    call::CallError,
+    call::{CallError, Principal, Reply, Request, SeedRef},
     candidates::{Next, pick_function, resolve},
-    metrics::{count, micros32},
+    counters::{count, micros32},
+    draw::call_id,
     plane::Plane,
+    spans::{Began, Ended, OpenSpan},
     tables::{SeedEntry, Tables},
     tail,
-    trace::{Began, Ended, OpenSpan},
+    trace::Trace,
     tries::{Target, Tried, Try},
 };
 
@@ -73,7 +74,7 @@ impl Plane {
         began: Instant,
         budget: Duration,
     ) -> Request {
-        let id = crate::plane::call_id();
+        let id = call_id();
         Request {
             id,
             seed,
@@ -223,7 +224,7 @@ impl Plane {
             span.moves_to(&entry.row);
         } else if self.spans().wants(&request.trace) {
             let began = Began::new(request.trace, &entry.row, function, progress.since);
-            progress.span = Some(OpenSpan::begin(self, began, false));
+            progress.span = Some(OpenSpan::begin(self.spans(), self.id(), began, false));
         }
     }
 
@@ -261,7 +262,8 @@ impl Plane {
         let span = span.unwrap_or_else(|| {
             let asked = request.function.as_ref().or_else(|| entry.row.functions.first());
             let function = asked.cloned().unwrap_or_else(|| "".into());
-            OpenSpan::begin(self, Began::new(request.trace, &entry.row, &function, began), false)
+            let began = Began::new(request.trace, &entry.row, &function, began);
+            OpenSpan::begin(self.spans(), self.id(), began, false)
         });
         let tried = ended.as_ref().ok();
         span.end(Ended {

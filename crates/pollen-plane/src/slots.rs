@@ -22,10 +22,13 @@ use tokio::sync::oneshot;
 
 use crate::{
     call::CallError,
-    metrics::micros,
+    counters::micros,
     queue::{Ask, Line, Queue, Size, Waiter},
     trees::Memory,
 };
+
+/// How a call that waits is told: a slot of its own, or the refusal.
+type Turn = oneshot::Sender<Result<Slot, CallError>>;
 
 /// Slices after which a call is not fresh any more: about 50 ms of a core.
 const BURST: u32 = 25;
@@ -35,7 +38,7 @@ pub(crate) struct Slots {
     running: AtomicU64,
     /// Those of them that are fresh, of seeds that are not short.
     fresh: AtomicU64,
-    waiting: Mutex<Queue>,
+    waiting: Mutex<Queue<Turn>>,
     /// Length of the queue, readable without its lock; of it those that guests here made.
     queued: AtomicUsize,
     children: AtomicUsize,
@@ -188,7 +191,7 @@ impl Slots {
         CallError::overloaded("the memory for guests is used up", 100)
     }
 
-    fn note_length(&self, queue: &Queue) {
+    fn note_length(&self, queue: &Queue<Turn>) {
         self.queued.store(queue.len(), Relaxed);
         self.children.store(queue.children(), Relaxed);
     }

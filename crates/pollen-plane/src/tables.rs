@@ -11,11 +11,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use pollen_wasm::Seed;
 use pollen_wire::{Id, options::SeedOptions};
 
-use crate::{chatter::Chatter, loading::Flight, metrics::SeedCounters, trees::HighWater};
+use crate::{call::CallError, chatter::Chatter, counters::SeedCounters, trees::HighWater};
+
+/// The end of a load of a seed, for all who wait for it.
+pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
 
 /// What the muscles know of one seed; the fields are those of `SeedRow` in `pollen.core.effects`.
 #[derive(Debug, Clone)]

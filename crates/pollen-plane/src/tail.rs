@@ -4,9 +4,8 @@ use bytes::Bytes;
 use pollen_wasm::TailCall;
 
 use crate::{
-    Request,
-    call::CallError,
-    host::{over_limit, parse_uri},
+    call::{CallError, Request, over_limit, parse_uri},
+    draw::call_id,
 };
 
 /// Turns the request into the one that the marker asks for, under the same identity and budget;
@@ -24,7 +23,7 @@ pub(crate) fn follow(
         .checked_sub(calls_used)
         .filter(|left| *left > 0)
         .ok_or_else(|| limit("call-limit"))?;
-    request.id = crate::plane::call_id();
+    request.id = call_id();
     request.trace = request.trace.child();
     request.seed = seed;
     request.function = Some(function);

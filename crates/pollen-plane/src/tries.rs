@@ -12,10 +12,9 @@ use pollen_wasm::TailCall;
 use pollen_wire::{Id, call::CallHeader};
 
 use crate::{
-    Request,
-    call::CallError,
+    call::{CallError, Request},
+    counters::micros32,
     host::{Arrived, execute, left_us},
-    metrics::micros32,
     plane::Plane,
     remote,
     tables::{SeedEntry, Tables},

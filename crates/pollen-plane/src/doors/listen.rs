@@ -27,7 +27,7 @@ use super::{
     limits::{BACK_OFF, BACK_OFF_MOST, LINGER, LINGERING},
     visitors::Crowded,
 };
-use crate::{CallError, answer, gateway, plane::PlaneError};
+use crate::{CallError, answer, gateway, start::PlaneError};
 
 impl Doors {
     /// Opens the local door at `path`, which must be in a folder that only its owner enters.

@@ -13,8 +13,6 @@ use std::{
 use pollen_wasm::{Sharded, Tally};
 use serde::Serialize;
 
-use crate::{Plane, call::hex, tables::SeedEntry};
-
 /// Upper bounds of the buckets of durations, microseconds; above the last there is one more.
 pub const BOUNDS_US: [u64; 13] = [
     50, 250, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
@@ -87,7 +85,8 @@ impl Outcomes {
         (good, self.failed.iter().map(|count| count.load(Relaxed)).sum())
     }
 
-    fn view(&self) -> OutcomesView {
+    /// All of it at this moment.
+    pub(crate) fn view(&self) -> OutcomesView {
         let sums = self.tally.get().map_or([0; OK + 1], |tally| tally.sums());
         let mut ended: BTreeMap<&'static str, u64> = SLUGS
             .iter()
@@ -108,32 +107,6 @@ pub struct OutcomesView {
     /// Not cumulative.
     buckets: [u64; SUM],
     sum_us: u64,
-}
-
-/// What the metrics page says of one spec.
-#[derive(Debug, Serialize)]
-pub struct SeedView {
-    name: String,
-    version: String,
-    called: OutcomesView,
-    executed: OutcomesView,
-    in_flight: u64,
-}
-
-/// A number, or what is told of each seed.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum Metric {
-    /// A counter or gauge of the node.
-    Number(u64),
-    /// Counters by a label of ours.
-    Counts(BTreeMap<&'static str, u64>),
-    /// One entry a spec in the tables.
-    Seeds(Vec<SeedView>),
-    /// Upper bounds, microseconds.
-    Bounds([u64; BOUNDS_US.len()]),
-    /// A histogram by these bounds.
-    Times(TimesView),
 }
 
 /// Counters of one spec on this node.
@@ -198,7 +171,8 @@ impl Times {
         self.sum_us.fetch_add(us, Relaxed);
     }
 
-    fn view(&self) -> TimesView {
+    /// All of it at this moment.
+    pub(crate) fn view(&self) -> TimesView {
         let buckets = std::array::from_fn(|at| self.buckets.get(at).map_or(0, |b| b.load(Relaxed)));
         TimesView { buckets, sum_us: self.sum_us.load(Relaxed) }
     }
@@ -210,64 +184,6 @@ pub struct TimesView {
     /// Not cumulative.
     buckets: [u64; SUM],
     sum_us: u64,
-}
-
-impl Plane {
-    /// Counters and gauges by name, for the metrics page and `status`.
-    pub fn metrics(&self) -> Vec<(&'static str, Metric)> {
-        let counters = self.counters();
-        let sandbox = self.sandbox().metrics();
-        let (dropped, stalls) = self.events().losses();
-        let numbers = [
-            ("door_calls", counters.door_calls.sum()),
-            ("link_calls", counters.link_calls.sum()),
-            ("retries", counters.retries.load(Relaxed)),
-            ("overloaded", counters.overloaded.load(Relaxed)),
-            ("duplicates", counters.duplicates.load(Relaxed)),
-            ("denied", counters.denied.load(Relaxed)),
-            ("cancelled", counters.cancelled.load(Relaxed)),
-            ("unresolved", counters.unresolved.load(Relaxed)),
-            ("queued_us", counters.queued_us.load(Relaxed)),
-            ("running", self.slots().running()),
-            ("queued", self.slots().queued()),
-            ("links", self.net().linked().len() as u64),
-            ("events_waiting", self.events().len() as u64),
-            ("events_dropped", dropped),
-            ("control_stalls", stalls),
-            ("spans_dropped", self.spans().dropped()),
-            ("brain_age_ms", u64::from(self.brain_age())),
-            ("tables_generation", self.tables().load().generation),
-            ("guest_memory_bytes", sandbox.memory_bytes),
-            ("guest_instances", sandbox.instances as u64),
-            ("guest_idle", sandbox.idle as u64),
-            ("pool_memories", sandbox.pool_memories as u64),
-            ("mappings", sandbox.mappings),
-            ("page_table_bytes", sandbox.page_table_bytes),
-            ("compiles", sandbox.compiles),
-            ("code_cache_hits", sandbox.cache_hits),
-        ];
-        let numbers = numbers.into_iter().map(|(name, value)| (name, Metric::Number(value)));
-        let seeds = self.tables().load().seeds().map(|entry| view(entry)).collect();
-        let more = [
-            ("seeds", Metric::Seeds(seeds)),
-            ("bounds_us", Metric::Bounds(BOUNDS_US)),
-            ("wakes", Metric::Times(counters.wakes.view())),
-        ];
-        numbers.chain(more).collect()
-    }
-}
-
-fn view(entry: &SeedEntry) -> SeedView {
-    let counters = &entry.local.counters;
-    let mut version = hex(&entry.row.seed);
-    version.truncate(8);
-    SeedView {
-        name: counters.name.get().map_or_else(String::new, ToString::to_string),
-        version,
-        called: counters.called.view(),
-        executed: counters.executed.view(),
-        in_flight: counters.in_flight.sum(),
-    }
 }
 
 /// Exponentially smoothed microseconds, weight 1/8 (as RFC 6298 smooths round trips).

@@ -1,0 +1,160 @@
+//! What the muscles tell of themselves: the metrics page, telemetry, the watchdog's last words.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    counters::{BOUNDS_US, OutcomesView, TimesView, micros},
+    events::{Event, raw},
+    hex::hex,
+    plane::Plane,
+    tables::SeedEntry,
+};
+
+/// How often the brain gets telemetry.
+const TELEMETRY: Duration = Duration::from_millis(500);
+
+/// What the metrics page says of one spec.
+#[derive(Debug, Serialize)]
+pub struct SeedView {
+    name: String,
+    version: String,
+    called: OutcomesView,
+    executed: OutcomesView,
+    in_flight: u64,
+}
+
+/// A number, or what is told of each seed.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Metric {
+    /// A counter or gauge of the node.
+    Number(u64),
+    /// Counters by a label of ours.
+    Counts(BTreeMap<&'static str, u64>),
+    /// One entry a spec in the tables.
+    Seeds(Vec<SeedView>),
+    /// Upper bounds, microseconds.
+    Bounds([u64; BOUNDS_US.len()]),
+    /// A histogram by these bounds.
+    Times(TimesView),
+}
+
+impl Plane {
+    /// Counters and gauges by name, for the metrics page and `status`.
+    pub fn metrics(&self) -> Vec<(&'static str, Metric)> {
+        let counters = self.counters();
+        let sandbox = self.sandbox().metrics();
+        let (dropped, stalls) = self.events().losses();
+        let numbers = [
+            ("door_calls", counters.door_calls.sum()),
+            ("link_calls", counters.link_calls.sum()),
+            ("retries", counters.retries.load(Relaxed)),
+            ("overloaded", counters.overloaded.load(Relaxed)),
+            ("duplicates", counters.duplicates.load(Relaxed)),
+            ("denied", counters.denied.load(Relaxed)),
+            ("cancelled", counters.cancelled.load(Relaxed)),
+            ("unresolved", counters.unresolved.load(Relaxed)),
+            ("queued_us", counters.queued_us.load(Relaxed)),
+            ("running", self.slots().running()),
+            ("queued", self.slots().queued()),
+            ("links", self.net().linked().len() as u64),
+            ("events_waiting", self.events().len() as u64),
+            ("events_dropped", dropped),
+            ("control_stalls", stalls),
+            ("spans_dropped", self.spans().dropped()),
+            ("brain_age_ms", u64::from(self.brain_age())),
+            ("tables_generation", self.tables().load().generation),
+            ("guest_memory_bytes", sandbox.memory_bytes),
+            ("guest_instances", sandbox.instances as u64),
+            ("guest_idle", sandbox.idle as u64),
+            ("pool_memories", sandbox.pool_memories as u64),
+            ("mappings", sandbox.mappings),
+            ("page_table_bytes", sandbox.page_table_bytes),
+            ("compiles", sandbox.compiles),
+            ("code_cache_hits", sandbox.cache_hits),
+        ];
+        let numbers = numbers.into_iter().map(|(name, value)| (name, Metric::Number(value)));
+        let seeds = self.tables().load().seeds().map(|entry| view(entry)).collect();
+        let more = [
+            ("seeds", Metric::Seeds(seeds)),
+            ("bounds_us", Metric::Bounds(BOUNDS_US)),
+            ("wakes", Metric::Times(counters.wakes.view())),
+        ];
+        numbers.chain(more).collect()
+    }
+
+    /// Tells the brain twice a second how the muscles are; ends with its runtime.
+    pub(crate) async fn report(self) {
+        let mut tick = tokio::time::interval(TELEMETRY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turns = 0u32;
+        loop {
+            tick.tick().await;
+            self.events().telemetry(self.telemetry());
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(30) {
+                self.sandbox().reap();
+            }
+        }
+    }
+
+    fn telemetry(&self) -> Event {
+        let peers = self.net().linked();
+        let peers = peers.iter().map(|link| {
+            let (sent, received) = link.bytes();
+            let rtt = micros(link.rtt());
+            let (silent, brain) = (link.silent_ms(), link.brain_age_ms());
+            (raw(&link.peer()), rtt, sent, received, link.is_direct(), silent, brain)
+        });
+        let tables = self.tables().load();
+        let seeds = tables.seeds().map(|entry| {
+            let counters = &entry.local.counters;
+            let (good, bad) = counters.executed.good_and_bad();
+            (
+                raw(&entry.row.seed),
+                counters.demand.sum(),
+                bad,
+                counters.in_flight.sum(),
+                self.slots().queued(),
+                counters.run_us.load(),
+                good,
+                counters.faults.load(Relaxed),
+            )
+        });
+        let (events_dropped, control_stalls) = self.events().losses();
+        Event::Telemetry {
+            peers: peers.collect(),
+            seeds: seeds.collect(),
+            memory_bytes: self.memory_taken(),
+            events_dropped,
+            control_stalls,
+        }
+    }
+
+    /// One line for the watchdog's last words.
+    pub(crate) fn state_text(&self) -> String {
+        format!(
+            "running {}, queued {}, events waiting {}, links {}, generation {}",
+            self.slots().running(),
+            self.slots().queued(),
+            self.events().len(),
+            self.0.net.get().map_or(0, |net| net.linked().len()),
+            self.tables().load().generation,
+        )
+    }
+}
+
+fn view(entry: &SeedEntry) -> SeedView {
+    let counters = &entry.local.counters;
+    let mut version = hex(&entry.row.seed);
+    version.truncate(8);
+    SeedView {
+        name: counters.name.get().map_or_else(String::new, ToString::to_string),
+        version,
+        called: counters.called.view(),
+        executed: counters.executed.view(),
+        in_flight: counters.in_flight.sum(),
+    }
+}

@@ -1,0 +1,76 @@
+//! What the network side asks of the call path, and its events as the brain reads them.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use pollen_net::{Link, NetEvent, RecvStream, SendStream, Upcalls};
+use pollen_wire::{Id, fetch::FetchRequest};
+
+use crate::{
+    events::{Event, raw},
+    inbound,
+    plane::Plane,
+    tables::SeedEntry,
+};
+
+impl Upcalls for Plane {
+    fn emit(&self, event: NetEvent) -> BoxFuture<'_, ()> {
+        Box::pin(self.events().emit(event.into()))
+    }
+
+    fn serve(&self, link: &Arc<Link>, send: SendStream, recv: RecvStream) {
+        tokio::spawn(inbound::serve(self.clone(), link.clone(), send, recv));
+    }
+
+    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<(), &'static str> {
+        let tables = self.tables().load();
+        if !self.tables().is_leased() || !tables.peers.contains_key(peer) {
+            return Err("denied");
+        }
+        let lists = |entry: &Arc<SeedEntry>| {
+            entry.row.content == request.content && request.path == "module"
+        };
+        if tables.seed(&request.seed).is_some_and(lists) { Ok(()) } else { Err("blob-not-found") }
+    }
+
+    fn brain_age_ms(&self) -> u32 {
+        self.brain_age()
+    }
+}
+
+impl From<NetEvent> for Event {
+    fn from(event: NetEvent) -> Self {
+        match event {
+            NetEvent::Hello { link, peer, dialled, remote, hello, boot } => Self::Hello {
+                link,
+                peer,
+                dialled,
+                remote,
+                cluster: hello.cluster,
+                minor_min: hello.minor_min,
+                minor_max: hello.minor_max,
+                boot: raw(&boot),
+                chain: raw(&hello.chain),
+            },
+            NetEvent::LinkClosed { link, peer, code, reason } => {
+                Self::LinkClosed { link, peer, code, reason }
+            }
+            NetEvent::DialFailed { peer, slug, reason } => Self::DialFailed { peer, slug, reason },
+            NetEvent::Message { link, peer, body } => {
+                Self::Message { link, peer, body: body.into() }
+            }
+            NetEvent::Records { link, peer, records, rejected } => Self::Records {
+                link,
+                peer,
+                records: records
+                    .into_iter()
+                    .map(|r| (raw(&r.owner), r.body.into(), raw(&r.signature)))
+                    .collect(),
+                rejected: rejected as u64,
+            },
+            NetEvent::Join { request, peer, remote, body } => {
+                Self::Join { request, peer, remote, body: body.into() }
+            }
+        }
+    }
+}
