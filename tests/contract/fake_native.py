@@ -273,7 +273,9 @@ class FakeMuscles:
         self.generation = generation
 
     def beat(self) -> None:
-        return
+        """The real ones tell telemetry by their own clock; these when a link is admitted."""
+        if self.admitted:
+            self._emit(self._telemetry())
 
     def metrics(self) -> bytes:
         return msgspec.msgpack.encode({"running": 0, "seeds": [], "bounds_us": []})
@@ -306,6 +308,19 @@ class FakeMuscles:
         content = hash_content(data)
         self.content[content] = data
         return content
+
+    def _telemetry(self) -> ev.Telemetry:
+        return ev.Telemetry(
+            peers=[
+                ev.PeerSample(PeerId(other.key.public), 100, 0, 0, True)
+                for link, (other, _) in self.links.items()
+                if link in self.admitted
+            ],
+            seeds=[ev.SeedSample(Hash(seed), 0, 0, 0, 0, 0) for seed in self.seeds],
+            memory_bytes=0,
+            events_dropped=0,
+            control_stalls=0,
+        )
 
     def _check_room(self) -> None:
         if self.fail_next:

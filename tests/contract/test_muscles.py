@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core.ids import Hash, PeerId
+from pollen.options import SeedOptions
 from pollen.runtime.loop.native import Port, RealNative, slug_of
 
 pytestmark = pytest.mark.timeout(60)
@@ -181,7 +183,8 @@ def test_messages_arrive_whole(sides: Callable[[str], Side]) -> None:
     a, b = linked(sides)
     body = bytes(range(256)) * 400
     b.port.carry_out(fx.SendMessage(peer=a.peer, body=body))
-    assert (b.peer, body) == (a.wait(ev.MessageReceived).peer, a.events[-1].body)
+    came = a.wait(ev.MessageReceived)
+    assert (came.peer, came.body) == (b.peer, body)
 
 
 def test_a_closed_link_is_told_to_both_with_the_code(sides: Callable[[str], Side]) -> None:
@@ -225,6 +228,34 @@ def test_unknown_content_is_refused_by_inspection(sides: Callable[[str], Side]) 
     event = a.wait(ev.ModuleInspected)
     assert event.request == 7
     assert event.slug
+
+
+def test_telemetry_names_each_field_of_its_samples(sides: Callable[[str], Side]) -> None:
+    """A field that the muscles call otherwise would silently read as its default."""
+    a, b = linked(sides)
+    row = fx.SeedRow(
+        name="counted",
+        seed=Hash(b"s" * 32),
+        content=Hash(b"c" * 32),
+        functions=["run"],
+        replicas=[],
+        wake=[],
+        options=SeedOptions(),
+    )
+    lanes = {"seeds": fx.LaneRows(rows=[row])}
+    a.port.carry_out(fx.PushTables(generation=1, base=0, lanes=lanes, lease_ms=15_000))
+    end = time.monotonic() + DEADLINE
+    told: dict[str, Any] = {}
+    while not (told.get("peers") and told.get("seeds")):
+        assert time.monotonic() < end, told
+        a.muscles.beat()
+        select.select([a.muscles.event_fd()], [], [], 0.2)
+        for event in msgspec.msgpack.decode(a.muscles.drain()):
+            told = event if event["t"] == "telemetry" else told
+    (peer,), (seed,) = told["peers"], told["seeds"]
+    assert (peer["peer"], seed["seed"]) == (b.peer, row.seed)
+    assert peer.keys() == set(ev.PeerSample.__struct_fields__)
+    assert seed.keys() == set(ev.SeedSample.__struct_fields__)
 
 
 def test_a_delta_on_another_generation_is_stale(sides: Callable[[str], Side]) -> None:

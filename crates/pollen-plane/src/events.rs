@@ -16,9 +16,34 @@ use serde::{Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes as Raw};
 use tokio::sync::Semaphore;
 
-/// A seed's hash, calls begun here, failures, in flight, queued, run time in microseconds, good ends,
-/// and faults of the guest.
-pub type SeedSample = (ByteBuf, u64, u64, u64, u64, u64, u64, u64);
+/// One link, as `pollen.core.events.PeerSample`.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct PeerSample {
+    #[serde(serialize_with = "id")]
+    pub peer: Id,
+    pub rtt_us: u64,
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+    pub direct: bool,
+    pub silent_ms: u64,
+    pub brain_age_ms: u64,
+}
+
+/// One seed on this node, as `pollen.core.events.SeedSample`.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct SeedSample {
+    #[serde(serialize_with = "id")]
+    pub seed: Id,
+    pub calls: u64,
+    pub failures: u64,
+    pub in_flight: u64,
+    pub queued: u64,
+    pub run_us: u64,
+    pub good: u64,
+    pub faults: u64,
+}
 
 /// What the brain is told; names and fields are those of `pollen.core.events`.
 #[derive(Debug, Clone, Serialize)]
@@ -93,7 +118,7 @@ pub enum Event {
         seed: Id,
     },
     Telemetry {
-        peers: Vec<(ByteBuf, u64, u64, u64, bool, u64, u64)>,
+        peers: Vec<PeerSample>,
         seeds: Vec<SeedSample>,
         memory_bytes: u64,
         events_dropped: u64,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     counters::{BOUNDS_US, OutcomesView, TimesView, micros},
-    events::{Event, raw},
+    events::{Event, PeerSample, SeedSample},
     hex::hex,
     plane::Plane,
     tables::SeedEntry,
@@ -101,27 +101,33 @@ impl Plane {
     }
 
     fn telemetry(&self) -> Event {
-        let peers = self.net().linked();
-        let peers = peers.iter().map(|link| {
-            let (sent, received) = link.bytes();
-            let rtt = micros(link.rtt());
-            let (silent, brain) = (link.silent_ms(), link.brain_age_ms());
-            (raw(&link.peer()), rtt, sent, received, link.is_direct(), silent, brain)
+        let links = self.net().linked();
+        let peers = links.iter().map(|link| {
+            let (bytes_out, bytes_in) = link.bytes();
+            PeerSample {
+                peer: link.peer(),
+                rtt_us: micros(link.rtt()),
+                bytes_out,
+                bytes_in,
+                direct: link.is_direct(),
+                silent_ms: link.silent_ms(),
+                brain_age_ms: link.brain_age_ms(),
+            }
         });
         let tables = self.tables().load();
         let seeds = tables.seeds().map(|entry| {
             let counters = &entry.local.counters;
-            let (good, bad) = counters.executed.good_and_bad();
-            (
-                raw(&entry.row.seed),
-                counters.demand.sum(),
-                bad,
-                counters.in_flight.sum(),
-                self.slots().queued(),
-                counters.run_us.load(),
+            let (good, failures) = counters.executed.good_and_bad();
+            SeedSample {
+                seed: entry.row.seed,
+                calls: counters.demand.sum(),
+                failures,
+                in_flight: counters.in_flight.sum(),
+                queued: self.slots().queued(),
+                run_us: counters.run_us.load(),
                 good,
-                counters.faults.load(Relaxed),
-            )
+                faults: counters.faults.load(Relaxed),
+            }
         });
         let (events_dropped, control_stalls) = self.events().losses();
         Event::Telemetry {

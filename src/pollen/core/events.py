@@ -146,7 +146,7 @@ class SeedWoken(Event, frozen=True, kw_only=True, tag="seed_woken"):
     seed: Hash
 
 
-class PeerSample(msgspec.Struct, frozen=True, array_like=True):
+class PeerSample(msgspec.Struct, frozen=True):
     """One link: smoothed round trip, bytes since it began, and how long its peer was silent.
 
     ``silent_ms``: since any packet came, told to within a second. ``brain_age_ms``: since the
@@ -162,7 +162,7 @@ class PeerSample(msgspec.Struct, frozen=True, array_like=True):
     brain_age_ms: int = 0
 
 
-class SeedSample(msgspec.Struct, frozen=True, array_like=True):
+class SeedSample(msgspec.Struct, frozen=True):
     """One seed on this node, since start: ``calls`` begun here, wherever they ran; of those that
     came here ``good`` ended well and ``failures`` did not, in ``faults`` the guest failed a member.
     What runs and what waits now, and the smoothed run time.
