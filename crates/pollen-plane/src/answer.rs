@@ -7,7 +7,7 @@ use hyper::{
     header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
-use crate::{CallError, Principal, Reply, Trace, hex::hex};
+use crate::{CallError, Principal, Reply, Spent, Trace, hex::hex};
 
 /// RFC 9457.
 const PROBLEM: &str = "application/problem+json";
@@ -24,7 +24,7 @@ pub(crate) fn http_reply(
     trace: Option<&Trace>,
     principal: Principal,
 ) -> Response<Full<Bytes>> {
-    let timing = server_timing(reply.wake_us, reply.queue_us, reply.run_us, reply.total_us);
+    let timing = server_timing(&reply.spent, reply.total_us);
     let mut response = match reply.result {
         Ok((output, 0)) => plain(StatusCode::OK, "application/octet-stream", output),
         Ok((output, status)) => {
@@ -53,15 +53,16 @@ pub(crate) fn http_reply(
 
 /// `queue;dur=0.000, run;dur=0.004, total;dur=0.031`: milliseconds, as the header wants them, and
 /// before them `wake;dur=` when the seed was loaded for this call.
-fn server_timing(wake_us: u32, queue_us: u32, run_us: u32, total_us: u32) -> String {
+fn server_timing(spent: &Spent, total_us: u32) -> String {
     let mut text = String::with_capacity(64);
-    if wake_us > 0 {
+    if spent.wake_us > 0 {
         text.push_str("wake;dur=");
-        push_millis(&mut text, wake_us);
+        push_millis(&mut text, spent.wake_us);
         text.push_str(", ");
     }
-    for (name, us) in [("queue;dur=", queue_us), (", run;dur=", run_us), (", total;dur=", total_us)]
-    {
+    let times =
+        [("queue;dur=", spent.queue_us), (", run;dur=", spent.run_us), (", total;dur=", total_us)];
+    for (name, us) in times {
         text.push_str(name);
         push_millis(&mut text, us);
     }
@@ -198,8 +199,14 @@ mod tests {
     #[test]
     fn server_timing_is_in_milliseconds() {
         let expected = "queue;dur=0.000, run;dur=12.034, total;dur=4294967.295";
-        assert_eq!(server_timing(0, 0, 12_034, u32::MAX), expected);
+        assert_eq!(
+            server_timing(&Spent { run_us: 12_034, ..Spent::default() }, u32::MAX),
+            expected
+        );
         let expected = "wake;dur=12.500, queue;dur=0.000, run;dur=0.001, total;dur=13.000";
-        assert_eq!(server_timing(12_500, 0, 1, 13_000), expected);
+        assert_eq!(
+            server_timing(&Spent { wake_us: 12_500, run_us: 1, ..Spent::default() }, 13_000),
+            expected
+        );
     }
 }

@@ -122,18 +122,39 @@ pub struct Reply {
     pub node: Option<Id>,
     /// Attempts made.
     pub attempts: u8,
+    /// What its last attempt took, and the calls of all of them.
+    pub spent: Spent,
+    /// From its beginning to its end, microseconds.
+    pub total_us: u32,
+}
+
+impl Reply {
+    /// Of a call that was refused before any attempt.
+    pub fn refused(error: CallError) -> Self {
+        let spent = Spent::default();
+        Self { result: Err(error), node: None, attempts: 0, spent, total_us: 0 }
+    }
+}
+
+/// What an attempt of a call took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
     /// Time it waited for a slot, microseconds.
     pub queue_us: u32,
     /// Time the guest ran, microseconds.
     pub run_us: u32,
-    /// Round trip to the node, microseconds; 0 for this one.
-    pub rtt_us: u32,
     /// Time until the seed was loaded for it, microseconds; 0 when it was loaded before.
     pub wake_us: u32,
-    /// From its beginning to its end, microseconds.
-    pub total_us: u32,
-    /// Calls that it and those below it made.
+    /// Round trip to the node, microseconds; 0 for this one.
+    pub rtt_us: u32,
+    /// Calls that it and those below it made, itself included.
     pub calls_used: u32,
+}
+
+impl Spent {
+    /// Of an attempt whose guest did not run: it is a call all the same.
+    pub(crate) const ONE_CALL: Self =
+        Self { queue_us: 0, run_us: 0, wake_us: 0, rtt_us: 0, calls_used: 1 };
 }
 
 /// Why a call failed; the fields are those of the error table.

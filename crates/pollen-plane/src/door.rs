@@ -111,7 +111,7 @@ fn start(
     let task = tokio::spawn(async move {
         let reply = match checked {
             Ok(()) => plane.call(request).await,
-            Err(error) => refused(error),
+            Err(error) => Reply::refused(error),
         };
         mine.lock().remove(&id);
         let _ = replies.send(encode(&plane, id, &reply)).await;
@@ -149,20 +149,6 @@ fn request(plane: &Plane, call: &DoorCall<'_>, frame: &Bytes, started: Instant) 
     request
 }
 
-fn refused(error: CallError) -> Reply {
-    Reply {
-        result: Err(error),
-        node: None,
-        attempts: 0,
-        queue_us: 0,
-        run_us: 0,
-        rtt_us: 0,
-        total_us: 0,
-        wake_us: 0,
-        calls_used: 0,
-    }
-}
-
 fn encode(plane: &Plane, id: u32, reply: &Reply) -> (Vec<u8>, Bytes) {
     let mut out = Vec::with_capacity(96);
     match &reply.result {
@@ -172,11 +158,11 @@ fn encode(plane: &Plane, id: u32, reply: &Reply) -> (Vec<u8>, Bytes) {
                 guest_status: (*status != 0).then_some(*status),
                 node: reply.node.unwrap_or(plane.id()),
                 attempts: reply.attempts,
-                queue_us: reply.queue_us,
-                run_us: reply.run_us,
+                queue_us: reply.spent.queue_us,
+                run_us: reply.spent.run_us,
                 total_us: reply.total_us,
-                rtt_us: reply.rtt_us,
-                wake_us: reply.wake_us,
+                rtt_us: reply.spent.rtt_us,
+                wake_us: reply.spent.wake_us,
                 output: &[],
             };
             let length = u32::try_from(output.len()).unwrap_or(u32::MAX);

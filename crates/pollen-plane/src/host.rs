@@ -15,7 +15,7 @@ use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded};
 use pollen_wire::Id;
 
 use crate::{
-    call::{CallError, Principal, Request, over_limit, parse_uri},
+    call::{CallError, Principal, Request, Spent, over_limit, parse_uri},
     counters::{SeedCounters, count, micros, micros32},
     draw::call_id,
     events::Event,
@@ -54,16 +54,12 @@ pub(crate) struct Arrived {
 /// How it went.
 pub(crate) struct Ran {
     pub(crate) result: Result<Output, CallError>,
-    pub(crate) queue_us: u32,
-    pub(crate) run_us: u32,
-    /// Time until its seed was loaded, 0 when it was loaded before.
-    pub(crate) wake_us: u32,
-    pub(crate) calls_used: u32,
+    pub(crate) spent: Spent,
 }
 
 impl Ran {
     pub(crate) fn refused(error: CallError) -> Self {
-        Self { result: Err(error), queue_us: 0, run_us: 0, wake_us: 0, calls_used: 1 }
+        Self { result: Err(error), spent: Spent::ONE_CALL }
     }
 }
 
@@ -101,7 +97,7 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
         },
         Err(error) => Ran::refused(error),
     };
-    let took = Duration::from_micros(u64::from(ran.run_us));
+    let took = Duration::from_micros(u64::from(ran.spent.run_us));
     let slug = match &ran.result {
         Ok(output) if output.status != 0 => "guest-status",
         Ok(_) => "",
@@ -109,16 +105,15 @@ pub(crate) async fn execute(plane: &Plane, counters: &SeedCounters, call: Arrive
     };
     let has_run = ran.result.as_ref().map_or_else(|error| error.may_have_executed, |_| true);
     counters.executed.count(slug, has_run.then_some(took));
-    if ran.queue_us > 0 {
-        plane.counters().queued_us.fetch_add(u64::from(ran.queue_us), Relaxed);
+    if ran.spent.queue_us > 0 {
+        plane.counters().queued_us.fetch_add(u64::from(ran.spent.queue_us), Relaxed);
     }
     if let Some(span) = span {
         span.end(Ended {
             slug: slug.to_owned().into(),
             node: Some(plane.id()),
             attempts: 1,
-            queue_us: ran.queue_us,
-            run_us: ran.run_us,
+            spent: ran.spent,
         });
     }
     match &ran.result {
@@ -140,10 +135,12 @@ async fn wake_and_run(plane: &Plane, call: Arrived) -> Ran {
     let asked = Instant::now();
     let woken = plane.wake(&call).await;
     let wake_us = micros32(asked.elapsed()).max(1);
-    match woken {
-        Ok(seed) => Ran { wake_us, ..run(plane, seed, call).await },
-        Err(error) => Ran { wake_us, ..Ran::refused(error) },
-    }
+    let mut ran = match woken {
+        Ok(seed) => run(plane, seed, call).await,
+        Err(error) => Ran::refused(error),
+    };
+    ran.spent.wake_us = wake_us;
+    ran
 }
 
 /// The gate and the export, in the order in which a stranger may learn of them.
@@ -238,10 +235,12 @@ async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran 
     }
     Ran {
         result: outcome.result.map_err(|error| host.explained(CallError::from(&error))),
-        queue_us,
-        run_us: micros32(outcome.run),
-        wake_us: 0,
-        calls_used: host.calls_used.load(Relaxed),
+        spent: Spent {
+            queue_us,
+            run_us: micros32(outcome.run),
+            calls_used: host.calls_used.load(Relaxed),
+            ..Spent::default()
+        },
     }
 }
 
@@ -333,9 +332,9 @@ impl GuestHost {
             began: Instant::now(),
         };
         let reply = self.plane.call(request).await;
-        self.calls_used.fetch_add(reply.calls_used, Relaxed);
+        self.calls_used.fetch_add(reply.spent.calls_used, Relaxed);
         // What the child and those below it did not use comes back.
-        let unused = (share.calls + 1).saturating_sub(reply.calls_used);
+        let unused = (share.calls + 1).saturating_sub(reply.spent.calls_used);
         *self.calls_left.lock() += unused;
         reply.result.map(|(output, _status)| output)
     }

@@ -80,9 +80,11 @@ async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Optio
 
 /// A refusal of a call marked `wake` says by a time over 0 that the call's id is known here: its
 /// caller does not come with it again.
-fn told(ran: Ran, wakes: bool) -> Ran {
-    let wake_us = if wakes && ran.result.is_err() { ran.wake_us.max(1) } else { ran.wake_us };
-    Ran { wake_us, ..ran }
+fn told(mut ran: Ran, wakes: bool) -> Ran {
+    if wakes && ran.result.is_err() {
+        ran.spent.wake_us = ran.spent.wake_us.max(1);
+    }
+    ran
 }
 
 /// Everything that is decided before the gate.
@@ -150,17 +152,17 @@ fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
     let mut reply = ReplyHeader {
         status: Status::Failed,
         guest_status: 0,
-        queue_us: ran.queue_us,
-        run_us: ran.run_us,
+        queue_us: ran.spent.queue_us,
+        run_us: ran.spent.run_us,
         load: plane.slots().load(),
-        calls_used: ran.calls_used,
+        calls_used: ran.spent.calls_used,
         slug: "",
         reason: "",
         remedy: "",
         retry_after_ms: 0,
         may_have_executed: false,
         output_len: 0,
-        wake_us: ran.wake_us,
+        wake_us: ran.spent.wake_us,
     };
     let mut output = Bytes::new();
     match &ran.result {
@@ -195,12 +197,14 @@ pub(crate) fn cut(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Spent;
 
     #[test]
     fn a_refusal_after_the_id_was_noted_is_told_from_one_before() {
         let full = || Ran::refused(CallError::overloaded("full", 10));
-        assert_eq!(told(full(), true).wake_us, 1);
-        assert_eq!(told(full(), false).wake_us, 0);
-        assert_eq!(told(Ran { wake_us: 700, ..full() }, true).wake_us, 700);
+        assert_eq!(told(full(), true).spent.wake_us, 1);
+        assert_eq!(told(full(), false).spent.wake_us, 0);
+        let woken = Ran { spent: Spent { wake_us: 700, ..Spent::ONE_CALL }, ..full() };
+        assert_eq!(told(woken, true).spent.wake_us, 700);
     }
 }

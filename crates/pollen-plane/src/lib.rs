@@ -58,7 +58,7 @@ mod tries;
 mod upcalls;
 mod watchdog;
 
-pub use call::{CallError, Principal, Reply, Request, SeedRef};
+pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use doors::Doors;
 pub use plane::Plane;
 pub use report::Metric;

@@ -9,7 +9,7 @@ use pollen_wire::{
     frame,
 };
 
-use crate::call::CallError;
+use crate::call::{CallError, Spent};
 
 /// Largest output that is taken from a peer, bytes.
 pub(crate) const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -18,11 +18,9 @@ pub(crate) const MAX_BODY: usize = 64 * 1024 * 1024;
 pub(crate) struct RemoteReply {
     /// The output, its return code, and whether it is a tail-call marker.
     pub(crate) result: Result<(Bytes, i32, bool), CallError>,
-    pub(crate) queue_us: u32,
-    pub(crate) run_us: u32,
-    pub(crate) wake_us: u32,
+    /// As the peer told it: without the round trip.
+    pub(crate) spent: Spent,
     pub(crate) load: u8,
-    pub(crate) calls_used: u32,
 }
 
 /// Reads length-delimited pieces off a stream, whole chunks at a time.
@@ -133,10 +131,13 @@ async fn exchange(
     };
     Some(RemoteReply {
         result,
-        queue_us: reply.queue_us,
-        run_us: reply.run_us,
-        wake_us: reply.wake_us,
+        spent: Spent {
+            queue_us: reply.queue_us,
+            run_us: reply.run_us,
+            wake_us: reply.wake_us,
+            rtt_us: 0,
+            calls_used: reply.calls_used,
+        },
         load: reply.load,
-        calls_used: reply.calls_used,
     })
 }

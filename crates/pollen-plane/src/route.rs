@@ -13,7 +13,7 @@ use pollen_rules::{
 use pollen_wire::Id;
 
 use crate::{
-    call::{CallError, Principal, Reply, Request, SeedRef},
+    call::{CallError, Principal, Reply, Request, SeedRef, Spent},
     candidates::{Next, pick_function, resolve},
     counters::{count, micros32},
     draw::call_id,
@@ -120,12 +120,8 @@ impl Plane {
                 result,
                 node,
                 attempts: progress.attempts,
-                queue_us: tried.queue_us,
-                run_us: tried.run_us,
-                rtt_us: tried.rtt_us,
+                spent: Spent { calls_used: progress.calls_used, ..tried.spent },
                 total_us: progress.total_us(&request),
-                wake_us: tried.wake_us,
-                calls_used: progress.calls_used,
             };
         }
     }
@@ -179,7 +175,7 @@ impl Plane {
                     self.try_there(request, to, &function, attempt).await
                 }
             };
-            progress.calls_used = progress.calls_used.saturating_add(tried.calls_used);
+            progress.calls_used = progress.calls_used.saturating_add(tried.spent.calls_used);
             let Err(error) = &tried.result else {
                 return self.ended(entry, request, progress, Ok(tried));
             };
@@ -189,7 +185,7 @@ impl Plane {
                 slug: &error.slug,
                 may_have_executed: error.may_have_executed,
                 remote: tried.remote,
-                noted: tried.node != self.id() && tried.wake_us > 0,
+                noted: tried.node != self.id() && tried.spent.wake_us > 0,
             };
             let step = attempts.poll(Event::Failed(failure), now);
             progress.retries = attempts.retries();
@@ -207,7 +203,7 @@ impl Plane {
         progress.since = Instant::now();
         if let Some(span) = progress.span.take() {
             let (slug, attempts) = (error.slug.clone(), progress.attempts);
-            span.end(Ended { slug, node: None, attempts, queue_us: 0, run_us: 0 });
+            span.end(Ended { slug, node: None, attempts, spent: Spent::default() });
         }
         error
     }
@@ -270,8 +266,7 @@ impl Plane {
             slug: slug.to_owned().into(),
             node: tried.map(|tried| tried.node),
             attempts: progress.attempts,
-            queue_us: tried.map_or(0, |tried| tried.queue_us),
-            run_us: tried.map_or(0, |tried| tried.run_us),
+            spent: tried.map_or_else(Spent::default, |tried| tried.spent),
         });
     }
 
@@ -332,11 +327,7 @@ fn reply_error(error: CallError, request: &Request, progress: &Progress) -> Repl
         result: Err(progress.summed(error)),
         node: None,
         attempts: progress.attempts,
-        queue_us: 0,
-        run_us: 0,
-        rtt_us: 0,
+        spent: Spent { calls_used: progress.calls_used, ..Spent::default() },
         total_us: progress.total_us(request),
-        wake_us: 0,
-        calls_used: progress.calls_used,
     }
 }

@@ -18,7 +18,7 @@ use pollen_wire::Id;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
-use crate::{draw::draw, tables::SeedRow, trace::Trace};
+use crate::{call::Spent, draw::draw, tables::SeedRow, trace::Trace};
 
 /// Spans that wait for the brain.
 const RING: usize = 2048;
@@ -108,7 +108,7 @@ impl Drop for OpenSpan {
     fn drop(&mut self) {
         if !self.is_ended {
             let (slug, node, attempts) = (Cow::Borrowed("cancelled"), self.node, self.attempts);
-            let ended = Ended { slug, node, attempts, queue_us: 0, run_us: 0 };
+            let ended = Ended { slug, node, attempts, spent: Spent::default() };
             self.spans.finish(&self.began, self.ran, ended);
         }
     }
@@ -119,8 +119,7 @@ pub(crate) struct Ended {
     pub(crate) slug: Cow<'static, str>,
     pub(crate) node: Option<Id>,
     pub(crate) attempts: u8,
-    pub(crate) queue_us: u32,
-    pub(crate) run_us: u32,
+    pub(crate) spent: Spent,
 }
 
 /// The spans that wait for the brain; off until it asks for them.
@@ -186,8 +185,8 @@ impl Spans {
             slug: ended.slug,
             node: id(ended.node.as_ref().map_or(&[], |node| node)),
             attempts: ended.attempts,
-            queue_us: ended.queue_us,
-            run_us: ended.run_us,
+            queue_us: ended.spent.queue_us,
+            run_us: ended.spent.run_us,
         };
         let mut ring = self.ring.lock();
         if ring.len() < RING {
@@ -214,8 +213,7 @@ mod tests {
         let began = Began { trace, seed, version: [2; 32], function, at: Instant::now() };
         for _ in 0..RING + 3 {
             let slug = Cow::Borrowed("");
-            let (node, attempts, queue_us, run_us) = (None, 1, 0, 0);
-            let ended = Ended { slug, node, attempts, queue_us, run_us };
+            let ended = Ended { slug, node: None, attempts: 1, spent: Spent::default() };
             spans.finish(&began, true, ended);
         }
         assert_eq!((spans.drain().len(), spans.dropped(), spans.drain().len()), (RING, 3, 0));

@@ -12,7 +12,7 @@ use pollen_wasm::TailCall;
 use pollen_wire::{Id, call::CallHeader};
 
 use crate::{
-    call::{CallError, Request},
+    call::{CallError, Request, Spent},
     counters::micros32,
     host::{Arrived, execute, left_us},
     plane::Plane,
@@ -26,11 +26,7 @@ pub(crate) struct Tried {
     pub(crate) result: Result<(Bytes, i32, Option<TailCall>), CallError>,
     pub(crate) node: Id,
     pub(crate) remote: bool,
-    pub(crate) queue_us: u32,
-    pub(crate) run_us: u32,
-    pub(crate) rtt_us: u32,
-    pub(crate) wake_us: u32,
-    pub(crate) calls_used: u32,
+    pub(crate) spent: Spent,
 }
 
 /// Which attempt of its call, and the retries that are left.
@@ -83,11 +79,7 @@ impl Plane {
             result: ran.result.map(|output| (output.bytes, output.status, output.tail_call)),
             node: self.id(),
             remote: is_gone,
-            queue_us: ran.queue_us,
-            run_us: ran.run_us,
-            rtt_us: 0,
-            wake_us: ran.wake_us,
-            calls_used: ran.calls_used,
+            spent: ran.spent,
         }
     }
 
@@ -110,11 +102,7 @@ impl Plane {
             result: Err(CallError::deadline(true)),
             node,
             remote: true,
-            queue_us: 0,
-            run_us: 0,
-            rtt_us: micros32(link.rtt()),
-            wake_us: 0,
-            calls_used: 1,
+            spent: Spent { rtt_us: micros32(link.rtt()), ..Spent::ONE_CALL },
         };
         match answered {
             Err(error) => tried.result = Err(error),
@@ -124,9 +112,12 @@ impl Plane {
                 {
                     *peer.local.saturated_until.lock() = Some(Instant::now() + SATURATED);
                 }
-                entry.local.counters.run_us.record(Duration::from_micros(u64::from(reply.run_us)));
-                (tried.queue_us, tried.run_us) = (reply.queue_us, reply.run_us);
-                (tried.wake_us, tried.calls_used) = (reply.wake_us, reply.calls_used);
+                entry
+                    .local
+                    .counters
+                    .run_us
+                    .record(Duration::from_micros(u64::from(reply.spent.run_us)));
+                tried.spent = Spent { rtt_us: tried.spent.rtt_us, ..reply.spent };
                 tried.result = reply.result.and_then(|(output, status, is_tail)| {
                     if !is_tail {
                         return Ok((output, status, None));
