@@ -24,10 +24,6 @@ CIRCLES = {
     "pollen-net": [
         ({"link", "net"}, "a link tells its net of its end"),
     ],
-    "pollen-plane": [
-        ({"doors", "gateway"}, "a door serves requests, and a request may hold its visitor"),
-        ({"load", "plane"}, "a plane keeps the loads that run on it"),
-    ],
     "pollen-wasm": [
         (
             {

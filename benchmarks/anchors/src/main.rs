@@ -22,7 +22,7 @@ use iroh::{
     Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
     endpoint::{QuicTransportConfig, VarInt, presets},
 };
-use pollen_plane::load::{LoadPlan, run};
+use pollen_door::load::{LoadPlan, run};
 use pollen_wasm::{Call, Host, HostFuture, LogLevel, Sandbox, SandboxConfig, Seed, SeedSettings};
 use tokio::{
     net::{UnixListener, UnixStream},

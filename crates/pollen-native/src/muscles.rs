@@ -12,10 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pollen_door::{
+    Doors,
+    load::{LoadPlan, Loads},
+};
 use pollen_net::HelloData;
 use pollen_plane::{
-    Doors, Plane, PlaneConfig,
-    load::LoadPlan,
+    Plane, PlaneConfig,
     tables::{Lane, Push},
 };
 use pollen_wire::control::SignedRecord;
@@ -41,6 +44,7 @@ pub struct Muscles {
 struct Running {
     plane: Plane,
     doors: Doors,
+    loads: Loads,
 }
 
 struct Config {
@@ -55,9 +59,18 @@ struct Config {
 impl Muscles {
     /// The running plane; refused in a forked child, whose threads are gone.
     fn plane(&self) -> PyResult<Plane> {
+        self.part(|running| running.plane.clone())
+    }
+
+    /// The loads made from here; refused as the plane is.
+    fn loads(&self) -> PyResult<Loads> {
+        self.part(|running| running.loads.clone())
+    }
+
+    fn part<T>(&self, take: impl FnOnce(&Running) -> T) -> PyResult<T> {
         self.check_process()?;
         let held = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(|running| running.plane.clone()).ok_or_else(not_running)
+        held.as_ref().map(take).ok_or_else(not_running)
     }
 
     fn check_process(&self) -> PyResult<()> {
@@ -281,20 +294,20 @@ impl Muscles {
         concurrency: usize,
         duration_ms: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let plane = self.plane()?;
+        let (plane, loads) = (self.plane()?, self.loads()?);
         let plan = LoadPlan {
             rate: (rate > 0).then_some(rate),
             concurrency,
             duration: Duration::from_millis(duration_ms),
         };
-        let report = py.detach(|| plane.load(name, seed, function, input.into(), plan));
+        let report = py.detach(|| loads.run(&plane, name, seed, function, input.into(), plan));
         let json = serde_json::to_vec(&report).map_err(|e| native("internal", e.to_string()))?;
         Ok(PyBytes::new(py, &json))
     }
 
     /// End the loads of this name, whose reports come at once; how many there were.
     fn end_load(&self, name: &str) -> PyResult<usize> {
-        Ok(self.plane()?.loads().end(Some(name)))
+        Ok(self.loads()?.end(Some(name)))
     }
 
     /// A msgpack map of counters, gauges and histograms.
@@ -330,10 +343,11 @@ impl Muscles {
         self.check_process()?;
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         logging::direct(None);
-        if let Some(Running { plane, doors }) = running {
+        if let Some(Running { plane, doors, loads }) = running {
             py.detach(|| {
                 let end = Instant::now() + Duration::from_millis(grace_ms);
                 plane.refuse_calls();
+                loads.end(None);
                 // An answer that is being written belongs to a call under way.
                 doors.drain(Duration::from_millis(grace_ms));
                 plane.close(end.saturating_duration_since(Instant::now()));
@@ -376,7 +390,7 @@ impl Muscles {
             return Err(error);
         }
         let bound = plane.net().bound().iter().map(ToString::to_string).collect();
-        Ok((Running { plane, doors }, bound))
+        Ok((Running { plane, doors, loads: Loads::default() }, bound))
     }
 }
 

@@ -174,7 +174,7 @@ pub struct CallError {
 
 impl CallError {
     /// An error of a call whose guest did not run.
-    pub(crate) fn refused(slug: &'static str, reason: impl Into<String>, remedy: &str) -> Self {
+    pub fn refused(slug: &'static str, reason: impl Into<String>, remedy: &str) -> Self {
         Self {
             slug: Cow::Borrowed(slug),
             reason: reason.into(),
@@ -184,12 +184,14 @@ impl CallError {
         }
     }
 
-    pub(crate) fn executed(mut self, may_have_executed: bool) -> Self {
+    /// The same error, with this word on whether the guest may have run.
+    pub fn executed(mut self, may_have_executed: bool) -> Self {
         self.may_have_executed = may_have_executed;
         self
     }
 
-    pub(crate) fn overloaded(reason: impl Into<String>, retry_after_ms: u32) -> Self {
+    /// A refusal for want of room; nothing was executed.
+    pub fn overloaded(reason: impl Into<String>, retry_after_ms: u32) -> Self {
         let remedy = "wait as long as retry-after says, or add a node";
         Self { retry_after_ms, ..Self::refused("overloaded", reason, remedy) }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pollen_net::{Link, RecvStream, SendStream};
 use pollen_rules::Wake;
 use pollen_wire::{
-    call::{CallHeader, MAX_TEXT, ReplyHeader, Status},
+    call::{CallHeader, ReplyHeader, Status, cut},
     frame,
 };
 
@@ -187,11 +187,6 @@ fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
     let mut head = Vec::with_capacity(64);
     frame::append(&mut head, 0, |out| reply.encode(out));
     (head, output)
-}
-
-/// A text within the limit of the wire, cut at a character.
-pub(crate) fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The call path: from a door to a guest here or on a peer, and back. No call enters Python. What is
+//! The call path: from a door (`pollen-door`) to a guest here or on a peer, and back. No call enters Python. What is
 //! decided for a call is decided by `pollen-rules`.
 //!
 //! - [`tables`]: what the brain pushed, swapped whole, under a lease.
@@ -13,10 +13,7 @@
 //! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
 //! - `seen.rs`: ids that must not run twice.
 //! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
-//! - [`Doors`] (`doors/`): who comes in at the local and the TCP door; `gateway.rs` (HTTP, its answers in
-//!   `answer.rs`), `door.rs` (`pollen-call/1`): what is spoken there.
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
-//! - [`load`]: the load generator.
 //! - `counters.rs`, `report.rs`: counters by seed and outcome, and what is told of them.
 //! - `trace.rs`, `spans.rs`: W3C trace context, and the spans of sampled calls.
 //! - `call.rs`, `draw.rs`, `hex.rs`, `limits.rs`: the ground that all others stand on.
@@ -24,22 +21,17 @@
 //! No file needs another in a circle (`tests/style/test_crates.py`): `plane.rs` knows the parts, the
 //! files that act know `plane.rs`, and `start.rs` knows all.
 
-mod answer;
 mod call;
 mod candidates;
 mod chatter;
 mod counters;
-mod door;
-mod doors;
 mod draw;
 pub mod events;
-mod gateway;
-mod hex;
+pub mod hex;
 mod host;
 mod inbound;
 mod inspect;
-mod limits;
-pub mod load;
+pub mod limits;
 mod loading;
 mod plane;
 mod queue;
@@ -59,7 +51,6 @@ mod upcalls;
 mod watchdog;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
-pub use doors::Doors;
 pub use plane::Plane;
 pub use report::Metric;
 pub use spans::{Span, Spans};

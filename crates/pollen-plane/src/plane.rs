@@ -14,7 +14,6 @@ use tokio::runtime::Runtime;
 use crate::{
     counters::NodeCounters,
     events::EventQueue,
-    load::Loads,
     seen::SeenIds,
     slots::Slots,
     spans::Spans,
@@ -36,7 +35,6 @@ pub(crate) struct Inner {
     pub(crate) spans: Arc<Spans>,
     pub(crate) events: EventQueue,
     pub(crate) heart: Arc<Heart>,
-    pub(crate) loads: Loads,
     pub(crate) sandbox: Sandbox,
     pub(crate) memory_bytes: u64,
     pub(crate) net: OnceLock<Net>,
@@ -86,12 +84,8 @@ impl Plane {
         &self.0.seen
     }
 
-    /// The loads made from here.
-    pub fn loads(&self) -> &Loads {
-        &self.0.loads
-    }
-
-    pub(crate) fn counters(&self) -> &NodeCounters {
+    /// The counters of the node.
+    pub fn counters(&self) -> &NodeCounters {
         &self.0.counters
     }
 
@@ -145,7 +139,6 @@ impl Plane {
     /// Refuses new calls from now on; those under way go on.
     pub fn refuse_calls(&self) {
         self.0.closing.store(true, Relaxed);
-        self.0.loads.end(None);
     }
 
     /// Whether `close` began.

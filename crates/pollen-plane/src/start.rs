@@ -19,7 +19,6 @@ use tokio::runtime::Runtime;
 use crate::{
     counters::NodeCounters,
     events::EventQueue,
-    load::Loads,
     plane::{Inner, Plane, Runtimes, memory},
     queue::Size,
     seen::SeenIds,
@@ -104,7 +103,6 @@ impl Plane {
             spans: Arc::new(Spans::default()),
             events: EventQueue::new(config.event_capacity, wake),
             heart: Heart::new(),
-            loads: Loads::default(),
             sandbox,
             memory_bytes: config.memory_bytes,
             net: OnceLock::new(),

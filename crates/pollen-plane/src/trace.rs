@@ -28,14 +28,14 @@ impl Trace {
     }
 
     /// A call that this one makes.
-    pub(crate) fn child(&self) -> Self {
+    pub fn child(&self) -> Self {
         Self { id: self.id, span: draw_span(), parent: self.span, flags: self.flags }
     }
 
     /// What a `traceparent` says, as the context of the caller; `None` when it is malformed.
     ///
     /// A later version may be longer and is read as far as this one goes, `ff` is none.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (known, rest) = text.as_bytes().split_at_checked(LENGTH)?;
         let [v1, v2, b'-', trace @ .., b'-', f1, f2] = known else { return None };
         let (id, span) = (trace.get(..32)?, trace.get(33..)?);
@@ -54,7 +54,7 @@ impl Trace {
     }
 
     /// As a `traceparent`, without allocating.
-    pub(crate) fn text(&self) -> TraceText {
+    pub fn text(&self) -> TraceText {
         let mut out = *b"00-................................-................-00";
         let digits = |into: Option<&mut [u8]>, from: &[u8]| {
             for (pair, byte) in into.into_iter().flat_map(|s| s.chunks_mut(2)).zip(from) {
@@ -81,10 +81,10 @@ impl Trace {
 }
 
 /// A `traceparent` on the stack.
-pub(crate) struct TraceText([u8; LENGTH]);
+pub struct TraceText([u8; LENGTH]);
 
 impl TraceText {
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         // Only digits and dashes were written.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

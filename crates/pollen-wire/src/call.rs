@@ -8,6 +8,11 @@ pub const MAX_NAME: usize = 255;
 /// Most bytes of a reason or a remedy.
 pub const MAX_TEXT: usize = 4096;
 
+/// A reason or a remedy within its limit, cut at a character.
+pub fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default()
+}
+
 const IDEMPOTENT: u8 = 1;
 const WAKE: u8 = 2;
 

@@ -14,13 +14,13 @@ use hyper::{
     StatusCode,
     body::{Body, Incoming},
 };
+use pollen_plane::CallError;
 use tokio::time::timeout_at;
 
-use super::{
+use crate::{
     limits::{PART, RATE_BYTES, RATE_WINDOW},
     visitors::{Account, Hold},
 };
-use crate::CallError;
 
 /// Under which terms a body is read.
 pub(crate) struct Terms {

@@ -6,8 +6,7 @@ use hyper::{
     Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
-
-use crate::{CallError, Principal, Reply, Spent, Trace, hex::hex};
+use pollen_plane::{CallError, Principal, Reply, Spent, Trace, hex::hex};
 
 /// RFC 9457.
 const PROBLEM: &str = "application/problem+json";

@@ -1,23 +1,14 @@
 //! The doors of a node: `call.sock` for its owner, TCP for strangers.
 //!
 //! Decides: what a stranger may hold of the node (`limits.rs`), and who is turned away.
-//! Does not know: what a call is; `gateway.rs` answers requests, `door.rs` serves `pollen-call/1`.
+//! Does not know: what a call is; `gateway.rs` answers requests, `framed.rs` serves `pollen-call/1`.
 //! Invariants: files are left for everything else, whatever comes to the TCP door; every refusal is
 //!     counted, and told in the log without filling it.
-//! Source: crates/pollen-plane/src/doors/limits.rs, at each number.
+//! Source: crates/pollen-door/src/limits.rs, at each number.
 //!
 //! - `listen.rs`: the accept loops; `visitors.rs`: who is inside, and the account of bytes.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
 //! - `body.rs`: a request's body; `quiet.rs`: lines of the log that do not repeat.
-
-pub(crate) mod body;
-mod chunks;
-pub(crate) mod head;
-pub(crate) mod limits;
-mod listen;
-mod quiet;
-pub(crate) mod screen;
-pub(crate) mod visitors;
 
 use std::{
     collections::BTreeMap,
@@ -29,14 +20,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pollen_plane::{Metric, Plane};
 use tokio_util::sync::CancellationToken;
 
-use self::{
+use crate::{
     limits::{BYTES_LEAST, BYTES_MOST, GIVE_BACK},
     quiet::Quiet,
-    visitors::Visitors,
+    visitors::{self, Visitors},
 };
-use crate::{Metric, Plane};
 
 /// Why somebody was turned away at a door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +70,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// HTTP connections of both doors.
     open: AtomicUsize,
-    accepted: AtomicU64,
+    pub(crate) accepted: AtomicU64,
     refused: [AtomicU64; REASONS.len()],
     lines: [Quiet; REASONS.len()],
 }
@@ -159,7 +150,7 @@ impl Shared {
     }
 
     /// After a flood the allocator keeps what it took: it is asked for its free pages.
-    async fn give_back(self: Arc<Self>) {
+    pub(crate) async fn give_back(self: Arc<Self>) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

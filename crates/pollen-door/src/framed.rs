@@ -8,7 +8,9 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
+use pollen_plane::{CallError, Plane, Reply, Request, SeedRef, Trace, limits::MAX_INPUT};
 use pollen_wire::{
+    call::cut,
     door::{Answer, Ask, DoorCall, DoorError, DoorReply, PREFACE},
     frame::{self, MAX_DOOR, PREFIX},
 };
@@ -21,8 +23,6 @@ use tokio::{
     sync::mpsc,
     task::AbortHandle,
 };
-
-use crate::{CallError, Plane, Reply, Request, SeedRef, Trace, inbound::cut, limits::MAX_INPUT};
 
 /// Calls of one connection that may be under way.
 const MAX_CALLS: usize = 16_384;
@@ -138,11 +138,8 @@ fn request(plane: &Plane, call: &DoorCall<'_>, frame: &Bytes, started: Instant) 
     let budget = Duration::from_millis(u64::from(call.budget_ms));
     let function = call.function.map(Into::into);
     let input = frame.slice_ref(call.input);
-    let mut request = Request {
-        retries: call.retries,
-        idempotent: call.idempotent,
-        ..plane.request(SeedRef::parse(call.seed), function, input, started, budget)
-    };
+    let mut request = plane.request(SeedRef::parse(call.seed), function, input, started, budget);
+    (request.retries, request.idempotent) = (call.retries, call.idempotent);
     if let Some(caller) = call.traceparent.and_then(Trace::parse) {
         request.trace = caller.child();
     }

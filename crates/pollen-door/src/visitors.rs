@@ -4,7 +4,7 @@
 //! Does not know: what is said to those who may not.
 //! Invariants: what was entered or held is given back when its guard is dropped; an address without
 //!     connections is forgotten.
-//! Source: crates/pollen-plane/src/doors/limits.rs.
+//! Source: crates/pollen-door/src/limits.rs.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::limits::{
+use crate::limits::{
     BYTES_PART, BYTES_WAIT, CONNECTIONS, CONNECTIONS_OF_ADDRESS, FILES_PART, FREE_BYTES, NEWCOMER,
     NEWCOMERS_PART,
 };

@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{
+use crate::{
     chunks::{Chunks, Step},
     head::{Framing, Refusal, SLOW_HEAD, Scan, scan, shown},
     limits::{HEAD_TIME, LINGER, LINGER_BYTES, RATE_BYTES, RATE_WINDOW},

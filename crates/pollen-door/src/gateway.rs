@@ -1,7 +1,7 @@
 //! HTTP at the doors: which requests there are, and how a call is read from one.
 //!
 //! Decides: what each path and method means, and what a stranger may know of.
-//! Does not know: who may come in, and how much he may hold (`doors/`).
+//! Does not know: who may come in, and how much they may hold (`doors.rs`, `visitors.rs`).
 //! Invariants: a request that is answered before its body was read is the last of its connection.
 //! Source: RFC 9110, 9457.
 
@@ -22,6 +22,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use pollen_plane::{
+    CallError, Plane, Principal, Reply, Request, SeedRef, Trace,
+    hex::hex,
+    limits::{MAX_INPUT, MAX_MODULE, STORE_REMEDY},
+};
 use pollen_wire::door::PREFACE;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,18 +34,13 @@ use tokio::{
 };
 
 use crate::{
-    CallError, Plane, Principal, Reply, Request, SeedRef, Trace,
     answer::{http_reply, last_words, no_such_seed, plain, problem, problem_as},
-    door,
-    doors::{
-        Reason, Shared,
-        body::{self, Terms},
-        limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
-        screen::{Screen, Told},
-        visitors::{Account, Hold, Visit},
-    },
-    hex::hex,
-    limits::{MAX_INPUT, MAX_MODULE, STORE_REMEDY},
+    body::{self, Terms},
+    doors::{Reason, Shared},
+    framed,
+    limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
+    screen::{Screen, Told},
+    visitors::{Account, Hold, Visit},
 };
 
 /// What a door lets its clients do.
@@ -74,7 +74,7 @@ pub(crate) async fn serve_local(shared: Arc<Shared>, stream: UnixStream) {
     }
     let principal = Principal::Node(shared.plane.id());
     match is_framed(&stream).await {
-        Some(true) => door::serve(shared.plane.clone(), stream).await,
+        Some(true) => framed::serve(shared.plane.clone(), stream).await,
         Some(false) => {
             let visitor = Visitor {
                 shared,
@@ -241,11 +241,8 @@ impl Visitor {
         }
         let ends = started + budget;
         let (input, hold) = self.read_body(request.into_body(), MAX_INPUT, ends).await?;
-        let mut call = Request {
-            idempotent,
-            principal: self.door.principal,
-            ..self.plane().request(seed, function, input, started, budget)
-        };
+        let mut call = self.plane().request(seed, function, input, started, budget);
+        (call.idempotent, call.principal) = (idempotent, self.door.principal);
         if let Some(Some(caller)) = parent {
             call.trace = caller.child();
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::limits::QUIET;
+use crate::limits::QUIET;
 
 /// One kind of line.
 #[derive(Default)]

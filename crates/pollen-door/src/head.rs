@@ -11,7 +11,7 @@
 use httparse::Error as Fault;
 use hyper::{StatusCode, Uri};
 
-use super::limits::{HEAD_MAX, HEADERS_MAX, LINE_MAX};
+use crate::limits::{HEAD_MAX, HEADERS_MAX, LINE_MAX};
 
 /// How the body of a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,17 +17,19 @@ use std::{
 };
 
 use pollen_net::NetError;
+use pollen_plane::{CallError, PlaneError};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{
-    Doors, Reason, Shared,
+use crate::{
+    answer,
+    doors::{Doors, Reason, Shared},
+    gateway,
     limits::{BACK_OFF, BACK_OFF_MOST, LINGER, LINGERING},
     visitors::Crowded,
 };
-use crate::{CallError, answer, gateway, start::PlaneError};
 
 impl Doors {
     /// Opens the local door at `path`, which must be in a folder that only its owner enters.

@@ -16,10 +16,11 @@ use std::{
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use pollen_plane::{CallError, Plane, SeedRef};
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinSet};
 
-/// Time that each call of `Plane::load` is given; the seed's own limit may be shorter.
+/// Time that each call of [`Loads::run`] is given; the seed's own limit may be shorter.
 const BUDGET: Duration = Duration::from_secs(60);
 
 /// How to load.
@@ -61,9 +62,12 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// The loads under way on a node, by the names that those who began them gave.
-#[derive(Default)]
-pub struct Loads(Mutex<Vec<(String, watch::Sender<bool>)>>);
+/// The loads under way on a node, by the names that those who began them gave; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Loads(Arc<Mutex<Vec<Load>>>);
+
+/// A load by its name, and what ends it.
+type Load = (String, watch::Sender<bool>);
 
 impl Loads {
     fn begin(&self, name: &str) -> watch::Receiver<bool> {
@@ -86,6 +90,32 @@ impl Loads {
         }
         meant.len()
     }
+
+    /// Loads a seed from this node and blocks until it is over, or ended by its `name`. Calls are
+    /// made as this node's own; an empty function is the only export.
+    pub fn run(
+        &self,
+        plane: &Plane,
+        name: &str,
+        seed: &str,
+        function: &str,
+        input: Bytes,
+        plan: LoadPlan,
+    ) -> LoadReport {
+        let seed = SeedRef::parse(seed);
+        let function: Option<Arc<str>> = (!function.is_empty()).then(|| function.into());
+        let loading = run(plan, self.begin(name), |_lane| {
+            let (plane, seed) = (plane.clone(), seed.clone());
+            let (function, input) = (function.clone(), input.clone());
+            move || {
+                let (seed, function, input) = (seed.clone(), function.clone(), input.clone());
+                let request = plane.request(seed, function, input, Instant::now(), BUDGET);
+                let plane = plane.clone();
+                async move { plane.call(request).await.result.map(drop).map_err(Failed::from) }
+            }
+        });
+        plane.handle().block_on(loading)
+    }
 }
 
 /// Why a call failed.
@@ -103,8 +133,8 @@ impl From<String> for Failed {
     }
 }
 
-impl From<crate::call::CallError> for Failed {
-    fn from(error: crate::call::CallError) -> Self {
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
         let retry_after = Duration::from_millis(error.retry_after_ms.into());
         Self { slug: error.slug.into(), retry_after }
     }
@@ -173,33 +203,6 @@ async fn all_of(lanes: &mut JoinSet<()>) {
 async fn is_told(mut ended: watch::Receiver<bool>) {
     if ended.wait_for(|is_ended| *is_ended).await.is_err() {
         std::future::pending().await
-    }
-}
-
-impl crate::Plane {
-    /// Loads a seed from this node and blocks until it is over, or ended by its `name`. Calls are
-    /// made as this node's own; an empty function is the only export.
-    pub fn load(
-        &self,
-        name: &str,
-        seed: &str,
-        function: &str,
-        input: Bytes,
-        plan: LoadPlan,
-    ) -> LoadReport {
-        let seed = crate::SeedRef::parse(seed);
-        let function: Option<Arc<str>> = (!function.is_empty()).then(|| function.into());
-        let loading = run(plan, self.loads().begin(name), |_lane| {
-            let (plane, seed) = (self.clone(), seed.clone());
-            let (function, input) = (function.clone(), input.clone());
-            move || {
-                let (seed, function, input) = (seed.clone(), function.clone(), input.clone());
-                let request = plane.request(seed, function, input, Instant::now(), BUDGET);
-                let plane = plane.clone();
-                async move { plane.call(request).await.result.map(drop).map_err(Failed::from) }
-            }
-        });
-        self.handle().block_on(loading)
     }
 }
 

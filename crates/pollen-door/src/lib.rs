@@ -1,0 +1,26 @@
+//! The doors of a node: who comes in with a call, and what is spoken there. The call path
+//! (`pollen-plane`) does not know them.
+//!
+//! - [`Doors`] (`doors.rs`): what a stranger may hold of the node, and who is turned away;
+//!   `listen.rs`: the accept loops.
+//! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`.
+//! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
+//! - `body.rs`: a request's body; `visitors.rs`: who is inside, and the account of bytes.
+//! - `limits.rs`: every number of the doors; `quiet.rs`: lines of the log that do not repeat.
+//! - [`load`]: the load generator, a caller that needs no door.
+
+mod answer;
+mod body;
+mod chunks;
+mod doors;
+mod framed;
+mod gateway;
+mod head;
+mod limits;
+mod listen;
+pub mod load;
+mod quiet;
+mod screen;
+mod visitors;
+
+pub use doors::Doors;
