@@ -21,9 +21,6 @@ LONG = {
 }
 # Files of one crate that need each other, each circle with what ties it.
 CIRCLES = {
-    "pollen-net": [
-        ({"link", "net"}, "a link tells its net of its end"),
-    ],
     "pollen-wasm": [
         (
             {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
 use pollen_wire::{
-    Id,
+    Id, close,
     fetch::{FetchRequest, decode_answer, encode_answer},
     frame::MAX_HEADER,
 };
 
 use crate::{
-    CLOSE_NOT_A_MEMBER, Net, NetError,
-    net::BULK,
+    error::NetError,
+    net::{BULK, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
 };
 
@@ -72,7 +72,7 @@ impl Net {
                 }
             });
         }
-        connection.close(VarInt::from_u32(CLOSE_NOT_A_MEMBER), b"");
+        connection.close(VarInt::from_u32(close::NOT_A_MEMBER), b"");
     }
 
     async fn serve_fetch(

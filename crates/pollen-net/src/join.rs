@@ -3,12 +3,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use iroh::endpoint::{Connection, VarInt};
-use pollen_wire::{Id, frame::MAX_HELLO};
+use pollen_wire::{Id, close, frame::MAX_HELLO};
 
 use crate::{
-    CLOSE_NOT_A_MEMBER, Net, NetError, NetEvent,
-    net::JOIN,
+    error::NetError,
+    link::remote_text,
+    net::{JOIN, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
+    up::NetEvent,
 };
 
 /// How long the brain may take to answer.
@@ -46,7 +48,7 @@ impl Net {
             served.await.map_err(|_| NetError::Unreachable("a join took too long".into()))
         {
             tracing::debug!(%error, "a join ended early");
-            connection.close(VarInt::from_u32(CLOSE_NOT_A_MEMBER), b"");
+            connection.close(VarInt::from_u32(close::NOT_A_MEMBER), b"");
         }
     }
 
@@ -57,7 +59,7 @@ impl Net {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let request = self.next_id();
         self.joins().lock().insert(request, answer);
-        let remote = crate::net::remote_text(connection);
+        let remote = remote_text(connection);
         self.up().emit(NetEvent::Join { request, peer, remote, body }).await;
         let answer = answered.await.map_err(|e| NetError::lost("a join", e))?;
         write_frame(&mut send, |out| out.extend_from_slice(&answer)).await?;

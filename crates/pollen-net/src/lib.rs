@@ -1,7 +1,9 @@
 //! Links between nodes: who may speak, messages, call streams, probes and content, over iroh QUIC.
 //!
-//! - [`Net`] (`net.rs`): the endpoint; dials, accepts, and keeps the table of admitted links.
-//! - [`Link`] (`link.rs`): one `pollen/1` connection: Hello, control stream, probes, ejection.
+//! - [`Net`] (`net.rs`): the endpoint and the table of links; `start.rs`: begins, dials, accepts.
+//! - [`Link`] (`link.rs`): one `pollen/1` connection; `greet.rs`: its Hello and its life;
+//!   `control_stream.rs`: what is said on it; `silence.rs`: probes and ejection.
+//! - [`Upcalls`], [`NetEvent`] (`up.rs`): what is handed up, and asked of those above.
 //! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs.
 //! - `disk.rs`: whether a disk is full; `bulk.rs`: content over `pollen-bulk/1`; `join.rs`: enrolment over `pollen-join/1`.
 //!
@@ -12,22 +14,23 @@
 
 mod bulk;
 pub mod content;
+mod control_stream;
 mod disk;
 mod error;
+mod greet;
 mod join;
 mod link;
 mod net;
+mod silence;
+mod start;
 mod streams;
+mod up;
 
 pub use content::ContentStore;
 pub use error::NetError;
 pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::SendStream};
 pub use link::{CallStream, Link, Serving};
-pub use net::{HelloData, Net, NetConfig, NetEvent, Upcalls, VerifiedRecord};
+pub use net::Net;
+pub use start::NetConfig;
 pub use streams::{read_frame, verify_record};
-
-/// Close codes a peer sees (docs/internals/seam.md); the brain chooses, except for these two.
-pub(crate) const CLOSE_NOT_A_MEMBER: u32 = 1;
-pub(crate) const CLOSE_DUPLICATE: u32 = 3;
-pub(crate) const CLOSE_SHUTTING_DOWN: u32 = 5;
-pub(crate) const CLOSE_PROTOCOL: u32 = 6;
+pub use up::{HelloData, NetEvent, Upcalls, VerifiedRecord};

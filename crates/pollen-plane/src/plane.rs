@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use pollen_net::Net;
 use pollen_wasm::Sandbox;
-use pollen_wire::Id;
+use pollen_wire::{Id, close};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -130,7 +130,7 @@ impl Plane {
     pub fn push(&self, push: Push) -> Result<(), StaleGeneration> {
         for peer in self.0.tables.push(push)? {
             if let Some(link) = self.net().link(peer) {
-                self.net().close_link(link.id(), 4, "no member any more");
+                self.net().close_link(link.id(), close::DENIED, "no member any more");
             }
         }
         Ok(())

@@ -7,6 +7,7 @@
 //! - [`door`]: `pollen-call/1`, the framed protocol of the local socket.
 //! - [`probe`]: the 13-byte datagrams.
 //! - [`fetch`]: the request for content.
+//! - [`close`]: the codes with which a link ends.
 //!
 //! All are positional msgpack arrays; fields are only appended and a reader ignores what follows
 //! the ones it knows (docs/internals/seam.md). Decoders borrow from their input, allocate nothing
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod close;
 pub mod control;
 pub mod door;
 pub mod fetch;

@@ -3,6 +3,7 @@
 
 use pollen_wire::{
     call::{CallHeader, ReplyHeader, Status},
+    close,
     control::{Control, SignedRecord},
     door::{Answer, Ask, DoorCall, DoorError, DoorReply},
     fetch::{FetchRequest, decode_answer, encode_answer},
@@ -264,4 +265,20 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
             assert!(refused, "{name} cut at {cut}");
         }
     }
+}
+
+#[test]
+fn the_close_codes_are_those_of_the_brain() {
+    let held = serde_json::json!({
+        "CLOSE_NOT_A_MEMBER": close::NOT_A_MEMBER,
+        "CLOSE_VERSION_MISMATCH": close::VERSION_MISMATCH,
+        "CLOSE_DUPLICATE_LINK": close::DUPLICATE_LINK,
+        "CLOSE_DENIED": close::DENIED,
+        "CLOSE_SHUTTING_DOWN": close::SHUTTING_DOWN,
+        "CLOSE_PROTOCOL_ERROR": close::PROTOCOL_ERROR,
+        "CLOSE_IDLE": close::IDLE,
+        "CLOSE_TWIN": close::TWIN,
+    });
+    let text = include_str!("../../../tests/vectors/close.json");
+    assert_eq!(held, serde_json::from_str::<serde_json::Value>(text).unwrap());
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from pollen.core import limits
@@ -12,6 +15,7 @@ from pollen.core.peers.links import Links, Rings, plan_near
 from pollen.core.rng import Rng
 from tests.unit.world import make_key
 
+VECTORS = Path(__file__).parents[2] / "vectors"
 CROWD = sorted(make_key(f"link-{i}") for i in range(300))
 T0 = Nanos(100 * SECOND)
 
@@ -178,3 +182,9 @@ def test_a_node_is_no_peer_of_itself() -> None:
     view = view_of(CROWD[0], CROWD)
     assert not view.on_wanted(CROWD[0], T0)
     assert CROWD[0] not in (view.wanted() or [])
+
+
+def test_the_close_codes_are_those_of_the_muscles() -> None:
+    """Each is one number on both sides, and none is missing from the file."""
+    shared = json.loads((VECTORS / "close.json").read_text())
+    assert {n: v for n, v in vars(limits).items() if n.startswith("CLOSE_")} == shared
