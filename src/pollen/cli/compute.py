@@ -26,6 +26,7 @@ from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, read_input
 from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
 from pollen.sdk.control import Control
+from pollen.units import human_bytes
 
 if TYPE_CHECKING:
     from pollen.paths import Paths
@@ -140,7 +141,7 @@ def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
         output.print_json(answer)
         return
     verb = "unchanged" if answer["unchanged"] else "updated" if answer["replaced"] else "seeded"
-    size = output.human_bytes(answer["size_bytes"])
+    size = human_bytes(answer["size_bytes"])
     click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
     click.echo(f"  functions: {', '.join(answer['functions'])}")
     for change in answer["changed"]:
