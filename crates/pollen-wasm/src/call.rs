@@ -3,14 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::Store;
-
 use crate::envelope::{Call, Host, Outcome, Output};
 use crate::error::SandboxError;
 use crate::future::{poll_began, ran_until};
-use crate::guest::{Guest, Handle, SLICE, State};
-use crate::outcome::{self, Verdict};
-use crate::seed::{Function, Seed};
+use crate::seed::Seed;
 
 /// Runs the call to its end. Dropping the future discards the guest.
 ///
@@ -36,9 +32,7 @@ async fn execute(
     call: Call,
     host: Arc<dyn Host>,
 ) -> Result<Output, SandboxError> {
-    let Some((at, function)) = at.and_then(|at| seed.function_at(at)) else {
-        return Err(not_found(seed, &call.function));
-    };
+    let Some(at) = at else { return Err(not_found(seed, &call.function)) };
     let began = poll_began();
     if began >= call.deadline {
         return Err(SandboxError::deadline(false));
@@ -53,40 +47,19 @@ async fn execute(
             (guest, ran_until(after))
         }
     };
-    let handle = resolve(&mut guest, at, function)?;
-    begin(&mut guest.store, &call, host)?;
-    let returned = match &handle {
-        Handle::Unit(run) => run.call_async(&mut guest.store, ()).await.map(|()| 0),
-        Handle::Status(run) => run.call_async(&mut guest.store, ()).await,
-    };
-    if let Some(slot) = guest.handles.get_mut(at) {
-        *slot = Some(handle);
-    }
-    let state = guest.store.data_mut();
-    let verdict = match state.pipes.clone() {
-        Some(pipes) => {
-            Verdict { result: outcome::of_program(returned, state, &pipes), keep: false }
-        }
-        None => outcome::of_call(returned, state),
-    };
+    guest.living.begin(&call, host);
+    let ended = guest.living.enter(at, &call).await?;
+    let verdict = guest.living.leave(at, ended);
     let now = Instant::now();
-    end(&mut guest.store);
-    seed.note_memory(guest.store.data().meter.peak());
+    guest.living.end();
+    seed.note_memory(guest.living.meter().peak());
     seed.note_run(at, ran_until(now).saturating_sub(before), guest.calls);
     guest.calls = guest.calls.wrapping_add(1);
-    if verdict.keep && !function.once {
-        guest.store.data_mut().recycle();
+    if verdict.keep {
+        guest.living.reset();
         seed.keep(call.identity, guest, now);
     }
     verdict.result
-}
-
-impl State {
-    /// Prepares for the next call after a good one.
-    fn recycle(&mut self) {
-        self.kernel.recycle(&mut self.meter);
-        self.http.clear();
-    }
 }
 
 fn not_found(seed: &Seed, function: &str) -> SandboxError {
@@ -100,60 +73,6 @@ fn not_found(seed: &Seed, function: &str) -> SandboxError {
             format!("its functions: {names}")
         },
     )
-}
-
-/// The function in this instance. It is taken out, not cloned: a clone would count on a line that
-/// all threads share.
-fn resolve(guest: &mut Guest, at: usize, function: &Function) -> Result<Handle, SandboxError> {
-    if let Some(handle) = guest.handles.get_mut(at).and_then(Option::take) {
-        return Ok(handle);
-    }
-    let lost = || SandboxError::internal(format!("the export {} was lost", function.name), false);
-    let export = guest.instance.get_module_export(&mut guest.store, &function.export);
-    let func = export.and_then(wasmtime::Extern::into_func).ok_or_else(lost)?;
-    if function.returns {
-        Ok(Handle::Status(func.typed(&guest.store).map_err(|_| lost())?))
-    } else {
-        Ok(Handle::Unit(func.typed(&guest.store).map_err(|_| lost())?))
-    }
-}
-
-fn begin(store: &mut Store<State>, call: &Call, host: Arc<dyn Host>) -> Result<(), SandboxError> {
-    store.set_epoch_deadline(SLICE);
-    let state = store.data_mut();
-    state.deadline = call.deadline;
-    state.expired = false;
-    state.failure = None;
-    state.meter.begin(call.nested);
-    state.logs.begin(Some(host.clone()), state.settings.log_bytes);
-    state.host = Some(host);
-    if let Some(pipes) = &state.pipes {
-        pipes.begin(call.input.clone(), call.nested);
-        return Ok(());
-    }
-    if call.input.is_empty() {
-        return Ok(());
-    }
-    let offset = state.put(&call.input);
-    if offset == 0 {
-        return Err(SandboxError::refused(
-            "input-too-large",
-            format!(
-                "an input of {} bytes does not fit into the memory limit of {} bytes",
-                call.input.len(),
-                state.settings.memory_bytes
-            ),
-            "send less, or raise the limit: pln seed --memory SIZE",
-        ));
-    }
-    state.kernel.input_set(offset, call.input.len() as u64);
-    Ok(())
-}
-
-fn end(store: &mut Store<State>) {
-    let state = store.data_mut();
-    state.logs.end();
-    state.host = None;
 }
 
 /// Makes the first guest of a seed, which proves its initialisation.

@@ -6,20 +6,21 @@
 //! are worth less.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ModuleExport};
+use wasmtime::Engine;
 
+use crate::abi::contract::Birth;
+use crate::abi::{Abi, Linked, Linkers};
+use crate::engine::code::Code;
+use crate::engine::registry::{Idle, Registry};
 use crate::envelope::{Host, SeedSettings};
 use crate::error::SandboxError;
 use crate::future::BURNS;
-use crate::guest::{Blueprint, Entry, Guest, State};
-use crate::known;
-use crate::program;
-use crate::registry::Registry;
+use crate::guest::Guest;
 use crate::sharded;
 
 /// Each thread looks at a share of the idle guests of its own first.
@@ -37,11 +38,6 @@ const SMALL: u64 = 4 << 20;
 /// A callable export.
 pub(crate) struct Function {
     pub(crate) name: String,
-    pub(crate) export: ModuleExport,
-    /// It returns an `i32`.
-    pub(crate) returns: bool,
-    /// `_start`: the guest is discarded after it.
-    pub(crate) once: bool,
     /// Smoothed run time, ns.
     smoothed: AtomicU64,
 }
@@ -53,7 +49,7 @@ impl Function {
     }
 }
 
-struct Idle {
+struct Resting {
     guest: Box<Guest>,
     since: Instant,
     bytes: u64,
@@ -62,7 +58,7 @@ struct Idle {
 /// Idle guests, of each identity the longest idle one first; their bytes.
 #[derive(Default)]
 struct Waiting {
-    idle: HashMap<[u8; 32], VecDeque<Idle>>,
+    idle: HashMap<[u8; 32], VecDeque<Resting>>,
     count: usize,
     bytes: u64,
     /// Calls that asked for a guest here: of the last minute, older ones fade.
@@ -70,13 +66,13 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn push(&mut self, key: [u8; 32], idle: Idle) {
+    fn push(&mut self, key: [u8; 32], idle: Resting) {
         self.count += 1;
         self.bytes = self.bytes.saturating_add(idle.bytes);
         self.idle.entry(key).or_default().push_back(idle);
     }
 
-    fn pop(&mut self, key: &[u8; 32]) -> Option<Idle> {
+    fn pop(&mut self, key: &[u8; 32]) -> Option<Resting> {
         let idle = self.idle.get_mut(key)?.pop_back()?;
         self.note_gone(&idle);
         Some(idle)
@@ -87,14 +83,14 @@ impl Waiting {
         firsts.min_by_key(|(_, since)| *since)
     }
 
-    fn pop_oldest(&mut self) -> Option<Idle> {
+    fn pop_oldest(&mut self) -> Option<Resting> {
         let (key, _) = self.oldest()?;
         let idle = self.idle.get_mut(&key)?.pop_front()?;
         self.note_gone(&idle);
         Some(idle)
     }
 
-    fn note_gone(&mut self, idle: &Idle) {
+    fn note_gone(&mut self, idle: &Resting) {
         self.count = self.count.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(idle.bytes);
     }
@@ -111,13 +107,10 @@ const UNUSED: [u8; 32] = [0xff; 32];
 /// A seed that is loaded and can be called.
 pub struct Seed {
     content: [u8; 32],
-    pub(crate) engine: Engine,
-    pub(crate) registry: Arc<Registry>,
+    engine: Engine,
+    registry: Arc<Registry>,
     pub(crate) settings: Arc<SeedSettings>,
-    pre: InstancePre<State>,
-    entry: Entry,
-    /// Of a program.
-    arguments: Option<Arc<[String]>>,
+    linked: Linked,
     functions: Vec<Function>,
     names: Vec<String>,
     index: HashMap<String, usize>,
@@ -131,30 +124,25 @@ pub struct Seed {
 impl Seed {
     /// Links a compiled module; no guest exists afterwards.
     pub(crate) fn link(
-        linker: &Linker<State>,
-        module: &Module,
+        linkers: &Linkers,
+        engine: &Engine,
+        code: &Code,
         registry: &Arc<Registry>,
         content: [u8; 32],
         settings: SeedSettings,
     ) -> Result<Arc<Self>, SandboxError> {
-        let pre = linker.instantiate_pre(module).map_err(|error| {
-            SandboxError::invalid(format!("the module cannot be linked: {error:#}"), "")
-        })?;
-        let mut functions = callable(module);
-        let is_program = is_program(module, &functions);
-        let arguments = is_program.then(|| program::arguments(&settings)).transpose()?;
-        functions.retain(|function| !is_program || function.once);
-        let names: Vec<String> = functions.iter().map(|function| function.name.clone()).collect();
+        let (abi, exports) = Abi::read(code);
+        let linked = linkers.link(abi, code, &exports, &settings)?;
+        let names: Vec<String> = exports.callable.into_iter().map(|(name, _)| name).collect();
+        let function = |name: &String| Function { name: name.clone(), smoothed: AtomicU64::new(0) };
+        let functions = names.iter().map(function).collect();
         let index = names.iter().cloned().enumerate().map(|(at, name)| (name, at)).collect();
         let seed = Arc::new(Self {
             content,
-            engine: linker.engine().clone(),
+            engine: engine.clone(),
             registry: registry.clone(),
             settings: Arc::new(settings),
-            pre,
-            // A program's `_start` does all that is to be done first.
-            entry: if is_program { Entry::Start } else { Entry::of(module) },
-            arguments,
+            linked,
             functions,
             names,
             index,
@@ -163,7 +151,8 @@ impl Seed {
             smoothed: AtomicU64::new(0),
             making: AtomicU64::new(0),
         });
-        registry.add(&seed);
+        let idle: Weak<Self> = Arc::downgrade(&seed);
+        registry.add(idle);
         Ok(seed)
     }
 
@@ -206,7 +195,7 @@ impl Seed {
     /// Number of idle guests.
     #[must_use]
     pub fn idle_guests(&self) -> usize {
-        self.idle_totals().0
+        self.totals().0
     }
 
     pub(crate) fn function(&self, name: &str) -> Option<(usize, &Function)> {
@@ -216,10 +205,6 @@ impl Seed {
         } else {
             *self.index.get(name)?
         };
-        self.function_at(at)
-    }
-
-    pub(crate) fn function_at(&self, at: usize) -> Option<(usize, &Function)> {
         self.functions.get(at).map(|function| (at, function))
     }
 
@@ -230,17 +215,16 @@ impl Seed {
         nested: bool,
         deadline: Instant,
     ) -> Result<Box<Guest>, SandboxError> {
-        let blueprint = Blueprint {
+        let birth = Birth {
             engine: &self.engine,
             registry: &self.registry,
-            pre: &self.pre,
             settings: &self.settings,
-            arguments: self.arguments.as_deref(),
-            entry: self.entry,
-            functions: self.functions.len(),
+            host,
+            nested,
+            deadline,
         };
         let began = Instant::now();
-        let guest = Guest::make(blueprint, host, nested, deadline).await?;
+        let guest = Guest::make(&self.linked, &birth).await?;
         smooth(&self.making, nanos(began.elapsed()));
         self.note_memory(guest.initial);
         Ok(guest)
@@ -298,7 +282,7 @@ impl Seed {
     }
 
     /// The guest that was idle for longest.
-    pub(crate) fn take_oldest(&self) -> Option<Box<Guest>> {
+    fn take_oldest(&self) -> Option<Box<Guest>> {
         let since = |share: &Mutex<Waiting>| share.lock().oldest().map(|(_, since)| since);
         let oldest = self.shares().filter_map(|share| Some((share, since(share)?)));
         let (share, _) = oldest.min_by_key(|(_, since)| *since)?;
@@ -306,12 +290,36 @@ impl Seed {
         Some(self.taken(idle))
     }
 
-    fn taken(&self, idle: Idle) -> Box<Guest> {
+    fn taken(&self, idle: Resting) -> Box<Guest> {
         self.registry.idle_bytes.add(-signed(idle.bytes));
         idle.guest
     }
 
-    pub(crate) fn idle_totals(&self) -> (usize, u64) {
+    /// Keeps a guest for the next call of this identity, or drops it.
+    pub(crate) fn keep(&self, identity: [u8; 32], mut guest: Box<Guest>, now: Instant) {
+        let bytes = guest.living.meter().charged();
+        let registry = &self.registry;
+        let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
+        if self.settings.isolate || grown {
+            return;
+        }
+        let has_room = guest.living.meter().pool()
+            || (registry.make_room(self, bytes) && guest.living.meter().pool());
+        if !has_room {
+            return;
+        }
+        if let Some(share) = self.shares().next() {
+            registry.idle_bytes.add(signed(bytes));
+            share.lock().push(self.key(identity), Resting { guest, since: now, bytes });
+        }
+        if registry.is_reaping_due(now) {
+            registry.reap(now);
+        }
+    }
+}
+
+impl Idle for Seed {
+    fn totals(&self) -> (usize, u64) {
         self.shares().fold((0, 0), |sum, share| {
             let waiting = share.lock();
             (sum.0 + waiting.count, sum.1.saturating_add(waiting.bytes))
@@ -321,7 +329,7 @@ impl Seed {
     /// What a byte of its idle guests saves, with so many bytes beside them: what it takes to make
     /// one, times the calls of the last minute, over the bytes of all. Few guests of a busy seed are
     /// worth more than the last of many.
-    pub(crate) fn worth(&self, beside: u64) -> u64 {
+    fn worth(&self, beside: u64) -> u64 {
         let (mut uses, mut bytes) = (0_u64, beside);
         for share in self.shares() {
             let waiting = share.lock();
@@ -333,31 +341,14 @@ impl Seed {
         u64::try_from((saved << 20) / u128::from(bytes.max(1))).unwrap_or(u64::MAX)
     }
 
-    /// Keeps a guest for the next call of this identity, or drops it.
-    pub(crate) fn keep(&self, identity: [u8; 32], mut guest: Box<Guest>, now: Instant) {
-        let bytes = guest.store.data().meter.charged();
-        let registry = &self.registry;
-        let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
-        if self.settings.isolate || grown {
-            return;
-        }
-        let has_room = guest.store.data_mut().meter.pool()
-            || (registry.make_room(self, bytes) && guest.store.data_mut().meter.pool());
-        if !has_room {
-            return;
-        }
-        if let Some(share) = self.shares().next() {
-            registry.idle_bytes.add(signed(bytes));
-            share.lock().push(self.key(identity), Idle { guest, since: now, bytes });
-        }
-        if registry.is_reaping_due(now) {
-            registry.reap(now);
-        }
+    fn drop_oldest(&self) -> Option<u64> {
+        let mut guest = self.take_oldest()?;
+        Some(guest.living.meter().charged())
     }
 
     /// Drops what was idle for too long, and lets a quarter of the uses fade; called four times a
     /// minute while there are calls.
-    pub(crate) fn reap(&self, now: Instant, fade: bool) -> usize {
+    fn reap(&self, now: Instant, fade: bool) -> usize {
         let mut old = Vec::new();
         for share in self.shares() {
             let mut waiting = share.lock();
@@ -404,38 +395,4 @@ impl Drop for Seed {
 
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-fn is_program(module: &Module, functions: &[Function]) -> bool {
-    let imports = module.imports();
-    let modules: Vec<&str> = imports.map(|import| import.module()).collect();
-    let names: Vec<&str> = functions.iter().map(|function| function.name.as_str()).collect();
-    let is_reactor = module.get_export("_initialize").is_some();
-    program::is_program(modules.into_iter(), &names, is_reactor)
-}
-
-fn callable(module: &Module) -> Vec<Function> {
-    module
-        .exports()
-        .filter_map(|export| {
-            let ExternType::Func(ty) = export.ty() else { return None };
-            let name = export.name();
-            let results: Vec<_> = ty.results().collect();
-            let returns = match results.as_slice() {
-                [] => false,
-                [wasmtime::ValType::I32] => true,
-                _ => return None,
-            };
-            if ty.params().len() > 0 || known::is_entry(name) || known::is_helper(name) {
-                return None;
-            }
-            Some(Function {
-                name: name.to_owned(),
-                export: module.get_export_index(name)?,
-                returns,
-                once: name == program::START,
-                smoothed: AtomicU64::new(0),
-            })
-        })
-        .collect()
 }

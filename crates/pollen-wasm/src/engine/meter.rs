@@ -1,54 +1,17 @@
-//! Memory: the limit of one guest and the budget of the node.
+//! Memory of one guest: its limit, and what it was charged of the node's budget.
 //!
-//! Invariant: the budget's `used` is the sum of what all living guests were charged; a guest gives
-//! everything back when it is dropped. A refused growth is remembered, so that the trap which
-//! usually follows can be named `guest-out-of-memory`.
+//! Invariant: a guest gives everything back when it is dropped. A refused growth is remembered, so
+//! that the trap which usually follows can be named `guest-out-of-memory`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::ResourceLimiter;
 
-use crate::kernel::Quota;
-use crate::registry::Registry;
+use crate::engine::budget::Quota;
+use crate::engine::registry::Registry;
 
 /// Bytes per table element in the host.
 const TABLE_ELEMENT: usize = 8;
-
-/// The node-wide budget.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    total: u64,
-    used: AtomicU64,
-}
-
-impl Budget {
-    pub(crate) fn new(total: u64) -> Self {
-        Self { total, used: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Takes bytes if they fit; calls that are not nested leave a quarter alone.
-    pub(crate) fn charge(&self, bytes: u64, nested: bool) -> bool {
-        let limit = if nested { self.total } else { self.total - self.total / 4 };
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= limit)
-            })
-            .is_ok()
-    }
-
-    pub(crate) fn release(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 /// What refused a growth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
