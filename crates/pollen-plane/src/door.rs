@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use pollen_wire::{
     door::{Answer, Ask, DoorCall, DoorError, DoorReply, PREFACE},
-    frame::{self, MAX_DOOR, PREFIX},
+    frame::{self, MAX_DOOR, MAX_INPUT, PREFIX},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,7 +22,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{CallError, Plane, Reply, Request, SeedRef, Trace, inbound::cut, plane::MAX_INPUT};
+use crate::{CallError, Plane, Reply, Request, SeedRef, Trace, inbound::cut};
 
 /// Calls of one connection that may be under way.
 const MAX_CALLS: usize = 16_384;

@@ -22,7 +22,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use pollen_wire::door::PREFACE;
+use pollen_wire::{door::PREFACE, fetch::MAX_MODULE, frame::MAX_INPUT};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -40,7 +40,7 @@ use crate::{
         screen::{Screen, Told},
         visitors::{Account, Hold, Visit},
     },
-    plane::{MAX_INPUT, MAX_MODULE, STORE_REMEDY},
+    plane::STORE_REMEDY,
 };
 
 /// What a door lets its clients do.
@@ -240,7 +240,7 @@ impl Visitor {
             return Err(refused(CallError::overloaded(reason, 1000)));
         }
         let ends = started + budget;
-        let (input, hold) = self.read_body(request.into_body(), MAX_INPUT, ends).await?;
+        let (input, hold) = self.read_body(request.into_body(), MAX_INPUT, ends, too_large).await?;
         let mut call = Request {
             idempotent,
             principal: self.door.principal,
@@ -259,9 +259,10 @@ impl Visitor {
         incoming: Incoming,
         most: usize,
         ends: Instant,
+        too_large: fn(usize) -> CallError,
     ) -> Result<(Bytes, Hold), Box<Response<Full<Bytes>>>> {
         let has_rate = self.door.principal == Principal::Anonymous;
-        let terms = Terms { most, ends, account: self.account.clone(), has_rate };
+        let terms = Terms { most, ends, account: self.account.clone(), has_rate, too_large };
         body::read(incoming, &terms).await.map_err(|none| {
             let reason = match none.kind {
                 body::Kind::TooLarge => Reason::TooLarge,
@@ -278,10 +279,11 @@ impl Visitor {
         let most = usize::try_from(MAX_MODULE).unwrap_or(usize::MAX);
         let ends = Instant::now() + MAX_BUDGET;
         // Only the owner uploads: nothing is held on an account.
-        let (body, _) = match self.read_body(request.into_body(), most, ends).await {
-            Ok(read) => read,
-            Err(response) => return *response,
-        };
+        let (body, _) =
+            match self.read_body(request.into_body(), most, ends, module_too_large).await {
+                Ok(read) => read,
+                Err(response) => return *response,
+            };
         let size = body.len();
         match self.plane().net().content().add(body).await {
             Ok(content) => {
@@ -295,6 +297,16 @@ impl Visitor {
             ),
         }
     }
+}
+
+fn too_large(most: usize) -> CallError {
+    let reason = format!("the body is over the limit of {most} bytes");
+    CallError::refused("input-too-large", reason, "send less at once")
+}
+
+fn module_too_large(most: usize) -> CallError {
+    let reason = format!("the module is over the limit of {} MiB", most >> 20);
+    CallError::refused("module-invalid", reason, "strip it: wasm-opt -Oz --strip-debug")
 }
 
 /// Ends a connection that no answer would help.

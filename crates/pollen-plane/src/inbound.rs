@@ -10,7 +10,7 @@ use pollen_net::{Link, RecvStream, SendStream};
 use pollen_rules::Wake;
 use pollen_wire::{
     call::{CallHeader, MAX_TEXT, ReplyHeader, Status},
-    frame,
+    frame::{self, MAX_INPUT},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     host::{Arrived, Ran, execute},
     loading::not_woken,
     metrics::count,
-    plane::{MAX_INPUT, Plane},
+    plane::Plane,
     remote::Pieces,
     seen::Seen,
     tail,

@@ -13,14 +13,17 @@ use futures_util::{
 use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
 use pollen_wasm::{Seed, SeedSettings};
-use pollen_wire::{Id, fetch::FetchRequest};
+use pollen_wire::{
+    Id,
+    fetch::{FetchRequest, MAX_MODULE},
+};
 use tokio::sync::oneshot;
 
 use crate::{
     CallError,
     events::Event,
     host::Arrived,
-    plane::{MAX_MODULE, Plane},
+    plane::Plane,
     tables::{SeedEntry, SeedRow},
 };
 

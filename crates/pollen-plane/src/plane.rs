@@ -36,10 +36,6 @@ use crate::{
 
 /// What to do when the content store fails: nothing needs a restart.
 pub(crate) const STORE_REMEDY: &str = "make room on the disk, then ask again; see: pln doctor";
-/// Largest input of a call, bytes (guest-abi, limits).
-pub(crate) const MAX_INPUT: usize = 4 * 1024 * 1024;
-/// Largest module, bytes.
-pub(crate) const MAX_MODULE: u64 = 32 * 1024 * 1024;
 /// Size of the instance pool that is asked for.
 const INSTANCES: u32 = 10_000;
 const TELEMETRY: Duration = Duration::from_millis(500);

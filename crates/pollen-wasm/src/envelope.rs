@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pollen_wire::frame::MAX_INPUT;
 
 use crate::error::SandboxError;
 
@@ -74,7 +75,7 @@ impl SeedSettings {
         Self {
             name: Arc::from(name),
             memory_bytes: 64 << 20,
-            max_output_bytes: 4 << 20,
+            max_output_bytes: MAX_INPUT,
             log_bytes: 64 << 10,
             config: BTreeMap::new(),
             env: BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! Decides: what is a callable export, which imports are known. Invariant: what passes here links;
 //! what links here has imports of exactly the host's types.
 
+use pollen_wire::fetch::MAX_MODULE;
 use wasmparser::{
     Encoding, ExternalKind, FuncType, Import, Parser, Payload, TableType, TypeRef, ValType,
     Validator,
@@ -14,9 +15,6 @@ use crate::abi::shape::{Group, Shape, Signature, signature_text};
 use crate::engine::pool::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::envelope::ModuleInfo;
 use crate::error::SandboxError;
-
-/// A module larger than this is refused, bytes.
-const MODULE: usize = 32 << 20;
 
 const PAGE: u64 = 64 << 10;
 
@@ -50,9 +48,9 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
 
 fn check_format(wasm: &[u8]) -> Result<(), SandboxError> {
     let invalid = |reason: &str, remedy: &'static str| Err(SandboxError::invalid(reason, remedy));
-    if wasm.len() > MODULE {
+    if wasm.len() as u64 > MAX_MODULE {
         return Err(SandboxError::invalid(
-            format!("the module has {} bytes; the limit is {MODULE}", wasm.len()),
+            format!("the module has {} bytes; the limit is {} MiB", wasm.len(), MAX_MODULE >> 20),
             "strip it (wasm-opt -Oz --strip-debug) or split it",
         ));
     }

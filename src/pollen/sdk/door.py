@@ -15,11 +15,12 @@ from typing import Final
 import msgspec
 
 from pollen.errors import Unreachable, error_from
+from pollen.sizes import INPUT_MAX_BYTES
 
 PREFACE: Final = b"\0pln-c1\n"
-# 4 MiB of input or output and 64 KiB for the rest, as the muscles allow.
-MAX_FRAME: Final = 4 * 1024 * 1024 + 64 * 1024
-MAX_INPUT: Final = 4 * 1024 * 1024
+# Input or output and 64 KiB for the rest, as the muscles allow.
+MAX_FRAME: Final = INPUT_MAX_BYTES + 64 * 1024
+MAX_INPUT: Final = INPUT_MAX_BYTES
 _PREFIX: Final = 4
 _ID_SPACE: Final = 1 << 32
 
