@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::meter::Purpose;
 use crate::envelope::{Call, Host, Outcome, Output};
 use crate::error::SandboxError;
-use crate::future::{poll_began, ran_until};
+use crate::future::{Guarded, poll_began, ran_until};
+use crate::guest::Guest;
 use crate::seed::Seed;
 
 /// Runs the call to its end. Dropping the future discards the guest.
@@ -27,7 +29,7 @@ pub(crate) async fn run(
 }
 
 async fn execute(
-    seed: &Seed,
+    seed: &Arc<Seed>,
     at: Option<usize>,
     call: Call,
     host: Arc<dyn Host>,
@@ -37,15 +39,9 @@ async fn execute(
     if began >= call.deadline {
         return Err(SandboxError::deadline(false));
     }
-    let kept = if seed.settings.isolate { None } else { seed.take(call.identity) };
-    let (mut guest, before) = match kept {
+    let (mut guest, before) = match seed.take(call.identity) {
         Some(guest) => (guest, ran_until(began)),
-        None => {
-            let guest = seed.make(Some(&host), call.nested, call.deadline).await?;
-            // An isolated seed pays for its initialisation on each call, so it counts as run time.
-            let after = if seed.settings.isolate { began } else { Instant::now() };
-            (guest, ran_until(after))
-        }
+        None => fresh(seed, &call, &host, began).await?,
     };
     guest.living.begin(&call, host);
     let ended = guest.living.enter(at, &call).await?;
@@ -55,11 +51,86 @@ async fn execute(
     seed.note_memory(guest.living.meter().peak());
     seed.note_run(at, ran_until(now).saturating_sub(before), guest.calls);
     guest.calls = guest.calls.wrapping_add(1);
-    if verdict.keep {
+    if seed.is_fresh() {
+        seed.spend(guest, now);
+        fill(seed);
+    } else if verdict.keep {
         guest.living.reset();
         seed.keep(call.identity, guest, now);
     }
     verdict.result
+}
+
+/// A guest from the stock, or one made now; and how long the call ran before it had one.
+async fn fresh(
+    seed: &Arc<Seed>,
+    call: &Call,
+    host: &Arc<dyn Host>,
+    began: Instant,
+) -> Result<(Box<Guest>, Duration), SandboxError> {
+    if let Some(guest) = seed.take_unused(call.identity) {
+        fill(seed);
+        return Ok((guest, ran_until(began)));
+    }
+    let purpose = if call.nested { Purpose::Nested } else { Purpose::Call };
+    let made = seed.make(Some(host), purpose, call.deadline).await;
+    fill(seed);
+    // An isolated seed paid for its initialisation within the call, so it counts as run time.
+    let after = if seed.settings.isolate { began } else { Instant::now() };
+    Ok((made?, ran_until(after)))
+}
+
+/// Drops the spent guests of a seed and makes fresh ones, one by one on the guest runtime, until its
+/// stock has what is wanted. Returns at once.
+fn fill(seed: &Arc<Seed>) {
+    if !seed.stock.begin() {
+        return;
+    }
+    let seed = seed.clone();
+    let guest = seed.runs.guest.clone();
+    guest.spawn(async move {
+        loop {
+            if let Some(spent) = seed.take_spent() {
+                drop(spent);
+            } else if wants_more(&seed) {
+                make_one(&seed).await;
+            } else {
+                seed.stock.finished();
+                // A call may have left one meanwhile and found this task still at work.
+                let is_idle = !seed.has_spent() && !wants_more(&seed);
+                if is_idle || !seed.stock.begin() {
+                    break;
+                }
+            }
+        }
+    });
+}
+
+fn wants_more(seed: &Seed) -> bool {
+    seed.stock.wants(seed.unused()) && !seed.runs.is_closed()
+}
+
+async fn make_one(seed: &Arc<Seed>) {
+    let deadline = Instant::now().checked_add(seed.settings.init_timeout);
+    let deadline = deadline.unwrap_or_else(Instant::now);
+    let making = Box::pin(stocked(seed.clone(), deadline));
+    let made = Guarded::new(seed.runs.clone(), deadline, None, making).await;
+    if made.result.is_err() {
+        seed.stock.rest();
+    }
+}
+
+/// Adds a fresh guest to the stock of a seed.
+async fn stocked(seed: Arc<Seed>, deadline: Instant) -> Outcome {
+    let result = seed.make(None, Purpose::Stock, deadline).await.and_then(|guest| {
+        let full = || SandboxError::overloaded("there is no room for idle guests");
+        if !seed.runs.is_closed() && seed.keep_unused(guest) { Ok(nothing()) } else { Err(full()) }
+    });
+    Outcome { result, run: Duration::ZERO }
+}
+
+fn nothing() -> Output {
+    Output { bytes: bytes::Bytes::new(), status: 0, tail_call: None }
 }
 
 fn not_found(seed: &Seed, function: &str) -> SandboxError {
@@ -79,9 +150,9 @@ fn not_found(seed: &Seed, function: &str) -> SandboxError {
 ///
 /// The guest has served nobody yet, so it waits for whichever identity calls first.
 pub(crate) async fn warm(seed: Arc<Seed>, deadline: Instant) -> Outcome {
-    let result = seed.make(None, false, deadline).await.map(|guest| {
+    let result = seed.make(None, Purpose::Call, deadline).await.map(|guest| {
         seed.keep_unused(guest);
-        Output { bytes: bytes::Bytes::new(), status: 0, tail_call: None }
+        nothing()
     });
     Outcome { result, run: Duration::ZERO }
 }

@@ -56,8 +56,7 @@ pub struct SeedSettings {
     pub env: BTreeMap<String, String>,
     /// Hosts `http_request` may reach; a leading `*.` or a lone `*` are patterns.
     pub allow_hosts: Vec<String>,
-    /// A fresh guest for each call. Initialisation runs on each call; a snapshot taken after
-    /// initialisation (wizer) would save that and is not used yet.
+    /// A fresh guest for each call. Each runs its own initialisation, ahead of the call where it can.
     pub isolate: bool,
     /// Guests are reused across caller identities.
     pub shared: bool,

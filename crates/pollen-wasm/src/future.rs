@@ -13,6 +13,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,24 @@ pub(crate) fn ran_until(now: Instant) -> Duration {
 pub(crate) struct Runs {
     pub(crate) ticker: Ticker,
     pub(crate) guest: Handle,
+    closed: AtomicBool,
+}
+
+impl Runs {
+    pub(crate) fn new(ticker: Ticker, guest: Handle) -> Self {
+        Self { ticker, guest, closed: AtomicBool::new(false) }
+    }
+
+    /// Whether nothing is begun any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is begun from now on; what runs goes on, without ticks.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.ticker.close();
+    }
 }
 
 type Inner = Pin<Box<dyn Future<Output = Outcome> + Send>>;

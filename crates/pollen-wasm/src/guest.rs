@@ -2,6 +2,7 @@
 
 use crate::abi::contract::Birth;
 use crate::abi::{Linked, Living};
+use crate::engine::meter::Purpose;
 use crate::error::SandboxError;
 
 /// A live guest, ready to be called.
@@ -22,6 +23,9 @@ impl Guest {
         linked: &Linked,
         birth: &Birth<'_>,
     ) -> Result<Box<Self>, SandboxError> {
+        if birth.purpose == Purpose::Stock {
+            return Self::attempt(linked, birth).await;
+        }
         // The pool is full: a few idle guests of other seeds make room, then all of them. Others may
         // take that room first.
         for count in [8, 64, usize::MAX] {

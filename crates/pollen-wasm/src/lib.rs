@@ -11,6 +11,7 @@
 //! | `future` | where a call runs: inline first, on the guest runtime once it burns; its deadline |
 //! | `call` | one call: take or make a guest, run it, keep or discard it |
 //! | `seed` | a loaded module, its functions, its idle guests by caller identity |
+//! | `stock` | how many fresh guests of a seed are made ahead of calls |
 //! | `guest` | one live guest, and the room that is made for it |
 //! | `inspect` | seed-time checks, no engine needed |
 //! | `abi` | what a module may import, how a call enters and leaves a guest; a folder for each ABI |
@@ -33,6 +34,7 @@ mod inspect;
 mod sandbox;
 mod seed;
 mod sharded;
+mod stock;
 mod sys;
 
 pub use abi::Kernel;

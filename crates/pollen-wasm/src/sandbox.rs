@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -32,7 +31,6 @@ struct Core {
     linkers: Linkers,
     compiler: Compiler,
     registry: Arc<Registry>,
-    closed: AtomicBool,
 }
 
 /// The sandbox of a node. Clones are handles to the same one.
@@ -55,13 +53,12 @@ impl Sandbox {
             Cache::open(folder, config.cache_key, config.cache_quota_bytes, &engine, &rung)
         });
         Ok(Self(Arc::new(Core {
-            runs: Arc::new(Runs { ticker: Ticker::start(engine.clone())?, guest: config.guest }),
+            runs: Arc::new(Runs::new(Ticker::start(engine.clone())?, config.guest)),
             compiler: Compiler::start(engine.clone(), cache)?,
             engine,
             rung,
             linkers,
             registry: Arc::new(Registry::new(config.memory_bytes)),
-            closed: AtomicBool::new(false),
         })))
     }
 
@@ -188,10 +185,9 @@ impl Sandbox {
     /// Stops the ticker and the compile thread; idempotent. New calls and loads are refused. Calls
     /// that still run lose their deadline checks, so they must have ended or been dropped before.
     pub fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.runs.close();
         self.0.registry.evict(u64::MAX);
         self.0.compiler.close();
-        self.0.runs.ticker.close();
     }
 
     fn link(
@@ -201,11 +197,11 @@ impl Sandbox {
         settings: SeedSettings,
     ) -> Result<Arc<Seed>, SandboxError> {
         let core = &self.0;
-        Seed::link(&core.linkers, &core.engine, code, &core.registry, content, settings)
+        Seed::link(&core.linkers, &core.engine, code, &core.registry, &core.runs, content, settings)
     }
 
     fn refuse_when_closed(&self) -> Result<(), SandboxError> {
-        if self.0.closed.load(Ordering::SeqCst) {
+        if self.0.runs.is_closed() {
             return Err(SandboxError::overloaded("the sandbox is shutting down"));
         }
         Ok(())

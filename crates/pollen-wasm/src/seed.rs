@@ -16,12 +16,14 @@ use wasmtime::Engine;
 use crate::abi::contract::Birth;
 use crate::abi::{Abi, Linked, Linkers};
 use crate::engine::code::Code;
+use crate::engine::meter::Purpose;
 use crate::engine::registry::{Idle, Registry};
 use crate::envelope::{Host, SeedSettings};
 use crate::error::SandboxError;
-use crate::future::BURNS;
+use crate::future::{BURNS, Runs};
 use crate::guest::Guest;
 use crate::sharded;
+use crate::stock::Stock;
 
 /// Each thread looks at a share of the idle guests of its own first.
 const SHARES: usize = 2;
@@ -104,6 +106,9 @@ struct Share(Mutex<Waiting>);
 /// The key of guests that have served nobody; no public key is all ones.
 const UNUSED: [u8; 32] = [0xff; 32];
 
+/// The key of guests that have served their only call and are about to be dropped.
+const SPENT: [u8; 32] = [0xfe; 32];
+
 /// A seed that is loaded and can be called.
 pub struct Seed {
     content: [u8; 32],
@@ -111,6 +116,10 @@ pub struct Seed {
     registry: Arc<Registry>,
     pub(crate) settings: Arc<SeedSettings>,
     linked: Linked,
+    /// Each call gets a guest of its own.
+    is_fresh: bool,
+    pub(crate) stock: Stock,
+    pub(crate) runs: Arc<Runs>,
     functions: Vec<Function>,
     names: Vec<String>,
     index: HashMap<String, usize>,
@@ -128,11 +137,13 @@ impl Seed {
         engine: &Engine,
         code: &Code,
         registry: &Arc<Registry>,
+        runs: &Arc<Runs>,
         content: [u8; 32],
         settings: SeedSettings,
     ) -> Result<Arc<Self>, SandboxError> {
         let (abi, exports) = Abi::read(code);
         let linked = linkers.link(abi, code, &exports, &settings)?;
+        let is_fresh = settings.isolate || !linked.is_kept();
         let names: Vec<String> = exports.callable.into_iter().map(|(name, _)| name).collect();
         let function = |name: &String| Function { name: name.clone(), smoothed: AtomicU64::new(0) };
         let functions = names.iter().map(function).collect();
@@ -143,6 +154,9 @@ impl Seed {
             registry: registry.clone(),
             settings: Arc::new(settings),
             linked,
+            is_fresh,
+            stock: Stock::new(is_fresh),
+            runs: runs.clone(),
             functions,
             names,
             index,
@@ -212,7 +226,7 @@ impl Seed {
     pub(crate) async fn make(
         &self,
         host: Option<&Arc<dyn Host>>,
-        nested: bool,
+        purpose: Purpose,
         deadline: Instant,
     ) -> Result<Box<Guest>, SandboxError> {
         let birth = Birth {
@@ -220,7 +234,7 @@ impl Seed {
             registry: &self.registry,
             settings: &self.settings,
             host,
-            nested,
+            purpose,
             deadline,
         };
         let began = Instant::now();
@@ -257,8 +271,11 @@ impl Seed {
         if self.settings.shared { [0; 32] } else { identity }
     }
 
-    /// An idle guest that this identity used, the last one first, or one that nobody used, if any.
+    /// An idle guest that this identity used, the last one first, if any.
     pub(crate) fn take(&self, identity: [u8; 32]) -> Option<Box<Guest>> {
+        if self.is_fresh {
+            return None;
+        }
         let key = self.key(identity);
         let mut counted = false;
         let of = self.shares().find_map(|share| {
@@ -266,8 +283,58 @@ impl Seed {
             waiting.uses += u64::from(!std::mem::replace(&mut counted, true));
             waiting.pop(&key)
         });
-        let unused = || self.shares().find_map(|share| share.lock().pop(&UNUSED));
-        of.or_else(unused).map(|idle| self.taken(idle))
+        of.map(|idle| self.taken(idle))
+    }
+
+    /// A guest that has served nobody, if one is in stock.
+    pub(crate) fn take_unused(&self, identity: [u8; 32]) -> Option<Box<Guest>> {
+        let mut counted = !self.is_fresh;
+        let unused = self.shares().find_map(|share| {
+            let mut waiting = share.lock();
+            waiting.uses += u64::from(!std::mem::replace(&mut counted, true));
+            waiting.pop(&UNUSED)
+        });
+        self.stock.asked(self.key(identity), unused.is_none());
+        unused.map(|idle| self.taken(idle))
+    }
+
+    /// Takes a guest that has served its only call. It is dropped off the path of the call, which
+    /// costs more than to run an echo; until then it counts as idle and may be evicted.
+    pub(crate) fn spend(&self, mut guest: Box<Guest>, now: Instant) {
+        let bytes = guest.living.meter().charged();
+        self.push(SPENT, Resting { guest, since: now, bytes });
+    }
+
+    /// A guest that has served its only call, if one is left.
+    pub(crate) fn take_spent(&self) -> Option<Box<Guest>> {
+        let spent = self.shares().find_map(|share| share.lock().pop(&SPENT));
+        spent.map(|idle| self.taken(idle))
+    }
+
+    /// Each call gets a guest of its own.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    fn push(&self, key: [u8; 32], resting: Resting) {
+        if let Some(share) = self.shares().next() {
+            self.registry.idle_bytes.add(signed(resting.bytes));
+            share.lock().push(key, resting);
+        }
+    }
+
+    /// The number of guests that have served nobody.
+    pub(crate) fn unused(&self) -> usize {
+        self.count(&UNUSED)
+    }
+
+    pub(crate) fn has_spent(&self) -> bool {
+        self.count(&SPENT) > 0
+    }
+
+    fn count(&self, key: &[u8; 32]) -> usize {
+        let count = |share: &Mutex<Waiting>| share.lock().idle.get(key).map_or(0, VecDeque::len);
+        self.shares().map(count).sum()
     }
 
     /// The shares, that of the calling thread first.
@@ -276,9 +343,9 @@ impl Seed {
         after.iter().chain(before).map(|share| &share.0)
     }
 
-    /// Keeps a guest that has not served anybody yet.
-    pub(crate) fn keep_unused(&self, guest: Box<Guest>) {
-        self.keep(UNUSED, guest, Instant::now());
+    /// Keeps a guest that has not served anybody yet; whether there was room.
+    pub(crate) fn keep_unused(&self, guest: Box<Guest>) -> bool {
+        self.rest(UNUSED, guest, Instant::now())
     }
 
     /// The guest that was idle for longest.
@@ -298,23 +365,26 @@ impl Seed {
     /// Keeps a guest for the next call of this identity, or drops it.
     pub(crate) fn keep(&self, identity: [u8; 32], mut guest: Box<Guest>, now: Instant) {
         let bytes = guest.living.meter().charged();
-        let registry = &self.registry;
         let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
-        if self.settings.isolate || grown {
-            return;
+        if !grown {
+            self.rest(self.key(identity), guest, now);
         }
+    }
+
+    /// Adds to the idle guests; false, and the guest is dropped, when there is no room.
+    fn rest(&self, key: [u8; 32], mut guest: Box<Guest>, now: Instant) -> bool {
+        let bytes = guest.living.meter().charged();
+        let registry = &self.registry;
         let has_room = guest.living.meter().pool()
             || (registry.make_room(self, bytes) && guest.living.meter().pool());
         if !has_room {
-            return;
+            return false;
         }
-        if let Some(share) = self.shares().next() {
-            registry.idle_bytes.add(signed(bytes));
-            share.lock().push(self.key(identity), Resting { guest, since: now, bytes });
-        }
+        self.push(key, Resting { guest, since: now, bytes });
         if registry.is_reaping_due(now) {
             registry.reap(now);
         }
+        true
     }
 }
 
@@ -365,6 +435,9 @@ impl Idle for Seed {
             if fade {
                 waiting.uses -= waiting.uses / 4;
             }
+        }
+        if fade {
+            self.stock.fade();
         }
         let count = old.len();
         for idle in old {

@@ -19,6 +19,7 @@ use crate::abi::log::Logs;
 use crate::abi::shape::{Exports, Group, Shape};
 use crate::abi::state::State;
 use crate::engine::code::Code;
+use crate::engine::meter::Purpose;
 use crate::engine::registry::Registry;
 use crate::envelope::{Call, Host, Output, SeedSettings};
 use crate::error::SandboxError;
@@ -30,7 +31,7 @@ pub(crate) struct Birth<'a> {
     pub(crate) settings: &'a Arc<SeedSettings>,
     /// Takes what the guest says while it is initialised.
     pub(crate) host: Option<&'a Arc<dyn Host>>,
-    pub(crate) nested: bool,
+    pub(crate) purpose: Purpose,
     pub(crate) deadline: Instant,
 }
 
@@ -43,6 +44,9 @@ pub(crate) struct Verdict {
 
 /// A guest ABI. The implementing type is what a living guest of it has in its store.
 pub(crate) trait Abi: Sized + Send + 'static {
+    /// A guest serves more than one call.
+    const IS_KEPT: bool;
+
     /// What modules of this ABI may import.
     const IMPORTS: &'static [Group];
 

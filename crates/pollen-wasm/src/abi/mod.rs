@@ -91,6 +91,11 @@ macro_rules! abis {
         }
 
         impl Linked {
+            /// A guest serves more than one call.
+            pub(crate) fn is_kept(&self) -> bool {
+                match self { $(Self::$name(_) => $name::IS_KEPT),+ }
+            }
+
             /// A fresh guest, initialised.
             pub(crate) async fn make(&self, birth: &Birth<'_>) -> Result<Living, SandboxError> {
                 match self {

@@ -22,6 +22,17 @@ pub(crate) enum Refusal {
     Budget,
 }
 
+/// What a guest is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A call, or the proof that a seed works.
+    Call,
+    /// A call that a guest made: it may use the memory reserve.
+    Nested,
+    /// A later call. Nobody waits for it, so nobody gives way while it is made.
+    Stock,
+}
+
 /// The memory account of one guest.
 pub(crate) struct Meter {
     registry: Arc<Registry>,
@@ -30,6 +41,8 @@ pub(crate) struct Meter {
     /// Highest charge since the last [`Meter::begin`].
     peak: u64,
     nested: bool,
+    /// Nobody waits for the guest: nobody makes room for it.
+    spare: bool,
     refused: Option<Refusal>,
     /// What the registry counts for this guest among those kept for reuse.
     pooled: u64,
@@ -38,14 +51,17 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(registry: Arc<Registry>, limit: u64, nested: bool) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, limit: u64, purpose: Purpose) -> Self {
         registry.instance_made();
-        Self { registry, limit, charged: 0, peak: 0, nested, refused: None, pooled: 0, pending: 0 }
+        let (nested, spare) = (purpose == Purpose::Nested, purpose == Purpose::Stock);
+        let (charged, peak, pooled, pending) = (0, 0, 0, 0);
+        Self { registry, limit, charged, peak, nested, spare, refused: None, pooled, pending }
     }
 
     /// Starts a call.
     pub(crate) fn begin(&mut self, nested: bool) {
         self.nested = nested;
+        self.spare = false;
         self.refused = None;
         self.peak = self.charged;
     }
@@ -82,7 +98,12 @@ impl Quota for Meter {
             self.refused = Some(Refusal::Limit);
             return false;
         };
-        if !self.registry.charge(bytes, self.nested) {
+        let fits = if self.spare {
+            self.registry.budget.charge(bytes, false)
+        } else {
+            self.registry.charge(bytes, self.nested)
+        };
+        if !fits {
             self.refused = Some(Refusal::Budget);
             return false;
         }

@@ -72,6 +72,7 @@ fn arguments(settings: &SeedSettings) -> Result<Arc<[String]>, SandboxError> {
 }
 
 impl Abi for Command {
+    const IS_KEPT: bool = false;
     const IMPORTS: &'static [Group] = &[wasi::GROUP];
 
     type Linker = Linker<State>;

@@ -100,6 +100,7 @@ impl state::State<Extism> {
 }
 
 impl Abi for Extism {
+    const IS_KEPT: bool = true;
     const IMPORTS: &'static [Group] = &[names::EXTISM, names::POLLEN, wasi::GROUP];
 
     type Linker = Linker<State>;
