@@ -190,7 +190,9 @@ impl Plane {
 }
 
 fn not_had(error: &NetError) -> CallError {
-    CallError::refused("unreachable", format!("the module could not be had: {error}"), "")
+    let reason = format!("no holder of the module sent it; the last one: {error}");
+    let remedy = "start a node that had it, or seed it again: pln seed FILE NAME";
+    CallError::refused("unreachable", reason, remedy)
 }
 
 /// Why a call that asked for it was not given a cold seed; nothing was executed.
