@@ -1,10 +1,10 @@
-"""Every number that more than one module obeys, with its unit and where it comes from.
+"""The numbers that the core obeys, with their units and where they come from.
 
 Decides: nothing; it names the limits so that docs, code and tests quote one place.
 Does not know: who enforces a limit. The muscles keep their own copies of the wire limits;
 ``pollen.sizes`` has the sizes that the client obeys as well.
 Invariants: integers only; the unit is in the name (``_NS``, ``_MS``, ``_US``, ``_BYTES``) or said.
-Source: docs/design/protocol.md for most; each entry says so, or says measured or guess.
+Source: docs/design/protocol.md for most; an entry names it, or is marked measured or guess.
 """
 
 from __future__ import annotations

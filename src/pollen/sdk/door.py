@@ -3,8 +3,8 @@
 Decides: ids of calls, and which answer belongs to which call.
 Does not know: sockets; ``client`` moves the bytes over asyncio, ``blocking`` without.
 Invariants: an id is in use from ``call`` until its answer or ``forget``; an answer to an id that is
-no longer in use is dropped (its call was cancelled), one to an id that never was breaks the
-connection: it is another conversation's.
+no longer in use is dropped, because its call was cancelled. An answer to an id that was never used
+ends the connection, because it belongs to another conversation.
 Source: docs/internals/seam.md#doors; golden bytes in tests/vectors/wire.json.
 """
 

@@ -1,5 +1,6 @@
-//! WASI preview 1: clocks, random, environment, and standard streams that end in the call's log.
-//! A program has streams of its own for the first two, and arguments. No files, no network.
+//! WASI preview 1: clocks, random numbers, environment; standard output and standard error go to
+//! the call's log. A program has its own standard input and output, and arguments. There are no
+//! files and no network.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

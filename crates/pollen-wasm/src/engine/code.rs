@@ -1,8 +1,9 @@
 //! Compiled code of a seed, in the form that the engine wants.
 //!
 //! Decides: how bytes become code, and code bytes again. Does not know: where code is kept
-//! (`cache`) and what imports it wants (`abi`). An ABI that is not of core modules, such as that of
-//! components, adds its form of code here and nowhere else.
+//! (`cache`) and what imports it wants (`abi`). An ABI of another form than core modules, such as
+//! components, adds its form of code here. CONTRIBUTING.md names the three other files that it
+//! touches.
 
 use wasmtime::{Engine, Module};
 
