@@ -1,4 +1,5 @@
-//! retry class: what becomes of a failed attempt.
+//! retry class: what becomes of a failed attempt. Where the next one goes, and which places are left
+//! out, is in `attempts.rs`.
 
 use crate::numbers::RETRY_MIN_BUDGET_US;
 

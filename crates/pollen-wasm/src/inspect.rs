@@ -1,8 +1,9 @@
 //! Seed-time checks: everything that can be wrong with a module, found without an engine and said
 //! at once, with a remedy.
 //!
-//! Decides: what is a callable export, which imports are known. Invariant: what passes here links;
-//! what links here has imports of exactly the host's types.
+//! Decides: what is a callable export. Does not know: which imports there are (each folder of `abi`
+//! lists its own). Invariant: what passes here links; what links here has imports of exactly the
+//! host's types.
 
 use pollen_wire::fetch::MAX_MODULE;
 use wasmparser::{

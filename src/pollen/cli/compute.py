@@ -137,6 +137,7 @@ def _print_place(state: dict[str, Any], name: str, seed: str) -> None:
 
 
 def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
+    """What became of the publication; the brain words the changes (``seeds.specs``)."""
     if as_json:
         output.print_json(answer)
         return

@@ -1,6 +1,8 @@
 //! What all seeds of a sandbox share: the memory budget, and the totals of the guests kept.
 //!
-//! Invariant: guests kept for reuse take at most half of the node's memory, and idle ones make room
+//! Decides: which seed loses an idle guest when room is short: the one whose guests are worth least.
+//! Does not know: what a guest is worth (`seed.rs`).
+//! Invariants: guests kept for reuse take at most half of the node's memory, and idle ones make room
 //! before anybody is refused.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

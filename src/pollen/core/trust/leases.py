@@ -6,7 +6,7 @@ Does not know: whether its signer is an admin, or denied (``trust``); who renews
 Invariants: a lease adds no authority: it names one certificate by its hash and a time. Judging one
     reads no clock. Credentials that are over the budget are refused before a signature is checked.
 Source: docs/design/protocol.md#trust. Refused: dates in the certificate alone, which would end a
-mesh whose root key is kept offline.
+    mesh whose root key is kept offline.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def half_life(self) -> int:
-        """The wall time from which a lease is renewed."""
+        """The wall time from which it is renewed; each rank waits a step more (``lending``)."""
         return self.not_before + (self.not_after - self.not_before) // 2
 
 
