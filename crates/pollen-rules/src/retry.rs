@@ -30,6 +30,7 @@ pub enum Retry {
 }
 
 /// Judges a failed attempt (docs/design/protocol.md#calls).
+#[inline]
 pub fn classify_retry(attempt: &Attempt<'_>) -> Retry {
     if attempt.retries == 0 || attempt.budget_us < RETRY_MIN_BUDGET_US {
         return Retry::GiveUp;
