@@ -1,5 +1,5 @@
 //! Measures calls that each get a fresh guest: an open loop (calls begin at fixed times, whatever
-//! the ones before do) and a burst. Prints microseconds from the planned start to the end.
+//! the ones before do), a burst, and closed loops. Prints microseconds from the planned start to the end.
 //!
 //! Run: `cargo run --release -p pollen-wasm --example fresh_cost MODULE FUNCTION [calls a second]`
 //! (`examples/build.sh` makes `examples/build/echo-go.wasm`, function `echo`).
@@ -73,6 +73,24 @@ async fn open_loop(sandbox: &Sandbox, seed: &Arc<Seed>, function: &str, rate: u3
     times
 }
 
+/// Calls one after another; how many in a second.
+fn closed_loop(
+    sandbox: &Sandbox,
+    seed: &Arc<Seed>,
+    function: &str,
+) -> impl Future<Output = u32> + Send + use<> {
+    let (sandbox, seed, function) = (sandbox.clone(), seed.clone(), function.to_owned());
+    async move {
+        let ends = Instant::now() + Duration::from_secs(1);
+        let mut count = 0;
+        while Instant::now() < ends {
+            call(&sandbox, &seed, &function, Instant::now()).await;
+            count += 1;
+        }
+        count
+    }
+}
+
 fn show(what: &str, mut times: Vec<f64>) {
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
@@ -107,6 +125,12 @@ fn main() {
         let burst: Vec<_> = burst.collect();
         let times = burst.into_iter().map(|task| net.block_on(task).unwrap()).collect();
         show(&format!("burst of {BURST}"), times);
+        let began = Instant::now();
+        let loops = (0..2).map(|_| net.spawn(closed_loop(&sandbox, &seed, &function)));
+        let loops: Vec<_> = loops.collect();
+        let count: u32 = loops.into_iter().map(|task| net.block_on(task).unwrap()).sum();
+        let rate = f64::from(count) / began.elapsed().as_secs_f64();
+        println!("two closed loops: {rate:.0} calls a second");
     }
     println!("{:#?}", sandbox.metrics());
     sandbox.close();

@@ -39,8 +39,8 @@ async fn execute(
     if began >= call.deadline {
         return Err(SandboxError::deadline(false));
     }
-    let (mut guest, before) = match seed.take(call.identity) {
-        Some(guest) => (guest, ran_until(began)),
+    let (mut guest, before, is_stocked) = match seed.take(call.identity) {
+        Some(guest) => (guest, ran_until(began), false),
         None => fresh(seed, &call, &host, began).await?,
     };
     guest.living.begin(&call, host);
@@ -52,7 +52,10 @@ async fn execute(
     seed.note_run(at, ran_until(now).saturating_sub(before), guest.calls);
     guest.calls = guest.calls.wrapping_add(1);
     if seed.is_fresh() {
-        seed.spend(guest, now);
+        // The core stays with the calls where they make their guests themselves.
+        if is_stocked && seed.stock.takes_spent(seed.spent()) {
+            seed.spend(guest, now);
+        }
         fill(seed);
     } else if verdict.keep {
         guest.living.reset();
@@ -61,46 +64,58 @@ async fn execute(
     verdict.result
 }
 
-/// A guest from the stock, or one made now; and how long the call ran before it had one.
+/// A guest from the stock, or one made now; how long the call ran before it had one, and whether it
+/// is from the stock.
 async fn fresh(
     seed: &Arc<Seed>,
     call: &Call,
     host: &Arc<dyn Host>,
     began: Instant,
-) -> Result<(Box<Guest>, Duration), SandboxError> {
+) -> Result<(Box<Guest>, Duration, bool), SandboxError> {
     if let Some(guest) = seed.take_unused(call.identity) {
-        fill(seed);
-        return Ok((guest, ran_until(began)));
+        // Of a seed whose guests are spent, the end of this call wakes the one who fills: once is
+        // enough. Should the stock run out meanwhile, the call that finds none wakes it.
+        if !seed.is_fresh() {
+            fill(seed);
+        }
+        return Ok((guest, ran_until(began), true));
     }
     let purpose = if call.nested { Purpose::Nested } else { Purpose::Call };
     let made = seed.make(Some(host), purpose, call.deadline).await;
     fill(seed);
     // An isolated seed paid for its initialisation within the call, so it counts as run time.
     let after = if seed.settings.isolate { began } else { Instant::now() };
-    Ok((made?, ran_until(after)))
+    Ok((made?, ran_until(after), false))
 }
 
 /// Drops the spent guests of a seed and makes fresh ones, one by one on the guest runtime, until its
 /// stock has what is wanted. Returns at once.
 fn fill(seed: &Arc<Seed>) {
-    if !seed.stock.begin() {
+    if !seed.stock.begin(seed.making()) {
         return;
     }
-    let seed = seed.clone();
+    let mut seed = seed.clone();
     let guest = seed.runs.guest.clone();
     guest.spawn(async move {
         loop {
             if let Some(spent) = seed.take_spent() {
                 drop(spent);
-            } else if wants_more(&seed) {
-                make_one(&seed).await;
-            } else {
+            } else if !wants_more(&seed) {
                 seed.stock.finished();
                 // A call may have left one meanwhile and found this task still at work.
-                let is_idle = !seed.has_spent() && !wants_more(&seed);
-                if is_idle || !seed.stock.begin() {
+                let is_idle = seed.spent() == 0 && !wants_more(&seed);
+                if is_idle || !seed.stock.begin(seed.making()) {
                     break;
                 }
+            } else if let Some(busy) = seed.stock.busy() {
+                // A seed that is withdrawn meanwhile goes at once.
+                let waiting = Arc::downgrade(&seed);
+                drop(seed);
+                tokio::time::sleep(busy).await;
+                let Some(back) = waiting.upgrade() else { break };
+                seed = back;
+            } else {
+                make_one(&seed).await;
             }
         }
     });
@@ -116,7 +131,7 @@ async fn make_one(seed: &Arc<Seed>) {
     let making = Box::pin(stocked(seed.clone(), deadline));
     let made = Guarded::new(seed.runs.clone(), deadline, None, making).await;
     if made.result.is_err() {
-        seed.stock.rest();
+        seed.stock.is_full();
     }
 }
 

@@ -328,8 +328,14 @@ impl Seed {
         self.count(&UNUSED)
     }
 
-    pub(crate) fn has_spent(&self) -> bool {
-        self.count(&SPENT) > 0
+    /// The number of guests that have served their only call and are not dropped yet.
+    pub(crate) fn spent(&self) -> usize {
+        self.count(&SPENT)
+    }
+
+    /// Smoothed time that it takes to make a guest, ns.
+    pub(crate) fn making(&self) -> u64 {
+        self.making.load(Ordering::Relaxed)
     }
 
     fn count(&self, key: &[u8; 32]) -> usize {
