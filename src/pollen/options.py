@@ -270,4 +270,5 @@ def text_of(name: str, value: int) -> str:
         Kind.BYTES: (("GiB", _GIB), ("MiB", _MIB), ("KiB", _KIB), ("B", 1)),
         Kind.MILLIS: (("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)),
     }.get(kind, (("", 1),))
-    return next(f"{value // size}{unit}" for unit, size in units if value % size == 0)
+    fits = (f"{value // size}{unit}" for unit, size in units if value and value % size == 0)
+    return next(fits, f"{value}{units[-1][0]}")

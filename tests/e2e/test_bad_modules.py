@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from pollen.errors import PollenError
+from pollen.sdk.control import Control
+from pollen.sizes import MODULE_MAX_BYTES
 from pollen.testing import Cluster
 from tests.e2e.conftest import EXAMPLES
 from tests.e2e.talk import alive, check_error
@@ -85,11 +89,42 @@ async def test_a_module_over_its_memory_limit_is_refused(pair: Cluster, tmp_path
     await alive(*pair)
 
 
-async def test_a_module_over_32_mib_is_refused_unread(pair: Cluster, tmp_path: Path) -> None:
+def padded(size: int) -> bytes:
+    """The echo seed with a custom section behind it that makes it so large."""
+    module = (EXAMPLES / "echo.wasm").read_bytes()
+    # The section: its number, its length in five bytes of LEB128, an empty name, the padding.
+    length = size - len(module) - 6
+    leb = bytes([*(length >> shift & 0x7F | 0x80 for shift in (0, 7, 14, 21)), length >> 28])
+    return module + b"\0" + leb + b"\0" + bytes(length - 1)
+
+
+async def test_a_module_just_under_the_limit_is_seeded_and_called(
+    pair: Cluster, tmp_path: Path
+) -> None:
+    """Uploaded, held, fetched by the other node, compiled and run as any other."""
+    path = tmp_path / "large.wasm"
+    path.write_bytes(padded(MODULE_MAX_BYTES))
+    done = await pair[0].pln("seed", str(path), "large", "--min-replicas", "2")
+    assert done.returncode == 0, done.stderr
+    for node in pair:
+        called = await node.pln("call", "large", "echo", "hello")
+        assert called.stdout == b"hello", called.stderr
+    (await pair[0].pln("unseed", "large")).check_returncode()
+
+
+async def test_a_module_over_the_limit_is_refused_unread(pair: Cluster, tmp_path: Path) -> None:
     path = tmp_path / "huge.wasm"
-    with path.open("wb") as file:
-        file.truncate(32 * 1024 * 1024 + 1)
-    check_error(await pair[0].pln("seed", "--json", str(path), "huge"), "module-invalid")
+    path.write_bytes(padded(MODULE_MAX_BYTES + 1))
+    problem = check_error(await pair[0].pln("seed", "--json", str(path), "huge"), "module-invalid")
+    assert "64 MiB" in problem["title"]
+    await alive(*pair)
+
+
+async def test_the_door_refuses_a_module_over_the_limit(pair: Cluster) -> None:
+    """Whoever uploads without the command line is told the same, by the announced length."""
+    with pytest.raises(PollenError) as caught:
+        await asyncio.to_thread(Control(pair[0].paths).upload, padded(MODULE_MAX_BYTES + 1))
+    assert caught.value.slug == "module-invalid" and "64 MiB" in str(caught.value)
     await alive(*pair)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -120,6 +121,7 @@ DAMAGES = {
     "text": ("state.db", b"this is no database\n" * 100, "state-unusable"),
     "an empty key": ("node.key", b"", "state-unusable"),
     "a key of zeros": ("node.key", b"\0" * 77, "state-unusable"),
+    "a content store of text": ("content/blobs.db", b"garbage", "state-unusable"),
     "no settings": ("config.toml", b"listen = ", "config-invalid"),
     "an unknown setting": ("config.toml", b'lisen = ["127.0.0.1:0"]\n', "config-invalid"),
 }
@@ -130,6 +132,7 @@ async def test_a_damaged_folder(folder: Path, what: str) -> None:
     name, content, slug = DAMAGES[what]
     node = Node("x", folder, "127.0.0.1:0", None)
     assert (await node.pln("init", "--name", "x")).returncode == 0
+    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
     check_words(*await run_daemon(folder, "--listen", "127.0.0.1:0"), slug)
     assert (folder / name).read_bytes() == content
@@ -154,6 +157,28 @@ async def test_damaged_caches_are_made_again(folder: Path) -> None:
         await node.start()
         await cluster.linked()
         await cluster.ready("echo", on=["a", "b"])
+        await alive(*cluster)
+
+
+async def test_content_that_was_deleted_comes_from_a_peer_or_is_asked_for() -> None:
+    """Where nobody has it, a call says so at its end, and how to bring it back; seeding does."""
+    async with Cluster(2, properties={"b": {"role": "spare"}}) as cluster:
+        b = cluster[1]
+        alone = (str(example("shout")), "alone", "--host-prop", "role=spare")
+        await cluster.seed(example("echo"), "echo", on=["a", "b"])
+        assert (await b.pln("seed", *alone)).returncode == 0
+        await b.stop()
+        for name in ("content", "code"):
+            shutil.rmtree(b.home / name)
+        await b.start()
+        await cluster.linked()
+        await cluster.ready("echo", on=["a", "b"])
+        told = (await b.pln("call", "alone", "shout", "x", "--timeout", "3s")).stderr.decode()
+        assert "no holder of the module sent it" in told
+        assert "or seed it again: pln" in told
+        again = await b.pln("seed", *alone)
+        assert again.returncode == 0, again.stderr
+        await cluster.ready("alone", on=["b"])
         await alive(*cluster)
 
 

@@ -296,7 +296,7 @@ STAGED = (
     Staged(
         a_disk_that_is_full,
         "doctor",
-        cause=r"failure  disk +\d+ MiB free",
+        cause=r"failure  disk +[\d.]+ [KM]?i?B free",
         cure=r"du -xk .* \| sort -n \| tail",
         heal=remove_the_largest,
     ),

@@ -114,23 +114,41 @@ def test_the_rooms_of_the_runtime_stand_in_no_circle() -> None:
 
 
 # What each floor may import from beside itself: nothing climbs.
-GROUND = {"errors", "options", "paths", "plain", "lock", "_native", "__version__"}
+GROUND = {"errors", "options", "paths", "plain", "lock", "units", "sizes", "_native", "__version__"}
 FLOORS = {
     "core": {"errors", "options"},
     "sdk": GROUND,
     "runtime": GROUND | {"core", "sdk"},
     "testing": GROUND | {"sdk"},
     "sim": {"errors", "options", "core", "cli"},
+    "cli": GROUND | {"core", "sdk", "runtime", "sim", "testing"},
 }
+# What the files of the ground import from each other.
+BELOW = {"paths": {"errors", "plain"}, "lock": {"errors", "paths"}}
+
+
+def entered(path: Path) -> set[str]:
+    """What a file imports from directly below ``pollen``, in whichever form."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            inner = node.module == "pollen"
+            names = (
+                [f"pollen.{alias.name}" for alias in node.names] if inner else [node.module or ""]
+            )
+        found |= {name.split(".")[1] for name in names if name.startswith("pollen.")}
+    return found
 
 
 @pytest.mark.parametrize("floor", sorted(FLOORS))
 def test_no_floor_imports_from_one_above_it(floor: str) -> None:
     """The simulator alone borrows the command line, to be one of its verbs."""
-    climbing = set()
-    for path in python_files(SOURCE / floor):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pollen":
-                parts = (node.module or "").split(".")[1:]
-                climbing |= {parts[0]} if parts else {alias.name for alias in node.names}
+    climbing = set().union(*(entered(path) for path in python_files(SOURCE / floor)))
     assert climbing - {floor} - FLOORS[floor] == set()
+
+
+@pytest.mark.parametrize("name", sorted(GROUND - {"_native", "__version__"}))
+def test_the_ground_stands_on_nothing_but_ground(name: str) -> None:
+    """Whoever needs one of its files gets no floor along with it."""
+    assert entered(SOURCE / f"{name}.py") <= BELOW.get(name, set())

@@ -30,6 +30,8 @@ pub(crate) struct Terms {
     pub(crate) account: Account,
     /// A stranger's body must keep up a rate.
     pub(crate) has_rate: bool,
+    /// The error of a body over `most`.
+    pub(crate) too_large: fn(usize) -> CallError,
 }
 
 /// Why there is no body. The rest of it is not read: the connection closes behind the answer.
@@ -52,7 +54,7 @@ pub(crate) enum Kind {
 pub(crate) async fn read(mut body: Incoming, terms: &Terms) -> Result<(Bytes, Hold), NoBody> {
     let announced = body.size_hint().lower();
     if announced > terms.most as u64 {
-        return Err(too_large(terms.most));
+        return Err(too_large(terms));
     }
     let mut hold = Hold::default();
     let mut parts = Parts::default();
@@ -61,7 +63,7 @@ pub(crate) async fn read(mut body: Incoming, terms: &Terms) -> Result<(Bytes, Ho
         let Ok(data) = frame.into_data() else { continue };
         let length = parts.length + data.len();
         if length > terms.most {
-            return Err(too_large(terms.most));
+            return Err(too_large(terms));
         }
         let waits = Instant::now();
         if !terms.account.cover(&mut hold, length).await {
@@ -190,9 +192,8 @@ fn slow(reason: String, remedy: &str) -> NoBody {
     NoBody { status: StatusCode::REQUEST_TIMEOUT, error, kind: Kind::Slow }
 }
 
-fn too_large(most: usize) -> NoBody {
-    let reason = format!("the body is over the limit of {most} bytes");
-    let error = CallError::refused("input-too-large", reason, "send less at once");
+fn too_large(terms: &Terms) -> NoBody {
+    let error = (terms.too_large)(terms.most);
     NoBody { status: StatusCode::PAYLOAD_TOO_LARGE, error, kind: Kind::TooLarge }
 }
 

@@ -8,11 +8,11 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
-use pollen_plane::{CallError, Plane, Reply, Request, SeedRef, Trace, limits::MAX_INPUT};
+use pollen_plane::{CallError, Plane, Reply, Request, SeedRef, Trace};
 use pollen_wire::{
     call::cut,
     door::{Answer, Ask, DoorCall, DoorError, DoorReply, PREFACE},
-    frame::{self, MAX_DOOR, PREFIX},
+    frame::{self, MAX_DOOR, MAX_INPUT, PREFIX},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

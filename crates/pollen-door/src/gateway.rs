@@ -23,11 +23,9 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use pollen_plane::{
-    CallError, Plane, Principal, Reply, Request, SeedRef, Trace,
-    hex::hex,
-    limits::{MAX_INPUT, MAX_MODULE, STORE_REMEDY},
+    CallError, Plane, Principal, Reply, Request, SeedRef, Trace, hex::hex, limits::STORE_REMEDY,
 };
-use pollen_wire::door::PREFACE;
+use pollen_wire::{door::PREFACE, fetch::MAX_MODULE, frame::MAX_INPUT};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -240,7 +238,7 @@ impl Visitor {
             return Err(refused(CallError::overloaded(reason, 1000)));
         }
         let ends = started + budget;
-        let (input, hold) = self.read_body(request.into_body(), MAX_INPUT, ends).await?;
+        let (input, hold) = self.read_body(request.into_body(), MAX_INPUT, ends, too_large).await?;
         let mut call = self.plane().request(seed, function, input, started, budget);
         (call.idempotent, call.principal) = (idempotent, self.door.principal);
         if let Some(Some(caller)) = parent {
@@ -256,9 +254,10 @@ impl Visitor {
         incoming: Incoming,
         most: usize,
         ends: Instant,
+        too_large: fn(usize) -> CallError,
     ) -> Result<(Bytes, Hold), Box<Response<Full<Bytes>>>> {
         let has_rate = self.door.principal == Principal::Anonymous;
-        let terms = Terms { most, ends, account: self.account.clone(), has_rate };
+        let terms = Terms { most, ends, account: self.account.clone(), has_rate, too_large };
         body::read(incoming, &terms).await.map_err(|none| {
             let reason = match none.kind {
                 body::Kind::TooLarge => Reason::TooLarge,
@@ -275,10 +274,11 @@ impl Visitor {
         let most = usize::try_from(MAX_MODULE).unwrap_or(usize::MAX);
         let ends = Instant::now() + MAX_BUDGET;
         // Only the owner uploads: nothing is held on an account.
-        let (body, _) = match self.read_body(request.into_body(), most, ends).await {
-            Ok(read) => read,
-            Err(response) => return *response,
-        };
+        let (body, _) =
+            match self.read_body(request.into_body(), most, ends, module_too_large).await {
+                Ok(read) => read,
+                Err(response) => return *response,
+            };
         let size = body.len();
         match self.plane().net().content().add(body).await {
             Ok(content) => {
@@ -292,6 +292,16 @@ impl Visitor {
             ),
         }
     }
+}
+
+fn too_large(most: usize) -> CallError {
+    let reason = format!("the body is over the limit of {most} bytes");
+    CallError::refused("input-too-large", reason, "send less at once")
+}
+
+fn module_too_large(most: usize) -> CallError {
+    let reason = format!("the module is over the limit of {} MiB", most >> 20);
+    CallError::refused("module-invalid", reason, "strip it: wasm-opt -Oz --strip-debug")
 }
 
 /// Ends a connection that no answer would help.

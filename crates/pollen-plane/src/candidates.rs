@@ -51,6 +51,19 @@ impl Plane {
             let (place, link) = self.look_at(tables, entry, *only, false);
             return self.ask(tables, entry, attempts, &[place], &mut [link], now);
         }
+        self.next_of(tables, entry, nodes, attempts, now)
+    }
+
+    /// Of several. On its own, so that a call with one place pays for no room for sixteen.
+    #[inline(never)]
+    fn next_of(
+        &self,
+        tables: &Tables,
+        entry: &SeedEntry,
+        nodes: &[Id],
+        attempts: &mut Attempts<Id>,
+        now: u64,
+    ) -> Next {
         let mut places = [Place::default(); ROW_REPLICAS];
         let mut links = [const { None }; ROW_REPLICAS];
         for ((node, place), link) in nodes.iter().zip(&mut places).zip(&mut links) {

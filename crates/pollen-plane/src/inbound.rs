@@ -10,14 +10,13 @@ use pollen_net::{Link, RecvStream, SendStream};
 use pollen_rules::Wake;
 use pollen_wire::{
     call::{CallHeader, ReplyHeader, Status, cut},
-    frame,
+    frame::{self, MAX_INPUT},
 };
 
 use crate::{
     call::{CallError, Principal},
     counters::count,
     host::{Arrived, Ran, execute},
-    limits::MAX_INPUT,
     loading::not_woken,
     plane::Plane,
     remote::Pieces,

@@ -10,14 +10,16 @@ use futures_util::FutureExt as _;
 use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
 use pollen_wasm::{Seed, SeedSettings};
-use pollen_wire::{Id, fetch::FetchRequest};
+use pollen_wire::{
+    Id,
+    fetch::{FetchRequest, MAX_MODULE},
+};
 use tokio::sync::oneshot;
 
 use crate::{
     call::CallError,
     events::Event,
     host::Arrived,
-    limits::MAX_MODULE,
     plane::Plane,
     tables::{Flight, SeedEntry, SeedRow},
 };
@@ -182,7 +184,9 @@ impl Plane {
 }
 
 fn not_had(error: &NetError) -> CallError {
-    CallError::refused("unreachable", format!("the module could not be had: {error}"), "")
+    let reason = format!("no holder of the module sent it; the last one: {error}");
+    let remedy = "start a node that had it, or seed it again: pln seed FILE NAME";
+    CallError::refused("unreachable", reason, remedy)
 }
 
 /// Why a call that asked for it was not given a cold seed; nothing was executed.

@@ -53,6 +53,7 @@ impl Stock {
     /// A call at depth 0 waits until its whole tree fits beside those under way; one beneath
     /// another never waits, because that one keeps its memory until this one has ended. Alone, a
     /// call starts whatever its tree needs.
+    #[inline]
     pub fn fit(&self, depth: u64) -> Fit {
         let kept = if depth > 0 { 0 } else { self.memory_reserve };
         let is_short = self.memory_need > self.memory_free.saturating_sub(kept);
@@ -81,6 +82,7 @@ pub struct Room {
 }
 
 /// Whether its calls pass those that burn.
+#[inline]
 pub fn is_short(service_us: u64) -> bool {
     service_us < CALL_SHORT_US
 }
@@ -90,6 +92,7 @@ impl Room {
     ///
     /// Few fresh ones at a time, so that each is soon done; who burns on for long makes place for
     /// the next, and nobody waits for long ones (multilevel feedback: Corbató et al., 1962).
+    #[inline]
     pub fn admits(&self, service_us: u64) -> bool {
         self.running < self.slots && (is_short(service_us) || self.fresh < self.fresh_slots)
     }
@@ -97,6 +100,7 @@ impl Room {
 
 /// How full a node is, as its replies report it: 0 idle, 127 all slots taken, 255 the queue is full
 /// too.
+#[inline]
 pub fn fullness(room: &Room, queued: u64, queue_limit: u64) -> u8 {
     let part = |taken: u64, of: u64| taken.min(of) * 127 / of.max(1);
     let taken = part(room.running, room.slots).max(part(room.fresh, room.fresh_slots));
@@ -120,6 +124,7 @@ pub enum Admission {
 }
 
 /// Judges an arriving call (docs/design/protocol.md#calls).
+#[inline]
 pub fn admit(arrival: &Arrival) -> Admission {
     if arrival.seen {
         return Admission::Duplicate;
@@ -175,6 +180,7 @@ pub enum Wake {
 
 /// Single flight: one call loads, those that come meanwhile wait with it
 /// (docs/design/protocol.md#placement).
+#[inline]
 pub fn admit_wake(call: &Wakening) -> Wake {
     if call.ready {
         Wake::Ready

@@ -42,6 +42,7 @@ impl Backlog {
     /// A call came; with it so many wait.
     ///
     /// A queue that comes back soon was never gone: a node that refuses empties it again and again.
+    #[inline]
     pub fn came(&mut self, now_us: u64, waiting: u64) {
         if waiting <= 1 {
             let gap = self.emptied.map_or(u64::MAX, |at| now_us.saturating_sub(at));
@@ -53,6 +54,7 @@ impl Backlog {
     }
 
     /// A call left the queue at its head; so many wait now.
+    #[inline]
     pub fn left(&mut self, now_us: u64, waiting: u64) {
         self.note(now_us, waiting);
         if waiting == 0 {
@@ -61,21 +63,25 @@ impl Backlog {
     }
 
     /// A call was refused: for want of room, or because it waited too long.
+    #[inline]
     pub fn refuse(&mut self) {
         self.refused = self.refused.saturating_add(1);
     }
 
     /// How long there is a queue, short gaps included.
+    #[inline]
     pub fn standing_us(&self, now_us: u64) -> u64 {
         self.since.map_or(0, |since| now_us.saturating_sub(since))
     }
 
     /// With so many waiting.
+    #[inline]
     pub fn size(&self, waiting: u64) -> u64 {
         waiting.saturating_add(self.refused)
     }
 
     /// The same when the queue stood for a half to a quarter of the time.
+    #[inline]
     pub fn before(&self) -> u64 {
         self.earlier
     }

@@ -31,12 +31,14 @@ impl Candidate {
 }
 
 /// Of ranks in their order the first usable one: callers on many nodes wake the same.
+#[inline]
 pub fn choose_rank(ranks: &[Candidate]) -> Option<usize> {
     ranks.iter().position(Candidate::is_usable)
 }
 
 /// The nearest usable one competes with one drawn from the other usable ones; the lower cost wins,
 /// the nearest on a tie. `None` when none is usable.
+#[inline]
 pub fn choose(candidates: &[Candidate], draw: u64) -> Option<usize> {
     let usable = || candidates.iter().enumerate().filter(|(_, c)| c.is_usable());
     let (nearest, near) = usable().next()?;

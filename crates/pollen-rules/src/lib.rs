@@ -11,6 +11,9 @@
 //!   [`Backlog`], [`fullness`], and [`split`] for the calls beneath;
 //! - at a link: [`Silence`];
 //! - [`numbers`]: what the rules and those who drive them share.
+//!
+//! Rules on the way of each call are `#[inline]`: the build has no link-time optimization, so that a
+//! function of another crate would stay a call.
 
 #![forbid(unsafe_code)]
 

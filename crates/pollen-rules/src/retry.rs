@@ -1,4 +1,5 @@
-//! retry class: what becomes of a failed attempt.
+//! retry class: what becomes of a failed attempt. Where the next one goes, and which places are left
+//! out, is in `attempts.rs`.
 
 use crate::numbers::RETRY_MIN_BUDGET_US;
 
@@ -29,6 +30,7 @@ pub enum Retry {
 }
 
 /// Judges a failed attempt (docs/design/protocol.md#calls).
+#[inline]
 pub fn classify_retry(attempt: &Attempt<'_>) -> Retry {
     if attempt.retries == 0 || attempt.budget_us < RETRY_MIN_BUDGET_US {
         return Retry::GiveUp;

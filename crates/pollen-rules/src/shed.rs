@@ -41,6 +41,7 @@ pub struct Wait {
 /// served. Of calls that come faster than they are served the backlog doubles with the time; there
 /// everybody would wait for all those before, and nobody be served in time (Nichols and Jacobson,
 /// `CoDel`, 2012). A burst waits in full.
+#[inline]
 pub fn is_late(wait: &Wait) -> bool {
     let grows = wait.backlog.saturating_mul(2) > wait.backlog_before.saturating_mul(3);
     let is_bounded = wait.depth == 0 && wait.standing_us >= QUEUE_STANDING_US && grows;

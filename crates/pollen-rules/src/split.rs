@@ -14,6 +14,7 @@ pub struct Share {
 
 /// The child costs one hop and one call, and gets all the rest: a guest makes one call at a time, so
 /// nothing need be kept for another. `Err` is the slug of the limit that forbids it.
+#[inline]
 pub fn split(hops: u8, calls_left: u32, retries: u8) -> Result<Share, &'static str> {
     let hops = hops.checked_sub(1).ok_or("hop-limit")?;
     let calls = calls_left.checked_sub(1).ok_or("call-limit")?;

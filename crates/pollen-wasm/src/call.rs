@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::Store;
-
+use crate::engine::meter::Purpose;
 use crate::envelope::{Call, Host, Outcome, Output};
 use crate::error::SandboxError;
-use crate::future::{poll_began, ran_until};
-use crate::guest::{Guest, Handle, SLICE, State};
-use crate::outcome::{self, Verdict};
-use crate::seed::{Function, Seed};
+use crate::future::{Guarded, poll_began, ran_until};
+use crate::guest::Guest;
+use crate::seed::Seed;
 
 /// Runs the call to its end. Dropping the future discards the guest.
 ///
@@ -31,62 +29,123 @@ pub(crate) async fn run(
 }
 
 async fn execute(
-    seed: &Seed,
+    seed: &Arc<Seed>,
     at: Option<usize>,
     call: Call,
     host: Arc<dyn Host>,
 ) -> Result<Output, SandboxError> {
-    let Some((at, function)) = at.and_then(|at| seed.function_at(at)) else {
-        return Err(not_found(seed, &call.function));
-    };
+    let Some(at) = at else { return Err(not_found(seed, &call.function)) };
     let began = poll_began();
     if began >= call.deadline {
         return Err(SandboxError::deadline(false));
     }
-    let kept = if seed.settings.isolate { None } else { seed.take(call.identity) };
-    let (mut guest, before) = match kept {
-        Some(guest) => (guest, ran_until(began)),
-        None => {
-            let guest = seed.make(Some(&host), call.nested, call.deadline).await?;
-            // An isolated seed pays for its initialisation on each call, so it counts as run time.
-            let after = if seed.settings.isolate { began } else { Instant::now() };
-            (guest, ran_until(after))
-        }
+    let (mut guest, before, is_stocked) = match seed.take(call.identity) {
+        Some(guest) => (guest, ran_until(began), false),
+        None => fresh(seed, &call, &host, began).await?,
     };
-    let handle = resolve(&mut guest, at, function)?;
-    begin(&mut guest.store, &call, host)?;
-    let returned = match &handle {
-        Handle::Unit(run) => run.call_async(&mut guest.store, ()).await.map(|()| 0),
-        Handle::Status(run) => run.call_async(&mut guest.store, ()).await,
-    };
-    if let Some(slot) = guest.handles.get_mut(at) {
-        *slot = Some(handle);
-    }
-    let state = guest.store.data_mut();
-    let verdict = match state.pipes.clone() {
-        Some(pipes) => {
-            Verdict { result: outcome::of_program(returned, state, &pipes), keep: false }
-        }
-        None => outcome::of_call(returned, state),
-    };
+    guest.living.begin(&call, host);
+    let ended = guest.living.enter(at, &call).await?;
+    let verdict = guest.living.leave(at, ended);
     let now = Instant::now();
-    end(&mut guest.store);
-    seed.note_memory(guest.store.data().meter.peak());
+    guest.living.end();
+    seed.note_memory(guest.living.meter().peak());
     seed.note_run(at, ran_until(now).saturating_sub(before), guest.calls);
     guest.calls = guest.calls.wrapping_add(1);
-    if verdict.keep && !function.once {
-        guest.store.data_mut().recycle();
+    if seed.is_fresh() {
+        // The core stays with the calls where they make their guests themselves.
+        if is_stocked && seed.stock.takes_spent(seed.spent()) {
+            seed.spend(guest, now);
+        }
+        fill(seed);
+    } else if verdict.keep {
+        guest.living.reset();
         seed.keep(call.identity, guest, now);
     }
     verdict.result
 }
 
-impl State {
-    /// Prepares for the next call after a good one.
-    fn recycle(&mut self) {
-        self.kernel.recycle(&mut self.meter);
-        self.http.clear();
+/// A guest from the stock, or one made now; how long the call ran before it had one, and whether it
+/// is from the stock.
+async fn fresh(
+    seed: &Arc<Seed>,
+    call: &Call,
+    host: &Arc<dyn Host>,
+    began: Instant,
+) -> Result<(Box<Guest>, Duration, bool), SandboxError> {
+    if let Some(guest) = seed.take_unused(call.identity) {
+        // Of a seed whose guests are spent, the end of this call wakes the one who fills: once is
+        // enough. Should the stock run out meanwhile, the call that finds none wakes it.
+        if !seed.is_fresh() {
+            fill(seed);
+        }
+        return Ok((guest, ran_until(began), true));
     }
+    let purpose = if call.nested { Purpose::Nested } else { Purpose::Call };
+    let made = seed.make(Some(host), purpose, call.deadline).await;
+    fill(seed);
+    // An isolated seed paid for its initialisation within the call, so it counts as run time.
+    let after = if seed.settings.isolate { began } else { Instant::now() };
+    Ok((made?, ran_until(after), false))
+}
+
+/// Drops the spent guests of a seed and makes fresh ones, one by one on the guest runtime, until its
+/// stock has what is wanted. Returns at once.
+fn fill(seed: &Arc<Seed>) {
+    if !seed.stock.begin(seed.making()) {
+        return;
+    }
+    let mut seed = seed.clone();
+    let guest = seed.runs.guest.clone();
+    guest.spawn(async move {
+        loop {
+            if let Some(spent) = seed.take_spent() {
+                drop(spent);
+            } else if !wants_more(&seed) {
+                seed.stock.finished();
+                // A call may have left one meanwhile and found this task still at work.
+                let is_idle = seed.spent() == 0 && !wants_more(&seed);
+                if is_idle || !seed.stock.begin(seed.making()) {
+                    break;
+                }
+            } else if let Some(busy) = seed.stock.busy() {
+                // A seed that is withdrawn meanwhile goes at once.
+                let waiting = Arc::downgrade(&seed);
+                drop(seed);
+                tokio::time::sleep(busy).await;
+                let Some(back) = waiting.upgrade() else { break };
+                seed = back;
+            } else {
+                make_one(&seed).await;
+            }
+        }
+    });
+}
+
+fn wants_more(seed: &Seed) -> bool {
+    seed.stock.wants(seed.unused()) && !seed.runs.is_closed()
+}
+
+async fn make_one(seed: &Arc<Seed>) {
+    let deadline = Instant::now().checked_add(seed.settings.init_timeout);
+    let deadline = deadline.unwrap_or_else(Instant::now);
+    let making = Box::pin(stocked(seed.clone(), deadline));
+    let made = Guarded::new(seed.runs.clone(), deadline, None, making).await;
+    if made.result.is_err() {
+        seed.stock.is_full();
+    }
+}
+
+/// Adds a fresh guest to the stock of a seed.
+async fn stocked(seed: Arc<Seed>, deadline: Instant) -> Outcome {
+    let result = seed.make(None, Purpose::Stock, deadline).await.and_then(|guest| {
+        let full = || SandboxError::overloaded("there is no room for idle guests");
+        if !seed.runs.is_closed() && seed.keep_unused(guest) { Ok(nothing()) } else { Err(full()) }
+    });
+    Outcome { result, run: Duration::ZERO }
+}
+
+fn nothing() -> Output {
+    Output { bytes: bytes::Bytes::new(), status: 0, tail_call: None }
 }
 
 fn not_found(seed: &Seed, function: &str) -> SandboxError {
@@ -102,67 +161,13 @@ fn not_found(seed: &Seed, function: &str) -> SandboxError {
     )
 }
 
-/// The function in this instance. It is taken out, not cloned: a clone would count on a line that
-/// all threads share.
-fn resolve(guest: &mut Guest, at: usize, function: &Function) -> Result<Handle, SandboxError> {
-    if let Some(handle) = guest.handles.get_mut(at).and_then(Option::take) {
-        return Ok(handle);
-    }
-    let lost = || SandboxError::internal(format!("the export {} was lost", function.name), false);
-    let export = guest.instance.get_module_export(&mut guest.store, &function.export);
-    let func = export.and_then(wasmtime::Extern::into_func).ok_or_else(lost)?;
-    if function.returns {
-        Ok(Handle::Status(func.typed(&guest.store).map_err(|_| lost())?))
-    } else {
-        Ok(Handle::Unit(func.typed(&guest.store).map_err(|_| lost())?))
-    }
-}
-
-fn begin(store: &mut Store<State>, call: &Call, host: Arc<dyn Host>) -> Result<(), SandboxError> {
-    store.set_epoch_deadline(SLICE);
-    let state = store.data_mut();
-    state.deadline = call.deadline;
-    state.expired = false;
-    state.failure = None;
-    state.meter.begin(call.nested);
-    state.logs.begin(Some(host.clone()), state.settings.log_bytes);
-    state.host = Some(host);
-    if let Some(pipes) = &state.pipes {
-        pipes.begin(call.input.clone(), call.nested);
-        return Ok(());
-    }
-    if call.input.is_empty() {
-        return Ok(());
-    }
-    let offset = state.put(&call.input);
-    if offset == 0 {
-        return Err(SandboxError::refused(
-            "input-too-large",
-            format!(
-                "an input of {} bytes does not fit into the memory limit of {} bytes",
-                call.input.len(),
-                state.settings.memory_bytes
-            ),
-            "send less, or raise the limit: pln seed --memory SIZE",
-        ));
-    }
-    state.kernel.input_set(offset, call.input.len() as u64);
-    Ok(())
-}
-
-fn end(store: &mut Store<State>) {
-    let state = store.data_mut();
-    state.logs.end();
-    state.host = None;
-}
-
 /// Makes the first guest of a seed, which proves its initialisation.
 ///
 /// The guest has served nobody yet, so it waits for whichever identity calls first.
 pub(crate) async fn warm(seed: Arc<Seed>, deadline: Instant) -> Outcome {
-    let result = seed.make(None, false, deadline).await.map(|guest| {
+    let result = seed.make(None, Purpose::Call, deadline).await.map(|guest| {
         seed.keep_unused(guest);
-        Output { bytes: bytes::Bytes::new(), status: 0, tail_call: None }
+        nothing()
     });
     Outcome { result, run: Duration::ZERO }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pollen_wire::frame::MAX_INPUT;
 
 use crate::error::SandboxError;
 
@@ -55,8 +56,7 @@ pub struct SeedSettings {
     pub env: BTreeMap<String, String>,
     /// Hosts `http_request` may reach; a leading `*.` or a lone `*` are patterns.
     pub allow_hosts: Vec<String>,
-    /// A fresh guest for each call. Initialisation runs on each call; a snapshot taken after
-    /// initialisation (wizer) would save that and is not used yet.
+    /// A fresh guest for each call. Each runs its own initialisation, ahead of the call where it can.
     pub isolate: bool,
     /// Guests are reused across caller identities.
     pub shared: bool,
@@ -74,7 +74,7 @@ impl SeedSettings {
         Self {
             name: Arc::from(name),
             memory_bytes: 64 << 20,
-            max_output_bytes: 4 << 20,
+            max_output_bytes: MAX_INPUT,
             log_bytes: 64 << 10,
             config: BTreeMap::new(),
             env: BTreeMap::new(),

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,9 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
+use crate::engine::ticker::Ticker;
 use crate::envelope::{Host, Outcome};
 use crate::error::SandboxError;
-use crate::sandbox::Core;
 
 /// A function that usually runs longer starts on the guest runtime, ns.
 pub(crate) const BURNS: u64 = 500_000;
@@ -56,11 +57,35 @@ pub(crate) fn ran_until(now: Instant) -> Duration {
     RAN.get() + poll.saturating_sub(Duration::from_nanos(NESTED.get()))
 }
 
+/// What a call runs by: the ticks, and the runtime of those that burn.
+pub(crate) struct Runs {
+    pub(crate) ticker: Ticker,
+    pub(crate) guest: Handle,
+    closed: AtomicBool,
+}
+
+impl Runs {
+    pub(crate) fn new(ticker: Ticker, guest: Handle) -> Self {
+        Self { ticker, guest, closed: AtomicBool::new(false) }
+    }
+
+    /// Whether nothing is begun any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is begun from now on; what runs goes on, without ticks.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.ticker.close();
+    }
+}
+
 type Inner = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A call with its deadline and its clock.
 pub(crate) struct Guarded {
-    core: Arc<Core>,
+    runs: Arc<Runs>,
     inner: Option<Inner>,
     host: Option<Arc<dyn Host>>,
     waits: bool,
@@ -72,13 +97,13 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// `host` is told when the guest waits and burns.
     pub(crate) fn new(
-        core: Arc<Core>,
+        runs: Arc<Runs>,
         deadline: Instant,
         host: Option<Arc<dyn Host>>,
         inner: Inner,
     ) -> Self {
         let (inner, run) = (Some(inner), Duration::ZERO);
-        Self { core, inner, host, waits: false, deadline, timer: None, run }
+        Self { runs, inner, host, waits: false, deadline, timer: None, run }
     }
 
     /// Polls once; the flag says that the guest burned through its slice.
@@ -93,7 +118,7 @@ impl Guarded {
         let outer_nested = NESTED.replace(0);
         let outer_ran = RAN.replace(self.run);
         let polled = {
-            let _running = self.core.ticker.enter();
+            let _running = self.runs.ticker.enter();
             catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx)))
         };
         let expired = EXPIRED.replace(outer_expired);
@@ -172,7 +197,7 @@ pub(crate) struct CallFuture {
 
 impl CallFuture {
     pub(crate) fn new(guarded: Guarded, burns: bool) -> Self {
-        let guest = guarded.core.guest.clone();
+        let guest = guarded.runs.guest.clone();
         Self { guest, place: Place::Inline(guarded), burns }
     }
 

@@ -1,22 +1,21 @@
 //! Seed-time checks: everything that can be wrong with a module, found without an engine and said
 //! at once, with a remedy.
 //!
-//! Decides: what is a callable export, which imports are known. Invariant: what passes here links;
-//! what links here has imports of exactly the host's types.
+//! Decides: what is a callable export. Does not know: which imports there are (each folder of `abi`
+//! lists its own). Invariant: what passes here links; what links here has imports of exactly the
+//! host's types.
 
+use pollen_wire::fetch::MAX_MODULE;
 use wasmparser::{
     Encoding, ExternalKind, FuncType, Import, Parser, Payload, TableType, TypeRef, ValType,
     Validator,
 };
 
-use crate::engine::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::abi::Abi;
+use crate::abi::shape::{Group, Shape, Signature, signature_text};
+use crate::engine::pool::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::envelope::ModuleInfo;
 use crate::error::SandboxError;
-use crate::known::{self, Signature};
-use crate::program;
-
-/// A module larger than this is refused, bytes.
-const MODULE: usize = 32 << 20;
 
 const PAGE: u64 = 64 << 10;
 
@@ -31,21 +30,28 @@ pub fn wat_to_wasm(text: &str) -> Result<Vec<u8>, SandboxError> {
 /// The checks behind [`Sandbox::inspect`](crate::Sandbox::inspect).
 pub(crate) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
     check_format(wasm)?;
-    Validator::new_with_features(engine::features())
+    Validator::new_with_features(pool::features())
         .validate_all(wasm)
         .map_err(|error| broken(&error, wasm.len()))?;
     let parts = Parts::read(wasm).map_err(|error| broken(&error, wasm.len()))?;
-    parts.check_imports()?;
+    let shape = parts.shape();
+    let abi = Abi::of(&shape);
+    parts.check_imports(abi.imports())?;
     parts.check_limits()?;
-    parts.check_entry()?;
-    Ok(parts.info())
+    abi.check(&shape)?;
+    let exports = abi.exports(&shape);
+    Ok(ModuleInfo {
+        functions: exports.callable.into_iter().map(|(name, _)| name).collect(),
+        not_callable: exports.others,
+        minimum_memory_bytes: parts.memories.iter().sum::<u64>().saturating_mul(PAGE),
+    })
 }
 
 fn check_format(wasm: &[u8]) -> Result<(), SandboxError> {
     let invalid = |reason: &str, remedy: &'static str| Err(SandboxError::invalid(reason, remedy));
-    if wasm.len() > MODULE {
+    if wasm.len() as u64 > MAX_MODULE {
         return Err(SandboxError::invalid(
-            format!("the module has {} bytes; the limit is {MODULE}", wasm.len()),
+            format!("the module has {} bytes; the limit is {} MiB", wasm.len(), MAX_MODULE >> 20),
             "strip it (wasm-opt -Oz --strip-debug) or split it",
         ));
     }
@@ -162,11 +168,11 @@ impl<'a> Parts<'a> {
     }
 
     /// All imports that the host does not have, at once.
-    fn check_imports(&self) -> Result<(), SandboxError> {
+    fn check_imports(&self, known: &[Group]) -> Result<(), SandboxError> {
         let mut problems = Vec::new();
         let mut remedies: Vec<String> = Vec::new();
         for import in &self.imports {
-            if let Some((problem, remedy)) = self.import_problem(import) {
+            if let Some((problem, remedy)) = import_problem(import, known, &self.types) {
                 problems.push(problem);
                 if !remedy.is_empty() && !remedies.contains(&remedy) {
                     remedies.push(remedy);
@@ -177,29 +183,6 @@ impl<'a> Parts<'a> {
             return Ok(());
         }
         Err(SandboxError::refused("import-unknown", problems.join("; "), remedies.join("; ")))
-    }
-
-    fn import_problem(&self, import: &Import<'_>) -> Option<(String, String)> {
-        let name = format!("{}.{}", import.module, import.name);
-        let ty = match import.ty {
-            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => ty,
-            other => {
-                let problem = format!("the import {name} is a {}, not a function", kind_of(&other));
-                return Some((problem, remedy_for(import.module, import.name)));
-            }
-        };
-        let Some(known) = known::signature(import.module, import.name) else {
-            let near = nearest(import.module, import.name)
-                .map_or(String::new(), |near| format!(" (nearest: {near})"));
-            let remedy = remedy_for(import.module, import.name);
-            return Some((format!("the import {name} does not exist here{near}"), remedy));
-        };
-        let ty = self.types.get(ty as usize)?;
-        (!is_type(ty, known)).then(|| {
-            let (wanted, found) = (show_known(known), show(ty));
-            let problem = format!("the import {name} has the type {found}; the host's is {wanted}");
-            (problem, "rebuild with a current PDK".to_owned())
-        })
     }
 
     fn check_limits(&self) -> Result<(), SandboxError> {
@@ -227,73 +210,46 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The exports of the entry protocol have the types that it calls them with.
-    fn check_entry(&self) -> Result<(), SandboxError> {
-        let entries: [(&str, Signature); 3] =
-            [("_initialize", ("", "")), ("__wasm_call_ctors", ("", "")), ("hs_init", ("ii", ""))];
-        for (name, wanted) in entries {
-            let found = self
-                .exports
-                .iter()
-                .find(|(export, kind, _)| *export == name && *kind == ExternalKind::Func);
-            if let Some(ty) = found.and_then(|(_, _, index)| self.function_type(*index))
-                && !is_type(ty, wanted)
-            {
-                let (wanted, found) = (show_known(wanted), show(ty));
-                return Err(SandboxError::invalid(
-                    format!(
-                        "the export {name} has the type {found}; initialisation calls {wanted}"
-                    ),
-                    "rename the export",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn is_program(&self, functions: &[String]) -> bool {
-        let names: Vec<&str> = functions.iter().map(String::as_str).collect();
-        let is_reactor = self.exports.iter().any(|(name, ..)| *name == "_initialize");
-        program::is_program(self.imports.iter().map(|import| import.module), &names, is_reactor)
-    }
-
     fn function_type(&self, index: u32) -> Option<&FuncType> {
         let ty = *self.functions.get(index as usize)?;
         self.types.get(ty as usize)
     }
 
-    fn info(&self) -> ModuleInfo {
-        let mut info = ModuleInfo {
-            functions: Vec::new(),
-            not_callable: Vec::new(),
-            minimum_memory_bytes: self.memories.iter().sum::<u64>().saturating_mul(PAGE),
-        };
-        for (name, kind, index) in &self.exports {
-            if *kind != ExternalKind::Func {
-                continue;
-            }
-            let Some(ty) = self.function_type(*index) else { continue };
-            if known::is_entry(name) {
-                let reason = "runs once at initialisation".to_owned();
-                info.not_callable.push(((*name).to_owned(), reason));
-            } else if known::is_helper(name) {
-                let reason = "is a helper of the toolchain".to_owned();
-                info.not_callable.push(((*name).to_owned(), reason));
-            } else if is_type(ty, ("", "")) || is_type(ty, ("", "i")) {
-                info.functions.push((*name).to_owned());
-            } else {
-                let reason =
-                    format!("its type is {}; callable are () -> () and () -> i32", show(ty));
-                info.not_callable.push(((*name).to_owned(), reason));
-            }
-        }
-        if self.is_program(&info.functions) {
-            let others = info.functions.extract_if(.., |name| name != program::START);
-            let reason = "the module is a program, which begins at _start";
-            info.not_callable.extend(others.map(|name| (name, reason.to_owned())));
-        }
-        info
+    fn shape(&self) -> Shape<'_> {
+        let functions = self.exports.iter().filter(|(_, kind, _)| *kind == ExternalKind::Func);
+        let typed = functions
+            .filter_map(|(name, _, index)| Some((*name, self.function_type(*index).map(show)?)));
+        let imports = self.imports.iter().map(|import| import.module).collect();
+        Shape { imports, functions: typed.collect() }
     }
+}
+
+/// What is wrong with an import, and what to do about it.
+fn import_problem(
+    import: &Import<'_>,
+    groups: &[Group],
+    types: &[FuncType],
+) -> Option<(String, String)> {
+    let name = format!("{}.{}", import.module, import.name);
+    let ty = match import.ty {
+        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => ty,
+        other => {
+            let problem = format!("the import {name} is a {}, not a function", kind_of(&other));
+            return Some((problem, remedy_for(import.module, import.name)));
+        }
+    };
+    let Some(known) = signature(groups, import.module, import.name) else {
+        let near = nearest(groups, import.module, import.name)
+            .map_or(String::new(), |near| format!(" (nearest: {near})"));
+        let remedy = remedy_for(import.module, import.name);
+        return Some((format!("the import {name} does not exist here{near}"), remedy));
+    };
+    let ty = types.get(ty as usize)?;
+    (!is_type(ty, known)).then(|| {
+        let (wanted, found) = (signature_text(known), show(ty));
+        let problem = format!("the import {name} has the type {found}; the host's is {wanted}");
+        (problem, "rebuild with a current PDK".to_owned())
+    })
 }
 
 fn is_type(ty: &FuncType, (params, results): Signature) -> bool {
@@ -313,11 +269,26 @@ fn show(ty: &FuncType) -> String {
     format!("({}) -> ({})", list(ty.params()), list(ty.results()))
 }
 
-fn show_known((params, results): Signature) -> String {
-    let list = |letters: &str| {
-        letters.chars().map(|c| if c == 'i' { "i32" } else { "i64" }).collect::<Vec<_>>().join(", ")
+/// The type of an import, if there is one of this name.
+fn signature(groups: &[Group], module: &str, name: &str) -> Option<Signature> {
+    let (_, names) = groups.iter().find(|(group, _)| *group == module)?;
+    names.iter().find(|(known, _)| *known == name).map(|(_, signature)| *signature)
+}
+
+/// All imports as module, name, parameters and results (each a list of text-format types); for
+/// tests and documentation.
+#[must_use]
+pub fn known_imports() -> Vec<(&'static str, &'static str, String, String)> {
+    let text = |letters: &str| {
+        letters.chars().map(|c| if c == 'i' { "i32" } else { "i64" }).collect::<Vec<_>>().join(" ")
     };
-    format!("({}) -> ({})", list(params), list(results))
+    Abi::all_imports()
+        .iter()
+        .flat_map(|(module, names)| {
+            names.iter().map(move |(name, signature)| (*module, *name, *signature))
+        })
+        .map(|(module, name, (params, results))| (module, name, text(params), text(results)))
+        .collect()
 }
 
 fn kind_of(ty: &TypeRef) -> &'static str {
@@ -357,8 +328,8 @@ fn remedy_for(module: &str, name: &str) -> String {
 }
 
 /// The known import whose name is closest, if any is close.
-fn nearest(module: &str, name: &str) -> Option<String> {
-    known::GROUPS
+fn nearest(groups: &[Group], module: &str, name: &str) -> Option<String> {
+    groups
         .iter()
         .flat_map(|(group, names)| names.iter().map(move |(known, _)| (*group, *known)))
         .map(|(group, known)| (distance(name, known) + usize::from(group != module), group, known))

@@ -9,60 +9,42 @@
 //! |---|---|
 //! | [`sandbox`](Sandbox) | the handle: load a seed, call it, metrics, close |
 //! | `future` | where a call runs: inline first, on the guest runtime once it burns; its deadline |
-//! | `call` | one call: take or make a guest, run it, judge the result, keep or discard the guest |
-//! | `outcome` | results: errors, statuses, tail-call markers |
-//! | `seed`, `registry` | a loaded module, its functions, its idle guests by caller identity |
-//! | `guest` | one live instance: store, state, entry protocol |
-//! | `imports`, `user`, `http`, `wasi` | what a guest may import |
-//! | `program` | WASI commands as seeds: standard input and output of a call |
-//! | `kernel`, `classes` | the per-call host heap of the Extism ABI; total, never panics |
-//! | `log` | the guest's output, bounded per call |
-//! | `meter` | memory: the limit of a guest and the budget of the node |
-//! | `engine`, `ticker` | wasmtime's settings, the pool ladder, the 1 ms epoch |
+//! | `call` | one call: take or make a guest, run it, keep or discard it |
+//! | `seed` | a loaded module, its functions, its idle guests by caller identity |
+//! | `stock` | how many fresh guests of a seed are made ahead of calls |
+//! | `guest` | one live guest, and the room that is made for it |
+//! | `inspect` | seed-time checks, no engine needed |
+//! | `abi` | what a module may import, how a call enters and leaves a guest; a folder for each ABI |
+//! | `engine` | wasmtime's settings, the 1 ms epoch, compiled code, memory |
 //! | `sharded` | sums that all threads write without meeting |
-//! | `compile`, `cache` | one compile thread, and compiled code on disk |
-//! | `inspect`, `known` | seed-time checks, no engine needed |
 //!
 //! Invariants: a guest serves one caller identity (unless the seed is shared); dropping a call's
 //! future at any point cancels the guest and discards its instance; importing this crate and
 //! naming its types builds no engine, so that a fault handler installed before [`Sandbox::new`]
 //! stays first in the chain.
 
-mod cache;
+mod abi;
 mod call;
-mod classes;
-mod compile;
 mod engine;
 mod envelope;
 mod error;
 mod future;
 mod guest;
-mod http;
-mod imports;
 mod inspect;
-mod kernel;
-mod known;
-mod log;
-mod meter;
-mod outcome;
-mod program;
-mod registry;
 mod sandbox;
 mod seed;
 mod sharded;
+mod stock;
 mod sys;
-mod ticker;
-mod user;
-mod wasi;
 
+pub use abi::Kernel;
+pub use engine::budget::{Quota, Unlimited};
 pub use envelope::{
     Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, SandboxConfig, SeedSettings,
     TailCall,
 };
 pub use error::SandboxError;
-pub use inspect::wat_to_wasm;
-pub use kernel::{Kernel, Quota, Unlimited};
-pub use known::known_imports;
+pub use inspect::{known_imports, wat_to_wasm};
 pub use sandbox::{Sandbox, SandboxMetrics};
 pub use seed::Seed;
 pub use sharded::{Sharded, Tally};

@@ -2,40 +2,35 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tracing::debug;
-use wasmtime::{Engine, Linker};
-use wasmtime_wasi::I32Exit;
+use wasmtime::Engine;
 
-use crate::cache::Cache;
+use crate::abi::Linkers;
 use crate::call;
-use crate::compile::Compiler;
-use crate::engine::{self, Rung};
+use crate::engine::cache::Cache;
+use crate::engine::code::Code;
+use crate::engine::compile::Compiler;
+use crate::engine::pool::{self, Rung};
+use crate::engine::registry::Registry;
+use crate::engine::ticker::Ticker;
 use crate::envelope::{Call, Host, ModuleInfo, Outcome, SandboxConfig, SeedSettings};
 use crate::error::SandboxError;
-use crate::future::{BURNS, CallFuture, Guarded};
-use crate::guest::State;
+use crate::future::{BURNS, CallFuture, Guarded, Runs};
 use crate::inspect;
-use crate::registry::Registry;
 use crate::seed::Seed;
 use crate::sys;
-use crate::ticker::Ticker;
-use crate::{imports, user};
 
 /// What all clones of a sandbox share.
-pub(crate) struct Core {
-    pub(crate) ticker: Ticker,
-    pub(crate) guest: Handle,
+struct Core {
+    runs: Arc<Runs>,
     engine: Engine,
     rung: Rung,
-    linker: Linker<State>,
+    linkers: Linkers,
     compiler: Compiler,
     registry: Arc<Registry>,
-    closed: AtomicBool,
 }
 
 /// The sandbox of a node. Clones are handles to the same one.
@@ -49,8 +44,8 @@ impl Sandbox {
     /// # Errors
     /// `internal` when the machine gives no engine or thread at all; nothing is left behind.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
-        let (engine, rung) = engine::build(config.instances)?;
-        let linker = linker(&engine).map_err(|e| {
+        let (engine, rung) = pool::build(config.instances)?;
+        let linkers = Linkers::new(&engine).map_err(|e| {
             SandboxError::internal(format!("the imports do not link: {e:#}"), false)
         })?;
         let cache = config.cache_dir.and_then(|folder| {
@@ -58,14 +53,12 @@ impl Sandbox {
             Cache::open(folder, config.cache_key, config.cache_quota_bytes, &engine, &rung)
         });
         Ok(Self(Arc::new(Core {
-            ticker: Ticker::start(engine.clone())?,
-            guest: config.guest,
+            runs: Arc::new(Runs::new(Ticker::start(engine.clone())?, config.guest)),
             compiler: Compiler::start(engine.clone(), cache)?,
             engine,
             rung,
-            linker,
+            linkers,
             registry: Arc::new(Registry::new(config.memory_bytes)),
-            closed: AtomicBool::new(false),
         })))
     }
 
@@ -93,8 +86,8 @@ impl Sandbox {
         let info = inspect::inspect(&wasm)?;
         check_memory(info.minimum_memory_bytes, &settings)?;
         self.refuse_when_closed()?;
-        let module = self.0.compiler.module(wasm).await?;
-        let seed = Seed::link(&self.0.linker, &module, &self.0.registry, content, settings)?;
+        let code = self.0.compiler.code(wasm).await?;
+        let seed = self.link(&code, content, settings)?;
         self.warm(&seed, true).await?;
         Ok(seed)
     }
@@ -111,11 +104,10 @@ impl Sandbox {
     ) -> Result<Option<Arc<Seed>>, SandboxError> {
         self.refuse_when_closed()?;
         let began = Instant::now();
-        let Some(module) = self.0.compiler.cached(content).await else { return Ok(None) };
+        let Some(code) = self.0.compiler.cached(content).await else { return Ok(None) };
         let read = began.elapsed();
-        let pages = module.resources_required().max_initial_memory_size.unwrap_or(0);
-        check_memory(pages.saturating_mul(WASM_PAGE), &settings)?;
-        let seed = Seed::link(&self.0.linker, &module, &self.0.registry, content, settings)?;
+        check_memory(code.minimum_memory(), &settings)?;
+        let seed = self.link(&code, content, settings)?;
         // Where the caller is: a guest that is ready in a millisecond moves nowhere.
         let linked = began.elapsed();
         self.warm(&seed, false).await?;
@@ -140,7 +132,7 @@ impl Sandbox {
         let deadline = call.deadline;
         let refused = self.refuse_when_closed();
         let inner = Box::pin(call::run(refused, seed, at, call, host.clone()));
-        CallFuture::new(Guarded::new(self.0.clone(), deadline, Some(host), inner), burns)
+        CallFuture::new(Guarded::new(self.0.runs.clone(), deadline, Some(host), inner), burns)
     }
 
     /// The current numbers. Reads /proc and looks at every seed, so not for each call.
@@ -150,7 +142,7 @@ impl Sandbox {
         let (idle, idle_bytes) = core.registry.idle();
         let pool = core.engine.pooling_allocator_metrics();
         SandboxMetrics {
-            running: usize::try_from(core.ticker.running()).unwrap_or(usize::MAX),
+            running: usize::try_from(core.runs.ticker.running()).unwrap_or(usize::MAX),
             instances: core.registry.instances(),
             idle,
             idle_bytes,
@@ -162,7 +154,7 @@ impl Sandbox {
             page_table_bytes: sys::page_table_bytes().unwrap_or(0),
             compiles: core.compiler.compiles(),
             cache_hits: core.compiler.hits(),
-            epoch_ticks: core.ticker.ticks(),
+            epoch_ticks: core.runs.ticker.ticks(),
         }
     }
 
@@ -193,14 +185,23 @@ impl Sandbox {
     /// Stops the ticker and the compile thread; idempotent. New calls and loads are refused. Calls
     /// that still run lose their deadline checks, so they must have ended or been dropped before.
     pub fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.runs.close();
         self.0.registry.evict(u64::MAX);
         self.0.compiler.close();
-        self.0.ticker.close();
+    }
+
+    fn link(
+        &self,
+        code: &Code,
+        content: [u8; 32],
+        settings: SeedSettings,
+    ) -> Result<Arc<Seed>, SandboxError> {
+        let core = &self.0;
+        Seed::link(&core.linkers, &core.engine, code, &core.registry, &core.runs, content, settings)
     }
 
     fn refuse_when_closed(&self) -> Result<(), SandboxError> {
-        if self.0.closed.load(Ordering::SeqCst) {
+        if self.0.runs.is_closed() {
             return Err(SandboxError::overloaded("the sandbox is shutting down"));
         }
         Ok(())
@@ -211,14 +212,11 @@ impl Sandbox {
     async fn warm(&self, seed: &Arc<Seed>, burns: bool) -> Result<(), SandboxError> {
         let limit = seed.settings.init_timeout;
         let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
-        let (core, inner_seed) = (self.0.clone(), seed.clone());
-        let inner = Box::pin(call::warm(inner_seed, deadline));
-        let guarded = Guarded::new(core, deadline, None, inner);
+        let inner = Box::pin(call::warm(seed.clone(), deadline));
+        let guarded = Guarded::new(self.0.runs.clone(), deadline, None, inner);
         CallFuture::new(guarded, burns).await.result.map(|_| ())
     }
 }
-
-const WASM_PAGE: u64 = 65_536;
 
 fn check_memory(minimum: u64, settings: &SeedSettings) -> Result<(), SandboxError> {
     let limit = settings.memory_bytes;
@@ -227,22 +225,6 @@ fn check_memory(minimum: u64, settings: &SeedSettings) -> Result<(), SandboxErro
     }
     let reason = format!("the module starts with {minimum} bytes of memory; its limit is {limit}");
     Err(SandboxError::invalid(reason, "raise the memory limit of the spec"))
-}
-
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    imports::define(&mut linker)?;
-    user::define(&mut linker)?;
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
-    // That one traps on a code over 125, which is a rule of its own command line.
-    linker.allow_shadowing(true);
-    linker.func_wrap(
-        "wasi_snapshot_preview1",
-        "proc_exit",
-        |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
-    )?;
-    linker.allow_shadowing(false);
-    Ok(linker)
 }
 
 /// Numbers of a sandbox at one moment.

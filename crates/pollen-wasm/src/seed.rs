@@ -6,21 +6,24 @@
 //! are worth less.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ModuleExport};
+use wasmtime::Engine;
 
+use crate::abi::contract::Birth;
+use crate::abi::{Abi, Linked, Linkers};
+use crate::engine::code::Code;
+use crate::engine::meter::Purpose;
+use crate::engine::registry::{Idle, Registry};
 use crate::envelope::{Host, SeedSettings};
 use crate::error::SandboxError;
-use crate::future::BURNS;
-use crate::guest::{Blueprint, Entry, Guest, State};
-use crate::known;
-use crate::program;
-use crate::registry::Registry;
+use crate::future::{BURNS, Runs};
+use crate::guest::Guest;
 use crate::sharded;
+use crate::stock::Stock;
 
 /// Each thread looks at a share of the idle guests of its own first.
 const SHARES: usize = 2;
@@ -37,11 +40,6 @@ const SMALL: u64 = 4 << 20;
 /// A callable export.
 pub(crate) struct Function {
     pub(crate) name: String,
-    pub(crate) export: ModuleExport,
-    /// It returns an `i32`.
-    pub(crate) returns: bool,
-    /// `_start`: the guest is discarded after it.
-    pub(crate) once: bool,
     /// Smoothed run time, ns.
     smoothed: AtomicU64,
 }
@@ -53,7 +51,7 @@ impl Function {
     }
 }
 
-struct Idle {
+struct Resting {
     guest: Box<Guest>,
     since: Instant,
     bytes: u64,
@@ -62,7 +60,7 @@ struct Idle {
 /// Idle guests, of each identity the longest idle one first; their bytes.
 #[derive(Default)]
 struct Waiting {
-    idle: HashMap<[u8; 32], VecDeque<Idle>>,
+    idle: HashMap<[u8; 32], VecDeque<Resting>>,
     count: usize,
     bytes: u64,
     /// Calls that asked for a guest here: of the last minute, older ones fade.
@@ -70,13 +68,13 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn push(&mut self, key: [u8; 32], idle: Idle) {
+    fn push(&mut self, key: [u8; 32], idle: Resting) {
         self.count += 1;
         self.bytes = self.bytes.saturating_add(idle.bytes);
         self.idle.entry(key).or_default().push_back(idle);
     }
 
-    fn pop(&mut self, key: &[u8; 32]) -> Option<Idle> {
+    fn pop(&mut self, key: &[u8; 32]) -> Option<Resting> {
         let idle = self.idle.get_mut(key)?.pop_back()?;
         self.note_gone(&idle);
         Some(idle)
@@ -87,14 +85,14 @@ impl Waiting {
         firsts.min_by_key(|(_, since)| *since)
     }
 
-    fn pop_oldest(&mut self) -> Option<Idle> {
+    fn pop_oldest(&mut self) -> Option<Resting> {
         let (key, _) = self.oldest()?;
         let idle = self.idle.get_mut(&key)?.pop_front()?;
         self.note_gone(&idle);
         Some(idle)
     }
 
-    fn note_gone(&mut self, idle: &Idle) {
+    fn note_gone(&mut self, idle: &Resting) {
         self.count = self.count.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(idle.bytes);
     }
@@ -108,16 +106,20 @@ struct Share(Mutex<Waiting>);
 /// The key of guests that have served nobody; no public key is all ones.
 const UNUSED: [u8; 32] = [0xff; 32];
 
+/// The key of guests that have served their only call and are about to be dropped.
+const SPENT: [u8; 32] = [0xfe; 32];
+
 /// A seed that is loaded and can be called.
 pub struct Seed {
     content: [u8; 32],
-    pub(crate) engine: Engine,
-    pub(crate) registry: Arc<Registry>,
+    engine: Engine,
+    registry: Arc<Registry>,
     pub(crate) settings: Arc<SeedSettings>,
-    pre: InstancePre<State>,
-    entry: Entry,
-    /// Of a program.
-    arguments: Option<Arc<[String]>>,
+    linked: Linked,
+    /// Each call gets a guest of its own.
+    is_fresh: bool,
+    pub(crate) stock: Stock,
+    pub(crate) runs: Arc<Runs>,
     functions: Vec<Function>,
     names: Vec<String>,
     index: HashMap<String, usize>,
@@ -131,30 +133,30 @@ pub struct Seed {
 impl Seed {
     /// Links a compiled module; no guest exists afterwards.
     pub(crate) fn link(
-        linker: &Linker<State>,
-        module: &Module,
+        linkers: &Linkers,
+        engine: &Engine,
+        code: &Code,
         registry: &Arc<Registry>,
+        runs: &Arc<Runs>,
         content: [u8; 32],
         settings: SeedSettings,
     ) -> Result<Arc<Self>, SandboxError> {
-        let pre = linker.instantiate_pre(module).map_err(|error| {
-            SandboxError::invalid(format!("the module cannot be linked: {error:#}"), "")
-        })?;
-        let mut functions = callable(module);
-        let is_program = is_program(module, &functions);
-        let arguments = is_program.then(|| program::arguments(&settings)).transpose()?;
-        functions.retain(|function| !is_program || function.once);
-        let names: Vec<String> = functions.iter().map(|function| function.name.clone()).collect();
+        let (abi, exports) = Abi::read(code);
+        let linked = linkers.link(abi, code, &exports, &settings)?;
+        let is_fresh = settings.isolate || !linked.is_kept();
+        let names: Vec<String> = exports.callable.into_iter().map(|(name, _)| name).collect();
+        let function = |name: &String| Function { name: name.clone(), smoothed: AtomicU64::new(0) };
+        let functions = names.iter().map(function).collect();
         let index = names.iter().cloned().enumerate().map(|(at, name)| (name, at)).collect();
         let seed = Arc::new(Self {
             content,
-            engine: linker.engine().clone(),
+            engine: engine.clone(),
             registry: registry.clone(),
             settings: Arc::new(settings),
-            pre,
-            // A program's `_start` does all that is to be done first.
-            entry: if is_program { Entry::Start } else { Entry::of(module) },
-            arguments,
+            linked,
+            is_fresh,
+            stock: Stock::new(is_fresh),
+            runs: runs.clone(),
             functions,
             names,
             index,
@@ -163,7 +165,8 @@ impl Seed {
             smoothed: AtomicU64::new(0),
             making: AtomicU64::new(0),
         });
-        registry.add(&seed);
+        let idle: Weak<Self> = Arc::downgrade(&seed);
+        registry.add(idle);
         Ok(seed)
     }
 
@@ -206,7 +209,7 @@ impl Seed {
     /// Number of idle guests.
     #[must_use]
     pub fn idle_guests(&self) -> usize {
-        self.idle_totals().0
+        self.totals().0
     }
 
     pub(crate) fn function(&self, name: &str) -> Option<(usize, &Function)> {
@@ -216,10 +219,6 @@ impl Seed {
         } else {
             *self.index.get(name)?
         };
-        self.function_at(at)
-    }
-
-    pub(crate) fn function_at(&self, at: usize) -> Option<(usize, &Function)> {
         self.functions.get(at).map(|function| (at, function))
     }
 
@@ -227,20 +226,19 @@ impl Seed {
     pub(crate) async fn make(
         &self,
         host: Option<&Arc<dyn Host>>,
-        nested: bool,
+        purpose: Purpose,
         deadline: Instant,
     ) -> Result<Box<Guest>, SandboxError> {
-        let blueprint = Blueprint {
+        let birth = Birth {
             engine: &self.engine,
             registry: &self.registry,
-            pre: &self.pre,
             settings: &self.settings,
-            arguments: self.arguments.as_deref(),
-            entry: self.entry,
-            functions: self.functions.len(),
+            host,
+            purpose,
+            deadline,
         };
         let began = Instant::now();
-        let guest = Guest::make(blueprint, host, nested, deadline).await?;
+        let guest = Guest::make(&self.linked, &birth).await?;
         smooth(&self.making, nanos(began.elapsed()));
         self.note_memory(guest.initial);
         Ok(guest)
@@ -273,8 +271,11 @@ impl Seed {
         if self.settings.shared { [0; 32] } else { identity }
     }
 
-    /// An idle guest that this identity used, the last one first, or one that nobody used, if any.
+    /// An idle guest that this identity used, the last one first, if any.
     pub(crate) fn take(&self, identity: [u8; 32]) -> Option<Box<Guest>> {
+        if self.is_fresh {
+            return None;
+        }
         let key = self.key(identity);
         let mut counted = false;
         let of = self.shares().find_map(|share| {
@@ -282,8 +283,64 @@ impl Seed {
             waiting.uses += u64::from(!std::mem::replace(&mut counted, true));
             waiting.pop(&key)
         });
-        let unused = || self.shares().find_map(|share| share.lock().pop(&UNUSED));
-        of.or_else(unused).map(|idle| self.taken(idle))
+        of.map(|idle| self.taken(idle))
+    }
+
+    /// A guest that has served nobody, if one is in stock.
+    pub(crate) fn take_unused(&self, identity: [u8; 32]) -> Option<Box<Guest>> {
+        let mut counted = !self.is_fresh;
+        let unused = self.shares().find_map(|share| {
+            let mut waiting = share.lock();
+            waiting.uses += u64::from(!std::mem::replace(&mut counted, true));
+            waiting.pop(&UNUSED)
+        });
+        self.stock.asked(self.key(identity), unused.is_none());
+        unused.map(|idle| self.taken(idle))
+    }
+
+    /// Takes a guest that has served its only call. It is dropped off the path of the call, which
+    /// costs more than to run an echo; until then it counts as idle and may be evicted.
+    pub(crate) fn spend(&self, mut guest: Box<Guest>, now: Instant) {
+        let bytes = guest.living.meter().charged();
+        self.push(SPENT, Resting { guest, since: now, bytes });
+    }
+
+    /// A guest that has served its only call, if one is left.
+    pub(crate) fn take_spent(&self) -> Option<Box<Guest>> {
+        let spent = self.shares().find_map(|share| share.lock().pop(&SPENT));
+        spent.map(|idle| self.taken(idle))
+    }
+
+    /// Each call gets a guest of its own.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    fn push(&self, key: [u8; 32], resting: Resting) {
+        if let Some(share) = self.shares().next() {
+            self.registry.idle_bytes.add(signed(resting.bytes));
+            share.lock().push(key, resting);
+        }
+    }
+
+    /// The number of guests that have served nobody.
+    pub(crate) fn unused(&self) -> usize {
+        self.count(&UNUSED)
+    }
+
+    /// The number of guests that have served their only call and are not dropped yet.
+    pub(crate) fn spent(&self) -> usize {
+        self.count(&SPENT)
+    }
+
+    /// Smoothed time that it takes to make a guest, ns.
+    pub(crate) fn making(&self) -> u64 {
+        self.making.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, key: &[u8; 32]) -> usize {
+        let count = |share: &Mutex<Waiting>| share.lock().idle.get(key).map_or(0, VecDeque::len);
+        self.shares().map(count).sum()
     }
 
     /// The shares, that of the calling thread first.
@@ -292,13 +349,13 @@ impl Seed {
         after.iter().chain(before).map(|share| &share.0)
     }
 
-    /// Keeps a guest that has not served anybody yet.
-    pub(crate) fn keep_unused(&self, guest: Box<Guest>) {
-        self.keep(UNUSED, guest, Instant::now());
+    /// Keeps a guest that has not served anybody yet; whether there was room.
+    pub(crate) fn keep_unused(&self, guest: Box<Guest>) -> bool {
+        self.rest(UNUSED, guest, Instant::now())
     }
 
     /// The guest that was idle for longest.
-    pub(crate) fn take_oldest(&self) -> Option<Box<Guest>> {
+    fn take_oldest(&self) -> Option<Box<Guest>> {
         let since = |share: &Mutex<Waiting>| share.lock().oldest().map(|(_, since)| since);
         let oldest = self.shares().filter_map(|share| Some((share, since(share)?)));
         let (share, _) = oldest.min_by_key(|(_, since)| *since)?;
@@ -306,12 +363,39 @@ impl Seed {
         Some(self.taken(idle))
     }
 
-    fn taken(&self, idle: Idle) -> Box<Guest> {
+    fn taken(&self, idle: Resting) -> Box<Guest> {
         self.registry.idle_bytes.add(-signed(idle.bytes));
         idle.guest
     }
 
-    pub(crate) fn idle_totals(&self) -> (usize, u64) {
+    /// Keeps a guest for the next call of this identity, or drops it.
+    pub(crate) fn keep(&self, identity: [u8; 32], mut guest: Box<Guest>, now: Instant) {
+        let bytes = guest.living.meter().charged();
+        let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
+        if !grown {
+            self.rest(self.key(identity), guest, now);
+        }
+    }
+
+    /// Adds to the idle guests; false, and the guest is dropped, when there is no room.
+    fn rest(&self, key: [u8; 32], mut guest: Box<Guest>, now: Instant) -> bool {
+        let bytes = guest.living.meter().charged();
+        let registry = &self.registry;
+        let has_room = guest.living.meter().pool()
+            || (registry.make_room(self, bytes) && guest.living.meter().pool());
+        if !has_room {
+            return false;
+        }
+        self.push(key, Resting { guest, since: now, bytes });
+        if registry.is_reaping_due(now) {
+            registry.reap(now);
+        }
+        true
+    }
+}
+
+impl Idle for Seed {
+    fn totals(&self) -> (usize, u64) {
         self.shares().fold((0, 0), |sum, share| {
             let waiting = share.lock();
             (sum.0 + waiting.count, sum.1.saturating_add(waiting.bytes))
@@ -321,7 +405,7 @@ impl Seed {
     /// What a byte of its idle guests saves, with so many bytes beside them: what it takes to make
     /// one, times the calls of the last minute, over the bytes of all. Few guests of a busy seed are
     /// worth more than the last of many.
-    pub(crate) fn worth(&self, beside: u64) -> u64 {
+    fn worth(&self, beside: u64) -> u64 {
         let (mut uses, mut bytes) = (0_u64, beside);
         for share in self.shares() {
             let waiting = share.lock();
@@ -333,31 +417,14 @@ impl Seed {
         u64::try_from((saved << 20) / u128::from(bytes.max(1))).unwrap_or(u64::MAX)
     }
 
-    /// Keeps a guest for the next call of this identity, or drops it.
-    pub(crate) fn keep(&self, identity: [u8; 32], mut guest: Box<Guest>, now: Instant) {
-        let bytes = guest.store.data().meter.charged();
-        let registry = &self.registry;
-        let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
-        if self.settings.isolate || grown {
-            return;
-        }
-        let has_room = guest.store.data_mut().meter.pool()
-            || (registry.make_room(self, bytes) && guest.store.data_mut().meter.pool());
-        if !has_room {
-            return;
-        }
-        if let Some(share) = self.shares().next() {
-            registry.idle_bytes.add(signed(bytes));
-            share.lock().push(self.key(identity), Idle { guest, since: now, bytes });
-        }
-        if registry.is_reaping_due(now) {
-            registry.reap(now);
-        }
+    fn drop_oldest(&self) -> Option<u64> {
+        let mut guest = self.take_oldest()?;
+        Some(guest.living.meter().charged())
     }
 
     /// Drops what was idle for too long, and lets a quarter of the uses fade; called four times a
     /// minute while there are calls.
-    pub(crate) fn reap(&self, now: Instant, fade: bool) -> usize {
+    fn reap(&self, now: Instant, fade: bool) -> usize {
         let mut old = Vec::new();
         for share in self.shares() {
             let mut waiting = share.lock();
@@ -374,6 +441,9 @@ impl Seed {
             if fade {
                 waiting.uses -= waiting.uses / 4;
             }
+        }
+        if fade {
+            self.stock.fade();
         }
         let count = old.len();
         for idle in old {
@@ -404,38 +474,4 @@ impl Drop for Seed {
 
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-fn is_program(module: &Module, functions: &[Function]) -> bool {
-    let imports = module.imports();
-    let modules: Vec<&str> = imports.map(|import| import.module()).collect();
-    let names: Vec<&str> = functions.iter().map(|function| function.name.as_str()).collect();
-    let is_reactor = module.get_export("_initialize").is_some();
-    program::is_program(modules.into_iter(), &names, is_reactor)
-}
-
-fn callable(module: &Module) -> Vec<Function> {
-    module
-        .exports()
-        .filter_map(|export| {
-            let ExternType::Func(ty) = export.ty() else { return None };
-            let name = export.name();
-            let results: Vec<_> = ty.results().collect();
-            let returns = match results.as_slice() {
-                [] => false,
-                [wasmtime::ValType::I32] => true,
-                _ => return None,
-            };
-            if ty.params().len() > 0 || known::is_entry(name) || known::is_helper(name) {
-                return None;
-            }
-            Some(Function {
-                name: name.to_owned(),
-                export: module.get_export_index(name)?,
-                returns,
-                once: name == program::START,
-                smoothed: AtomicU64::new(0),
-            })
-        })
-        .collect()
 }

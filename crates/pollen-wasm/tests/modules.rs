@@ -85,8 +85,8 @@ fn what_does_not_fit_the_engine_s_limits_fails_when_inspected() {
         "(module (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref))",
     );
     assert!(tables.reason().contains("5 tables"), "{tables}");
-    let large = Sandbox::inspect(&vec![0; (32 << 20) + 1]).unwrap_err();
-    assert!(large.reason().contains("the limit is 33554432"), "{large}");
+    let large = Sandbox::inspect(&vec![0; (64 << 20) + 1]).unwrap_err();
+    assert!(large.reason().contains("the limit is 64 MiB"), "{large}");
     let threads = refused("(module (memory 1 2 shared))");
     assert_eq!("module-invalid", threads.slug());
 }

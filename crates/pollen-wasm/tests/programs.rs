@@ -135,7 +135,19 @@ fn every_call_has_an_instance_of_its_own_and_an_empty_input_ends_at_once() {
     let seed = world.load(lines(), with_args("-v x"));
     for input in ["a\n", "", "b\n"] {
         assert_eq!(input, world.text(&seed, "_start", input));
-        assert_eq!(0, seed.idle_guests());
+    }
+    let counting = world.wat(
+        r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1) (global $count (mut i32) (i32.const 0))
+        (func (export "_start")
+          (global.set $count (i32.add (global.get $count) (i32.const 1)))
+          (i32.store (i32.const 8) (i32.add (i32.load (i32.const 8)) (i32.const 1)))
+          (call $exit (i32.add (global.get $count) (i32.load (i32.const 8))))))"#,
+    );
+    // Whether its guest was made before or within the call.
+    for _ in 0..50 {
+        assert_eq!(2, world.call(&counting, "_start", "").result.unwrap().status);
     }
 }
 

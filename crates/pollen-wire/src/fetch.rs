@@ -3,6 +3,10 @@
 
 use crate::{Id, WireError, call::MAX_NAME, reader::Reader, writer::Writer};
 
+/// Largest module, bytes: what is uploaded, fetched and checked. tests/contract/test_sizes.py holds it to
+/// the same number of the brain.
+pub const MAX_MODULE: u64 = 64 * 1024 * 1024;
+
 /// Names the spec it claims, so that the holder can check that spec's gate and manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchRequest<'a> {

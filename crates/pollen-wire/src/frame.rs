@@ -11,8 +11,10 @@ pub const MAX_HELLO: usize = 72 * 1024;
 pub const MAX_CONTROL: usize = 1024 * 1024 + 1024;
 /// Most bytes of the header of a call, its reply or a content request.
 pub const MAX_HEADER: usize = 16 * 1024;
-/// Most bytes of a `pollen-call/1` frame: 4 MiB of input or output and its header.
-pub const MAX_DOOR: usize = 4 * 1024 * 1024 + 64 * 1024;
+/// Most bytes of the input of a call, and of its output unless a seed says otherwise.
+pub const MAX_INPUT: usize = 4 * 1024 * 1024;
+/// Most bytes of a `pollen-call/1` frame: input or output and its header.
+pub const MAX_DOOR: usize = MAX_INPUT + 64 * 1024;
 
 /// The length that a prefix announces, refused when over `most`.
 pub fn length(prefix: [u8; PREFIX], most: usize) -> Result<usize, WireError> {

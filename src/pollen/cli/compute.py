@@ -26,6 +26,7 @@ from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, read_input
 from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
 from pollen.sdk.control import Control
+from pollen.units import human_bytes
 
 if TYPE_CHECKING:
     from pollen.paths import Paths
@@ -136,11 +137,12 @@ def _print_place(state: dict[str, Any], name: str, seed: str) -> None:
 
 
 def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
+    """What became of the publication; the brain words the changes (``seeds.specs``)."""
     if as_json:
         output.print_json(answer)
         return
     verb = "unchanged" if answer["unchanged"] else "updated" if answer["replaced"] else "seeded"
-    size = output.human_bytes(answer["size_bytes"])
+    size = human_bytes(answer["size_bytes"])
     click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
     click.echo(f"  functions: {', '.join(answer['functions'])}")
     for change in answer["changed"]:

@@ -22,6 +22,7 @@ from pollen.cli.app import (
 from pollen.cli.proposals import here
 from pollen.errors import error_from
 from pollen.options import OPTIONS, Kind, flag_of
+from pollen.units import human_bytes
 
 
 @click.command("inspect")
@@ -90,10 +91,11 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     ready = f"{seed['ready']} of {seed['wanted']}"
     here = f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way"
-    memory, seconds = output.human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000
+    memory, seconds = human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000
     return [
         ("hash", seed["seed"]),
-        ("content", f"{seed['content']}, {output.human_bytes(seed['size_bytes'])}"),
+        ("content", seed["content"]),
+        ("size", human_bytes(seed["size_bytes"])),
         ("functions", ", ".join(seed["functions"])),
         ("publisher", f"{seed['publisher_name']} ({seed['publisher'][:8]})"),
         ("version", str(seed["name_epoch"])),
@@ -133,9 +135,7 @@ def _pairs(pairs: list[list[str]]) -> str:
 
 def _node_lines(node: dict[str, Any]) -> list[tuple[str, str]]:
     path = "direct" if node["direct"] else "relayed"
-    moved = (
-        f"{output.human_bytes(node['bytes_out'])} out, {output.human_bytes(node['bytes_in'])} in"
-    )
+    moved = f"{human_bytes(node['bytes_out'])} out, {human_bytes(node['bytes_in'])} in"
     is_linked = node["rtt_us"] > 0
     return [
         ("id", node["node"]),
@@ -144,7 +144,7 @@ def _node_lines(node: dict[str, Any]) -> list[tuple[str, str]]:
         ("properties", "" if node["properties"] == "{}" else node["properties"]),
         ("version", node["version"]),
         ("addresses", ", ".join(node["addresses"])),
-        ("memory", output.human_bytes(node["memory_bytes"])),
+        ("memory", human_bytes(node["memory_bytes"])),
         ("replicas", f"{node['ready']} ready"),
         ("link", f"{path}, {output.human_us(node['rtt_us'])} away, {moved}" if is_linked else ""),
     ]
@@ -203,12 +203,13 @@ def place_command(ctx: click.Context, seed: str, node: str | None, as_json: bool
     ready = f"{told['ready']} of {told['wanted']} replicas ready"
     click.echo(f"seed {told['name']} ({told['seed'][:8]}): {ready}")
     _print_sentences(told["why"])
+    least = min((held["cost"] for held in told["nodes"] if held["cost"]), default=1)
     rows = [
         (
             held["name"],
             str(held["rank"] or "-"),
             held["claim"] or "-",
-            output.human_cost(held["cost"]),
+            output.human_cost(held["cost"], least),
             ", ".join(held["bonus"]) or "-",
             held["reason"],
         )
@@ -217,7 +218,7 @@ def place_command(ctx: click.Context, seed: str, node: str | None, as_json: bool
     head = ("NODE", "RANK", "CLAIM", "BID", "BONUS", "WHY")
     _table(head, rows, drop=("BONUS", "BID"))
     if any(held["cost"] for held in told["nodes"]):
-        click.echo("the lowest bid serves: a draw of seed and node over the node's free memory")
+        click.echo("a bid of 1 serves: the lowest draw of seed and node over free memory")
 
 
 @why_command.command("call")

@@ -15,6 +15,7 @@ from pollen.cli.values import DURATION, SIZE
 from pollen.errors import error_from
 from pollen.paths import Paths
 from pollen.plain import escaped, escaped_lines
+from pollen.units import human_bytes
 
 
 def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -110,7 +111,7 @@ def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None
 
 def _shown(key: str, value: Any) -> str:
     if key.endswith("_bytes"):
-        return output.human_bytes(value)
+        return human_bytes(value)
     if key.endswith("_ms"):
         return f"{value / 1000:g}s"
     return ",".join(value) if isinstance(value, list) else str(value)
@@ -175,7 +176,7 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
 def _what_falls(where: Paths, include_keys: bool) -> list[str]:
     files = [file for path in where.state() for file in (path, *path.rglob("*"))]
     size = sum(file.lstat().st_size for file in files if file.is_file())
-    lines = [f"{where.home}: {output.human_bytes(size)} of records, modules, code and logs"]
+    lines = [f"{where.home}: {human_bytes(size)} of records, modules, code and logs"]
     if include_keys and where.node_key.exists():
         lines.append(f"{where.node_key}: this machine will be another node")
     if include_keys and where.root_key.exists():

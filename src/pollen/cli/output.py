@@ -139,16 +139,6 @@ def table_lines(
     return lines
 
 
-def human_bytes(count: int) -> str:
-    """``512 B``, ``1.5 MiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("the last unit takes everything")
-
-
 def human_us(micros: int) -> str:
     """``75 us``, ``1.2 ms``, ``3.4 s``; ``-`` for none."""
     if micros <= 0:
@@ -160,11 +150,9 @@ def human_us(micros: int) -> str:
     return f"{micros / 1_000_000:.1f} s"
 
 
-def human_cost(cost: int) -> str:
-    """A number of which only the order counts: three digits and a power; ``-`` for none."""
-    if cost <= 0:
-        return "-"
-    return str(cost) if cost < 1_000 else f"{cost:.2e}".replace("e+0", "e").replace("e+", "e")
+def human_cost(cost: int, least: int) -> str:
+    """How many times the least cost: ``1.00``, ``3.21``; ``-`` for none."""
+    return "-" if cost <= 0 else f"{cost / least:.2f}" if cost < 1000 * least else "over 1000"
 
 
 def human_age(millis: int) -> str:

@@ -1,4 +1,4 @@
-"""``pln sim``: replay a cluster in virtual time, with everything that can go wrong.
+"""``pln sim``: run a simulated cluster in virtual time, with drawn faults.
 
 The simulator is imported when the verb runs, never before.
 """

@@ -11,6 +11,7 @@ import click
 from pollen.cli import output
 from pollen.cli.app import control_of, with_globals, with_json
 from pollen.cli.proposals import here
+from pollen.units import human_bytes
 
 _SECTIONS = ("nodes", "seeds")
 
@@ -96,7 +97,7 @@ def _node_lines(status: dict[str, Any], columns: int, include_offline: bool) -> 
             node["tier"],
             output.human_us(node["rtt_us"]),
             str(node["ready"]),
-            output.human_bytes(node["memory_bytes"]),
+            human_bytes(node["memory_bytes"]),
             node["addresses"][0] if node["addresses"] else "-",
         )
         for node in shown

@@ -1,4 +1,5 @@
-"""The one parser for what people type: durations, sizes, key=value, inputs. Units are required."""
+"""The one parser for durations, sizes, key=value and inputs that people type. A duration or a size
+needs a unit."""
 
 from __future__ import annotations
 

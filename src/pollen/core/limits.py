@@ -1,9 +1,10 @@
-"""Every number that more than one module obeys, with its unit and where it comes from.
+"""The numbers that the core obeys, with their units and where they come from.
 
 Decides: nothing; it names the limits so that docs, code and tests quote one place.
-Does not know: who enforces a limit. The muscles keep their own copies of the wire limits.
+Does not know: who enforces a limit. The muscles keep their own copies of the wire limits;
+``pollen.sizes`` has the sizes that the client obeys as well.
 Invariants: integers only; the unit is in the name (``_NS``, ``_MS``, ``_US``, ``_BYTES``) or said.
-Source: docs/design/protocol.md for most; each entry says so, or says measured or guess.
+Source: docs/design/protocol.md for most; an entry names it, or is marked measured or guess.
 """
 
 from __future__ import annotations
@@ -127,8 +128,6 @@ DOUBT_NS = 30 * SECOND
 SPEC_MAX_BYTES = 24 * 1024
 # The longest function name, in bytes of UTF-8. Source: docs/design/protocol.md#names-and-specs.
 FUNCTION_NAME_MAX_BYTES = 255
-# The largest module. Source: docs/design/guest-abi.md#limits.
-MODULE_MAX_BYTES = 32 * 1024 * 1024
 
 # -- calls --------------------------------------------------------------------------------------
 # Replica ids in one route row, nearest first. Source: docs/design/protocol.md#tables. The numbers
@@ -338,7 +337,7 @@ PLACE_ROUNDS = 3
 # Length of a hash, and so of a claim's key.
 HASH_BYTES = 32
 # A seed that did not load within this is refused by its host. Raising it lets a slow host hold a
-# rank; lowering it refuses large modules on slow links. Guess: 32 MiB at 4 Mbit/s, and compiling.
+# rank; lowering it refuses large modules on slow links. Guess: 64 MiB at 8 Mbit/s, and compiling.
 LOAD_DEADLINE_NS = 2 * MINUTE
 # The others skip an overdue host only after this: its own brain speaks first, clocks differ. Guess.
 OVERDUE_GRACE_NS = 10 * SECOND

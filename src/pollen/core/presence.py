@@ -1,10 +1,11 @@
 """What this node says of itself in its node record, from its start until it has left.
 
-Decides: the node record's content: addresses, the phase of this run, how often it restarted.
+Decides: the content of the node record: addresses, the phase of this run, and whether it restarts
+    too often.
 Does not know: how the record travels, what others make of it (``liveness``).
 Invariants: a run says UP, LEAVING, LEFT in this order and never goes back. Restarts are counted
-    from the starts on disk that no good end followed, so that a crash loop is seen by the node that
-    is in it; everybody else reads the signed number, and all agree.
+    from the starts on disk that no good end followed. So a node sees its own crash loop. All others
+    read the signed number, and all agree.
 Source: docs/internals/liveness.md#records. Refused: counting another node's epochs as they
     come, which every observer would do at other times and so with another result.
 """

@@ -41,6 +41,7 @@ from pollen.runtime.folder.config import Config
 from pollen.runtime.loop.store import REMEDY as STORE_REMEDY
 from pollen.sdk import silence
 from pollen.sdk.control import Control
+from pollen.units import human_bytes
 
 Level = Literal["ok", "warning", "failure"]
 
@@ -145,13 +146,13 @@ def check_disk(where: Paths) -> Iterator[Finding]:
     if place is None:
         return
     free = shutil.disk_usage(place).free
-    text = f"{free >> 20} MiB free at {place}"
+    text = f"{human_bytes(free)} free at {place}"
     what = f"what takes it: du -xk {_mount_of(place)} | sort -n | tail"
     if free < DISK_LEAST:
-        remedy = f"make room: at least {DISK_LEAST >> 20} MiB; {what}"
+        remedy = f"make room: at least {human_bytes(DISK_LEAST)}; {what}"
         yield Finding("disk", "failure", text, remedy)
     elif free < DISK_LOW:
-        remedy = f"make room: {DISK_LOW >> 20} MiB is comfortable; {what}"
+        remedy = f"make room: {human_bytes(DISK_LOW)} is comfortable; {what}"
         yield Finding("disk", "warning", text, remedy)
     else:
         yield Finding("disk", "ok", text)
@@ -190,7 +191,7 @@ def check_limits(pid: int | None) -> Iterator[Finding]:
     if space == resource.RLIM_INFINITY:
         yield Finding("space", "ok", "address space is not limited")
     else:
-        text = f"address space is limited to {space >> 20} MiB: guests start slower, fewer fit"
+        text = f"address space is limited to {human_bytes(space)}: guests start slower, fewer fit"
         yield Finding("space", "warning", text, "lift it: ulimit -v unlimited")
     with contextlib.suppress(OSError, ValueError):
         maps = int(Path("/proc/sys/vm/max_map_count").read_text())
@@ -329,7 +330,7 @@ def check_clocks(clock: dict[str, Any], now_ms: float) -> Iterator[Finding]:
         text = f"the members' clocks are {_hours(middle)} this machine's ({len(ahead)} heard)"
         yield Finding("clocks", "failure", text, "set this machine's clock; use NTP")
     elif not clock["in_doubt"]:
-        yield Finding("clocks", "ok", f"{len(ahead)} members agree within {_most(ahead)} ms")
+        yield Finding("clocks", "ok", f"{_members(len(ahead))} within {_most(ahead)} ms")
 
 
 def _hours(milliseconds: float) -> str:
@@ -337,6 +338,10 @@ def _hours(milliseconds: float) -> str:
     hours = abs(milliseconds) / 3_600_000
     side = "behind" if milliseconds < 0 else "ahead of"
     return f"{hours / 24:.1f} days {side}" if hours >= 48 else f"{hours:.1f} hours {side}"
+
+
+def _members(count: int) -> str:
+    return "1 member agrees" if count == 1 else f"{count} members agree"
 
 
 def _most(ahead: Sequence[int]) -> int:

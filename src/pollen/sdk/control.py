@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from pollen.errors import BadRequest, PollenError, Unreachable, error_from_dict
 from pollen.paths import OWNER_REMEDY, Paths
+from pollen.sizes import MODULE_MAX_BYTES
 
 # Publishing waits for the module to be checked and the record to be on disk. A daemon that is
 # silent is given up much sooner (``pollen.sdk.silence``).
@@ -29,8 +30,9 @@ _TIMEOUT = 60.0
 # A connection is taken at once, unless the daemon's queue of them is full.
 _WORD_SECONDS = 1.0
 _CONNECT_PAUSE = 0.05
-_MAX_MODULE = 32 * 1024 * 1024
 _MAX_LINE = 64 * 1024
+# Of a body, so much goes into the packet of its head.
+_WITH_HEAD = 4 * 1024
 
 
 # Who is told, once, that this process waits for a silent daemon: the command line's terminal.
@@ -122,7 +124,7 @@ class Control:
         self, path: str, method: str, target: str, body: bytes, timeout: float = _TIMEOUT
     ) -> bytes:
         with self._asked(path, method, target, body, timeout) as (answer, length):
-            raw = answer.read()
+            raw = _rest(answer, length)
         if len(raw) < length:
             raise self._broken(f"{len(raw)} of {length} bytes came")
         return raw
@@ -140,7 +142,7 @@ class Control:
                 with io.BufferedReader(line) as answer:
                     status, length = _read_head(answer)
                     if status >= 400:
-                        raise error_from_dict(_problem(answer.read(), status))
+                        raise error_from_dict(_problem(_rest(answer, length), status))
                     # What goes on, as a log does, may be silent for good reasons.
                     line.is_watched = timeout is not None
                     yield answer, length
@@ -198,7 +200,7 @@ class _Line(io.RawIOBase):
         if code:
             raise OSError(code, os.strerror(code))
 
-    def sendall(self, data: bytes) -> None:
+    def sendall(self, data: bytes | memoryview) -> None:
         """Send all of it. Raises ``OSError``, ``daemon-not-answering``."""
         held = memoryview(data)
         while held:
@@ -235,7 +237,9 @@ def _send(connection: _Line, method: str, target: str, body: bytes) -> None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     # Whoever refuses a body may answer and close before it read all of it: the answer counts.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(head.encode() + b"\r\n" + body)
+        connection.sendall(head.encode() + b"\r\n" + body[:_WITH_HEAD])
+        # A large body is sent as it is: joined to the head it would be in memory twice.
+        connection.sendall(memoryview(body)[_WITH_HEAD:])
 
 
 def _read_head(answer: BinaryIO) -> tuple[int, int]:
@@ -249,6 +253,12 @@ def _read_head(answer: BinaryIO) -> tuple[int, int]:
         if name.lower() == b"content-length":
             length = int(value)
     return int(rest[:3]), length
+
+
+def _rest(answer: BinaryIO, length: int) -> bytes:
+    """The body, and no byte more: behind the answer to a request that was refused before it was
+    read there is a reset."""
+    return answer.read(length) if length else answer.read()
 
 
 def _problem(raw: bytes, status: int) -> dict[str, object]:
@@ -265,8 +275,9 @@ def read_module(path: Path) -> bytes:
     """A module file's bytes. Raises ``bad-request`` when there is none or it is too large."""
     try:
         size = path.stat().st_size
-        if size > _MAX_MODULE:
-            reason = f"{path} is {size} bytes; a module may have {_MAX_MODULE}"
+        if size > MODULE_MAX_BYTES:
+            most = f"{MODULE_MAX_BYTES >> 20} MiB"
+            reason = f"{path} is {size} bytes; a module may have {most}"
             raise BadRequest("module-invalid", reason, "build it with -Os, strip debug sections")
         return path.read_bytes()
     except OSError as error:

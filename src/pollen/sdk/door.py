@@ -3,8 +3,8 @@
 Decides: ids of calls, and which answer belongs to which call.
 Does not know: sockets; ``client`` moves the bytes over asyncio, ``blocking`` without.
 Invariants: an id is in use from ``call`` until its answer or ``forget``; an answer to an id that is
-no longer in use is dropped (its call was cancelled), one to an id that never was breaks the
-connection: it is another conversation's.
+no longer in use is dropped, because its call was cancelled. An answer to an id that was never used
+ends the connection, because it belongs to another conversation.
 Source: docs/internals/seam.md#doors; golden bytes in tests/vectors/wire.json.
 """
 
@@ -15,11 +15,12 @@ from typing import Final
 import msgspec
 
 from pollen.errors import Unreachable, error_from
+from pollen.sizes import INPUT_MAX_BYTES
 
 PREFACE: Final = b"\0pln-c1\n"
-# 4 MiB of input or output and 64 KiB for the rest, as the muscles allow.
-MAX_FRAME: Final = 4 * 1024 * 1024 + 64 * 1024
-MAX_INPUT: Final = 4 * 1024 * 1024
+# Input or output and 64 KiB for the rest, as the muscles allow.
+MAX_FRAME: Final = INPUT_MAX_BYTES + 64 * 1024
+MAX_INPUT: Final = INPUT_MAX_BYTES
 _PREFIX: Final = 4
 _ID_SPACE: Final = 1 << 32
 

@@ -20,7 +20,7 @@ def clock(**change: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "level", "text"),
     [
-        ({}, "ok", "1 members agree within 3 ms"),
+        ({}, "ok", "1 member agrees within 3 ms"),
         ({"raw_unix_ms": NOW - 40 * DAY}, "failure", "40.0 days behind this command's"),
         (
             {"members_ahead_ms": [5, -40 * DAY, -40 * DAY]},

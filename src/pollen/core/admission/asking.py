@@ -1,11 +1,12 @@
 """How a member whose lease ran out gets a new one: a laptop that slept for two months.
 
 Decides: whom to ask over ``pollen-join/1``, when, and what the answer is worth. A node whose own
-    clock is in doubt asks as well: every answer tells the time of who gave it.
+    clock is in doubt asks as well: every answer holds the time of the node that gave it.
 Does not know: links (nobody admits us now); who signs (``redeeming``) or carries (``carrying``).
-Invariants: one question at a time; while nobody answers, all known peers are asked in turn, for
-    ever, with a growing wait. A key that is denied as far as we know does not ask. An answer is
-    judged like a Hello of our own: it can give a lease and nothing else.
+Invariants: one new question at a time; an earlier one may still wait for its answer. While nobody
+    answers, all known peers are asked in turn, for ever, with a growing wait. A key that is denied
+    as far as we know does not ask. An answer is judged like a Hello of our own: it can give a lease
+    and nothing else.
 Source: docs/design/protocol.md#trust (an expired lease may still speak ``pollen-join/1``, for
 renewal only).
 """

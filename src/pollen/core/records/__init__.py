@@ -1,4 +1,4 @@
-"""The signed facts of which everything else is a function.
+"""The signed records, from which every node computes everything else.
 
 Decides: which record replaces which, what spreads to whom, what is forgotten.
 Does not know: what a record of any kind means.

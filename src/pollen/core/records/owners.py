@@ -4,9 +4,9 @@ Decides: what stays of an owner's records, how complete the set is, and its hash
 Does not know: what a record means, who sent it, caps, disks or clocks.
 Invariants: the set is a join: the same records in any order, grouping or number give the same set.
     Nothing at or below the owner's floor (its ``gc_version``) is held, so nothing deleted long ago
-    comes back. What a dead run said (an ephemeral record of an earlier epoch) is not held. Two
-    sets are equal if and only if their sums are. ``version`` never claims more than signed
-    records prove.
+    comes back. An ephemeral record of an earlier epoch is not held, since its run has ended. Two
+    sets are equal if and only if their sums are. ``version`` is never higher than signed records
+    prove.
 Source: docs/design/protocol.md#records. Sums are added modulo 2**256: adding is incremental, and an
     owner can collide nobody's sets but its own. Refused: XOR, under which such collisions are
     trivial; a Merkle tree, whose upkeep costs more than 256 buckets of a sum each.

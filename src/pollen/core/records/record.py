@@ -1,9 +1,11 @@
 """One record: its bytes, and what follows from them alone.
 
-Decides: the shape of a signed record, which records are refused, and which of two of one key wins.
+Decides: the shape of a signed record, which records are refused, and which of two records of one
+key wins.
 Does not know: what a payload means; other records; who sent it; any clock.
 Invariants: a record is kept and sent as it was carried; everything else in it follows from its
-    bytes. Refused are only a bad signature (the muscles), a wrong owner, a wrong shape, too large.
+    bytes. A record is refused for a bad signature (by the muscles), a wrong owner, another cluster,
+    a wrong shape, a key that is too long, a version that cannot be, or its size.
 Source: docs/design/protocol.md#records. ``prev`` stands in the signed body: a forwarder can then
     not invent or hide a gap, and a push needs nothing beside it. Refused: ``prev`` in a message
     before each push, which only the sender vouches for; last-writer-wins by wall clock.

@@ -3,9 +3,10 @@
 Decides: which (epoch, seq) the next record gets, when the next block must be made durable, and how
     to get above a version of ours that somebody else made.
 Does not know: records; the disk (it returns the row and is told when it is there).
-Invariants: a version is used only when its epoch and its block are on disk, so that no restart,
-    not even one that must stay in its epoch, uses one twice. A version is never used again within
-    a run. A jump goes to a new epoch, because what the old one said is void with it.
+Invariants: a version is used only when its epoch and its block are on disk, so that no restart, not
+    even one that must stay in its epoch, uses one twice. A version is never used again within a
+    run. A jump goes to a new epoch, because the records of the old one are void then. At the
+    highest epoch it goes on within that one.
 Source: docs/design/protocol.md#records. Refused: an fsync for each record.
 """
 

@@ -159,7 +159,7 @@ def check_options(options: SeedOptions) -> Refusal | None:
         if option.high and not option.low <= value <= option.high:
             return Refusal(
                 "config-invalid",
-                f"{name} is {value}, which is out of range",
+                f"{name} is {text_of(name, value)}, which is out of range",
                 f"give {option.flag} from {text_of(name, option.low)}"
                 f" to {text_of(name, option.high)}",
             )

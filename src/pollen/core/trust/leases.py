@@ -1,11 +1,12 @@
-"""That a member was still wanted lately: leases, and the credentials that a member shows.
+"""Leases, which prove that a member was still wanted lately, and the credentials that a member
+shows.
 
-Decides: what a lease says and whether its bytes hold; what travels in a Hello.
+Decides: what a lease holds and whether its bytes are valid; what travels in a Hello.
 Does not know: whether its signer is an admin, or denied (``trust``); who renews when (``lending``).
 Invariants: a lease adds no authority: it names one certificate by its hash and a time. Judging one
     reads no clock. Credentials that are over the budget are refused before a signature is checked.
 Source: docs/design/protocol.md#trust. Refused: dates in the certificate alone, which would end a
-    mesh whose root lies in a drawer.
+    mesh whose root key is kept offline.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def half_life(self) -> int:
-        """The wall time from which a lease is renewed."""
+        """The wall time from which it is renewed; each rank waits a step more (``lending``)."""
         return self.not_before + (self.not_after - self.not_before) // 2
 
 

@@ -53,7 +53,9 @@ def make_app(daemon: Daemon) -> Starlette:
     """The application; one endpoint a line of ``ROUTES``."""
     handlers = _Handlers(daemon)
     table = [
-        StarletteRoute(r.path, _endpoint(r, getattr(handlers, r.name), daemon), methods=[r.method])
+        StarletteRoute(
+            r.path, _endpoint(r, _handler(r, handlers, daemon), daemon), methods=[r.method]
+        )
         for r in ROUTES
     ]
     return Starlette(routes=table, exception_handlers={HTTPException: _on_http_exception})
@@ -95,6 +97,22 @@ def _endpoint(
     return endpoint
 
 
+def _handler(route: Route, handlers: _Handlers, daemon: Daemon) -> Handler:
+    """What answers a route: its command, with the fields that were given, or its method."""
+    command = route.command
+    if command is None:
+        method: Handler = getattr(handlers, route.name)
+        return method
+
+    async def carry(request: Request, body: msgspec.Struct | None) -> msgspec.Struct:
+        given: dict[str, Any] = {**request.path_params, **_queries(request, route.name)}
+        if body is not None:
+            given |= {name: getattr(body, name) for name in body.__struct_fields__}
+        return await daemon.command(command(**given))
+
+    return carry
+
+
 async def _read_body(request: Request, route: Route) -> msgspec.Struct | None:
     if route.request is None:
         return None
@@ -131,24 +149,9 @@ class _Handlers:
     async def version(self, request: Request, body: None) -> routes.Version:
         return self._daemon.version()
 
-    async def status(self, request: Request, body: None) -> msgspec.Struct:
-        return await self._daemon.command(cmd.StatusCommand())
-
     async def seeds(self, request: Request, body: None) -> routes.Seeds:
         status = await self._daemon.command(cmd.StatusCommand())
         return routes.Seeds(seeds=status.seeds if isinstance(status, cmd.Status) else [])
-
-    async def publish(self, request: Request, body: routes.SeedRequest) -> msgspec.Struct:
-        command = cmd.SeedCommand(
-            name=body.name, content=body.content, options=body.options, take_over=body.take_over
-        )
-        return await self._daemon.command(command)
-
-    async def check_seed(self, request: Request, body: routes.CheckRequest) -> msgspec.Struct:
-        command = cmd.CheckSeedCommand(
-            name=body.name, options=body.options, take_over=body.take_over
-        )
-        return await self._daemon.command(command)
 
     async def seed_state(self, request: Request, body: None) -> msgspec.Struct:
         query = _queries(request, "seed_state")
@@ -161,34 +164,8 @@ class _Handlers:
         )
         return await self._daemon.command(command)
 
-    async def withdraw(self, request: Request, body: None) -> msgspec.Struct:
-        return await self._daemon.command(cmd.UnseedCommand(target=request.path_params["target"]))
-
-    async def invite(self, request: Request, body: routes.InviteRequest) -> msgspec.Struct:
-        command = cmd.InviteCommand(
-            subject=body.subject,
-            ttl_ms=body.ttl_ms,
-            tier=body.tier,
-            properties=body.properties,
-            access_ms=body.access_ms,
-            lease_ms=body.lease_ms,
-        )
-        return await self._daemon.command(command)
-
-    async def drain(self, request: Request, body: None) -> msgspec.Struct:
-        return await self._daemon.command(cmd.DrainCommand())
-
     async def shutdown(self, request: Request, body: routes.ShutdownRequest) -> routes.Stopping:
         return self._daemon.stop(body.grace_ms, drain=body.drain)
-
-    async def why_place(self, request: Request, body: None) -> msgspec.Struct:
-        target = request.path_params["target"]
-        return await self._daemon.command(cmd.WhyPlaceCommand(target=target))
-
-    async def why_call(self, request: Request, body: None) -> msgspec.Struct:
-        target = request.path_params["target"]
-        function = str(_queries(request, "why_call").get("function", ""))
-        return await self._daemon.command(cmd.WhyCallCommand(target=target, function=function))
 
     async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
         """A load whose client went away also ends: nobody is left to read its report."""

@@ -5,9 +5,10 @@ The server, the OpenAPI document (``openapi``) and the tests are made from it; s
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -15,7 +16,6 @@ from pollen.core import commands as cmd
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
-from pollen.options import SeedOptions
 
 # So many lines of the log at most are told at once.
 LINES_MAX = 10_000
@@ -35,32 +35,50 @@ TtlMs = Annotated[int, _said(minimum=1, maximum=limits.INVITE_TTL_MAX_NS // MILL
 Millis = Annotated[int, _said(minimum=0)]
 
 
-class SeedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/seeds``."""
+def _body_of(
+    command: type[cmd.Command], title: str, summary: str, /, **told: object
+) -> type[msgspec.Struct]:
+    """The body that makes a command: its fields and no others, with its defaults.
 
-    name: Name
-    content: Content
-    options: SeedOptions = SeedOptions()
-    take_over: bool = False
+    ``told``: for a field, what a reader of the schema should know of its values.
+    """
+    hints = typing.get_type_hints(command)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for held in msgspec.structs.fields(command):
+        kind = told.get(held.name, hints[held.name])
+        has_none = held.default is msgspec.NODEFAULT and held.default_factory is msgspec.NODEFAULT
+        fields.append((held.name, kind) if has_none else (held.name, kind, _default_of(held)))
+    made = msgspec.defstruct(
+        title, fields, module=__name__, frozen=True, kw_only=True, forbid_unknown_fields=True
+    )
+    made.__doc__ = summary
+    return made
 
 
-class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/seeds/check``: what ``POST /v1/seeds`` will say, but the module."""
-
-    name: Name
-    options: SeedOptions = SeedOptions()
-    take_over: bool = False
+def _default_of(held: msgspec.structs.FieldInfo) -> Any:
+    is_made = held.default is msgspec.NODEFAULT
+    return msgspec.field(default_factory=held.default_factory) if is_made else held.default
 
 
-class InviteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/invites``; the defaults are those of ``InviteCommand``."""
-
-    subject: Subject = ""
-    ttl_ms: TtlMs = 300_000
-    tier: Tier = "leaf"
-    properties: str = "{}"
-    access_ms: Millis = 0
-    lease_ms: Millis = 0
+SeedRequest = _body_of(
+    cmd.SeedCommand, "SeedRequest", "The body of ``POST /v1/seeds``.", name=Name, content=Content
+)
+CheckRequest = _body_of(
+    cmd.CheckSeedCommand,
+    "CheckRequest",
+    "The body of ``POST /v1/seeds/check``: what ``POST /v1/seeds`` will say, but the module.",
+    name=Name,
+)
+InviteRequest = _body_of(
+    cmd.InviteCommand,
+    "InviteRequest",
+    "The body of ``POST /v1/invites``.",
+    subject=Subject,
+    ttl_ms=TtlMs,
+    tier=Tier,
+    access_ms=Millis,
+    lease_ms=Millis,
+)
 
 
 class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -201,7 +219,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the table. ``response`` None: a body of the media type ``media``."""
+    """One line of the table. ``response`` None: a body of the media type ``media``.
+
+    With a ``command`` nothing else is to be written: path, query and body give its fields by name,
+    and its result is the answer. Without one a method of the application has the route's name.
+    """
 
     name: str
     method: str
@@ -212,6 +234,7 @@ class Route:
     errors: tuple[str, ...] = field(default=())
     query: tuple[Query, ...] = field(default=())
     media: str = "application/json"
+    command: type[cmd.Command] | None = None
 
 
 _PUBLISH_ERRORS = (
@@ -227,7 +250,15 @@ _PUBLISH_ERRORS = (
 ROUTES: tuple[Route, ...] = (
     Route("health", "GET", "/v1/health", "Whether the daemon answers", None, Health),
     Route("version", "GET", "/v1/version", "What runs here", None, Version),
-    Route("status", "GET", "/v1/status", "One screen of everything", None, cmd.Status),
+    Route(
+        "status",
+        "GET",
+        "/v1/status",
+        "One screen of everything",
+        None,
+        cmd.Status,
+        command=cmd.StatusCommand,
+    ),
     Route("seeds", "GET", "/v1/seeds", "The live seeds", None, Seeds),
     Route(
         "publish",
@@ -237,6 +268,7 @@ ROUTES: tuple[Route, ...] = (
         SeedRequest,
         cmd.Seeded,
         _PUBLISH_ERRORS,
+        command=cmd.SeedCommand,
     ),
     Route(
         "check_seed",
@@ -246,6 +278,7 @@ ROUTES: tuple[Route, ...] = (
         CheckRequest,
         cmd.SeedChecked,
         ("name-invalid", "config-invalid", "name-taken", "denied"),
+        command=cmd.CheckSeedCommand,
     ),
     Route(
         "seed_state",
@@ -269,6 +302,7 @@ ROUTES: tuple[Route, ...] = (
         None,
         cmd.Unseeded,
         ("seed-not-found", "ambiguous", "denied"),
+        command=cmd.UnseedCommand,
     ),
     Route(
         "invite",
@@ -278,8 +312,17 @@ ROUTES: tuple[Route, ...] = (
         InviteRequest,
         cmd.Invited,
         ("denied",),
+        command=cmd.InviteCommand,
     ),
-    Route("drain", "POST", "/v1/drain", "Leave every route", None, cmd.Drained),
+    Route(
+        "drain",
+        "POST",
+        "/v1/drain",
+        "Leave every route",
+        None,
+        cmd.Drained,
+        command=cmd.DrainCommand,
+    ),
     Route("shutdown", "POST", "/v1/shutdown", "Drain and end", ShutdownRequest, Stopping),
     Route(
         "why_place",
@@ -289,6 +332,7 @@ ROUTES: tuple[Route, ...] = (
         None,
         cmd.WhyPlace,
         ("seed-not-found", "ambiguous"),
+        command=cmd.WhyPlaceCommand,
     ),
     Route(
         "why_call",
@@ -299,6 +343,7 @@ ROUTES: tuple[Route, ...] = (
         cmd.WhyCall,
         ("seed-not-found", "function-not-found", "ambiguous"),
         (Query("function", "string", "Which one; none is needed for the only one."),),
+        command=cmd.WhyCallCommand,
     ),
     Route(
         "load",

@@ -1,10 +1,11 @@
 """The page for Prometheus on TCP, when it is configured: the metrics and nothing else.
 
-Decides: nothing. Does not know: what is on the page; the rest of the control API.
+Decides: how many connections the page has at once (16), and how long one lasts (30 s). Does not
+know: what is on the page; the rest of the control API.
 Invariants: no other path of the control API is reached from here, since whoever connects is
     unknown.
-Source: Prometheus scrapes no unix sockets. Refused: ``prometheus_client.start_http_server``, whose
-    threads would read the brain's state in the midst of a turn.
+Source: Prometheus cannot scrape a unix socket. Refused: ``prometheus_client.start_http_server``,
+    whose threads would read the brain's state in the midst of a turn.
 """
 
 from __future__ import annotations

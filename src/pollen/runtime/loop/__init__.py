@@ -1,1 +1,2 @@
-"""The impure turn of a daemon: events in, effects out, timers, the disk, sockets of discovery."""
+"""The loop of a daemon, which may do I/O: events in, effects out, timers, clocks, the muscles, the
+disk, sockets of discovery."""

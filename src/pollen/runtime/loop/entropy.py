@@ -1,4 +1,4 @@
-"""The operating system's entropy, read in one place."""
+"""The entropy that the loop hands to the core, read from the operating system."""
 
 from __future__ import annotations
 

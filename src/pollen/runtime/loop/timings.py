@@ -1,4 +1,4 @@
-"""What the loop measures of itself, for whoever keeps the figures.
+"""What the loop measures about itself, for the metrics.
 
 Decides: nothing; it names the durations.
 Does not know: histograms, pages (``watch``).

@@ -1,7 +1,8 @@
 """The node's log: JSON lines in rotating files, and human text on a terminal.
 
-A line is ``{"at", "level", "event", …fields}``; ``at`` is UTC with milliseconds. What guests say
-has files of its own beside the node's (``guests``): who talks much rotates away its own words.
+A line is ``{"at", "level", "event", …fields}``; ``at`` is UTC with milliseconds. Lines of guests go
+to files of their own beside the node's (``guests``), so a seed that logs much rotates away only its
+own lines. The tail of a log, and what follows it, are read here too.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use wasmtime::{AsContextMut, Caller, Linker, Result};
 
+use super::State;
+use super::names::ENV as MODULE;
+use crate::abi::state::SLICE;
 use crate::error::SandboxError;
-use crate::guest::{SLICE, State};
-use crate::imports::MODULE;
 
 /// A reply larger than this is an error, bytes.
 const REPLY: usize = 50 << 20;
@@ -65,11 +66,11 @@ struct Reply {
 /// Defines the imports about HTTP.
 pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(MODULE, "http_status_code", |caller: Caller<'_, State>| {
-        i32::from(caller.data().http.status)
+        i32::from(caller.data().own.http.status)
     })?;
     linker.func_wrap(MODULE, "http_headers", |mut caller: Caller<'_, State>| {
         let state = caller.data_mut();
-        let headers = state.http.headers.clone();
+        let headers = state.own.http.headers.clone();
         state.put(&headers)
     })?;
     linker.func_wrap_async(
@@ -87,11 +88,11 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
 }
 
 async fn request_into(state: &mut State, request: u64, body: u64) -> Result<u64> {
-    let wish = serde_json::from_slice::<Wish>(state.kernel.block(request));
-    let bytes = Bytes::copy_from_slice(state.kernel.block(body));
-    state.kernel.free(request);
-    state.kernel.free(body);
-    state.http.clear();
+    let wish = serde_json::from_slice::<Wish>(state.own.kernel.block(request));
+    let bytes = Bytes::copy_from_slice(state.own.kernel.block(body));
+    state.own.kernel.free(request);
+    state.own.kernel.free(body);
+    state.own.http.clear();
     let replied = match wish {
         Ok(wish) => exchange(wish, bytes, &state.settings.allow_hosts).await,
         Err(error) => Err(failed(format!("the request is not valid: {error}"))),
@@ -100,8 +101,9 @@ async fn request_into(state: &mut State, request: u64, body: u64) -> Result<u64>
         Ok(reply) => reply,
         Err(error) => return Err(state.fail(error)),
     };
-    state.http.status = reply.status;
-    state.http.headers = serde_json::to_vec(&reply.headers).map(Bytes::from).unwrap_or_default();
+    state.own.http.status = reply.status;
+    state.own.http.headers =
+        serde_json::to_vec(&reply.headers).map(Bytes::from).unwrap_or_default();
     if reply.body.is_empty() {
         return Ok(0);
     }

@@ -1,10 +1,7 @@
-//! Programs: modules compiled as WASI commands, which know nothing of the host's own ABI.
+//! The standard input and output of a program, bound to its call.
 //!
-//! Decides: which modules are programs, their arguments, and that the call's input is the standard
-//! input, the standard output the call's output. Does not know: how a call ends (`outcome`).
 //! Invariants: an output never grows past the seed's limit, and what it takes is charged to the
 //! node's memory for guests until the guest is dropped.
-//! Refused: one program run for many calls (a command's memory is not made for a second `main`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,50 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-use crate::envelope::SeedSettings;
+use crate::engine::registry::Registry;
 use crate::error::SandboxError;
-use crate::registry::Registry;
-
-/// The function of a program.
-pub(crate) const START: &str = "_start";
-
-/// Also exported by the programs of newer toolchains: `main` without `_start`'s preparations.
-const MAIN: &str = "__main_void";
-
-/// The only imports of a program.
-const WASI: &str = "wasi_snapshot_preview1";
 
 /// Room for an output at first, bytes.
 const ROOM: usize = 16 << 10;
 
 /// What a program may write at once, bytes.
 const CHUNK: usize = 64 << 10;
-
-/// Whether a module with these imports (their modules) and exported functions is a program.
-///
-/// `callable` are the functions that a seed could be called by. One that has others than `_start`
-/// is left alone: TinyGo exports it beside the functions of a library.
-pub(crate) fn is_program<'a>(
-    mut imports: impl Iterator<Item = &'a str>,
-    callable: &[&str],
-    is_reactor: bool,
-) -> bool {
-    !is_reactor
-        && callable.contains(&START)
-        && callable.iter().all(|name| [START, MAIN].contains(name))
-        && imports.all(|module| module == WASI)
-}
-
-/// The arguments after the program's name: the configuration value `args`, split as a shell does.
-pub(crate) fn arguments(settings: &SeedSettings) -> Result<Arc<[String]>, SandboxError> {
-    let Some(text) = settings.config.get("args") else { return Ok(Arc::default()) };
-    shlex::split(text).map(Arc::from).ok_or_else(|| {
-        SandboxError::invalid(
-            "the configuration value args ends within a quote or after a backslash",
-            "seed it again with --config args='...', quoted as in a shell",
-        )
-    })
-}
 
 /// Standard input and output of one guest, bound to its call.
 #[derive(Clone)]

@@ -1,15 +1,13 @@
-//! `extism:host/env`: the imports of the Extism ABI over the native [`Kernel`](crate::kernel).
+//! `extism:host/env`: the imports of the Extism ABI over the native [`Kernel`](super::kernel).
 
 use wasmtime::{Caller, Linker, Result};
 
+use super::State;
+use super::http;
+use super::names::ENV as MODULE;
+use crate::engine::budget::Quota;
 use crate::envelope::LogLevel;
 use crate::error::SandboxError;
-use crate::guest::State;
-use crate::http;
-use crate::kernel::Quota;
-
-/// The module name of these imports.
-pub(crate) const MODULE: &str = "extism:host/env";
 
 /// All variables of a guest together, bytes.
 const VARS: u64 = 1 << 20;
@@ -30,45 +28,45 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
 fn blocks(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(MODULE, "alloc", |mut caller: Caller<'_, State>, n: u64| {
         let state = caller.data_mut();
-        state.kernel.alloc(n, &mut state.meter)
+        state.own.kernel.alloc(n, &mut state.meter)
     })?;
     linker.func_wrap(MODULE, "free", |mut caller: Caller<'_, State>, offset: u64| {
-        caller.data_mut().kernel.free(offset);
+        caller.data_mut().own.kernel.free(offset);
     })?;
     for name in ["length", "length_unsafe"] {
         linker.func_wrap(MODULE, name, |caller: Caller<'_, State>, offset: u64| {
-            caller.data().kernel.length(offset)
+            caller.data().own.kernel.length(offset)
         })?;
     }
     linker.func_wrap(MODULE, "memory_bytes", |caller: Caller<'_, State>| {
-        caller.data().kernel.memory_bytes()
+        caller.data().own.kernel.memory_bytes()
     })?;
     linker.func_wrap(MODULE, "reset", |mut caller: Caller<'_, State>| {
-        caller.data_mut().kernel.reset();
+        caller.data_mut().own.kernel.reset();
     })?;
     Ok(())
 }
 
 fn memory(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(MODULE, "load_u8", |caller: Caller<'_, State>, offset: u64| {
-        u32::from(caller.data().kernel.load_u8(offset))
+        u32::from(caller.data().own.kernel.load_u8(offset))
     })?;
     linker.func_wrap(MODULE, "load_u64", |caller: Caller<'_, State>, offset: u64| {
-        caller.data().kernel.load_u64(offset)
+        caller.data().own.kernel.load_u64(offset)
     })?;
     linker.func_wrap(
         MODULE,
         "store_u8",
         |mut caller: Caller<'_, State>, offset: u64, value: u32| {
             let [low, ..] = value.to_le_bytes();
-            caller.data_mut().kernel.store_u8(offset, low);
+            caller.data_mut().own.kernel.store_u8(offset, low);
         },
     )?;
     linker.func_wrap(
         MODULE,
         "store_u64",
         |mut caller: Caller<'_, State>, offset: u64, value: u64| {
-            caller.data_mut().kernel.store_u64(offset, value);
+            caller.data_mut().own.kernel.store_u64(offset, value);
         },
     )?;
     Ok(())
@@ -76,22 +74,22 @@ fn memory(linker: &mut Linker<State>) -> Result<()> {
 
 fn input_output(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(MODULE, "input_length", |caller: Caller<'_, State>| {
-        caller.data().kernel.input_length()
+        caller.data().own.kernel.input_length()
     })?;
     linker.func_wrap(MODULE, "input_offset", |caller: Caller<'_, State>| {
-        caller.data().kernel.input_offset()
+        caller.data().own.kernel.input_offset()
     })?;
     linker.func_wrap(MODULE, "input_load_u8", |caller: Caller<'_, State>, offset: u64| {
-        u32::from(caller.data().kernel.input_load_u8(offset))
+        u32::from(caller.data().own.kernel.input_load_u8(offset))
     })?;
     linker.func_wrap(MODULE, "input_load_u64", |caller: Caller<'_, State>, offset: u64| {
-        caller.data().kernel.input_load_u64(offset)
+        caller.data().own.kernel.input_load_u64(offset)
     })?;
     linker.func_wrap(
         MODULE,
         "input_set",
         |mut caller: Caller<'_, State>, offset: u64, length: u64| {
-            caller.data_mut().kernel.input_set(offset, length);
+            caller.data_mut().own.kernel.input_set(offset, length);
         },
     )?;
     linker.func_wrap(
@@ -99,7 +97,7 @@ fn input_output(linker: &mut Linker<State>) -> Result<()> {
         "output_set",
         |mut caller: Caller<'_, State>, offset: u64, length: u64| -> wasmtime::Result<()> {
             let state = caller.data_mut();
-            if state.kernel.output_set(offset, length) {
+            if state.own.kernel.output_set(offset, length) {
                 return Ok(());
             }
             let reason = format!("output_set({offset}, {length}) is outside of the host's memory");
@@ -108,16 +106,16 @@ fn input_output(linker: &mut Linker<State>) -> Result<()> {
         },
     )?;
     linker.func_wrap(MODULE, "output_offset", |caller: Caller<'_, State>| {
-        caller.data().kernel.output_offset()
+        caller.data().own.kernel.output_offset()
     })?;
     linker.func_wrap(MODULE, "output_length", |caller: Caller<'_, State>| {
-        caller.data().kernel.output_length()
+        caller.data().own.kernel.output_length()
     })?;
     linker.func_wrap(MODULE, "error_set", |mut caller: Caller<'_, State>, offset: u64| {
-        caller.data_mut().kernel.error_set(offset);
+        caller.data_mut().own.kernel.error_set(offset);
     })?;
     linker.func_wrap(MODULE, "error_get", |caller: Caller<'_, State>| {
-        caller.data().kernel.error_get()
+        caller.data().own.kernel.error_get()
     })?;
     Ok(())
 }
@@ -126,15 +124,15 @@ fn config(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(MODULE, "config_get", |mut caller: Caller<'_, State>, key: u64| {
         let state = caller.data_mut();
         let settings = state.settings.clone();
-        let value = std::str::from_utf8(state.kernel.block(key))
+        let value = std::str::from_utf8(state.own.kernel.block(key))
             .ok()
             .and_then(|key| settings.config.get(key));
         value.map_or(0, |value| state.put(value.as_bytes()))
     })?;
     linker.func_wrap(MODULE, "var_get", |mut caller: Caller<'_, State>, key: u64| {
         let state = caller.data_mut();
-        let value = state.vars.get(state.kernel.block(key)).cloned();
-        state.kernel.free(key);
+        let value = state.own.vars.get(state.own.kernel.block(key)).cloned();
+        state.own.kernel.free(key);
         value.map_or(0, |value| state.put(&value))
     })?;
     linker.func_wrap(
@@ -148,20 +146,20 @@ fn config(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn var_set(state: &mut State, key: u64, value: u64) -> Result<()> {
-    let name: Box<[u8]> = state.kernel.block(key).into();
-    let bytes = bytes::Bytes::copy_from_slice(state.kernel.block(value));
-    state.kernel.free(key);
+    let name: Box<[u8]> = state.own.kernel.block(key).into();
+    let bytes = bytes::Bytes::copy_from_slice(state.own.kernel.block(value));
+    state.own.kernel.free(key);
     let cost = |bytes: usize| VAR_OVERHEAD + name.len() as u64 + bytes as u64;
-    let old = state.vars.get(&name).map_or(0, |old| cost(old.len()));
+    let old = state.own.vars.get(&name).map_or(0, |old| cost(old.len()));
     if value == 0 {
-        state.vars.remove(&name);
-        state.vars_bytes -= old;
+        state.own.vars.remove(&name);
+        state.own.vars_bytes -= old;
         state.meter.release(old);
         return Ok(());
     }
-    state.kernel.free(value);
+    state.own.kernel.free(value);
     let new = cost(bytes.len());
-    let sum = state.vars_bytes - old + new;
+    let sum = state.own.vars_bytes - old + new;
     if sum > VARS || !state.meter.charge(new) {
         let error = SandboxError::ran(
             "guest-vars-too-large",
@@ -171,8 +169,8 @@ fn var_set(state: &mut State, key: u64, value: u64) -> Result<()> {
         return Err(state.fail(error));
     }
     state.meter.release(old);
-    state.vars_bytes = sum;
-    state.vars.insert(name, bytes);
+    state.own.vars_bytes = sum;
+    state.own.vars.insert(name, bytes);
     Ok(())
 }
 
@@ -186,8 +184,8 @@ fn logs(linker: &mut Linker<State>) -> Result<()> {
     ] {
         linker.func_wrap(MODULE, name, move |mut caller: Caller<'_, State>, message: u64| {
             let state = caller.data_mut();
-            state.logs.line(level, state.kernel.block(message));
-            state.kernel.free(message);
+            state.logs.line(level, state.own.kernel.block(message));
+            state.own.kernel.free(message);
         })?;
     }
     linker.func_wrap(MODULE, "get_log_level", |caller: Caller<'_, State>| {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use tracing::warn;
-use wasmtime::{Engine, Module};
+use wasmtime::Engine;
+
+use crate::engine::code::Code;
 
 const MAC: usize = 32;
 
@@ -48,7 +50,7 @@ impl Cache {
     }
 
     /// The module compiled before from the content of this id, if its entry is genuine.
-    pub(crate) fn load(&self, engine: &Engine, id: &blake3::Hash) -> Option<Module> {
+    pub(crate) fn load(&self, engine: &Engine, id: &blake3::Hash) -> Option<Code> {
         let path = self.path(id);
         let mut file = File::open(&path).ok()?;
         let size = usize::try_from(file.metadata().ok()?.len()).ok()?;
@@ -64,19 +66,19 @@ impl Cache {
             let _ = fs::remove_file(&path);
             return None;
         };
-        // Why unsafe: wasmtime executes these bytes as they are. The MAC, under a key that only
+        // Why unsafe: the engine executes these bytes as they are. The MAC, under a key that only
         // this node has, over wasm hash, compatibility hash and code, says that this node's
         // compiler wrote exactly these bytes for exactly this module and engine.
-        // Refused: to map the file (`deserialize_file`): the bytes checked would not be those run.
+        // Refused: to map the file (`Module::deserialize_file`): the bytes checked would not be those run.
         #[allow(unsafe_code)]
-        let module = unsafe { Module::deserialize(engine, code) };
-        if let Err(error) = &module {
+        let code = unsafe { Code::load(engine, code) };
+        if let Err(error) = &code {
             warn!(path = %path.display(), %error, "a cache entry does not load; compiling again");
             let _ = fs::remove_file(&path);
         }
         // The age that eviction goes by is the last use.
         let _ = file.set_modified(SystemTime::now());
-        module.ok()
+        code.ok()
     }
 
     /// Writes an entry; a failure costs a later compilation and nothing else.

@@ -1,7 +1,7 @@
 //! What a guest says, bounded per call: log imports, `pollen_log`, standard output and error.
 //!
 //! Excess is dropped and counted, the guest is not killed; one line at the end of the call says
-//! how much is missing.
+//! how much is missing. What a guest says while nobody has called it is kept for its first call.
 
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ struct State {
     host: Option<Arc<dyn Host>>,
     left: usize,
     dropped: u64,
+    /// Lines of an initialisation that no call waited for.
+    held: Vec<(LogLevel, String)>,
     out: Vec<u8>,
     err: Vec<u8>,
 }
@@ -41,6 +43,9 @@ impl Logs {
     pub(crate) fn begin(&self, host: Option<Arc<dyn Host>>, bytes: usize) {
         let mut state = self.0.lock();
         state.host = host;
+        if state.host.is_some() {
+            state.tell_held();
+        }
         state.left = bytes;
         state.dropped = 0;
     }
@@ -52,15 +57,7 @@ impl Logs {
             state.flush(Stream::Out);
             state.flush(Stream::Err);
         }
-        if state.dropped > 0
-            && let Some(host) = &state.host
-        {
-            let dropped = state.dropped;
-            host.log(
-                LogLevel::Warn,
-                &format!("{dropped} bytes of log dropped: over the call's limit"),
-            );
-        }
+        state.tell_dropped();
         state.host = None;
     }
 
@@ -98,9 +95,30 @@ impl State {
             return;
         }
         self.left = self.left.saturating_sub(cost);
-        if let Some(host) = &self.host {
-            host.log(level, &String::from_utf8_lossy(bytes));
+        let text = String::from_utf8_lossy(bytes);
+        match &self.host {
+            Some(host) => host.log(level, &text),
+            None => self.held.push((level, text.into_owned())),
         }
+    }
+
+    /// Says how much is missing, once.
+    fn tell_dropped(&mut self) {
+        if self.dropped == 0 {
+            return;
+        }
+        let Some(host) = &self.host else { return };
+        let dropped = std::mem::take(&mut self.dropped);
+        host.log(LogLevel::Warn, &format!("{dropped} bytes of log dropped: over the call's limit"));
+    }
+
+    /// What was said before there was a call.
+    fn tell_held(&mut self) {
+        let Some(host) = &self.host else { return };
+        for (level, text) in std::mem::take(&mut self.held) {
+            host.log(level, &text);
+        }
+        self.tell_dropped();
     }
 
     fn append(&mut self, stream: Stream, bytes: &[u8]) {

@@ -1,4 +1,5 @@
-//! wasmtime's settings, and the ladder of pools down to what this machine can map.
+//! wasmtime's settings, and the pools that are tried from the largest down, until this machine can
+//! map one.
 
 use tracing::{info, warn};
 use wasmparser::WasmFeatures;

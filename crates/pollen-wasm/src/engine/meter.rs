@@ -1,54 +1,17 @@
-//! Memory: the limit of one guest and the budget of the node.
+//! Memory of one guest: its limit, and what it was charged of the node's budget.
 //!
-//! Invariant: the budget's `used` is the sum of what all living guests were charged; a guest gives
-//! everything back when it is dropped. A refused growth is remembered, so that the trap which
-//! usually follows can be named `guest-out-of-memory`.
+//! Invariant: a guest gives everything back when it is dropped. A refused growth is remembered, so
+//! that the trap which usually follows can be named `guest-out-of-memory`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::ResourceLimiter;
 
-use crate::kernel::Quota;
-use crate::registry::Registry;
+use crate::engine::budget::Quota;
+use crate::engine::registry::Registry;
 
 /// Bytes per table element in the host.
 const TABLE_ELEMENT: usize = 8;
-
-/// The node-wide budget.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    total: u64,
-    used: AtomicU64,
-}
-
-impl Budget {
-    pub(crate) fn new(total: u64) -> Self {
-        Self { total, used: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Takes bytes if they fit; calls that are not nested leave a quarter alone.
-    pub(crate) fn charge(&self, bytes: u64, nested: bool) -> bool {
-        let limit = if nested { self.total } else { self.total - self.total / 4 };
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= limit)
-            })
-            .is_ok()
-    }
-
-    pub(crate) fn release(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 /// What refused a growth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +22,17 @@ pub(crate) enum Refusal {
     Budget,
 }
 
+/// What a guest is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A call, or the proof that a seed works.
+    Call,
+    /// A call that a guest made: it may use the memory reserve.
+    Nested,
+    /// A later call. Nobody waits for it, so nobody gives way while it is made.
+    Stock,
+}
+
 /// The memory account of one guest.
 pub(crate) struct Meter {
     registry: Arc<Registry>,
@@ -67,6 +41,8 @@ pub(crate) struct Meter {
     /// Highest charge since the last [`Meter::begin`].
     peak: u64,
     nested: bool,
+    /// Nobody waits for the guest: nobody makes room for it.
+    spare: bool,
     refused: Option<Refusal>,
     /// What the registry counts for this guest among those kept for reuse.
     pooled: u64,
@@ -75,14 +51,17 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(registry: Arc<Registry>, limit: u64, nested: bool) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, limit: u64, purpose: Purpose) -> Self {
         registry.instance_made();
-        Self { registry, limit, charged: 0, peak: 0, nested, refused: None, pooled: 0, pending: 0 }
+        let (nested, spare) = (purpose == Purpose::Nested, purpose == Purpose::Stock);
+        let (charged, peak, pooled, pending) = (0, 0, 0, 0);
+        Self { registry, limit, charged, peak, nested, spare, refused: None, pooled, pending }
     }
 
     /// Starts a call.
     pub(crate) fn begin(&mut self, nested: bool) {
         self.nested = nested;
+        self.spare = false;
         self.refused = None;
         self.peak = self.charged;
     }
@@ -119,7 +98,12 @@ impl Quota for Meter {
             self.refused = Some(Refusal::Limit);
             return false;
         };
-        if !self.registry.charge(bytes, self.nested) {
+        let fits = if self.spare {
+            self.registry.budget.charge(bytes, false)
+        } else {
+            self.registry.charge(bytes, self.nested)
+        };
+        if !fits {
             self.refused = Some(Refusal::Budget);
             return false;
         }

@@ -1,6 +1,8 @@
 //! What all seeds of a sandbox share: the memory budget, and the totals of the guests kept.
 //!
-//! Invariant: guests kept for reuse take at most half of the node's memory, and idle ones make room
+//! Decides: which seed loses an idle guest when room is short: the one whose guests are worth least.
+//! Does not know: what a guest is worth (`seed.rs`).
+//! Invariants: guests kept for reuse take at most half of the node's memory, and idle ones make room
 //! before anybody is refused.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,14 +11,29 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::meter::Budget;
-use crate::seed::Seed;
+use crate::engine::budget::Budget;
 use crate::sharded::Sharded;
+
+/// Guests that wait for their next call: those of one seed.
+pub(crate) trait Idle: Send + Sync {
+    /// Their number and bytes.
+    fn totals(&self) -> (usize, u64);
+
+    /// What a byte of them saves, with so many bytes beside them.
+    fn worth(&self, beside: u64) -> u64;
+
+    /// Drops the one that was idle for longest; its bytes.
+    fn drop_oldest(&self) -> Option<u64>;
+
+    /// Drops those that were idle for too long, and lets the uses fade if `fade`; the number
+    /// dropped.
+    fn reap(&self, now: Instant, fade: bool) -> usize;
+}
 
 /// What all seeds of a sandbox share: the memory budget and the idle guests' totals.
 pub(crate) struct Registry {
     pub(crate) budget: Budget,
-    seeds: Mutex<Vec<Weak<Seed>>>,
+    seeds: Mutex<Vec<Weak<dyn Idle>>>,
     /// Memory of the guests kept for reuse, those at work included, bytes.
     pooled: AtomicU64,
     pool_cap: u64,
@@ -69,7 +86,7 @@ impl Registry {
     pub(crate) fn idle(&self) -> (usize, u64) {
         self.seeds()
             .iter()
-            .map(|seed| seed.idle_totals())
+            .map(|seed| seed.totals())
             .fold((0, 0), |sum, totals| (sum.0 + totals.0, sum.1.saturating_add(totals.1)))
     }
 
@@ -82,13 +99,13 @@ impl Registry {
         self.pooled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
     }
 
-    pub(crate) fn add(&self, seed: &Arc<Seed>) {
+    pub(crate) fn add(&self, seed: Weak<dyn Idle>) {
         let mut seeds = self.seeds.lock();
         seeds.retain(|seed| seed.strong_count() > 0);
-        seeds.push(Arc::downgrade(seed));
+        seeds.push(seed);
     }
 
-    fn seeds(&self) -> Vec<Arc<Seed>> {
+    fn seeds(&self) -> Vec<Arc<dyn Idle>> {
         self.seeds.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -111,7 +128,7 @@ impl Registry {
 
     /// Makes room for a guest of so many bytes that `seed` wants to keep, by guests of seeds that
     /// are worth less; false when there are too few of them.
-    pub(crate) fn make_room(&self, seed: &Seed, bytes: u64) -> bool {
+    pub(crate) fn make_room(&self, seed: &dyn Idle, bytes: u64) -> bool {
         let mut freed = 0_u64;
         while freed < bytes {
             let Some(dropped) = self.drop_least(Some(seed.worth(bytes))) else { return false };
@@ -124,14 +141,13 @@ impl Registry {
     /// `below`; its bytes.
     fn drop_least(&self, below: Option<u64>) -> Option<u64> {
         let mut seeds = self.seeds();
-        seeds.retain(|seed| seed.idle_totals().0 > 0);
-        let worth = |seed: &Arc<Seed>| seed.worth(0);
+        seeds.retain(|seed| seed.totals().0 > 0);
+        let worth = |seed: &Arc<dyn Idle>| seed.worth(0);
         let least = seeds.into_iter().min_by_key(worth)?;
         if below.is_some_and(|below| worth(&least) >= below) {
             return None;
         }
-        let guest = least.take_oldest()?;
-        Some(guest.store.data().meter.charged().max(1))
+        Some(least.drop_oldest()?.max(1))
     }
 
     /// Drops the guests that were idle for too long; the number dropped.

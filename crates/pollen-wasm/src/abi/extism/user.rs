@@ -4,11 +4,10 @@
 use bytes::Bytes;
 use wasmtime::{AsContextMut, Caller, Linker, Result};
 
+use super::State;
+use super::names::USER as MODULE;
+use crate::abi::state::SLICE;
 use crate::envelope::LogLevel;
-use crate::guest::{SLICE, State};
-
-/// The module name of these imports.
-pub(crate) const MODULE: &str = "extism:host/user";
 
 /// A URI longer than this is refused, bytes.
 const URI: usize = 4 << 10;
@@ -26,7 +25,7 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
                 2 => LogLevel::Warn,
                 _ => LogLevel::Error,
             };
-            state.logs.line(level, state.kernel.block(message));
+            state.logs.line(level, state.own.kernel.block(message));
         },
     )?;
     linker.func_wrap(MODULE, "pollen_caller_info", |mut caller: Caller<'_, State>| {
@@ -51,7 +50,7 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
 
 async fn request(state: &mut State, uri: u64, input: u64) -> u64 {
     let Some(host) = state.host.clone() else { return 0 };
-    let uri = state.kernel.block(uri);
+    let uri = state.own.kernel.block(uri);
     let text = match std::str::from_utf8(uri) {
         Ok(text) if text.len() <= URI => text.to_owned(),
         _ => {
@@ -59,7 +58,7 @@ async fn request(state: &mut State, uri: u64, input: u64) -> u64 {
             return 0;
         }
     };
-    let input = Bytes::copy_from_slice(state.kernel.block(input));
+    let input = Bytes::copy_from_slice(state.own.kernel.block(input));
     match host.request(text, input).await {
         Ok(reply) => reply_handle(state, &reply),
         Err(error) => {
@@ -72,7 +71,7 @@ async fn request(state: &mut State, uri: u64, input: u64) -> u64 {
 /// An empty reply is a live handle of length 0, so that 0 always means failure.
 fn reply_handle(state: &mut State, reply: &[u8]) -> u64 {
     let offset = if reply.is_empty() {
-        state.kernel.alloc_empty(&mut state.meter)
+        state.own.kernel.alloc_empty(&mut state.meter)
     } else {
         state.put(reply)
     };

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
-use wasmtime::{Engine, Module};
+use wasmtime::Engine;
 
-use crate::cache::Cache;
+use crate::engine::cache::Cache;
+use crate::engine::code::Code;
 use crate::error::SandboxError;
 use crate::sys;
 
@@ -43,7 +44,7 @@ impl Compiler {
     }
 
     /// The compiled module, from the cache or compiled now. Waits its turn.
-    pub(crate) async fn module(&self, wasm: Bytes) -> Result<Module, SandboxError> {
+    pub(crate) async fn code(&self, wasm: Bytes) -> Result<Code, SandboxError> {
         let (send, receive) = oneshot::channel();
         let (engine, cache) = (self.engine.clone(), self.cache.clone());
         let counters = self.counters.clone();
@@ -61,13 +62,13 @@ impl Compiler {
 
     /// The module compiled before from this content, if there is an entry. On a thread for files,
     /// not on that for compiling: it takes milliseconds and does not wait its turn behind seconds.
-    pub(crate) async fn cached(&self, content: [u8; 32]) -> Option<Module> {
+    pub(crate) async fn cached(&self, content: [u8; 32]) -> Option<Code> {
         let (engine, cache) = (self.engine.clone(), self.cache.clone()?);
         let counters = self.counters.clone();
         let loading = tokio::task::spawn_blocking(move || {
-            let module = cache.load(&engine, &blake3::Hash::from_bytes(content))?;
+            let code = cache.load(&engine, &blake3::Hash::from_bytes(content))?;
             counters.hits.fetch_add(1, Ordering::Relaxed);
-            Some(module)
+            Some(code)
         });
         loading.await.ok()?
     }
@@ -95,19 +96,17 @@ fn obtain(
     cache: Option<&Cache>,
     counters: &Counters,
     wasm: &[u8],
-) -> Result<Module, SandboxError> {
-    if let Some(module) = cache.and_then(|cache| cache.load(engine, &blake3::hash(wasm))) {
+) -> Result<Code, SandboxError> {
+    if let Some(code) = cache.and_then(|cache| cache.load(engine, &blake3::hash(wasm))) {
         counters.hits.fetch_add(1, Ordering::Relaxed);
-        return Ok(module);
+        return Ok(code);
     }
     counters.compiles.fetch_add(1, Ordering::Relaxed);
-    let module = Module::from_binary(engine, wasm).map_err(|error| {
-        SandboxError::invalid(format!("the module does not compile: {error:#}"), "")
-    })?;
+    let code = Code::compile(engine, wasm)?;
     if let Some(cache) = cache
-        && let Ok(code) = module.serialize()
+        && let Some(bytes) = code.save()
     {
-        cache.store(wasm, &code);
+        cache.store(wasm, &bytes);
     }
-    Ok(module)
+    Ok(code)
 }

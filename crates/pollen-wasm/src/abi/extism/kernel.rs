@@ -9,7 +9,8 @@
 //! `tests/vectors/kernel.json`. Refused: running the real kernel's wasm (1.1 us more a call).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use crate::classes::{CLASSES, capacity_of, class_of};
+use super::classes::{CLASSES, capacity_of, class_of};
+use crate::engine::budget::Quota;
 
 /// Offsets below this are never a block, so that 0 stays the null handle.
 const BASE: u64 = 64;
@@ -25,25 +26,6 @@ const STEP: u64 = 64 << 10;
 
 /// No block.
 const NONE: u32 = u32::MAX;
-
-/// Who pays for the heap's memory.
-pub trait Quota {
-    /// Asks for this many more bytes; false refuses and changes nothing.
-    fn charge(&mut self, bytes: u64) -> bool;
-    /// Gives bytes back.
-    fn release(&mut self, bytes: u64);
-}
-
-/// A quota without end, for tests.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Unlimited;
-
-impl Quota for Unlimited {
-    fn charge(&mut self, _bytes: u64) -> bool {
-        true
-    }
-    fn release(&mut self, _bytes: u64) {}
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Block {
