@@ -2,7 +2,7 @@
 
 Both lists only shrink. A circle is read from paths that begin with ``crate``, ``self`` or
 ``super``: it is one of names, not of calls. It is looked for twice, among folders and among the
-files in them.
+files in them. A name that the root of a crate hands on counts as its module's.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ _WORD = re.compile(r"\s*(\w+)(?: as \w+)?(::)?")
 _GLOB = re.compile(r"\s*\*")
 _TO_NEXT = re.compile(r"\s*(?=[,}])")
 _DECLARED = re.compile(r"^(?:pub(?:\([\w: ]+\))? )?mod (\w+);", re.MULTILINE)
+_HANDED_ON = re.compile(
+    r"^pub(?:\(crate\))? use (?:self::)?(\w+)::(?:\{(.*?)\}|(\w+));", re.DOTALL | re.MULTILINE
+)
 CRATE_NAMES = sorted(path.parent.name for path in CRATES.glob("*/src"))
 
 
@@ -90,6 +93,17 @@ def resolved(own: tuple[str, ...], path: tuple[str, ...], modules: set[str]) -> 
     return next((name for name in names if name in modules), "")
 
 
+def handed_on(source: Path) -> dict[str, str]:
+    """The names that the root of a crate hands on, each with its module."""
+    root = source / "lib.rs"
+    found = _HANDED_ON.findall(root.read_text()) if root.exists() else []
+    return {
+        name.strip(): module
+        for module, group, single in found
+        for name in (group.split(",") if group else [single])
+    }
+
+
 def graph_of(crate: str, root: Path = CRATES) -> dict[str, set[str]]:
     """Each module of a crate, and those that it names."""
     source = root / crate / "src"
@@ -100,11 +114,14 @@ def graph_of(crate: str, root: Path = CRATES) -> dict[str, set[str]]:
         for path, parts in places.items()
     }
     modules = set(own.values())
+    handed = handed_on(source)
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for path, parts in places.items():
         place = parts[:-1] if parts[-1] == "mod" else parts
         for use in uses_of(path.read_text()):
-            if (name := resolved(place, use, modules)) not in ("", own[path]):
+            is_handed = use[0] == "crate" and len(use) > 1 and use[1] in handed
+            path_used = ("crate", handed[use[1]]) if is_handed else use
+            if (name := resolved(place, path_used, modules)) not in ("", own[path]):
                 graph[own[path]].add(name)
     return graph
 
