@@ -41,7 +41,9 @@ async fn execute(
     }
     let (mut guest, before, is_stocked) = match seed.take(call.identity) {
         Some(guest) => (guest, ran_until(began), false),
-        None => fresh(seed, &call, &host, began).await?,
+        // In a box of its own: making a guest is rare, and its future would make that of every call
+        // larger, which is copied when the call begins.
+        None => Box::pin(fresh(seed, &call, &host, began)).await?,
     };
     guest.living.begin(&call, host);
     let ended = guest.living.enter(at, &call).await?;
