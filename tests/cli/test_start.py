@@ -29,6 +29,8 @@ ALLOWED = {
     "pollen.sdk.control",
     "pollen.errors",
     "pollen.plain",
+    "pollen.sizes",
+    "pollen.units",
     "pollen.sdk",
     "pollen.paths",
 }
