@@ -14,11 +14,10 @@ from typing import Any
 
 import msgspec
 
+from pollen.core.codec import encode
 from pollen.core.events import SignedRecord
 from pollen.core.ids import Hash, LinkId, Nanos, PeerId, RequestId, Token
 from pollen.options import SeedOptions
-
-_ENCODER = msgspec.msgpack.Encoder()
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +130,7 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def packed_options(self) -> bytes:
         """The options as a msgpack map from their names, which the muscles read."""
-        return _ENCODER.encode(self.options)
+        return encode(self.options)
 
 
 class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):

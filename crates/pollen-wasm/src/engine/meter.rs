@@ -119,6 +119,26 @@ impl Quota for Meter {
     }
 }
 
+impl Meter {
+    /// Charges what grows, in elements of `size` bytes; false when it may not.
+    fn grow(&mut self, current: usize, desired: usize, most: Option<usize>, size: usize) -> bool {
+        self.pending = 0;
+        if most.is_some_and(|most| desired > most) {
+            return false;
+        }
+        let bytes = desired.saturating_sub(current).saturating_mul(size) as u64;
+        let granted = self.charge(bytes);
+        self.pending = if granted { bytes } else { 0 };
+        granted
+    }
+
+    /// What was charged last did not grow after all.
+    fn grow_failed(&mut self) {
+        let bytes = std::mem::take(&mut self.pending);
+        self.release(bytes);
+    }
+}
+
 impl ResourceLimiter for Meter {
     fn memory_growing(
         &mut self,
@@ -126,19 +146,11 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        self.pending = 0;
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        let bytes = desired.saturating_sub(current) as u64;
-        let granted = self.charge(bytes);
-        self.pending = if granted { bytes } else { 0 };
-        Ok(granted)
+        Ok(self.grow(current, desired, maximum, 1))
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        let bytes = std::mem::take(&mut self.pending);
-        self.release(bytes);
+        self.grow_failed();
         Ok(())
     }
 
@@ -148,19 +160,11 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        self.pending = 0;
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        let bytes = desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT) as u64;
-        let granted = self.charge(bytes);
-        self.pending = if granted { bytes } else { 0 };
-        Ok(granted)
+        Ok(self.grow(current, desired, maximum, TABLE_ELEMENT))
     }
 
     fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        let bytes = std::mem::take(&mut self.pending);
-        self.release(bytes);
+        self.grow_failed();
         Ok(())
     }
 }

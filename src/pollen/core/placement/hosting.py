@@ -189,11 +189,15 @@ class Hosting:
 
     def _want_or_refuse(self, entry: Entry) -> Cue:
         need, unknown = entry.seed.options.memory_bytes, entry.seed.unknown
-        if entry.state is not State.ABSENT or (need <= self.free_bytes and not unknown):
+        if entry.state is not State.ABSENT:
             return Cue.WANT
-        entry.reason = f"no room: needs {need >> 20} MiB, {self.free_bytes >> 20} MiB are free"
         if unknown:
             entry.reason = f"a newer Pollen knows its options: {', '.join(unknown)}"
+        elif need > self.free_bytes:
+            free = self.free_bytes >> 20
+            entry.reason = f"no room: needs {need >> 20} MiB, {free} MiB are free"
+        else:
+            return Cue.WANT
         entry.is_fault = False
         return Cue.REFUSE
 
