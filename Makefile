@@ -61,6 +61,7 @@ check: $(VENV)/.locked ## the brain's loop: pure Python, no cargo, no native mod
 .PHONY: rust
 rust: $(VENV)/.locked ## the crates' own tests, formatting and lints
 	cargo fmt --check
+	$(CARGO) metadata --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	$(CARGO) test --release --workspace
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
