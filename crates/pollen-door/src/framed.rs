@@ -72,7 +72,7 @@ async fn read_asks(
             let length = match frame::split(&buffer, MAX_DOOR) {
                 Ok(Some((_, length))) => length,
                 Ok(None) => break,
-                Err(_) => return Some("a frame is over 4 MiB"),
+                Err(_) => return Some("a frame is over 4 MiB and 128 KiB"),
             };
             let whole = buffer.split_to(length).freeze();
             match Ask::decode(whole.get(PREFIX..)?) {
@@ -82,7 +82,7 @@ async fn read_asks(
                         call.abort();
                     }
                 }
-                Ok(Ask::Unknown(_)) => {}
+                Ok(Ask::Credit { .. } | Ask::Unknown(_)) => {}
                 Err(_) => return Some("a frame is not of the expected shape"),
             }
         }

@@ -58,7 +58,7 @@ pub(crate) async fn serve(
 
 async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Option<Ran> {
     let mut pieces = Pieces::new(recv);
-    let head = pieces.frame(frame::MAX_HEADER).await?;
+    let head = pieces.frame(frame::MAX_CALL).await?;
     let header = CallHeader::decode(&head).ok()?;
     let length = usize::try_from(header.input_len).ok()?;
     if length > MAX_INPUT {

@@ -156,5 +156,7 @@ fn header<'a>(
         origin: request.origin,
         traceparent,
         input_len: u32::try_from(request.input.len()).unwrap_or(u32::MAX),
+        stream: false,
+        head: &[],
     }
 }

@@ -18,8 +18,8 @@ from pollen.errors import Unreachable, error_from
 from pollen.sizes import INPUT_MAX_BYTES
 
 PREFACE: Final = b"\0pln-c1\n"
-# Input or output and 64 KiB for the rest, as the muscles allow.
-MAX_FRAME: Final = INPUT_MAX_BYTES + 64 * 1024
+# Input or output, the request head, and the rest, as the muscles allow.
+MAX_FRAME: Final = INPUT_MAX_BYTES + 128 * 1024
 MAX_INPUT: Final = INPUT_MAX_BYTES
 _PREFIX: Final = 4
 _ID_SPACE: Final = 1 << 32
