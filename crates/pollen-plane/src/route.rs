@@ -186,6 +186,7 @@ impl Plane {
                 may_have_executed: error.may_have_executed,
                 remote: tried.remote,
                 noted: tried.node != self.id() && tried.spent.wake_us > 0,
+                streamed: false,
             };
             let step = attempts.poll(Event::Failed(failure), now);
             progress.retries = attempts.retries();
