@@ -42,6 +42,7 @@ def pair() -> Iterator[Cluster]:
 async def _publish(cluster: Cluster) -> None:
     there = [["at", "b"]]
     await cluster.seed(example("ticker"), "ticker", on="b", host=there, timeout_ms=100_000)
+    await cluster.seed(example("ticker"), "brief", on="b", host=there, timeout_ms=1500)
     await cluster.seed(example("echo"), "echo", on="b", host=there)
     await cluster.seed(example("relay"), "relay", on="b", host=there)
     lines = EXAMPLES.parent / "wasi" / "lines.wasm"
@@ -64,22 +65,22 @@ async def executed(node: Node, seed: str = "ticker") -> int:
     return sum(int(float(row.split()[-1])) for row in rows) + await in_flight(node, seed)
 
 
-async def is_idle(node: Node) -> None:
+async def is_idle(node: Node, seed: str = "ticker") -> None:
     """Wait until no guest of the seed is left there."""
 
     async def has_ended() -> bool:
-        return await in_flight(node) == 0
+        return await in_flight(node, seed) == 0
 
     await until(has_ended, 20, f"no guest is left on {node.name}")
 
 
-async def rests(node: Node) -> int:
-    """Wait until a guest there writes no more, and say how much it wrote to links."""
+async def rests(node: Node, name: str = "link_chunk_bytes_total") -> int:
+    """Wait until that many bytes of chunks grow no more, and say how many there are."""
     seen = -1
 
     async def is_same() -> bool:
         nonlocal seen
-        before, seen = seen, await metric(node, "link_chunk_bytes_total")
+        before, seen = seen, await metric(node, name)
         return before == seen
 
     await until(is_same, 20, "the guest waits for its reader", poll=0.2)
@@ -197,15 +198,18 @@ async def test_a_long_stream_takes_no_memory_whatever_its_reader_does(pair: Clus
     assert all(top - low < GROWTH_MAX for top, low in zip(most, idle, strict=True)), (idle, most)
 
 
-async def test_a_reader_that_never_reads_stalls_its_own_call_only(pair: Cluster) -> None:
+@pytest.mark.parametrize("caller", [0, 1], ids=["from afar", "on its node"])
+async def test_a_reader_that_never_reads_stalls_its_own_call_only(
+    pair: Cluster, caller: int
+) -> None:
     """Calls on the same connection and the same link go on; the guest is ended at its deadline."""
-    a, b = pair
-    async with a.connect() as mesh, mesh.stream("ticker", "forever", timeout=4) as pieces:
-        await rests(b)
+    node, host = pair[caller], pair[1]
+    async with node.connect() as mesh, mesh.stream("ticker", "forever", timeout=4) as pieces:
+        await rests(node, "door_chunk_bytes_total")
         for number in range(50):
             assert (await mesh.call("echo", "echo", b"%d" % number)).data == b"%d" % number
-        assert await in_flight(b) == 1
-        await is_idle(b)
+        assert await in_flight(host) == 1
+        await is_idle(host)
         came = 0
         with pytest.raises(DeadlineExceeded) as raised:
             async for piece in pieces:
@@ -213,6 +217,30 @@ async def test_a_reader_that_never_reads_stalls_its_own_call_only(pair: Cluster)
     assert came == inflow.WINDOW
     assert raised.value.may_have_executed
     assert f"after {came} bytes had arrived" in raised.value.reason
+
+
+async def test_a_client_that_gives_credit_and_leaves_its_socket_unread_holds_little(
+    pair: Cluster,
+) -> None:
+    """16 streams with endless credit have 1 MiB and what the socket holds; other clients go on."""
+    a, b = pair
+    talk = door.Conversation()
+    how = {"budget_ms": 60_000, "retries": 0, "idempotent": False, "traceparent": None}
+    frames = [talk.call("ticker", "flood", b"64", credit=2**32 - 1, **how)[1] for _ in range(16)]
+    before, sent = resident(a), await metric(a, "door_chunk_bytes_total")
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(str(a.paths.call_socket))
+        plain.sendall(door.PREFACE + b"".join(frames))
+
+        async def has_begun() -> bool:
+            return await metric(a, "door_chunk_bytes_total") > sent
+
+        await until(has_begun, 20, "chunks go out")
+        assert await rests(a, "door_chunk_bytes_total") - sent <= 4 * MIB
+        assert resident(a) - before < GROWTH_MAX
+        async with a.connect() as mesh:
+            assert (await mesh.call("echo", "echo", b"other")).data == b"other"
+    await is_idle(b)
 
 
 async def test_many_stalled_streams_leave_room_on_their_link(pair: Cluster) -> None:
@@ -241,6 +269,21 @@ async def test_many_stalled_streams_leave_room_on_their_link(pair: Cluster) -> N
 
 
 # -- ends -------------------------------------------------------------------------------------
+
+
+async def test_a_guest_that_is_ended_within_a_chunk_ends_its_stream_whole(pair: Cluster) -> None:
+    """The seed's own limit ends it while its reader rests; who reads on has all that was written, and
+    then the reason. A chunk that was begun is finished first, else the rest could not be read."""
+    a, b = pair
+    async with a.connect() as mesh, mesh.stream("brief", "flood", b"64", timeout=60) as pieces:
+        await rests(b)
+        await is_idle(b, "brief")
+        came = 0
+        with pytest.raises(DeadlineExceeded) as raised:
+            async for piece in pieces:
+                came += len(piece)
+    assert inflow.WINDOW < came <= HELD_MAX and came % (64 * 1024) == 0
+    assert f"after {came} bytes had arrived" in raised.value.reason
 
 
 async def test_a_cancelled_reader_ends_the_guest(pair: Cluster) -> None:

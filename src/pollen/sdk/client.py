@@ -102,13 +102,17 @@ class Connection(asyncio.Protocol):
         """
         if not self._writable.is_set():
             async with asyncio.timeout_at(end):
-                await self._writable.wait()
+                await self.writable()
         number, future = self._send(call, end)
         try:
             return await future
         except asyncio.CancelledError:
             self.forget(number)
             raise
+
+    async def writable(self) -> None:
+        """Wait until the node takes what was written."""
+        await self._writable.wait()
 
     def _send(self, call: Call, end: float) -> tuple[int, asyncio.Future[door.Answer]]:
         if self.lost is not None or self.transport is None:
@@ -325,6 +329,7 @@ class Mesh:
         try:
             async with asyncio.timeout_at(end):
                 connection = await self._connected()
+                await connection.writable()
         except TimeoutError:
             raise silent(self._paths, call.timeout) from None
         try:

@@ -93,3 +93,8 @@ def left() -> PollenError:
 def not_begun(how: str) -> PollenError:
     """Somebody read a stream that was not begun."""
     return BadRequest("bad-request", "this stream has not begun", f"use: {how}")
+
+
+def used() -> PollenError:
+    """Somebody began a stream a second time."""
+    return BadRequest("bad-request", "a stream is one call", "make a new one: mesh.stream(...)")

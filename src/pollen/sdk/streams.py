@@ -46,6 +46,8 @@ class Stream:
         self._sent: tuple[Connection, int] | None = None
 
     async def __aenter__(self) -> Self:
+        if self._sent is not None:
+            raise inflow.used()
         connection, number, future = await self._mesh._begin(self._call, self)
         self._sent = connection, number
         future.add_done_callback(self._end)
