@@ -272,8 +272,8 @@ async def test_many_stalled_streams_leave_room_on_their_link(pair: Cluster) -> N
 
 
 async def test_a_guest_that_is_ended_within_a_chunk_ends_its_stream_whole(pair: Cluster) -> None:
-    """The seed's own limit ends it while its reader rests; who reads on has all that was written, and
-    then the reason. A chunk that was begun is finished first, else the rest could not be read."""
+    """The seed's own limit ends it while its reader rests. Who reads on has all that was written,
+    then the reason: a chunk that was begun is finished first, else the rest could not be read."""
     a, b = pair
     async with a.connect() as mesh, mesh.stream("brief", "flood", b"64", timeout=60) as pieces:
         await rests(b)

@@ -53,7 +53,8 @@ class Node:
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._door.bind(str(home / "call.sock"))
         self._door.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -82,7 +83,9 @@ class Node:
         self._links[-1].shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """End it."""
+        """End it: first whoever takes connections, so that none comes after the last is closed."""
+        self._door.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(10)
         for each in (self._door, *self._links):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
