@@ -20,9 +20,9 @@ mod gateway;
 mod head;
 mod limits;
 mod listen;
-pub mod load;
 mod quiet;
 mod screen;
 mod visitors;
+pub mod workload;
 
 pub use doors::Doors;
