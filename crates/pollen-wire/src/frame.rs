@@ -9,9 +9,9 @@ pub const PREFIX: usize = 4;
 pub const MAX_HELLO: usize = 72 * 1024;
 /// Most bytes of a control frame.
 pub const MAX_CONTROL: usize = 1024 * 1024 + 1024;
-/// Most bytes of a request head.
+/// Most bytes of a request head. Guess: eight times what HTTP servers take of headers by default.
 pub const MAX_HEAD: usize = 64 * 1024;
-/// Most bytes of a chunk of a streamed reply.
+/// Most bytes of a chunk of a streamed reply: the window of a stream, so that one fits whole.
 pub const MAX_CHUNK: usize = 256 * 1024;
 /// Most bytes of the header of a reply or a content request, and of a call without its head.
 pub const MAX_HEADER: usize = 16 * 1024;
