@@ -286,6 +286,7 @@ def _stream(
     from pollen.cli.patience import Watch
     from pollen.sdk.blocking import connect_sync
 
+    piece = b""
     with connect_sync(where.home) as mesh, Watch(where, mesh) as watch:
         try:
             with mesh.function(*target, **limits).stream(data, **said) as pieces:
@@ -295,6 +296,8 @@ def _stream(
                 return pieces.reply
         except CallError as error:
             raise watch.error or error from None
+        finally:
+            _end_line(piece, is_followed=said["traceparent"] is not None)
 
 
 def _is_program(error: NotFound, control: Control, seed: str) -> bool:
@@ -319,6 +322,11 @@ def _write(data: bytes, *, is_followed: bool) -> None:
     """The raw output; what stderr says after it in the same place begins on a line of its own."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+    _end_line(data, is_followed=is_followed)
+
+
+def _end_line(data: bytes, *, is_followed: bool) -> None:
+    """The end of the line that this output left open, where somebody reads what comes next."""
     if not data or data.endswith(b"\n"):
         return
     if sys.stdout.isatty():
