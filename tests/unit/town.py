@@ -23,6 +23,7 @@ from pollen.core.trust import Certificate, Member, NodeInfo
 from pollen.options import SeedOptions
 from tests.strategies import CLUSTER, make_record
 from tests.unit.names.test_named import MEMBERS, A
+from tests.unit.turns import effects_of
 from tests.unit.world import make_key, signer
 
 GIB = 1 << 30
@@ -81,7 +82,7 @@ class Town:
 
     def open(self) -> None:
         """The own epoch is on disk: it may publish."""
-        for effect in self.records.plan_lease(Nanos(self.mono)):
+        for effect in effects_of(self.mono, self.records.ask_lease):
             if isinstance(effect, fx.Persist):
                 self.records.open_lease(timers.parse_token(effect.token)[1])
 

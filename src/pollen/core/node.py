@@ -106,7 +106,7 @@ class Node(Room):
         self._faults = Faults()
         tier_of = self._members.tier_of
         owner, cluster = config.node, config.cluster
-        self._intake = Intake(owner, cluster, self._records, self._faults, tier_of, interned)
+        self._intake = Intake(owner, cluster, self._records, tier_of, interned)
         self._gossip = Gossip(owner, self._records, self._intake, self._clocks, rng)
         self._is_started = False
         self._started = Nanos(0)
@@ -225,8 +225,9 @@ class Node(Room):
         turn.write(*rows)
         self._declare_self(turn)
         self._consequences.start()
-        out += self._mesh.start(now.mono) + self._gossip.start(now.mono)
-        turn.do(*out, *self._retention.start(now.mono))
+        turn.do(*out, *self._mesh.start(now.mono))
+        self._gossip.start(turn)
+        self._retention.start(turn)
 
     def _declare_self(self, turn: Turn) -> None:
         """Publish our node record; we are a member before it is on disk."""
@@ -250,7 +251,7 @@ class Node(Room):
         turn.do(*out)
         if not is_new:
             return
-        turn.do(*self._gossip.on_link(event.peer, event.dialled))
+        self._gossip.on_link(event.peer, event.dialled, turn)
         self._placing.note_links()
         self._consequences.on_linked(event.peer)
         turn.do(*self._admin.on_link(event.peer, turn.now))
@@ -259,7 +260,7 @@ class Node(Room):
         turn.do(*self._mesh.on_link_closed(event, turn.now.mono))
         if not self._peers.has_link(event.peer):
             self._placing.note_unlinked(event.peer)
-            turn.do(*self._gossip.on_link_closed(event.peer))
+            self._gossip.on_link_closed(event.peer, turn)
 
     def _on_found(self, event: PeerFound, turn: Turn) -> None:
         if event.peer != self._config.node:
@@ -316,9 +317,7 @@ class Node(Room):
         """Forget what is old; write the kinds that all who live speak by now."""
         live = self._situation.live
         self._records.note_spoken(self._members.spoken_by(live))
-        rows, out = self._retention.sweep(live, turn.now)
-        turn.write(*rows)
-        turn.do(*out)
+        self._retention.sweep(live, turn)
         self._consequences.forget_leases(turn.now.wall)
 
     def _on_drained(self, turn: Turn) -> None:
@@ -347,7 +346,7 @@ class Node(Room):
         A row leaves before the ``LoadSeed`` that needs it and before its record: whoever hears of
         a seed may fetch it here at once, and the muscles must know it by then.
         """
-        turn.do(*self._work.turn(turn.now))
+        self._work.go_on(turn)
         changes = self._apply_changes(turn)
         changes += self._mind_standing(turn)
         changes += self._mind_members(turn)
@@ -358,7 +357,7 @@ class Node(Room):
             turn.do(*self._placing.push(turn.now.mono, is_urgent=is_urgent))
         self._waits.settle(turn)
         self._persist(changes, turn)
-        turn.do(*self._gossip.spread(changes, turn.now.mono))
+        self._gossip.spread(changes, turn)
 
     def _apply_changes(self, turn: Turn) -> list[Change]:
         changes = self._records.take_changes()
@@ -423,7 +422,7 @@ class Node(Room):
             turn.write(wall_row(wall))
         turn.do(*self._durability.flush())
         if self._is_started:
-            turn.do(*self._records.plan_lease(turn.now.mono))
+            self._records.ask_lease(turn)
 
     def figures(self) -> tuple[dict[str, int], dict[str, int]]:
         """Counters and gauges by metric, and peers' faults by kind, for the metrics page."""
