@@ -34,6 +34,7 @@ from pollen.core.events import (
     Event,
     HelloReceived,
     LinkClosed,
+    LinkWanted,
     LoadFinished,
     MessageReceived,
     ModuleInspected,
@@ -130,7 +131,7 @@ class Node(Room):
             self._durability,
             self._clocks,
         )
-        self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
+        self._admin = Admin(owner, self._peers.has_link, self._want, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
         self._waits = Waits(self._screen)
         self._wire(self._rooms())
@@ -150,6 +151,9 @@ class Node(Room):
 
     def _has_room(self, slot: tuple[str, bytes], size: int) -> bool:
         return self._intake.has_room(slot, size)
+
+    def _want(self, event: LinkWanted, turn: Turn) -> None:
+        turn.do(*self._mesh.on_wanted(event, turn.now.mono))
 
     def _wire(self, rooms: Sequence[Room]) -> None:
         """Who takes what, of all rooms; raises ``InvariantError`` where two take the same."""
@@ -254,7 +258,7 @@ class Node(Room):
         self._gossip.on_link(event.peer, event.dialled, turn)
         self._placing.note_links()
         self._consequences.on_linked(event.peer)
-        turn.do(*self._admin.on_link(event.peer, turn.now))
+        self._admin.on_link(event.peer, turn)
 
     def _on_link_closed(self, event: LinkClosed, turn: Turn) -> None:
         turn.do(*self._mesh.on_link_closed(event, turn.now.mono))
@@ -279,8 +283,8 @@ class Node(Room):
     # -- what the muscles and users say -----------------------------------------------------------
 
     def _on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
-        told = self._news.of_load(event.seed, event.slug, event.reason)
-        turn.do(*self._placing.on_load_finished(event, turn.now), told)
+        turn.do(*self._placing.on_load_finished(event, turn.now))
+        self._news.of_load(event.seed, event.slug, event.reason, turn)
 
     def _on_telemetry(self, event: Telemetry, turn: Turn) -> None:
         place_of, now = self._situation.bundles.place_of, turn.now
@@ -352,7 +356,8 @@ class Node(Room):
         changes += self._mind_members(turn)
         if self._is_started:
             changes += self._place(turn)
-            turn.do(*self._news.follow_halted(), *self._news.of_hosting(turn.last))
+            self._news.follow_halted(turn)
+            self._news.of_hosting(turn)
             is_urgent = any(isinstance(effect, LoadSeed) for effect in turn.last)
             turn.do(*self._placing.push(turn.now.mono, is_urgent=is_urgent))
         self._waits.settle(turn)
@@ -387,7 +392,7 @@ class Node(Room):
             turn.do(*effects)
             if is_changed:
                 moved = self._mesh.take_moved()
-                turn.do(*self._news.follow_live(moved, self._membership.live))
+                self._news.follow_live(moved, self._membership.live, turn)
             for said in statements:
                 turn.publish(said.kind, said.key, said.payload)
             more = self._apply_changes(turn)
