@@ -17,8 +17,6 @@ from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection
-from pollen.core.durability import Durability
-from pollen.core.faults import Faults
 from pollen.core.ids import MILLISECOND, LinkId, Nanos, Now, PeerId
 from pollen.core.messages import decode_message
 from pollen.core.records import Gossip, Intake, Record, Records, Retention
@@ -27,6 +25,7 @@ from pollen.core.timers import EPOCH, parse_token
 from pollen.core.turn import Handler, Heard, Turn
 from pollen.core.work import Work
 from tests.strategies import CLUSTER
+from tests.unit.turns import turn_at, written
 from tests.unit.world import WALL_ZERO, make_key, signer
 
 TIERS: dict[PeerId, int] = {}
@@ -145,10 +144,9 @@ class Spread:
         for _ in range(times):
             cell.waking += limits.SWEEP_NS
             now = Now(Nanos(cell.waking), Nanos(WALL_ZERO + cell.waking))
-            disk = Durability()
-            turn = Turn(now, cell.records, disk, Faults())
+            turn = turn_at(now, cell.records)
             cell.retention.sweep({other.key: 1 for other in live}, turn)
-            for table, key, value in _rows_of(disk):
+            for table, key, value in written(turn):
                 held = cell.tables.setdefault(table, {})
                 held.pop(key, None)
                 if value is not None:
@@ -219,7 +217,7 @@ class Spread:
 
     def _turn(self, cell: Cell) -> Turn:
         now = Now(Nanos(self.now), Nanos(WALL_ZERO + self.now))
-        return Turn(now, cell.records, Durability(), Faults())
+        return turn_at(now, cell.records)
 
     def _carry_out(self, cell: Cell, effects: list[fx.Effect]) -> None:
         for effect in effects:
@@ -276,12 +274,6 @@ class Spread:
             self.run(limits.DIGEST_NS)
             if self.is_equal():
                 return
-
-
-def _rows_of(disk: Durability) -> list[fx.Row]:
-    return [
-        row for effect in disk.flush() if isinstance(effect, fx.Persist) for row in effect.batch
-    ]
 
 
 def _nothing(subject: bytes, turn: Turn) -> None:

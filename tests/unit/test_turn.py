@@ -126,7 +126,7 @@ def test_an_answer_that_promises_durability_waits_for_the_batch_of_its_turn() ->
     it, _ = turn(disk)
     it.answer(RequestId(3), Refusal("denied", "why", "how"), when_durable=True)
     it.write(("table", b"key", b"value"))
-    (persist,) = disk.flush()
+    persist = disk.flush()
     assert isinstance(persist, Persist)
     assert it.effects() == [] and persist.batch == [("table", b"key", b"value")]
     (reply,) = disk.release(persist.token)

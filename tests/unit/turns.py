@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pollen.core.durability import Durability
-from pollen.core.effects import Effect
+from pollen.core.effects import Effect, Persist, Row
 from pollen.core.faults import Faults
 from pollen.core.ids import Nanos, Now
 from pollen.core.turn import Turn, Writer
+
+# A kind of record, its key, and its payload; None takes it back.
+Said = tuple[str, bytes, bytes | None]
 
 
 class Sink:
     """Takes what is published."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str, bytes, bytes | None]] = []
+        self.said: list[Said] = []
 
     def publish(self, kind: str, key: bytes, payload: bytes) -> bool:
         self.said.append((kind, key, payload))
@@ -44,3 +47,9 @@ def effects_of(
     turn = turn_at(now, records)
     take(turn)
     return turn.effects()
+
+
+def written(turn: Turn) -> list[Row]:
+    """What was written in this turn, as it goes to the disk."""
+    turn.flush()
+    return [row for e in turn.effects() if isinstance(e, Persist) for row in e.batch]

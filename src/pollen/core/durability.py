@@ -38,16 +38,16 @@ class Durability:
         """This effect leaves when the next batch is on disk."""
         self._held.append(effect)
 
-    def flush(self) -> list[Effect]:
+    def flush(self) -> Persist | None:
         """The batch of what was written and held since the last one, if there is any."""
         if not self._rows and not self._held:
-            return []
+            return None
         self._batches += 1
         token = Token(f"{timers.STORE}/{self._batches:08x}")
         self._waiting[token] = self._held
         batch = self._rows
         self._rows, self._held = [], []
-        return [Persist(token=token, batch=batch)]
+        return Persist(token=token, batch=batch)
 
     def release(self, token: Token) -> list[Effect]:
         """What waited for this batch."""

@@ -34,7 +34,6 @@ from pollen.core.events import (
     Event,
     HelloReceived,
     LinkClosed,
-    LinkWanted,
     LoadFinished,
     MessageReceived,
     ModuleInspected,
@@ -131,7 +130,7 @@ class Node(Room):
             self._durability,
             self._clocks,
         )
-        self._admin = Admin(owner, self._peers.has_link, self._want, tier_of)
+        self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
         self._waits = Waits(self._screen)
         self._wire(self._rooms())
@@ -151,9 +150,6 @@ class Node(Room):
 
     def _has_room(self, slot: tuple[str, bytes], size: int) -> bool:
         return self._intake.has_room(slot, size)
-
-    def _want(self, event: LinkWanted, turn: Turn) -> None:
-        turn.do(*self._mesh.on_wanted(event, turn.now.mono))
 
     def _wire(self, rooms: Sequence[Room]) -> None:
         """Who takes what, of all rooms; raises ``InvariantError`` where two take the same."""
@@ -229,7 +225,8 @@ class Node(Room):
         turn.write(*rows)
         self._declare_self(turn)
         self._consequences.start()
-        turn.do(*out, *self._mesh.start(now.mono))
+        turn.do(*out)
+        self._mesh.start(turn)
         self._gossip.start(turn)
         self._retention.start(turn)
 
@@ -251,9 +248,7 @@ class Node(Room):
             turn.do(close)
             turn.note(rejection, event.peer)
             return
-        out, is_new = self._mesh.on_hello(event, turn.now.mono)
-        turn.do(*out)
-        if not is_new:
+        if not self._mesh.on_hello(event, turn):
             return
         self._gossip.on_link(event.peer, event.dialled, turn)
         self._placing.note_links()
@@ -261,14 +256,14 @@ class Node(Room):
         self._admin.on_link(event.peer, turn)
 
     def _on_link_closed(self, event: LinkClosed, turn: Turn) -> None:
-        turn.do(*self._mesh.on_link_closed(event, turn.now.mono))
+        self._mesh.on_link_closed(event, turn)
         if not self._peers.has_link(event.peer):
             self._placing.note_unlinked(event.peer)
             self._gossip.on_link_closed(event.peer, turn)
 
     def _on_found(self, event: PeerFound, turn: Turn) -> None:
         if event.peer != self._config.node:
-            turn.do(*self._mesh.on_found(event, turn.now.mono))
+            self._mesh.on_found(event, turn)
         elif self._presence.move(event.addresses):
             self._declare_self(turn)
 
@@ -287,10 +282,9 @@ class Node(Room):
         self._news.of_load(event.seed, event.slug, event.reason, turn)
 
     def _on_telemetry(self, event: Telemetry, turn: Turn) -> None:
-        place_of, now = self._situation.bundles.place_of, turn.now
-        turn.do(*self._mesh.on_telemetry(event, place_of, now.mono))
+        self._mesh.on_telemetry(event, self._situation.bundles.place_of, turn)
         self._placing.note_coordinate(self._mesh.coords.told)
-        turn.do(*self._placing.note_telemetry(event, now))
+        turn.do(*self._placing.note_telemetry(event, turn.now))
 
     def _on_commanded(self, event: Commanded, turn: Turn) -> None:
         self._commands[type(event.command)](Asked(event.request, event.command), turn)
@@ -371,7 +365,7 @@ class Node(Room):
             if isinstance(member, Rejection):
                 turn.note(member, change.record.body.owner)
             elif member is not None and change.source is not None:
-                turn.do(*self._mesh.learn(member, turn.now.mono))
+                self._mesh.learn(member, turn)
         return changes
 
     def _mind_standing(self, turn: Turn) -> list[Change]:
@@ -387,14 +381,10 @@ class Node(Room):
         changes: list[Change] = []
         is_moving = self._is_started
         while is_moving:
-            statements, effects, is_changed = self._mesh.advance(turn.now.mono)
-            self._situation.is_stale = self._situation.is_stale or is_changed
-            turn.do(*effects)
-            if is_changed:
+            if self._mesh.advance(turn):
+                self._situation.is_stale = True
                 moved = self._mesh.take_moved()
                 self._news.follow_live(moved, self._membership.live, turn)
-            for said in statements:
-                turn.publish(said.kind, said.key, said.payload)
             more = self._apply_changes(turn)
             changes += more
             is_moving = bool(more)
@@ -421,11 +411,11 @@ class Node(Room):
         """Write what must last, and the epoch before anything is published under it."""
         lasting = [c for c in changes if not c.record.is_ephemeral]
         turn.write(*[(gone_row if c.is_gone else record_row)(c.record) for c in lasting])
-        turn.write(*self._peers.take_unsaved(), *self._consequences.take_rows())
+        turn.write_last(*self._consequences.take_rows())
         wall = self._clocks.take_save(turn.now.wall)
         if wall is not None:
-            turn.write(wall_row(wall))
-        turn.do(*self._durability.flush())
+            turn.write_last(wall_row(wall))
+        turn.flush()
         if self._is_started:
             self._records.ask_lease(turn)
 

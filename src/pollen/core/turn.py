@@ -42,6 +42,7 @@ class Turn:
         self.now = now
         self.last: list[Effect] = []
         self._effects: list[Effect] = []
+        self._last_rows: dict[tuple[str, bytes], bytes | None] = {}
         self._records = records
         self._durability = durability
         self._faults = faults
@@ -69,6 +70,19 @@ class Turn:
     def write(self, *rows: Row) -> None:
         """Keep rows on disk."""
         self._durability.write(rows)
+
+    def write_last(self, *rows: Row) -> None:
+        """Keep rows that this turn may still change: behind all others goes the last row of each
+        key, in the order in which the keys were first written."""
+        self._last_rows.update({(table, key): value for table, key, value in rows})
+
+    def flush(self) -> None:
+        """What was written until now goes to the disk as one batch."""
+        rows, self._last_rows = self._last_rows, {}
+        self.write(*[(table, key, value) for (table, key), value in rows.items()])
+        batch = self._durability.flush()
+        if batch is not None:
+            self.do(batch)
 
     def answer(
         self, request: RequestId, result: msgspec.Struct, *, when_durable: bool = False

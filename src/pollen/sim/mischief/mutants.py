@@ -15,9 +15,9 @@ from typing import Any, cast
 
 import msgspec
 
-from pollen.core import clocks, durability
+from pollen.core import clocks, turn
 from pollen.core.admission import asking, consequences
-from pollen.core.effects import PeerRow, PushTables, SeedRow
+from pollen.core.effects import PeerRow, Persist, PushTables, SeedRow
 from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.peers import Verdict, known, links, liveness, membership
@@ -112,11 +112,11 @@ def _row_after_load(true: Any) -> Any:
 
 
 def _said_before_persisted(true: Any) -> Any:
-    def flush(self: Any) -> Any:
-        out = true(self)
-        for effect in out:
-            out = [*out, *self.release(effect.token)]
-        return out
+    def flush(self: Any) -> None:
+        true(self)
+        for effect in self.effects():
+            if isinstance(effect, Persist):
+                self.do(*self._durability.release(effect.token))
 
     return flush
 
@@ -228,7 +228,7 @@ MUTANTS: list[Mutant] = [
         caught_by="row-before-load",
     ),
     Mutant(
-        name="said-before-persisted", owner=durability.Durability, target="flush",
+        name="said-before-persisted", owner=turn.Turn, target="flush",
         make=_said_before_persisted, caught_by="nothing-acknowledged-lost",
         scenario="what_was_acknowledged_survives_a_crash",
     ),
@@ -241,7 +241,7 @@ MUTANTS: list[Mutant] = [
         caught_by="no-orphan-claim",
     ),
     Mutant(
-        name="digest-ignored", owner=gossip.Gossip, target="on_digest", make=_always([]),
+        name="digest-ignored", owner=gossip.Gossip, target="on_digest", make=_always(None),
         caught_by="views-converge", scenario="a_fork_of_one_key_is_settled_alike",
     ),
     Mutant(
@@ -268,7 +268,7 @@ MUTANTS: list[Mutant] = [
         scenario="both_replicas_on_stale_views_do_not_drain_to_zero",
     ),
     Mutant(
-        name="twin-not-noted", owner=known.Peers, target="_note_boot", make=_always([]),
+        name="twin-not-noted", owner=known.Peers, target="_note_boot", make=_always(False),
         caught_by="status says it everywhere", scenario="two_live_copies_of_one_key",
     ),
     Mutant(
@@ -316,7 +316,7 @@ MUTANTS: list[Mutant] = [
         make=_always(None), caught_by="refutation-wins",
     ),
     Mutant(
-        name="dialled-once", owner=known.Peers, target="_retry", make=_always([]),
+        name="dialled-once", owner=known.Peers, target="_retry", make=_always(None),
         caught_by="peers-never-given-up",
     ),
     Mutant(
