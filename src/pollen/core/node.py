@@ -127,7 +127,6 @@ class Node(Room):
             self._consequences,
             lambda: self._presence.addresses,
             self._peers,
-            self._durability,
             self._clocks,
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
@@ -224,7 +223,7 @@ class Node(Room):
         rows, out = self._presence.start(event.addresses, now)
         turn.write(*rows)
         self._declare_self(turn)
-        self._consequences.start()
+        self._consequences.start(turn)
         turn.do(*out)
         self._mesh.start(turn)
         self._gossip.start(turn)
@@ -242,13 +241,7 @@ class Node(Room):
     # -- links ----------------------------------------------------------------------------------
 
     def _on_hello(self, event: HelloReceived, turn: Turn) -> None:
-        refused = self._consequences.judge(event, turn.now.wall)
-        if refused is not None:
-            close, rejection = refused
-            turn.do(close)
-            turn.note(rejection, event.peer)
-            return
-        if not self._mesh.on_hello(event, turn):
+        if not self._consequences.admits(event, turn) or not self._mesh.on_hello(event, turn):
             return
         self._gossip.on_link(event.peer, event.dialled, turn)
         self._placing.note_links()
@@ -316,7 +309,7 @@ class Node(Room):
         live = self._situation.live
         self._records.note_spoken(self._members.spoken_by(live))
         self._retention.sweep(live, turn)
-        self._consequences.forget_leases(turn.now.wall)
+        self._consequences.forget_leases(turn)
 
     def _on_drained(self, turn: Turn) -> None:
         """We have left: the answer goes when that is on disk, and so on its way."""
@@ -370,9 +363,7 @@ class Node(Room):
 
     def _mind_standing(self, turn: Turn) -> list[Change]:
         """Cut who is no member any more, renew leases, and spread what was signed for that."""
-        effects, changed = self._consequences.settle(turn.now)
-        turn.do(*effects)
-        for peer in changed:
+        for peer in self._consequences.settle(turn):
             self._situation.note_standing(peer)
         return self._apply_changes(turn)
 
@@ -411,7 +402,6 @@ class Node(Room):
         """Write what must last, and the epoch before anything is published under it."""
         lasting = [c for c in changes if not c.record.is_ephemeral]
         turn.write(*[(gone_row if c.is_gone else record_row)(c.record) for c in lasting])
-        turn.write_last(*self._consequences.take_rows())
         wall = self._clocks.take_save(turn.now.wall)
         if wall is not None:
             turn.write_last(wall_row(wall))

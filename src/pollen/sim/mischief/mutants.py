@@ -245,7 +245,7 @@ MUTANTS: list[Mutant] = [
         caught_by="views-converge", scenario="a_fork_of_one_key_is_settled_alike",
     ),
     Mutant(
-        name="denied-not-cut", owner=consequences.Consequences, target="_cut", make=_always([]),
+        name="denied-not-cut", owner=consequences.Consequences, target="_cut", make=_always(None),
         caught_by="e is cut", scenario="a_deny_lost_by_a_full_queue_still_arrives",
     ),
     Mutant(
@@ -259,7 +259,7 @@ MUTANTS: list[Mutant] = [
         scenario="a_clock_past_its_lease_heals",
     ),
     Mutant(
-        name="lapsed-never-asks", owner=asking.Asking, target="settle", make=_always([]),
+        name="lapsed-never-asks", owner=asking.Asking, target="settle", make=_always(None),
         caught_by="it is back", scenario="the_laptop_that_slept_sixty_days",
     ),
     Mutant(
