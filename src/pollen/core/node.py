@@ -96,7 +96,6 @@ class Node(Room):
         self._placing = Placing.of(
             config,
             self._certificate.properties,
-            self._records,
             self._members,
             self._situation,
             self._peers.has_link,
@@ -271,13 +270,13 @@ class Node(Room):
     # -- what the muscles and users say -----------------------------------------------------------
 
     def _on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
-        turn.do(*self._placing.on_load_finished(event, turn.now))
+        self._placing.on_load_finished(event, turn)
         self._news.of_load(event.seed, event.slug, event.reason, turn)
 
     def _on_telemetry(self, event: Telemetry, turn: Turn) -> None:
         self._mesh.on_telemetry(event, self._situation.bundles.place_of, turn)
         self._placing.note_coordinate(self._mesh.coords.told)
-        turn.do(*self._placing.note_telemetry(event, turn.now))
+        self._placing.note_telemetry(event, turn)
 
     def _on_commanded(self, event: Commanded, turn: Turn) -> None:
         self._commands[type(event.command)](Asked(event.request, event.command), turn)
@@ -346,7 +345,7 @@ class Node(Room):
             self._news.follow_halted(turn)
             self._news.of_hosting(turn)
             is_urgent = any(isinstance(effect, LoadSeed) for effect in turn.last)
-            turn.do(*self._placing.push(turn.now.mono, is_urgent=is_urgent))
+            self._placing.push(turn, is_urgent=is_urgent)
         self._waits.settle(turn)
         self._persist(changes, turn)
         self._gossip.spread(changes, turn)
@@ -384,13 +383,13 @@ class Node(Room):
     def _place(self, turn: Turn) -> list[Change]:
         """Follow the plan, and what this node's own claims change in it; in slices."""
         changes: list[Change] = []
-        turn.do_last(*self._placing.converge(turn.now))
+        self._placing.converge(turn)
         for _ in range(limits.PLACE_ROUNDS):
             own = self._apply_changes(turn)
             if not own:
                 break
             changes += own
-            turn.do_last(*self._placing.converge(turn.now, limits.PLAN_FOLLOW_PAIRS))
+            self._placing.converge(turn, limits.PLAN_FOLLOW_PAIRS)
         if self._drains and self._placing.is_gone:
             self._on_drained(turn)
         changes += self._apply_changes(turn)

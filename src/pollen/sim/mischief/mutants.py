@@ -17,7 +17,7 @@ import msgspec
 
 from pollen.core import clocks, turn
 from pollen.core.admission import asking, consequences
-from pollen.core.effects import PeerRow, Persist, PushTables, SeedRow
+from pollen.core.effects import Effect, PeerRow, Persist, PushTables, SeedRow
 from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.peers import Verdict, known, links, liveness, membership
@@ -96,17 +96,21 @@ def _always(value: Any) -> Callable[[Any], Any]:
 
 
 def _lease_not_renewed(true: Any) -> Any:
-    def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
-        out = true(self, now, is_urgent=is_urgent)
-        is_renewal = [isinstance(e, PushTables) and e.base and not e.lanes for e in out]
-        return [e for e, renews in zip(out, is_renewal, strict=True) if not renews]
+    def push(self: Any, turn: Any, *, is_urgent: bool) -> None:
+        true(self, turn, is_urgent=is_urgent)
+        turn._effects = [e for e in turn._effects if not _renews(e)]
 
     return push
 
 
+def _renews(effect: Effect) -> bool:
+    return isinstance(effect, PushTables) and effect.base > 0 and not effect.lanes
+
+
 def _row_after_load(true: Any) -> Any:
-    def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
-        return [] if is_urgent else true(self, now, is_urgent=False)
+    def push(self: Any, turn: Any, *, is_urgent: bool) -> None:
+        if not is_urgent:
+            true(self, turn, is_urgent=False)
 
     return push
 
