@@ -217,13 +217,10 @@ class Node(Room):
     # -- start ----------------------------------------------------------------------------------
 
     def _on_started(self, event: Started, turn: Turn) -> None:
-        now = turn.now
-        self._started, self._is_started = now.mono, True
-        rows, out = self._presence.start(event.addresses, now)
-        turn.write(*rows)
+        self._started, self._is_started = turn.now.mono, True
+        self._presence.start(event.addresses, turn)
         self._declare_self(turn)
         self._consequences.start(turn)
-        turn.do(*out)
         self._mesh.start(turn)
         self._gossip.start(turn)
         self._retention.start(turn)
@@ -286,7 +283,7 @@ class Node(Room):
         if self._presence.phase < Phase.LEAVING:
             self._presence.begin_leaving()
         else:
-            turn.write(self._presence.finish_leaving())
+            self._presence.finish_leaving(turn)
         self._declare_self(turn)
         at = Nanos(turn.now.mono + limits.DRAIN_MAX_NS)
         turn.do(SetTimer(token=timers.token_for(timers.DRAIN), at=at))
@@ -300,7 +297,7 @@ class Node(Room):
             take(subject, turn)
 
     def _on_quarantine(self, subject: bytes, turn: Turn) -> None:
-        turn.do(*self._presence.recount(turn.now))
+        self._presence.recount(turn)
         self._declare_self(turn)
 
     def _on_sweep(self, subject: bytes, turn: Turn) -> None:
@@ -312,7 +309,7 @@ class Node(Room):
 
     def _on_drained(self, turn: Turn) -> None:
         """We have left: the answer goes when that is on disk, and so on its way."""
-        turn.write(self._presence.finish_leaving())
+        self._presence.finish_leaving(turn)
         self._declare_self(turn)
         for request, seeds in self._drains:
             turn.answer(request, Drained(seeds=seeds), when_durable=True)

@@ -10,7 +10,7 @@ Source: docs/decisions/rooms.md#one-turn-one-signature; foca ``runtime.rs``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ from pollen.core.durability import Durability
 from pollen.core.effects import Effect, Reply, Row
 from pollen.core.events import Event
 from pollen.core.faults import Faults
-from pollen.core.ids import Nanos, Now, PeerId, RequestId
+from pollen.core.ids import Now, PeerId, RequestId
 from pollen.core.messages import Message
 from pollen.errors import InvariantError
 
@@ -100,7 +100,9 @@ class Turn:
 
     def note(self, fault: Rejection, peer: PeerId) -> None:
         """Count a peer's fault, and log it when that is due."""
-        self.do(*self._faults.note(fault, peer, self.now.mono))
+        line = self._faults.note(fault, peer, self.now.mono)
+        if line is not None:
+            self.do(line)
 
     def effects(self) -> list[Effect]:
         """Everything that was asked for, in the order in which it leaves."""
@@ -160,26 +162,3 @@ def merged(tables: Iterable[Mapping[K, Handler]]) -> dict[K, Handler]:
                 raise InvariantError(f"two rooms take {key}")
             found[key] = handler
     return found
-
-
-# -- from machines that return what is to be done -----------------------------------------------
-
-
-def on_event(take: Callable[[Any, Now], Sequence[Effect]]) -> Handler:
-    """The handler of a machine that returns its effects."""
-    return lambda event, turn: turn.do(*take(event, turn.now))
-
-
-def on_message(take: Callable[[Any, PeerId, Now], Sequence[Effect]]) -> Handler:
-    """The handler of a machine that takes a message and its peer, and returns its effects."""
-    return lambda heard, turn: turn.do(*take(heard.message, heard.peer, turn.now))
-
-
-def on_subject(take: Callable[[bytes], Sequence[Effect]]) -> Handler:
-    """The handler of a machine whose timers have a subject, and which returns its effects."""
-    return lambda subject, turn: turn.do(*take(subject))
-
-
-def on_time(take: Callable[[Nanos], Sequence[Effect]]) -> Handler:
-    """The handler of a machine whose timer has no subject, and which returns its effects."""
-    return lambda subject, turn: turn.do(*take(turn.now.mono))
