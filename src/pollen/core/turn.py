@@ -3,8 +3,9 @@
 Decides: the order in which what a turn asks for leaves the node.
 Does not know: what any of it is for.
 Invariants: effects leave in the order in which they were asked for; those asked for by ``do_last``
-    leave after all others. An answer that promises durability waits for the batch that this turn
-    writes. Every handler of every room has one signature, ``(what, turn) -> None``.
+    leave after all others. Rows likewise, and those of ``write_last`` once a key. An answer that
+    promises durability waits for the batch that this turn writes. Every handler of every room has
+    one signature, ``(what, turn) -> None``, and nothing in a room returns effects to be passed on.
 Source: docs/decisions/rooms.md#one-turn-one-signature; foca ``runtime.rs``.
 """
 
@@ -42,7 +43,6 @@ class Turn:
         self.now = now
         self.last: list[Effect] = []
         self._effects: list[Effect] = []
-        self._last_rows: dict[tuple[str, bytes], bytes | None] = {}
         self._records = records
         self._durability = durability
         self._faults = faults
@@ -74,12 +74,10 @@ class Turn:
     def write_last(self, *rows: Row) -> None:
         """Keep rows that this turn may still change: behind all others goes the last row of each
         key, in the order in which the keys were first written."""
-        self._last_rows.update({(table, key): value for table, key, value in rows})
+        self._durability.write_last(rows)
 
     def flush(self) -> None:
         """What was written until now goes to the disk as one batch."""
-        rows, self._last_rows = self._last_rows, {}
-        self.write(*[(table, key, value) for (table, key), value in rows.items()])
         batch = self._durability.flush()
         if batch is not None:
             self.do(batch)

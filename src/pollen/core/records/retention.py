@@ -3,7 +3,7 @@
 Decides: when this node raises its ``gc_version``, which owners it buries, and for how long it keeps
     their graves.
 Does not know: how sets merge (``owners``), what peers say of graves (``graves``), who is alive
-    (told), the disk (it returns rows).
+    (told), the disk (its rows are written by the turn).
 Invariants: before a ``gc_version`` is published everything of ours that lives is signed again,
     above it, so that raising it deletes nothing but tombstones. Only what does not last is taken
     from an absent owner; the proof of its last version stays for a year, so that when it returns
