@@ -156,14 +156,6 @@ def test_rows_that_come_after_the_batch_of_their_turn_go_with_the_next() -> None
 CORE = SOURCE / "core"
 # The way out itself: what a turn holds, what waits for the disk.
 WAY_OUT = {"turn.py:effects", "durability.py:release", "node.py:handle"}
-# Hosting still returns lists, which ``Placing`` says to the turn; placement/hosting.py alone.
-WAY_OUT |= {
-    f"hosting.py:{name}"
-    for name in (
-        *("converge", "_let_go", "_take", "on_load_finished"),
-        *("on_woken", "note_samples", "_set_timer"),
-    )
-}
 MANY = {"list", "tuple", "dict", "Sequence", "Iterable", "Iterator", "Mapping", "deque"}
 EFFECTS = {"Effect", *(kind.__name__ for kind in subclasses(Effect))}
 

@@ -96,9 +96,8 @@ class Placing(Room):
         self._note_prices(event.peers)
         self._bundle.note_telemetry(event, turn.now.mono)
         self._hosting.free_bytes = self._bundle.free_bytes
-        for key, effects in self._hosting.note_samples(event.seeds, turn.now):
+        for key in self._hosting.note_samples(event.seeds, turn):
             self._situation.touch(key)
-            turn.do(*effects)
         self._tell_fast(turn)
 
     def note_coordinate(self, coordinate: list[int]) -> None:
@@ -127,12 +126,12 @@ class Placing(Room):
     def on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
         """A seed can be called here, or not."""
         self._situation.touch(event.seed)
-        turn.do(*self._hosting.on_load_finished(event, turn.now))
+        self._hosting.on_load_finished(event, turn)
 
     def on_woken(self, event: SeedWoken, turn: Turn) -> None:
         """A call woke a seed here."""
         self._situation.touch(event.seed)
-        turn.do(*self._hosting.on_woken(event, self._view, turn.now))
+        self._hosting.on_woken(event, self._view, turn)
 
     def on_timer(self, key: bytes) -> None:
         """Something about a seed on this node may be due."""
@@ -180,7 +179,7 @@ class Placing(Room):
         self._situation.refresh(turn.now)
         self._situation.planner.advance(pairs)
         for key in self._situation.take_touched():
-            turn.do_last(*self._hosting.converge(key, self._view, turn.now))
+            self._hosting.converge(key, self._view, turn)
             self._unrouted[key] = None
             self._claim(key, turn)
         self._watch_overdue(turn)
