@@ -46,9 +46,9 @@ class Durability:
 
     def flush(self) -> Persist | None:
         """The batch of what was written and held since the last one, if there is any."""
-        rows = [*self._rows, *((table, key, value) for (table, key), value in self._last.items())]
-        if not rows and not self._held:
+        if not self._rows and not self._last and not self._held:
             return None
+        rows = [*self._rows, *((table, key, value) for (table, key), value in self._last.items())]
         self._batches += 1
         token = Token(f"{timers.STORE}/{self._batches:08x}")
         self._waiting[token] = self._held
