@@ -112,7 +112,7 @@ impl Plane {
         }
         if node == self.id() {
             if compared {
-                place.saturated = self.slots().load() == FULL;
+                place.saturated = self.slots().fullness() == FULL;
                 place.in_flight = entry.local.counters.in_flight.sum();
             }
             return (place, None);

@@ -165,7 +165,7 @@ fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
         guest_status: 0,
         queue_us: ran.spent.queue_us,
         run_us: ran.spent.run_us,
-        load: plane.slots().load(),
+        fullness: plane.slots().fullness(),
         calls_used: ran.spent.calls_used,
         slug: "",
         reason: "",

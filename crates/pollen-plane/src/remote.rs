@@ -24,7 +24,7 @@ pub(crate) struct RemoteReply {
     pub(crate) result: Result<(Bytes, i32, bool), CallError>,
     /// As the peer told it: without the round trip.
     pub(crate) spent: Spent,
-    pub(crate) load: u8,
+    pub(crate) fullness: u8,
 }
 
 /// Makes one attempt over a link; what comes in chunks goes by the outlet. Dropping the future resets the
@@ -110,7 +110,7 @@ async fn exchange(
             rtt_us: 0,
             calls_used: reply.calls_used,
         },
-        load: reply.load,
+        fullness: reply.fullness,
     })
 }
 

@@ -88,7 +88,7 @@ impl Slots {
     }
 
     /// How full: 0 idle, 127 all slots taken, 255 the queue is full too.
-    pub(crate) fn load(&self) -> u8 {
+    pub(crate) fn fullness(&self) -> u8 {
         fullness(&self.room(), self.queued(), self.size.queue)
     }
 

@@ -109,7 +109,7 @@ impl Plane {
         match answered {
             Err(error) => tried.result = Err(error),
             Ok(reply) => {
-                if reply.load == FULL
+                if reply.fullness == FULL
                     && let Some(peer) = tables.peers.get(&node)
                 {
                     *peer.local.saturated_until.lock() = Some(Instant::now() + SATURATED);

@@ -104,8 +104,8 @@ impl Room {
 pub fn fullness(room: &Room, queued: u64, queue_limit: u64) -> u8 {
     let part = |taken: u64, of: u64| taken.min(of) * 127 / of.max(1);
     let taken = part(room.running, room.slots).max(part(room.fresh, room.fresh_slots));
-    let load = taken + part(queued, queue_limit);
-    u8::try_from(if load >= 254 { u64::from(FULL) } else { load }).unwrap_or(FULL)
+    let filled = taken + part(queued, queue_limit);
+    u8::try_from(if filled >= 254 { u64::from(FULL) } else { filled }).unwrap_or(FULL)
 }
 
 /// What becomes of it.

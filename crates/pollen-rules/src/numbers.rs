@@ -14,7 +14,7 @@ pub const REACH: Duration = Duration::from_secs(5);
 pub const RETRIES: u8 = 3;
 /// Least time left that makes another attempt worth while.
 pub const RETRY_MIN_BUDGET_US: u64 = 1_000;
-/// How long a peer is left alone whose reply had a load of [`FULL`].
+/// How long a peer is left alone whose reply had a fullness of [`FULL`].
 pub const SATURATED: Duration = Duration::from_millis(100);
 /// The brain hears at most so often that a link to one peer is wanted.
 pub const WANTED: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ pub const SLOTS_A_CORE: u64 = 16;
 pub const FRESH_A_CORE: u64 = 4;
 /// Calls that wait on one node at most.
 pub const QUEUE_MAX: u64 = 16_384;
-/// The load that a node reports when its queue is full as well.
+/// The fullness that a node reports when its queue is full as well.
 pub const FULL: u8 = u8::MAX;
 /// A seed whose calls run shorter passes those that burn.
 pub const CALL_SHORT_US: u64 = 500;

@@ -177,7 +177,7 @@ pub struct ReplyHeader<'a> {
     /// Time the guest ran.
     pub run_us: u32,
     /// How full the callee is, 0 (idle) to 255 (queueing at its limit).
-    pub load: u8,
+    pub fullness: u8,
     /// Calls that this one and those below it made.
     pub calls_used: u32,
     /// One of the error table, empty unless `Failed`.
@@ -211,7 +211,7 @@ impl<'a> ReplyHeader<'a> {
             .int32(self.guest_status)
             .uint(self.queue_us)
             .uint(self.run_us)
-            .uint(self.load)
+            .uint(self.fullness)
             .uint(self.calls_used)
             .str(self.slug)
             .str(self.reason)
@@ -238,7 +238,7 @@ impl<'a> ReplyHeader<'a> {
             guest_status: reader.int32("guest_status")?,
             queue_us: reader.uint("queue_us")?,
             run_us: reader.uint("run_us")?,
-            load: reader.uint("load")?,
+            fullness: reader.uint("fullness")?,
             calls_used: reader.uint("calls_used")?,
             slug: reader.str("slug", MAX_NAME)?,
             reason: reader.str("reason", MAX_TEXT)?,

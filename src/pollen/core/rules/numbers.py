@@ -23,7 +23,7 @@ REACH_NS = 5 * SECOND
 RETRIES = 3
 # Below this remaining budget a retry cannot come back in time. Source: docs/internals/seam.md.
 RETRY_MIN_BUDGET_US = 1_000
-# How long a peer is left alone whose reply had a load of ``FULL``. Guess: a few calls' time.
+# How long a peer is left alone whose reply had a fullness of ``FULL``. Guess: a few calls' time.
 SATURATED_NS = 100 * MILLISECOND
 # The brain hears at most so often that a link to one peer is wanted. Guess.
 WANTED_NS = SECOND
@@ -43,7 +43,7 @@ FRESH_A_CORE = 4
 # Calls that wait on one node at most. Guess: each costs about 1 kB, and 10,000 suspended parents
 # may each wait for a child.
 QUEUE_MAX = 16_384
-# The load that a node reports when its queue is full as well: the largest byte.
+# The fullness that a node reports when its queue is full as well: the largest byte.
 FULL = 255
 # A seed whose calls run shorter passes those that burn. Source: measured
 # (docs/decisions/few-fresh-calls-a-core.md).

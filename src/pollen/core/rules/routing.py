@@ -221,8 +221,8 @@ def fullness(
     def part(taken: int, of: int) -> int:
         return min(taken, of) * 127 // max(of, 1)
 
-    load = max(part(running, slots), part(fresh, fresh_slots)) + part(queued, queue_limit)
-    return numbers.FULL if load >= 2 * 127 else load
+    filled = max(part(running, slots), part(fresh, fresh_slots)) + part(queued, queue_limit)
+    return numbers.FULL if filled >= 2 * 127 else filled
 
 
 def admit_wake(

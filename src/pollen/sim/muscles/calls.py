@@ -196,7 +196,7 @@ class Calls:
                 node=node,
                 in_flight=self.serving.running,
                 service_us=service,
-                saturated=self.serving.load == numbers.FULL,
+                saturated=self.serving.fullness == numbers.FULL,
             )
         end = self._stage.network.routed(self._machine, node)
         peer = self._plane.peers.get(node)
@@ -264,11 +264,11 @@ class Calls:
             sent.end.waits.remove(sent)
         return True
 
-    def on_answer(self, sent: Sent, slug: str, reason: str, executed: bool, load: int) -> None:
+    def on_answer(self, sent: Sent, slug: str, reason: str, executed: bool, fullness: int) -> None:
         """The peer's reply to one attempt is here, with how full it is."""
         if self._boots != self._machine.boots or not self._settle(sent):
             return
-        if load == numbers.FULL:
+        if fullness == numbers.FULL:
             self._saturated[sent.target] = self._stage.now + numbers.SATURATED_NS
         if not slug:
             sent.call.ran_on = sent.target

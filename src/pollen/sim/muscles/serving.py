@@ -77,7 +77,7 @@ class Serving:
         call = sent.call
 
         def answer(slug: str, reason: str, executed: bool) -> None:
-            said = (slug, reason, executed, self.load)
+            said = (slug, reason, executed, self.fullness)
             self._stage.network.stream(end, caller.on_answer, sent, *said)
 
         if not self._plane.is_leased:
@@ -276,7 +276,7 @@ class Serving:
     # -- views ------------------------------------------------------------------------------------
 
     @property
-    def load(self) -> int:
+    def fullness(self) -> int:
         """How full this node is, as its replies report it."""
         return routing.fullness(
             running=self.running,
