@@ -137,11 +137,14 @@ impl Abi for Command {
             return Err(SandboxError::internal(format!("there is no function {at}"), false));
         };
         let start = function.resolve(instance, &mut *store)?;
-        let pipes = store.data().own.pipes.clone();
-        pipes.begin(call.input.clone(), call.nested, store.data().host.as_ref());
+        let state = store.data();
+        state.own.pipes.begin(call.input.clone(), call.nested, state.host.as_ref());
         let ended = start.run(store).await;
-        // What it wrote without waiting, as a program may that asked for that.
-        pipes.taken().await;
+        // What it wrote without waiting, as a program may that asked for that. Boxed: it is rare, and
+        // the future of every call would grow by it.
+        if store.data().own.pipes.is_sending() {
+            Box::pin(store.data().own.pipes.clone().taken()).await;
+        }
         Ok(ended)
     }
 

@@ -65,8 +65,13 @@ impl Pipes {
         state.caller = host.filter(|host| host.streams()).cloned();
     }
 
+    /// Whether a write is on its way to a caller that streams.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.0.lock().sending.is_some()
+    }
+
     /// Resolves when what was written so far was taken.
-    pub(crate) async fn taken(&self) {
+    pub(crate) async fn taken(self) {
         poll_fn(|cx| self.poll_taken(cx)).await;
     }
 
@@ -193,14 +198,14 @@ impl OutputStream for Pipes {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(if self.0.lock().sending.is_some() { 0 } else { CHUNK })
+        Ok(if self.is_sending() { 0 } else { CHUNK })
     }
 }
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for Pipes {
     async fn ready(&mut self) {
-        self.taken().await;
+        self.clone().taken().await;
     }
 }
 

@@ -17,11 +17,14 @@ use crate::abi::state::SLICE;
 use crate::engine::budget::Quota;
 use crate::error::SandboxError;
 
-/// What the guest of one call wrote.
+/// What the guest of one call wrote; one pointer, because most guests write nothing.
 #[derive(Default)]
-pub(super) struct Written {
+pub(super) struct Written(Option<Box<Kept>>);
+
+#[derive(Default)]
+struct Kept {
     /// Of a caller that does not stream: it stands before the output.
-    kept: Vec<u8>,
+    bytes: Vec<u8>,
     charged: u64,
     /// All of it, bytes.
     total: u64,
@@ -30,19 +33,22 @@ pub(super) struct Written {
 impl Written {
     /// Bytes written so far, wherever they went.
     pub(super) fn total(&self) -> u64 {
-        self.total
+        self.0.as_ref().map_or(0, |kept| kept.total)
     }
 
     /// What is to stand before the output.
     pub(super) fn kept(&self) -> &[u8] {
-        &self.kept
+        self.0.as_ref().map_or(&[], |kept| &kept.bytes)
+    }
+
+    fn inner(&mut self) -> &mut Kept {
+        self.0.get_or_insert_default()
     }
 
     /// Forgets a call.
     pub(super) fn clear(&mut self, quota: &mut impl Quota) {
-        if self.total > 0 {
-            quota.release(self.charged);
-            *self = Self::default();
+        if let Some(kept) = self.0.take() {
+            quota.release(kept.charged);
         }
     }
 }
@@ -61,7 +67,7 @@ pub(super) async fn write(mut caller: Caller<'_, State>, block: u64) -> Result<u
         let rest = caller.data().own.kernel.block(block).get(at..).unwrap_or_default();
         let piece = Bytes::copy_from_slice(rest.get(..MAX_CHUNK).unwrap_or(rest));
         at += piece.len();
-        caller.data_mut().own.written.total += piece.len() as u64;
+        caller.data_mut().own.written.inner().total += piece.len() as u64;
         let mut sending = host.write(piece);
         let taken = poll_fn(|cx| {
             let polled = sending.as_mut().poll(cx);
@@ -81,23 +87,23 @@ pub(super) async fn write(mut caller: Caller<'_, State>, block: u64) -> Result<u
 
 fn keep(state: &mut State, block: u64) -> Result<()> {
     let bytes = state.own.kernel.block(block);
-    let written = &mut state.own.written;
-    let length = written.kept.len().saturating_add(bytes.len());
+    let written = state.own.written.inner();
+    let length = written.bytes.len().saturating_add(bytes.len());
     let limit = state.settings.max_output_bytes;
     if length > limit {
         return Err(state.fail(SandboxError::output_too_large(length, limit)));
     }
-    if length > written.kept.capacity() {
-        let capacity = written.kept.capacity().saturating_mul(2).max(length).min(limit);
-        let more = capacity.saturating_sub(written.kept.capacity());
+    if length > written.bytes.capacity() {
+        let capacity = written.bytes.capacity().saturating_mul(2).max(length).min(limit);
+        let more = capacity.saturating_sub(written.bytes.capacity());
         if !state.meter.charge(more as u64) {
             let error = SandboxError::out_of_memory("there is no memory for what it wrote");
             return Err(state.fail(error));
         }
         written.charged += more as u64;
-        written.kept.reserve_exact(capacity.saturating_sub(written.kept.len()));
+        written.bytes.reserve_exact(capacity.saturating_sub(written.bytes.len()));
     }
-    written.kept.extend_from_slice(bytes);
+    written.bytes.extend_from_slice(bytes);
     written.total = length as u64;
     Ok(())
 }
