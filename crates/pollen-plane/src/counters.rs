@@ -118,6 +118,8 @@ pub struct SeedCounters {
     pub called: Outcomes,
     /// Calls that came to this node to run here, or were refused; how long the guest ran.
     pub executed: Outcomes,
+    /// Calls by which this node checked its own replica: in none of the others.
+    pub checked: Outcomes,
     /// Of the executed ones, members' calls that the guest failed: what speaks against a version.
     pub faults: AtomicU64,
     /// Admitted and not ended.

@@ -117,6 +117,14 @@ pub enum Event {
         #[serde(serialize_with = "id")]
         seed: Id,
     },
+    CallEnded {
+        token: String,
+        slug: String,
+        reason: String,
+        run_us: u64,
+        output: ByteBuf,
+        output_bytes: u64,
+    },
     Telemetry {
         peers: Vec<PeerSample>,
         seeds: Vec<SeedSample>,

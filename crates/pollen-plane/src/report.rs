@@ -22,6 +22,7 @@ pub struct SeedView {
     version: String,
     called: OutcomesView,
     executed: OutcomesView,
+    checked: OutcomesView,
     in_flight: u64,
 }
 
@@ -161,6 +162,7 @@ fn view(entry: &SeedEntry) -> SeedView {
         version,
         called: counters.called.view(),
         executed: counters.executed.view(),
+        checked: counters.checked.view(),
         in_flight: counters.in_flight.sum(),
     }
 }

@@ -115,12 +115,12 @@ def _publish(
     state = control.wait_ready(answer["name"], answer["seed"], _SETTLE_SECONDS)
     _print_seeded(answer, as_json)
     if not as_json:
-        _print_place(state, answer["name"], answer["seed"])
+        _print_place(state, answer)
 
 
-def _print_place(state: dict[str, Any], name: str, seed: str) -> None:
+def _print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
     """Where it is ready, and what is missing. ``state`` is a ``SeedState``."""
-    view = state["seed"]
+    view, name, seed = state["seed"], answer["name"], answer["seed"]
     if view is None or seed not in (view["seed"], view["halted"]):
         return  # updated again by somebody else, or withdrawn
     if view["halted"] == seed:
@@ -131,6 +131,8 @@ def _print_place(state: dict[str, Any], name: str, seed: str) -> None:
         click.echo(f"  ready on:  {', '.join(ready)}")
     for warning in state["warnings"]:
         click.echo(here(f"warning: {warning}"))
+    if not ready and answer["replaced"]:
+        click.echo("hint: the version before serves on until this one is ready")
     if len(ready) < view["wanted"] and not state["warnings"]:
         few = f"{len(ready)} of {view['wanted']} replicas are ready"
         click.echo(here(f"hint: {few}; see: pln why place {name}"))

@@ -107,6 +107,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("replicas", ready),
         *(("", text) for text in replica_texts(seed)),
         ("limits", f"{memory}, {seconds:g}s a call"),
+        ("check", options["check"]),
         ("callers", _pairs(options["allow"])),
         ("hosts", _pairs(options["host"])),
         ("reaches", ", ".join(options["allow_hosts"])),

@@ -146,6 +146,22 @@ class SeedWoken(Event, frozen=True, kw_only=True, tag="seed_woken"):
     seed: Hash
 
 
+class CallEnded(Event, frozen=True, kw_only=True, tag="call_ended"):
+    """How a ``BeginCall`` ended. ``slug`` is empty when the function succeeded, ``guest-status``
+    when it returned another code than 0.
+
+    ``reason`` is one line. ``output``: its first ``limits.OWN_OUTPUT_MAX_BYTES``, of
+    ``output_bytes`` in all. ``run_us``: how long the guest ran.
+    """
+
+    token: Token
+    slug: str = ""
+    reason: str = ""
+    run_us: int = 0
+    output: bytes = b""
+    output_bytes: int = 0
+
+
 class PeerSample(msgspec.Struct, frozen=True):
     """One link: smoothed round trip, bytes since it began, and how long its peer was silent.
 

@@ -10,7 +10,8 @@ Invariants: ``last-ready-stays``: a replica that the plan dropped begins to drai
     drain of theirs began later still, so it cannot have finished. They still serve.
     ``rollout-by-rank``: while the version before still serves, rank k loads when rank k-1 is ready.
     A refusal is claimed with its reason and tried again after a while, never in a loop; a version's
-    own fault is not.
+    own fault is not. ``checked-before-ready``: a replica whose seed names a check is claimed ready
+    only when that check succeeded here, since it was loaded.
 Source: docs/design/protocol.md#placement. Refused: draining one at a time by rank alone, since two
     views of the ranks can each put the other first; a wait alone, since a view can be staler than
     any wait.
@@ -24,9 +25,10 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
-from pollen.core.events import LoadFinished, SeedSample, SeedWoken
-from pollen.core.ids import Hash, Nanos, Now, PeerId
+from pollen.core.events import CallEnded, LoadFinished, SeedSample, SeedWoken
+from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
 from pollen.core.names import Holding
+from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.rules import match_gate
@@ -130,6 +132,7 @@ class Hosting:
         self._properties = properties
         self._entries: dict[Hash, Entry] = {}
         self._drains = 0
+        self._checks = checking.Checks()
         # Seeds that are not here any more, but their content is.
         self._kept: dict[Hash, None] = {}
         self.free_bytes = capacity_bytes
@@ -139,6 +142,8 @@ class Hosting:
         """Move one seed towards the plan."""
         role = view.roles.get(key)
         entry = self._entries.get(key)
+        if role is None:
+            self._checks.forget(key)
         if entry is None:
             if role is None:
                 return self._let_go(key)
@@ -149,7 +154,7 @@ class Hosting:
             out += self._take(key, entry, cue, view, now)
         if entry.state is State.ABSENT:
             self._entries.pop(key, None)
-            return out
+            return out if role is not None else out + self._let_go(key)
         self._entries[key] = entry
         entry.witnessed = self._witness(key, entry, role, view)
         return out + self._set_timer(key, entry, role, now.mono)
@@ -182,7 +187,7 @@ class Hosting:
             entry.enough_since = None
             if entry.state is not State.ABSENT or self._is_turn(role, placement, view):
                 yield self._want_or_refuse(entry)
-        elif entry.state is State.LOADING or self._are_others_enough(key, entry, role, view, now):
+        elif self._is_spare(key, entry, role, view, now):
             yield Cue.SPARE
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
             yield Cue.RELEASE
@@ -220,6 +225,12 @@ class Hosting:
         hosts = view.claims.hosts(entry.seed.seed)
         holders = plan_holders(entry.seed, hosts, view.is_linked)
         return entry.state is State.LOADING and any(p not in entry.asked for p in holders)
+
+    def _is_spare(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
+        """The plan does not rank this node. What a call woke is checked to its end all the same."""
+        if entry.state is State.LOADING:
+            return now.mono >= entry.stays_until
+        return self._are_others_enough(key, entry, role, view, now)
 
     def _are_others_enough(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """Phase one of a drain: the minimum of others was ready for long enough."""
@@ -285,6 +296,7 @@ class Hosting:
             return [LoadSeed(seed=key, holders=entry.asked)]
         if act is not Act.UNLOAD:
             return []
+        self._checks.give_up(key)
         keep = cue in (Cue.RELEASE, Cue.SPARE) and self._is_to_keep(key, entry, view)
         if keep:
             self._kept[key] = None
@@ -332,11 +344,42 @@ class Hosting:
             cue, entry.is_fault = Cue.REFUSE, event.slug in _FAULT_SLUGS
         if event.slug:
             entry.reason = f"{event.slug}: {event.reason}"[: limits.REASON_MAX_CHARS]
+        elif checking.has_check(entry.seed):
+            return self._begin_check(entry, now)
+        return self._step(event.seed, entry, cue, now)
+
+    def _step(self, key: Hash, entry: Entry, cue: Cue, now: Now) -> list[Effect]:
+        """Take a cue that comes from the muscles."""
         before = entry.state
         entry.state, act = step(before, cue)
         if entry.state is not before:
             self._enter(entry, before, now)
-        return [UnloadSeed(seed=event.seed)] if act is Act.UNLOAD else []
+        return [UnloadSeed(seed=key, keep=key in self._kept)] if act is Act.UNLOAD else []
+
+    def _begin_check(self, entry: Entry, now: Now) -> list[Effect]:
+        """The muscles hold the seed, and open it to callers when it is claimed ready."""
+        out = self._step(entry.seed.seed, entry, Cue.CHECK, now)
+        if entry.state is not State.LOADING:
+            return out
+        entry.in_flight = True
+        return [*out, *self._checks.begin(entry.seed)]
+
+    def on_call_ended(self, event: CallEnded, now: Now) -> list[Effect]:
+        """A check ended: the replica is ready, or refused for a while that doubles. Its content
+        stays, for the next try."""
+        key = checking.seed_of(event)
+        entry = self._entries.get(key)
+        if not self._checks.take(event) or entry is None:
+            return []
+        entry.in_flight = False
+        if not event.slug:
+            return self._step(key, entry, Cue.LOADED, now)
+        self._kept[key] = None
+        out = self._step(key, entry, Cue.UNFIT, now)
+        wait = self._checks.wait(key)
+        entry.reason, entry.is_fault = checking.reason_of(entry.seed, event), False
+        entry.retry_at, entry.until = Nanos(now.mono + wait), now.wall + wait
+        return [*out, checking.failed_line(entry.seed, entry.reason)]
 
     def on_woken(self, event: SeedWoken, view: View, now: Now) -> list[Effect]:
         """A call woke a seed here: it is ready, and stays at least until the callers' demand had
@@ -347,13 +390,16 @@ class Hosting:
                 return [UnloadSeed(seed=event.seed)]
             entry = self._entries[event.seed] = Entry(seed=role.seed)
             self._kept.pop(event.seed, None)
+        if checking.has_check(entry.seed):
+            check_ns = checking.budget_of(entry.seed) * MILLISECOND
+            entry.stays_until = Nanos(now.mono + check_ns + limits.WOKEN_STAY_NS)
+            return self._begin_check(entry, now)
         before = entry.state
-        entry.state, act = step(before, Cue.WOKEN)
+        out = self._step(event.seed, entry, Cue.WOKEN, now)
         if entry.state is not before:
-            self._enter(entry, before, now)
             entry.in_flight = False
             entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
-        return [UnloadSeed(seed=event.seed)] if act is Act.UNLOAD else []
+        return out
 
     def note_samples(
         self, samples: Sequence[SeedSample], now: Now

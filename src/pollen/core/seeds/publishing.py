@@ -151,6 +151,12 @@ def _check_module(module: ModuleInspected, options: SeedOptions) -> Refusal | No
             "the module exports no function that can be called",
             "export one without parameters that returns nothing or an i32",
         )
+    if options.check and options.check not in module.functions:
+        return Refusal(
+            "function-not-found",
+            f"--check names {options.check[:80]!r}, which the module does not export",
+            f"name one of: {', '.join(module.functions)}",
+        )
     if module.memory_bytes > options.memory_bytes:
         return Refusal(
             "config-invalid",

@@ -115,7 +115,7 @@ class Serving:
             ready=row.seed in plane.loaded,
             rank=self._machine.key in row.wake,
             leased=plane.is_leased,
-            loading=row.seed in plane.flights,
+            loading=row.seed in plane.flights or row.seed in plane.closed,
             memory_free=self._machine.memory_bytes,
             memory_need=row.options.memory_bytes,
         )
