@@ -87,6 +87,38 @@ def cancelled_span() -> None:
         side.raw.close(0)
 
 
+def cancelled_counts() -> None:
+    """A call whose caller went away is counted once at its own node: here, there, or waiting."""
+    a, b = Muscle(), Muscle()
+    link(a, b)
+    for side, hosts in ((a, [b.peer]), (b, [b.peer])):
+        side.seed("loop", ["loop"], hosts)
+        side.push([a.peer, b.peer])
+    seed = a.rows[0].seed
+    # Over a link, then on the own node.
+    for number, (side, runs) in enumerate(((a, b), (b, b))):
+        client = side.client()
+        client.send("loop", "loop")
+        wait_for(lambda runs=runs: metric(runs, "running") == 1, "the call runs")
+        client.socket.close()
+        wait_for(lambda side=side: side.sample(seed)["cancelled"] == 1, f"counted, {number}")
+        wait_for(lambda: metric(b, "running") == 0, "the guest ended")
+    # While it waits for a link to the only host.
+    c = Muscle()
+    c.seed("loop", ["loop"], [b.peer])
+    c.push([c.peer, b.peer])
+    client = c.client()
+    client.send("loop", "loop")
+    wait_for(lambda: c.sample(seed)["calls"] == 1, "the call waits")
+    client.socket.close()
+    wait_for(lambda: c.sample(seed)["cancelled"] == 1, "counted while it waits")
+    told = [side.sample(seed) for side in (a, b, c)]
+    assert [held["cancelled"] for held in told] == [1, 1, 1], told
+    assert [held["failures"] for held in told] == [0, 0, 0], told
+    for side in (a, b, c):
+        side.raw.close(0)
+
+
 def closed_replica() -> None:
     """Calls wait until the brain opens the replica; the brain itself can call it before."""
     side = Muscle()

@@ -43,6 +43,7 @@ pub struct SeedSample {
     pub run_us: u64,
     pub good: u64,
     pub faults: u64,
+    pub cancelled: u64,
 }
 
 /// What the brain is told; names and fields are those of `pollen.core.events`.

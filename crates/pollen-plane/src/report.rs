@@ -128,6 +128,7 @@ impl Plane {
                 run_us: counters.run_us.load(),
                 good,
                 faults: counters.faults.load(Relaxed),
+                cancelled: counters.called.cancelled(),
             }
         });
         let (events_dropped, control_stalls) = self.events().losses();

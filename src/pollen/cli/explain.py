@@ -113,6 +113,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("reaches", ", ".join(options["allow_hosts"])),
         ("flags", ", ".join(filter(None, flags))),
         ("calls here", here),
+        ("cancelled", f"{seed['cancelled']} that began here" if seed["cancelled"] else ""),
         ("runs", output.human_us(seed["run_us"])),
         ("shadows", ", ".join(owner[:8] for owner in seed["shadowed"])),
     ]

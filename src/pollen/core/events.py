@@ -181,7 +181,8 @@ class PeerSample(msgspec.Struct, frozen=True):
 class SeedSample(msgspec.Struct, frozen=True):
     """One seed on this node, since start: ``calls`` begun here, wherever they ran; of those that
     came here ``good`` ended well and ``failures`` did not, in ``faults`` the guest failed a member.
-    What runs and what waits now, and the smoothed run time.
+    What runs and what waits now, and the smoothed run time. Of the calls begun here the callers of
+    ``cancelled`` went away before the end.
     """
 
     seed: Hash
@@ -192,6 +193,7 @@ class SeedSample(msgspec.Struct, frozen=True):
     run_us: int
     good: int = 0
     faults: int = 0
+    cancelled: int = 0
 
 
 class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
