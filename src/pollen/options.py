@@ -111,6 +111,22 @@ class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             high=_DAY_MS,
         ),
     ] = 30_000
+    program: Annotated[
+        bool,
+        Option(
+            flag="--program",
+            kind=Kind.SWITCH,
+            help="Run _start, with the input on stdin; for a module that may be either.",
+        ),
+    ] = False
+    library: Annotated[
+        bool,
+        Option(
+            flag="--library",
+            kind=Kind.SWITCH,
+            help="Call its functions by name; for a module that may be either.",
+        ),
+    ] = False
     check: Annotated[
         str,
         Option(
@@ -236,6 +252,8 @@ class SeedKeywords(TypedDict, total=False):
     everywhere: bool
     memory_bytes: int
     timeout_ms: int
+    program: bool
+    library: bool
     check: str
     allow: Sequence[tuple[str, str]]
     host: Sequence[tuple[str, str]]

@@ -25,7 +25,7 @@ MODULE = Hash(b"m" * 32)
 # A value of each option that is not its default.
 OTHERS = {
     "min_replicas": 3, "everywhere": True, "memory_bytes": 1 << 20, "timeout_ms": 77,
-    "check": "run",
+    "program": True, "library": True, "check": "run",
     "allow": [("team", "red")], "host": [("gpu", "yes")], "act_as": "publisher",
     "allow_hosts": ["example.org"], "tail_call": False, "idempotent": True, "isolate": True,
     "shared": True, "public": True, "config": {"k": "v"}, "env": {"TZ": "UTC"},

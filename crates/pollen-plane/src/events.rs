@@ -104,6 +104,7 @@ pub enum Event {
         size: u64,
         functions: Vec<String>,
         memory_bytes: u64,
+        may_be_program: bool,
         slug: String,
         reason: String,
         remedy: String,

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::FutureExt as _;
 use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
-use pollen_wasm::{Seed, SeedSettings};
+use pollen_wasm::{Reading, Seed, SeedSettings};
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, MAX_MODULE},
@@ -234,6 +234,11 @@ fn settings(row: &SeedRow) -> SeedSettings {
         isolate: options.isolate,
         shared: options.shared,
         tail_call: options.tail_call,
+        reading: match (options.program, options.library) {
+            (true, _) => Reading::Program,
+            (_, true) => Reading::Library,
+            _ => Reading::AsItLooks,
+        },
         ..SeedSettings::new(&row.name)
     }
 }

@@ -119,7 +119,8 @@ class JoinAnswered(Event, frozen=True, kw_only=True, tag="join_answered"):
 class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
     """The answer to ``InspectModule``: the callable exports, or the slug of a refusal.
 
-    ``memory_bytes`` is what the module's memory has from the beginning.
+    ``memory_bytes`` is what the module's memory has from the beginning. ``may_be_program``: it can
+    be run as an ordinary program; with other functions than ``_start`` it may be either.
     """
 
     request: RequestId
@@ -127,6 +128,7 @@ class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
     size: int
     functions: list[str]
     memory_bytes: int = 0
+    may_be_program: bool = False
     slug: str = ""
     reason: str = ""
     remedy: str = ""
