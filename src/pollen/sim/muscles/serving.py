@@ -260,6 +260,7 @@ class Serving:
         is_late = routing.is_late(
             waited_us=(now - since) // 1_000,
             standing_us=self._backlog.standing_us(now // 1_000),
+            quiet_us=self._backlog.quiet_us(now // 1_000),
             backlog=self._backlog.size(len(self._queue)),
             backlog_before=self._backlog.before,
             service_us=self.counters_of(arrived.seed)[2],
