@@ -17,6 +17,7 @@ from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, PeerId, hash_of
 from pollen.core.peers.liveness import Accusation, Refutation
 from pollen.core.placement import Need, NodeFacts, Standing
+from pollen.core.placement.plan import Takes
 from pollen.core.records import Record, decode_record
 from pollen.core.records.record import Body, gc_key
 from pollen.core.rng import Rng
@@ -177,7 +178,8 @@ plan_nodes = st.sampled_from([PeerId(hash_of("test-node", bytes([i]))) for i in 
 plan_seeds = st.sampled_from([hash_of("test-seed", bytes([i])) for i in range(3)])
 node_facts = st.builds(
     NodeFacts,
-    capacity_bytes=st.sampled_from([1 << 20, 1 << 30, 1 << 34, 1 << 40]),
+    disk_bytes=st.sampled_from([0, 1 << 28, 1 << 34]),
+    memory_bytes=st.sampled_from([1 << 20, 1 << 30, 1 << 34, 1 << 40]),
     slots=st.integers(0, 4),
     properties=st.sampled_from(["{}", '{"zone": "attic"}']),
     is_open=st.booleans(),
@@ -185,9 +187,10 @@ node_facts = st.builds(
 )
 needs = st.builds(
     Need,
-    min_replicas=st.integers(0, 4),
+    takes=st.sampled_from(Takes),
+    copies=st.integers(0, 4),
     everywhere=st.booleans(),
-    host=st.sampled_from([(), (("zone", "attic"),)]),
+    gate=st.sampled_from([(), (("zone", "attic"),)]),
 )
 standings = st.none() | st.sampled_from(Standing)
 plan_changes = st.one_of(

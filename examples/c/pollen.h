@@ -35,6 +35,8 @@ ENV(http_request) u64 http_request(u64 request, u64 body);
 USER(pollen_log) void pollen_log(u64 level, u64 message);
 USER(pollen_request) u64 pollen_request(u64 uri, u64 input);
 USER(pollen_caller_info) u64 pollen_caller_info(void);
+USER(pollen_head) u64 pollen_head(void);
+USER(pollen_write) u64 pollen_write(u64 block);
 
 static inline u32 text_length(const char *text) {
   u32 length = 0;

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pollen_wire::{
-    call::{CallHeader, ReplyHeader},
+    call::{Answered, CallHeader, ReplyHeader, encode_chunk_head},
     control::Control,
     fetch::FetchRequest,
     frame,
@@ -33,6 +33,12 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(header) = ReplyHeader::decode(body) {
         let bytes = again(|out| header.encode(out));
         assert_eq!(ReplyHeader::decode(&bytes), Ok(header));
+    }
+    if let Ok(Answered::Chunk(chunk)) = Answered::decode(body) {
+        let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let mut bytes = again(|out| encode_chunk_head(length, out));
+        bytes.extend_from_slice(chunk);
+        assert_eq!(Answered::decode(&bytes), Ok(Answered::Chunk(chunk)));
     }
     if let Ok(request) = FetchRequest::decode(body) {
         let bytes = again(|out| request.encode(out));

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pollen.sdk.client import Function, Mesh, connect
     from pollen.sdk.control import Control
     from pollen.sdk.replies import Reply
+    from pollen.sdk.streams import Stream, SyncStream
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ _HOME = {
         "Unreachable",
     ),
     "pollen.sdk.replies": ("Reply",),
+    "pollen.sdk.streams": ("Stream", "SyncStream"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -72,8 +74,10 @@ __all__ = [
     "Overloaded",
     "PollenError",
     "Reply",
+    "Stream",
     "SyncFunction",
     "SyncMesh",
+    "SyncStream",
     "TooLarge",
     "Unreachable",
     "__version__",

@@ -139,7 +139,7 @@ class Muscles:
     ) -> None:
         """NativeError ``stale-generation`` when ``base`` is not the one held: push whole;
         ``bad-request`` for a lane that the muscles do not know."""
-    def run_load(
+    def run_workload(
         self,
         *,
         name: str,
@@ -150,9 +150,9 @@ class Muscles:
         concurrency: int,
         duration_ms: int,
     ) -> bytes:
-        """Blocking (GIL released): load a seed from here; a JSON report. Rate 0: closed loop."""
-    def end_load(self, name: str) -> int:
-        """End the loads of this name, which report at once; how many there were."""
+        """Blocking (GIL released): call a seed from here; a JSON report. Rate 0: closed loop."""
+    def end_workload(self, name: str) -> int:
+        """End the workloads of this name, which report at once; how many there were."""
     def beat(self) -> None:
         """The brain lives. Probes tell the time since the last; 60 s without ends the process."""
     def metrics(self) -> bytes:

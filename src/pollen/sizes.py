@@ -14,3 +14,5 @@ from typing import Final
 MODULE_MAX_BYTES: Final = 64 * 1024 * 1024
 # The largest input or output of a call.
 INPUT_MAX_BYTES: Final = 4 * 1024 * 1024
+# The largest request head.
+HEAD_MAX_BYTES: Final = 64 * 1024

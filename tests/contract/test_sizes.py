@@ -15,6 +15,7 @@ NAMES = {
     ("fetch.rs", "MAX_MODULE"): sizes.MODULE_MAX_BYTES,
     ("frame.rs", "MAX_INPUT"): sizes.INPUT_MAX_BYTES,
     ("frame.rs", "MAX_DOOR"): door.MAX_FRAME,
+    ("frame.rs", "MAX_HEAD"): sizes.HEAD_MAX_BYTES,
 }
 
 

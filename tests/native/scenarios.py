@@ -272,7 +272,7 @@ def exits_by_sys_exit_in_a_call() -> None:
     side = Muscle()
     side.seed("loop", ["loop"])
     blocked = threading.Thread(
-        target=lambda: side.raw.run_load(
+        target=lambda: side.raw.run_workload(
             name="",
             seed="loop",
             function="loop",

@@ -93,9 +93,9 @@ def test_the_plan_keeps_its_rules(nodes: dict[PeerId, NodeFacts], seed: Hash, ne
     """Enough, never more than may, nobody twice, and nobody who may not."""
     (placed,) = plan(Snapshot(nodes=nodes, needs={seed: need}, standings={}, demand={})).values()
     eligible = [
-        n for n, f in nodes.items() if f.is_open and (not need.host or "attic" in f.properties)
+        n for n, f in nodes.items() if f.is_open and (not need.gate or "attic" in f.properties)
     ]
-    least = len(eligible) if need.everywhere else min(need.min_replicas, len(eligible))
+    least = len(eligible) if need.everywhere else min(need.copies, len(eligible))
     assert placed.wanted == least
     assert len(set(placed.ranks)) == len(placed.ranks)
     assert set(placed.ranks) <= set(eligible)
@@ -104,12 +104,12 @@ def test_the_plan_keeps_its_rules(nodes: dict[PeerId, NodeFacts], seed: Hash, ne
 @given(own.plan_seeds, st.integers(1, 4), st.lists(st.booleans(), min_size=6, max_size=6))
 def test_noise_moves_no_incumbent(seed: Hash, minimum: int, halved: list[bool]) -> None:
     """Any node's capacity may fall or rise by one bucket: whoever serves goes on serving."""
-    nodes = {PeerId(bytes([i]) * 32): NodeFacts(capacity_bytes=4 * GIB) for i in range(6)}
-    needs = {seed: Need(min_replicas=minimum)}
+    nodes = {PeerId(bytes([i]) * 32): NodeFacts(memory_bytes=4 * GIB) for i in range(6)}
+    needs = {seed: Need(copies=minimum)}
     before = plan(Snapshot(nodes=nodes, needs=needs, standings={}, demand={}))[seed].chosen
     held = {seed: dict.fromkeys(before, Standing.INCUMBENT)}
     noisy = {
-        node: NodeFacts(capacity_bytes=(2 if is_less else 8) * GIB)
+        node: NodeFacts(memory_bytes=(2 if is_less else 8) * GIB)
         if (node in before) == is_less
         else facts
         for (node, facts), is_less in zip(nodes.items(), halved, strict=True)
@@ -125,12 +125,12 @@ def test_every_small_case_of_standings() -> None:
     quarter of what it would bid as a newcomer.
     """
     seed, nodes = Hash(b"\5" * 32), [PeerId(bytes([i]) * 32) for i in range(4)]
-    facts = {node: NodeFacts(capacity_bytes=GIB) for node in nodes}
+    facts = {node: NodeFacts(memory_bytes=GIB) for node in nodes}
     for combination in itertools.product([None, *Standing], repeat=4):
         standings = {n: s for n, s in zip(nodes, combination, strict=True) if s is not None}
         snapshot = Snapshot(
             nodes=facts,
-            needs={seed: Need(min_replicas=2)},
+            needs={seed: Need(copies=2)},
             standings={seed: standings},
             demand={},
         )

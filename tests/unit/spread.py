@@ -8,6 +8,7 @@ way.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +17,15 @@ from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection
-from pollen.core.durability import Durability
-from pollen.core.faults import Faults
 from pollen.core.ids import MILLISECOND, LinkId, Nanos, Now, PeerId
 from pollen.core.messages import decode_message
 from pollen.core.records import Gossip, Intake, Record, Records, Retention
 from pollen.core.rng import Rng
 from pollen.core.timers import EPOCH, parse_token
-from pollen.core.turn import Heard, Turn
+from pollen.core.turn import Handler, Heard, Turn
 from pollen.core.work import Work
 from tests.strategies import CLUSTER
+from tests.unit.turns import turn_at, written
 from tests.unit.world import WALL_ZERO, make_key, signer
 
 TIERS: dict[PeerId, int] = {}
@@ -64,7 +64,7 @@ class Cell:
         proofs, faults = self.retention.restore(tables)
         assert faults == []
         self.records.restore(list(self.disk.values()), *self.lease, proofs)
-        self.intake = Intake(self.key, CLUSTER, self.records, Faults(), tier_of, None)
+        self.intake = Intake(self.key, CLUSTER, self.records, tier_of, None)
         self.gossip = Gossip(self.key, self.records, self.intake, Clocks(), self.rng)
         self.work = Work([self.gossip, self.retention])
 
@@ -99,7 +99,7 @@ class Spread:
 
     def start(self, cell: Cell) -> None:
         cell.begin()
-        self._carry_out(cell, cell.gossip.start(Nanos(self.now)))
+        self._do(cell, cell.gossip.start)
         self.settle(cell)
 
     def restart(self, cell: Cell) -> None:
@@ -113,7 +113,9 @@ class Spread:
         self._links += 1
         one.linked[other.key] = other.linked[one.key] = self._links
         for cell, peer, dialled in ((one, other, True), (other, one, False)):
-            self._carry_out(cell, cell.gossip.on_link(peer.key, dialled))
+            turn = self._turn(cell)
+            cell.gossip.on_link(peer.key, dialled, turn)
+            self._carry_out(cell, turn.effects())
             self.settle(cell)
 
     def cut(self, one: Cell, other: Cell) -> None:
@@ -121,7 +123,7 @@ class Spread:
             return
         other.linked.pop(one.key, None)
         for cell, peer in ((one, other), (other, one)):
-            self._carry_out(cell, cell.gossip.on_link_closed(peer.key))
+            self.take(cell, cell.gossip.on_link_closed, peer.key)
             self.settle(cell)
 
     def link_all(self) -> None:
@@ -142,8 +144,9 @@ class Spread:
         for _ in range(times):
             cell.waking += limits.SWEEP_NS
             now = Now(Nanos(cell.waking), Nanos(WALL_ZERO + cell.waking))
-            rows, _ = cell.retention.sweep({other.key: 1 for other in live}, now)
-            for table, key, value in rows:
+            turn = turn_at(now, cell.records)
+            cell.retention.sweep({other.key: 1 for other in live}, turn)
+            for table, key, value in written(turn):
                 held = cell.tables.setdefault(table, {})
                 held.pop(key, None)
                 if value is not None:
@@ -161,8 +164,7 @@ class Spread:
 
     def settle(self, cell: Cell) -> None:
         """What ``Node._settle`` does with records."""
-        now = Now(Nanos(self.now), Nanos(WALL_ZERO + self.now))
-        self._carry_out(cell, cell.work.turn(now))
+        self._do(cell, cell.work.go_on)
         changes = cell.records.take_changes()
         for change in changes:
             record = change.record
@@ -170,8 +172,8 @@ class Spread:
                 del cell.disk[record.key]
             elif not change.is_gone and not record.is_ephemeral:
                 cell.disk[record.key] = record
-        self._carry_out(cell, cell.gossip.spread(changes, now.mono))
-        self._carry_out(cell, cell.records.plan_lease(now.mono))
+        self.take(cell, cell.gossip.spread, changes)
+        self._do(cell, cell.records.ask_lease)
 
     def run(self, nanos: int) -> None:
         end = self.now + nanos
@@ -181,7 +183,6 @@ class Spread:
         self.now = end
 
     def _arrive(self, cell: Cell, item: Any) -> None:
-        now = Now(Nanos(self.now), Nanos(WALL_ZERO + self.now))
         run, link, event = item
         if run != cell.runs:
             return
@@ -191,27 +192,32 @@ class Spread:
                     return
                 del cell.timers[token]
                 purpose, _ = parse_token(token)
-                turn = self._turn(cell)
-                cell.gossip.timers().get(purpose, _nothing)(b"", turn)
-                self._carry_out(cell, turn.effects())
+                self.take(cell, cell.gossip.timers().get(purpose, _nothing), b"")
             case ev.Persisted(token=token):
                 subject = parse_token(token)[1]
                 cell.records.open_lease(subject)
             case ev.RecordsReceived() if cell.linked.get(event.peer) == link:
-                self._carry_out(cell, cell.gossip.on_records(event, now))
+                self.take(cell, cell.intake.on_records, event)
             case ev.MessageReceived(peer=peer, body=body) if cell.linked.get(peer) == link:
                 message = decode_message(body)
                 assert not isinstance(message, Rejection)
-                turn = self._turn(cell)
-                cell.gossip.messages()[type(message)](Heard(peer, message), turn)
-                self._carry_out(cell, turn.effects())
+                self.take(cell, cell.gossip.messages()[type(message)], Heard(peer, message))
             case _:
                 return
         self.settle(cell)
 
+    def take(self, cell: Cell, take: Handler, what: object) -> None:
+        """The cell takes something in, and what it asks for is carried out."""
+        self._do(cell, lambda turn: take(what, turn))
+
+    def _do(self, cell: Cell, act: Callable[[Turn], object]) -> None:
+        turn = self._turn(cell)
+        act(turn)
+        self._carry_out(cell, turn.effects())
+
     def _turn(self, cell: Cell) -> Turn:
         now = Now(Nanos(self.now), Nanos(WALL_ZERO + self.now))
-        return Turn(now, cell.records, Durability(), Faults())
+        return turn_at(now, cell.records)
 
     def _carry_out(self, cell: Cell, effects: list[fx.Effect]) -> None:
         for effect in effects:

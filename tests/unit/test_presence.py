@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from pollen.core import limits
@@ -10,6 +12,7 @@ from pollen.core.effects import SetTimer
 from pollen.core.ids import MINUTE, SECOND, ClusterId, Nanos, Now, PeerId
 from pollen.core.peers import Phase
 from pollen.core.presence import Presence
+from tests.unit.turns import effects_of, turn_at, written
 
 WALL = 10**18
 CONFIG = NodeConfig(
@@ -26,7 +29,8 @@ def test_a_node_leaves_in_two_steps_and_never_comes_back() -> None:
     """UP, LEAVING, LEFT: the next run is another epoch."""
     presence = Presence(CONFIG, [])
     seen = [presence.info().phase]
-    steps = (presence.begin_leaving, presence.finish_leaving, presence.begin_leaving)
+    finish = partial(presence.finish_leaving, turn_at(at(0)))
+    steps = (presence.begin_leaving, finish, presence.begin_leaving)
     for step in steps:
         step()
         seen.append(presence.info().phase)
@@ -37,12 +41,12 @@ def test_a_node_that_restarts_too_often_says_so_and_for_how_long() -> None:
     """Five starts within ten minutes; over when the first of them is ten minutes old."""
     starts = [WALL + i * 10 * SECOND for i in range(limits.RESTARTS_QUARANTINE - 1)]
     presence = Presence(CONFIG, starts)
-    _, effects = presence.start([], at(60))
+    effects = effects_of(at(60), partial(presence.start, []))
     assert presence.info().restarts == limits.RESTARTS_QUARANTINE
     (timer,) = effects
     assert isinstance(timer, SetTimer)
     assert timer.at == limits.RESTARTS_WITHIN_NS
-    presence.recount(Now(timer.at, Nanos(WALL + timer.at)))
+    presence.recount(turn_at(Now(timer.at, Nanos(WALL + timer.at))))
     assert presence.info().restarts == 0
 
 
@@ -50,9 +54,10 @@ def test_old_starts_and_starts_in_the_future_do_not_count() -> None:
     """The one is past, the other is of a clock that was wrong."""
     starts = [WALL - 20 * MINUTE, WALL - 15 * MINUTE, WALL + MINUTE, WALL + MINUTE]
     presence = Presence(CONFIG, starts)
-    rows, effects = presence.start([], at(0))
-    assert (effects, presence.info().restarts) == ([], 0)
-    assert len(rows) == 1
+    turn = turn_at(at(0))
+    presence.start([], turn)
+    assert (turn.effects(), presence.info().restarts) == ([], 0)
+    assert len(written(turn)) == 1
 
 
 def test_a_node_says_which_plan_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +69,5 @@ def test_a_node_says_which_plan_it_computes(monkeypatch: pytest.MonkeyPatch) -> 
 def test_only_so_many_addresses_are_published() -> None:
     """A machine with hundreds of interfaces does not flood everybody's records."""
     presence = Presence(CONFIG, [])
-    presence.start([f"192.0.2.{i}:1" for i in range(99)], at(0))
+    presence.start([f"192.0.2.{i}:1" for i in range(99)], turn_at(at(0)))
     assert len(presence.info().addresses) == limits.OWN_ADDRESSES_MAX

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,36 +14,17 @@ from pollen.core.codec import Refusal
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, Persist, Reply, SetTimer
 from pollen.core.events import Event
-from pollen.core.faults import Faults
 from pollen.core.ids import Nanos, Now, RequestId, Token
 from pollen.core.node import Node
-from pollen.core.turn import Room, Turn, merged
+from pollen.core.turn import Room, merged
 from pollen.errors import InvariantError
+from tests.style.tree import SOURCE, python_files
+from tests.unit.turns import Sink, turn_at, written
 from tests.unit.world import three
 
 NOW = Now(Nanos(5), Nanos(7))
 # Who takes an event, and how many words one room may have to take (rooms.md).
 TAKEN_MAX = 10
-
-
-class Sink:
-    """Takes what is published."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, bytes, bytes | None]] = []
-
-    def publish(self, kind: str, key: bytes, payload: bytes) -> bool:
-        self.said.append((kind, key, payload))
-        return True
-
-    def bury(self, kind: str, key: bytes) -> bool:
-        self.said.append((kind, key, None))
-        return True
-
-
-def turn(durability: Durability | None = None) -> tuple[Turn, Sink]:
-    sink = Sink()
-    return Turn(NOW, sink, durability or Durability(), Faults()), sink
 
 
 def node() -> Node:
@@ -106,7 +90,7 @@ def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:
 
 def test_what_is_asked_for_last_leaves_last() -> None:
     """Whatever the order of asking: a row leaves before the load that needs it."""
-    it, _ = turn()
+    it = turn_at(NOW)
     first, last = (SetTimer(token=Token(name), at=Nanos(1)) for name in "ab")
     it.do_last(last)
     it.do(first)
@@ -115,7 +99,7 @@ def test_what_is_asked_for_last_leaves_last() -> None:
 
 def test_a_refusal_is_answered_with_its_remedy() -> None:
     """An answer is a result or a refusal, never both."""
-    it, _ = turn()
+    it = turn_at(NOW)
     it.answer(RequestId(3), Refusal("denied", "why", "how"))
     assert it.effects() == [Reply(request=RequestId(3), slug="denied", reason="why", remedy="how")]
 
@@ -123,19 +107,103 @@ def test_a_refusal_is_answered_with_its_remedy() -> None:
 def test_an_answer_that_promises_durability_waits_for_the_batch_of_its_turn() -> None:
     """The row of the same turn is in that batch."""
     disk = Durability()
-    it, _ = turn(disk)
+    it = turn_at(NOW, durability=disk)
     it.answer(RequestId(3), Refusal("denied", "why", "how"), when_durable=True)
     it.write(("table", b"key", b"value"))
-    (persist,) = disk.flush()
+    assert it.effects() == []
+    it.flush()
+    (persist,) = it.effects()
     assert isinstance(persist, Persist)
-    assert it.effects() == [] and persist.batch == [("table", b"key", b"value")]
+    assert persist.batch == [("table", b"key", b"value")]
     (reply,) = disk.release(persist.token)
     assert isinstance(reply, Reply)
 
 
 def test_what_is_published_as_nothing_is_taken_back() -> None:
     """One verb for both, as statements of membership have it."""
-    it, sink = turn()
+    sink = Sink()
+    it = turn_at(NOW, sink)
     it.publish("spec", b"a", b"x")
     it.publish("spec", b"a", None)
     assert sink.said == [("spec", b"a", b"x"), ("spec", b"a", None)]
+
+
+def test_rows_that_a_turn_may_still_change_are_written_once_and_behind_all_others() -> None:
+    """A batch says how things ended, and a record stands before what follows from it."""
+    it = turn_at(NOW)
+    it.write_last(("peer", b"a", b"1"), ("peer", b"b", b"1"))
+    it.write(("record", b"r", b"1"))
+    it.write_last(("peer", b"a", None), ("meta", b"a", b"1"))
+    assert written(it) == [
+        ("record", b"r", b"1"),
+        ("peer", b"a", None),
+        ("peer", b"b", b"1"),
+        ("meta", b"a", b"1"),
+    ]
+
+
+def test_rows_that_come_after_the_batch_of_their_turn_go_with_the_next() -> None:
+    """Nothing that was written is lost with the turn that wrote it."""
+    disk = Durability()
+    first, second = turn_at(NOW, durability=disk), turn_at(NOW, durability=disk)
+    first.flush()
+    first.write_last(("peer", b"a", b"1"))
+    assert (first.effects(), written(second)) == ([], [("peer", b"a", b"1")])
+
+
+# -- the law of one way out -----------------------------------------------------------------------
+
+CORE = SOURCE / "core"
+# The way out itself: what a turn holds, what waits for the disk.
+WAY_OUT = {"turn.py:effects", "durability.py:release", "node.py:handle"}
+MANY = {"list", "tuple", "dict", "Sequence", "Iterable", "Iterator", "Mapping", "deque"}
+EFFECTS = {"Effect", *(kind.__name__ for kind in subclasses(Effect))}
+
+
+def carries_effects(annotation: ast.expr | None) -> bool:
+    """True for an annotation of many effects, in whatever holds them."""
+    for node in ast.walk(annotation) if annotation is not None else ():
+        if isinstance(node, ast.Subscript) and getattr(node.value, "id", "") in MANY:
+            names = {inner.id for inner in ast.walk(node.slice) if isinstance(inner, ast.Name)}
+            if names & EFFECTS:
+                return True
+    return False
+
+
+def bearers(source: str) -> Iterator[str]:
+    """The functions of a module that give effects back, or collect them in an argument."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            if any(map(carries_effects, [node.returns, *(arg.annotation for arg in args)])):
+                yield node.name
+
+
+@pytest.mark.parametrize("path", python_files(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_nothing_in_the_brain_passes_effects_on(path: Path) -> None:
+    """Whoever decides says it to the turn: a list that is passed on is a second way out."""
+    found = {f"{path.name}:{name}" for name in bearers(path.read_text())}
+    assert found <= WAY_OUT
+
+
+def test_the_way_out_is_no_wider_than_it_is_said_to_be() -> None:
+    """An exception that nobody needs any more would let the next one through."""
+    found = {
+        f"{path.name}:{name}" for path in python_files(CORE) for name in bearers(path.read_text())
+    }
+    assert found >= WAY_OUT
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def on(self, now) -> list[Effect]: ...",
+        "def on(self, now) -> tuple[list[Row], list[Effect]]: ...",
+        "def on(self, now) -> list[tuple[Hash, list[Effect]]]: ...",
+        "def on(self, now) -> Sequence[SetTimer]: ...",
+        "def on(self, now, out: list[Effect]) -> None: ...",
+    ],
+)
+def test_the_law_sees_each_way_in_which_effects_were_passed_on(source: str) -> None:
+    """Those that the brain had before it had one way out."""
+    assert list(bearers(source)) == ["on"]

@@ -23,6 +23,7 @@ from pollen.core.trust import Certificate, Member, NodeInfo
 from pollen.options import SeedOptions
 from tests.strategies import CLUSTER, make_record
 from tests.unit.names.test_named import MEMBERS, A
+from tests.unit.turns import effects_of, turn_at
 from tests.unit.world import make_key, signer
 
 GIB = 1 << 30
@@ -64,7 +65,6 @@ class Town:
         self.hosting = Hosting(self.own, "{}", 64 * GIB)
         self.placing = Placing(
             self.own,
-            self.records,
             folk,
             self.situation,
             lambda peer: peer in self.linked,
@@ -81,7 +81,7 @@ class Town:
 
     def open(self) -> None:
         """The own epoch is on disk: it may publish."""
-        for effect in self.records.plan_lease(Nanos(self.mono)):
+        for effect in effects_of(self.mono, self.records.ask_lease):
             if isinstance(effect, fx.Persist):
                 self.records.open_lease(timers.parse_token(effect.token)[1])
 
@@ -139,13 +139,14 @@ class Town:
 
     def slice(self) -> list[Effect]:
         """One turn of the node."""
-        out = self.placing.converge(self.now)
+        turn = turn_at(self.now, self.records)
+        self.placing.converge(turn)
         self.open()
         self.changes = self.records.take_changes()
         for change in self.changes:
             self.situation.note_change(change, Nanos(self.mono))
-        pushed = self.placing.push(Nanos(self.mono), is_urgent=True)
-        for effect in pushed:
+        self.placing.push(turn, is_urgent=True)
+        for effect in turn.effects():
             if isinstance(effect, fx.PushTables):
                 seeds = effect.lanes.get(fx.SEEDS, fx.LaneRows())
                 self.tables |= {row.seed: row for row in seeds.rows}
@@ -155,7 +156,7 @@ class Town:
                 self.known |= {row.peer: row for row in peers.rows}
                 for gone in peers.gone:
                     self.known.pop(PeerId(gone))
-        return [*pushed, *out]
+        return turn.effects()
 
     def turn(self, after: int = 0) -> list[Effect]:
         """Time passes, and whatever follows follows."""
@@ -167,5 +168,6 @@ class Town:
 
     def load(self, seed: Seed, slug: str = "") -> None:
         """The muscles say that a load ended."""
-        self.placing.on_load_finished(LoadFinished(seed=seed.seed, slug=slug), self.now)
+        turn = turn_at(self.now, self.records)
+        self.placing.on_load_finished(LoadFinished(seed=seed.seed, slug=slug), turn)
         self.turn()

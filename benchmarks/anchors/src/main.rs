@@ -22,7 +22,7 @@ use iroh::{
     Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
     endpoint::{QuicTransportConfig, VarInt, presets},
 };
-use pollen_door::load::{LoadPlan, run};
+use pollen_door::workload::{WorkPlan, run};
 use pollen_wasm::{Call, Host, HostFuture, LogLevel, Sandbox, SandboxConfig, Seed, SeedSettings};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -51,7 +51,7 @@ fn main() {
         }
         ["front", socket, id, address] => net.block_on(front(socket, id, address)),
         ["load", socket, path, concurrency, seconds, body @ ..] => {
-            let plan = LoadPlan {
+            let plan = WorkPlan {
                 rate: None,
                 concurrency: concurrency.parse().expect("CONCURRENCY is a number"),
                 duration: Duration::from_secs_f64(seconds.parse().expect("SECONDS is a number")),
@@ -210,7 +210,7 @@ async fn front(socket: &str, id: &str, address: &str) {
     .await;
 }
 
-async fn load(socket: &str, path: &str, body: Bytes, plan: LoadPlan) {
+async fn load(socket: &str, path: &str, body: Bytes, plan: WorkPlan) {
     let (_end, ended) = tokio::sync::watch::channel(false);
     let report = run(plan, ended, |_lane| {
         let (socket, path, body) = (socket.to_owned(), path.to_owned(), body.clone());

@@ -2,17 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
-use pollen_plane::{CallError, Plane, Reply, Request, SeedRef, Trace};
+use pollen_plane::{CallError, Extras, Outlet, Plane, Reply, Request, SeedRef, Trace};
 use pollen_wire::{
     call::cut,
     door::{Answer, Ask, DoorCall, DoorError, DoorReply, PREFACE},
-    frame::{self, MAX_DOOR, MAX_INPUT, PREFIX},
+    frame::{self, MAX_DOOR, MAX_HEAD, MAX_INPUT, PREFIX},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,9 +20,11 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::AbortHandle,
 };
+
+use crate::credit::{self, Chunks, Credit, Outgoing};
 
 /// Calls of one connection that may be under way.
 const MAX_CALLS: usize = 16_384;
@@ -30,99 +32,147 @@ const MAX_CALLS: usize = 16_384;
 const REPLIES: usize = 1024;
 const READ: usize = 64 * 1024;
 
-type Calls = Arc<Mutex<HashMap<u32, AbortHandle>>>;
+/// A call under way: its end, and the credit of its chunks when it streams.
+struct UnderWay {
+    task: AbortHandle,
+    credit: Option<Arc<Credit>>,
+}
+
+type Calls = Arc<Mutex<HashMap<u32, UnderWay>>>;
+
+/// One client: its calls, and the way of what is answered.
+struct Client {
+    plane: Plane,
+    calls: Calls,
+    answers: mpsc::Sender<Outgoing>,
+    /// For chunks that wait for the socket.
+    room: Arc<Semaphore>,
+}
 
 /// Serves one connection to its end; its calls are cancelled with it.
 pub(crate) async fn serve(plane: Plane, stream: UnixStream) {
     let (read, write) = stream.into_split();
-    let (replies, queue) = mpsc::channel(REPLIES);
+    let (answers, queue) = mpsc::channel(REPLIES);
     let writer = tokio::spawn(write_replies(write, queue));
-    let calls = Calls::default();
-    if let Some(reason) = read_asks(&plane, read, &replies, &calls).await {
+    let client = Client { plane, calls: Calls::default(), answers, room: credit::room() };
+    if let Some(reason) = client.read_asks(read).await {
         let mut out = Vec::new();
         frame::append(&mut out, 0, |out| Answer::Goodbye { reason }.encode(out));
-        let _ = replies.send((out, Bytes::new())).await;
+        let _ = client.answers.send(Outgoing::new(out, Bytes::new())).await;
     }
-    for (_, call) in calls.lock().drain() {
-        call.abort();
+    for (_, call) in client.calls.lock().drain() {
+        call.task.abort();
     }
-    drop(replies);
+    drop(client);
     let _ = writer.await;
 }
 
-/// Reads until the client closes (`None`) or breaks the protocol (the reason).
-async fn read_asks(
-    plane: &Plane,
-    mut read: OwnedReadHalf,
-    replies: &mpsc::Sender<(Vec<u8>, Bytes)>,
-    calls: &Calls,
-) -> Option<&'static str> {
-    let mut buffer = BytesMut::with_capacity(READ);
-    while buffer.len() < PREFACE.len() {
-        if read.read_buf(&mut buffer).await.ok()? == 0 {
-            return None;
-        }
-    }
-    if buffer.get(..PREFACE.len()) != Some(&PREFACE) {
-        return Some("this is not pollen-call/1");
-    }
-    buffer.advance(PREFACE.len());
-    loop {
-        loop {
-            let length = match frame::split(&buffer, MAX_DOOR) {
-                Ok(Some((_, length))) => length,
-                Ok(None) => break,
-                Err(_) => return Some("a frame is over 4 MiB"),
-            };
-            let whole = buffer.split_to(length).freeze();
-            match Ask::decode(whole.get(PREFIX..)?) {
-                Ok(Ask::Call(call)) => start(plane, &call, &whole, replies, calls),
-                Ok(Ask::Cancel { id }) => {
-                    if let Some(call) = calls.lock().remove(&id) {
-                        call.abort();
-                    }
-                }
-                Ok(Ask::Unknown(_)) => {}
-                Err(_) => return Some("a frame is not of the expected shape"),
+impl Client {
+    /// Reads until the client closes (`None`) or breaks the protocol (the reason).
+    async fn read_asks(&self, mut read: OwnedReadHalf) -> Option<&'static str> {
+        let mut buffer = BytesMut::with_capacity(READ);
+        while buffer.len() < PREFACE.len() {
+            if read.read_buf(&mut buffer).await.ok()? == 0 {
+                return None;
             }
         }
-        buffer.reserve(READ);
-        if read.read_buf(&mut buffer).await.ok()? == 0 {
-            return None;
+        if buffer.get(..PREFACE.len()) != Some(&PREFACE) {
+            return Some("this is not pollen-call/1");
+        }
+        buffer.advance(PREFACE.len());
+        loop {
+            loop {
+                let length = match frame::split(&buffer, MAX_DOOR) {
+                    Ok(Some((_, length))) => length,
+                    Ok(None) => break,
+                    Err(_) => return Some("a frame is over 4 MiB and 128 KiB"),
+                };
+                let whole = buffer.split_to(length).freeze();
+                match Ask::decode(whole.get(PREFIX..)?) {
+                    Ok(ask) => self.take(ask, &whole),
+                    Err(_) => return Some("a frame is not of the expected shape"),
+                }
+            }
+            buffer.reserve(READ);
+            if read.read_buf(&mut buffer).await.ok()? == 0 {
+                return None;
+            }
         }
     }
-}
 
-fn start(
-    plane: &Plane,
-    call: &DoorCall<'_>,
-    frame: &Bytes,
-    replies: &mpsc::Sender<(Vec<u8>, Bytes)>,
-    calls: &Calls,
-) {
-    let started = Instant::now();
-    plane.counters().door_calls.add(1);
-    let id = call.id;
-    let checked = check(call, calls.lock().len());
-    let request = request(plane, call, frame, started);
-    let (plane, replies, mine) = (plane.clone(), replies.clone(), calls.clone());
-    // Held over the spawn: the task cannot take its entry out before it is in.
-    let mut calls = calls.lock();
-    let task = tokio::spawn(async move {
-        let reply = match checked {
-            Ok(()) => plane.call(request).await,
-            Err(error) => Reply::refused(error),
-        };
-        mine.lock().remove(&id);
-        let _ = replies.send(encode(&plane, id, &reply)).await;
-    });
-    calls.insert(id, task.abort_handle());
+    /// Does what one frame asks for. An id that is answered already is no error: the two may have crossed.
+    fn take(&self, ask: Ask<'_>, frame: &Bytes) {
+        match ask {
+            Ask::Call(call) => self.start(&call, frame),
+            Ask::Cancel { id } => {
+                if let Some(call) = self.calls.lock().remove(&id) {
+                    call.task.abort();
+                }
+            }
+            Ask::Credit { id, bytes } => {
+                if let Some(UnderWay { credit: Some(credit), .. }) = self.calls.lock().get(&id) {
+                    credit.give(bytes);
+                }
+            }
+            Ask::Unknown(_) => {}
+        }
+    }
+
+    fn start(&self, call: &DoorCall<'_>, frame: &Bytes) {
+        let started = Instant::now();
+        let plane = self.plane.clone();
+        plane.counters().door_calls.add(1);
+        let id = call.id;
+        let checked = check(call, self.calls.lock().len());
+        let mut request = request(&plane, call, frame, started);
+        let credit = (call.credit > 0).then(|| Credit::new(call.credit));
+        request.extras = self.extras(call, frame, credit.as_ref());
+        let (answers, mine) = (self.answers.clone(), self.calls.clone());
+        // Held over the spawn: the task cannot take its entry out before it is in.
+        let mut calls = self.calls.lock();
+        let task = tokio::spawn(async move {
+            let reply = match checked {
+                Ok(()) => plane.call(request).await,
+                Err(error) => Reply::refused(error),
+            };
+            mine.lock().remove(&id);
+            let _ = answers.send(encode(&plane, id, &reply)).await;
+        });
+        calls.insert(id, UnderWay { task: task.abort_handle(), credit });
+    }
+
+    /// What most calls do not have.
+    fn extras(
+        &self,
+        call: &DoorCall<'_>,
+        frame: &Bytes,
+        credit: Option<&Arc<Credit>>,
+    ) -> Option<Arc<Extras>> {
+        if call.head.is_empty() && credit.is_none() {
+            return None;
+        }
+        let outlet = credit.map(|credit| {
+            self.plane.counters().door_streams.fetch_add(1, Relaxed);
+            Outlet::new(Chunks {
+                plane: self.plane.clone(),
+                id: call.id,
+                credit: credit.clone(),
+                room: self.room.clone(),
+                answers: self.answers.clone(),
+            })
+        });
+        Some(Arc::new(Extras { head: frame.slice_ref(call.head), outlet }))
+    }
 }
 
 fn check(call: &DoorCall<'_>, under_way: usize) -> Result<(), CallError> {
     if call.input.len() > MAX_INPUT {
         let reason = format!("the input is over the limit of {MAX_INPUT} bytes");
         return Err(CallError::refused("input-too-large", reason, "send less at once"));
+    }
+    if call.head.len() > MAX_HEAD {
+        let reason = format!("the request head is {} bytes, the limit {MAX_HEAD}", call.head.len());
+        return Err(CallError::refused("input-too-large", reason, "send the rest as input"));
     }
     if call.budget_ms == 0 {
         return Err(CallError::refused("bad-request", "a call needs a time-out above 0", ""));
@@ -146,7 +196,7 @@ fn request(plane: &Plane, call: &DoorCall<'_>, frame: &Bytes, started: Instant) 
     request
 }
 
-fn encode(plane: &Plane, id: u32, reply: &Reply) -> (Vec<u8>, Bytes) {
+fn encode(plane: &Plane, id: u32, reply: &Reply) -> Outgoing {
     let mut out = Vec::with_capacity(96);
     match &reply.result {
         Ok((output, status)) => {
@@ -164,7 +214,7 @@ fn encode(plane: &Plane, id: u32, reply: &Reply) -> (Vec<u8>, Bytes) {
             };
             let length = u32::try_from(output.len()).unwrap_or(u32::MAX);
             frame::append(&mut out, output.len(), |out| answer.encode_head(length, out));
-            (out, output.clone())
+            Outgoing::new(out, output.clone())
         }
         Err(error) => {
             let answer = Answer::Error(DoorError {
@@ -178,31 +228,36 @@ fn encode(plane: &Plane, id: u32, reply: &Reply) -> (Vec<u8>, Bytes) {
                 retry_after_ms: error.retry_after_ms,
             });
             frame::append(&mut out, 0, |out| answer.encode(out));
-            (out, Bytes::new())
+            Outgoing::new(out, Bytes::new())
         }
     }
 }
 
 /// Writes what is ready at once: one system call for the replies of many calls.
-async fn write_replies(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<(Vec<u8>, Bytes)>) {
+async fn write_replies(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>) {
     const COPY: usize = 16 * 1024;
     let mut ready = Vec::new();
     let mut out = Vec::with_capacity(READ);
+    // The room of chunks that are in `out`.
+    let mut rooms = Vec::new();
     while queue.recv_many(&mut ready, 64).await > 0 {
-        for (head, output) in ready.drain(..) {
+        for Outgoing { head, bytes, room } in ready.drain(..) {
             out.extend_from_slice(&head);
-            if output.len() <= COPY {
-                out.extend_from_slice(&output);
+            rooms.extend(room);
+            if bytes.len() <= COPY {
+                out.extend_from_slice(&bytes);
             } else {
-                if write.write_all(&out).await.is_err() || write.write_all(&output).await.is_err() {
+                if write.write_all(&out).await.is_err() || write.write_all(&bytes).await.is_err() {
                     return;
                 }
                 out.clear();
+                rooms.clear();
             }
         }
         if write.write_all(&out).await.is_err() {
             return;
         }
         out.clear();
+        rooms.clear();
     }
 }

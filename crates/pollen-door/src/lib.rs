@@ -3,7 +3,8 @@
 //!
 //! - [`Doors`] (`doors.rs`): what a stranger may hold of the node, and who is turned away;
 //!   `listen.rs`: the accept loops.
-//! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`.
+//! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`, its streamed
+//!   replies in `credit.rs`.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
 //! - `body.rs`: a request's body; `visitors.rs`: who is inside, and the account of bytes.
 //! - `limits.rs`: every number of the doors; `quiet.rs`: lines of the log that do not repeat.
@@ -12,15 +13,16 @@
 mod answer;
 mod body;
 mod chunks;
+mod credit;
 mod doors;
 mod framed;
 mod gateway;
 mod head;
 mod limits;
 mod listen;
-pub mod load;
 mod quiet;
 mod screen;
 mod visitors;
+pub mod workload;
 
 pub use doors::Doors;

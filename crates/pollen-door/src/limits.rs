@@ -77,3 +77,7 @@ pub(crate) const QUIET: Duration = Duration::from_secs(10);
 /// Refused: a fixed `M_MMAP_THRESHOLD`, which lowers the peak by 200 MiB and doubles the time of a
 /// call with 4 MiB by page faults.
 pub(crate) const GIVE_BACK: usize = 8 << 20;
+
+/// Chunks of one `pollen-call/1` connection that wait for its socket, bytes: the next ones wait with their
+/// guests. A guess: it is more than a socket's buffer, so the socket never waits for what was written.
+pub(crate) const CHUNKS_WAITING: usize = 1024 * 1024;

@@ -14,7 +14,7 @@ use std::{
 
 use pollen_door::{
     Doors,
-    load::{LoadPlan, Loads},
+    workload::{WorkPlan, Workloads},
 };
 use pollen_net::HelloData;
 use pollen_plane::{
@@ -45,7 +45,7 @@ pub struct Muscles {
 struct Running {
     plane: Plane,
     doors: Doors,
-    loads: Loads,
+    workloads: Workloads,
 }
 
 struct Config {
@@ -63,9 +63,9 @@ impl Muscles {
         self.part(|running| running.plane.clone())
     }
 
-    /// The loads made from here; refused as the plane is.
-    fn loads(&self) -> PyResult<Loads> {
-        self.part(|running| running.loads.clone())
+    /// The workloads made from here; refused as the plane is.
+    fn workloads(&self) -> PyResult<Workloads> {
+        self.part(|running| running.workloads.clone())
     }
 
     fn part<T>(&self, take: impl FnOnce(&Running) -> T) -> PyResult<T> {
@@ -297,12 +297,12 @@ impl Muscles {
         Ok(())
     }
 
-    /// Load a seed from this node; blocks with the interpreter released. The report as JSON.
+    /// Call a seed from this node; blocks with the interpreter released. The report as JSON.
     ///
     /// `rate` 0 is closed loop. Each call has the seed's own time-out.
     #[pyo3(signature = (*, name, seed, function, input, rate, concurrency, duration_ms))]
     #[allow(clippy::too_many_arguments)]
-    fn run_load<'py>(
+    fn run_workload<'py>(
         &self,
         py: Python<'py>,
         name: &str,
@@ -313,20 +313,20 @@ impl Muscles {
         concurrency: usize,
         duration_ms: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let (plane, loads) = (self.plane()?, self.loads()?);
-        let plan = LoadPlan {
+        let (plane, workloads) = (self.plane()?, self.workloads()?);
+        let plan = WorkPlan {
             rate: (rate > 0).then_some(rate),
             concurrency,
             duration: Duration::from_millis(duration_ms),
         };
-        let report = py.detach(|| loads.run(&plane, name, seed, function, input.into(), plan));
+        let report = py.detach(|| workloads.run(&plane, name, seed, function, input.into(), plan));
         let json = serde_json::to_vec(&report).map_err(|e| native("internal", e.to_string()))?;
         Ok(PyBytes::new(py, &json))
     }
 
-    /// End the loads of this name, whose reports come at once; how many there were.
-    fn end_load(&self, name: &str) -> PyResult<usize> {
-        Ok(self.loads()?.end(Some(name)))
+    /// End the workloads of this name, whose reports come at once; how many there were.
+    fn end_workload(&self, name: &str) -> PyResult<usize> {
+        Ok(self.workloads()?.end(Some(name)))
     }
 
     /// A msgpack map of counters, gauges and histograms.
@@ -362,11 +362,11 @@ impl Muscles {
         self.check_process()?;
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         logging::direct(None);
-        if let Some(Running { plane, doors, loads }) = running {
+        if let Some(Running { plane, doors, workloads }) = running {
             py.detach(|| {
                 let end = Instant::now() + Duration::from_millis(grace_ms);
                 plane.refuse_calls();
-                loads.end(None);
+                workloads.end(None);
                 // An answer that is being written belongs to a call under way.
                 doors.drain(Duration::from_millis(grace_ms));
                 plane.close(end.saturating_duration_since(Instant::now()));
@@ -409,7 +409,7 @@ impl Muscles {
             return Err(error);
         }
         let bound = plane.net().bound().iter().map(ToString::to_string).collect();
-        Ok((Running { plane, doors, loads: Loads::default() }, bound))
+        Ok((Running { plane, doors, workloads: Workloads::default() }, bound))
     }
 }
 

@@ -29,7 +29,7 @@ mod up;
 pub use content::ContentStore;
 pub use error::NetError;
 pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::SendStream};
-pub use link::{CallStream, Link, Serving};
+pub use link::{CallStream, Link, Serving, Streaming};
 pub use net::Net;
 pub use start::NetConfig;
 pub use streams::{read_frame, verify_record};

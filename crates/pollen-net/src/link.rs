@@ -26,6 +26,9 @@ use crate::error::NetError;
 
 /// Calls under way on one link before the next is refused; the peer allows as many streams.
 pub(crate) const MAX_CALLS: usize = 16_384;
+/// Calls of one link whose replies come in chunks, before the next is refused. If nobody reads them they
+/// hold a stream's window of 256 KiB each: 32 MiB of the connection's 64, so that all else has room.
+const MAX_STREAMING: usize = 128;
 
 /// A connection to one peer, from Hello to its end.
 pub struct Link {
@@ -41,6 +44,7 @@ pub struct Link {
     admission: Notify,
     calls: AtomicUsize,
     serving: AtomicUsize,
+    streaming: AtomicUsize,
     pub(crate) busy: Notify,
     pub(crate) ejected: watch::Sender<bool>,
     pub(crate) brain_age_ms: AtomicU32,
@@ -56,6 +60,15 @@ pub struct Serving(Arc<Link>);
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.serving.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A call to the peer whose reply comes in chunks; counts as one until dropped.
+pub struct Streaming(Arc<Link>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.streaming.fetch_sub(1, Relaxed);
     }
 }
 
@@ -112,6 +125,7 @@ impl Link {
             admission: Notify::new(),
             calls: AtomicUsize::new(0),
             serving: AtomicUsize::new(0),
+            streaming: AtomicUsize::new(0),
             busy: Notify::new(),
             ejected: watch::Sender::new(false),
             brain_age_ms: AtomicU32::new(0),
@@ -207,6 +221,17 @@ impl Link {
     /// Calls under way from this side.
     pub fn calls(&self) -> usize {
         self.calls.load(Relaxed)
+    }
+
+    /// Counts a call whose reply comes in chunks. `Overloaded` at the limit, before anything was sent.
+    pub fn begin_streaming(self: &Arc<Self>) -> Result<Streaming, NetError> {
+        let before = self.streaming.fetch_add(1, Relaxed);
+        let counted = Streaming(self.clone());
+        if before >= MAX_STREAMING {
+            let reason = format!("{MAX_STREAMING} streamed calls are under way to that peer");
+            return Err(NetError::Overloaded(reason));
+        }
+        Ok(counted)
     }
 
     /// Opens a stream for one call. `Overloaded` at the limit, before anything was sent.

@@ -80,6 +80,7 @@ impl Plane {
             acting: request.acting,
             origin: request.origin,
             above: None,
+            extras: None,
             trace: request.trace,
         };
         let ran = run(self, seed, arrived).await;

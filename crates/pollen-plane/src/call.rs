@@ -7,6 +7,7 @@ use pollen_wire::Id;
 
 use crate::{
     hex::{hex, parse_hex},
+    outlet::{Extras, Outlet},
     trace::Trace,
     trees::Below,
 };
@@ -111,6 +112,20 @@ pub struct Request {
     pub trace: Trace,
     /// When it came to this node.
     pub began: Instant,
+    /// A request head, and the way of a streamed reply.
+    pub extras: Option<Arc<Extras>>,
+}
+
+impl Request {
+    /// The way of a streamed reply, if the caller takes one.
+    pub(crate) fn outlet(&self) -> Option<&Outlet> {
+        self.extras.as_ref()?.outlet.as_ref()
+    }
+
+    /// Bytes of a streamed reply that were handed on.
+    pub(crate) fn streamed(&self) -> u64 {
+        self.outlet().map_or(0, Outlet::sent)
+    }
 }
 
 /// How a call ended, with what it took.

@@ -169,6 +169,14 @@ pub struct NodeCounters {
     pub door_calls: Sharded,
     /// Calls that came over links.
     pub link_calls: Sharded,
+    /// Of them, those whose caller takes the output in chunks.
+    pub door_streams: AtomicU64,
+    /// The same of links.
+    pub link_streams: AtomicU64,
+    /// Bytes of chunks that clients of the doors were sent.
+    pub door_chunk_bytes: AtomicU64,
+    /// Bytes of chunks that peers were sent.
+    pub link_chunk_bytes: AtomicU64,
     /// Attempts beyond the first.
     pub retries: AtomicU64,
     /// Calls refused for want of a slot or memory.

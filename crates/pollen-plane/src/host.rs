@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pollen_rules::{match_gate, numbers::HOPS, split};
-use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded};
+use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded, WriteFuture};
 use pollen_wire::Id;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     draw::call_id,
     events::Event,
     hex::hex,
+    outlet::{Extras, Outlet},
     plane::Plane,
     queue::Ask,
     slots::Slot,
@@ -49,6 +50,8 @@ pub(crate) struct Arrived {
     pub(crate) above: Option<Arc<Below>>,
     /// Its span at the node where it runs.
     pub(crate) trace: Trace,
+    /// A request head, and the way of a streamed reply.
+    pub(crate) extras: Option<Arc<Extras>>,
 }
 
 /// How it went.
@@ -292,6 +295,10 @@ impl GuestHost {
         error
     }
 
+    fn outlet(&self) -> Option<&Outlet> {
+        self.call.extras.as_ref()?.outlet.as_ref()
+    }
+
     fn note_failed(&self, uri: &str, error: &CallError) {
         let first = error.remedy.lines().next().unwrap_or_default();
         let below = first.strip_prefix(BELOW).map_or_else(
@@ -331,6 +338,7 @@ impl GuestHost {
             below: Some(self.below.clone()),
             trace: self.call.trace.child(),
             began: Instant::now(),
+            extras: None,
         };
         let reply = self.plane.call(request).await;
         self.calls_used.fetch_add(reply.spent.calls_used, Relaxed);
@@ -351,6 +359,23 @@ impl Host for GuestHost {
                 self.note_failed(&uri, &error);
                 format!("[{}] {uri}: {}", error.slug, error.reason)
             })
+        })
+    }
+
+    fn head(&self) -> Bytes {
+        self.call.extras.as_ref().map_or_else(Bytes::new, |extras| extras.head.clone())
+    }
+
+    fn streams(&self) -> bool {
+        self.outlet().is_some()
+    }
+
+    fn write(&self, piece: Bytes) -> WriteFuture<'_> {
+        Box::pin(async move {
+            match self.outlet() {
+                Some(outlet) => outlet.send(piece).await,
+                None => false,
+            }
         })
     }
 

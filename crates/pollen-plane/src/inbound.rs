@@ -18,8 +18,9 @@ use crate::{
     counters::count,
     host::{Arrived, Ran, execute},
     loading::not_woken,
+    outlet::{Extras, Outlet},
+    pieces::{Half, Pieces},
     plane::Plane,
-    remote::Pieces,
     seen::Seen,
     tail,
     trace::Trace,
@@ -29,36 +30,35 @@ use crate::{
 const MAX_BUDGET: Duration = Duration::from_secs(3600);
 
 /// Serves one call of an admitted peer to its end. The caller's STOP_SENDING drops the guest.
-pub(crate) async fn serve(
-    plane: Plane,
-    link: Arc<Link>,
-    mut send: SendStream,
-    mut recv: RecvStream,
-) {
+pub(crate) async fn serve(plane: Plane, link: Arc<Link>, send: SendStream, mut recv: RecvStream) {
     plane.counters().link_calls.add(1);
     let _serving = link.begin_serving();
     let stopped = send.stopped();
+    let mut half = Some(Half::Whole(send));
     let ran = tokio::select! {
         biased;
-        ran = answer(&plane, &link, &mut recv) => ran,
+        ran = answer(&plane, &link, &mut recv, &mut half) => ran,
         _ = stopped => None,
     };
+    let Some(half) = half else { return };
     // Not even a whole request, or a caller that went away: there is nobody to tell.
     let Some(ran) = ran else {
         count(&plane.counters().cancelled);
-        let _ = send.reset(0u32.into());
+        half.reset().await;
         return;
     };
     let (head, output) = encode(&plane, ran);
-    let mut pieces = [Bytes::from(head), output];
-    if send.write_all_chunks(&mut pieces).await.is_ok() {
-        let _ = send.finish();
-    }
+    half.finish([Bytes::from(head), output]).await;
 }
 
-async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Option<Ran> {
+async fn answer(
+    plane: &Plane,
+    link: &Arc<Link>,
+    recv: &mut RecvStream,
+    half: &mut Option<Half>,
+) -> Option<Ran> {
     let mut pieces = Pieces::new(recv);
-    let head = pieces.frame(frame::MAX_HEADER).await?;
+    let head = pieces.frame(frame::MAX_CALL).await?;
     let header = CallHeader::decode(&head).ok()?;
     let length = usize::try_from(header.input_len).ok()?;
     if length > MAX_INPUT {
@@ -69,12 +69,23 @@ async fn answer(plane: &Plane, link: &Arc<Link>, recv: &mut RecvStream) -> Optio
     if !pieces.is_over().await {
         return None;
     }
-    let arrived = match accept(plane, link, &header, input) {
+    let mut arrived = match accept(plane, link, &header, input) {
         Ok(arrived) => arrived,
         Err(error) => return Some(refused(error)),
     };
+    if header.stream || !header.head.is_empty() {
+        let outlet = if header.stream { chunked(plane, half) } else { None };
+        arrived.extras = Some(Arc::new(Extras { head: head.slice_ref(header.head), outlet }));
+    }
     let (local, wakes) = (arrived.entry.local.clone(), arrived.wake);
     Some(told(execute(plane, &local.counters, arrived).await, wakes))
+}
+
+/// The way of the reply's chunks, by the stream that the reply itself will end.
+fn chunked(plane: &Plane, half: &mut Option<Half>) -> Option<Outlet> {
+    let (chunked, sink) = half.take()?.chunked(plane);
+    *half = Some(chunked);
+    sink.map(Outlet::new)
 }
 
 /// A refusal of a call marked `wake` says by a time over 0 that the call's id is known here: its
@@ -138,6 +149,7 @@ fn accept(
         acting: header.acting_seed,
         origin: header.origin,
         above: None,
+        extras: None,
         trace: Trace::parse(header.traceparent)
             .map_or_else(|| Trace::root(header.call, false), |caller| caller.child()),
     })

@@ -13,7 +13,8 @@
 //!   `inspect.rs`: content checked for being a module.
 //! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
 //! - `seen.rs`: ids that must not run twice.
-//! - `remote.rs`, `inbound.rs`: one call stream, from its two ends.
+//! - `remote.rs`, `inbound.rs`: one call stream, from its two ends; `pieces.rs`: its frames and chunks.
+//! - `outlet.rs`: a request head, and the way of a streamed reply.
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
 //! - `counters.rs`, `report.rs`: counters by seed and outcome, and what is told of them.
 //! - `trace.rs`, `spans.rs`: W3C trace context, and the spans of sampled calls.
@@ -35,6 +36,8 @@ mod inbound;
 mod inspect;
 pub mod limits;
 mod loading;
+mod outlet;
+mod pieces;
 mod plane;
 mod queue;
 mod remote;
@@ -53,6 +56,7 @@ mod upcalls;
 mod watchdog;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
+pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;
 pub use report::Metric;
 pub use spans::{Span, Spans};

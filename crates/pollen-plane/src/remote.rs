@@ -2,14 +2,18 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
-use pollen_net::{CallStream, Link, NetError, RecvStream};
+use bytes::Bytes;
+use pollen_net::{CallStream, Link, NetError};
 use pollen_wire::{
-    call::{CallHeader, ReplyHeader, Status},
+    call::{Answered, CallHeader, ReplyHeader, Status},
     frame,
 };
 
-use crate::call::{CallError, Spent};
+use crate::{
+    call::{CallError, Spent},
+    outlet::Outlet,
+    pieces::Pieces,
+};
 
 /// Largest output that is taken from a peer, bytes.
 pub(crate) const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -23,60 +27,23 @@ pub(crate) struct RemoteReply {
     pub(crate) load: u8,
 }
 
-/// Reads length-delimited pieces off a stream, whole chunks at a time.
-pub(crate) struct Pieces<'a> {
-    recv: &'a mut RecvStream,
-    held: Bytes,
-}
-
-impl<'a> Pieces<'a> {
-    pub(crate) fn new(recv: &'a mut RecvStream) -> Self {
-        Self { recv, held: Bytes::new() }
-    }
-
-    /// Exactly `len` bytes; `None` when the stream ends or breaks before.
-    pub(crate) async fn take(&mut self, len: usize) -> Option<Bytes> {
-        if self.held.is_empty() && len > 0 {
-            self.held = self.recv.read_chunk(usize::MAX).await.ok()??;
-        }
-        if self.held.len() >= len {
-            return Some(self.held.split_to(len));
-        }
-        // Grows with what arrives, not with what was announced.
-        let mut gathered = BytesMut::from(std::mem::take(&mut self.held));
-        while gathered.len() < len {
-            let mut chunk = self.recv.read_chunk(usize::MAX).await.ok()??;
-            let rest = chunk.split_off(chunk.len().min(len - gathered.len()));
-            gathered.extend_from_slice(&chunk);
-            self.held = rest;
-        }
-        Some(gathered.freeze())
-    }
-
-    /// A frame's body of at most `most` bytes.
-    pub(crate) async fn frame(&mut self, most: usize) -> Option<Bytes> {
-        let prefix = self.take(frame::PREFIX).await?;
-        let length = frame::length(*prefix.first_chunk()?, most).ok()?;
-        self.take(length).await
-    }
-
-    /// Whether the stream ends here, as it must after a whole message.
-    pub(crate) async fn is_over(&mut self) -> bool {
-        self.held.is_empty() && matches!(self.recv.read_chunk(1).await, Ok(None))
-    }
-}
-
-/// Makes one attempt over a link. Dropping the future resets the stream, which cancels the guest.
+/// Makes one attempt over a link; what comes in chunks goes by the outlet. Dropping the future resets the
+/// stream, which cancels the guest.
 pub(crate) async fn attempt(
     link: &Arc<Link>,
     header: &CallHeader<'_>,
     input: Bytes,
+    outlet: Option<&Outlet>,
 ) -> Result<RemoteReply, CallError> {
+    let _streaming = match outlet {
+        Some(_) => Some(link.begin_streaming().map_err(|error| not_sent(&error))?),
+        None => None,
+    };
     let mut stream = link.open_call().await.map_err(|error| not_sent(&error))?;
     let mut sent = false;
     let answered = tokio::select! {
         biased;
-        answer = exchange(&mut stream, header, input, &mut sent) => answer,
+        answer = exchange(&mut stream, header, input, outlet, &mut sent) => answer,
         () = link.ejected() => None,
     };
     if let Some(reply) = answered {
@@ -100,6 +67,7 @@ async fn exchange(
     stream: &mut CallStream,
     header: &CallHeader<'_>,
     input: Bytes,
+    outlet: Option<&Outlet>,
     sent: &mut bool,
 ) -> Option<RemoteReply> {
     let mut head = Vec::with_capacity(256);
@@ -111,7 +79,11 @@ async fn exchange(
     stream.send.finish().ok()?;
 
     let mut pieces = Pieces::new(&mut stream.recv);
-    let head = pieces.frame(frame::MAX_HEADER).await?;
+    let head = match outlet {
+        None => pieces.frame(frame::MAX_HEADER).await?,
+        // Boxed: the future of every call would grow by it.
+        Some(outlet) => Box::pin(hand_on(&mut pieces, outlet)).await?,
+    };
     let reply = ReplyHeader::decode(&head).ok()?;
     let length = usize::try_from(reply.output_len).ok().filter(|length| *length <= MAX_BODY)?;
     let output = pieces.take(length).await?;
@@ -140,4 +112,20 @@ async fn exchange(
         },
         load: reply.load,
     })
+}
+
+/// Hands chunks on, one at a time, until the frame of the reply, which it returns.
+async fn hand_on(pieces: &mut Pieces<'_>, outlet: &Outlet) -> Option<Bytes> {
+    loop {
+        let body = pieces.frame(frame::MAX_ANSWER).await?;
+        match Answered::decode(&body).ok()? {
+            Answered::Reply(_) => return Some(body),
+            Answered::Chunk(chunk) => {
+                let chunk = body.slice_ref(chunk);
+                if !outlet.send(chunk).await {
+                    return None;
+                }
+            }
+        }
+    }
 }

@@ -51,6 +51,10 @@ impl Plane {
         let numbers = [
             ("door_calls", counters.door_calls.sum()),
             ("link_calls", counters.link_calls.sum()),
+            ("door_streams", counters.door_streams.load(Relaxed)),
+            ("link_streams", counters.link_streams.load(Relaxed)),
+            ("door_chunk_bytes", counters.door_chunk_bytes.load(Relaxed)),
+            ("link_chunk_bytes", counters.link_chunk_bytes.load(Relaxed)),
             ("retries", counters.retries.load(Relaxed)),
             ("overloaded", counters.overloaded.load(Relaxed)),
             ("duplicates", counters.duplicates.load(Relaxed)),

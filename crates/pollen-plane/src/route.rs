@@ -52,9 +52,13 @@ impl Progress {
         Try { number, retries: self.retries }
     }
 
-    /// The error as the caller may hear it: of all attempts.
-    fn summed(&self, mut error: CallError) -> CallError {
-        error.may_have_executed |= self.may_have_run;
+    /// The error as the caller may hear it: of all attempts, with what it has of the output.
+    fn summed(&self, request: &Request, mut error: CallError) -> CallError {
+        let streamed = request.streamed();
+        error.may_have_executed |= self.may_have_run || streamed > 0;
+        if streamed > 0 {
+            error.reason = format!("after {streamed} bytes had arrived: {}", error.reason);
+        }
         error
     }
 
@@ -91,6 +95,7 @@ impl Plane {
             below: None,
             trace: Trace::root(id, self.spans().samples()),
             began,
+            extras: None,
         }
     }
 
@@ -106,13 +111,13 @@ impl Plane {
             };
             let result = match tried.result {
                 Ok((output, status, None)) => Ok((output, status)),
-                Err(error) => Err(progress.summed(error)),
+                Err(error) => Err(progress.summed(&request, error)),
                 Ok((_, _, Some(tail))) => {
                     progress.may_have_run = true;
                     request.retries = progress.retries;
                     match tail::follow(&mut request, tail, progress.calls_used) {
                         Ok(()) => continue,
-                        Err(error) => Err(progress.summed(error)),
+                        Err(error) => Err(progress.summed(&request, error)),
                     }
                 }
             };
@@ -186,6 +191,7 @@ impl Plane {
                 may_have_executed: error.may_have_executed,
                 remote: tried.remote,
                 noted: tried.node != self.id() && tried.spent.wake_us > 0,
+                streamed: request.streamed() > 0,
             };
             let step = attempts.poll(Event::Failed(failure), now);
             progress.retries = attempts.retries();
@@ -326,7 +332,7 @@ fn nobody(entry: &SeedEntry) -> CallError {
 
 fn reply_error(error: CallError, request: &Request, progress: &Progress) -> Reply {
     Reply {
-        result: Err(progress.summed(error)),
+        result: Err(progress.summed(request, error)),
         node: None,
         attempts: progress.attempts,
         spent: Spent { calls_used: progress.calls_used, ..Spent::default() },

@@ -8,7 +8,8 @@ use crate::{
     draw::call_id,
 };
 
-/// Turns the request into the one that the marker asks for, under the same identity and budget;
+/// Turns the request into the one that the marker asks for, under the same identity and budget, with the
+/// same request head and stream;
 /// `calls_used`: by the tree so far.
 pub(crate) fn follow(
     request: &mut Request,
@@ -16,6 +17,11 @@ pub(crate) fn follow(
     calls_used: u32,
 ) -> Result<(), CallError> {
     let (seed, function) = parse_uri(&tail.uri)?;
+    if request.streamed() > 0 {
+        // Where it ran this is refused already: a peer that hands it on all the same is in error.
+        let reason = format!("a peer streamed output of {} and then a tail call", request.seed);
+        return Err(CallError::refused("internal", reason, "").executed(true));
+    }
     let limit = |slug| over_limit(slug, &request.seed.to_string(), &tail.uri);
     request.hops = request.hops.checked_sub(1).ok_or_else(|| limit("hop-limit"))?;
     request.calls_left = request

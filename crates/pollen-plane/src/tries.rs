@@ -71,6 +71,7 @@ impl Plane {
                 origin: request.origin,
                 above: request.below.clone(),
                 trace: request.trace.child(),
+                extras: request.extras.clone(),
             },
         )
         .await;
@@ -95,7 +96,8 @@ impl Plane {
         let Target { tables, entry, node, link } = to;
         let trace = request.trace.text();
         let header = header(request, entry, function, trace.as_str(), attempt);
-        let attempt = remote::attempt(link, &header, request.input.clone());
+        let outlet = request.outlet();
+        let attempt = remote::attempt(link, &header, request.input.clone(), outlet);
         let awaited = Awaited::begin(&entry.local.counters);
         let answered = match tokio::time::timeout_at(request.deadline.into(), attempt).await {
             Ok(answered) => answered,
@@ -160,5 +162,7 @@ fn header<'a>(
         origin: request.origin,
         traceparent,
         input_len: u32::try_from(request.input.len()).unwrap_or(u32::MAX),
+        stream: request.outlet().is_some(),
+        head: request.extras.as_ref().map_or(&[], |extras| &extras.head),
     }
 }

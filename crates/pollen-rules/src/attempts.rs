@@ -33,6 +33,8 @@ pub struct Failure<'a> {
     pub remote: bool,
     /// The place may know the call's id: there it would not run again.
     pub noted: bool,
+    /// A part of its output was handed on to the caller.
+    pub streamed: bool,
 }
 
 /// What to do.
@@ -169,10 +171,15 @@ impl<N: Copy + Eq> Attempts<N> {
     }
 
     fn fail(&mut self, failure: &Failure<'_>, now: u64) -> Action {
-        let executed = failure.may_have_executed;
+        // What was handed on has run.
+        let executed = failure.may_have_executed || failure.streamed;
         self.in_doubt |= executed;
         self.last = Some(!executed && failure.slug == "seed-not-found");
         let Some(trying) = self.trying.take() else { return Action::End(End::Last) };
+        if failure.streamed {
+            // A second run would begin its output again behind the first one's.
+            return Action::End(End::Last);
+        }
         // Ranks are few and each is asked once: that takes nothing from the tree's retries.
         let is_free = trying.cold && !executed;
         let judged = classify_retry(&Attempt {

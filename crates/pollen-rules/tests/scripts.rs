@@ -53,6 +53,7 @@ fn answer(attempts: &mut Attempts<&'static str>, row: &'static Value) -> Step {
             may_have_executed: flag(failed, "may_have_executed"),
             remote: flag(failed, "remote"),
             noted: flag(failed, "noted"),
+            streamed: flag(failed, "streamed"),
         };
         return attempts.poll(Event::Failed(failure), now);
     }

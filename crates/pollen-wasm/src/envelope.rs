@@ -137,11 +137,31 @@ pub enum LogLevel {
 /// A boxed future of a host operation.
 pub type HostFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + 'a>>;
 
+/// A boxed future of a piece of output on its way: whether it was taken.
+pub type WriteFuture<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
 /// What a running guest can reach on its node, bound to one call.
 pub trait Host: Send + Sync + 'static {
     /// `pollen_request`: the reply's bytes; the text of an error goes to the log and the guest
     /// sees 0. The future may be polled on either runtime and is dropped on cancel.
     fn request(&self, uri: String, input: Bytes) -> HostFuture<'_>;
+
+    /// `pollen_head`: the bytes that the caller gave beside the input; empty: none.
+    fn head(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    /// Whether the caller takes the output in pieces while the guest runs.
+    fn streams(&self) -> bool {
+        false
+    }
+
+    /// Hands a piece of the output on to a caller that streams; resolves when the next one may come.
+    /// False: nobody takes it. Polled and dropped as that of [`Host::request`].
+    fn write(&self, piece: Bytes) -> WriteFuture<'_> {
+        drop(piece);
+        Box::pin(std::future::ready(false))
+    }
 
     /// The guest is about to wait for something: until [`Host::runs`] it burns nothing.
     fn waits(&self) {}

@@ -88,6 +88,12 @@ impl SandboxError {
         )
     }
 
+    /// Of output that is streamed.
+    pub(crate) fn not_taken() -> Self {
+        let reason = "nobody takes what the function writes any more";
+        Self::ran("guest-failed", reason, "the caller went away: there is nothing to mend here")
+    }
+
     pub(crate) fn deadline(executed: bool) -> Self {
         Self {
             slug: "deadline",

@@ -41,7 +41,7 @@ pub use abi::Kernel;
 pub use engine::budget::{Quota, Unlimited};
 pub use envelope::{
     Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, Reading, SandboxConfig,
-    SeedSettings, TailCall,
+    SeedSettings, TailCall, WriteFuture,
 };
 pub use error::SandboxError;
 pub use inspect::{known_imports, wat_to_wasm};

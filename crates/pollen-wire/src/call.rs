@@ -1,7 +1,13 @@
 //! A call between nodes: one bidirectional stream, `len | CallHeader | input` and
-//! `len | ReplyHeader | output` (docs/design/protocol.md#calls).
+//! `len | ReplyHeader | output` (docs/design/protocol.md#calls). A caller that says so is sent any
+//! number of `len | chunk` before the ReplyHeader (docs/design/protocol.md#streamed-replies).
 
-use crate::{Id, WireError, reader::Reader, writer::Writer};
+use crate::{
+    Id, WireError,
+    frame::{MAX_CHUNK, MAX_HEAD},
+    reader::Reader,
+    writer::Writer,
+};
 
 /// Most bytes of a function name, a traceparent or a slug.
 pub const MAX_NAME: usize = 255;
@@ -15,6 +21,10 @@ pub fn cut(text: &str) -> &str {
 
 const IDEMPOTENT: u8 = 1;
 const WAKE: u8 = 2;
+const STREAM: u8 = 4;
+/// Fields of a CallHeader without a request head, and with one.
+const FIELDS: u32 = 13;
+const HEADED: u32 = 14;
 
 /// What the caller sends ahead of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +57,22 @@ pub struct CallHeader<'a> {
     pub traceparent: &'a str,
     /// Bytes of input that follow; fewer means it is not executed.
     pub input_len: u32,
+    /// The caller takes chunks ahead of the reply.
+    pub stream: bool,
+    /// Opaque bytes for the guest beside the input, at most [`MAX_HEAD`]; empty: none.
+    pub head: &'a [u8],
 }
 
 impl<'a> CallHeader<'a> {
     /// Appends the array, without a length prefix.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let flags = (u8::from(self.idempotent) * IDEMPOTENT) | (u8::from(self.wake) * WAKE);
+        let flags = (u8::from(self.idempotent) * IDEMPOTENT)
+            | (u8::from(self.wake) * WAKE)
+            | (u8::from(self.stream) * STREAM);
         let acting: &[u8] = self.acting_seed.as_ref().map_or(&[], |id| id);
-        Writer::new(out)
-            .array(13)
+        let mut writer = Writer::new(out);
+        writer
+            .array(if self.head.is_empty() { FIELDS } else { HEADED })
             .bytes(&self.call)
             .bytes(&self.seed)
             .str(self.function)
@@ -69,12 +86,15 @@ impl<'a> CallHeader<'a> {
             .bytes(&self.origin)
             .str(self.traceparent)
             .uint(self.input_len);
+        if !self.head.is_empty() {
+            writer.bytes(self.head);
+        }
     }
 
     /// Reads the body of a frame.
     pub fn decode(body: &'a [u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(body);
-        reader.array(13)?;
+        let fields = reader.array(FIELDS)?;
         let call = reader.array_of("call")?;
         let seed = reader.id("seed")?;
         let function = reader.str("function", MAX_NAME)?;
@@ -98,8 +118,38 @@ impl<'a> CallHeader<'a> {
             origin: reader.id("origin")?,
             traceparent: reader.str("traceparent", MAX_NAME)?,
             input_len: reader.uint("input_len")?,
+            stream: flags & STREAM != 0,
+            head: if fields >= HEADED { reader.bytes_of("head", MAX_HEAD)? } else { &[] },
         })
     }
+}
+
+/// A frame that comes to a caller that takes chunks; the first byte tells which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered<'a> {
+    /// 1 to [`MAX_CHUNK`] bytes of the output; more frames follow.
+    Chunk(&'a [u8]),
+    /// The reply, with the last of the output behind it.
+    Reply(ReplyHeader<'a>),
+}
+
+impl<'a> Answered<'a> {
+    /// Reads the body of a frame.
+    pub fn decode(body: &'a [u8]) -> Result<Self, WireError> {
+        // 0xc4 to 0xc6: msgpack's three encodings of bytes.
+        if !matches!(body.first(), Some(0xc4..=0xc6)) {
+            return ReplyHeader::decode(body).map(Self::Reply);
+        }
+        match Reader::new(body).bytes_of("chunk", MAX_CHUNK)? {
+            [] => Err(WireError::Limit("chunk")),
+            chunk => Ok(Self::Chunk(chunk)),
+        }
+    }
+}
+
+/// Appends the head of a chunk's frame body, of which `length` bytes must follow.
+pub fn encode_chunk_head(length: u32, out: &mut Vec<u8>) {
+    Writer::new(out).bytes_len(length);
 }
 
 /// How a call ended.

@@ -11,6 +11,9 @@ use crate::{
 pub const PREFACE: [u8; 8] = *b"\0pln-c1\n";
 
 const IDEMPOTENT: u8 = 1;
+/// Fields of CALL without a request head and a credit, and with both.
+const FIELDS: u32 = 9;
+const HEADED: u32 = 11;
 
 /// What a client asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,13 @@ pub enum Ask<'a> {
     Cancel {
         /// The call's id.
         id: u32,
+    },
+    /// Take so many bytes more of a call's chunks.
+    Credit {
+        /// The call's id.
+        id: u32,
+        /// How many, beside what it was given before.
+        bytes: u32,
     },
     /// A kind of a later version: ignored.
     Unknown(u8),
@@ -45,6 +55,10 @@ pub struct DoorCall<'a> {
     pub traceparent: Option<&'a str>,
     /// The input.
     pub input: &'a [u8],
+    /// Opaque bytes for the guest beside the input; empty: none.
+    pub head: &'a [u8],
+    /// Bytes of chunks that the client takes at first; 0: it takes the whole output in REPLY.
+    pub credit: u32,
 }
 
 impl<'a> Ask<'a> {
@@ -53,7 +67,9 @@ impl<'a> Ask<'a> {
         let mut writer = Writer::new(out);
         match self {
             Self::Call(call) => {
-                writer.array(9).uint(0u8).uint(call.id).str(call.seed);
+                let has_more = !call.head.is_empty() || call.credit > 0;
+                writer.array(if has_more { HEADED } else { FIELDS });
+                writer.uint(0u8).uint(call.id).str(call.seed);
                 match call.function {
                     Some(function) => writer.str(function),
                     None => writer.nil(),
@@ -67,9 +83,15 @@ impl<'a> Ask<'a> {
                     None => writer.nil(),
                 };
                 writer.bytes(call.input);
+                if has_more {
+                    writer.bytes(call.head).uint(call.credit);
+                }
             }
             Self::Cancel { id } => {
                 writer.array(2).uint(1u8).uint(*id);
+            }
+            Self::Credit { id, bytes } => {
+                writer.array(3).uint(5u8).uint(*id).uint(*bytes);
             }
             Self::Unknown(kind) => {
                 writer.array(1).uint(*kind);
@@ -82,15 +104,16 @@ impl<'a> Ask<'a> {
         let mut reader = Reader::new(body);
         let len = reader.array(1)?;
         match (reader.uint::<u8>("kind")?, len) {
-            (0, 9..) => Ok(Self::Call(decode_call(&mut reader)?)),
+            (0, FIELDS..) => Ok(Self::Call(decode_call(&mut reader, len)?)),
             (1, 2..) => Ok(Self::Cancel { id: reader.uint("id")? }),
-            (0 | 1, _) => Err(WireError::Shape("array too short")),
+            (5, 3..) => Ok(Self::Credit { id: reader.uint("id")?, bytes: reader.uint("bytes")? }),
+            (0 | 1 | 5, _) => Err(WireError::Shape("array too short")),
             (kind, _) => Ok(Self::Unknown(kind)),
         }
     }
 }
 
-fn decode_call<'a>(reader: &mut Reader<'a>) -> Result<DoorCall<'a>, WireError> {
+fn decode_call<'a>(reader: &mut Reader<'a>, fields: u32) -> Result<DoorCall<'a>, WireError> {
     let id = reader.uint("id")?;
     let seed = reader.str("seed", MAX_NAME)?;
     let function = if reader.nil() { None } else { Some(reader.str("function", MAX_NAME)?) };
@@ -107,6 +130,8 @@ fn decode_call<'a>(reader: &mut Reader<'a>) -> Result<DoorCall<'a>, WireError> {
         idempotent: flags & IDEMPOTENT != 0,
         traceparent,
         input: reader.bytes("input")?,
+        head: if fields > FIELDS { reader.bytes("head")? } else { &[] },
+        credit: if fields >= HEADED { reader.uint("credit")? } else { 0 },
     })
 }
 
@@ -122,8 +147,20 @@ pub enum Answer<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// A piece of a call's output, ahead of its REPLY or ERROR.
+    Chunk {
+        /// The client's id of the call.
+        id: u32,
+        /// The bytes; empty when they are sent right behind the frame's head.
+        bytes: &'a [u8],
+    },
     /// A kind of a later version: ignored.
     Unknown(u8),
+}
+
+/// Appends all of a CHUNK but its bytes, of which `length` must follow.
+pub fn encode_chunk_head(id: u32, length: u32, out: &mut Vec<u8>) {
+    Writer::new(out).array(3).uint(6u8).uint(id).bytes_len(length);
 }
 
 /// The REPLY frame.
@@ -222,6 +259,10 @@ impl<'a> Answer<'a> {
             Self::Goodbye { reason } => {
                 Writer::new(out).array(2).uint(4u8).str(reason);
             }
+            Self::Chunk { id, bytes } => {
+                encode_chunk_head(*id, u32::try_from(bytes.len()).unwrap_or(u32::MAX), out);
+                out.extend_from_slice(bytes);
+            }
             Self::Unknown(kind) => {
                 Writer::new(out).array(1).uint(*kind);
             }
@@ -256,7 +297,8 @@ impl<'a> Answer<'a> {
                 retry_after_ms: reader.uint("retry_after_ms")?,
             })),
             (4, 2..) => Ok(Self::Goodbye { reason: reader.str("reason", MAX_TEXT)? }),
-            (2..=4, _) => Err(WireError::Shape("array too short")),
+            (6, 3..) => Ok(Self::Chunk { id: reader.uint("id")?, bytes: reader.bytes("bytes")? }),
+            (2..=4 | 6, _) => Err(WireError::Shape("array too short")),
             (kind, _) => Ok(Self::Unknown(kind)),
         }
     }

@@ -9,12 +9,20 @@ pub const PREFIX: usize = 4;
 pub const MAX_HELLO: usize = 72 * 1024;
 /// Most bytes of a control frame.
 pub const MAX_CONTROL: usize = 1024 * 1024 + 1024;
-/// Most bytes of the header of a call, its reply or a content request.
+/// Most bytes of a request head. Guess: eight times what HTTP servers take of headers by default.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// Most bytes of a chunk of a streamed reply: the window of a stream, so that one fits whole.
+pub const MAX_CHUNK: usize = 256 * 1024;
+/// Most bytes of the header of a reply or a content request, and of a call without its head.
 pub const MAX_HEADER: usize = 16 * 1024;
+/// Most bytes of the header of a call.
+pub const MAX_CALL: usize = MAX_HEADER + MAX_HEAD;
+/// Most bytes of a frame to a caller that takes chunks.
+pub const MAX_ANSWER: usize = MAX_CHUNK + MAX_HEADER;
 /// Most bytes of the input of a call, and of its output unless a seed says otherwise.
 pub const MAX_INPUT: usize = 4 * 1024 * 1024;
-/// Most bytes of a `pollen-call/1` frame: input or output and its header.
-pub const MAX_DOOR: usize = MAX_INPUT + 64 * 1024;
+/// Most bytes of a `pollen-call/1` frame: input or output, request head, and the rest.
+pub const MAX_DOOR: usize = MAX_INPUT + 128 * 1024;
 
 /// The length that a prefix announces, refused when over `most`.
 pub fn length(prefix: [u8; PREFIX], most: usize) -> Result<usize, WireError> {

@@ -40,6 +40,16 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
+    /// At most so many bytes.
+    pub(crate) fn bytes_of(
+        &mut self,
+        what: &'static str,
+        most: usize,
+    ) -> Result<&'a [u8], WireError> {
+        let raw = self.bytes(what)?;
+        if raw.len() > most { Err(WireError::Limit(what)) } else { Ok(raw) }
+    }
+
     pub(crate) fn str(&mut self, what: &'static str, most: usize) -> Result<&'a str, WireError> {
         let len = decode::read_str_len(&mut self.rest).map_err(|_| WireError::Shape(what))?;
         let raw = self.take(len)?;

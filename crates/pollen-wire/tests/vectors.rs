@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pollen_wire::{
-    call::{CallHeader, ReplyHeader, Status},
+    WireError,
+    call::{Answered, CallHeader, ReplyHeader, Status, encode_chunk_head},
     close,
     control::{Control, SignedRecord},
     door::{Answer, Ask, DoorCall, DoorError, DoorReply},
     fetch::{FetchRequest, decode_answer, encode_answer},
+    frame::{MAX_CHUNK, MAX_HEAD},
     hello::Hello,
 };
 
@@ -73,6 +75,8 @@ fn call_and_reply_headers_are_golden() {
         origin: run(64),
         traceparent: TRACE,
         input_len: 5,
+        stream: false,
+        head: b"",
     };
     let nested = CallHeader {
         function: "f",
@@ -88,7 +92,12 @@ fn call_and_reply_headers_are_golden() {
         input_len: u32::MAX,
         ..first
     };
-    for (name, expected) in [("call header", first), ("nested call header", nested)] {
+    let headed = CallHeader { stream: true, head: b"head", ..first };
+    for (name, expected) in [
+        ("call header", first),
+        ("nested call header", nested),
+        ("call header with a head, streamed", headed),
+    ] {
         let golden = vector(name);
         assert_eq!(CallHeader::decode(&golden), Ok(expected), "{name}");
         assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
@@ -137,8 +146,40 @@ fn call_and_reply_headers_are_golden() {
     {
         let golden = vector(name);
         assert_eq!(ReplyHeader::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(Answered::decode(&golden), Ok(Answered::Reply(expected)), "{name}");
         assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
     }
+}
+
+fn chunk_frame(bytes: &[u8]) -> Vec<u8> {
+    let mut out = encoded(|out| encode_chunk_head(u32::try_from(bytes.len()).unwrap(), out));
+    out.extend_from_slice(bytes);
+    out
+}
+
+#[test]
+fn a_chunk_is_golden_and_told_from_a_reply_by_its_first_byte() {
+    let golden = vector("chunk");
+    assert_eq!(Answered::decode(&golden), Ok(Answered::Chunk(b"a piece")));
+    assert_eq!(chunk_frame(b"a piece"), golden);
+    for length in [1, 255, 256, 65_535, 65_536, MAX_CHUNK] {
+        let bytes = vec![7; length];
+        assert_eq!(Answered::decode(&chunk_frame(&bytes)), Ok(Answered::Chunk(&bytes)), "{length}");
+    }
+    for (length, what) in [(0, "empty"), (MAX_CHUNK + 1, "too long")] {
+        let refused = Answered::decode(&chunk_frame(&vec![7; length])).unwrap_err();
+        assert_eq!(refused, WireError::Limit("chunk"), "{what}");
+    }
+}
+
+#[test]
+fn a_request_head_has_its_limit() {
+    let golden = vector("call header");
+    let header = CallHeader::decode(&golden).unwrap();
+    let (most, over) = (vec![1; MAX_HEAD], vec![1; MAX_HEAD + 1]);
+    let framed = |head| encoded(|out| CallHeader { head, ..header }.encode(out));
+    assert_eq!(CallHeader::decode(&framed(&most)).unwrap().head, most);
+    assert_eq!(CallHeader::decode(&framed(&over)), Err(WireError::Limit("head")));
 }
 
 #[test]
@@ -163,6 +204,8 @@ fn the_local_door_is_golden() {
         idempotent: true,
         traceparent: Some(TRACE),
         input: b"hi",
+        head: b"",
+        credit: 0,
     };
     let bare = DoorCall {
         id: u32::MAX,
@@ -177,7 +220,13 @@ fn the_local_door_is_golden() {
     for (name, expected) in [
         ("door call", Ask::Call(call)),
         ("door call, only export, no trace", Ask::Call(bare)),
+        (
+            "door call with a head and a credit",
+            Ask::Call(DoorCall { head: b"head", credit: 1 << 20, ..call }),
+        ),
+        ("door call streamed without a head", Ask::Call(DoorCall { credit: 65_536, ..call })),
         ("door cancel", Ask::Cancel { id: 7 }),
+        ("door credit", Ask::Credit { id: 7, bytes: 65_536 }),
     ] {
         let golden = vector(name);
         assert_eq!(Ask::decode(&golden), Ok(expected), "{name}");
@@ -231,6 +280,7 @@ fn the_local_door_is_golden() {
             }),
         ),
         ("door goodbye", Answer::Goodbye { reason: "shutting down" }),
+        ("door chunk", Answer::Chunk { id: 7, bytes: b"a piece" }),
     ] {
         let golden = vector(name);
         assert_eq!(Answer::decode(&golden), Ok(expected), "{name}");
@@ -245,10 +295,15 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
         "message",
         "records",
         "call header",
+        "call header with a head, streamed",
         "reply ok",
+        "chunk",
         "fetch",
         "door call",
+        "door call with a head and a credit",
+        "door credit",
         "door reply",
+        "door chunk",
     ] {
         let golden = vector(name);
         for cut in 0..golden.len() {
@@ -256,10 +311,15 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
             let refused = match name {
                 "hello" => Hello::decode(part).is_err(),
                 "message" | "records" => Control::decode(part).is_err(),
-                "call header" => CallHeader::decode(part).is_err(),
+                "call header" | "call header with a head, streamed" => {
+                    CallHeader::decode(part).is_err()
+                }
                 "reply ok" => ReplyHeader::decode(part).is_err(),
+                "chunk" => Answered::decode(part).is_err(),
                 "fetch" => FetchRequest::decode(part).is_err(),
-                "door call" => Ask::decode(part).is_err(),
+                "door call" | "door call with a head and a credit" | "door credit" => {
+                    Ask::decode(part).is_err()
+                }
                 _ => Answer::decode(part).is_err(),
             };
             assert!(refused, "{name} cut at {cut}");

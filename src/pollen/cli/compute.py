@@ -197,6 +197,8 @@ def unseed_command(ctx: click.Context, target: str, as_json: bool) -> None:
 @click.option("--timeout", type=DURATION, default="60s", show_default=True, help=WAIT)
 @click.option("--retries", type=click.IntRange(0, 255), default=3, show_default=True, help=RETRIES)
 @click.option("--idempotent", is_flag=True, help="Running it twice does no harm.")
+@click.option("--stream", is_flag=True, help="Write the output as it comes.")
+@click.option("--head", help="Bytes for the function beside its input: text or @file.")
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr where it ran and how long.")
 @with_json
 @with_globals
@@ -209,6 +211,8 @@ def call_command(
     timeout: int,
     retries: int,
     idempotent: bool,
+    stream: bool,
+    head: str | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -221,7 +225,11 @@ def call_command(
     Examples:
       pln call hello greet world
       pln call resize - < photo.jpg > small.jpg
+      pln call --stream tail follow access.log | grep 404
     """
+    if stream and as_json:
+        reason = "--stream writes pieces and --json one object"
+        raise error_from("usage", reason, "give one of them")
     where = paths_of(ctx)
     seed = name.removeprefix("seed/")
     if function and text is None and (function == "-" or function.startswith("@")):
@@ -232,17 +240,19 @@ def call_command(
     if verbose:
         ctx.call_on_close(lambda: click.echo(f"trace {str(trace).split('-')[1]}", err=True))
     limits = {"timeout": timeout / 1000, "retries": retries}
-    said = {"idempotent": idempotent or None, "traceparent": trace}
+    said = {"idempotent": idempotent or None, "traceparent": trace, "head": read_input(head)}
+    ask = _stream if stream else _ask
     try:
         try:
-            reply = _ask(where, (seed, function), limits, data, said)
+            reply = ask(where, (seed, function), limits, data, said)
         except NotFound as error:
             # A program has one function, so the one word that follows its name is the input.
             if not function or text is not None or not _is_program(error, control_of(ctx), seed):
                 raise
-            reply = _ask(where, (seed, None), limits, function.encode(), said)
+            reply = ask(where, (seed, None), limits, function.encode(), said)
     except GuestError as error:
-        _write(error.output, is_followed=True)
+        # What was streamed is written already.
+        _write(b"" if stream else error.output, is_followed=True)
         raise
     except NotFound as error:
         if error.slug == "function-not-found" and function and text is None:
@@ -281,6 +291,31 @@ def _ask(
             raise watch.error or error from None
 
 
+def _stream(
+    where: Paths,
+    target: tuple[str, str | None],
+    limits: dict[str, Any],
+    data: bytes,
+    said: dict[str, Any],
+) -> Reply:
+    """As ``_ask``, with each piece of the output written when it comes."""
+    from pollen.cli.patience import Watch
+    from pollen.sdk.blocking import connect_sync
+
+    piece = b""
+    with connect_sync(where.home) as mesh, Watch(where, mesh) as watch:
+        try:
+            with mesh.function(*target, **limits).stream(data, **said) as pieces:
+                for piece in pieces:
+                    sys.stdout.buffer.write(piece)
+                    sys.stdout.buffer.flush()
+                return pieces.reply
+        except CallError as error:
+            raise watch.error or error from None
+        finally:
+            _end_line(piece, is_followed=said["traceparent"] is not None)
+
+
 def _is_program(error: NotFound, control: Control, seed: str) -> bool:
     """Whether a function was not found because the seed is a program."""
     if error.slug != "function-not-found":
@@ -303,6 +338,11 @@ def _write(data: bytes, *, is_followed: bool) -> None:
     """The raw output; what stderr says after it in the same place begins on a line of its own."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+    _end_line(data, is_followed=is_followed)
+
+
+def _end_line(data: bytes, *, is_followed: bool) -> None:
+    """The end of the line that this output left open, where somebody reads what comes next."""
     if not data or data.endswith(b"\n"):
         return
     if sys.stdout.isatty():

@@ -147,6 +147,7 @@ def _node_lines(node: dict[str, Any]) -> list[tuple[str, str]]:
         ("version", node["version"]),
         ("addresses", ", ".join(node["addresses"])),
         ("memory", human_bytes(node["memory_bytes"])),
+        ("disk", f"{human_bytes(node['disk_bytes'])} free" if node["disk_bytes"] else ""),
         ("replicas", f"{node['ready']} ready"),
         ("link", f"{path}, {output.human_us(node['rtt_us'])} away, {moved}" if is_linked else ""),
     ]

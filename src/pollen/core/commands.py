@@ -157,7 +157,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """One member. ``state`` is self, online, left (``pln down``) or offline; ``rtt_us`` is 0 while
-    unknown."""
+    unknown. ``disk_bytes`` is about what is free where it keeps content, 0 while unknown."""
 
     node: str
     name: str
@@ -172,6 +172,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     direct: bool = False
     bytes_out: int = 0
     bytes_in: int = 0
+    disk_bytes: int = 0
 
 
 class ClockView(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ class Durability:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
+        self._last: dict[tuple[str, bytes], bytes | None] = {}
         self._held: list[Effect] = []
         self._waiting: dict[Token, list[Effect]] = {}
         self._batches = 0
@@ -34,20 +35,25 @@ class Durability:
         """These rows go with the next batch."""
         self._rows += rows
 
+    def write_last(self, rows: Sequence[Row]) -> None:
+        """These go with the next batch, behind all others: of each key the last, where its first
+        would stand."""
+        self._last.update({(table, key): value for table, key, value in rows})
+
     def hold(self, effect: Effect) -> None:
         """This effect leaves when the next batch is on disk."""
         self._held.append(effect)
 
-    def flush(self) -> list[Effect]:
+    def flush(self) -> Persist | None:
         """The batch of what was written and held since the last one, if there is any."""
-        if not self._rows and not self._held:
-            return []
+        rows = [*self._rows, *((table, key, value) for (table, key), value in self._last.items())]
+        if not rows and not self._held:
+            return None
         self._batches += 1
         token = Token(f"{timers.STORE}/{self._batches:08x}")
         self._waiting[token] = self._held
-        batch = self._rows
-        self._rows, self._held = [], []
-        return [Persist(token=token, batch=batch)]
+        self._rows, self._last, self._held = [], {}, []
+        return Persist(token=token, batch=rows)
 
     def release(self, token: Token) -> list[Effect]:
         """What waited for this batch."""

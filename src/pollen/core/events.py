@@ -199,13 +199,17 @@ class SeedSample(msgspec.Struct, frozen=True):
 
 
 class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
-    """Counters of the muscles since start, twice a second; at most one is ever queued."""
+    """Counters of the muscles since start, twice a second; at most one is ever queued.
+
+    ``disk_bytes`` is what is free where content is kept; the driver adds it.
+    """
 
     peers: list[PeerSample]
     seeds: list[SeedSample]
     memory_bytes: int
     events_dropped: int
     control_stalls: int
+    disk_bytes: int = 0
 
 
 class LinkWanted(Event, frozen=True, kw_only=True, tag="link_wanted"):

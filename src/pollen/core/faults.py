@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pollen.core import limits
 from pollen.core.codec import Rejection
-from pollen.core.effects import Effect, Log
+from pollen.core.effects import Log
 from pollen.core.ids import Nanos, PeerId, short
 
 
@@ -22,13 +22,13 @@ class Faults:
         self.counts: dict[str, int] = {}
         self._logged: dict[str, Nanos] = {}
 
-    def note(self, rejection: Rejection, peer: PeerId, now: Nanos) -> list[Effect]:
+    def note(self, rejection: Rejection, peer: PeerId, now: Nanos) -> Log | None:
         """Count one; the line for the log when it is due."""
         count = self.counts.get(rejection.kind, 0) + 1
         self.counts[rejection.kind] = count
         last = self._logged.get(rejection.kind)
         if last is not None and now < last + limits.REJECTION_LOG_NS:
-            return []
+            return None
         self._logged[rejection.kind] = now
         fields: dict[str, str | int] = {
             "kind": rejection.kind,
@@ -36,4 +36,4 @@ class Faults:
             "detail": rejection.detail,
             "count": count,
         }
-        return [Log(level="warning", event="rejection", fields=fields)]
+        return Log(level="warning", event="rejection", fields=fields)

@@ -31,13 +31,15 @@ MINOR_MAX = 1
 RECORD_MAX_BYTES = 64 * 1024
 # The longest key of a record within its kind. Guess: names have 63 bytes, hashes 32.
 RECORD_KEY_MAX_BYTES = 255
-# Records in one frame stay under this, so that a frame (1 MiB, seam) holds them with its headers.
+# Records in one frame stay under this, so that a frame (1 MiB) holds them with its headers.
+# Source: docs/internals/seam.md#links.
 RECORDS_FRAME_BYTES = 768 * 1024
 # What one owner may hold, by tier (leaf, publisher, admin) as (records, bytes). Raising it costs
 # every node memory; lowering it freezes busy owners. Guess: a claim for each of 4,000 seeds; 4,000
 # seeds of one publisher with small specs; twice that.
 OWNER_CAPS = ((4_096, 2 << 20), (8_192, 32 << 20), (16_384, 64 << 20))
 # The level of record kinds that this code speaks; a kind of a higher one waits for all live nodes.
+# Source: docs/design/protocol.md#records.
 SPEAKS = 1
 # Sequence numbers that one write to disk allows. Raising it wastes more of them at a restart,
 # lowering it writes more often. The number is a guess.
@@ -55,12 +57,14 @@ ASIDE_MAX = 4_096
 # Owners of whom records but no certificate are known. A member that floods with made-up owners is
 # stopped here; lowering it refuses owners whose certificate comes later. Guess.
 STRANGERS_MAX = 1_024
-# Decoded records that a process remembers by their bytes. 1,000 simulated nodes share them.
+# Decoded records that a process remembers by their bytes. 1,000 simulated nodes share them. Guess:
+# 60 bodies of 1,000 nodes each; a real node holds fewer.
 INTERNED_RECORDS = 65_536
 # The largest epoch and sequence number. Source: docs/design/protocol.md#records (u32, u64).
 EPOCH_MAX = (1 << 32) - 1
 SEQ_MAX = (1 << 64) - 1
-# Schema byte that this code writes and applies; higher ones are kept and forwarded unread.
+# Schema byte that this code writes and applies; higher ones are kept and forwarded unread. Source:
+# docs/design/protocol.md#records.
 SCHEMA = 1
 
 # -- forgetting ---------------------------------------------------------------------------------
@@ -94,32 +98,37 @@ GRAVE_JUMP_NS = 10 * MINUTE
 # How often a node compares digests with one of its links, by chance. A root is 40 bytes; when it
 # differs the buckets are 2 KiB and a line 70 bytes. Idle: 40 bytes / 5 s = 8 B/s. Busy, the worst
 # case of a single link, both ways: 2 x (40 + 2,051 + 10 x 70) / 5 s = 1.1 kB/s; with n links a
-# link's share is 1/n of that. Raising it heals later what pushes lost.
+# link's share is 1/n of that. Raising it heals later what pushes lost. Guess.
 DIGEST_NS = 5 * SECOND
 # Links that pushes go over, at least. Raising it costs a copy of every change on every node,
 # lowering it lets one lost node cut others off until a digest. Guess: a random graph of degree 3
 # is connected and loses nobody with one node.
 EAGER_MIN = 3
-# How often changes are announced on a few of the other links, and on how many.
+# How often changes are announced on a few of the other links, and on how many. Raising the first
+# heals a lost push later; raising the second costs 40 bytes a change each. Guess.
 LAZY_NS = 200 * MILLISECOND
 LAZY_FANOUT = 4
 # How long an announced change may take to come by push before it is pulled. Guess: a push over
 # three more links.
 GRAFT_WAIT_NS = 150 * MILLISECOND
-# How long a peer that was asked to stop pushing may take before it is asked again.
+# How long a peer that was asked to stop pushing may take before it is asked again. Guess: a long
+# path and a busy brain.
 PRUNE_NS = 2 * SECOND
 # A pull without an answer may be asked elsewhere after this. Guess: a long path, a large set.
 PULL_NS = 10 * SECOND
-# Owners that are pulled from one peer at a time, and records in one slice of an answer.
+# Owners that are pulled from one peer at a time, and records in one slice of an answer. Guess: a
+# slice of 256 records takes well under 10 ms.
 PULLS_MAX = 256
 ANSWER_RECORDS = 256
-# Owners described in one exchange of lines; the rest follows in the next. Under 10 ms of work.
+# Owners described in one exchange of lines; the rest follows in the next. Guess: under 10 ms of
+# work.
 LINES_MAX = 1_024
 # Owners that one peer may make us want at a time; what is over is named again by a later digest.
 # Raising it costs memory under a lie, lowering it takes more digests to learn a large cluster.
 # Guess: four exchanges of lines.
 WANTED_MAX = 4_096
 # A set that differs at an equal version is asked for whole at most so often, by owner and peer.
+# Guess: a liar costs us one set in half a minute.
 DOUBT_NS = 30 * SECOND
 
 # -- specs --------------------------------------------------------------------------------------
@@ -139,6 +148,7 @@ ROW_REPLICAS = 16
 # makes a busy brain look dead. Source: docs/design/protocol.md#tables.
 TABLE_LEASE_MS = 15_000
 # How often an unchanged table is renewed: three misses still leave the lease alive.
+# Guess: a lease divided by that.
 TABLE_RENEW_NS = 4 * SECOND
 # The shortest time between two pushes that nothing urgent asks for. Source:
 # docs/design/protocol.md#tables (10 Hz).
@@ -166,6 +176,7 @@ DIAL_DEADLINE_NS = 20 * SECOND
 FULL_MESH = 64
 # How far a member reaches on each ring: four places both ways on the first are the eight neighbours
 # that a view guarantees; the others are shortcuts by chance, at least a quarter of any view.
+# Source: docs/design/protocol.md#liveness (eight watchers).
 RING_REACH = (4, 1, 1)
 # A view has 2 log2(members) links and these. Source: docs/internals/liveness.md#links.
 VIEW_EXTRA = 4
@@ -201,12 +212,13 @@ TWIN_TOLD_NS = MINUTE
 # and times the local health multiplier. A live peer is heard every second, so this is one lost
 # heartbeat and half a heartbeat of room. Source: tests/unit/peers/test_liveness_model.py.
 SUSPICION_NS = 1_500 * MILLISECOND
-# The longest patience, whatever a node thinks of itself.
+# The longest patience, whatever a node thinks of itself. Guess: ten times the shortest.
 SUSPICION_MAX_NS = 15 * SECOND
 # Accusers that make a death. Raising it costs small clusters nothing and delays verdicts in large
 # ones; lowering it lets two confused nodes kill. Source: docs/design/protocol.md#liveness.
 QUORUM = 3
 # Accusations that are published at all: a quorum, and as many that may die with their accuser.
+# Guess: twice QUORUM.
 ACCUSERS_WANTED = 6
 # How long an accusation stands alone before it is confirmed. Guess: twice what a refutation takes
 # to come round at 300 ms of jitter.
@@ -219,6 +231,7 @@ GRACE_HEARD_NS = 2 * SECOND
 # How long a peer that was never linked in this run may be silent. Guess: a dial or two.
 UNMET_NS = 5 * SECOND
 # More than half of the links silent for this long: we are cut off, not they. Above one heartbeat.
+# For how long that is remembered, and how many times longer we are patient then. Guess.
 LONELY_SILENT_NS = 1_100 * MILLISECOND
 LONELY_WITHIN_NS = 30 * SECOND
 LONELY_FACTOR = 3
@@ -258,7 +271,8 @@ COORDINATE_STEP_US = 100_000
 COORDINATE_HEIGHT_MIN_US = 50
 # The error, in parts of a thousand, above which a place prices nothing. Guess: half.
 COORDINATE_ERROR_MAX = 500
-# A place is told again when it moved by this and by a quarter of the usual round trip.
+# A place is told again when it moved by this and by a quarter of the usual round trip. Guess: a
+# millisecond changes no choice of a replica between sites.
 COORDINATE_MOVE_MIN_US = 1_000
 
 # -- discovery ----------------------------------------------------------------------------------
@@ -277,11 +291,13 @@ SURVEY_MAX_NS = 15 * SECOND
 # Without a reachable peer for so long multicast starts by itself. Source:
 # docs/internals/discovery.md.
 ALONE_NS = 30 * SECOND
-# How long an advertisement lasts; renewed at half of it.
+# How long an advertisement lasts; renewed at half of it. Guess: an address that is gone misleads
+# for minutes, not for hours.
 ADVERTISE_NS = 10 * MINUTE
-# Peers that a search wants.
+# Peers that a search wants. Guess: one is enough, and two of three may be out of date.
 FIND_LIMIT = 3
-# Peers that are tried at an address whose owner is not known.
+# Peers that are tried at an address whose owner is not known. Guess: the remembered peers of one
+# home.
 ANYBODY_DIALS = 32
 
 # -- placement ----------------------------------------------------------------------------------
@@ -325,7 +341,8 @@ RANKS_SPARE = 5
 RANKINGS_REMEMBERED = 4_096
 # Pairs of seed and node that one slice of planning looks at: about 3 ms. Measured: 1-4 us each.
 PLAN_SLICE_PAIRS = 700
-# The same when a turn follows what its own claims changed: the rest goes to the next turn.
+# The same when a turn follows what its own claims changed: the rest goes to the next turn. Guess:
+# under a millisecond.
 PLAN_FOLLOW_PAIRS = 100
 # Payloads of one kind whose decoded form is remembered: many nodes of one process read the same
 # record, and a node reads some of them more than once. Guess.
@@ -333,8 +350,9 @@ DECODED_REMEMBERED = 4_096
 # Seeds whose hosting and row one slice brings up to date: about 3 ms. Measured: 15-20 us each.
 PLACE_SLICE_SEEDS = 100
 # How often one turn follows what its own claims change in the plan; the rest goes to the next.
+# Guess: a claim, the drain that it allows, and the row that follows.
 PLACE_ROUNDS = 3
-# Length of a hash, and so of a claim's key.
+# Length of a hash, and so of a claim's key. Source: docs/design/protocol.md#encoding.
 HASH_BYTES = 32
 # A seed that did not load within this is refused by its host. Raising it lets a slow host hold a
 # rank; lowering it refuses large modules on slow links. Guess: 64 MiB at 8 Mbit/s, and compiling.
@@ -414,7 +432,8 @@ LEASES_A_TURN = 16
 STANDING_WAKE_MAX_NS = 60 * MINUTE
 # How often an admin looks again at a member that is past half life and not to be seen. Guess.
 LEASE_RECHECK_NS = 10 * MINUTE
-# The largest generation that a deny may kill: one more must fit its u32 to come back.
+# The largest generation that a deny may kill: one more must fit its u32 to come back. Source:
+# docs/design/protocol.md#trust.
 DENY_GENERATION_MAX = (1 << 32) - 2
 # Successions that are followed from the first root. Guess: a root is changed a few times, ever.
 SUCCESSIONS_MAX = 8
@@ -440,7 +459,7 @@ CARRY_WAIT_NS = 10 * SECOND
 ADMIN_RUNS_MAX = 4
 ADMIN_WAIT_MAX_MS = 3_720_000
 ADMIN_ARGS_MAX_BYTES = 1024 * 1024 - 4096
-# The longest token text that is looked at.
+# The longest token text that is looked at. Guess: the longest chain within a token, twice over.
 TOKEN_MAX_CHARS = 16 * 1024
 
 # -- work ---------------------------------------------------------------------------------------
@@ -454,7 +473,7 @@ WORK_SLICE_UNITS = 5_000
 NODE_NAME_MAX = 63
 # How often a rejection of one kind is written to the log; all are counted. Guess.
 REJECTION_LOG_NS = 10 * SECOND
-# Addresses that a node publishes for itself.
+# Addresses that a node publishes for itself. Guess: interfaces x families.
 OWN_ADDRESSES_MAX = 16
 # Smallest step by which the remembered wall clock moves on disk. Guess: one write an hour.
 WALL_SAVE_NS = 60 * MINUTE

@@ -96,7 +96,6 @@ class Node(Room):
         self._placing = Placing.of(
             config,
             self._certificate.properties,
-            self._records,
             self._members,
             self._situation,
             self._peers.has_link,
@@ -106,7 +105,7 @@ class Node(Room):
         self._faults = Faults()
         tier_of = self._members.tier_of
         owner, cluster = config.node, config.cluster
-        self._intake = Intake(owner, cluster, self._records, self._faults, tier_of, interned)
+        self._intake = Intake(owner, cluster, self._records, tier_of, interned)
         self._gossip = Gossip(owner, self._records, self._intake, self._clocks, rng)
         self._is_started = False
         self._started = Nanos(0)
@@ -127,7 +126,6 @@ class Node(Room):
             self._consequences,
             lambda: self._presence.addresses,
             self._peers,
-            self._durability,
             self._clocks,
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
@@ -219,14 +217,13 @@ class Node(Room):
     # -- start ----------------------------------------------------------------------------------
 
     def _on_started(self, event: Started, turn: Turn) -> None:
-        now = turn.now
-        self._started, self._is_started = now.mono, True
-        rows, out = self._presence.start(event.addresses, now)
-        turn.write(*rows)
+        self._started, self._is_started = turn.now.mono, True
+        self._presence.start(event.addresses, turn)
         self._declare_self(turn)
-        self._consequences.start()
-        out += self._mesh.start(now.mono) + self._gossip.start(now.mono)
-        turn.do(*out, *self._retention.start(now.mono))
+        self._consequences.start(turn)
+        self._mesh.start(turn)
+        self._gossip.start(turn)
+        self._retention.start(turn)
 
     def _declare_self(self, turn: Turn) -> None:
         """Publish our node record; we are a member before it is on disk."""
@@ -240,30 +237,22 @@ class Node(Room):
     # -- links ----------------------------------------------------------------------------------
 
     def _on_hello(self, event: HelloReceived, turn: Turn) -> None:
-        refused = self._consequences.judge(event, turn.now.wall)
-        if refused is not None:
-            close, rejection = refused
-            turn.do(close)
-            turn.note(rejection, event.peer)
+        if not self._consequences.admits(event, turn) or not self._mesh.on_hello(event, turn):
             return
-        out, is_new = self._mesh.on_hello(event, turn.now.mono)
-        turn.do(*out)
-        if not is_new:
-            return
-        turn.do(*self._gossip.on_link(event.peer, event.dialled))
+        self._gossip.on_link(event.peer, event.dialled, turn)
         self._placing.note_links()
         self._consequences.on_linked(event.peer)
-        turn.do(*self._admin.on_link(event.peer, turn.now))
+        self._admin.on_link(event.peer, turn)
 
     def _on_link_closed(self, event: LinkClosed, turn: Turn) -> None:
-        turn.do(*self._mesh.on_link_closed(event, turn.now.mono))
+        self._mesh.on_link_closed(event, turn)
         if not self._peers.has_link(event.peer):
             self._placing.note_unlinked(event.peer)
-            turn.do(*self._gossip.on_link_closed(event.peer))
+            self._gossip.on_link_closed(event.peer, turn)
 
     def _on_found(self, event: PeerFound, turn: Turn) -> None:
         if event.peer != self._config.node:
-            turn.do(*self._mesh.on_found(event, turn.now.mono))
+            self._mesh.on_found(event, turn)
         elif self._presence.move(event.addresses):
             self._declare_self(turn)
 
@@ -278,14 +267,13 @@ class Node(Room):
     # -- what the muscles and users say -----------------------------------------------------------
 
     def _on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
-        told = self._news.of_load(event.seed, event.slug, event.reason)
-        turn.do(*self._placing.on_load_finished(event, turn.now), told)
+        self._placing.on_load_finished(event, turn)
+        self._news.of_load(event.seed, event.slug, event.reason, turn)
 
     def _on_telemetry(self, event: Telemetry, turn: Turn) -> None:
-        place_of, now = self._situation.bundles.place_of, turn.now
-        turn.do(*self._mesh.on_telemetry(event, place_of, now.mono))
+        self._mesh.on_telemetry(event, self._situation.bundles.place_of, turn)
         self._placing.note_coordinate(self._mesh.coords.told)
-        turn.do(*self._placing.note_telemetry(event, now))
+        self._placing.note_telemetry(event, turn)
 
     def _on_commanded(self, event: Commanded, turn: Turn) -> None:
         self._commands[type(event.command)](Asked(event.request, event.command), turn)
@@ -295,7 +283,7 @@ class Node(Room):
         if self._presence.phase < Phase.LEAVING:
             self._presence.begin_leaving()
         else:
-            turn.write(self._presence.finish_leaving())
+            self._presence.finish_leaving(turn)
         self._declare_self(turn)
         at = Nanos(turn.now.mono + limits.DRAIN_MAX_NS)
         turn.do(SetTimer(token=timers.token_for(timers.DRAIN), at=at))
@@ -309,21 +297,19 @@ class Node(Room):
             take(subject, turn)
 
     def _on_quarantine(self, subject: bytes, turn: Turn) -> None:
-        turn.do(*self._presence.recount(turn.now))
+        self._presence.recount(turn)
         self._declare_self(turn)
 
     def _on_sweep(self, subject: bytes, turn: Turn) -> None:
         """Forget what is old; write the kinds that all who live speak by now."""
         live = self._situation.live
         self._records.note_spoken(self._members.spoken_by(live))
-        rows, out = self._retention.sweep(live, turn.now)
-        turn.write(*rows)
-        turn.do(*out)
-        self._consequences.forget_leases(turn.now.wall)
+        self._retention.sweep(live, turn)
+        self._consequences.forget_leases(turn)
 
     def _on_drained(self, turn: Turn) -> None:
         """We have left: the answer goes when that is on disk, and so on its way."""
-        turn.write(self._presence.finish_leaving())
+        self._presence.finish_leaving(turn)
         self._declare_self(turn)
         for request, seeds in self._drains:
             turn.answer(request, Drained(seeds=seeds), when_durable=True)
@@ -347,18 +333,19 @@ class Node(Room):
         A row leaves before the ``LoadSeed`` that needs it and before its record: whoever hears of
         a seed may fetch it here at once, and the muscles must know it by then.
         """
-        turn.do(*self._work.turn(turn.now))
+        self._work.go_on(turn)
         changes = self._apply_changes(turn)
         changes += self._mind_standing(turn)
         changes += self._mind_members(turn)
         if self._is_started:
             changes += self._place(turn)
-            turn.do(*self._news.follow_halted(), *self._news.of_hosting(turn.last))
+            self._news.follow_halted(turn)
+            self._news.of_hosting(turn)
             is_urgent = any(isinstance(effect, LoadSeed) for effect in turn.last)
-            turn.do(*self._placing.push(turn.now.mono, is_urgent=is_urgent))
+            self._placing.push(turn, is_urgent=is_urgent)
         self._waits.settle(turn)
         self._persist(changes, turn)
-        turn.do(*self._gossip.spread(changes, turn.now.mono))
+        self._gossip.spread(changes, turn)
 
     def _apply_changes(self, turn: Turn) -> list[Change]:
         changes = self._records.take_changes()
@@ -367,14 +354,12 @@ class Node(Room):
             if isinstance(member, Rejection):
                 turn.note(member, change.record.body.owner)
             elif member is not None and change.source is not None:
-                turn.do(*self._mesh.learn(member, turn.now.mono))
+                self._mesh.learn(member, turn)
         return changes
 
     def _mind_standing(self, turn: Turn) -> list[Change]:
         """Cut who is no member any more, renew leases, and spread what was signed for that."""
-        effects, changed = self._consequences.settle(turn.now)
-        turn.do(*effects)
-        for peer in changed:
+        for peer in self._consequences.settle(turn):
             self._situation.note_standing(peer)
         return self._apply_changes(turn)
 
@@ -383,14 +368,10 @@ class Node(Room):
         changes: list[Change] = []
         is_moving = self._is_started
         while is_moving:
-            statements, effects, is_changed = self._mesh.advance(turn.now.mono)
-            self._situation.is_stale = self._situation.is_stale or is_changed
-            turn.do(*effects)
-            if is_changed:
+            if self._mesh.advance(turn):
+                self._situation.is_stale = True
                 moved = self._mesh.take_moved()
-                turn.do(*self._news.follow_live(moved, self._membership.live))
-            for said in statements:
-                turn.publish(said.kind, said.key, said.payload)
+                self._news.follow_live(moved, self._membership.live, turn)
             more = self._apply_changes(turn)
             changes += more
             is_moving = bool(more)
@@ -399,13 +380,13 @@ class Node(Room):
     def _place(self, turn: Turn) -> list[Change]:
         """Follow the plan, and what this node's own claims change in it; in slices."""
         changes: list[Change] = []
-        turn.do_last(*self._placing.converge(turn.now))
+        self._placing.converge(turn)
         for _ in range(limits.PLACE_ROUNDS):
             own = self._apply_changes(turn)
             if not own:
                 break
             changes += own
-            turn.do_last(*self._placing.converge(turn.now, limits.PLAN_FOLLOW_PAIRS))
+            self._placing.converge(turn, limits.PLAN_FOLLOW_PAIRS)
         if self._drains and self._placing.is_gone:
             self._on_drained(turn)
         changes += self._apply_changes(turn)
@@ -417,13 +398,12 @@ class Node(Room):
         """Write what must last, and the epoch before anything is published under it."""
         lasting = [c for c in changes if not c.record.is_ephemeral]
         turn.write(*[(gone_row if c.is_gone else record_row)(c.record) for c in lasting])
-        turn.write(*self._peers.take_unsaved(), *self._consequences.take_rows())
         wall = self._clocks.take_save(turn.now.wall)
         if wall is not None:
-            turn.write(wall_row(wall))
-        turn.do(*self._durability.flush())
+            turn.write_last(wall_row(wall))
+        turn.flush()
         if self._is_started:
-            turn.do(*self._records.plan_lease(turn.now.mono))
+            self._records.ask_lease(turn)
 
     def figures(self) -> tuple[dict[str, int], dict[str, int]]:
         """Counters and gauges by metric, and peers' faults by kind, for the metrics page."""

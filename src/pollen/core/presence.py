@@ -16,11 +16,12 @@ from collections.abc import Sequence
 
 from pollen.core import limits, timers
 from pollen.core.config import NodeConfig
-from pollen.core.effects import Effect, Row, SetTimer
-from pollen.core.ids import Nanos, Now
+from pollen.core.effects import SetTimer
+from pollen.core.ids import Nanos
 from pollen.core.peers import Phase
 from pollen.core.restoring import starts_row
 from pollen.core.trust import NodeInfo
+from pollen.core.turn import Turn
 
 
 class Presence:
@@ -33,39 +34,39 @@ class Presence:
         self.phase = Phase.UP
         self.addresses: list[str] = []
 
-    def start(self, addresses: Sequence[str], now: Now) -> tuple[list[Row], list[Effect]]:
-        """This run begins: what to write, and the timer that ends its quarantine if it is in one.
+    def start(self, addresses: Sequence[str], turn: Turn) -> None:
+        """This run begins: write when, and set the timer that ends its quarantine if it is in one.
 
         Starts in the future are of a clock that was wrong; they are forgotten.
         """
         self.addresses = list(addresses[: limits.OWN_ADDRESSES_MAX])
-        recent = [at for at in self._starts if at <= now.wall]
-        self._starts = [*recent, now.wall][-limits.RESTARTS_QUARANTINE :]
-        return [starts_row(self._starts)], self.recount(now)
+        recent = [at for at in self._starts if at <= turn.now.wall]
+        self._starts = [*recent, turn.now.wall][-limits.RESTARTS_QUARANTINE :]
+        turn.write(starts_row(self._starts))
+        self.recount(turn)
 
     def move(self, addresses: Sequence[str]) -> bool:
         """The machine has other addresses now; False when they are the same."""
         held, self.addresses = self.addresses, list(addresses[: limits.OWN_ADDRESSES_MAX])
         return held != self.addresses
 
-    def recount(self, now: Now) -> list[Effect]:
-        """How many starts the window holds now; a timer for when that is few enough again."""
-        since = now.wall - limits.RESTARTS_WITHIN_NS
+    def recount(self, turn: Turn) -> None:
+        """Count the starts in the window; set a timer for when they are few enough again."""
+        since = turn.now.wall - limits.RESTARTS_WITHIN_NS
         within = [at for at in self._starts if at > since]
         self._restarts = len(within) if len(within) >= limits.RESTARTS_QUARANTINE else 0
-        if not self._restarts:
-            return []
-        at = Nanos(now.mono + within[-limits.RESTARTS_QUARANTINE] - since)
-        return [SetTimer(token=timers.token_for(timers.QUARANTINE), at=at)]
+        if self._restarts:
+            at = Nanos(turn.now.mono + within[-limits.RESTARTS_QUARANTINE] - since)
+            turn.do(SetTimer(token=timers.token_for(timers.QUARANTINE), at=at))
 
     def begin_leaving(self) -> None:
         """The run is ending: nothing new is placed here."""
         self.phase = max(self.phase, Phase.LEAVING)
 
-    def finish_leaving(self) -> Row:
+    def finish_leaving(self, turn: Turn) -> None:
         """The run has left. A run that ended in good order is not a sign of a crash loop."""
         self.phase = Phase.LEFT
-        return starts_row(self._starts[:-1])
+        turn.write(starts_row(self._starts[:-1]))
 
     def info(self) -> NodeInfo:
         """The payload of the node record."""

@@ -3,14 +3,15 @@
 Decides: the order in which what a turn asks for leaves the node.
 Does not know: what any of it is for.
 Invariants: effects leave in the order in which they were asked for; those asked for by ``do_last``
-    leave after all others. An answer that promises durability waits for the batch that this turn
-    writes. Every handler of every room has one signature, ``(what, turn) -> None``.
+    leave after all others. Rows likewise, and those of ``write_last`` once a key. An answer that
+    promises durability waits for the batch that this turn writes. Every handler of every room has
+    one signature, ``(what, turn) -> None``, and nothing in a room returns effects to be passed on.
 Source: docs/decisions/rooms.md#one-turn-one-signature; foca ``runtime.rs``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from pollen.core.durability import Durability
 from pollen.core.effects import Effect, Reply, Row
 from pollen.core.events import Event
 from pollen.core.faults import Faults
-from pollen.core.ids import Nanos, Now, PeerId, RequestId
+from pollen.core.ids import Now, PeerId, RequestId
 from pollen.core.messages import Message
 from pollen.errors import InvariantError
 
@@ -70,6 +71,17 @@ class Turn:
         """Keep rows on disk."""
         self._durability.write(rows)
 
+    def write_last(self, *rows: Row) -> None:
+        """Keep rows that this turn may still change: behind all others goes the last row of each
+        key, in the order in which the keys were first written."""
+        self._durability.write_last(rows)
+
+    def flush(self) -> None:
+        """What was written until now goes to the disk as one batch."""
+        batch = self._durability.flush()
+        if batch is not None:
+            self.do(batch)
+
     def answer(
         self, request: RequestId, result: msgspec.Struct, *, when_durable: bool = False
     ) -> None:
@@ -86,7 +98,9 @@ class Turn:
 
     def note(self, fault: Rejection, peer: PeerId) -> None:
         """Count a peer's fault, and log it when that is due."""
-        self.do(*self._faults.note(fault, peer, self.now.mono))
+        line = self._faults.note(fault, peer, self.now.mono)
+        if line is not None:
+            self.do(line)
 
     def effects(self) -> list[Effect]:
         """Everything that was asked for, in the order in which it leaves."""
@@ -146,26 +160,3 @@ def merged(tables: Iterable[Mapping[K, Handler]]) -> dict[K, Handler]:
                 raise InvariantError(f"two rooms take {key}")
             found[key] = handler
     return found
-
-
-# -- from machines that return what is to be done -----------------------------------------------
-
-
-def on_event(take: Callable[[Any, Now], Sequence[Effect]]) -> Handler:
-    """The handler of a machine that returns its effects."""
-    return lambda event, turn: turn.do(*take(event, turn.now))
-
-
-def on_message(take: Callable[[Any, PeerId, Now], Sequence[Effect]]) -> Handler:
-    """The handler of a machine that takes a message and its peer, and returns its effects."""
-    return lambda heard, turn: turn.do(*take(heard.message, heard.peer, turn.now))
-
-
-def on_subject(take: Callable[[bytes], Sequence[Effect]]) -> Handler:
-    """The handler of a machine whose timers have a subject, and which returns its effects."""
-    return lambda subject, turn: turn.do(*take(subject))
-
-
-def on_time(take: Callable[[Nanos], Sequence[Effect]]) -> Handler:
-    """The handler of a machine whose timer has no subject, and which returns its effects."""
-    return lambda subject, turn: turn.do(*take(turn.now.mono))

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pollen.core import limits, timers
-from pollen.core.effects import Effect, SetTimer
-from pollen.core.ids import Now
+from pollen.core.effects import SetTimer
+from pollen.core.turn import Turn
 
 
 class Machine(Protocol):
@@ -27,8 +27,8 @@ class Machine(Protocol):
         """True while ``advance`` has something to do."""
         ...
 
-    def advance(self, units: int, now: Now) -> tuple[int, list[Effect]]:
-        """Work for about so many units: what was spent (at least 1), and what must be done."""
+    def advance(self, units: int, turn: Turn) -> int:
+        """Work for about so many units; returns what was spent (at least 1)."""
         ...
 
 
@@ -41,20 +41,17 @@ class Work:
         self.slices = 0
         self.largest_slice = 0
 
-    def turn(self, now: Now) -> list[Effect]:
+    def go_on(self, turn: Turn) -> None:
         """One slice of what is to do; a timer at once when some of it is left."""
-        out: list[Effect] = []
         spent, count = 0, len(self._machines)
         for step in range(count):
             machine = self._machines[(self._first + step) % count]
             while machine.has_work and spent < limits.WORK_SLICE_UNITS:
-                used, effects = machine.advance(limits.WORK_SLICE_UNITS - spent, now)
+                used = machine.advance(limits.WORK_SLICE_UNITS - spent, turn)
                 spent += max(used, 1)
-                out += effects
         if spent:
             self.slices += 1
             self.largest_slice = max(self.largest_slice, spent)
         if any(machine.has_work for machine in self._machines):
             self._first = (self._first + 1) % count
-            out.append(SetTimer(token=timers.token_for(timers.WORK), at=now.mono))
-        return out
+            turn.do(SetTimer(token=timers.token_for(timers.WORK), at=turn.now.mono))

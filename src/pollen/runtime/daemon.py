@@ -43,13 +43,13 @@ from pollen.runtime.control.server import ControlServer, bind_control
 from pollen.runtime.folder import identity
 from pollen.runtime.folder.config import Config
 from pollen.runtime.folder.version import VERSION
-from pollen.runtime.loads import Loads
 from pollen.runtime.loop import entropy
 from pollen.runtime.loop.discovery import Discovery, make_finder
 from pollen.runtime.loop.driver import Driver
 from pollen.runtime.loop.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
 from pollen.runtime.loop.store import Store
 from pollen.runtime.watch import logs, metrics, otlp, stderr
+from pollen.runtime.workloads import Workloads
 
 OPEN_FILES = 65_536
 DRAIN_SECONDS = 5.0
@@ -75,7 +75,7 @@ class Daemon:
         self._state = "starting"
         self._stopping: asyncio.Future[tuple[int, bool]] | None = None
         self._driver: Driver | None = None
-        self._loads: Loads | None = None
+        self._workloads: Workloads | None = None
         self._muscles: Muscles | None = None
         self._identity: Identity | None = None
         self._node = b""
@@ -101,8 +101,8 @@ class Daemon:
             raise
         self._muscles = muscles
         driver = self._driver = Driver(node, muscles, store, self.log, self._timings)
-        self._loads = Loads(self._node.hex(), muscles, driver.command)
-        driver.verbs |= {"load": self._loads.serve, "end-load": self._loads.serve_end}
+        self._workloads = Workloads(self._node.hex(), muscles, driver.command)
+        driver.verbs |= {"load": self._workloads.serve, "end-load": self._workloads.serve_end}
         server: ControlServer | None = None
         discovery: Discovery | None = None
         pages = contextlib.AsyncExitStack()
@@ -297,16 +297,16 @@ class Daemon:
 
     async def load(self, plan: routes.LoadRequest) -> routes.LoadReport:
         """Load a seed from here or from other nodes."""
-        return await self._started_loads().run(plan)
+        return await self._started_workloads().run(plan)
 
     async def end_load(self, name: str) -> routes.LoadEnded:
         """End a load of this name, wherever it loads from."""
-        return await self._started_loads().end(name)
+        return await self._started_workloads().end(name)
 
-    def _started_loads(self) -> Loads:
-        if self._loads is None:
+    def _started_workloads(self) -> Workloads:
+        if self._workloads is None:
             raise PollenError("daemon-not-running", "the node is not up yet", "try again")
-        return self._loads
+        return self._workloads
 
     def metrics_text(self) -> str:
         """The Prometheus page."""

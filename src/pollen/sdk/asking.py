@@ -17,6 +17,7 @@ import msgspec
 from pollen.errors import BadRequest, CallError, TooLarge
 from pollen.options import DEFAULTS, OPTIONS, SeedKeywords
 from pollen.sdk import door
+from pollen.sizes import HEAD_MAX_BYTES
 
 Payload = bytes | bytearray | memoryview | str
 UNSET: Any = object()
@@ -34,6 +35,8 @@ class Call(msgspec.Struct, frozen=True):
     retries: int
     idempotent: bool
     traceparent: str | None
+    head: bytes = b""
+    credit: int = 0
 
     def encode(self, conversation: door.Conversation) -> tuple[int, bytes]:
         """The call's id in this conversation and the bytes to send."""
@@ -45,6 +48,8 @@ class Call(msgspec.Struct, frozen=True):
             retries=self.retries,
             idempotent=self.idempotent,
             traceparent=self.traceparent,
+            head=self.head,
+            credit=self.credit,
         )
 
 
@@ -104,6 +109,8 @@ class Handle:
         timeout: float | None = None,
         idempotent: bool | None = None,
         traceparent: str | None = None,
+        head: Payload = b"",
+        credit: int = 0,
     ) -> Call:
         if timeout is None:
             timeout = self._options.timeout
@@ -120,7 +127,17 @@ class Handle:
             self._options.retries,
             idempotent,
             traceparent,
+            _head(head) if head else b"",
+            credit,
         )
+
+
+def _head(given: Payload) -> bytes:
+    head = _bytes(given, "a request head")
+    if len(head) > HEAD_MAX_BYTES:
+        reason = f"the request head is {len(head)} bytes, the limit {HEAD_MAX_BYTES}"
+        raise TooLarge("input-too-large", reason, "send the rest as input")
+    return head
 
 
 def _input(data: Payload, json: object) -> bytes:
@@ -147,7 +164,7 @@ def _is_endless(value: object) -> bool:
     return isinstance(value, list | tuple) and any(map(_is_endless, value))
 
 
-def _bytes(data: Payload) -> bytes:
+def _bytes(data: Payload, what: str = "an input") -> bytes:
     if isinstance(data, str):
         return data.encode()
     if isinstance(data, bytes):
@@ -156,7 +173,8 @@ def _bytes(data: Payload) -> bytes:
         return memoryview(data).tobytes()
     except TypeError:
         kind = type(data).__name__
-        reason = f"an input is bytes or str, not {kind}; give json=... for anything else"
+        hint = "; give json=... for anything else" if what == "an input" else ""
+        reason = f"{what} is bytes or str, not {kind}{hint}"
         raise TypeError(reason) from None
 
 

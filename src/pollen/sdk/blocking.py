@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
@@ -22,7 +23,7 @@ import msgspec
 from pollen.errors import CallError, Unreachable
 from pollen.options import SeedKeywords
 from pollen.paths import Paths, resolve
-from pollen.sdk import door, replies
+from pollen.sdk import door, inflow, replies
 from pollen.sdk.asking import (
     UNSET,
     Call,
@@ -34,11 +35,8 @@ from pollen.sdk.asking import (
     seed_options,
 )
 from pollen.sdk.control import Control
-from pollen.sdk.replies import Reply, broken, closed, forked, gone, reply, silent
-
-_RECEIVE = 256 * 1024
-# How long a blocking client waits until the node takes its connection: it does so at once.
-_CONNECT = 10.0
+from pollen.sdk.replies import Reply, broken, closed, forked, reply, silent
+from pollen.sdk.streams import RECEIVE, SyncStream, opened
 
 
 class SyncMesh:
@@ -50,6 +48,7 @@ class SyncMesh:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._lines: dict[int, _Line] = {}
+        self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -72,13 +71,17 @@ class SyncMesh:
         self.close()
 
     def close(self) -> None:
-        """Close the socket; a later call is ``bad-request``. Idempotent."""
+        """Close the socket and those of streams; a later call is ``bad-request``. Idempotent."""
         self._is_closed = True
+        for stream in list(self._streams):
+            stream.close()
         self._line().close()
 
     def interrupt(self) -> None:
         """End what waits here with ``unreachable``, from another thread; it may have executed."""
         self._line().interrupt()
+        for stream in list(self._streams):
+            stream.interrupt()
 
     def function(
         self,
@@ -103,10 +106,28 @@ class SyncMesh:
         retries: int = 3,
         idempotent: bool = False,
         traceparent: str | None = None,
+        head: Payload = b"",
     ) -> Reply:
         """Call once; the keywords are those of ``function`` and of calling a handle."""
         function = SyncFunction(self, seed, name, Options(timeout, retries, idempotent))
-        return function(data, json=json, traceparent=traceparent)
+        return function(data, json=json, traceparent=traceparent, head=head)
+
+    def stream(
+        self,
+        seed: str,
+        name: str | None = None,
+        data: Payload = b"",
+        *,
+        json: object = UNSET,
+        timeout: float = 60.0,
+        retries: int = 3,
+        idempotent: bool = False,
+        traceparent: str | None = None,
+        head: Payload = b"",
+    ) -> SyncStream:
+        """Call once and take the output in pieces: ``for piece in mesh.stream(...)``."""
+        function = SyncFunction(self, seed, name, Options(timeout, retries, idempotent))
+        return function.stream(data, json=json, traceparent=traceparent, head=head)
 
     def seed(
         self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
@@ -176,16 +197,8 @@ class _Line:
             raise forked()
         if self._socket is not None:
             return self._socket
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        opened.settimeout(_CONNECT)
-        try:
-            opened.connect(str(self._paths.call_socket))
-            opened.sendall(door.PREFACE)
-        except OSError as error:
-            opened.close()
-            raise gone(self._paths, error) from None
-        self._socket, self._conversation = opened, door.Conversation()
-        return opened
+        self._socket, self._conversation = opened(self._paths), door.Conversation()
+        return self._socket
 
     def ask(
         self, source: Iterator[Call | Exception], in_flight: int, *, patient: bool
@@ -247,7 +260,7 @@ class _Line:
             connected.settimeout(
                 max(0.001, min(asked[0].end + replies.grace(asked[0].timeout), again) - now)
             )
-            data = connected.recv(_RECEIVE)
+            data = connected.recv(RECEIVE)
             if not data:
                 raise ConnectionResetError("the node closed the connection")
             self._take(data, waiting, patient=patient)
@@ -268,6 +281,7 @@ class _Line:
         except Unreachable as error:
             raise ConnectionResetError(error.reason) from None
         for answer in answers:
+            assert not isinstance(answer, door.Chunk), "no call here gives credit"
             one = waiting.pop(answer.id)
             if patient and isinstance(answer, door.Failed) and answer.slug == "overloaded":
                 again = time.monotonic() + answer.retry_after_ms / 1000
@@ -320,14 +334,35 @@ class SyncFunction(Handle):
         timeout: float | None = None,
         idempotent: bool | None = None,
         traceparent: str | None = None,
+        head: Payload = b"",
     ) -> Reply:
-        """Call it. ``timeout`` is in seconds. Raises ``CallError``; Ctrl-C cancels the guest."""
-        call = self._asks(data, json, timeout, idempotent, traceparent)
+        """Call it. ``timeout`` is in seconds. Raises ``CallError``; Ctrl-C cancels the guest.
+
+        ``head``: bytes for the guest beside the input.
+        """
+        call = self._asks(data, json, timeout, idempotent, traceparent, head)
         with contextlib.closing(self._mesh._ask((call,), 1, patient=False)) as outcomes:
             outcome = next(outcomes)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def stream(
+        self,
+        data: Payload = b"",
+        *,
+        json: object = UNSET,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        traceparent: str | None = None,
+        head: Payload = b"",
+    ) -> SyncStream:
+        """Call it and take the output in pieces: ``for piece in handle.stream()``.
+
+        ``timeout`` is that of the whole call, in seconds.
+        """
+        call = self._asks(data, json, timeout, idempotent, traceparent, head, inflow.WINDOW)
+        return SyncStream(self._mesh, call)
 
     @overload
     def map(

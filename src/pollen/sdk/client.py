@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, Self, Unpack, overload
 from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
 from pollen.options import SeedKeywords
 from pollen.paths import Paths, resolve
-from pollen.sdk import door, replies
+from pollen.sdk import door, inflow, replies
 from pollen.sdk.asking import (
     UNSET,
     Call,
@@ -31,13 +31,14 @@ from pollen.sdk.asking import (
 )
 from pollen.sdk.control import Control
 from pollen.sdk.replies import Reply, broken, closed, forked, gone, reply, silent
+from pollen.sdk.streams import Stream
 
 
 class _Lost(Exception):
     """The connection broke; whoever waits is told with what may have happened."""
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One socket to the node; many calls share it."""
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class _Connection(asyncio.Protocol):
         # Each with the loop's time until when it waits, and one timer, at or before the earliest: a
         # timer for each call costs more than the rest of asking.
         self._waiting: dict[int, tuple[asyncio.Future[door.Answer], float]] = {}
+        self._streams: dict[int, Stream] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -63,6 +65,10 @@ class _Connection(asyncio.Protocol):
             self._break(error)
             return
         for answer in answers:
+            if isinstance(answer, door.Chunk):
+                if (stream := self._streams.get(answer.id)) is not None:
+                    stream.feed(answer.data)
+                continue
             waiting = self._waiting.pop(answer.id, None)
             if waiting is not None and not waiting[0].done():
                 waiting[0].set_result(answer)
@@ -96,7 +102,19 @@ class _Connection(asyncio.Protocol):
         """
         if not self._writable.is_set():
             async with asyncio.timeout_at(end):
-                await self._writable.wait()
+                await self.writable()
+        number, future = self._send(call, end)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.forget(number)
+            raise
+
+    async def writable(self) -> None:
+        """Wait until the node takes what was written."""
+        await self._writable.wait()
+
+    def _send(self, call: Call, end: float) -> tuple[int, asyncio.Future[door.Answer]]:
         if self.lost is not None or self.transport is None:
             raise _Lost
         number, frame = call.encode(self.conversation)
@@ -106,11 +124,19 @@ class _Connection(asyncio.Protocol):
         if self._timer is None or end < self._timer.when():
             self._arm(loop, end)
         self.transport.write(frame)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._forget(number)
-            raise
+        return number, future
+
+    def begin(
+        self, call: Call, end: float, stream: Stream
+    ) -> tuple[int, asyncio.Future[door.Answer]]:
+        """Send a call whose chunks go to this stream, until ``forget``. Raises ``_Lost``."""
+        number, future = self._send(call, end)
+        self._streams[number] = stream
+        return number, future
+
+    def give(self, number: int, credit: int) -> None:
+        """Take so many bytes more of a stream's chunks."""
+        self._tell(self.conversation.give(number, credit))
 
     def _arm(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
         if self._timer is not None:
@@ -123,17 +149,21 @@ class _Connection(asyncio.Protocol):
         late = sorted((end, number) for number, (_, end) in self._waiting.items() if end <= now)
         for _, number in late:
             future, _ = self._waiting[number]
-            self._forget(number)
+            self.forget(number)
             if not future.done():
                 future.set_exception(TimeoutError())
         if self._waiting:
             self._arm(loop, min(end for _, end in self._waiting.values()))
 
-    def _forget(self, number: int) -> None:
+    def forget(self, number: int) -> None:
+        """Give a call up; the node is told unless it has answered. Idempotent."""
         self._waiting.pop(number, None)
-        cancel = self.conversation.forget(number)
-        if cancel and self.lost is None and self.transport is not None:
-            self.transport.write(cancel)
+        self._streams.pop(number, None)
+        self._tell(self.conversation.forget(number))
+
+    def _tell(self, frame: bytes) -> None:
+        if frame and self.lost is None and self.transport is not None:
+            self.transport.write(frame)
 
 
 class Mesh:
@@ -141,7 +171,7 @@ class Mesh:
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -206,10 +236,28 @@ class Mesh:
         retries: int = 3,
         idempotent: bool = False,
         traceparent: str | None = None,
+        head: Payload = b"",
     ) -> Reply:
         """Call once; the keywords are those of ``function`` and of calling a handle."""
         function = Function(self, seed, name, Options(timeout, retries, idempotent))
-        return await function(data, json=json, traceparent=traceparent)
+        return await function(data, json=json, traceparent=traceparent, head=head)
+
+    def stream(
+        self,
+        seed: str,
+        name: str | None = None,
+        data: Payload = b"",
+        *,
+        json: object = UNSET,
+        timeout: float = 60.0,
+        retries: int = 3,
+        idempotent: bool = False,
+        traceparent: str | None = None,
+        head: Payload = b"",
+    ) -> Stream:
+        """Call once and take the output in pieces: ``async with mesh.stream(...) as pieces``."""
+        function = Function(self, seed, name, Options(timeout, retries, idempotent))
+        return function.stream(data, json=json, traceparent=traceparent, head=head)
 
     async def seed(
         self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
@@ -249,13 +297,13 @@ class Mesh:
         self._connection, self._connecting = None, asyncio.Lock()
         self._loop, self._pid = loop, pid
 
-    def _at_hand(self) -> _Connection | None:
+    def _at_hand(self) -> Connection | None:
         """The connection, if there is one and it is not lost."""
         self._settle()
         connection = self._connection
         return connection if connection is not None and connection.lost is None else None
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> Connection:
         if (connection := self._at_hand()) is not None:
             return connection
         async with self._connecting:
@@ -264,12 +312,30 @@ class Mesh:
             loop = asyncio.get_running_loop()
             try:
                 _, connection = await loop.create_unix_connection(
-                    _Connection, str(self._paths.call_socket)
+                    Connection, str(self._paths.call_socket)
                 )
             except OSError as error:
                 raise gone(self._paths, error) from None
             self._connection = connection
             return connection
+
+    async def _begin(
+        self, call: Call, stream: Stream
+    ) -> tuple[Connection, int, asyncio.Future[door.Answer]]:
+        """A call that streams is on its way."""
+        if self._is_closed:
+            raise closed()
+        end = asyncio.get_running_loop().time() + call.timeout + replies.grace(call.timeout)
+        try:
+            async with asyncio.timeout_at(end):
+                connection = await self._connected()
+                await connection.writable()
+        except TimeoutError:
+            raise silent(self._paths, call.timeout) from None
+        try:
+            return connection, *connection.begin(call, end, stream)
+        except _Lost:
+            raise broken(connection.lost) from None
 
     async def _ask(self, call: Call) -> Reply:
         if self._is_closed:
@@ -304,9 +370,31 @@ class Function(Handle):
         timeout: float | None = None,
         idempotent: bool | None = None,
         traceparent: str | None = None,
+        head: Payload = b"",
     ) -> Reply:
-        """Call it; ``timeout`` in seconds. Raises ``CallError``; cancelling cancels the guest."""
-        return await self._mesh._ask(self._asks(data, json, timeout, idempotent, traceparent))
+        """Call it; ``timeout`` in seconds. Raises ``CallError``; cancelling cancels the guest.
+
+        ``head``: bytes for the guest beside the input.
+        """
+        call = self._asks(data, json, timeout, idempotent, traceparent, head)
+        return await self._mesh._ask(call)
+
+    def stream(
+        self,
+        data: Payload = b"",
+        *,
+        json: object = UNSET,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        traceparent: str | None = None,
+        head: Payload = b"",
+    ) -> Stream:
+        """Call it and take the output in pieces: ``async with handle.stream() as pieces``.
+
+        ``timeout`` is that of the whole call, in seconds.
+        """
+        call = self._asks(data, json, timeout, idempotent, traceparent, head, inflow.WINDOW)
+        return Stream(self._mesh, call)
 
     @overload
     def map(

@@ -2,9 +2,9 @@
 
 Decides: ids of calls, and which answer belongs to which call.
 Does not know: sockets; ``client`` moves the bytes over asyncio, ``blocking`` without.
-Invariants: an id is in use from ``call`` until its answer or ``forget``; an answer to an id that is
-no longer in use is dropped, because its call was cancelled. An answer to an id that was never used
-ends the connection, because it belongs to another conversation.
+Invariants: an id is in use from ``call`` until its answer or ``forget``, whatever chunks come; what
+comes for an id that is no longer in use is dropped, because its call was cancelled. An answer to an
+id that was never used ends the connection, because it belongs to another conversation.
 Source: docs/internals/seam.md#doors; golden bytes in tests/vectors/wire.json.
 """
 
@@ -18,8 +18,8 @@ from pollen.errors import Unreachable, error_from
 from pollen.sizes import INPUT_MAX_BYTES
 
 PREFACE: Final = b"\0pln-c1\n"
-# Input or output and 64 KiB for the rest, as the muscles allow.
-MAX_FRAME: Final = INPUT_MAX_BYTES + 64 * 1024
+# Input or output, the request head, and the rest, as the muscles allow.
+MAX_FRAME: Final = INPUT_MAX_BYTES + 128 * 1024
 MAX_INPUT: Final = INPUT_MAX_BYTES
 _PREFIX: Final = 4
 _ID_SPACE: Final = 1 << 32
@@ -66,6 +66,13 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=3):
         )
 
 
+class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The CHUNK frame: a piece of the output, ahead of REPLY or ERROR."""
+
+    id: int
+    data: bytes
+
+
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """No more calls on this connection."""
 
@@ -73,7 +80,7 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 Answer = Answered | Failed
-_decode = msgspec.msgpack.Decoder(Answered | Failed | Goodbye).decode
+_decode = msgspec.msgpack.Decoder(Answered | Failed | Goodbye | Chunk).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -101,8 +108,10 @@ class Conversation:
         retries: int,
         idempotent: bool,
         traceparent: str | None,
+        head: bytes = b"",
+        credit: int = 0,
     ) -> tuple[int, bytes]:
-        """A new call's id and the bytes to send."""
+        """A new call's id and the bytes to send. ``credit``: bytes of chunks to take; 0: none."""
         number = self._next
         while number in self._open:
             number = (number + 1) % _ID_SPACE
@@ -110,7 +119,11 @@ class Conversation:
         self._asked = max(self._asked, number + 1)
         self._open.add(number)
         frame = (0, number, seed, function, budget_ms, retries, int(idempotent), traceparent, data)
-        return number, _framed(frame)
+        return number, _framed((*frame, head, credit) if head or credit else frame)
+
+    def give(self, number: int, credit: int) -> bytes:
+        """Take so many bytes more of a call; the bytes to send, empty when it was answered."""
+        return _framed((5, number, credit)) if number in self._open else b""
 
     def forget(self, number: int) -> bytes:
         """Give a call up; the bytes to send, empty when it was answered already."""
@@ -119,14 +132,14 @@ class Conversation:
         self._open.discard(number)
         return _framed((1, number))
 
-    def receive(self, data: bytes) -> list[Answer]:
-        """The answers that these bytes complete.
+    def receive(self, data: bytes) -> list[Answer | Chunk]:
+        """The answers, and the chunks ahead of them, that these bytes complete.
 
         Raises ``Unreachable`` when the node says goodbye or breaks the protocol; the connection is
         then of no more use.
         """
         self._held += data
-        answers: list[Answer] = []
+        answers: list[Answer | Chunk] = []
         at = 0
         while len(self._held) - at >= _PREFIX:
             length = int.from_bytes(self._held[at : at + _PREFIX], "big")
@@ -145,7 +158,8 @@ class Conversation:
             if answer.id >= self._asked:
                 raise Unreachable("unreachable", "the node answered what nobody asked here")
             if answer.id in self._open:
-                self._open.discard(answer.id)
+                if not isinstance(answer, Chunk):
+                    self._open.discard(answer.id)
                 answers.append(answer)
         del self._held[:at]
         return answers

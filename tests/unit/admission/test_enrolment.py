@@ -11,6 +11,7 @@ from pollen.core.admission import JoinRequest, invites
 from pollen.core.codec import Refusal, encode
 from pollen.core.ids import DAY, MINUTE, SECOND, PeerId
 from pollen.core.trust.denies import Deny, issue_deny
+from tests.unit.turns import turn_at
 from tests.unit.world import WALL_ZERO, Machine, World, make_key, signer
 
 
@@ -46,7 +47,8 @@ def deny(
     at = issued or world.now + 1
     document = Deny(world.cluster_id, key(world, subject), generation, issuer, at)
     payload = issue_deny(document, signer(machine.key, machine.root), () if root else chain.carried)
-    machine.node._consequences.publish_deny(payload)
+    turn = turn_at(world.now, machine.node._records)
+    machine.node._consequences.publish_deny(payload, turn)
     world.post(by, ev.TablesStale())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,6 +15,8 @@ from pollen.core.ids import Hash, LinkId, Nanos, PeerId
 from pollen.core.peers import Peers
 from pollen.core.peers import known as peers
 from pollen.core.rng import Rng
+from pollen.core.turn import Turn
+from tests.unit.turns import effects_of, turn_at, written
 
 SMALL, LARGE = PeerId(b"\1" * 32), PeerId(b"\2" * 32)
 HOME = ["192.0.2.1:60611"]
@@ -26,6 +30,13 @@ def hello(peer: PeerId, link: int, dialled: bool, boot: bytes = b"1" * 16) -> ev
     )  # fmt: skip
 
 
+def rows_of(act: Callable[[Turn], object]) -> list[fx.Row]:
+    """What goes to the disk in a turn in which this was done."""
+    turn = turn_at(T0)
+    act(turn)
+    return written(turn)
+
+
 def closed(effects: list[fx.Effect]) -> list[int]:
     return [effect.link for effect in effects if isinstance(effect, fx.CloseLink)]
 
@@ -36,27 +47,30 @@ def test_both_sides_of_a_double_dial_keep_the_smaller_ones_dial(order: tuple[int
     for own, other in ((SMALL, LARGE), (LARGE, SMALL)):
         machine = Peers(own, Rng(1))
         hellos = [hello(other, 1, own == SMALL), hello(other, 2, own == LARGE)]
-        out = [effect for i in order for effect in machine.on_hello(hellos[i], T0)[0]]
+        turn = turn_at(T0)
+        for i in order:
+            machine.on_hello(hellos[i], turn)
         held = machine.link_of(other)
         assert held is not None
-        assert (held.link, closed(out)) == (1, [2])
+        assert (held.link, closed(turn.effects())) == (1, [2])
 
 
 def test_a_restarted_peers_link_replaces_the_old_one() -> None:
     """Another boot id: the old process is gone, whoever dialled."""
     machine = Peers(SMALL, Rng(1))
-    machine.on_hello(hello(LARGE, 1, True), T0)
-    out, is_new = machine.on_hello(hello(LARGE, 2, False, b"2" * 16), T0)
-    assert (is_new, closed(out)) == (True, [1])
+    machine.on_hello(hello(LARGE, 1, True), turn_at(T0))
+    turn = turn_at(T0)
+    is_new = machine.on_hello(hello(LARGE, 2, False, b"2" * 16), turn)
+    assert (is_new, closed(turn.effects())) == (True, [1])
 
 
 def test_a_boot_id_that_comes_back_means_two_live_copies() -> None:
     """Two processes with one key alternate; a restart never returns to an old boot."""
     machine = Peers(SMALL, Rng(1))
     for link, boot in enumerate((b"1" * 16, b"2" * 16)):
-        machine.on_hello(hello(LARGE, link, True, boot), T0)
+        machine.on_hello(hello(LARGE, link, True, boot), turn_at(T0))
     assert machine.twins(T0) == []
-    machine.on_hello(hello(LARGE, 9, True, b"1" * 16), T0)
+    machine.on_hello(hello(LARGE, 9, True, b"1" * 16), turn_at(T0))
     assert machine.twins(T0) == [LARGE]
     assert machine.twins(Nanos(T0 + limits.TWIN_TOLD_NS)) == [], "one of them has ended since"
 
@@ -66,11 +80,12 @@ def test_both_live_copies_are_told() -> None:
     machine = Peers(SMALL, Rng(1))
     codes = []
     for link, boot in enumerate((b"1" * 16, b"2" * 16, b"1" * 16, b"2" * 16)):
-        out, _ = machine.on_hello(hello(LARGE, link, True, boot), T0)
-        codes += [e.code for e in out if isinstance(e, fx.CloseLink)]
+        turn = turn_at(T0)
+        machine.on_hello(hello(LARGE, link, True, boot), turn)
+        codes += [e.code for e in turn.effects() if isinstance(e, fx.CloseLink)]
     assert codes == [limits.CLOSE_DUPLICATE_LINK, limits.CLOSE_TWIN, limits.CLOSE_TWIN]
     told = ev.LinkClosed(link=LinkId(3), peer=LARGE, code=limits.CLOSE_TWIN, reason="")
-    machine.on_link_closed(told, T0)
+    machine.on_link_closed(told, turn_at(T0))
     assert machine.twins(T0) == [LARGE, SMALL]
 
 
@@ -78,14 +93,14 @@ def test_a_lost_link_is_dialled_again_for_ever() -> None:
     """Back-off grows to its cap and never ends."""
     machine = Peers(SMALL, Rng(1))
     now, waits = T0, []
-    machine.learn(LARGE, HOME, now)
+    machine.learn(LARGE, HOME, turn_at(now))
     for _ in range(limits.REDIAL_SOON_ATTEMPTS + 2):
         failed = ev.DialFailed(peer=LARGE, slug="unreachable", reason="")
-        (timer,) = machine.on_dial_failed(failed, now)
+        (timer,) = effects_of(now, partial(machine.on_dial_failed, failed))
         assert isinstance(timer, fx.SetTimer)
         waits.append(timer.at - now)
         now = timer.at
-        dial, _ = machine.on_timer(LARGE, now)
+        dial, _ = effects_of(now, partial(machine.on_timer, LARGE))
         assert fx.Dial(peer=LARGE, addresses=HOME) == dial
     assert limits.REDIAL_FIRST_NS // 2 <= waits[0] <= limits.REDIAL_FIRST_NS * 3 // 2
     assert all(w <= limits.REDIAL_MAX_NS * 3 // 2 for w in waits)
@@ -110,7 +125,7 @@ def test_dials_are_soon_while_few_are_absent(attempts: int, absent: int, expecte
 def crowded(wanted: frozenset[PeerId]) -> Peers:
     machine = Peers(SMALL, Rng(1), wanted.__contains__)
     for number in range(limits.KNOWN_PEERS_MAX):
-        machine.learn(peer_of(number), HOME, T0)
+        machine.learn(peer_of(number), HOME, turn_at(T0))
     return machine
 
 
@@ -121,12 +136,10 @@ def peer_of(number: int) -> PeerId:
 def test_the_peer_that_failed_most_is_forgotten_first() -> None:
     """A linked or a wanted one never; its row goes from the disk."""
     machine = crowded(frozenset({peer_of(1), peer_of(3)}))
-    machine.take_unsaved()
     for number in (1, 2, 2, 3):
         failed = ev.DialFailed(peer=peer_of(number), slug="unreachable", reason="")
-        machine.on_dial_failed(failed, T0)
-    machine.learn(LARGE, HOME, T0)
-    rows = machine.take_unsaved()
+        machine.on_dial_failed(failed, turn_at(T0))
+    rows = rows_of(partial(machine.learn, LARGE, HOME))
     assert [key for _, key, value in rows if value is None] == [peer_of(2)]
     assert [key for _, key, value in rows if value is not None] == [LARGE]
     assert len(machine.dialable()) == limits.KNOWN_PEERS_MAX
@@ -135,25 +148,27 @@ def test_the_peer_that_failed_most_is_forgotten_first() -> None:
 def test_where_all_are_wanted_nobody_is_forgotten() -> None:
     """The newcomer is not remembered, and that is said."""
     machine = crowded(frozenset(peer_of(n) for n in range(limits.KNOWN_PEERS_MAX)))
-    (line,) = machine.learn(LARGE, HOME, T0)
+    (line,) = effects_of(T0, partial(machine.learn, LARGE, HOME))
     assert isinstance(line, fx.Log)
 
 
 def test_where_all_are_wanted_one_that_was_long_sought_makes_room() -> None:
     """A small mesh whose members come and go outlives 4,096 of them."""
     machine = crowded(frozenset(peer_of(n) for n in range(limits.KNOWN_PEERS_MAX)))
-    machine.take_unsaved()
     failed = ev.DialFailed(peer=peer_of(7), slug="unreachable", reason="")
     for _ in range(limits.REDIAL_SOON_ATTEMPTS):
-        machine.on_dial_failed(failed, T0)
-    assert not any(isinstance(e, fx.Log) for e in machine.learn(LARGE, HOME, T0))
-    assert [key for _, key, value in machine.take_unsaved() if value is None] == [peer_of(7)]
+        machine.on_dial_failed(failed, turn_at(T0))
+    turn = turn_at(T0)
+    machine.learn(LARGE, HOME, turn)
+    rows = written(turn)
+    assert not any(isinstance(e, fx.Log) for e in turn.effects())
+    assert [key for _, key, value in rows if value is None] == [peer_of(7)]
 
 
 def test_a_stranger_that_dials_in_takes_the_place_of_another() -> None:
     """The cap holds for those who came by themselves, too."""
     machine = crowded(frozenset())
-    machine.on_hello(hello(LARGE, 1, False), T0)
+    machine.on_hello(hello(LARGE, 1, False), turn_at(T0))
     assert machine.has_link(LARGE)
     assert len(machine.dialable()) == limits.KNOWN_PEERS_MAX - 1
 
@@ -161,56 +176,72 @@ def test_a_stranger_that_dials_in_takes_the_place_of_another() -> None:
 def test_an_unwanted_peer_is_known_but_not_dialled() -> None:
     """Until somebody wants it, or seeks anybody."""
     machine = Peers(SMALL, Rng(1), lambda _: False)
-    assert machine.learn(LARGE, HOME, T0) == []
-    assert machine.start(T0) == []
-    assert machine.explore(1, T0, {LARGE: 1}) == []
-    assert fx.Dial(peer=LARGE, addresses=HOME) in machine.explore(1, T0)
+    assert effects_of(T0, partial(machine.learn, LARGE, HOME)) == []
+    assert effects_of(T0, machine.start) == []
+    assert effects_of(T0, lambda turn: machine.explore(1, turn, {LARGE: 1})) == []
+    assert fx.Dial(peer=LARGE, addresses=HOME) in effects_of(T0, partial(machine.explore, 1))
 
 
 def test_news_of_a_peer_ends_its_back_off() -> None:
     """It came alive elsewhere: dial it now."""
     machine = Peers(SMALL, Rng(1))
-    machine.learn(LARGE, HOME, T0)
-    machine.on_dial_failed(ev.DialFailed(peer=LARGE, slug="unreachable", reason=""), T0)
-    assert fx.Dial(peer=LARGE, addresses=HOME) in machine.end_backoff([LARGE], T0)
+    machine.learn(LARGE, HOME, turn_at(T0))
+    failed = ev.DialFailed(peer=LARGE, slug="unreachable", reason="")
+    machine.on_dial_failed(failed, turn_at(T0))
+    dialled = effects_of(T0, partial(machine.end_backoff, [LARGE]))
+    assert fx.Dial(peer=LARGE, addresses=HOME) in dialled
 
 
 def test_a_late_dial_timer_is_harmless() -> None:
     """A peer that is linked by now is not dialled."""
     machine = Peers(SMALL, Rng(1))
-    machine.learn(LARGE, HOME, T0)
-    machine.on_hello(hello(LARGE, 1, True), T0)
-    assert machine.on_timer(LARGE, Nanos(10**12)) == []
-    assert machine.on_timer(PeerId(rb"\9" * 32), T0) == []
+    machine.learn(LARGE, HOME, turn_at(T0))
+    machine.on_hello(hello(LARGE, 1, True), turn_at(T0))
+    assert effects_of(10**12, partial(machine.on_timer, LARGE)) == []
+    assert effects_of(T0, partial(machine.on_timer, PeerId(rb"\9" * 32))) == []
 
 
 def test_the_end_of_a_replaced_link_is_not_the_end_of_the_peer() -> None:
     """Only the link in use counts."""
     machine = Peers(SMALL, Rng(1))
-    machine.on_hello(hello(LARGE, 1, True), T0)
-    machine.on_hello(hello(LARGE, 2, True), T0)
+    machine.on_hello(hello(LARGE, 1, True), turn_at(T0))
+    machine.on_hello(hello(LARGE, 2, True), turn_at(T0))
     gone = ev.LinkClosed(link=LinkId(1), peer=LARGE, code=3, reason="")
-    assert machine.on_link_closed(gone, T0) == ([], False)
+    turn = turn_at(T0)
+    assert (machine.on_link_closed(gone, turn), turn.effects()) == (False, [])
     assert machine.has_link(LARGE)
 
 
 def test_a_new_address_is_dialled_while_the_old_one_hangs() -> None:
     """A moved peer is not waited for where it was."""
     machine = Peers(SMALL, Rng(1))
-    machine.learn(LARGE, HOME, T0)
-    out = machine.learn(LARGE, ["192.0.2.9:60611"], T0)
+    machine.learn(LARGE, HOME, turn_at(T0))
+    out = effects_of(T0, partial(machine.learn, LARGE, ["192.0.2.9:60611"]))
     assert fx.Dial(peer=LARGE, addresses=["192.0.2.9:60611", *HOME]) == out[0]
-    assert machine.learn(LARGE, HOME, T0) == []
+    assert effects_of(T0, partial(machine.learn, LARGE, HOME)) == []
 
 
 def test_peers_survive_on_disk() -> None:
-    """What ``take_unsaved`` gives, ``restore`` reads."""
+    """What a turn writes, ``restore`` reads."""
     machine = Peers(SMALL, Rng(1))
-    machine.learn(LARGE, HOME, T0)
-    rows = [(key, value) for _, key, value in machine.take_unsaved() if value is not None]
+    learned = rows_of(partial(machine.learn, LARGE, HOME))
+    rows = [(key, value) for _, key, value in learned if value is not None]
     again = Peers(SMALL, Rng(1))
     assert again.restore(rows) == []
     assert again.dialable() == [(LARGE, HOME)]
+
+
+def test_a_peer_that_moves_twice_in_a_turn_is_written_once() -> None:
+    """The row that lasts is the one at the end of the turn."""
+    machine = Peers(SMALL, Rng(1))
+    turn = turn_at(T0)
+    machine.on_hello(hello(LARGE, 1, True), turn)
+    machine.learn(LARGE, HOME, turn)
+    machine.learn(LARGE, ["192.0.2.9:60611"], turn)
+    ((table, key, value),) = written(turn)
+    again = Peers(SMALL, Rng(1))
+    assert (table, again.restore([(key, value or b"")])) == (peers.PEER_TABLE, [])
+    assert again.dialable() == [(LARGE, ["192.0.2.9:60611", *HOME])]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pollen.core.records import Record
 from pollen.core.records.record import Key
 from pollen.core.rng import Rng
 from tests.strategies import make_record
+from tests.unit.turns import Sink, effects_of
 from tests.unit.world import make_key
 
 TICK = 500 * MILLISECOND
@@ -124,21 +125,19 @@ class Model:
     def settle(self, number: int) -> None:
         brain = self.brains[number]
         while True:
-            statements, effects, _ = brain.machine.advance(Nanos(self.now))
-            for timer in effects:
+            sink = Sink()
+            for timer in effects_of(self.now, brain.machine.advance, sink):
                 self.post(getattr(timer, "at", 0), "timer", number)
             for moved in brain.machine.take_moved():
                 if moved not in brain.machine.live:
                     self.deaths.append((self.now, number, moved))
-            for said in statements:
+            for kind, key, payload in sink.said:
                 brain.seq += 1
-                gone = said.payload is None
-                record = make_record(
-                    brain.peer, said.kind, said.key, 1, brain.seq, gone, said.payload or b""
-                )
+                gone = payload is None
+                record = make_record(brain.peer, kind, key, 1, brain.seq, gone, payload or b"")
                 brain.machine.note_record(record, Nanos(self.now))
                 self.spread(number, record)
-            if not statements:
+            if not sink.said:
                 return
 
     def spread(self, source: int, record: Record) -> None:

@@ -8,8 +8,8 @@ from pollen.core.events import PeerSample, Telemetry
 from pollen.core.ids import MILLISECOND, SECOND, Nanos, PeerId
 from pollen.core.peers import Facts, Membership, Phase, Verdict
 from pollen.core.peers.liveness import Accusation, Charge, Refutation
-from pollen.core.peers.membership import Statement
 from tests.strategies import make_record
+from tests.unit.turns import Said, Sink, turn_at
 from tests.unit.world import make_key
 
 OWN, *OTHERS = sorted(make_key(f"member-{i}") for i in range(8))
@@ -34,28 +34,29 @@ class Bench:
             self.machine.on_link(peer, Nanos(self.now))
         self.settle()
 
-    def settle(self) -> list[Statement]:
-        said: list[Statement] = []
+    def settle(self) -> list[Said]:
+        said: list[Said] = []
         while True:
-            statements, _, _ = self.machine.advance(Nanos(self.now))
-            if not statements:
+            sink = Sink()
+            self.machine.advance(turn_at(self.now, sink))
+            if not sink.said:
                 return said
-            said += statements
-            for statement in statements:
-                self.write(OWN, statement.kind, statement.key, statement.payload)
+            said += sink.said
+            for statement in sink.said:
+                self.write(OWN, *statement)
 
     def write(self, owner: PeerId, kind: str, key: bytes, payload: bytes | None) -> None:
         self.seq += 1
         record = make_record(owner, kind, key, 1, self.seq, payload is None, payload or b"")
         assert self.machine.note_record(record, Nanos(self.now)) is None
 
-    def accuse(self, owner: PeerId, subject: PeerId, incarnation: int = 0) -> list[Statement]:
+    def accuse(self, owner: PeerId, subject: PeerId, incarnation: int = 0) -> list[Said]:
         payload = encode(Accusation(1, incarnation, int(Charge.SILENT)))
         self.write(owner, "accuse", subject, payload)
         return self.settle()
 
-    def run(self, nanos: int) -> list[Statement]:
-        said: list[Statement] = []
+    def run(self, nanos: int) -> list[Said]:
+        said: list[Said] = []
         for _ in range(nanos // TICK):
             self.now += TICK
             samples = [self.sample(peer) for peer in self.others]
@@ -76,12 +77,12 @@ class Bench:
         self.silent_since.update(dict.fromkeys(peers, self.now))
 
 
-def charges(said: list[Statement]) -> list[tuple[bytes, int | None]]:
+def charges(said: list[Said]) -> list[tuple[bytes, int | None]]:
     found: list[tuple[bytes, int | None]] = []
-    for statement in said:
-        held = decode(Accusation, statement.payload or b"", "accusation")
+    for _, key, payload in said:
+        held = decode(Accusation, payload or b"", "accusation")
         charge = held.charge if isinstance(held, Accusation) else None
-        found.append((statement.key, charge))
+        found.append((key, charge))
     return found
 
 
@@ -153,11 +154,10 @@ def test_calm_takes_the_strain_away() -> None:
 def test_whoever_is_accused_refutes_at_once() -> None:
     """The next incarnation, once for any number of accusers."""
     bench = Bench(4)
-    (said,) = bench.accuse(bench.others[0], OWN)
-    assert (said.kind, said.payload) == ("refute", encode(Refutation(1)))
+    assert bench.accuse(bench.others[0], OWN) == [("refute", b"", encode(Refutation(1)))]
     assert bench.accuse(bench.others[1], OWN) == []
-    (again,) = bench.accuse(bench.others[1], OWN, incarnation=1)
-    assert again.payload == encode(Refutation(2))
+    again = bench.accuse(bench.others[1], OWN, incarnation=1)
+    assert again == [("refute", b"", encode(Refutation(2)))]
 
 
 def test_nobody_is_dead_in_its_own_view() -> None:

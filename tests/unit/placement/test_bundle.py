@@ -22,9 +22,14 @@ def key(i: int) -> Hash:
     return Hash(i.to_bytes(32, "big"))
 
 
-def telemetry(*samples: SeedSample, used: int = 0) -> Telemetry:
+def telemetry(*samples: SeedSample, used: int = 0, disk: int = 0) -> Telemetry:
     return Telemetry(
-        peers=[], seeds=list(samples), memory_bytes=used, events_dropped=0, control_stalls=0
+        peers=[],
+        seeds=list(samples),
+        memory_bytes=used,
+        events_dropped=0,
+        control_stalls=0,
+        disk_bytes=disk,
     )
 
 
@@ -114,6 +119,19 @@ def test_small_changes_of_memory_are_not_told() -> None:
     bundle.due(Nanos(0))
     bundle.note_telemetry(telemetry(used=GIB // 5), Nanos(0))
     assert bundle.due(Nanos(limits.FAST_TICK_NS)) is None
+
+
+def test_a_node_tells_what_is_free_on_its_disk() -> None:
+    """In a bucket of a power of two, and again only when it moved by more than a quarter."""
+    bundle = Bundle(GIB, 4)
+    bundle.note_telemetry(telemetry(disk=100 * GIB), Nanos(0))
+    told = decode(Fast, bundle.due(Nanos(0)) or b"", "fast")
+    assert isinstance(told, Fast)
+    assert told.disk_bytes == 96 * GIB
+    bundle.note_telemetry(telemetry(disk=80 * GIB), Nanos(0))
+    assert bundle.due(Nanos(limits.FAST_TICK_NS)) is None
+    bundle.note_telemetry(telemetry(disk=60 * GIB), Nanos(0))
+    assert bundle.due(Nanos(limits.FAST_TICK_NS)) is not None
 
 
 def test_a_node_is_busy_while_more_calls_wait_than_run() -> None:

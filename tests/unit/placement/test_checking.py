@@ -8,7 +8,7 @@ import pytest
 from pollen.core import effects as fx
 from pollen.core import limits, timers
 from pollen.core.events import CallEnded, SeedSample, SeedWoken
-from pollen.core.ids import MILLISECOND, SECOND, Nanos, Token
+from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, Token
 from pollen.core.names import Holding
 from pollen.core.placement import State, checking
 from pollen.core.placement.tables import Tables
@@ -17,6 +17,7 @@ from pollen.options import SeedOptions
 from tests.unit.names.test_named import A, B, C, plan, seed
 from tests.unit.placement.test_hosting import ECHO, Bench
 from tests.unit.placement.test_tables import NEW, claimed, row_of
+from tests.unit.turns import effects_of
 
 
 def checked(base: Seed, **options: object) -> Seed:
@@ -39,9 +40,13 @@ def begun(bench: Bench) -> fx.BeginCall:
 
 
 def ended(bench: Bench, token: Token, slug: str = "", reason: str = "no disk") -> list[fx.Effect]:
-    return bench.hosting.on_call_ended(
-        CallEnded(token=token, slug=slug, reason=reason if slug else ""), bench.now
-    )
+    event = CallEnded(token=token, slug=slug, reason=reason if slug else "")
+    return effects_of(bench.now, lambda turn: bench.hosting.on_call_ended(event, turn))
+
+
+def woken(bench: Bench) -> list[fx.Effect]:
+    event = SeedWoken(seed=ECHO.seed)
+    return effects_of(bench.now, lambda turn: bench.hosting.on_woken(event, bench.view, turn))
 
 
 def unloaded(effects: list[fx.Effect]) -> list[fx.Effect]:
@@ -142,7 +147,7 @@ def test_a_seed_that_a_call_woke_is_checked_before_it_is_ready() -> None:
     """The plan does not know of the call yet, and takes nothing away while the check runs."""
     bench = Bench(own=C, holding=checked(ECHO))
     bench.plan(A, B, C, wanted=0)
-    (call,) = bench.hosting.on_woken(SeedWoken(seed=ECHO.seed), bench.view, bench.now)
+    (call,) = woken(bench)
     assert isinstance(call, fx.BeginCall)
     assert bench.turn() == []
     assert bench.state() is State.LOADING
@@ -157,7 +162,7 @@ def test_one_check_runs_though_a_call_and_the_plan_ask_at_once() -> None:
     bench = Bench(holding=CHECKED)
     bench.plan(A)
     bench.turn()
-    (call,) = bench.hosting.on_woken(SeedWoken(seed=ECHO.seed), bench.view, bench.now)
+    (call,) = woken(bench)
     assert bench.finish() == []
     assert isinstance(call, fx.BeginCall)
     ended(bench, call.token)
@@ -183,7 +188,7 @@ def test_a_check_that_succeeded_acquits_no_version() -> None:
     assert isinstance(call, fx.BeginCall)
     ended(bench, call.token)
     faults = SeedSample(new.seed, 0, limits.FAULT_CALLS, 0, 0, 0, 0, limits.FAULT_CALLS)
-    bench.hosting.note_samples([faults], bench.now)
+    effects_of(bench.now, lambda turn: bench.hosting.note_samples([faults], turn))
     assert bench.state(new) is State.REFUSED
 
 
@@ -196,7 +201,8 @@ def test_the_replicas_of_a_seed_with_a_check_leave_at_once() -> None:
         for replicas, now in (([], SECOND), ([A], SECOND + 1)):
             row = msgspec.structs.replace(bare, replicas=replicas, options=options)
             held.seeds.set(NEW.seed, row)
-            pushed = held.push(Nanos(now), is_urgent=False)
+            at = Now(Nanos(now), Nanos(now))
+            pushed = effects_of(at, lambda turn, held=held: held.push(turn, is_urgent=False))
         assert any(isinstance(effect, fx.PushTables) for effect in pushed) == is_urgent
 
 

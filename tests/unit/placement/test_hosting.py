@@ -19,6 +19,7 @@ from pollen.core.placement.hosting import Hosting, Role, View, plan_holders, rol
 from pollen.core.seeds import Seed
 from tests.strategies import make_record
 from tests.unit.names.test_named import A, B, C, seed
+from tests.unit.turns import effects_of, turn_at
 
 ECHO, NEXT = seed(A), msgspec.structs.replace(seed(A, epoch=2), previous=seed(A))
 NONE = msgspec.structs.replace(ECHO, spec=msgspec.structs.replace(ECHO.spec, min_replicas=0))
@@ -71,7 +72,7 @@ class Bench:
     def turn(self, after: int = 0, of: Seed = ECHO) -> list[fx.Effect]:
         """Time passes, this node looks at the seed, and what it claims becomes a record."""
         self.mono += after
-        out = self.hosting.converge(of.seed, self.view, self.now)
+        out = effects_of(self.now, lambda turn: self.hosting.converge(of.seed, self.view, turn))
         self.seq += 1
         claim = self.hosting.claim(of.seed)
         body = b"" if claim is None else encode(claim)
@@ -80,9 +81,8 @@ class Bench:
         return [effect for effect in out if not isinstance(effect, fx.SetTimer)]
 
     def finish(self, slug: str = "", of: Seed = ECHO) -> list[fx.Effect]:
-        return self.hosting.on_load_finished(
-            LoadFinished(seed=of.seed, slug=slug, reason="because"), self.now
-        )
+        event = LoadFinished(seed=of.seed, slug=slug, reason="because")
+        return effects_of(self.now, lambda turn: self.hosting.on_load_finished(event, turn))
 
     def state(self, of: Seed = ECHO) -> State:
         claim = self.hosting.claim(of.seed)
@@ -322,7 +322,8 @@ def test_a_host_that_others_replaced_for_good_keeps_nothing() -> None:
 
 
 def woken(bench: Bench) -> list[fx.Effect]:
-    return bench.hosting.on_woken(SeedWoken(seed=ECHO.seed), bench.view, bench.now)
+    woke, view = SeedWoken(seed=ECHO.seed), bench.view
+    return effects_of(bench.now, lambda turn: bench.hosting.on_woken(woke, view, turn))
 
 
 def test_a_woken_seed_is_ready_and_stays_until_demand_had_time_to_come() -> None:
@@ -463,9 +464,9 @@ def test_a_version_of_which_all_calls_fail_is_refused() -> None:
         SeedSample(NEXT.seed, 9, 99, 0, 0, 7, 0, faults)
         for faults in (limits.FAULT_CALLS - 1, limits.FAULT_CALLS)
     )
-    assert bench.hosting.note_samples([few], bench.now) == []
-    ((key, effects),) = bench.hosting.note_samples([many], bench.now)
-    assert (key, effects) == (NEXT.seed, [fx.UnloadSeed(seed=NEXT.seed)])
+    turn, note = turn_at(bench.now), bench.hosting.note_samples
+    assert (note([few], turn), turn.effects()) == ([], [])
+    assert (note([many], turn), turn.effects()) == ([NEXT.seed], [fx.UnloadSeed(seed=NEXT.seed)])
     claim = bench.hosting.claim(NEXT.seed)
     assert claim is not None
     assert (claim.state, claim.is_fault) == (State.REFUSED, True)
@@ -477,8 +478,8 @@ def test_a_version_of_which_one_call_succeeded_is_acquitted() -> None:
     bench.turn(of=NEXT)
     bench.finish(of=NEXT)
     good = SeedSample(NEXT.seed, 9, 99, 0, 0, 7, 1, 99)
-    assert bench.hosting.note_samples([good], bench.now) == [(NEXT.seed, [])]
-    assert bench.hosting.note_samples([good], bench.now) == []
+    turn, note = turn_at(bench.now), bench.hosting.note_samples
+    assert (note([good], turn), note([good], turn), turn.effects()) == ([NEXT.seed], [], [])
     claim = bench.hosting.claim(NEXT.seed)
     assert claim is not None
     assert (claim.state, claim.has_served) == (State.READY, True)

@@ -14,6 +14,7 @@ from pollen.core.placement import State
 from pollen.core.placement.demand import DemandRow, bucket_of
 from pollen.core.seeds import Seed
 from tests.unit.town import GIB, Town
+from tests.unit.turns import turn_at
 
 FOUR = ["a", "b", "c", "d"]
 
@@ -223,7 +224,7 @@ def test_the_unmeasured_are_priced_anew_when_this_node_moves_on_the_map() -> Non
     town.estimates.update(dict.fromkeys(town.peers[1:], 7_000))
     near = PeerSample(town.peers[1], 300, bytes_out=0, bytes_in=0, direct=True)
     told = Telemetry(peers=[near], seeds=[], memory_bytes=0, events_dropped=0, control_stalls=0)
-    town.placing.note_telemetry(told, town.now)
+    town.placing.note_telemetry(told, turn_at(town.now, town.records))
     town.placing.note_coordinate([1, 2, 50, 100])
     town.slice()
     priced = sum(row.price_us == 7_000 for row in town.known.values())

@@ -7,15 +7,16 @@ import pytest
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
 from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing, plan, rendezvous
+from pollen.core.placement.plan import Takes
 
 GIB = 1 << 30
 NODES = [PeerId(hash_of("test-node", bytes([i]))) for i in range(8)]
 SEED = Hash(hash_of("test-seed", b"0"))
-TWO = Need(min_replicas=2)
+TWO = Need(copies=2)
 
 
 def facts(gib: int = 1, **change: object) -> NodeFacts:
-    return NodeFacts(capacity_bytes=gib * GIB, **change)  # type: ignore[arg-type]
+    return NodeFacts(memory_bytes=gib * GIB, **change)  # type: ignore[arg-type]
 
 
 def placed(
@@ -34,6 +35,10 @@ def placed(
     return plan.plan(snapshot)[seed]
 
 
+def seed_of(number: int) -> Hash:
+    return Hash(hash_of("test-seed", number.to_bytes(2, "big")))
+
+
 def test_the_minimum_is_capped_by_the_eligible_nodes() -> None:
     """Two of one is one."""
     assert placed().wanted == 2
@@ -45,8 +50,8 @@ def test_everywhere_is_every_node_that_may() -> None:
     """The host gate still holds, and a node that leaves takes nothing."""
     nodes = {node: facts(properties='{"zone": "attic"}') for node in NODES[:3]}
     nodes |= {NODES[3]: facts(), NODES[4]: facts(is_open=False)}
-    assert sorted(placed(Need(min_replicas=2, everywhere=True), nodes).chosen) == sorted(NODES[:4])
-    gated = Need(min_replicas=2, everywhere=True, host=(("zone", "attic"),))
+    assert sorted(placed(Need(copies=2, everywhere=True), nodes).chosen) == sorted(NODES[:4])
+    gated = Need(copies=2, everywhere=True, gate=(("zone", "attic"),))
     assert sorted(placed(gated, nodes).chosen) == sorted(NODES[:3])
 
 
@@ -72,8 +77,7 @@ def test_a_node_takes_its_share_by_weight() -> None:
     nodes = {NODES[0]: facts(1), NODES[1]: facts(2), NODES[2]: facts(4)}
     counts = dict.fromkeys(nodes, 0)
     for i in range(7_000):
-        seed = Hash(hash_of("test-seed", i.to_bytes(2, "big")))
-        counts[placed(nodes=nodes, seed=seed).ranks[0]] += 1
+        counts[placed(nodes=nodes, seed=seed_of(i)).ranks[0]] += 1
     assert [round(count / 1_000) for count in counts.values()] == [1, 2, 4]
     assert all(
         abs(count - share) < 210
@@ -83,15 +87,44 @@ def test_a_node_takes_its_share_by_weight() -> None:
 
 def test_a_busy_node_weighs_half() -> None:
     """New replicas go elsewhere while calls queue there."""
-    assert facts(2, is_busy=True).weight == facts(1).weight
+    busy = facts(2, is_busy=True)
+    assert busy.weight(Takes.MEMORY) == facts(1).weight(Takes.MEMORY)
+
+
+def test_what_takes_disk_goes_where_disk_is_free() -> None:
+    """Memory, slots and a queue of calls do not matter to it; 1 and 4 GiB get a fifth and four."""
+    crowded = facts(64, disk_bytes=GIB, slots=64)
+    roomy = facts(1, disk_bytes=4 * GIB, is_busy=True)
+    need = Need(copies=1, takes=Takes.DISK)
+    first = [
+        placed(need, {NODES[0]: crowded, NODES[1]: roomy}, seed=seed_of(i)).chosen
+        for i in range(2_000)
+    ]
+    assert abs(first.count((NODES[1],)) - 1_600) < 100
+
+
+def test_what_takes_nothing_is_spread_evenly() -> None:
+    """A node of 64 GiB gets no more of it than one of 1 GiB."""
+    nodes = {NODES[0]: facts(64, disk_bytes=GIB), NODES[1]: facts(1)}
+    need = Need(copies=1, takes=Takes.NOTHING)
+    first = [placed(need, nodes, seed=seed_of(i)).chosen for i in range(2_000)]
+    assert abs(first.count((NODES[0],)) - 1_000) < 100
+
+
+@pytest.mark.parametrize("takes", [Takes.DISK, Takes.NOTHING])
+def test_what_does_not_run_has_as_many_copies_as_it_asks_for(takes: Takes) -> None:
+    """A thousand busy slots of demand make no copy of a blob; incumbents beyond its need go."""
+    need, held = Need(copies=2, takes=takes), dict.fromkeys(NODES[:5], Standing.INCUMBENT)
+    assert placed(need, standings=held, demand={NODES[0]: 1_000_000}).wanted == 2
+    assert placed(Need(copies=0, takes=takes), demand={NODES[0]: 0}).wanted == 1
 
 
 @pytest.mark.parametrize("dead", NODES)
 def test_a_death_moves_only_what_was_there(dead: PeerId) -> None:
     """The others keep their order: the plan of the rest is the old one without the dead."""
     nodes = {node: facts() for node in NODES if node != dead}
-    before = [node for node in placed(Need(min_replicas=8)).ranks if node != dead]
-    assert list(placed(Need(min_replicas=8), nodes).ranks) == before
+    before = [node for node in placed(Need(copies=8)).ranks if node != dead]
+    assert list(placed(Need(copies=8), nodes).ranks) == before
 
 
 @pytest.mark.parametrize(
@@ -115,9 +148,9 @@ def test_larger_nodes_carry_more() -> None:
 
 def test_nothing_is_wanted_of_a_seed_that_may_be_zero_and_is_not_called() -> None:
     """Its first ranks are still named, to be woken."""
-    none = placed(Need(min_replicas=0))
+    none = placed(Need(copies=0))
     assert (none.wanted, len(none.wake)) == (0, limits.WAKE_RANKS)
-    assert placed(Need(min_replicas=0), demand={NODES[0]: 0}).wanted == 1
+    assert placed(Need(copies=0), demand={NODES[0]: 0}).wanted == 1
 
 
 def test_the_plan_version_in_force_is_the_lowest() -> None:

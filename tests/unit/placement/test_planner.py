@@ -25,7 +25,7 @@ def seed(i: int) -> Hash:
 
 
 def facts(i: int, **change: object) -> NodeFacts:
-    return NodeFacts(capacity_bytes=1 << (28 + i % 8), slots=1 + i % 4, **change)  # type: ignore[arg-type]
+    return NodeFacts(memory_bytes=1 << (28 + i % 8), slots=1 + i % 4, **change)  # type: ignore[arg-type]
 
 
 def settle(planner: Planner) -> int:
@@ -42,14 +42,14 @@ def filled(nodes: int, seeds: int) -> Planner:
     for i in range(nodes):
         planner.set_node(node(i), facts(i))
     for i in range(seeds):
-        planner.set_need(seed(i), Need(min_replicas=2))
+        planner.set_need(seed(i), Need(copies=2))
     settle(planner)
     planner.take_changed()
     return planner
 
 
 def reference(nodes: dict[PeerId, NodeFacts], key: Hash) -> Placement:
-    snapshot = Snapshot(nodes=nodes, needs={key: Need(min_replicas=2)}, standings={}, demand={})
+    snapshot = Snapshot(nodes=nodes, needs={key: Need(copies=2)}, standings={}, demand={})
     return plan(snapshot)[key]
 
 
@@ -72,7 +72,7 @@ def test_a_change_that_changes_nothing_is_no_work() -> None:
     """The same facts, needs and standings again cost a comparison."""
     planner = filled(10, 10)
     planner.set_node(node(1), facts(1))
-    planner.set_need(seed(1), Need(min_replicas=2))
+    planner.set_need(seed(1), Need(copies=2))
     planner.set_standing(seed(1), node(1), None)
     assert not planner.has_work
 
@@ -106,7 +106,7 @@ def test_a_slice_looks_at_a_bounded_number_of_pairs() -> None:
     for i in range(MANY):
         planner.set_node(node(i), facts(i))
     for i in range(200):
-        planner.set_need(seed(i), Need(min_replicas=2))
+        planner.set_need(seed(i), Need(copies=2))
     largest, slices = 0, 0
     while planner.has_work:
         before = planner.pairs
@@ -127,7 +127,7 @@ def test_one_change_of_a_large_cluster_touches_few_pairs(change: str) -> None:
     elif change == "weight":
         planner.set_node(node(3), facts(4))
     elif change == "seed":
-        planner.set_need(seed(3), Need(min_replicas=5))
+        planner.set_need(seed(3), Need(copies=5))
     else:
         planner.set_standing(seed(3), node(3), Standing.SKIPPED)
     settle(planner)
@@ -152,7 +152,7 @@ def planned(seeds: int) -> tuple[float, float, float]:
     for i in range(MANY):
         planner.set_node(node(i), facts(i))
     for i in range(seeds):
-        planner.set_need(seed(i), Need(min_replicas=2))
+        planner.set_need(seed(i), Need(copies=2))
     scratch, longest = seconds_of(planner)
     planner.set_node(node(3), None)
     change, last = seconds_of(planner)

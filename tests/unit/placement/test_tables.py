@@ -18,6 +18,7 @@ from pollen.core.seeds import Seed
 from pollen.options import SeedOptions
 from tests.strategies import make_record
 from tests.unit.names.test_named import A, B, C, seed
+from tests.unit.turns import effects_of
 
 T0 = Nanos(1)
 NEW, OLD = seed(A, epoch=2), seed(A)
@@ -95,10 +96,14 @@ def pushes(out: list[fx.Effect]) -> list[fx.PushTables]:
     return [effect for effect in out if isinstance(effect, fx.PushTables)]
 
 
+def pushed(held: Tables, now: int) -> list[fx.Effect]:
+    return effects_of(now, lambda turn: held.push(turn, is_urgent=False))
+
+
 def held_tables() -> Tables:
     held = Tables()
     held.seeds.set(NEW.seed, ROW)
-    held.push(T0, is_urgent=False)
+    pushed(held, T0)
     return held
 
 
@@ -106,9 +111,9 @@ def test_the_first_push_is_whole_and_the_next_a_delta() -> None:
     """Generations rise by one; a delta names its base and holds what changed."""
     held = Tables()
     held.seeds.set(NEW.seed, ROW)
-    (whole,) = pushes(held.push(T0, is_urgent=False))
+    (whole,) = pushes(pushed(held, T0))
     held.seeds.set(NEW.seed, MORE)
-    (delta,) = pushes(held.push(Nanos(T0 + SECOND), is_urgent=False))
+    (delta,) = pushes(pushed(held, Nanos(T0 + SECOND)))
     assert (whole.generation, whole.base, delta.generation, delta.base) == (1, 0, 2, 1)
     assert (seeds_in(whole), seeds_in(delta)) == ([ROW], [MORE])
 
@@ -117,10 +122,10 @@ def test_changes_that_can_wait_are_pushed_ten_times_a_second() -> None:
     """A replica more is no hurry; a timer carries it."""
     held = held_tables()
     held.seeds.set(NEW.seed, MORE)
-    (timer,) = held.push(Nanos(T0 + 1), is_urgent=False)
+    (timer,) = pushed(held, Nanos(T0 + 1))
     assert isinstance(timer, fx.SetTimer)
-    assert held.push(Nanos(T0 + 2), is_urgent=False) == []
-    assert len(pushes(held.push(timer.at, is_urgent=False))) == 1
+    assert pushed(held, Nanos(T0 + 2)) == []
+    assert len(pushes(pushed(held, timer.at))) == 1
 
 
 def test_a_change_that_was_undone_before_its_push_is_not_pushed() -> None:
@@ -128,17 +133,17 @@ def test_a_change_that_was_undone_before_its_push_is_not_pushed() -> None:
     held = held_tables()
     held.seeds.set(NEW.seed, MORE)
     held.seeds.set(NEW.seed, ROW)
-    assert held.push(Nanos(T0 + SECOND), is_urgent=False) == []
+    assert pushed(held, Nanos(T0 + SECOND)) == []
 
 
 def test_a_row_that_goes_is_pushed_at_once() -> None:
     """Deny and loss never wait, and carry along what waited."""
     held = held_tables()
     held.peers.set(A, tables.peer_row(A, certificate(), "a", 1))
-    held.push(Nanos(T0 + 1), is_urgent=False)
+    pushed(held, Nanos(T0 + 1))
     held.seeds.set(NEW.seed, None)
     held.peers.set(A, None)
-    (push,) = pushes(held.push(Nanos(T0 + 2), is_urgent=False))
+    (push,) = pushes(pushed(held, Nanos(T0 + 2)))
     assert ([NEW.seed], [A]) == (push.lanes[fx.SEEDS].gone, push.lanes[fx.PEERS].gone)
 
 
@@ -158,7 +163,7 @@ def test_gates_and_names_never_wait(change: dict[str, Any]) -> None:
     assert ROW is not None
     row = fx.SeedRow(**{**{f: getattr(ROW, f) for f in ROW.__struct_fields__}, **change})
     held.seeds.set(NEW.seed, row)
-    (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
+    (push,) = pushes(pushed(held, Nanos(T0 + 1)))
     assert push.lanes[fx.SEEDS].rows == [row]
 
 
@@ -166,11 +171,11 @@ def test_a_price_moves_the_row_of_its_peer_alone_and_can_wait() -> None:
     """A seed row is not sent again for a price."""
     held = held_tables()
     held.peers.set(A, tables.peer_row(A, certificate(), "a", 1))
-    held.push(Nanos(T0 + 1), is_urgent=False)
+    pushed(held, Nanos(T0 + 1))
     held.peers.set(A, tables.peer_row(A, certificate(), "a", 9))
-    (timer,) = held.push(Nanos(T0 + 2), is_urgent=False)
+    (timer,) = pushed(held, Nanos(T0 + 2))
     assert isinstance(timer, fx.SetTimer)
-    (push,) = pushes(held.push(timer.at, is_urgent=False))
+    (push,) = pushes(pushed(held, timer.at))
     assert [row.price_us for row in push.lanes[fx.PEERS].rows] == [9]
     assert list(push.lanes) == [fx.PEERS]
 
@@ -179,8 +184,8 @@ def test_a_lease_is_renewed_when_nothing_changes() -> None:
     """An empty delta, well before the lease ends."""
     held = held_tables()
     assert limits.TABLE_RENEW_NS * 3 < limits.TABLE_LEASE_MS * 1_000_000
-    assert held.push(Nanos(T0 + SECOND), is_urgent=False) == []
-    (push,) = pushes(held.push(Nanos(T0 + limits.TABLE_RENEW_NS), is_urgent=False))
+    assert pushed(held, Nanos(T0 + SECOND)) == []
+    (push,) = pushes(pushed(held, Nanos(T0 + limits.TABLE_RENEW_NS)))
     assert (push.base, push.lanes) == (1, {})
 
 
@@ -188,5 +193,5 @@ def test_a_stale_table_is_pushed_whole() -> None:
     """The muscles restarted or lost a push."""
     held = held_tables()
     held.forget()
-    (push,) = pushes(held.push(Nanos(T0 + 1), is_urgent=False))
+    (push,) = pushes(pushed(held, Nanos(T0 + 1)))
     assert (push.base, len(push.lanes[fx.SEEDS].rows)) == (0, 1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pollen.core import limits
 from pollen.core.events import RecordsReceived
-from pollen.core.ids import MILLISECOND, SECOND, LinkId, Nanos, Now, PeerId, hash_of
+from pollen.core.ids import MILLISECOND, SECOND, LinkId, PeerId, hash_of
 from pollen.core.kinds import CLAIM, NODE, SPEC
 from pollen.core.messages import Have, Line, Lines, Want
+from pollen.core.turn import Heard
 from tests.unit.spread import Spread
+from tests.unit.turns import turn_at
 
 
 def linked(count: int, seed: int = 1) -> Spread:
@@ -60,8 +62,7 @@ def test_two_that_lack_the_same_do_not_ask_one_another_without_end() -> None:
     for cell, peer in ((one, other), (other, one)):
         link = LinkId(cell.linked[peer.key])
         event = RecordsReceived(link=link, peer=peer.key, records=[late.signed], rejected=0)
-        now = Now(Nanos(spread.now), Nanos(spread.now))
-        cell.gossip.on_records(event, now)
+        spread.take(cell, cell.intake.on_records, event)
         spread.settle(cell)
     spread.run(SECOND)
     assert one.gossip.stats.pulls + other.gossip.stats.pulls == 2
@@ -276,14 +277,14 @@ def test_a_peer_that_names_owners_without_end_fills_its_own_room_only() -> None:
     """Announced or listed, at a version or at none: memory is bounded, and others still spread."""
     spread = linked(3)
     victim, liar, honest = spread.cells
-    now = Now(Nanos(spread.now), Nanos(spread.now))
     for turn in range(4):
         made_up = [
             PeerId(hash_of("made-up", b"%d/%d" % (turn, n))) for n in range(limits.WANTED_MAX)
         ]
         lines = [Line(owner, turn % 2, 0, b"s" * 16) for owner in made_up]
-        victim.gossip.on_lines(Lines(b"", lines, False), liar.key, now)
-        victim.gossip.on_have(Have([Want(o, 1, 1) for o in made_up], True), liar.key, now)
+        listed, announced = Lines(b"", lines, False), Have([Want(o, 1, 1) for o in made_up], True)
+        victim.gossip.on_lines(Heard(liar.key, listed), turn_at(spread.now))
+        victim.gossip.on_have(Heard(liar.key, announced), turn_at(spread.now))
     assert len(victim.gossip._wanted) == limits.WANTED_MAX
     assert len(victim.gossip._doubts) <= limits.WANTED_MAX + limits.PULLS_MAX
     honest.records.publish(SPEC, b"k", b"v")

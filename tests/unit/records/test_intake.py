@@ -16,7 +16,9 @@ from pollen.core.kinds import CERT, SPEC
 from pollen.core.messages import Part
 from pollen.core.records import Intake, Record, Records
 from pollen.core.timers import parse_token
+from pollen.core.turn import Turn
 from tests.strategies import CLUSTER, make_record
+from tests.unit.turns import effects_of, turn_at
 from tests.unit.world import make_key, signer
 
 ME, PEER, OTHER, OWNER = (make_key(name) for name in ("me", "peer", "other", "owner"))
@@ -30,20 +32,23 @@ class Gate:
         self.tier = tier
         self.records = Records(CLUSTER, ME, signer(ME, None))
         self.faults = Faults()
-        self.intake = Intake(ME, CLUSTER, self.records, self.faults, self._tier_of, None)
+        self.intake = Intake(ME, CLUSTER, self.records, self._tier_of, None)
 
     def _tier_of(self, owner: PeerId, cert: Record | None) -> int:
         return self.tier if cert is None else int(cert.body.payload)
+
+    def turn(self) -> Turn:
+        return turn_at(NOW, faults=self.faults)
 
     def take(self, *records: Record, peer: PeerId = PEER, rejected: int = 0) -> None:
         signed = [record.signed for record in records]
         self.offer(signed, peer, rejected)
         while self.intake.has_work:
-            self.intake.advance(1_000, NOW)
+            self.intake.advance(1_000, self.turn())
 
     def offer(self, signed: list[SignedRecord], peer: PeerId, rejected: int = 0) -> None:
         event = RecordsReceived(link=LinkId(1), peer=peer, records=signed, rejected=rejected)
-        self.intake.on_records(event, NOW)
+        self.intake.on_records(event, self.turn())
 
     def transfer(self, *records: Record, since: tuple[int, int] = (0, 0), whole: bool) -> None:
         self.intake.on_parts([Part(OWNER, *since, len(records), whole)], PEER)
@@ -170,7 +175,7 @@ def test_a_flood_of_one_peer_delays_only_itself() -> None:
     gate = Gate()
     gate.offer([spec(n).signed for n in range(1, 500)], PEER)
     gate.offer([make_record(OTHER, SPEC, b"other", 1, 1, False, b"").signed], OTHER)
-    gate.intake.advance(1_500, NOW)
+    gate.intake.advance(1_500, gate.turn())
     assert b"other" in gate.held()
 
 
@@ -234,7 +239,7 @@ def test_our_own_cap_is_seen_before_it_is_broken() -> None:
 
 
 def lease_of(records: Records) -> bytes:
-    (effect,) = records.plan_lease(NOW)
+    (effect,) = effects_of(NOW, records.ask_lease)
     assert isinstance(effect, Persist)
     return parse_token(effect.token)[1]
 
@@ -256,7 +261,7 @@ def test_noise_in_a_batch_is_refused_and_the_rest_is_taken() -> None:
     noise = SignedRecord(OWNER, encode(["noise"]), b"s" * 64)
     gate.offer([spec(1).signed, noise, spec(2).signed], PEER)
     while gate.intake.has_work:
-        gate.intake.advance(1_000, NOW)
+        gate.intake.advance(1_000, gate.turn())
     assert (gate.held(), gate.faults.counts) == ([b"1", b"2"], {"record-malformed": 1})
 
 
@@ -264,5 +269,5 @@ def test_no_slice_takes_much_more_than_it_was_given() -> None:
     """10,000 records come in one go; each turn takes its share of them."""
     gate = Gate(tier=2)
     gate.offer([spec(n).signed for n in range(1, 2_000)], PEER)
-    spent = [gate.intake.advance(5_000, NOW)[0] for _ in range(5)]
+    spent = [gate.intake.advance(5_000, gate.turn()) for _ in range(5)]
     assert all(5_000 <= units < 5_100 for units in spent)

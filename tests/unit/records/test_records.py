@@ -10,7 +10,7 @@ from pollen.core import kinds, limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.effects import Persist, SetTimer
 from pollen.core.events import SignedRecord
-from pollen.core.ids import ClusterId, Nanos
+from pollen.core.ids import ClusterId
 from pollen.core.kinds import CLAIM, NODE, SPEC
 from pollen.core.records import Interned, Record, Records, decode_record
 from pollen.core.records import record as records
@@ -18,6 +18,7 @@ from pollen.core.records.owners import Merge
 from pollen.core.records.record import Body, gc_key
 from pollen.core.timers import parse_token
 from tests.strategies import CLUSTER, make_record
+from tests.unit.turns import effects_of
 from tests.unit.world import make_key, signer
 
 ME = make_key("me")
@@ -26,7 +27,7 @@ PEER = make_key("peer")
 
 def lease(held: Records, at: int = 0) -> bytes:
     """What is asked to be on disk, as it comes back in the token."""
-    (effect,) = held.plan_lease(Nanos(at))
+    (effect,) = effects_of(at, held.ask_lease)
     assert isinstance(effect, Persist)
     return parse_token(effect.token)[1]
 
@@ -146,10 +147,10 @@ def test_jumps_do_not_follow_each_other_at_once() -> None:
     run does not wait, since a lost disk is more common than a twin."""
     held = opened(epoch=2)
     held.merge(own(CLAIM, 7, 3), PEER)
-    (effect,) = held.plan_lease(Nanos(1))
+    (effect,) = effects_of(1, held.ask_lease)
     assert isinstance(effect, Persist)
     held.merge(own(CLAIM, 9, 3), PEER)
-    (effect,) = held.plan_lease(Nanos(1))
+    (effect,) = effects_of(1, held.ask_lease)
     assert isinstance(effect, SetTimer)
 
 
@@ -166,7 +167,7 @@ def test_sequence_numbers_come_in_blocks() -> None:
     held = opened(epoch=2)
     for n in range(limits.SEQ_BLOCK // 2 - 1):
         held.publish(CLAIM, b"k", b"%d" % n)
-    assert held.plan_lease(Nanos(1)) == []
+    assert effects_of(1, held.ask_lease) == []
     held.publish(CLAIM, b"k", b"last")
     assert int.from_bytes(lease(held)[4:], "big") == 2 * limits.SEQ_BLOCK
 

@@ -10,6 +10,7 @@ from pollen.core.kinds import CLAIM, GC, NODE, SPEC
 from pollen.core.messages import Line
 from pollen.core.records.retention import ABSENT_TABLE, GRAVE_TABLE
 from tests.unit.spread import Cell, Spread
+from tests.unit.turns import turn_at
 from tests.unit.world import WALL_ZERO
 
 DAYS = limits.ABSENT_KEEP_NS // DAY
@@ -185,7 +186,7 @@ def test_who_wakes_looks_twice_before_it_buries() -> None:
     spread.look(cell, DAYS, *rest)
     for hours in (24, 25):
         now = Now(Nanos(cell.waking + hours * HOUR), Nanos(WALL_ZERO + 999 * DAY + hours * HOUR))
-        cell.retention.sweep({other.key: 1 for other in rest}, now)
+        cell.retention.sweep({other.key: 1 for other in rest}, turn_at(now))
     assert gone.key in owners_of(cell, NODE)
 
 
@@ -272,7 +273,7 @@ def test_word_of_its_own_grave_does_not_move_an_owner_at_every_turn() -> None:
         epoch, seq = one.records.peek(one.key).top
         line = Line(one.key, epoch, seq, bytes(16), True)
         one.gossip._graves.on_line(
-            line, one.records.peek(one.key), liar.key, one.linked, Nanos(spread.now)
+            line, one.records.peek(one.key), liar.key, one.linked, turn_at(spread.now)
         )
         spread.run(10 * SECOND)
     assert one.records.epoch == 2
@@ -333,7 +334,7 @@ def tell_of_a_grave(spread: Spread, cell: Cell, owner: Cell, tellers: list[Cell]
     owned = cell.records.peek(owner.key)
     line = Line(owner.key, *owned.top, bytes(16), True)
     for teller in tellers:
-        cell.gossip._graves.on_line(line, owned, teller.key, cell.linked, Nanos(spread.now))
+        cell.gossip._graves.on_line(line, owned, teller.key, cell.linked, turn_at(spread.now))
 
 
 def settle_graves(spread: Spread, cell: Cell) -> None:

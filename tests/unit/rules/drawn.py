@@ -79,6 +79,7 @@ def _failure(chance: random.Random) -> dict[str, Any]:
         "may_have_executed": chance.random() < 0.2,
         "remote": chance.random() < 0.9,
         "noted": chance.random() < 0.3,
+        "streamed": chance.random() < 0.1,
     }
     return {"slug": chance.choice(SLUGS), **flags}
 

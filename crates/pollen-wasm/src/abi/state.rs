@@ -9,9 +9,10 @@ use wasmtime::{StoreContextMut, UpdateDeadline};
 
 use crate::abi::log::Logs;
 use crate::engine::meter::Meter;
+use crate::engine::ticker::TICK;
 use crate::envelope::{Host, SeedSettings};
 use crate::error::SandboxError;
-use crate::future::mark_expired;
+use crate::future::{mark_expired, poll_began};
 
 /// Epoch ticks that a guest runs before its callback is asked.
 pub(crate) const SLICE: u64 = 2;
@@ -45,9 +46,14 @@ pub(crate) fn on_epoch<O>(
     mut store: StoreContextMut<'_, State<O>>,
 ) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
-    if Instant::now() >= state.deadline {
+    let now = Instant::now();
+    if now >= state.deadline {
         state.expired = true;
         return Ok(UpdateDeadline::Interrupt);
+    }
+    // The ticks passed while it waited within an import.
+    if now.saturating_duration_since(poll_began()) < TICK {
+        return Ok(UpdateDeadline::Continue(SLICE));
     }
     mark_expired();
     Ok(UpdateDeadline::Yield(SLICE))

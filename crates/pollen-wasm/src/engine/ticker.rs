@@ -18,7 +18,7 @@ use crate::sharded::Sharded;
 const IDLE_TICKS: u32 = 50;
 
 /// Length of a tick.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct Shared {

@@ -17,11 +17,12 @@ from pollen.core import limits, timers
 from pollen.core.admission.invites import JoinReply, JoinRequest
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, decode, encode
-from pollen.core.effects import AskJoin, Effect, Log, SetTimer
+from pollen.core.effects import AskJoin, Log, SetTimer
 from pollen.core.events import JoinAnswered
-from pollen.core.ids import Nanos, Now, PeerId, short
+from pollen.core.ids import Nanos, PeerId, short
 from pollen.core.peers import Peers
 from pollen.core.trust import Trust
+from pollen.core.turn import Turn
 
 
 class Asking:
@@ -39,26 +40,25 @@ class Asking:
         """The clock may be right now: what was answered before says nothing, so ask at once."""
         self._asked, self._next = 0, Nanos(0)
 
-    def settle(self, now: Now) -> list[Effect]:
+    def settle(self, turn: Turn) -> None:
         """Ask the next peer when it is time: for a lease, or for the time when that is in doubt."""
         is_well = self._own in self._trust.current and not self._clocks.is_in_doubt
         if is_well or self._trust.is_denied(self._own):
             self._asked, self._next = 0, Nanos(0)
-            return []
-        if now.mono < self._next:
-            return []
+            return
+        if turn.now.mono < self._next:
+            return
         known = self._peers.dialable()
         wait = min(limits.ASK_LEASE_FIRST_NS << min(self._asked, 16), limits.ASK_LEASE_MAX_NS)
-        self._next = Nanos(now.mono + wait)
-        timer = SetTimer(token=timers.token_for(timers.ASK), at=self._next)
-        if not known:
-            return [timer]
-        peer, addresses = known[self._asked % len(known)]
-        self._asked += 1
-        request = JoinRequest(b"", "", self._trust.credentials_of(self._own))
-        return [AskJoin(peer=peer, addresses=addresses, body=encode(request)), timer]
+        self._next = Nanos(turn.now.mono + wait)
+        if known:
+            peer, addresses = known[self._asked % len(known)]
+            self._asked += 1
+            request = JoinRequest(b"", "", self._trust.credentials_of(self._own))
+            turn.do(AskJoin(peer=peer, addresses=addresses, body=encode(request)))
+        turn.do(SetTimer(token=timers.token_for(timers.ASK), at=self._next))
 
-    def on_answered(self, event: JoinAnswered, now: Now) -> list[Effect]:
+    def on_answered(self, event: JoinAnswered, turn: Turn) -> None:
         """A peer answered: a lease, a refusal, or nothing worth anything. Its clock is noted."""
         why, chain = event.slug, b""
         reply = decode(JoinReply, event.body, "join-reply")
@@ -73,4 +73,4 @@ class Asking:
             why = shown.kind
         name = "lease-refused" if why else "lease-renewed"
         fields: dict[str, str | int] = {"peer": short(event.peer), "slug": why}
-        return [Log(level="warning" if why else "info", event=name, fields=fields)]
+        turn.do(Log(level="warning" if why else "info", event=name, fields=fields))

@@ -13,6 +13,7 @@ Source: docs/design/protocol.md#invites. Known: a carrier sees the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -24,14 +25,13 @@ from pollen.core.admission.redeeming import Redeeming
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Refusal, decode, encode
 from pollen.core.commands import InviteCommand, Invited
-from pollen.core.durability import Durability
 from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
 from pollen.core.events import Event, JoinRequested
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
 from pollen.core.messages import JoinCarried, JoinReturned, Message, encode_message
 from pollen.core.peers import Peers
 from pollen.core.trust import Tier
-from pollen.core.turn import Asked, Handler, Room, Turn, on_event, on_message, on_subject
+from pollen.core.turn import Asked, Handler, Heard, Room, Turn
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,6 @@ class Carrying(Room):
         consequences: Consequences,
         addresses: Callable[[], list[str]],
         peers: Peers,
-        durability: Durability,
         clocks: Clocks,
     ) -> None:
         self._own = redeeming.own
@@ -59,21 +58,17 @@ class Carrying(Room):
         self._consequences = consequences
         self._addresses = addresses
         self._peers = peers
-        self._durability = durability
         self._clocks = clocks
         self._waiting: dict[bytes, Carried] = {}
         self._count = 0
 
     def events(self) -> Mapping[type[Event], Handler]:
         """Joiners."""
-        return {JoinRequested: on_event(self.on_join)}
+        return {JoinRequested: self.on_join}
 
     def messages(self) -> Mapping[type[Message], Handler]:
         """Requests that members carry, and their answers."""
-        return {
-            JoinCarried: on_message(self.on_carried),
-            JoinReturned: on_message(self.on_returned),
-        }
+        return {JoinCarried: self.on_carried, JoinReturned: self.on_returned}
 
     def commands(self) -> Mapping[type[object], Handler]:
         """To make a token."""
@@ -81,7 +76,7 @@ class Carrying(Room):
 
     def timers(self) -> Mapping[str, Handler]:
         """The end of a wait for somebody who was carried to."""
-        return {timers.JOIN: on_subject(self.on_timer)}
+        return {timers.JOIN: self.on_timer}
 
     def on_invite(self, asked: Asked, turn: Turn) -> None:
         """A user wants a token."""
@@ -94,23 +89,23 @@ class Carrying(Room):
 
     # -- asked by a joiner ----------------------------------------------------------------------
 
-    def on_join(self, event: JoinRequested, now: Now) -> list[Effect]:
+    def on_join(self, event: JoinRequested, turn: Turn) -> None:
         """Answer a joiner, or carry its request to who can."""
         carrier = self._carrier_of(event.body)
         if carrier is None:
-            body, log, is_promise = self._redeem(event.body, event.peer, now)
-            return [*self._send(AnswerJoin(request=event.request, body=body), is_promise), log]
+            answer = partial(_answer, event.request)
+            self._redeem(event.body, event.peer, answer, turn)
+            return
         if not self._peers.has_link(carrier) or len(self._waiting) >= limits.CARRIED_MAX:
-            return [self._refuse(event.request, carrier)]
+            turn.do(self._refusal(event.request, carrier))
+            return
         self._count += 1
         key = self._count.to_bytes(8, "big")
         self._waiting[key] = Carried(request=event.request, carrier=carrier)
         message = JoinCarried(key, event.peer, event.body)
-        at = Nanos(now.mono + limits.CARRY_WAIT_NS)
-        return [
-            SendMessage(peer=carrier, body=encode_message(message)),
-            SetTimer(token=timers.token_for(timers.JOIN, key), at=at),
-        ]
+        turn.do(SendMessage(peer=carrier, body=encode_message(message)))
+        at = Nanos(turn.now.mono + limits.CARRY_WAIT_NS)
+        turn.do(SetTimer(token=timers.token_for(timers.JOIN, key), at=at))
 
     def _carrier_of(self, body: bytes) -> PeerId | None:
         """The node that must answer in our stead; None when we do, be it with a refusal."""
@@ -132,57 +127,68 @@ class Carrying(Room):
         linked = [peer for peer in self._trust.admins if self._peers.has_link(peer)]
         return min(linked, default=None)
 
-    def _redeem(self, body: bytes, joiner: PeerId, now: Now) -> tuple[bytes, Log, bool]:
+    def _redeem(
+        self, body: bytes, joiner: PeerId, answer: Callable[[bytes], Effect], turn: Turn
+    ) -> None:
+        """Answer a request; what the answer promises is on disk before it leaves."""
         own = (self._own, self._addresses())
         peers = [own, *self._peers.dialable()]
-        redeemed = self._redeeming.redeem(body, joiner, peers, now.wall)
+        redeemed = self._redeeming.redeem(body, joiner, peers, turn.now.wall)
         if redeemed.lease is not None:
-            self._consequences.publish_lease(redeemed.lease)
-        self._durability.write(redeemed.rows)
+            self._consequences.publish_lease(redeemed.lease, turn)
+        turn.write(*redeemed.rows)
+        said = answer(self._timed(redeemed.reply))
+        if redeemed.rows:
+            turn.do_when_durable(said)
+        else:
+            turn.do(said)
         slug = redeemed.reply.slug
         fields: dict[str, str | int] = {"peer": short(joiner), "slug": slug}
-        log = Log(level="info", event="join-refused" if slug else "join", fields=fields)
-        return self._timed(redeemed.reply), log, bool(redeemed.rows)
-
-    def _send(self, effect: Effect, is_promise: bool) -> list[Effect]:
-        if not is_promise:
-            return [effect]
-        self._durability.hold(effect)
-        return []
+        turn.do(Log(level="info", event="join-refused" if slug else "join", fields=fields))
 
     # -- between members ------------------------------------------------------------------------
 
-    def on_carried(self, message: JoinCarried, peer: PeerId, now: Now) -> list[Effect]:
+    def on_carried(self, heard: Heard, turn: Turn) -> None:
         """A member brings somebody's request: redeem it here or refuse it here."""
-        body, log, is_promise = self._redeem(message.body, message.joiner, now)
-        reply = encode_message(JoinReturned(message.key, body))
-        return [*self._send(SendMessage(peer=peer, body=reply), is_promise), log]
+        message: JoinCarried = heard.message
+        answer = partial(_give_back, heard.peer, message.key)
+        self._redeem(message.body, message.joiner, answer, turn)
 
-    def on_returned(self, message: JoinReturned, peer: PeerId, now: Now) -> list[Effect]:
+    def on_returned(self, heard: Heard, turn: Turn) -> None:
         """The answer to what we carried; from anybody else, or late, it is nothing."""
+        message: JoinReturned = heard.message
         waiting = self._waiting.get(message.key)
-        if waiting is None or waiting.carrier != peer:
-            return []
+        if waiting is None or waiting.carrier != heard.peer:
+            return
         del self._waiting[message.key]
         body = message.body[: limits.JOIN_MAX_BYTES]
         reply = decode(invites.JoinReply, body, "join-reply")
         if isinstance(reply, invites.JoinReply):
             # Who asks takes the time from us: passed on, one clock would vote many times.
             body = self._timed(reply)
-        return [AnswerJoin(request=waiting.request, body=body)]
+        turn.do(AnswerJoin(request=waiting.request, body=body))
 
     def _timed(self, reply: invites.JoinReply) -> bytes:
         return encode(msgspec.structs.replace(reply, wall=self._clocks.raw_wall))
 
-    def on_timer(self, key: bytes) -> list[Effect]:
+    def on_timer(self, key: bytes, turn: Turn) -> None:
         """Whom we carried to did not answer in time."""
         waiting = self._waiting.pop(key, None)
-        return [] if waiting is None else [self._refuse(waiting.request, waiting.carrier)]
+        if waiting is not None:
+            turn.do(self._refusal(waiting.request, waiting.carrier))
 
-    def _refuse(self, request: RequestId, carrier: PeerId) -> AnswerJoin:
+    def _refusal(self, request: RequestId, carrier: PeerId) -> AnswerJoin:
         refusal = Refusal(
             "unreachable",
             f"node {short(carrier)} must answer this, and it cannot be reached from here",
             "try again when it is up, or ask another admin for a token: pln invite",
         )
         return AnswerJoin(request=request, body=self._timed(invites.refuse_join(refusal)))
+
+
+def _answer(request: RequestId, body: bytes) -> Effect:
+    return AnswerJoin(request=request, body=body)
+
+
+def _give_back(carrier: PeerId, key: bytes, body: bytes) -> Effect:
+    return SendMessage(peer=carrier, body=encode_message(JoinReturned(key, body)))

@@ -21,14 +21,14 @@ from pollen.core.clocks import Clocks
 from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
 from pollen.core.durability import chain_row
-from pollen.core.effects import CloseLink, Effect, Log, Row, SetHello, SetTimer
+from pollen.core.effects import CloseLink, Log, SetHello, SetTimer
 from pollen.core.events import Event, HelloReceived, JoinAnswered
-from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, Now, PeerId, short
+from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, PeerId, short
 from pollen.core.kinds import CERT, DENY, LEASE
 from pollen.core.peers import Mesh
 from pollen.core.records import Records
 from pollen.core.trust import Certificate, Chain, HeldLease, Members, Trust
-from pollen.core.turn import Handler, Room, on_event
+from pollen.core.turn import Handler, Room, Turn
 from pollen.errors import PollenError
 
 _REASONS = {
@@ -61,22 +61,21 @@ class Consequences(Room):
         self._shown = config.chain
         self._is_lender = False
         self._alarm = Nanos(0)
-        self._rows: list[Row] = []
 
     def events(self) -> Mapping[type[Event], Handler]:
         """Answers to this node's own questions for a lease."""
-        return {JoinAnswered: on_event(self.on_answered)}
+        return {JoinAnswered: self._renewing.on_answered}
 
     def timers(self) -> Mapping[str, Handler]:
         """The next wall time at which somebody's membership may end."""
-        return {timers.ACCESS: lambda subject, turn: self.on_timer()}
+        return {timers.ACCESS: self.on_timer}
 
-    def start(self) -> None:
+    def start(self, turn: Turn) -> None:
         """Publish this node's chain, unless it stands already."""
         chain = self._members.trust.chain_of(self._config.node)
         held = self._records.find(self._config.node, CERT, b"")
         if chain is not None and (held is None or held.body.payload != chain.raw):
-            self._records.publish(CERT, b"", chain.raw)
+            turn.publish(CERT, b"", chain.raw)
 
     def _hello(self) -> SetHello:
         return SetHello(
@@ -88,10 +87,15 @@ class Consequences(Room):
 
     # -- links ----------------------------------------------------------------------------------
 
-    def judge(self, event: HelloReceived, wall: Nanos) -> tuple[CloseLink, Rejection] | None:
-        """The end of a link that must not be, and the fault in it; None admits it."""
-        fault = self._fault_of(event, wall)
-        return None if fault is None else (_close(event.link, fault[0]), fault[1])
+    def admits(self, event: HelloReceived, turn: Turn) -> bool:
+        """False for a link that must not be: it is closed, and the fault counted."""
+        fault = self._fault_of(event, turn.now.wall)
+        if fault is None:
+            return True
+        code, rejection = fault
+        turn.do(_close(event.link, code))
+        turn.note(rejection, event.peer)
+        return False
 
     def _fault_of(self, event: HelloReceived, wall: Nanos) -> tuple[int, Rejection] | None:
         """Membership first, so that a stranger learns nothing; then the version."""
@@ -113,15 +117,13 @@ class Consequences(Room):
     def _is_seen(self, peer: PeerId) -> bool:
         return self._peers.has_link(peer) or peer in self._mesh.membership.live
 
-    def _cut(self, peer: PeerId) -> list[Effect]:
+    def _cut(self, peer: PeerId, turn: Turn) -> None:
         link = self._peers.link_of(peer)
         if link is None or self._members.is_current(peer):
-            return []
+            return
         why = "denied" if self._members.trust.is_denied(peer) else "membership-ended"
-        return [
-            _close(link.link, limits.CLOSE_DENIED),
-            Log(level="warning", event=why, fields={"peer": short(peer)}),
-        ]
+        turn.do(_close(link.link, limits.CLOSE_DENIED))
+        turn.do(Log(level="warning", event=why, fields={"peer": short(peer)}))
 
     def on_jump(self, *, is_earlier: bool) -> None:
         """The clock jumped; ``is_earlier``: what had ended has not, and what is due may not be."""
@@ -131,24 +133,26 @@ class Consequences(Room):
 
     # -- what changed ---------------------------------------------------------------------------
 
-    def settle(self, now: Now) -> tuple[list[Effect], list[PeerId]]:
-        """Carry out what changed since the last turn, and say whose standing did."""
-        out: list[Effect] = []
-        changed = self._members.take_changed(now.wall)
+    def settle(self, turn: Turn) -> list[PeerId]:
+        """Carry out what changed since the last turn, and return whose standing did."""
+        wall = turn.now.wall
+        changed = self._members.take_changed(wall)
         for peer in changed:
-            out += self._cut(peer)
+            self._cut(peer, turn)
             if peer == self._config.node:
-                out += self._on_own(now)
+                self._on_own(turn)
         if self._is_lender:
             for payload in self._members.trust.take_buried():
-                self.publish_deny(payload)
+                self.publish_deny(payload, turn)
             for peer in changed:
                 self._leasing.note(peer, self._is_seen)
-            for peer in self._leasing.take_due(now.wall, self._is_seen):
-                self._lend(peer, now.wall)
-        return out + self._renewing.settle(now) + self._wake(now), changed
+            for peer in self._leasing.take_due(wall, self._is_seen):
+                self._lend(peer, turn)
+        self._renewing.settle(turn)
+        self._wake(turn)
+        return changed
 
-    def _on_own(self, now: Now) -> list[Effect]:
+    def _on_own(self, turn: Turn) -> None:
         """Our own certificate or lease changed: show it, and lend when we may."""
         is_lender = self._redeeming.is_lender()
         if is_lender and not self._is_lender:
@@ -156,58 +160,50 @@ class Consequences(Room):
         self._is_lender = is_lender
         shown = self._members.trust.credentials_of(self._config.node)
         if shown == self._shown or not self._members.is_current(self._config.node):
-            return []
+            return
         self._shown = shown
-        self._rows.append(chain_row(shown))
-        return [self._hello()]
+        turn.write_last(chain_row(shown))
+        turn.do(self._hello())
 
-    def _lend(self, peer: PeerId, wall: Nanos) -> None:
+    def _lend(self, peer: PeerId, turn: Turn) -> None:
         chain = self._members.trust.chain_of(peer)
         if chain is not None:
-            self.publish_lease(self._redeeming.lend(chain, wall))
+            self.publish_lease(self._redeeming.lend(chain, turn.now.wall), turn)
 
-    def publish_lease(self, held: HeldLease) -> None:
+    def publish_lease(self, held: HeldLease, turn: Turn) -> None:
         """Spread a lease that this node signed."""
-        self._records.publish(LEASE, held.lease.subject, encode(held.carried))
+        turn.publish(LEASE, held.lease.subject, encode(held.carried))
 
-    def forget_leases(self, wall: Nanos) -> None:
+    def forget_leases(self, turn: Turn) -> None:
         """Take back what this node lent and what ended long ago: it says nothing any more."""
         own = self._config.node
         for record in [r for r in self._records.live_of(LEASE) if r.body.owner == own]:
             ends = self._members.trust.end_of_lease(record.body.payload)
-            if ends is not None and wall >= ends + limits.LEASE_KEEP_NS:
-                self._records.bury(LEASE, record.body.key)
+            if ends is not None and turn.now.wall >= ends + limits.LEASE_KEEP_NS:
+                turn.publish(LEASE, record.body.key, None)
 
-    def publish_deny(self, payload: bytes) -> None:
+    def publish_deny(self, payload: bytes, turn: Turn) -> None:
         """Spread a deny, whoever signed it."""
-        self._records.publish(DENY, Trust.deny_key(payload), payload)
+        turn.publish(DENY, Trust.deny_key(payload), payload)
 
-    def take_rows(self) -> list[Row]:
-        """Rows for the disk since the last call."""
-        rows, self._rows = self._rows, []
-        return rows
-
-    def _wake(self, now: Now) -> list[Effect]:
+    def _wake(self, turn: Turn) -> None:
         """One timer for the next wall time at which something may end or be due."""
+        now = turn.now
         times = [self._members.trust.next_end]
         if self._is_lender:
             times.append(self._leasing.next_due)
         known = [at for at in times if at is not None]
         if not known:
-            return []
+            return
         at = min(known)
         if at == self._alarm and at > now.wall:
-            return []
+            return
         self._alarm = at
         wait = min(max(at - now.wall, 0), limits.STANDING_WAKE_MAX_NS)
         token = timers.token_for(timers.ACCESS)
-        return [SetTimer(token=token, at=Nanos(now.mono + wait))]
+        turn.do(SetTimer(token=token, at=Nanos(now.mono + wait)))
 
-    def on_answered(self, event: JoinAnswered, now: Now) -> list[Effect]:
-        """Somebody answered our question for a lease."""
-        return self._renewing.on_answered(event, now)
-
-    def on_timer(self) -> None:
+    def on_timer(self, subject: bytes, turn: Turn) -> None:
         """The alarm fired: the next one is set again."""
         self._alarm = Nanos(0)
 

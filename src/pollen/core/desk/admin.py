@@ -18,12 +18,12 @@ import msgspec
 from pollen.core import limits, timers
 from pollen.core.codec import Refusal
 from pollen.core.commands import AdminCommand, Administered
-from pollen.core.effects import Effect, Log, Reply, RunVerb, SendMessage, SetTimer
+from pollen.core.effects import Log, RunVerb, SendMessage, SetTimer
 from pollen.core.events import Event, LinkWanted, VerbEnded
-from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
+from pollen.core.ids import Nanos, PeerId, RequestId, short
 from pollen.core.messages import AdminReply, AdminRequest, Message, encode_message
 from pollen.core.trust import Tier
-from pollen.core.turn import Asked, Handler, Room, Turn, on_event, on_message, on_subject
+from pollen.core.turn import Asked, Handler, Heard, Room, Turn
 
 # The verbs that this version runs for others; end-load ends a load.
 VERBS = frozenset({"load", "end-load"})
@@ -53,7 +53,7 @@ class Admin(Room):
         self,
         own: PeerId,
         has_link: Callable[[PeerId], bool],
-        want: Callable[[LinkWanted, Nanos], list[Effect]],
+        want: Callable[[LinkWanted, Turn], None],
         tier_of: Callable[[PeerId], int],
     ) -> None:
         self._own = own
@@ -67,14 +67,11 @@ class Admin(Room):
 
     def events(self) -> Mapping[type[Event], Handler]:
         """What a verb came to here."""
-        return {VerbEnded: on_event(self.on_ended)}
+        return {VerbEnded: self.on_ended}
 
     def messages(self) -> Mapping[type[Message], Handler]:
         """What an admin asks, and what another node answers."""
-        return {
-            AdminRequest: on_message(self.on_request),
-            AdminReply: on_message(self.on_reply),
-        }
+        return {AdminRequest: self.on_request, AdminReply: self.on_reply}
 
     def commands(self) -> Mapping[type[object], Handler]:
         """To have another node do something."""
@@ -82,67 +79,69 @@ class Admin(Room):
 
     def timers(self) -> Mapping[str, Handler]:
         """The end of a wait for an answer."""
-        return {timers.ADMIN: on_subject(self.on_timer)}
-
-    def on_asked(self, asked: Asked, turn: Turn) -> None:
-        """A user asks another node for something."""
-        turn.do(*self.ask(asked.request, asked.command, turn.now))
+        return {timers.ADMIN: self.on_timer}
 
     # -- the asker ------------------------------------------------------------------------------
 
-    def ask(self, request: RequestId, command: AdminCommand, now: Now) -> list[Effect]:
-        """Send a verb to another node, as soon as there is a link to it."""
+    def on_asked(self, asked: Asked, turn: Turn) -> None:
+        """A user asks another node for something: send it as soon as there is a link to it."""
+        command: AdminCommand = asked.command
         if self._tier_of(self._own) < Tier.ADMIN:
-            return [_refuse(request, not_admin(self._own))]
+            turn.answer(asked.request, not_admin(self._own))
+            return
         if len(command.args) > limits.ADMIN_ARGS_MAX_BYTES:
             reason = f"{len(command.args)} bytes cannot be sent to another node at once"
-            return [
-                _refuse(request, Refusal("input-too-large", reason, "send less, or do it here"))
-            ]
+            refusal = Refusal("input-too-large", reason, "send less, or do it here")
+            turn.answer(asked.request, refusal)
+            return
         peer = PeerId(bytes.fromhex(command.node))
         self._count += 1
         key = self._count.to_bytes(8, "big")
-        self._waiting[key] = Waiting(request=request, peer=peer, wait_ms=command.wait_ms)
-        at = Nanos(now.mono + command.wait_ms * 1_000_000)
+        self._waiting[key] = Waiting(request=asked.request, peer=peer, wait_ms=command.wait_ms)
+        at = Nanos(turn.now.mono + command.wait_ms * 1_000_000)
         message = AdminRequest(key, command.verb, command.args, command.wait_ms)
-        sent = self._send(peer, message, at, now)
-        return [*sent, SetTimer(token=timers.token_for(timers.ADMIN, key), at=at)]
+        self._send(peer, message, at, turn)
+        turn.do(SetTimer(token=timers.token_for(timers.ADMIN, key), at=at))
 
-    def on_reply(self, message: AdminReply, peer: PeerId, now: Now) -> list[Effect]:
+    def on_reply(self, heard: Heard, turn: Turn) -> None:
         """The answer; from anybody else, or late, it is nothing."""
+        message: AdminReply = heard.message
         waiting = self._waiting.get(message.key)
-        if waiting is None or waiting.peer != peer:
-            return []
+        if waiting is None or waiting.peer != heard.peer:
+            return
         del self._waiting[message.key]
         if message.slug:
             refusal = Refusal(message.slug, message.reason, message.remedy)
-            return [_refuse(waiting.request, refusal)]
-        return [Reply(request=waiting.request, result=Administered(body=message.body))]
+            turn.answer(waiting.request, refusal)
+        else:
+            turn.answer(waiting.request, Administered(body=message.body))
 
-    def on_timer(self, key: bytes) -> list[Effect]:
+    def on_timer(self, key: bytes, turn: Turn) -> None:
         """It did not answer in time."""
         waiting = self._waiting.pop(key, None)
         if waiting is None:
-            return []
+            return
         reason = f"node {short(waiting.peer)} did not answer within {waiting.wait_ms / 1000:g} s"
         remedy = "see whether it is up, and of this version: pln status"
-        return [_refuse(waiting.request, Refusal("unreachable", reason, remedy))]
+        turn.answer(waiting.request, Refusal("unreachable", reason, remedy))
 
     # -- the node that is asked -----------------------------------------------------------------
 
-    def on_request(self, message: AdminRequest, peer: PeerId, now: Now) -> list[Effect]:
+    def on_request(self, heard: Heard, turn: Turn) -> None:
         """Run it, or say why not."""
-        until = Nanos(now.mono + min(message.wait_ms, limits.ADMIN_WAIT_MAX_MS) * 1_000_000)
-        refusal = self._judge(message, peer, now.mono)
+        peer, message, now = heard.peer, heard.message, turn.now.mono
+        until = Nanos(now + min(message.wait_ms, limits.ADMIN_WAIT_MAX_MS) * 1_000_000)
+        refusal = self._judge(message, peer, now)
         fields: dict[str, str | int] = {"peer": short(peer), "verb": message.verb}
         if refusal is not None:
             said = AdminReply(message.key, b"", refusal.slug, refusal.reason, refusal.remedy)
             fields["slug"] = refusal.slug
-            log = Log(level="warning", event="admin-refused", fields=fields)
-            return [log, *self._send(peer, said, until, now)]
+            turn.do(Log(level="warning", event="admin-refused", fields=fields))
+            self._send(peer, said, until, turn)
+            return
         self._running[peer, message.key] = until
-        log = Log(level="info", event="admin", fields=fields)
-        return [log, RunVerb(peer=peer, key=message.key, verb=message.verb, args=message.args)]
+        turn.do(Log(level="info", event="admin", fields=fields))
+        turn.do(RunVerb(peer=peer, key=message.key, verb=message.verb, args=message.args))
 
     def _judge(self, message: AdminRequest, peer: PeerId, now: Nanos) -> Refusal | None:
         if self._tier_of(peer) < Tier.ADMIN:
@@ -158,36 +157,34 @@ class Admin(Room):
             return Refusal("overloaded", reason, "wait for them")
         return None
 
-    def on_ended(self, event: VerbEnded, now: Now) -> list[Effect]:
+    def on_ended(self, event: VerbEnded, turn: Turn) -> None:
         """What came of it goes back; to somebody who gave up it is nothing."""
         until = self._running.pop((event.peer, event.key), None)
-        if until is None or until <= now.mono:
-            return []
+        if until is None or until <= turn.now.mono:
+            return
         said = AdminReply(event.key, event.body, event.slug, event.reason, event.remedy)
-        return self._send(event.peer, said, until, now)
+        self._send(event.peer, said, until, turn)
 
     # -- links ----------------------------------------------------------------------------------
 
-    def _send(self, peer: PeerId, message: Message, until: Nanos, now: Now) -> list[Effect]:
+    def _send(self, peer: PeerId, message: Message, until: Nanos, turn: Turn) -> None:
         body = encode_message(message)
         if self._has_link(peer):
-            return [SendMessage(peer=peer, body=body)]
+            turn.do(SendMessage(peer=peer, body=body))
+            return
         held = self._held.setdefault(peer, [])
-        held[:] = [one for one in held if one.until > now.mono][-limits.ADMIN_RUNS_MAX :]
+        held[:] = [one for one in held if one.until > turn.now.mono][-limits.ADMIN_RUNS_MAX :]
         held.append(Parked(until=until, body=body))
-        return self._want(LinkWanted(peer=peer), now.mono)
+        self._want(LinkWanted(peer=peer), turn)
 
-    def on_link(self, peer: PeerId, now: Now) -> list[Effect]:
+    def on_link(self, peer: PeerId, turn: Turn) -> None:
         """What waited for this link goes out."""
-        held = self._held.pop(peer, [])
-        return [SendMessage(peer=peer, body=one.body) for one in held if one.until > now.mono]
+        for one in self._held.pop(peer, []):
+            if one.until > turn.now.mono:
+                turn.do(SendMessage(peer=peer, body=one.body))
 
 
 def not_admin(peer: PeerId) -> Refusal:
     """Who may not have others' nodes do things."""
     reason = f"node {short(peer)} is not an admin of this cluster"
     return Refusal("denied", reason, "ask from an admin's node; one joins by: pln invite --admin")
-
-
-def _refuse(request: RequestId, refusal: Refusal) -> Reply:
-    return Reply(request=request, slug=refusal.slug, reason=refusal.reason, remedy=refusal.remedy)

@@ -104,7 +104,7 @@ def _why_so_many(
     why = [f"{able} of {len(snapshot.nodes)} live nodes may host it"]
     if need.everywhere:
         return [*why, "--everywhere: all of them should"]
-    why.append(f"--min-replicas asks for {need.min_replicas}")
+    why.append(f"--min-replicas asks for {need.copies}")
     if demand:
         grow, shrink = limits.GROW_BP / 100, limits.SHRINK_BP / 100
         busy = sum(demand.values()) / 1000
@@ -112,7 +112,7 @@ def _why_so_many(
         why.append(f"it grows when that is over {grow:g} % of them, and shrinks under {shrink:g} %")
     else:
         why.append("nobody has called it lately")
-    if placement.wanted < need.min_replicas:
+    if placement.wanted < need.copies:
         qualify = {0: "no node qualifies", 1: "only 1 node qualifies"}
         why.append(qualify.get(able, f"only {able} nodes qualify"))
     return why + _cures(holding, need, able, hosts)
@@ -133,8 +133,8 @@ def _why_halted(screen: Screen, holding: Holding[Seed], seed: Seed) -> list[str]
 def _cures(holding: Holding[Seed], need: Need, able: int, hosts: Collection[Host]) -> list[str]:
     """What to do when there are fewer hosts than are asked for."""
     cures = []
-    if need.host and (able == 0 or able < need.min_replicas):
-        cures.append(f"a node that may: {_invite_text(need.host)}")
+    if need.gate and (able == 0 or able < need.copies):
+        cures.append(f"a node that may: {_invite_text(need.gate)}")
     if any(host.state is State.REFUSED and host.reason.startswith("no room") for host in hosts):
         cures.append("room for guests, on the node that refused: pln set memory_bytes SIZE")
         cures.append(f"or a smaller limit: pln seed FILE {holding.name} --memory SIZE")
@@ -166,7 +166,7 @@ def _rank_view(
     rank = placement.ranks.index(node) + 1 if node in placement.ranks else 0
     cost, bonus = 0, []
     if facts is not None and may_rank(snapshot.needs[seed], facts, standing):
-        cost = bid_of(seed, node, facts, standing, is_origin)
+        cost = bid_of(seed, node, facts, snapshot.needs[seed], standing, is_origin)
         bonus = ["serves already"] if standing is Standing.INCUMBENT else []
         bonus += ["calls begin there"] if is_origin else []
     return RankView(
@@ -175,7 +175,7 @@ def _rank_view(
         rank=rank,
         chosen=node in placement.chosen,
         cost=cost,
-        memory_mib=0 if facts is None else facts.weight,
+        memory_mib=0 if facts is None else facts.weight(snapshot.needs[seed].takes),
         slots=0 if facts is None else facts.slots,
         bonus=bonus,
         claim="" if host is None else host.state.label,
@@ -207,8 +207,8 @@ def _why_rank(
         return f"it refused: {host.reason}"
     if not facts.is_open:
         return _why_closed(info)
-    if not match_gate(need.host, facts.properties):
-        return f"it lacks a property of its host: {_gate_text(need.host)}"
+    if not match_gate(need.gate, facts.properties):
+        return f"it lacks a property of its host: {_gate_text(need.gate)}"
     if host is not None and host.state is State.LOADING and rank == 0:
         return "it has been loading for too long"
     if 0 < rank <= placement.wanted:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from pollen.core.commands import Seeded, Unseeded
-from pollen.core.effects import Effect, LoadSeed, Log, UnloadSeed
+from pollen.core.effects import LoadSeed, Log, UnloadSeed
 from pollen.core.ids import Hash, PeerId, short
 from pollen.core.placement import Situation
+from pollen.core.turn import Turn
 
 
 class News:
@@ -29,9 +30,8 @@ class News:
         self._live: dict[PeerId, bool] = {}
         self._names: dict[Hash, str] = {}
 
-    def follow_live(self, moved: Iterable[PeerId], live: Collection[PeerId]) -> list[Effect]:
+    def follow_live(self, moved: Iterable[PeerId], live: Collection[PeerId], turn: Turn) -> None:
         """Who is alive changed; a change costs what moved, however many live."""
-        out: list[Effect] = []
         for peer in moved:
             is_live = peer in live
             was_live = self._live.get(peer)
@@ -40,59 +40,54 @@ class News:
             if peer == self._own or was_live is None or was_live is is_live:
                 continue
             back = self._of_node("info", "node-back", peer)
-            out.append(back if is_live else self._of_absence(peer))
-        return out
+            turn.do(back if is_live else self._of_absence(peer))
 
     def _of_absence(self, peer: PeerId) -> Log:
         if self._situation.has_left(peer):
             return self._of_node("info", "node-left", peer)
         return self._of_node("warning", "node-offline", peer)
 
-    def follow_halted(self) -> list[Effect]:
+    def follow_halted(self, turn: Turn) -> None:
         """Versions that hosts found at fault since the last time, or do not any more."""
         halted = self._situation.halted
         if halted.keys() == self._halted.keys():
-            return []
-        out: list[Effect] = []
+            return
         for key in halted:
             if key not in self._halted:
                 role = self._situation.roles.get(key)
                 self._halted[key] = "" if role is None else role.name
-                out.append(_of_seed("warning", "version-halted", self._halted[key], key))
+                turn.do(_of_seed("warning", "version-halted", self._halted[key], key))
         for key in [key for key in self._halted if key not in halted]:
-            out.append(_of_seed("info", "version-not-halted", self._halted.pop(key), key))
-        return out
+            turn.do(_of_seed("info", "version-not-halted", self._halted.pop(key), key))
 
-    def of_hosting(self, effects: Iterable[Effect]) -> list[Effect]:
-        """What begins and ends here by the plan."""
-        out: list[Effect] = []
-        for effect in effects:
+    def of_hosting(self, turn: Turn) -> None:
+        """What begins and ends here by the plan: what the turn asked to do last."""
+        for effect in turn.last:
             if isinstance(effect, LoadSeed):
                 role = self._situation.roles.get(effect.seed)
                 self._names[effect.seed] = "" if role is None else role.name
             elif isinstance(effect, UnloadSeed) and effect.seed in self._names:
                 name = self._names.pop(effect.seed)
-                out.append(_of_seed("info", "unloaded", name, effect.seed))
-        return out
+                turn.do(_of_seed("info", "unloaded", name, effect.seed))
 
-    def of_load(self, seed: Hash, slug: str, reason: str) -> Effect:
+    def of_load(self, seed: Hash, slug: str, reason: str, turn: Turn) -> None:
         """A load here ended."""
         role = self._situation.roles.get(seed)
         name = "" if role is None else role.name
         if not slug:
             self._names[seed] = name
-            return _of_seed("info", "loaded", name, seed)
+            turn.do(_of_seed("info", "loaded", name, seed))
+            return
         fields: dict[str, str | int] = {"seed": name, "version": short(seed)}
-        return Log(
-            level="warning", event="load-failed", fields={**fields, "slug": slug, "reason": reason}
-        )
+        fields |= {"slug": slug, "reason": reason}
+        turn.do(Log(level="warning", event="load-failed", fields=fields))
 
-    def of_publication(self, answer: Seeded | Unseeded) -> Effect:
+    def of_publication(self, answer: Seeded | Unseeded, turn: Turn) -> None:
         """A user published or withdrew a seed here."""
         word = "withdrawn"
         if isinstance(answer, Seeded):
             word = "updated" if answer.replaced else "seeded"
-        return _of_seed("info", word, answer.name, Hash(bytes.fromhex(answer.seed)))
+        turn.do(_of_seed("info", word, answer.name, Hash(bytes.fromhex(answer.seed))))
 
     def _of_node(self, level: str, event: str, peer: PeerId) -> Log:
         fields: dict[str, str | int] = {"node": self._name_of(peer), "id": short(peer)}

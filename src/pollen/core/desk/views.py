@@ -112,6 +112,7 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
     is_self = member.peer == screen.node
     is_live = member.peer in screen.situation.live
     ready = screen.situation.claims.count(member.peer, State.READY)
+    fast = screen.situation.bundles.counted.get(member.peer)
     view = NodeView(
         node=member.peer.hex(),
         name=member.info.name,
@@ -122,6 +123,7 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
         version=member.info.version,
         ready=ready,
         memory_bytes=member.info.memory_bytes,
+        disk_bytes=0 if fast is None else fast.disk_bytes,
     )
     if sample is None:
         return view

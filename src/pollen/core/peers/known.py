@@ -23,10 +23,11 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.codec import Rejection, decode, encode
-from pollen.core.effects import AdmitLink, CloseLink, Dial, Effect, Log, SetTimer
+from pollen.core.effects import AdmitLink, CloseLink, Dial, Log, Row, SetTimer
 from pollen.core.events import DialFailed, HelloReceived, LinkClosed
 from pollen.core.ids import LinkId, Nanos, PeerId, short
 from pollen.core.rng import Rng
+from pollen.core.turn import Turn
 
 PEER_TABLE = "peer"
 
@@ -69,8 +70,6 @@ class Peers:
         self._is_wanted = is_wanted
         self._linked: list[PeerId] = []
         self._peers: dict[PeerId, Peer] = {}
-        self._unsaved: dict[PeerId, None] = {}
-        self._forgotten: list[PeerId] = []
         self._twins: dict[PeerId, Nanos] = {}
 
     # -- knowing --------------------------------------------------------------------------------
@@ -86,32 +85,28 @@ class Peers:
                 self._peers[PeerId(key)] = Peer(peer=PeerId(key), addresses=known.addresses)
         return faults
 
-    def start(self, now: Nanos) -> list[Effect]:
+    def start(self, turn: Turn) -> None:
         """Dial everybody known that is wanted."""
-        return self.dial(sorted(self._peers), now)
+        self.dial(sorted(self._peers), turn)
 
-    def dial(self, peers: Sequence[PeerId], now: Nanos) -> list[Effect]:
+    def dial(self, peers: Sequence[PeerId], turn: Turn) -> None:
         """Dial these, where they are wanted, known and neither linked nor being dialled."""
-        out: list[Effect] = []
         for peer in peers:
             known = self._peers.get(peer)
             if known is not None and self._is_wanted(peer):
-                out += self._dial(known, now)
-        return out
+                self._dial(known, turn)
 
-    def explore(self, count: int, now: Nanos, but: Container[PeerId] = frozenset()) -> list[Effect]:
+    def explore(self, count: int, turn: Turn, but: Container[PeerId] = frozenset()) -> None:
         """Dial a few remembered peers by chance, wanted or not, but those not: for a node that has
         too few links or seeks the lost. One that failed waits for its time all the same.
         """
-        out: list[Effect] = []
         known = [p for p in self._peers.values() if p.peer not in but]
         for _ in range(count if known else 0):
             drawn = known[self._rng.below(len(known))]
-            if now >= drawn.retry_at:
-                out += self._dial(drawn, now)
-        return out
+            if turn.now.mono >= drawn.retry_at:
+                self._dial(drawn, turn)
 
-    def try_anybody(self, addresses: Sequence[str]) -> list[Effect]:
+    def try_anybody(self, addresses: Sequence[str], turn: Turn) -> None:
         """Somebody may be at these addresses: try who is not linked, some by chance if many.
 
         Nothing is remembered: the one who is there will prove it, the others fail and wait on.
@@ -119,31 +114,34 @@ class Peers:
         there = [address for address in addresses if is_dialable(address)]
         absent = [p.peer for p in self._sorted() if p.link is None]
         self._rng.shuffle(absent)
-        return [Dial(peer=p, addresses=there) for p in absent[: limits.ANYBODY_DIALS] if there]
+        for peer in absent[: limits.ANYBODY_DIALS] if there else ():
+            turn.do(Dial(peer=peer, addresses=there))
 
-    def learn(self, peer: PeerId, addresses: Sequence[str], now: Nanos) -> list[Effect]:
+    def learn(self, peer: PeerId, addresses: Sequence[str], turn: Turn) -> None:
         """Remember where a peer can be dialled, the newest first; dial it when it is not linked."""
         if peer == self._own:
-            return []
+            return
         known = self._peers.get(peer)
+        is_new = known is None
         if known is None:
-            if len(self._peers) >= limits.KNOWN_PEERS_MAX and not self._forget_one():
-                return [_log("peer-not-remembered", peer)]
+            if len(self._peers) >= limits.KNOWN_PEERS_MAX and not self._forget_one(turn):
+                turn.do(_log("peer-not-remembered", peer))
+                return
             known = self._peers[peer] = Peer(peer=peer, addresses=[])
-            self._unsaved[peer] = None
         addresses = [address for address in addresses if is_dialable(address)]
         merged = list(dict.fromkeys([*addresses, *known.addresses]))[: limits.PEER_ADDRESSES_MAX]
         is_news = any(a not in known.addresses for a in merged)
-        if merged != known.addresses:
+        if is_new or merged != known.addresses:
             known.addresses = merged
-            self._unsaved[peer] = None
+            turn.write_last(_row_of(known))
         if not is_news:
-            return []
+            return
         # A dial to where the peer was may hang until its time-out: dial where it is now as well.
         known.dial_until = Nanos(0)
-        return self._dial(known, now) if self._is_wanted(peer) else []
+        if self._is_wanted(peer):
+            self._dial(known, turn)
 
-    def _forget_one(self) -> bool:
+    def _forget_one(self, turn: Turn) -> bool:
         """Make room: the idle, unwanted peer with the most failed dials, the largest id then.
 
         In a full mesh everybody is wanted: there one that was sought in vain for long goes.
@@ -155,47 +153,36 @@ class Peers:
             return False
         victim = max(idle, key=lambda p: (p.attempts, p.peer)).peer
         del self._peers[victim]
-        self._unsaved.pop(victim, None)
-        self._forgotten.append(victim)
+        turn.write_last((PEER_TABLE, victim, None))
         return True
-
-    def take_unsaved(self) -> list[tuple[str, bytes, bytes | None]]:
-        """Rows for ``Persist`` of what changed since the last call."""
-        rows: list[tuple[str, bytes, bytes | None]] = [
-            (PEER_TABLE, peer, encode(KnownPeer(self._peers[peer].addresses)))
-            for peer in self._unsaved
-        ]
-        rows += [(PEER_TABLE, peer, None) for peer in self._forgotten if peer not in self._peers]
-        self._unsaved, self._forgotten = {}, []
-        return rows
 
     # -- links ----------------------------------------------------------------------------------
 
-    def on_hello(self, event: HelloReceived, now: Nanos) -> tuple[list[Effect], bool]:
+    def on_hello(self, event: HelloReceived, turn: Turn) -> bool:
         """A Hello whose chain was judged good. True when it became the peer's link."""
         known = self._peers.get(event.peer)
         if known is None:
             if len(self._peers) >= limits.KNOWN_PEERS_MAX:
-                self._forget_one()
+                self._forget_one(turn)
             known = self._peers[event.peer] = Peer(peer=event.peer, addresses=[])
-            self._unsaved[event.peer] = None
-        out = self._note_boot(known, event.boot, now)
-        is_twin, held = bool(out), known.link
+            turn.write_last(_row_of(known))
+        is_twin, held = self._note_boot(known, event.boot, turn), known.link
         if held is not None and not self._replaces(held, event):
             reason = "another link to this node is in use"
-            out.append(CloseLink(link=event.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
-            return out, False
+            turn.do(CloseLink(link=event.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
+            return False
         if held is not None:
             code, reason = limits.CLOSE_DUPLICATE_LINK, "a newer link took its place"
             if is_twin and held.boot != event.boot:
                 code, reason = limits.CLOSE_TWIN, "another live process uses your key"
-            out.append(CloseLink(link=held.link, code=code, reason=reason))
+            turn.do(CloseLink(link=held.link, code=code, reason=reason))
         if held is None:
             bisect.insort(self._linked, event.peer)
-        known.link = Link(link=event.link, dialled=event.dialled, boot=event.boot, since=now)
+        since = turn.now.mono
+        known.link = Link(link=event.link, dialled=event.dialled, boot=event.boot, since=since)
         known.attempts, known.dial_until = 0, Nanos(0)
-        out.append(AdmitLink(link=event.link))
-        return out, True
+        turn.do(AdmitLink(link=event.link))
+        return True
 
     def _replaces(self, held: Link, event: HelloReceived) -> bool:
         """A restarted peer's link always; one dialled by the same side; else the smaller's dial."""
@@ -203,80 +190,79 @@ class Peers:
             return True
         return event.dialled == (self._own < event.peer)
 
-    def _note_boot(self, known: Peer, boot: bytes, now: Nanos) -> list[Effect]:
-        """A boot id that comes back after another one means two live copies."""
+    def _note_boot(self, known: Peer, boot: bytes, turn: Turn) -> bool:
+        """True for a boot id that comes back after another one: there are two live copies."""
         if boot in known.boots[:-1]:
             known.boots.remove(boot)
             known.boots.append(boot)
-            self._twins[known.peer] = now
-            return [_log("two-live-copies", known.peer)]
+            self._twins[known.peer] = turn.now.mono
+            turn.do(_log("two-live-copies", known.peer))
+            return True
         if boot not in known.boots:
             known.boots = [*known.boots, boot][-limits.BOOTS_REMEMBERED :]
-        return []
+        return False
 
     def twins(self, now: Nanos) -> list[PeerId]:
         """The keys that lately showed two live copies; whoever ended the other one is done."""
         return [p for p, at in self._twins.items() if now < at + limits.TWIN_TOLD_NS]
 
-    def on_link_closed(self, event: LinkClosed, now: Nanos) -> tuple[list[Effect], bool]:
+    def on_link_closed(self, event: LinkClosed, turn: Turn) -> bool:
         """True when the peer went offline by it; another link of the same peer changes nothing."""
         known = self._peers.get(event.peer)
         if known is None:
-            return [], False
+            return False
         if event.code == limits.CLOSE_TWIN:
             # Both are told: whoever gets the link tells the one that had it.
-            self._twins[self._own] = now
+            self._twins[self._own] = turn.now.mono
         if known.link is not None and known.link.link == event.link:
             known.link = None
             del self._linked[bisect.bisect_left(self._linked, event.peer)]
-            return self._retry(known, now), True
+            self._retry(known, turn)
+            return True
         if known.link is None:
             known.dial_until = Nanos(0)
-            return self._retry(known, now), False
-        return [], False
+            self._retry(known, turn)
+        return False
 
-    def on_dial_failed(self, event: DialFailed, now: Nanos) -> list[Effect]:
+    def on_dial_failed(self, event: DialFailed, turn: Turn) -> None:
         """Nobody answered: wait longer, by chance, and for ever."""
         known = self._peers.get(event.peer)
-        if known is None or known.link is not None:
-            return []
-        known.dial_until = Nanos(0)
-        return self._retry(known, now)
+        if known is not None and known.link is None:
+            known.dial_until = Nanos(0)
+            self._retry(known, turn)
 
-    def on_timer(self, subject: bytes, now: Nanos) -> list[Effect]:
+    def on_timer(self, subject: bytes, turn: Turn) -> None:
         """Dial again, unless the peer was linked or is being dialled meanwhile."""
-        return self.dial([PeerId(subject)], now)
+        self.dial([PeerId(subject)], turn)
 
-    def _dial(self, known: Peer, now: Nanos) -> list[Effect]:
+    def _dial(self, known: Peer, turn: Turn) -> None:
+        now = turn.now.mono
         if known.link is not None or not known.addresses or now < known.dial_until:
-            return []
+            return
         known.dial_until = Nanos(now + limits.DIAL_DEADLINE_NS)
         token = timers.token_for(timers.DIAL, known.peer)
-        return [
+        turn.do(
             Dial(peer=known.peer, addresses=list(known.addresses)),
             SetTimer(token=token, at=known.dial_until),
-        ]
+        )
 
-    def _retry(self, known: Peer, now: Nanos) -> list[Effect]:
+    def _retry(self, known: Peer, turn: Turn) -> None:
         if not known.addresses:
-            return []
+            return
         absent = len(self._peers) - len(self._linked)
         wait = redial_wait(known.attempts, absent)
         known.attempts += 1
-        known.retry_at = Nanos(now + self._rng.jittered(wait))
-        if not self._is_wanted(known.peer):
-            return []
-        return [SetTimer(token=timers.token_for(timers.DIAL, known.peer), at=known.retry_at)]
+        known.retry_at = Nanos(turn.now.mono + self._rng.jittered(wait))
+        if self._is_wanted(known.peer):
+            turn.do(SetTimer(token=timers.token_for(timers.DIAL, known.peer), at=known.retry_at))
 
-    def end_backoff(self, peers: Sequence[PeerId], now: Nanos) -> list[Effect]:
+    def end_backoff(self, peers: Sequence[PeerId], turn: Turn) -> None:
         """There is news of these: dial them soon, whatever happened before."""
-        out: list[Effect] = []
         for peer in peers:
             known = self._peers.get(peer)
             if known is not None and known.link is None:
                 known.attempts = 0
-                out += self.dial([peer], now)
-        return out
+                self.dial([peer], turn)
 
     # -- views ----------------------------------------------------------------------------------
 
@@ -324,6 +310,10 @@ def redial_wait(attempts: int, absent: int) -> int:
     if attempts >= limits.REDIAL_SOON_ATTEMPTS:
         cap = limits.REDIAL_MAX_NS
     return int(min(limits.REDIAL_FIRST_NS << min(attempts, 16), cap, limits.REDIAL_MAX_NS))
+
+
+def _row_of(known: Peer) -> Row:
+    return PEER_TABLE, known.peer, encode(KnownPeer(known.addresses))
 
 
 def _log(event: str, peer: PeerId) -> Log:

@@ -20,7 +20,7 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.codec import Rejection, encode
-from pollen.core.effects import Effect, SetTimer
+from pollen.core.effects import SetTimer
 from pollen.core.events import Telemetry
 from pollen.core.ids import MICROSECOND, MILLISECOND, Nanos, PeerId
 from pollen.core.kinds import ACCUSE, REFUTE
@@ -34,14 +34,7 @@ from pollen.core.peers.liveness import (
     judge,
 )
 from pollen.core.records import Record
-
-
-class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of our own to publish; no payload: its tombstone."""
-
-    kind: str
-    key: bytes
-    payload: bytes | None
+from pollen.core.turn import Turn
 
 
 class Watch(msgspec.Struct, kw_only=True):
@@ -162,24 +155,25 @@ class Membership:
 
     # -- what follows ---------------------------------------------------------------------------
 
-    def advance(self, now: Nanos) -> tuple[list[Statement], list[Effect], bool]:
-        """What to state, what to set, and whether ``live`` or ``able`` changed."""
-        statements: list[Statement] = []
+    def advance(self, turn: Turn) -> bool:
+        """State what is due and set the timer for more; True if ``live`` or ``able`` changed."""
+        now = turn.now.mono
         if self._is_due:
             self._is_due = False
-            statements += self._judge_peers(now)
+            self._judge_peers(turn)
         is_changed = False
         if self._is_dirty or self._touched:
-            statements += self._refute(now)
+            self._refute(turn)
             is_changed = self._rejudge(now)
         elif self._doubted and now >= self._timer:
             is_changed = self._believe(list(self._doubted), now)
-        return statements, self._set_timer(), is_changed
+        self._set_timer(turn)
+        return is_changed
 
-    def _judge_peers(self, now: Nanos) -> list[Statement]:
+    def _judge_peers(self, turn: Turn) -> None:
         """Accuse, confirm and withdraw, as each peer's silence deserves."""
+        now = turn.now.mono
         patience = self.patience(now)
-        out = []
         for peer, watch in self._watches.items():
             facts = self._evidence.facts.get(peer)
             if facts is None:
@@ -195,8 +189,7 @@ class Membership:
                 incarnation = self._evidence.incarnation_of(peer)
                 payload = encode(Accusation(facts.epoch, incarnation, int(wanted)))
             watch.charged = wanted
-            out.append(Statement(kind=ACCUSE, key=peer, payload=payload))
-        return out
+            turn.publish(ACCUSE, peer, payload)
 
     def _charge_for(
         self, peer: PeerId, watch: Watch, held: Charge | None, patience: int, now: Nanos
@@ -244,14 +237,14 @@ class Membership:
         then is not known yet, and must not look like silence."""
         return (self._sampled_at if watch.is_linked else now) - watch.heard
 
-    def _refute(self, now: Nanos) -> list[Statement]:
+    def _refute(self, turn: Turn) -> None:
         """Whoever accuses us is answered at once; that it happened strains our trust in us."""
         if not self._evidence.accusers_of(self._own):
-            return []
-        self._take_strain(now)
-        self._doubt_confirmed(now)
+            return
+        self._take_strain(turn.now.mono)
+        self._doubt_confirmed(turn.now.mono)
         incarnation = self._evidence.incarnation_of(self._own) + 1
-        return [Statement(kind=REFUTE, key=b"", payload=encode(Refutation(incarnation)))]
+        turn.publish(REFUTE, b"", encode(Refutation(incarnation)))
 
     def _doubt_confirmed(self, now: Nanos) -> None:
         """Step back from ``CONFIRMED``: somebody who can tell may be there after all."""
@@ -313,13 +306,10 @@ class Membership:
         wait = limits.GRACE_HEARD_NS if is_heard else limits.GRACE_NS
         return Nanos(max(now + wait, self._frozen_until))
 
-    def _set_timer(self) -> list[Effect]:
-        due = min(self._doubted.values(), default=Nanos(0))
-        if due == self._timer or not due:
-            self._timer = due
-            return []
-        self._timer = due
-        return [SetTimer(token=timers.token_for(timers.VERDICT), at=due)]
+    def _set_timer(self, turn: Turn) -> None:
+        held, self._timer = self._timer, min(self._doubted.values(), default=Nanos(0))
+        if self._timer and self._timer != held:
+            turn.do(SetTimer(token=timers.token_for(timers.VERDICT), at=self._timer))
 
     # -- views ----------------------------------------------------------------------------------
 

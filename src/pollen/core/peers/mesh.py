@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pollen.core import limits, timers
-from pollen.core.effects import CloseLink, Effect, SendMessage
+from pollen.core.effects import CloseLink, SendMessage
 from pollen.core.events import (
     DialFailed,
     Event,
@@ -22,15 +22,15 @@ from pollen.core.events import (
     PeerFound,
     Telemetry,
 )
-from pollen.core.ids import Nanos, Now, PeerId
+from pollen.core.ids import Nanos, PeerId
 from pollen.core.messages import Keep, Message, encode_message
 from pollen.core.peers.coords import Coords
 from pollen.core.peers.known import Peers
 from pollen.core.peers.links import Links
-from pollen.core.peers.membership import Membership, Statement
+from pollen.core.peers.membership import Membership
 from pollen.core.rng import Rng
 from pollen.core.trust import Member
-from pollen.core.turn import Handler, Room, on_message
+from pollen.core.turn import Handler, Heard, Room, Turn
 
 # What a peer tells of its place on the map; empty for one that tells nothing.
 CoordinateOf = Callable[[PeerId], Sequence[int]]
@@ -53,12 +53,12 @@ class Mesh(Room):
         self._reached_out_at = Nanos(0)
         self._moved: list[PeerId] = []
 
-    def start(self, now: Nanos) -> list[Effect]:
+    def start(self, turn: Turn) -> None:
         """Take over who is alive by what the disk says, and dial."""
-        self.membership.advance(now)
-        self._follow_live(now)
-        self._watch(now)
-        return self.peers.start(now)
+        self.membership.advance(turn)
+        self._follow_live()
+        self._watch(turn.now.mono)
+        self.peers.start(turn)
 
     def _is_wanted(self, peer: PeerId) -> bool:
         """Whether to dial a peer again by ourselves: never one that is denied."""
@@ -67,87 +67,79 @@ class Mesh(Room):
     def events(self) -> Mapping[type[Event], Handler]:
         """Dials that failed, and links that calls want."""
         return {
-            DialFailed: lambda event, turn: turn.do(*self.on_dial_failed(event, turn.now.mono)),
-            LinkWanted: lambda event, turn: turn.do(*self.on_wanted(event, turn.now.mono)),
+            DialFailed: self.peers.on_dial_failed,
+            LinkWanted: self.on_wanted,
         }
 
     def messages(self) -> Mapping[type[Message], Handler]:
         """The other side's wish for a link."""
-        return {Keep: on_message(self.on_keep)}
+        return {Keep: self.on_keep}
 
     def timers(self) -> Mapping[str, Handler]:
         """When to dial again."""
-        return {timers.DIAL: lambda peer, turn: turn.do(*self.peers.on_timer(peer, turn.now.mono))}
+        return {timers.DIAL: self.peers.on_timer}
 
     # -- links ----------------------------------------------------------------------------------
 
-    def on_hello(self, event: HelloReceived, now: Nanos) -> tuple[list[Effect], bool]:
+    def on_hello(self, event: HelloReceived, turn: Turn) -> bool:
         """A Hello that was judged good. True when it became the peer's link."""
-        out, is_new = self.peers.on_hello(event, now)
-        if not is_new:
-            return out, False
+        if not self.peers.on_hello(event, turn):
+            return False
         if event.dialled and event.remote:
-            out += self.peers.learn(event.peer, [event.remote], now)
+            self.peers.learn(event.peer, [event.remote], turn)
         self.links.on_closed(event.peer)
-        self.membership.on_link(event.peer, now)
-        return out + self._tell([event.peer]), True
+        self.membership.on_link(event.peer, turn.now.mono)
+        self._tell([event.peer], turn)
+        return True
 
-    def on_link_closed(self, event: LinkClosed, now: Nanos) -> list[Effect]:
+    def on_link_closed(self, event: LinkClosed, turn: Turn) -> None:
         """Dial again where the link is wanted."""
-        out, is_offline = self.peers.on_link_closed(event, now)
-        if is_offline:
+        if self.peers.on_link_closed(event, turn):
             self.membership.on_link_closed(event.peer)
             self.links.on_closed(event.peer)
-        return out
 
-    def on_dial_failed(self, event: DialFailed, now: Nanos) -> list[Effect]:
-        """Wait and dial again."""
-        return self.peers.on_dial_failed(event, now)
-
-    def on_wanted(self, event: LinkWanted, now: Nanos) -> list[Effect]:
+    def on_wanted(self, event: LinkWanted, turn: Turn) -> None:
         """A call needs a link that is not there: dial on demand."""
-        if not self.links.on_wanted(event.peer, now):
-            return []
-        return self.peers.end_backoff([event.peer], now) + self._tell([event.peer])
+        if self.links.on_wanted(event.peer, turn.now.mono):
+            self.peers.end_backoff([event.peer], turn)
+            self._tell([event.peer], turn)
 
-    def on_found(self, event: PeerFound, now: Nanos) -> list[Effect]:
+    def on_found(self, event: PeerFound, turn: Turn) -> None:
         """Discovery found an address: of one peer, or of whoever is there."""
         if event.peer:
-            return self.peers.learn(event.peer, event.addresses, now)
-        return self.peers.try_anybody(event.addresses)
+            self.peers.learn(event.peer, event.addresses, turn)
+        else:
+            self.peers.try_anybody(event.addresses, turn)
 
-    def on_keep(self, message: Keep, peer: PeerId, now: Now) -> list[Effect]:
+    def on_keep(self, heard: Heard, turn: Turn) -> None:
         """The other side's wish."""
-        self.links.on_keep(peer, message.is_kept, now.mono)
-        return []
+        self.links.on_keep(heard.peer, heard.message.is_kept, turn.now.mono)
 
     # -- telemetry ------------------------------------------------------------------------------
 
-    def on_telemetry(
-        self, event: Telemetry, coordinate_of: CoordinateOf, now: Nanos
-    ) -> list[Effect]:
+    def on_telemetry(self, event: Telemetry, coordinate_of: CoordinateOf, turn: Turn) -> None:
         """Half a second went by: silence, idle links, nearer neighbours, too few links."""
+        now = turn.now.mono
         self.membership.on_telemetry(event, now)
         self._coordinate_of = coordinate_of
         self.coords.note(event.peers, coordinate_of)
-        out: list[Effect] = []
         for peer in self.links.on_telemetry(event.peers, now):
             link = self.peers.link_of(peer)
             if link is not None:
                 reason = "neither side needs this link"
-                out.append(CloseLink(link=link.link, code=limits.CLOSE_IDLE, reason=reason))
+                turn.do(CloseLink(link=link.link, code=limits.CLOSE_IDLE, reason=reason))
         if self.links.is_full_mesh:
-            return out
+            return
         self._rtts = {sample.peer: sample.rtt_us for sample in event.peers if sample.rtt_us}
         linked = self.peers.linked()
         near = self.links.choose_near(dict.fromkeys(linked), self._distance, now)
-        out += self.peers.dial(near, now)
+        self.peers.dial(near, turn)
         if len(linked) < limits.VIEW_MIN:
-            out += self.peers.explore(limits.EXPLORE_DIALS, now)
+            self.peers.explore(limits.EXPLORE_DIALS, turn)
         elif now >= self._reached_out_at + limits.REACH_OUT_NS:
             self._reached_out_at = now
-            out += self.peers.explore(1, now, self.membership.live)
-        return out + self._tell(linked)
+            self.peers.explore(1, turn, self.membership.live)
+        self._tell(linked, turn)
 
     def estimate(self, peer: PeerId) -> int | None:
         """The round trip to a peer by the map, in microseconds; None where the map is blank."""
@@ -157,28 +149,29 @@ class Mesh(Room):
     def _distance(self, peer: PeerId) -> int | None:
         return self._rtts.get(peer) or self.estimate(peer)
 
-    def _tell(self, peers: list[PeerId]) -> list[Effect]:
+    def _tell(self, peers: list[PeerId], turn: Turn) -> None:
         said = self.links.tell(peer for peer in peers if self.peers.has_link(peer))
-        return [SendMessage(peer=p, body=encode_message(Keep(is_kept))) for p, is_kept in said]
+        for peer, is_kept in said:
+            turn.do(SendMessage(peer=peer, body=encode_message(Keep(is_kept))))
 
     # -- records --------------------------------------------------------------------------------
 
-    def learn(self, member: Member, now: Nanos) -> list[Effect]:
+    def learn(self, member: Member, turn: Turn) -> None:
         """A member's node record came: where it can be dialled."""
-        return self.peers.learn(member.peer, member.info.addresses, now)
+        self.peers.learn(member.peer, member.info.addresses, turn)
 
-    def advance(self, now: Nanos) -> tuple[list[Statement], list[Effect], bool]:
-        """What to state, what to do, and whether who is alive changed."""
-        statements, out, is_changed = self.membership.advance(now)
+    def advance(self, turn: Turn) -> bool:
+        """State and do what follows from the records; True when who is alive changed."""
+        is_changed = self.membership.advance(turn)
         if is_changed:
-            came, is_moved = self._follow_live(now)
-            out = out + self.peers.end_backoff(came, now)
+            came, is_moved = self._follow_live()
+            self.peers.end_backoff(came, turn)
             if is_moved or self.links.is_full_mesh:
-                self._watch(now)
-                out += self.peers.dial(self.links.wanted() or [], now)
-        return statements, out, is_changed
+                self._watch(turn.now.mono)
+                self.peers.dial(self.links.wanted() or [], turn)
+        return is_changed
 
-    def _follow_live(self, now: Nanos) -> tuple[list[PeerId], bool]:
+    def _follow_live(self) -> tuple[list[PeerId], bool]:
         live = self.membership.live
         moved = self.membership.take_moved()
         self._moved += moved

@@ -27,6 +27,7 @@ class Fast(msgspec.Struct, frozen=True, array_like=True):
 
     ``memory``: bucket of bytes free for guests. ``queued``: bucket of calls that wait for a slot.
     ``coordinate``: plain integers whose meaning is that of ``coords``, empty while unknown.
+    ``disk``: bucket of bytes free where content is kept.
     """
 
     memory: U8 = 0
@@ -34,6 +35,12 @@ class Fast(msgspec.Struct, frozen=True, array_like=True):
     queued: U8 = 0
     demand: list[DemandRow] = []
     coordinate: list[int] = []
+    disk: U8 = 0
+
+    @property
+    def disk_bytes(self) -> int:
+        """What is free for content, quantised."""
+        return value_of(self.disk)
 
     @property
     def free_bytes(self) -> int:
@@ -60,7 +67,7 @@ class Bundle:
     ) -> None:
         self._capacity, self._slots = capacity_bytes, slots
         self._meter = Meter(idle_ns)
-        self._free = self._queued = 0
+        self._free = self._queued = self._disk = 0
         self._coordinate: list[int] = []
         self._said: Fast | None = None
         self._said_at: Nanos | None = None
@@ -73,6 +80,7 @@ class Bundle:
         self._free = settled(self._free, self.free_bytes)
         queued = max((sample.queued for sample in telemetry.seeds), default=0)
         self._queued = settled(self._queued, queued)
+        self._disk = settled(self._disk, telemetry.disk_bytes)
 
     def note_coordinate(self, coordinate: list[int]) -> None:
         """Where this node is; its maker decides when it moved."""
@@ -88,6 +96,7 @@ class Bundle:
             queued=bucket_of(self._queued),
             demand=self._meter.rows(now),
             coordinate=self._coordinate,
+            disk=bucket_of(self._disk),
         )
         if fast == self._said:
             return None

@@ -16,6 +16,7 @@ from pollen.core.effects import BeginCall, Log
 from pollen.core.events import CallEnded
 from pollen.core.ids import Hash, Token, short
 from pollen.core.seeds import Seed
+from pollen.core.turn import Turn
 
 
 def has_check(seed: Seed) -> bool:
@@ -46,10 +47,10 @@ def reason_of(seed: Seed, event: CallEnded) -> str:
     return f"check `{seed.options.check}` failed: {said}"[: limits.REASON_MAX_CHARS]
 
 
-def failed_line(seed: Seed, reason: str) -> Log:
-    """What the node's log tells of a failed check."""
+def tell_failed(seed: Seed, reason: str, turn: Turn) -> None:
+    """A failed check is a line of the node's log."""
     fields: dict[str, str | int] = {"seed": seed.name, "version": short(seed.seed)}
-    return Log(level="warning", event="check-failed", fields={**fields, "reason": reason})
+    turn.do(Log(level="warning", event="check-failed", fields={**fields, "reason": reason}))
 
 
 class Checks:
@@ -60,22 +61,21 @@ class Checks:
         self._running: dict[Hash, Token] = {}
         self._failures: dict[Hash, int] = {}
 
-    def begin(self, seed: Seed) -> list[BeginCall]:
-        """The call to make; none while one is under way."""
+    def begin(self, seed: Seed, turn: Turn) -> None:
+        """Call the check, unless a call of it is under way."""
         if seed.seed in self._running:
-            return []
+            return
         self._begun += 1
         subject = seed.seed + self._begun.to_bytes(8, "big")
         token = self._running[seed.seed] = timers.token_for(timers.CHECK, subject)
-        return [
-            BeginCall(
-                token=token,
-                seed=seed.seed,
-                function=seed.options.check,
-                budget_ms=budget_of(seed),
-                here=True,
-            )
-        ]
+        call = BeginCall(
+            token=token,
+            seed=seed.seed,
+            function=seed.options.check,
+            budget_ms=budget_of(seed),
+            here=True,
+        )
+        turn.do(call)
 
     def take(self, event: CallEnded) -> bool:
         """A check ended. False when it was given up before, and the answer counts for nothing."""

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from pollen.core import limits, timers
-from pollen.core.effects import Effect, LoadSeed, SetTimer, UnloadSeed
+from pollen.core.effects import LoadSeed, SetTimer, UnloadSeed
 from pollen.core.events import CallEnded, LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
 from pollen.core.names import Holding
@@ -33,6 +33,7 @@ from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, s
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.rules import match_gate
 from pollen.core.seeds import Seed
+from pollen.core.turn import Turn
 
 # Slugs of a load that speak of the way to the content, not of this host: try again soon.
 _FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadline"})
@@ -138,33 +139,34 @@ class Hosting:
         self.free_bytes = capacity_bytes
         self.is_leaving = False
 
-    def converge(self, key: Hash, view: View, now: Now) -> list[Effect]:
-        """Move one seed towards the plan."""
+    def converge(self, key: Hash, view: View, turn: Turn) -> None:
+        """Move one seed towards the plan; what is loaded and unloaded for that leaves last."""
         role = view.roles.get(key)
         entry = self._entries.get(key)
         if role is None:
             self._checks.forget(key)
         if entry is None:
             if role is None:
-                return self._let_go(key)
+                self._let_go(key, turn)
+                return
             entry = Entry(seed=role.seed)
         entry.has_elder = role is not None and role.elder is not None
-        out: list[Effect] = []
-        for cue in self._cues(key, entry, role, view, now):
-            out += self._take(key, entry, cue, view, now)
+        for cue in self._cues(key, entry, role, view, turn.now):
+            self._take(key, entry, cue, view, turn)
         if entry.state is State.ABSENT:
             self._entries.pop(key, None)
-            return out if role is not None else out + self._let_go(key)
+            if role is None:
+                self._let_go(key, turn)
+            return
         self._entries[key] = entry
         entry.witnessed = self._witness(key, entry, role, view)
-        return out + self._set_timer(key, entry, role, now.mono)
+        self._set_timer(key, entry, role, turn)
 
-    def _let_go(self, key: Hash) -> list[Effect]:
+    def _let_go(self, key: Hash, turn: Turn) -> None:
         """No name needs a seed any more whose content was kept here."""
-        if key not in self._kept:
-            return []
-        del self._kept[key]
-        return [UnloadSeed(seed=key)]
+        if key in self._kept:
+            del self._kept[key]
+            turn.do_last(UnloadSeed(seed=key))
 
     # -- cues -----------------------------------------------------------------------------------
 
@@ -283,24 +285,24 @@ class Hosting:
 
     # -- transitions ----------------------------------------------------------------------------
 
-    def _take(self, key: Hash, entry: Entry, cue: Cue, view: View, now: Now) -> list[Effect]:
+    def _take(self, key: Hash, entry: Entry, cue: Cue, view: View, turn: Turn) -> None:
         before = entry.state
         entry.state, act = step(before, cue)
         if entry.state is not before:
-            self._enter(entry, before, now)
+            self._enter(entry, before, turn.now)
         if act is Act.LOAD:
             self._kept.pop(key, None)
             hosts = view.claims.hosts(key)
             entry.asked = plan_holders(entry.seed, hosts, view.is_linked)
             entry.in_flight = True
-            return [LoadSeed(seed=key, holders=entry.asked)]
+            turn.do_last(LoadSeed(seed=key, holders=entry.asked))
         if act is not Act.UNLOAD:
-            return []
+            return
         self._checks.give_up(key)
         keep = cue in (Cue.RELEASE, Cue.SPARE) and self._is_to_keep(key, entry, view)
         if keep:
             self._kept[key] = None
-        return [UnloadSeed(seed=key, keep=keep)]
+        turn.do_last(UnloadSeed(seed=key, keep=keep))
 
     def _is_to_keep(self, key: Hash, entry: Entry, view: View) -> bool:
         """Whether the content of a live seed stays: here it was published, here it may be woken, or
@@ -329,85 +331,88 @@ class Hosting:
             self._drains += 1
             entry.drain, entry.drain_since = self._drains, now.mono
 
-    def on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
+    def on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
         """Ready, or wait and try again: soon when the content was out of reach, else later."""
         entry = self._entries.get(event.seed)
         if entry is None:
-            return [] if event.slug else [UnloadSeed(seed=event.seed)]
+            if not event.slug:
+                turn.do(UnloadSeed(seed=event.seed))
+            return
         entry.in_flight = False
         cue = Cue.LOADED
         if event.slug in _FETCH_SLUGS:
             cue, wait = Cue.UNFETCHED, load_wait(entry.attempts)
             entry.attempts += 1
-            entry.retry_at = Nanos(now.mono + wait)
+            entry.retry_at = Nanos(turn.now.mono + wait)
         elif event.slug:
             cue, entry.is_fault = Cue.REFUSE, event.slug in _FAULT_SLUGS
         if event.slug:
             entry.reason = f"{event.slug}: {event.reason}"[: limits.REASON_MAX_CHARS]
         elif checking.has_check(entry.seed):
-            return self._begin_check(entry, now)
-        return self._step(event.seed, entry, cue, now)
+            self._begin_check(entry, turn)
+            return
+        self._step(event.seed, entry, cue, turn)
 
-    def _step(self, key: Hash, entry: Entry, cue: Cue, now: Now) -> list[Effect]:
+    def _step(self, key: Hash, entry: Entry, cue: Cue, turn: Turn) -> None:
         """Take a cue that comes from the muscles."""
         before = entry.state
         entry.state, act = step(before, cue)
         if entry.state is not before:
-            self._enter(entry, before, now)
-        return [UnloadSeed(seed=key, keep=key in self._kept)] if act is Act.UNLOAD else []
+            self._enter(entry, before, turn.now)
+        if act is Act.UNLOAD:
+            turn.do(UnloadSeed(seed=key, keep=key in self._kept))
 
-    def _begin_check(self, entry: Entry, now: Now) -> list[Effect]:
+    def _begin_check(self, entry: Entry, turn: Turn) -> None:
         """The muscles hold the seed, and open it to callers when it is claimed ready."""
-        out = self._step(entry.seed.seed, entry, Cue.CHECK, now)
-        if entry.state is not State.LOADING:
-            return out
-        entry.in_flight = True
-        return [*out, *self._checks.begin(entry.seed)]
+        self._step(entry.seed.seed, entry, Cue.CHECK, turn)
+        if entry.state is State.LOADING:
+            entry.in_flight = True
+            self._checks.begin(entry.seed, turn)
 
-    def on_call_ended(self, event: CallEnded, now: Now) -> list[Effect]:
+    def on_call_ended(self, event: CallEnded, turn: Turn) -> None:
         """A check ended: the replica is ready, or refused for a while that doubles. Its content
         stays, for the next try."""
         key = checking.seed_of(event)
         entry = self._entries.get(key)
         if not self._checks.take(event) or entry is None:
-            return []
+            return
         entry.in_flight = False
         if not event.slug:
-            return self._step(key, entry, Cue.LOADED, now)
+            self._step(key, entry, Cue.LOADED, turn)
+            return
         self._kept[key] = None
-        out = self._step(key, entry, Cue.UNFIT, now)
-        wait = self._checks.wait(key)
+        self._step(key, entry, Cue.UNFIT, turn)
+        now, wait = turn.now, self._checks.wait(key)
         entry.reason, entry.is_fault = checking.reason_of(entry.seed, event), False
         entry.retry_at, entry.until = Nanos(now.mono + wait), now.wall + wait
-        return [*out, checking.failed_line(entry.seed, entry.reason)]
+        checking.tell_failed(entry.seed, entry.reason, turn)
 
-    def on_woken(self, event: SeedWoken, view: View, now: Now) -> list[Effect]:
+    def on_woken(self, event: SeedWoken, view: View, turn: Turn) -> None:
         """A call woke a seed here: it is ready, and stays at least until the callers' demand had
         time to come, which then keeps it."""
         role, entry = view.roles.get(event.seed), self._entries.get(event.seed)
         if entry is None:
             if role is None or self.is_leaving or not may_host(role.seed, self._properties):
-                return [UnloadSeed(seed=event.seed)]
+                turn.do(UnloadSeed(seed=event.seed))
+                return
             entry = self._entries[event.seed] = Entry(seed=role.seed)
             self._kept.pop(event.seed, None)
         if checking.has_check(entry.seed):
             check_ns = checking.budget_of(entry.seed) * MILLISECOND
-            entry.stays_until = Nanos(now.mono + check_ns + limits.WOKEN_STAY_NS)
-            return self._begin_check(entry, now)
+            entry.stays_until = Nanos(turn.now.mono + check_ns + limits.WOKEN_STAY_NS)
+            self._begin_check(entry, turn)
+            return
         before = entry.state
-        out = self._step(event.seed, entry, Cue.WOKEN, now)
+        self._step(event.seed, entry, Cue.WOKEN, turn)
         if entry.state is not before:
             entry.in_flight = False
-            entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
-        return out
+            entry.stays_until = Nanos(turn.now.mono + limits.WOKEN_STAY_NS)
 
-    def note_samples(
-        self, samples: Sequence[SeedSample], now: Now
-    ) -> list[tuple[Hash, list[Effect]]]:
+    def note_samples(self, samples: Sequence[SeedSample], turn: Turn) -> list[Hash]:
         """A version on trial of which no call succeeded and several failed here is refused; one of
         which a call succeeded is acquitted. Returns the seeds whose claim changed.
         """
-        out: list[tuple[Hash, list[Effect]]] = []
+        changed: list[Hash] = []
         for sample in samples:
             entry = self._entries.get(sample.seed)
             if entry is None or entry.state is not State.READY or not entry.has_elder:
@@ -415,17 +420,18 @@ class Hosting:
             if entry.has_served or sample.good:
                 if not entry.has_served:
                     entry.has_served = True
-                    out.append((sample.seed, []))
+                    changed.append(sample.seed)
                 continue
             if sample.faults < limits.FAULT_CALLS:
                 continue
             entry.reason, entry.is_fault = f"all of {sample.faults} calls failed", True
             entry.state, _ = step(entry.state, Cue.REFUSE)
-            self._enter(entry, State.READY, now)
-            out.append((sample.seed, [UnloadSeed(seed=sample.seed)]))
-        return out
+            self._enter(entry, State.READY, turn.now)
+            changed.append(sample.seed)
+            turn.do(UnloadSeed(seed=sample.seed))
+        return changed
 
-    def _set_timer(self, key: Hash, entry: Entry, role: Role | None, now: Nanos) -> list[Effect]:
+    def _set_timer(self, key: Hash, entry: Entry, role: Role | None, turn: Turn) -> None:
         """One timer a seed, at the first time to come when something may be due."""
         due: list[int] = []
         if entry.state is State.LOADING:
@@ -436,12 +442,11 @@ class Hosting:
             due = [entry.drain_since + limits.DRAIN_SETTLE_NS]
         elif entry.enough_since is not None and role is not None:
             due = [self._drains_at(key, entry, role)]
-        to_come = [at for at in due if at > now]
+        to_come = [at for at in due if at > turn.now.mono]
         at = Nanos(min(to_come)) if to_come else None
-        if at is None or at == entry.timer_at:
-            return []
-        entry.timer_at = at
-        return [SetTimer(token=timers.token_for(timers.LOAD, key), at=at)]
+        if at is not None and at != entry.timer_at:
+            entry.timer_at = at
+            turn.do_last(SetTimer(token=timers.token_for(timers.LOAD, key), at=at))
 
     # -- views ----------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Placement on one node: from what changed to what is loaded, claimed, told and routed.
 
 Decides: in which order the projections, the plan, the hosting and the tables follow a change.
-Does not know: links, disks; how records spread. It publishes by the writer that it was given.
+Does not know: links, disks; how records spread. It publishes by the turn.
 Invariants: what a change does not touch is not looked at. The plan advances in slices; what follows
     from a placement follows when it is found. A claim is published when it differs, and only then.
 Source: docs/design/protocol.md#placement.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pollen.core import limits, timers
 from pollen.core.codec import encode
 from pollen.core.config import NodeConfig
-from pollen.core.effects import Effect, PeerRow, SetTimer
+from pollen.core.effects import PeerRow, SetTimer
 from pollen.core.events import (
     CallEnded,
     Event,
@@ -24,7 +24,7 @@ from pollen.core.events import (
     TablesStale,
     Telemetry,
 )
-from pollen.core.ids import Hash, Nanos, Now, PeerId
+from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.kinds import CLAIM, FAST
 from pollen.core.placement import tables
 from pollen.core.placement.bundle import Bundle
@@ -32,9 +32,8 @@ from pollen.core.placement.checking import seed_of
 from pollen.core.placement.hosting import Hosting, View
 from pollen.core.placement.situation import Situation, taken
 from pollen.core.placement.tables import Tables
-from pollen.core.records import Records
 from pollen.core.trust import Members
-from pollen.core.turn import Handler, Room, on_event
+from pollen.core.turn import Handler, Room, Turn
 
 
 class Placing(Room):
@@ -43,7 +42,6 @@ class Placing(Room):
     def __init__(
         self,
         own: PeerId,
-        records: Records,
         members: Members,
         situation: Situation,
         is_linked: Callable[[PeerId], bool],
@@ -52,7 +50,6 @@ class Placing(Room):
         bundle: Bundle,
     ) -> None:
         self._own = own
-        self._records = records
         self._members = members
         self._situation = situation
         self._estimate = estimate
@@ -79,7 +76,6 @@ class Placing(Room):
         cls,
         config: NodeConfig,
         properties: str,
-        records: Records,
         members: Members,
         situation: Situation,
         is_linked: Callable[[PeerId], bool],
@@ -88,13 +84,13 @@ class Placing(Room):
         """For a node with this configuration and these properties in its certificate."""
         hosting = Hosting(config.node, properties, config.memory_bytes)
         bundle = Bundle(config.memory_bytes, config.slots, config.idle_ns)
-        return cls(config.node, records, members, situation, is_linked, estimate, hosting, bundle)
+        return cls(config.node, members, situation, is_linked, estimate, hosting, bundle)
 
     def events(self) -> Mapping[type[Event], Handler]:
         """A seed that a call woke; a check that ended; tables that the muscles do not hold."""
         return {
-            CallEnded: on_event(self.on_call_ended),
-            SeedWoken: on_event(self.on_woken),
+            CallEnded: self.on_call_ended,
+            SeedWoken: self.on_woken,
             TablesStale: lambda event, turn: self.forget_tables(),
         }
 
@@ -104,18 +100,15 @@ class Placing(Room):
 
     # -- what the muscles say -------------------------------------------------------------------
 
-    def note_telemetry(self, event: Telemetry, now: Now) -> list[Effect]:
+    def note_telemetry(self, event: Telemetry, turn: Turn) -> None:
         """New counters: prices, the fast record, and versions that fail."""
         self.telemetry = event
         self._note_prices(event.peers)
-        self._bundle.note_telemetry(event, now.mono)
+        self._bundle.note_telemetry(event, turn.now.mono)
         self._hosting.free_bytes = self._bundle.free_bytes
-        out: list[Effect] = []
-        for key, effects in self._hosting.note_samples(event.seeds, now):
+        for key in self._hosting.note_samples(event.seeds, turn):
             self._situation.touch(key)
-            out += effects
-        self._tell_fast(now.mono)
-        return out
+        self._tell_fast(turn)
 
     def note_coordinate(self, coordinate: list[int]) -> None:
         """Where this node is on the map of round trips; who was never measured has another price
@@ -135,25 +128,25 @@ class Placing(Room):
                 self._prices[sample.peer] = price
                 self._unrouted_peers[sample.peer] = None
 
-    def _tell_fast(self, now: Nanos) -> None:
-        payload = self._bundle.due(now)
+    def _tell_fast(self, turn: Turn) -> None:
+        payload = self._bundle.due(turn.now.mono)
         if payload is not None:
-            self._records.publish(FAST, b"", payload)
+            turn.publish(FAST, b"", payload)
 
-    def on_load_finished(self, event: LoadFinished, now: Now) -> list[Effect]:
+    def on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
         """A seed can be called here, or not."""
         self._situation.touch(event.seed)
-        return self._hosting.on_load_finished(event, now)
+        self._hosting.on_load_finished(event, turn)
 
-    def on_woken(self, event: SeedWoken, now: Now) -> list[Effect]:
+    def on_woken(self, event: SeedWoken, turn: Turn) -> None:
         """A call woke a seed here."""
         self._situation.touch(event.seed)
-        return self._hosting.on_woken(event, self._view, now)
+        self._hosting.on_woken(event, self._view, turn)
 
-    def on_call_ended(self, event: CallEnded, now: Now) -> list[Effect]:
+    def on_call_ended(self, event: CallEnded, turn: Turn) -> None:
         """The check of a replica here ended."""
         self._situation.touch(seed_of(event))
-        return self._hosting.on_call_ended(event, now)
+        self._hosting.on_call_ended(event, turn)
 
     def on_timer(self, key: bytes) -> None:
         """Something about a seed on this node may be due."""
@@ -193,38 +186,39 @@ class Placing(Room):
         """True while something is not brought up to date that has changed."""
         return self._situation.has_work or bool(self._unpriced)
 
-    def converge(self, now: Now, pairs: int = limits.PLAN_SLICE_PAIRS) -> list[Effect]:
-        """One slice: plan, load and unload towards the plan, and claim what is so."""
-        self._situation.refresh(now)
-        self._situation.planner.advance(pairs)
-        out: list[Effect] = []
-        for key in self._situation.take_touched():
-            out += self._hosting.converge(key, self._view, now)
-            self._unrouted[key] = None
-            self._claim(key)
-        return out + self._watch_overdue(now)
+    def converge(self, turn: Turn, pairs: int = limits.PLAN_SLICE_PAIRS) -> None:
+        """One slice: plan, load and unload towards the plan, and claim what is so.
 
-    def _claim(self, key: Hash) -> None:
+        What is loaded and unloaded leaves last: the rows that it needs leave before it.
+        """
+        self._situation.refresh(turn.now)
+        self._situation.planner.advance(pairs)
+        for key in self._situation.take_touched():
+            self._hosting.converge(key, self._view, turn)
+            self._unrouted[key] = None
+            self._claim(key, turn)
+        self._watch_overdue(turn)
+
+    def _claim(self, key: Hash, turn: Turn) -> None:
         claim = self._hosting.claim(key)
         if claim is not None:
             self._claimed[key] = None
-            self._records.publish(CLAIM, key, encode(claim))
+            turn.publish(CLAIM, key, encode(claim))
         elif key in self._claimed:
             del self._claimed[key]
-            self._records.bury(CLAIM, key)
+            turn.publish(CLAIM, key, None)
 
-    def _watch_overdue(self, now: Now) -> list[Effect]:
+    def _watch_overdue(self, turn: Turn) -> None:
         """One timer for the first host whose loading will be overdue."""
         at = self._situation.next_overdue
-        if at is None or at == self._overdue_at:
-            return []
-        self._overdue_at = at
-        due = Nanos(now.mono + max(at - now.wall, 0))
-        return [SetTimer(token=timers.token_for(timers.OVERDUE), at=due)]
+        if at is not None and at != self._overdue_at:
+            self._overdue_at = at
+            due = Nanos(turn.now.mono + max(at - turn.now.wall, 0))
+            turn.do_last(SetTimer(token=timers.token_for(timers.OVERDUE), at=due))
 
     # -- tables ---------------------------------------------------------------------------------
 
-    def push(self, now: Nanos, *, is_urgent: bool) -> list[Effect]:
+    def push(self, turn: Turn, *, is_urgent: bool) -> None:
         """Bring the rows up to date that something touched, and tell the muscles."""
         unpriced = taken(self._unpriced, limits.PLACE_SLICE_SEEDS)
         for peer in (*self._situation.take_touched_peers(), *unpriced):
@@ -243,7 +237,7 @@ class Placing(Room):
             )
             self._tables.seeds.set(key, row)
         self._unrouted, self._unrouted_peers = {}, {}
-        return self._tables.push(now, is_urgent=is_urgent)
+        self._tables.push(turn, is_urgent=is_urgent)
 
     def _price_of(self, peer: PeerId) -> int:
         return self.price(peer)[0]

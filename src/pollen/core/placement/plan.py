@@ -1,6 +1,7 @@
-"""Where seeds should run: one pure function of what the records say.
+"""Where things should be: one pure function of what the records say.
 
-Decides: how many replicas a seed wants, which nodes rank for it, and in which order.
+Decides: how many copies a thing wants, which nodes rank for it, and in which order. A seed is the
+    first kind of thing; whatever states a ``Need`` is placed alike.
 Does not know: claims as records, links, clocks, what this node does about it (``claims``), how the
     same answer is kept up to date piece by piece (``planner``).
 Invariants: equal snapshots give equal plans on every platform: integers only, ties by node id. A
@@ -36,29 +37,57 @@ class Standing(enum.Enum):
     SKIPPED = "skipped"
 
 
-class NodeFacts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What the records say of a live node. ``is_open``: it takes seeds (it is not leaving)."""
+class Takes(enum.Enum):
+    """What a copy takes of its node, and so what nodes are weighed by."""
 
-    capacity_bytes: int
+    MEMORY = "memory"
+    DISK = "disk"
+    NOTHING = "nothing"
+
+
+# The order of a node's weights.
+TAKES = tuple(Takes)
+
+
+class NodeFacts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What the records say of a live node. ``is_open``: it takes copies (it is not leaving).
+
+    ``memory_bytes`` and ``disk_bytes`` are free for guests and for content, quantised; 0 is none,
+    or not told.
+    """
+
+    memory_bytes: int
+    disk_bytes: int = 0
     slots: int = 1
     properties: str = "{}"
     is_open: bool = True
     is_busy: bool = False
     plan_version: int = limits.PLAN_VERSION
 
-    @property
-    def weight(self) -> int:
-        """A node's share: its quantised capacity in MiB, half of it while calls queue there."""
-        weight = min(max(self.capacity_bytes >> 20, 1), limits.WEIGHT_MAX_MIB)
-        return max(weight >> 1, 1) if self.is_busy else weight
+    def weight(self, takes: Takes) -> int:
+        """A node's share of what takes this: in MiB, half of its memory while calls queue there.
+
+        What takes nothing is spread evenly.
+        """
+        if takes is Takes.NOTHING:
+            return 1
+        free = self.disk_bytes if takes is Takes.DISK else self.memory_bytes
+        weight = min(max(free >> 20, 1), limits.WEIGHT_MAX_MIB)
+        is_halved = self.is_busy and takes is Takes.MEMORY
+        return max(weight >> 1, 1) if is_halved else weight
 
 
 class Need(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a spec asks of the plan."""
+    """What a thing asks of the plan: so many copies at least, on nodes that pass its gate.
 
-    min_replicas: int
+    What takes memory runs: it grows with its load over the slots of its nodes. Of what takes disk
+    or nothing, demand says only where it is wanted.
+    """
+
+    copies: int
     everywhere: bool = False
-    host: Pairs = ()
+    gate: Pairs = ()
+    takes: Takes = Takes.MEMORY
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +131,7 @@ def plan(snapshot: Snapshot) -> dict[Hash, Placement]:
         demand = snapshot.demand.get(seed, {})
         need, seed_key = snapshot.needs[seed], seed_key_of(seed)
         ranked = sorted(
-            (cost_of(seed_key, node, facts, standings.get(node), node in demand), node)
+            (cost_of(seed_key, node, facts, need, standings.get(node), node in demand), node)
             for node, facts in snapshot.nodes.items()
             if may_rank(need, facts, standings.get(node))
         )
@@ -126,7 +155,7 @@ def may_rank(need: Need, facts: NodeFacts, standing: Standing | None) -> bool:
     """Whether a node is a candidate at all."""
     if not facts.is_open or standing is Standing.SKIPPED:
         return False
-    return not need.host or match_gate(need.host, facts.properties)
+    return not need.gate or match_gate(need.gate, facts.properties)
 
 
 # -- how many -------------------------------------------------------------------------------------
@@ -145,8 +174,8 @@ def count_wanted(need: Need, slots: Sequence[int], incumbents: int, demand: Iter
         milli, is_called = milli + part, True
     grown = count_for(milli, slots, limits.GROW_BP)
     shrunk = count_for(milli, slots, limits.SHRINK_BP)
-    by_load = min(max(incumbents, grown), shrunk)
-    floor = max(need.min_replicas, 1 if is_called else 0)
+    by_load = min(max(incumbents, grown), shrunk) if need.takes is Takes.MEMORY else 0
+    floor = max(need.copies, 1 if is_called else 0)
     return min(max(floor, by_load), len(slots))
 
 
@@ -163,24 +192,34 @@ def count_for(milli: int, slots: Sequence[int], share_bp: int) -> int:
 # -- which ----------------------------------------------------------------------------------------
 
 
-def inverse_weight(facts: NodeFacts) -> int:
+def inverse_weight(facts: NodeFacts, takes: Takes) -> int:
     """What a draw is multiplied by: the lighter a node, the dearer its draws."""
-    return _WEIGHT_SCALE // facts.weight
+    return _WEIGHT_SCALE // facts.weight(takes)
 
 
 def cost_of(
-    seed_key: int, node: PeerId, facts: NodeFacts, standing: Standing | None, is_origin: bool
+    key: int,
+    node: PeerId,
+    facts: NodeFacts,
+    need: Need,
+    standing: Standing | None,
+    is_origin: bool,
 ) -> int:
-    """What a node bids for a seed: the lowest serve. Incumbents and origins of demand bid less."""
-    cost = exponential(draw_of(seed_key, node_key_of(node))) * inverse_weight(facts)
-    return discounted(cost, standing, is_origin)
+    """What a node bids for a thing: the lowest serve. Incumbents and origins of demand bid less."""
+    inverse = inverse_weight(facts, need.takes)
+    return discounted(exponential(draw_of(key, node_key_of(node))) * inverse, standing, is_origin)
 
 
 def bid_of(
-    seed: Hash, node: PeerId, facts: NodeFacts, standing: Standing | None, is_origin: bool
+    seed: Hash,
+    node: PeerId,
+    facts: NodeFacts,
+    need: Need,
+    standing: Standing | None,
+    is_origin: bool,
 ) -> int:
-    """``cost_of`` for somebody who has the seed's hash and asks once."""
-    return cost_of(seed_key_of(seed), node, facts, standing, is_origin)
+    """``cost_of`` for somebody who has the thing's hash and asks once."""
+    return cost_of(seed_key_of(seed), node, facts, need, standing, is_origin)
 
 
 def discounted(cost: int, standing: Standing | None, is_origin: bool) -> int:

@@ -20,6 +20,7 @@ from pollen.core import limits
 from pollen.core.ids import Hash, PeerId
 from pollen.core.placement.plan import (
     NOWHERE,
+    TAKES,
     Cost,
     Need,
     NodeFacts,
@@ -49,11 +50,14 @@ _SCRATCH_SHARE = 8
 
 
 class _Row(msgspec.Struct, frozen=True, gc=False):
-    """A live node as the ranking loop reads it. ``mark`` names what an ungated ranking reads."""
+    """A live node as the ranking loop reads it. ``mark`` names what an ungated ranking reads.
+
+    ``inverses`` are its inverse weights in the order of ``TAKES``.
+    """
 
     node: PeerId
     key: int
-    inverse: int
+    inverses: tuple[int, ...]
     facts: NodeFacts
     mark: int
 
@@ -221,7 +225,7 @@ class Planner:
         standing = ranking.standings.get(node)
         if row is None or not may_rank(ranking.need, row.facts, standing):
             return held is not None
-        base = exponential(draw_of(ranking.key, row.key)) * row.inverse
+        base = _cost(ranking.key, row, ranking.need)
         cost = discounted(base, standing, node in ranking.demand)
         if ranking.bound is not None and (cost, node) > ranking.bound:
             return held is not None
@@ -288,7 +292,7 @@ class Planner:
         """
         need, ranking.depth = ranking.need, depth
         special = {*ranking.standings, *ranking.demand}
-        least = limits.WAKE_RANKS + limits.RANKS_SPARE + max(depth, need.min_replicas)
+        least = limits.WAKE_RANKS + limits.RANKS_SPARE + max(depth, need.copies)
         size = len(self._rows) if need.everywhere else least + len(special)
         first = self._first(ranking.key, need, size)
         ranking.bound = first.bound
@@ -305,12 +309,12 @@ class Planner:
         rank the same seeds among the same nodes.
         """
         self.pairs += len(self._rows)
-        asked = (seed_key, self._mark, size)
-        if need.host:
-            return _rank_first(seed_key, self._candidates(need), size)
+        asked = (seed_key, self._mark, size, TAKES.index(need.takes))
+        if need.gate:
+            return _rank_first(seed_key, need, self._candidates(need), size)
         held = _remembered.get(asked)
         if held is None:
-            held = _rank_first(seed_key, self._candidates(need), size)
+            held = _rank_first(seed_key, need, self._candidates(need), size)
             if len(_remembered) >= limits.RANKINGS_REMEMBERED:
                 _remembered.clear()
             _remembered[asked] = held
@@ -318,9 +322,9 @@ class Planner:
 
     def _candidates(self, need: Need) -> list[_Row]:
         rows = [row for row in self._rows.values() if row.facts.is_open]
-        if not need.host:
+        if not need.gate:
             return rows
-        passes = {text: match_gate(need.host, text) for text in {r.facts.properties for r in rows}}
+        passes = {text: match_gate(need.gate, text) for text in {r.facts.properties for r in rows}}
         return [row for row in rows if passes[row.facts.properties]]
 
 
@@ -331,26 +335,34 @@ class _First(msgspec.Struct, frozen=True, gc=False):
     bound: Cost | None
 
 
-_remembered: dict[tuple[int, int, int], _First] = {}
+_remembered: dict[tuple[int, int, int, int], _First] = {}
 
 
 def _row_of(node: PeerId, facts: NodeFacts) -> _Row:
-    key, inverse = node_key_of(node), inverse_weight(facts)
-    mark = draw_of(key, draw_of(key >> 1, inverse)) if facts.is_open else 0
-    return _Row(node, key, inverse, facts, mark)
+    key, inverses = node_key_of(node), tuple(inverse_weight(facts, takes) for takes in TAKES)
+    mark = 0
+    if facts.is_open:
+        mark = key >> 1
+        for inverse in inverses:
+            mark = draw_of(mark, inverse)
+        mark = draw_of(key, mark)
+    return _Row(node, key, inverses, facts, mark)
 
 
-def _rank_first(seed_key: int, rows: list[_Row], size: int) -> _First:
+def _rank_first(seed_key: int, need: Need, rows: list[_Row], size: int) -> _First:
     """The ``size`` lowest costs without bonus."""
     size = min(size, len(rows))
     if size == 0:
         return _First([], None)
-    bounds = least_costs(seed_key, [(row.key, row.inverse) for row in rows])
+    column = TAKES.index(need.takes)
+    bounds = least_costs(seed_key, [(row.key, row.inverses[column]) for row in rows])
     limit = sorted(bounds)[size - 1]
     # The costs of these are at least ``size`` costs; whoever cannot be under them is out.
-    limit = max(_cost(seed_key, row) for row, low in zip(rows, bounds, strict=True) if low <= limit)
+    limit = max(
+        _cost(seed_key, row, need) for row, low in zip(rows, bounds, strict=True) if low <= limit
+    )
     close = [
-        (_cost(seed_key, row), row.node)
+        (_cost(seed_key, row, need), row.node)
         for row, low in zip(rows, bounds, strict=True)
         if low <= limit
     ]
@@ -358,5 +370,5 @@ def _rank_first(seed_key: int, rows: list[_Row], size: int) -> _First:
     return _First(costs, costs[-1] if size < len(rows) else None)
 
 
-def _cost(seed_key: int, row: _Row) -> int:
-    return exponential(draw_of(seed_key, row.key)) * row.inverse
+def _cost(seed_key: int, row: _Row, need: Need) -> int:
+    return exponential(draw_of(seed_key, row.key)) * row.inverses[TAKES.index(need.takes)]

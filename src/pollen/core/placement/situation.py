@@ -25,7 +25,7 @@ from pollen.core.placement.claims import Claims, State, is_halted
 from pollen.core.placement.demand import bucket_of, value_of
 from pollen.core.placement.hosting import Role, roles_of
 from pollen.core.placement.overdue import Overdue
-from pollen.core.placement.plan import Need, NodeFacts, Placement, effective_version
+from pollen.core.placement.plan import Need, NodeFacts, Placement, Takes, effective_version
 from pollen.core.placement.planner import Planner
 from pollen.core.records import Change, Record, as_buried
 from pollen.core.seeds import Seed, decode_seed
@@ -234,9 +234,10 @@ class Situation:
             return
         options, is_new = role.seed.options, self.planner.placement(key) is None
         need = Need(
-            min_replicas=options.min_replicas,
+            copies=options.min_replicas,
             everywhere=options.everywhere,
-            host=tuple((k, v) for k, v in options.host),
+            gate=tuple((k, v) for k, v in options.host),
+            takes=Takes.MEMORY,
         )
         self.planner.set_need(key, need)
         if not is_new:
@@ -309,7 +310,8 @@ class Situation:
         fast, info = self.bundles.counted.get(peer), member.info
         stated = value_of(bucket_of(info.memory_bytes))
         return NodeFacts(
-            capacity_bytes=stated if fast is None else fast.free_bytes,
+            memory_bytes=stated if fast is None else fast.free_bytes,
+            disk_bytes=0 if fast is None else fast.disk_bytes,
             slots=1 if fast is None else fast.slots,
             properties=member.certificate.properties,
             is_open=peer in self._able,

@@ -22,7 +22,6 @@ from pollen.core import limits, timers
 from pollen.core.effects import (
     PEERS,
     SEEDS,
-    Effect,
     LaneRows,
     PeerRow,
     PushTables,
@@ -35,6 +34,7 @@ from pollen.core.placement.hosting import Role
 from pollen.core.placement.lanes import Lane
 from pollen.core.seeds import Seed
 from pollen.core.trust import Certificate
+from pollen.core.turn import Turn
 
 
 def seed_row(
@@ -116,26 +116,27 @@ class Tables:
         """The muscles hold something else: the next push is whole."""
         self._is_held = False
 
-    def push(self, now: Nanos, *, is_urgent: bool) -> list[Effect]:
+    def push(self, turn: Turn, *, is_urgent: bool) -> None:
         """Tell the muscles what changed: at once when urgent or overdue, else by a timer soon."""
+        now = turn.now.mono
         delta = self._delta()
         is_renewal = self._generation == 0 or now >= self.pushed_at + limits.TABLE_RENEW_NS
         if delta is None and not is_renewal:
-            return []
+            return
         is_urgent = is_urgent or any(lane.is_urgent for lane in self._lanes.values())
         is_urgent = delta is not None and (is_urgent or delta.base == 0)
         if not (is_urgent or is_renewal or now >= self.pushed_at + limits.TABLE_PUSH_NS):
-            if self._is_waiting:
-                return []
-            self._is_waiting = True
-            at = Nanos(self.pushed_at + limits.TABLE_PUSH_NS)
-            return [SetTimer(token=timers.token_for(timers.TABLES), at=at)]
+            if not self._is_waiting:
+                self._is_waiting = True
+                at = Nanos(self.pushed_at + limits.TABLE_PUSH_NS)
+                turn.do(SetTimer(token=timers.token_for(timers.TABLES), at=at))
+            return
         push = delta if delta is not None else self._push(self._generation, {})
         self._generation, self._is_held = push.generation, True
         self._settle()
         self.pushed_at, self._is_waiting = now, False
         renew = timers.token_for(timers.RENEW)
-        return [push, SetTimer(token=renew, at=Nanos(now + limits.TABLE_RENEW_NS))]
+        turn.do(push, SetTimer(token=renew, at=Nanos(now + limits.TABLE_RENEW_NS)))
 
     def _delta(self) -> PushTables | None:
         if not self._is_held:

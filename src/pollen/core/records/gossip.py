@@ -21,9 +21,9 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.clocks import Clocks
-from pollen.core.effects import Effect, SendMessage, SendRecords, SetTimer
+from pollen.core.effects import SendMessage, SendRecords, SetTimer
 from pollen.core.events import Event, RecordsReceived
-from pollen.core.ids import Nanos, Now, PeerId
+from pollen.core.ids import Nanos, PeerId
 from pollen.core.messages import (
     Buckets,
     Delta,
@@ -45,7 +45,7 @@ from pollen.core.records.owners import OwnerSet, differing
 from pollen.core.records.record import ZERO, Change, Record, Version, in_frames
 from pollen.core.records.wants import Asked, Missing, Wants
 from pollen.core.rng import Rng
-from pollen.core.turn import Handler, Room, on_event, on_message, on_time
+from pollen.core.turn import Handler, Heard, Room, Turn
 
 # An answer describes all that is held in the buckets asked for, so it may be longer.
 _REPLY_LINES = 4 * limits.LINES_MAX
@@ -102,47 +102,48 @@ class Gossip(Room):
             "digests_total": did.digests,
         }
 
-    def start(self, now: Nanos) -> list[Effect]:
+    def start(self, turn: Turn) -> None:
         """The first digest is compared soon, each after it by chance."""
-        at = Nanos(now + self._rng.jittered(limits.DIGEST_NS))
-        return [SetTimer(token=timers.token_for(timers.DIGEST), at=at)]
+        at = Nanos(turn.now.mono + self._rng.jittered(limits.DIGEST_NS))
+        turn.do(SetTimer(token=timers.token_for(timers.DIGEST), at=at))
 
     def events(self) -> Mapping[type[Event], Handler]:
         """Records that a peer sent."""
-        return {RecordsReceived: on_event(self.on_records)}
+        return {RecordsReceived: self._intake.on_records}
 
     def messages(self) -> Mapping[type[Message], Handler]:
         """What is said about records."""
         return {
-            Digest: on_message(self.on_digest),
-            Buckets: on_message(self.on_buckets),
-            Lines: on_message(self.on_lines),
-            Pull: on_message(self.on_pull),
-            Delta: on_message(self.on_delta),
-            Have: on_message(self.on_have),
-            Prune: on_message(self.on_prune),
+            Digest: self.on_digest,
+            Buckets: self.on_buckets,
+            Lines: self.on_lines,
+            Pull: self.on_pull,
+            Delta: self.on_delta,
+            Have: self.on_have,
+            Prune: self.on_prune,
         }
 
     def timers(self) -> Mapping[str, Handler]:
         """When to compare, to announce, and to pull what was announced."""
         return {
-            timers.DIGEST: on_time(self._on_digest_timer),
-            timers.HAVE: on_time(self._on_have_timer),
-            timers.GRAFT: on_time(self._on_graft_timer),
+            timers.DIGEST: self._on_digest_timer,
+            timers.HAVE: self._on_have_timer,
+            timers.GRAFT: self._on_graft_timer,
         }
 
     # -- links ----------------------------------------------------------------------------------
 
-    def on_link(self, peer: PeerId, dialled: bool) -> list[Effect]:
+    def on_link(self, peer: PeerId, dialled: bool, turn: Turn) -> None:
         """A link was admitted: compare what both hold, beginning at the side that dialled."""
         self._links[peer] = True
         self._order = sorted(self._links)
         # A new link takes the place of an old one, whose answers may have gone with it.
         for owner in [o for o, asked in self._asked.items() if asked.peer == peer]:
             del self._asked[owner]
-        return [self._say(peer, self._digest())] if dialled else []
+        if dialled:
+            self._say(peer, self._digest(), turn)
 
-    def on_link_closed(self, peer: PeerId) -> list[Effect]:
+    def on_link_closed(self, peer: PeerId, turn: Turn) -> None:
         """A link is gone: what was asked there is found again by a digest elsewhere."""
         self._links.pop(peer, None)
         self._order = sorted(self._links)
@@ -155,11 +156,12 @@ class Gossip(Room):
         for owner in lost:
             self._asked.pop(owner, None)
             self._wanted.drop(owner)
-        return self._compare_with_one() if lost else []
+        if lost:
+            self._compare_with_one(turn)
 
     # -- pushing --------------------------------------------------------------------------------
 
-    def spread(self, changes: Sequence[Change], now: Nanos) -> list[Effect]:
+    def spread(self, changes: Sequence[Change], turn: Turn) -> None:
         """Pass on what is new here: ours to all, others' along the mesh, pulled ones by name."""
         mine: list[Record] = []
         others: list[Change] = []
@@ -173,36 +175,32 @@ class Gossip(Room):
                 pulled[change.record.body.owner] = change.source
             elif change.record.body.owner != self._own:
                 others.append(change)
-        out: list[Effect] = []
         for peer in self._order if mine else self._eager() if others else ():
             due = list(mine)
             if self._links[peer]:
                 due += [c.record for c in others if peer not in (c.source, c.record.body.owner)]
             if due:
-                out += self._push(peer, due)
+                self._push(peer, due, turn)
         for change in others:
             self._lazy[change.record.body.owner] = None
-        out += self._announce_pulled(pulled)
+        self._announce_pulled(pulled, turn)
         if self._lazy and not all(self._links.values()):
-            out += self._set_timer(timers.HAVE, Nanos(now + limits.LAZY_NS))
+            self._set_timer(timers.HAVE, Nanos(turn.now.mono + limits.LAZY_NS), turn)
         else:
             self._lazy.clear()
-        return out
 
-    def _push(self, peer: PeerId, due: Sequence[Record]) -> list[Effect]:
+    def _push(self, peer: PeerId, due: Sequence[Record], turn: Turn) -> None:
         self.stats.pushed += len(due)
         frames = in_frames(record.signed for record in due)
-        return [SendRecords(peer=peer, records=frame) for frame in frames]
+        turn.do(*[SendRecords(peer=peer, records=frame) for frame in frames])
 
-    def _announce_pulled(self, pulled: dict[PeerId, PeerId]) -> list[Effect]:
+    def _announce_pulled(self, pulled: dict[PeerId, PeerId], turn: Turn) -> None:
         """What was pulled here the neighbours may lack as well, or hold already: say its name."""
-        out: list[Effect] = []
         for peer in self._eager() if pulled else ():
             due = [owner for owner, source in pulled.items() if source != peer]
             wants = [self._want(owner) for owner in due]
             if wants:
-                out.append(self._say(peer, Have(wants, True)))
-        return out
+                self._say(peer, Have(wants, True), turn)
 
     def _want(self, owner: PeerId) -> Want:
         return Want(owner, *self._records.peek(owner).version)
@@ -212,34 +210,36 @@ class Gossip(Room):
 
     # -- announcements --------------------------------------------------------------------------
 
-    def _on_have_timer(self, now: Nanos) -> list[Effect]:
+    def _on_have_timer(self, subject: bytes, turn: Turn) -> None:
         """Name what changed on a few of the links that it was not pushed over."""
         self._has_timer[timers.HAVE] = False
         wants = [self._want(owner) for owner in self._lazy]
         self._lazy.clear()
         quiet = [peer for peer in self._order if not self._links[peer]]
         self._rng.shuffle(quiet)
-        chosen = quiet[: limits.LAZY_FANOUT] if wants else []
-        return [self._say(peer, Have(wants)) for peer in chosen]
+        for peer in quiet[: limits.LAZY_FANOUT] if wants else ():
+            self._say(peer, Have(wants), turn)
 
-    def on_have(self, have: Have, peer: PeerId, now: Now) -> list[Effect]:
+    def on_have(self, heard: Heard, turn: Turn) -> None:
         """A peer holds versions that may not be here: wait for the push, or pull at once."""
+        have: Have = heard.message
+        due = Nanos(turn.now.mono + limits.GRAFT_WAIT_NS)
         for want in have.wants[:_REPLY_LINES]:
             version = (want.epoch, want.seq)
             if version <= self._records.peek(want.owner).version or want.owner in self._asked:
                 continue
             if have.now:
-                self._pull_from(want.owner, peer)
+                self._pull_from(want.owner, heard.peer)
             elif want.owner not in self._missing:
-                due = Nanos(now.mono + limits.GRAFT_WAIT_NS)
-                self._missing[want.owner] = Missing(peer, version, due)
-        out, due = self._send_pulls(now.mono), Nanos(now.mono + limits.GRAFT_WAIT_NS)
-        return out + (self._set_timer(timers.GRAFT, due) if self._missing else [])
+                self._missing[want.owner] = Missing(heard.peer, version, due)
+        self._send_pulls(turn)
+        if self._missing:
+            self._set_timer(timers.GRAFT, due, turn)
 
-    def _on_graft_timer(self, now: Nanos) -> list[Effect]:
+    def _on_graft_timer(self, subject: bytes, turn: Turn) -> None:
         """What was announced and did not come is pulled, and that link pushes from now on."""
         self._has_timer[timers.GRAFT] = False
-        due = [owner for owner, missing in self._missing.items() if missing.due <= now]
+        due = [owner for owner, missing in self._missing.items() if missing.due <= turn.now.mono]
         for owner in due:
             missing = self._missing.pop(owner)
             if missing.version <= self._records.peek(owner).version:
@@ -248,31 +248,32 @@ class Gossip(Room):
                 self.stats.grafts += 1
                 self._links[missing.peer] = True
                 self._pull_from(owner, missing.peer)
-        out = self._send_pulls(now)
+        self._send_pulls(turn)
         if self._missing:
             soonest = min(missing.due for missing in self._missing.values())
-            out += self._set_timer(timers.GRAFT, soonest)
-        return out
+            self._set_timer(timers.GRAFT, soonest, turn)
 
-    def on_prune(self, prune: Prune, peer: PeerId, now: Now) -> list[Effect]:
+    def on_prune(self, heard: Heard, turn: Turn) -> None:
         """A peer gets copies from us: stop pushing to each other, if we can spare it."""
+        peer, is_agreed = heard.peer, heard.message.agreed
         if peer not in self._links:
-            return []
+            return
         self._pruning.pop(peer, None)
-        if not prune.agreed and self._links[peer] and not self._has_spare():
-            return []
+        if not is_agreed and self._links[peer] and not self._has_spare():
+            return
         self._links[peer] = False
-        return [] if prune.agreed else [self._say(peer, Prune(True))]
+        if not is_agreed:
+            self._say(peer, Prune(True), turn)
 
     def _has_spare(self) -> bool:
         """True while one more eager link can be given up, those already asked not counted."""
         return len(self._eager()) - len(self._pruning) > limits.EAGER_MIN
 
-    def _shed_copies(self, now: Nanos) -> list[Effect]:
+    def _shed_copies(self, turn: Turn) -> None:
         """Ask the links that brought copies to stop, as far as they can be spared."""
+        now = turn.now.mono
         copies, self._intake.duplicates = self._intake.duplicates, {}
         self.stats.duplicates += sum(copies.values())
-        out: list[Effect] = []
         for peer in sorted(copies):
             until = self._pruning.get(peer)
             if until is not None and until <= now:
@@ -280,77 +281,78 @@ class Gossip(Room):
             if self._links.get(peer) and peer not in self._pruning and self._has_spare():
                 self._pruning[peer] = Nanos(now + limits.PRUNE_NS)
                 self.stats.prunes += 1
-                out.append(self._say(peer, Prune()))
-        return out
+                self._say(peer, Prune(), turn)
 
     # -- comparing ------------------------------------------------------------------------------
 
-    def _on_digest_timer(self, now: Nanos) -> list[Effect]:
+    def _on_digest_timer(self, subject: bytes, turn: Turn) -> None:
         """Compare with one link, by chance; forget what was waited for too long."""
+        now = turn.now.mono
         for owner in [o for o, asked in self._asked.items() if asked.until <= now]:
             del self._asked[owner]
         for key in [k for k, until in self._doubts.items() if until <= now]:
             del self._doubts[key]
         self._graves.settle(self._order, now)
         at = Nanos(now + self._rng.jittered(limits.DIGEST_NS))
-        again = SetTimer(token=timers.token_for(timers.DIGEST), at=at)
-        return [*self._compare_with_one(), *self._send_pulls(now), again]
+        self._compare_with_one(turn)
+        self._send_pulls(turn)
+        turn.do(SetTimer(token=timers.token_for(timers.DIGEST), at=at))
 
-    def _compare_with_one(self) -> list[Effect]:
-        if not self._order:
-            return []
-        return [self._say(self._order[self._rng.below(len(self._order))], self._digest())]
+    def _compare_with_one(self, turn: Turn) -> None:
+        if self._order:
+            peer = self._order[self._rng.below(len(self._order))]
+            self._say(peer, self._digest(), turn)
 
     def _digest(self) -> Digest:
         self.stats.digests += 1
         return Digest(self._records.sums.root(), self._clocks.raw_wall)
 
-    def on_digest(self, digest: Digest, peer: PeerId, now: Now) -> list[Effect]:
+    def on_digest(self, heard: Heard, turn: Turn) -> None:
         """Equal roots say all; else the buckets say where to look. The sender's clock is noted."""
-        self._clocks.note_member(peer, digest.wall)
+        digest: Digest = heard.message
+        self._clocks.note_member(heard.peer, digest.wall)
         sums = self._records.sums
-        return [] if digest.root == sums.root() else [self._say(peer, Buckets(sums.buckets()))]
+        if digest.root != sums.root():
+            self._say(heard.peer, Buckets(sums.buckets()), turn)
 
-    def on_buckets(self, buckets: Buckets, peer: PeerId, now: Now) -> list[Effect]:
+    def on_buckets(self, heard: Heard, turn: Turn) -> None:
         """Describe the owners in the buckets that differ, from a random one on."""
         sums = self._records.sums
-        found = differing(sums.buckets(), buckets.hashes)
+        found = differing(sums.buckets(), heard.message.hashes)
         if not found:
-            return []
-        turn = self._rng.below(len(found))
+            return
+        first = self._rng.below(len(found))
         chosen: list[int] = []
         lines: list[Line] = []
-        for bucket in [*found[turn:], *found[:turn]]:
+        for bucket in [*found[first:], *found[:first]]:
             if len(lines) >= limits.LINES_MAX:
                 break
             chosen.append(bucket)
             lines += [self._records.peek(owner).line() for owner in sums.owners_of([bucket])]
         more = len(chosen) < len(found)
-        return [self._say(peer, Lines(bytes(chosen), lines, True, more))]
+        self._say(heard.peer, Lines(bytes(chosen), lines, True, more), turn)
 
-    def on_lines(self, lines: Lines, peer: PeerId, now: Now) -> list[Effect]:
+    def on_lines(self, heard: Heard, turn: Turn) -> None:
         """Pull what the peer has more of; tell it, when it asked, what we have more of."""
+        peer, lines = heard.peer, heard.message
         reply: list[Line] = []
         listed: dict[PeerId, None] = {}
-        out: list[Effect] = []
         for line in lines.lines[:_REPLY_LINES]:
             listed[line.owner] = None
             owned = self._records.peek(line.owner)
             if line.is_grave != owned.is_grave:
-                out += self._graves.on_line(line, owned, peer, self._links, now.mono)
-            if self._judge_line(line, owned, peer, now.mono):
+                self._graves.on_line(line, owned, peer, self._links, turn)
+            if self._judge_line(line, owned, peer, turn.now.mono):
                 reply.append(owned.line())
         for owner in self._records.sums.owners_of(sorted(dict.fromkeys(lines.buckets))):
             if owner not in listed:
                 reply.append(self._records.peek(owner).line())
         more = lines.more or len(reply) > _REPLY_LINES
         if lines.asks and (reply or more):
-            out.append(self._say(peer, Lines(b"", reply[:_REPLY_LINES], False, more)))
-        pulls = self._send_pulls(now.mono)
-        if lines.more and pulls:
+            self._say(peer, Lines(b"", reply[:_REPLY_LINES], False, more), turn)
+        if self._send_pulls(turn) and lines.more:
             # Only who gets on goes on at once; else the next digest in its time.
             self._again[peer] = None
-        return out + pulls
 
     def _judge_line(self, line: Line, owned: OwnerSet, peer: PeerId, now: Nanos) -> bool:
         """Want what is there and not here; True when the peer lacks something that is here."""
@@ -389,10 +391,10 @@ class Gossip(Room):
         if peer in self._links and owner not in self._wanted and owner not in self._asked:
             self._wanted.add(owner, peer)
 
-    def _send_pulls(self, now: Nanos) -> list[Effect]:
-        """Ask for what is wanted, so many owners at a time from one peer."""
+    def _send_pulls(self, turn: Turn) -> bool:
+        """Ask for what is wanted, so many owners at a time from one peer; False if nobody was."""
         if not self._wanted:
-            return []
+            return False
         under_way: dict[PeerId, int] = {}
         for asked in self._asked.values():
             under_way[asked.peer] = under_way.get(asked.peer, 0) + 1
@@ -405,30 +407,27 @@ class Gossip(Room):
                 continue
             self._wanted.drop(owner)
             under_way[peer] = under_way.get(peer, 0) + 1
-            self._asked[owner] = Asked(peer, Nanos(now + limits.PULL_NS))
+            self._asked[owner] = Asked(peer, Nanos(turn.now.mono + limits.PULL_NS))
             want = Want(owner, 0, 0) if is_whole or owner == self._own else self._want(owner)
             due.setdefault(peer, []).append(want)
         self.stats.pulls += sum(len(wants) for wants in due.values())
-        return [self._say(peer, Pull(due[peer], self._links[peer])) for peer in sorted(due)]
+        for peer in sorted(due):
+            self._say(peer, Pull(due[peer], self._links[peer]), turn)
+        return bool(due)
 
-    def on_pull(self, pull: Pull, peer: PeerId, now: Now) -> list[Effect]:
+    def on_pull(self, heard: Heard, turn: Turn) -> None:
         """Queue the answer; who pulls for want of a push gets pushes."""
+        peer, pull = heard.peer, heard.message
         if peer not in self._links or not pull.wants:
-            return []
+            return
         self._links[peer] = self._links[peer] or pull.graft
         due = self._answers.setdefault(peer, {})
         for want in pull.wants[: limits.PULLS_MAX]:
             due[want.owner] = (want.epoch, want.seq)
-        return []
 
-    def on_delta(self, delta: Delta, peer: PeerId, now: Now) -> list[Effect]:
+    def on_delta(self, heard: Heard, turn: Turn) -> None:
         """The records of an answer come next."""
-        self._intake.on_parts(delta.parts[: 2 * limits.PULLS_MAX], peer)
-        return []
-
-    def on_records(self, event: RecordsReceived, now: Now) -> list[Effect]:
-        """Records of a peer, pushed or pulled."""
-        return self._intake.on_records(event, now.mono)
+        self._intake.on_parts(heard.message.parts[: 2 * limits.PULLS_MAX], heard.peer)
 
     # -- long work ------------------------------------------------------------------------------
 
@@ -437,20 +436,17 @@ class Gossip(Room):
         """True while records wait to be merged or answers to be sent."""
         return self._intake.has_work or bool(self._answers)
 
-    def advance(self, units: int, now: Now) -> tuple[int, list[Effect]]:
-        """Merge some of what came, then answer some of what was asked."""
+    def advance(self, units: int, turn: Turn) -> int:
+        """Merge some of what came, then answer some of what was asked: the units spent."""
         spent = 0
-        out: list[Effect] = []
         if self._intake.has_work:
-            spent, out = self._intake.advance(units, now.mono)
-            out += self._follow_up(now.mono)
+            spent = self._intake.advance(units, turn)
+            self._follow_up(turn)
         if self._answers and spent < units:
-            used, answer = self._answer_one()
-            spent += used
-            out += answer
-        return max(spent, 1), out
+            spent += self._answer_one(turn)
+        return max(spent, 1)
 
-    def _follow_up(self, now: Nanos) -> list[Effect]:
+    def _follow_up(self, turn: Turn) -> None:
         """Ask for what gaps need and for what was waiting for room."""
         done, self._intake.done = self._intake.done, []
         for transfer in done:
@@ -461,15 +457,15 @@ class Gossip(Room):
         gaps, self._intake.gaps = self._intake.gaps, {}
         for owner, peer in gaps.items():
             self._pull_from(owner, peer)
-        out = self._send_pulls(now) + self._shed_copies(now)
+        self._send_pulls(turn)
+        self._shed_copies(turn)
         for peer in list(self._again):
             if not any(asked.peer == peer for asked in self._asked.values()):
                 del self._again[peer]
-                out.append(self._say(peer, self._digest()))
-        return out
+                self._say(peer, self._digest(), turn)
 
-    def _answer_one(self) -> tuple[int, list[Effect]]:
-        """The next few owners that one peer asked for."""
+    def _answer_one(self, turn: Turn) -> int:
+        """The next few owners that one peer asked for: the units spent."""
         peer = next(iter(self._answers))
         due = self._answers.pop(peer)
         parts: list[Part] = []
@@ -484,16 +480,16 @@ class Gossip(Room):
             rows += found
         if due:
             self._answers[peer] = due
-        out: list[Effect] = [self._say(peer, Delta(parts)), *self._push(peer, rows)]
-        return 20 * len(parts) + 4 * len(rows), out
+        self._say(peer, Delta(parts), turn)
+        self._push(peer, rows, turn)
+        return 20 * len(parts) + 4 * len(rows)
 
     # -- little ---------------------------------------------------------------------------------
 
-    def _say(self, peer: PeerId, message: Message) -> SendMessage:
-        return SendMessage(peer=peer, body=encode_message(message))
+    def _say(self, peer: PeerId, message: Message, turn: Turn) -> None:
+        turn.do(SendMessage(peer=peer, body=encode_message(message)))
 
-    def _set_timer(self, purpose: str, at: Nanos) -> list[Effect]:
-        if self._has_timer[purpose]:
-            return []
-        self._has_timer[purpose] = True
-        return [SetTimer(token=timers.token_for(purpose), at=at)]
+    def _set_timer(self, purpose: str, at: Nanos, turn: Turn) -> None:
+        if not self._has_timer[purpose]:
+            self._has_timer[purpose] = True
+            turn.do(SetTimer(token=timers.token_for(purpose), at=at))

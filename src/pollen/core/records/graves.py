@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Container
 
 from pollen.core import limits
-from pollen.core.effects import Effect, SendMessage, SendRecords
+from pollen.core.effects import SendMessage, SendRecords
 from pollen.core.ids import Nanos, PeerId
 from pollen.core.messages import Line, Lines, encode_message
 from pollen.core.records.ledger import Records
 from pollen.core.records.owners import OwnerSet
+from pollen.core.turn import Turn
 
 
 class Graves:
@@ -34,19 +35,20 @@ class Graves:
         self._stays_until = Nanos(0)
 
     def on_line(
-        self, line: Line, owned: OwnerSet, peer: PeerId, links: Container[PeerId], now: Nanos
-    ) -> list[Effect]:
+        self, line: Line, owned: OwnerSet, peer: PeerId, links: Container[PeerId], turn: Turn
+    ) -> None:
         """A peer's line and our set: one of the two is a grave, the other is not."""
+        now = turn.now.mono
         if owned.is_grave:
-            return [] if line.epoch > owned.top[0] else self._tell(owned, peer, now)
-        if line.owner == self._own:
+            if line.epoch <= owned.top[0]:
+                self._tell(owned, peer, turn)
+        elif line.owner == self._own:
             self._on_own(line, now)
         elif line.owner in links:
-            return self._pass_on(line, now)
+            self._pass_on(line, turn)
         elif line.epoch >= owned.top[0] and owned.rows:
             until = Nanos(now + limits.GRAVE_TOLD_NS)
             self._told.setdefault(line.owner, {})[peer] = line.epoch, until
-        return []
 
     def settle(self, links: list[PeerId], now: Nanos) -> None:
         """Bury whom enough of our links told to be buried; forget what was said long ago."""
@@ -69,19 +71,18 @@ class Graves:
             self._stays_until = Nanos(now + limits.GRAVE_JUMP_NS)
             self._records.leave_epoch()
 
-    def _tell(self, owned: OwnerSet, peer: PeerId, now: Nanos) -> list[Effect]:
-        if not self._may_speak(peer, owned.owner, now):
-            return []
-        out: list[Effect] = []
+    def _tell(self, owned: OwnerSet, peer: PeerId, turn: Turn) -> None:
+        if not self._may_speak(peer, owned.owner, turn.now.mono):
+            return
         proof = self._records.proofs.get(owned.owner)
         if peer == owned.owner and proof is not None:
-            out.append(SendRecords(peer=peer, records=[proof.signed]))
-        return [*out, self._say(peer, owned.line())]
+            turn.do(SendRecords(peer=peer, records=[proof.signed]))
+        self._say(peer, owned.line(), turn)
 
-    def _pass_on(self, line: Line, now: Nanos) -> list[Effect]:
+    def _pass_on(self, line: Line, turn: Turn) -> None:
         """It lives, and must know where it is not heard."""
-        may_speak = self._may_speak(line.owner, line.owner, now)
-        return [self._say(line.owner, line)] if may_speak else []
+        if self._may_speak(line.owner, line.owner, turn.now.mono):
+            self._say(line.owner, line, turn)
 
     def _may_speak(self, peer: PeerId, owner: PeerId, now: Nanos) -> bool:
         if now < self._quiet.get((peer, owner), Nanos(0)):
@@ -89,5 +90,5 @@ class Graves:
         self._quiet[peer, owner] = Nanos(now + limits.GRAVE_TELL_NS)
         return True
 
-    def _say(self, peer: PeerId, line: Line) -> Effect:
-        return SendMessage(peer=peer, body=encode_message(Lines(b"", [line], False)))
+    def _say(self, peer: PeerId, line: Line, turn: Turn) -> None:
+        turn.do(SendMessage(peer=peer, body=encode_message(Lines(b"", [line], False))))

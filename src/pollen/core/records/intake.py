@@ -23,15 +23,14 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import Rejection
-from pollen.core.effects import Effect
 from pollen.core.events import RecordsReceived, SignedRecord
-from pollen.core.faults import Faults
-from pollen.core.ids import ClusterId, Nanos, PeerId
+from pollen.core.ids import ClusterId, PeerId
 from pollen.core.kinds import CERT
 from pollen.core.messages import Part
 from pollen.core.records.ledger import Records
 from pollen.core.records.owners import Merge, OwnerSet
 from pollen.core.records.record import ZERO, Interned, Record, Slot, Version, decode_record
+from pollen.core.turn import Turn
 
 # The tier of an owner, by this ``CERT`` record of it or as it counts; -1 when none is known.
 TierOf = Callable[[PeerId, Record | None], int]
@@ -84,14 +83,12 @@ class Intake:
         own: PeerId,
         cluster: ClusterId,
         records: Records,
-        faults: Faults,
         tier_of: TierOf,
         interned: Interned | None,
     ) -> None:
         self._own = own
         self._cluster = cluster
         self._records = records
-        self._faults = faults
         self._tier_of = tier_of
         self._interned = interned
         self._inboxes: dict[PeerId, Inbox] = {}
@@ -115,12 +112,11 @@ class Intake:
 
     # -- what peers send ------------------------------------------------------------------------
 
-    def on_records(self, event: RecordsReceived, now: Nanos) -> list[Effect]:
+    def on_records(self, event: RecordsReceived, turn: Turn) -> None:
         """Queue a batch; its records are looked at in turns."""
-        out: list[Effect] = []
         if event.rejected:
             fault = Rejection("record-signature", str(event.rejected))
-            out += self._faults.note(fault, event.peer, now)
+            turn.note(fault, event.peer)
             self._break_off(event.peer)
         inbox = self._inbox(event.peer)
         size = sum(len(signed.body) for signed in event.records)
@@ -128,11 +124,11 @@ class Intake:
             # Not lost for good: the next digest says what is missing (rate limits only delay).
             self._break_off(event.peer)
             self.dropped += len(event.records)
-            return out + self._faults.note(Rejection("records-flood"), event.peer, now)
+            turn.note(Rejection("records-flood"), event.peer)
+            return
         inbox.items.extend(event.records)
         inbox.bytes += size
         self._give_turn(event.peer, inbox)
-        return out
 
     def on_parts(self, parts: Sequence[Part], peer: PeerId) -> None:
         """What the records that come next are."""
@@ -168,13 +164,12 @@ class Intake:
         """True while something that came was not looked at."""
         return bool(self._turns or self._ready)
 
-    def advance(self, units: int, now: Nanos) -> tuple[int, list[Effect]]:
-        """Look at some of what came."""
-        out: list[Effect] = []
+    def advance(self, units: int, turn: Turn) -> int:
+        """Look at some of what came: the units that were spent."""
         spent = 0
         while spent < units and self.has_work:
             if self._ready:
-                spent += self._apply_next(now, out)
+                spent += self._apply_next(turn)
                 continue
             # Why: a transfer is applied before its peer's next words, which build on it.
             peer = self._turns.popleft()
@@ -183,16 +178,14 @@ class Intake:
                 if not inbox.items or self._ready or spent >= units:
                     break
                 spent += _RECORD_UNITS
-                self._take(inbox, inbox.items.popleft(), peer, now, out)
+                self._take(inbox, inbox.items.popleft(), peer, turn)
             inbox.has_turn = False
             self._give_turn(peer, inbox)
             if not inbox.items and not inbox.expected:
                 del self._inboxes[peer]
-        return spent, out
+        return spent
 
-    def _take(
-        self, inbox: Inbox, item: SignedRecord | Part, peer: PeerId, now: Nanos, out: list[Effect]
-    ) -> None:
+    def _take(self, inbox: Inbox, item: SignedRecord | Part, peer: PeerId, turn: Turn) -> None:
         if isinstance(item, Part):
             since = (item.epoch, item.seq)
             transfer = Transfer(
@@ -204,16 +197,16 @@ class Intake:
         inbox.bytes -= len(item.body)
         record = decode_record(item, self._cluster, self._interned)
         if isinstance(record, Rejection):
-            out += self._faults.note(record, peer, now)
+            turn.note(record, peer)
             self._break_off(peer)
             return
         transfer_due = inbox.expected[0] if inbox.expected else None
         if transfer_due is None:
-            self._take_push(record, peer, now, out)
+            self._take_push(record, peer, turn)
         elif transfer_due.owner != record.body.owner:
-            out += self._faults.note(Rejection("delta-broken"), peer, now)
+            turn.note(Rejection("delta-broken"), peer)
             self._break_off(peer)
-            self._take_push(record, peer, now, out)
+            self._take_push(record, peer, turn)
         else:
             transfer_due.left -= 1
             transfer_due.bytes += record.size
@@ -227,7 +220,7 @@ class Intake:
 
     # -- pushes ---------------------------------------------------------------------------------
 
-    def _take_push(self, record: Record, peer: PeerId, now: Nanos, out: list[Effect]) -> None:
+    def _take_push(self, record: Record, peer: PeerId, turn: Turn) -> None:
         owner = record.body.owner
         if owner == self._own:
             self._count(self._records.merge(record, peer), peer, owner)
@@ -243,10 +236,10 @@ class Intake:
             self._thaw(owned, record, peer)
         elif not owned.follows(record):
             self._put_aside(record, peer)
-        elif self._fits(owned, [record], peer, now, out):
+        elif self._fits(owned, [record], peer, turn):
             self._count(self._records.merge(record, peer), peer, owner)
             self._records.reach(owned, record.version)
-            self._take_aside(owned, peer, now, out)
+            self._take_aside(owned, peer, turn)
 
     def _count(self, merged: Merge, peer: PeerId, owner: PeerId) -> None:
         if merged is Merge.APPLIED:
@@ -272,7 +265,7 @@ class Intake:
         held.append(record)
         self._aside_count += 1
 
-    def _take_aside(self, owned: OwnerSet, peer: PeerId, now: Nanos, out: list[Effect]) -> None:
+    def _take_aside(self, owned: OwnerSet, peer: PeerId, turn: Turn) -> None:
         """What waited for a gap that is filled now; what still waits stays."""
         held = self._aside.pop(owned.owner, None)
         if not held:
@@ -282,17 +275,17 @@ class Intake:
         for record in held:
             if record.version <= owned.version:
                 continue
-            self._take_push(record, peer, now, out)
+            self._take_push(record, peer, turn)
 
     # -- transfers ------------------------------------------------------------------------------
 
-    def _apply_next(self, now: Nanos, out: list[Effect]) -> int:
+    def _apply_next(self, turn: Turn) -> int:
         """One record of a transfer that came whole, or its end."""
         transfer = self._ready[0]
         owned = self._records.set_of(transfer.owner)
         if transfer.applied == 0:
             transfer.found = owned.version
-            if not self._may_apply(transfer, owned, now, out):
+            if not self._may_apply(transfer, owned, turn):
                 transfer.rows = []
         if transfer.applied < len(transfer.rows):
             record = transfer.rows[transfer.applied]
@@ -310,18 +303,16 @@ class Intake:
             self._records.reach(owned, last)
         if owned.version > transfer.found:
             # Why only then: who is behind as well would be asked again, at once and without end.
-            self._take_aside(owned, transfer.peer, now, out)
+            self._take_aside(owned, transfer.peer, turn)
         self.done.append(transfer)
         return _RECORD_UNITS
 
-    def _may_apply(
-        self, transfer: Transfer, owned: OwnerSet, now: Nanos, out: list[Effect]
-    ) -> bool:
+    def _may_apply(self, transfer: Transfer, owned: OwnerSet, turn: Turn) -> bool:
         if not transfer.rows or transfer.owner == self._own:
             return True
         if not transfer.whole and transfer.since > owned.version:
             return False
-        return self._fits(owned, transfer.rows, transfer.peer, now, out)
+        return self._fits(owned, transfer.rows, transfer.peer, turn)
 
     # -- caps -----------------------------------------------------------------------------------
 
@@ -344,17 +335,10 @@ class Intake:
         size_after = own.bytes + size + _HEADERS - (0 if held is None else held.size)
         return count <= most and size_after <= most_bytes
 
-    def _fits(
-        self,
-        owned: OwnerSet,
-        rows: Sequence[Record],
-        peer: PeerId,
-        now: Nanos,
-        out: list[Effect],
-    ) -> bool:
+    def _fits(self, owned: OwnerSet, rows: Sequence[Record], peer: PeerId, turn: Turn) -> bool:
         """Whether the set stays within its cap with these; else the owner is frozen."""
         if not owned.rows and not self._is_welcome(owned.owner, rows):
-            out += self._faults.note(Rejection("owner-unknown"), peer, now)
+            turn.note(Rejection("owner-unknown"), peer)
             return False
         records, size = limits.OWNER_CAPS[0]
         size_after = owned.bytes + sum(row.size for row in rows)
@@ -371,7 +355,7 @@ class Intake:
             return True
         self.frozen[owned.owner] = Frozen(rows[-1].version, cap)
         detail = f"{owned.owner.hex()[:8]}: {len(after.rows)} records, {after.bytes} bytes"
-        out += self._faults.note(Rejection("owner-over-cap", detail), peer, now)
+        turn.note(Rejection("owner-over-cap", detail), peer)
         return False
 
     def _is_welcome(self, owner: PeerId, rows: Sequence[Record]) -> bool:

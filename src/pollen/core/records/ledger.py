@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pollen.core import kinds, limits
 from pollen.core.codec import RECORD_DOMAIN, encode, signing_bytes
-from pollen.core.effects import Effect
 from pollen.core.events import SignedRecord
-from pollen.core.ids import ClusterId, KeyRole, Nanos, PeerId, Sign
+from pollen.core.ids import ClusterId, KeyRole, PeerId, Sign
 from pollen.core.kinds import (
     OWN_EACH_RUN,
 )
@@ -33,6 +32,7 @@ from pollen.core.records.record import (
     record_of,
 )
 from pollen.core.records.versions import Versions
+from pollen.core.turn import Turn
 
 
 class Records:
@@ -99,9 +99,9 @@ class Records:
         """True while publishing is allowed: this run's versions are on disk."""
         return self._versions.is_open
 
-    def plan_lease(self, now: Nanos) -> list[Effect]:
-        """What must go to disk before (more) records can be published."""
-        return self._versions.plan_lease(now)
+    def ask_lease(self, turn: Turn) -> None:
+        """Write what must be on disk before (more) records can be published."""
+        self._versions.ask_lease(turn)
 
     def open_lease(self, subject: bytes) -> bool:
         """A lease is on disk: publish what waited. True when it opened an epoch."""

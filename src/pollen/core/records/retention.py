@@ -3,7 +3,7 @@
 Decides: when this node raises its ``gc_version``, which owners it buries, and for how long it keeps
     their graves.
 Does not know: how sets merge (``owners``), what peers say of graves (``graves``), who is alive
-    (told), the disk (it returns rows).
+    (told), the disk (its rows are written by the turn).
 Invariants: before a ``gc_version`` is published everything of ours that lives is signed again,
     above it, so that raising it deletes nothing but tombstones. Only what does not last is taken
     from an absent owner; the proof of its last version stays for a year, so that when it returns
@@ -22,12 +22,13 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.codec import U32, U64, Rejection, decode, encode
-from pollen.core.effects import Effect, Row, SetTimer
+from pollen.core.effects import Row, SetTimer
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, Now, PeerId
 from pollen.core.kinds import GC
 from pollen.core.records.ledger import Records
 from pollen.core.records.record import ZERO, Record, Version, decode_record, gc_key
+from pollen.core.turn import Turn
 
 MARK_TABLE = "mark"
 ABSENT_TABLE = "absent"
@@ -102,13 +103,14 @@ class Retention:
 
     # -- now and then ---------------------------------------------------------------------------
 
-    def start(self, now: Nanos) -> list[Effect]:
+    def start(self, turn: Turn) -> None:
         """Look around for the first time when the mesh had time to form."""
-        at = Nanos(now + limits.SWEEP_FIRST_NS)
-        return [SetTimer(token=timers.token_for(timers.SWEEP), at=at)]
+        at = Nanos(turn.now.mono + limits.SWEEP_FIRST_NS)
+        turn.do(SetTimer(token=timers.token_for(timers.SWEEP), at=at))
 
-    def sweep(self, live: Mapping[PeerId, int], now: Now) -> tuple[list[Row], list[Effect]]:
-        """What to write, and when to come back. ``live``: who is alive now, by id."""
+    def sweep(self, live: Mapping[PeerId, int], turn: Turn) -> None:
+        """Write who came, went and is buried, and come back. ``live``: who is alive now, by id."""
+        now = turn.now
         has_company = any(peer != self._own for peer in live)
         is_sure = self._pass_time(has_company, now)
         self._sweep_own()
@@ -122,8 +124,9 @@ class Retention:
             if is_due and burials and self._records.collect(owner) is not None:
                 burials -= 1
                 rows += self._sweep_grave(owner)
+        turn.write(*rows)
         at = Nanos(now.mono + limits.SWEEP_NS)
-        return rows, [SetTimer(token=timers.token_for(timers.SWEEP), at=at)]
+        turn.do(SetTimer(token=timers.token_for(timers.SWEEP), at=at))
 
     def _pass_time(self, has_company: bool, now: Now) -> bool:
         """Count the time since the last look; True when we saw others all along."""
@@ -189,23 +192,23 @@ class Retention:
         """True while something of ours is to be signed again above a ``gc_version``."""
         return self._raising is not None and self._records.is_open
 
-    def advance(self, units: int, now: Now) -> tuple[int, list[Effect]]:
-        """Sign some of it again; when all is, publish the ``gc_version``."""
+    def advance(self, units: int, turn: Turn) -> int:
+        """Sign some of it again; when all is, publish the ``gc_version``. Returns units spent."""
         spent = _STEP_UNITS
         version = self._raising
         if version is None:
-            return spent, []
+            return spent
         while self._due and spent < units and self._records.is_open:
             self._records.restate(self._due.pop())
             spent += _STEP_UNITS
         if self._due or not self._records.is_open:
-            return spent, []
+            return spent
         # What came back meanwhile from somebody who kept it (``Records.merge``) lives as well.
         self._due = self._find_due(version)
         if not self._due:
             self._raising = None
-            self._records.publish(GC, gc_key(version), b"")
-        return spent, []
+            turn.publish(GC, gc_key(version), b"")
+        return spent
 
     def _find_due(self, version: Version) -> list[Record]:
         """What lives of ours up to a version, the newest first; old ``gc_version``s may go."""

@@ -2,7 +2,7 @@
 
 Decides: which (epoch, seq) the next record gets, when the next block must be made durable, and how
     to get above a version of ours that somebody else made.
-Does not know: records; the disk (it returns the row and is told when it is there).
+Does not know: records; the disk (it asks for the row and is told when it is there).
 Invariants: a version is used only when its epoch and its block are on disk, so that no restart, not
     even one that must stay in its epoch, uses one twice. A version is never used again within a
     run. A jump goes to a new epoch, because the records of the old one are void then. At the
@@ -16,9 +16,10 @@ from collections.abc import Mapping
 
 from pollen.core import limits, timers
 from pollen.core.durability import META_TABLE
-from pollen.core.effects import Effect, Persist, SetTimer
+from pollen.core.effects import Persist, SetTimer
 from pollen.core.ids import Nanos
 from pollen.core.records.record import ZERO, Version
+from pollen.core.turn import Turn
 
 EPOCH_KEY = b"epoch"
 
@@ -68,14 +69,19 @@ class Versions:
                 self._floor = max(self._floor, version[1])
                 self._seq = max(self._seq, version[1]) if self.epoch == version[0] else 0
 
-    def plan_lease(self, now: Nanos) -> list[Effect]:
-        """What must go to disk before more can be published, or the timer to ask again."""
-        wish = self._wish()
+    def ask_lease(self, turn: Turn) -> None:
+        """Write what must be on disk before more can be published, or set the timer to ask again.
+
+        It is a batch of its own: it must not wait for a large one, and its token says which
+        versions it gives.
+        """
+        wish, now = self._wish(), turn.now.mono
         if wish is None or wish <= self._asked:
-            return []
+            return
         is_jump = self.epoch > 0 and wish[0] > self.epoch
         if is_jump and now < self._jump_after:
-            return [SetTimer(token=timers.token_for(timers.EPOCH), at=self._jump_after)]
+            turn.do(SetTimer(token=timers.token_for(timers.EPOCH), at=self._jump_after))
+            return
         self._asked = wish
         if is_jump:
             # Only the next one waits: a node whose disk was lost is back with its first jump.
@@ -83,7 +89,7 @@ class Versions:
         subject = wish[0].to_bytes(4, "big") + wish[1].to_bytes(8, "big")
         token = timers.token_for(timers.EPOCH, subject)
         row = (META_TABLE, EPOCH_KEY, lease_value(*wish))
-        return [Persist(token=token, batch=[row])]
+        turn.do(Persist(token=token, batch=[row]))
 
     def _wish(self) -> Version | None:
         if self.epoch != self.wanted_epoch:

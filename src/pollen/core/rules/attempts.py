@@ -5,7 +5,8 @@ Decides: where an attempt goes, for what and until when a call waits, to which n
 Does not know: tables, links, guests, clocks, chance: its driver says what it sees and how an
     attempt ended, and does what the answer says.
 Invariants: a place that may know the call's id is not tried again. A call that may have run is
-    tried again only if it may run twice. A rank is asked once and costs no retry.
+    tried again only if it may run twice, and never when a part of its output was handed on. A rank
+    is asked once and costs no retry.
 Source: docs/internals/seam.md#the-rules-of-a-request; docs/decisions/one-attempt-loop.md. The crate
     of the muscles does the same; ``tests/vectors/attempts.json`` holds both.
 """
@@ -59,13 +60,15 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt failed.
 
     ``remote``: another host answered, or this one no longer has the seed. ``noted``: the place may
-    know the call's id, and would not run it again.
+    know the call's id, and would not run it again. ``streamed``: a part of its output was handed on
+    to the caller.
     """
 
     slug: str
     may_have_executed: bool = False
     remote: bool = False
     noted: bool = False
+    streamed: bool = False
 
 
 class End(enum.Enum):
@@ -228,11 +231,13 @@ class Attempts(Generic[N]):
         return Over(End.NOBODY if self.last is None else End.LAST)
 
     def _fail(self, failure: Failure, now: int) -> Action:
-        executed = failure.may_have_executed
+        # What was handed on has run.
+        executed = failure.may_have_executed or failure.streamed
         self.in_doubt = self.in_doubt or executed
         self.last = not executed and failure.slug == "seed-not-found"
         trying, self.trying = self.trying, None
-        if trying is None:
+        if trying is None or failure.streamed:
+            # A second run would begin its output again behind the first one's.
             return Over(End.LAST)
         # Ranks are few and each is asked once: that takes nothing from the tree's retries.
         is_free = trying.cold and not executed

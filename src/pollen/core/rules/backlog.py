@@ -2,8 +2,9 @@
 
 Decides: what ``routing.is_late`` compares: the backlog now, and the one before.
 Does not know: who waits; the clock is an argument.
-Invariants: a backlog that comes back within the gap was never gone; a burst begins a new one, and so
-    does a rise after a long rest. The crate of the muscles computes the same; ``tests/vectors/backlog.json`` holds both.
+Invariants: a backlog that comes back within the gap was never gone; a burst begins a new one, and
+    so does a rise after a long rest. The crate of the muscles computes the same;
+    ``tests/vectors/backlog.json`` holds both.
 Source: docs/internals/seam.md#the-rules-of-a-request;
     docs/decisions/few-fresh-calls-a-core.md.
 """

@@ -55,10 +55,10 @@ QUEUE_STANDING_US = 2_000_000
 QUEUE_GAP_US = 500_000
 QUEUE_WAIT_US = 50_000
 # The patience with a queue whose calls wait long: twice their wait, at most this. Raising it lets a
-# larger loop be joined slowly, and an overload of twice what a node does last longer unseen. Source:
-# docs/decisions/few-fresh-calls-a-core.md.
+# larger loop be joined slowly, and an overload of twice what a node does last longer unseen.
+# Source: docs/decisions/few-fresh-calls-a-core.md.
 QUEUE_STANDING_MAX_US = 5_000_000
-# A backlog that was not higher than ever before for so long does not grow now. Source: as above; an
+# A backlog that was not higher than ever before for so long does not grow now. A guess: an
 # overload of 10 % of 100 calls a second rises ten times a second.
 QUEUE_QUIET_US = 250_000
 # A backlog that rises after it rested for half of its age, at most so long, begins again. Guess.

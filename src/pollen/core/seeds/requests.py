@@ -20,7 +20,7 @@ from pollen.core.commands import (
     UnseedCommand,
     Unseeded,
 )
-from pollen.core.effects import Effect, InspectModule
+from pollen.core.effects import InspectModule
 from pollen.core.events import Event, ModuleInspected
 from pollen.core.ids import RequestId
 from pollen.core.kinds import SPEC
@@ -39,14 +39,14 @@ from pollen.core.turn import Asked, Handler, Room, Turn
 
 
 class SeedRequests(Room):
-    """The requests that wait for the muscles. ``tell`` makes the log line of a publication."""
+    """The requests that wait for the muscles. ``tell`` logs a publication."""
 
     def __init__(
         self,
         writer: Callable[[], Writer],
         names: Callable[[], Mapping[str, Holding[Seed]]],
         has_room: Callable[[tuple[str, bytes], int], bool],
-        tell: Callable[[Seeded | Unseeded], Effect],
+        tell: Callable[[Seeded | Unseeded, Turn], None],
     ) -> None:
         self._writer = writer
         self._names = names
@@ -104,4 +104,4 @@ class SeedRequests(Room):
             return
         turn.publish(SPEC, key, planned.payload)
         turn.answer(request, planned.answer, when_durable=True)
-        turn.do(self._tell(planned.answer))
+        self._tell(planned.answer, turn)

@@ -169,6 +169,8 @@ class Driver:
             named = {key: value for key, value in fields.items() if value}
             getattr(self._log, level)("log", text=event.text, **named)
             return
+        if isinstance(event, ev.Telemetry):
+            event = msgspec.structs.replace(event, disk_bytes=self._store.free_bytes)
         self.feed(event)
 
     def _on_fault(self, event: ev.Event | None, error: Exception) -> None:

@@ -66,6 +66,15 @@ class Store:
         self._observe: Callable[[float], None] = lambda seconds: None
         self._db = _open(path)
 
+    @property
+    def free_bytes(self) -> int:
+        """What is free on the disk that it stands on; 0 when the system does not say."""
+        try:
+            held = os.statvfs(self._path.parent)
+        except OSError:
+            return 0
+        return held.f_bavail * held.f_frsize
+
     def load(self) -> dict[str, list[tuple[bytes, bytes]]]:
         """All rows by table, in the order of their keys."""
         found: dict[str, list[tuple[bytes, bytes]]] = {}

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 import msgspec
 
-from pollen.core import clocks, durability
+from pollen.core import clocks, turn
 from pollen.core.admission import asking, consequences
-from pollen.core.effects import PeerRow, PushTables, SeedRow
+from pollen.core.effects import Effect, PeerRow, Persist, PushTables, SeedRow
 from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.peers import Verdict, known, links, liveness, membership
@@ -96,27 +96,31 @@ def _always(value: Any) -> Callable[[Any], Any]:
 
 
 def _lease_not_renewed(true: Any) -> Any:
-    def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
-        out = true(self, now, is_urgent=is_urgent)
-        is_renewal = [isinstance(e, PushTables) and e.base and not e.lanes for e in out]
-        return [e for e, renews in zip(out, is_renewal, strict=True) if not renews]
+    def push(self: Any, turn: Any, *, is_urgent: bool) -> None:
+        true(self, turn, is_urgent=is_urgent)
+        turn._effects = [e for e in turn._effects if not _renews(e)]
 
     return push
 
 
+def _renews(effect: Effect) -> bool:
+    return isinstance(effect, PushTables) and effect.base > 0 and not effect.lanes
+
+
 def _row_after_load(true: Any) -> Any:
-    def push(self: Any, now: Nanos, *, is_urgent: bool) -> Any:
-        return [] if is_urgent else true(self, now, is_urgent=False)
+    def push(self: Any, turn: Any, *, is_urgent: bool) -> None:
+        if not is_urgent:
+            true(self, turn, is_urgent=False)
 
     return push
 
 
 def _said_before_persisted(true: Any) -> Any:
-    def flush(self: Any) -> Any:
-        out = true(self)
-        for effect in out:
-            out = [*out, *self.release(effect.token)]
-        return out
+    def flush(self: Any) -> None:
+        true(self)
+        for effect in self.effects():
+            if isinstance(effect, Persist):
+                self.do(*self._durability.release(effect.token))
 
     return flush
 
@@ -228,7 +232,7 @@ MUTANTS: list[Mutant] = [
         caught_by="row-before-load",
     ),
     Mutant(
-        name="said-before-persisted", owner=durability.Durability, target="flush",
+        name="said-before-persisted", owner=turn.Turn, target="flush",
         make=_said_before_persisted, caught_by="nothing-acknowledged-lost",
         scenario="what_was_acknowledged_survives_a_crash",
     ),
@@ -241,11 +245,11 @@ MUTANTS: list[Mutant] = [
         caught_by="no-orphan-claim",
     ),
     Mutant(
-        name="digest-ignored", owner=gossip.Gossip, target="on_digest", make=_always([]),
+        name="digest-ignored", owner=gossip.Gossip, target="on_digest", make=_always(None),
         caught_by="views-converge", scenario="a_fork_of_one_key_is_settled_alike",
     ),
     Mutant(
-        name="denied-not-cut", owner=consequences.Consequences, target="_cut", make=_always([]),
+        name="denied-not-cut", owner=consequences.Consequences, target="_cut", make=_always(None),
         caught_by="e is cut", scenario="a_deny_lost_by_a_full_queue_still_arrives",
     ),
     Mutant(
@@ -259,7 +263,7 @@ MUTANTS: list[Mutant] = [
         scenario="a_clock_past_its_lease_heals",
     ),
     Mutant(
-        name="lapsed-never-asks", owner=asking.Asking, target="settle", make=_always([]),
+        name="lapsed-never-asks", owner=asking.Asking, target="settle", make=_always(None),
         caught_by="it is back", scenario="the_laptop_that_slept_sixty_days",
     ),
     Mutant(
@@ -272,7 +276,7 @@ MUTANTS: list[Mutant] = [
         caught_by="checked-before-ready", scenario="one_machine_fails_its_check",
     ),
     Mutant(
-        name="twin-not-noted", owner=known.Peers, target="_note_boot", make=_always([]),
+        name="twin-not-noted", owner=known.Peers, target="_note_boot", make=_always(False),
         caught_by="status says it everywhere", scenario="two_live_copies_of_one_key",
     ),
     Mutant(
@@ -320,7 +324,7 @@ MUTANTS: list[Mutant] = [
         make=_always(None), caught_by="refutation-wins",
     ),
     Mutant(
-        name="dialled-once", owner=known.Peers, target="_retry", make=_always([]),
+        name="dialled-once", owner=known.Peers, target="_retry", make=_always(None),
         caught_by="peers-never-given-up",
     ),
     Mutant(

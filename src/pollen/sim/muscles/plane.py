@@ -282,6 +282,7 @@ class Plane:
             memory_bytes=0,
             events_dropped=0,
             control_stalls=0,
+            disk_bytes=self.machine.disk_bytes,
         )
 
     def link_ready(self) -> None:

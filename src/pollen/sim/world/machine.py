@@ -139,6 +139,7 @@ class Machine:
     address: str
     root: PeerId | None = None
     memory_bytes: int = 1 << 30
+    disk_bytes: int = 1 << 36
     clock: Clock = field(default_factory=Clock)
     disk: Disk = field(default_factory=Disk)
     content: set[bytes] = field(default_factory=set)

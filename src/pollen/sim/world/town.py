@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pollen.core.codec import encode
 from pollen.core.events import TablesStale
 from pollen.core.ids import MILLISECOND, SECOND, PeerId
-from pollen.core.kinds import CERT
+from pollen.core.kinds import CERT, LEASE
 from pollen.core.records import Record
 from pollen.core.trust import Chain, Tier
 from pollen.core.trust.certs import decode_chain
@@ -112,7 +113,8 @@ def _lend(admin: _Past, others: Sequence[Record]) -> None:
         subject = record.body.owner
         chain = node._members.trust.judge(subject, carried if isinstance(carried, tuple) else ())
         if isinstance(chain, Chain):
-            node._consequences.publish_lease(node._redeeming.lend(chain, wall))
+            held = node._redeeming.lend(chain, wall)
+            node._records.publish(LEASE, subject, encode(held.carried))
     admin.world.post(admin.machine.name, TablesStale())
     admin.world.run(SECOND)
 

@@ -19,11 +19,12 @@ from pollen.core.codec import Refusal, encode
 from pollen.core.commands import Command, InviteCommand, SeedCommand
 from pollen.core.config import NodeConfig
 from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token, cluster_id_of
+from pollen.core.kinds import DENY
 from pollen.core.node import Node
 from pollen.core.records import Change, Interned, Record
 from pollen.core.rng import Rng
 from pollen.core.trust import Certificate, Tier, founding_credentials
-from pollen.core.trust.denies import Deny, issue_deny
+from pollen.core.trust.denies import Deny, deny_key, issue_deny
 from pollen.options import SeedOptions
 from pollen.sim.muscles import modules
 from pollen.sim.muscles.plane import Plane
@@ -308,7 +309,7 @@ class World(Engine):
         document = Deny(self.cluster_id, denied.key, generation, issuer, issued)
         evidence = [] if machine.root or chain is None else chain.carried
         payload = issue_deny(document, signer(machine.key, machine.root), evidence)
-        machine.node._consequences.publish_deny(payload)
+        machine.node._records.publish(DENY, deny_key(payload), payload)
         # What was published leaves with the next turn, and any event is one.
         self.post(by, ev.TablesStale())
         denied.is_denied = True

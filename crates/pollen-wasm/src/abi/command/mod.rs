@@ -1,7 +1,8 @@
 //! The ABI of WASI commands: ordinary programs, which know nothing of the host's own ABI.
 //!
 //! Decides: which modules are programs, their arguments, and that the call's input is the standard
-//! input, the standard output the call's output, the exit code its status.
+//! input, the standard output the call's output (streamed to a caller that takes it so), the exit
+//! code its status.
 //! Does not know: who calls.
 //! Invariant: a guest serves one call.
 //! Refused: one program run for many calls (a command's memory is not made for a second `main`).
@@ -145,8 +146,12 @@ impl Abi for Command {
             return Err(SandboxError::internal(format!("there is no function {at}"), false));
         };
         let start = function.resolve(instance, &mut *store)?;
-        store.data().own.pipes.begin(call.input.clone(), call.nested);
-        Ok(start.run(store).await)
+        let pipes = store.data().own.pipes.clone();
+        pipes.begin(call.input.clone(), call.nested, store.data().host.as_ref());
+        let ended = start.run(store).await;
+        // What it wrote without waiting, as a program may that asked for that.
+        pipes.taken().await;
+        Ok(ended)
     }
 
     fn leave(

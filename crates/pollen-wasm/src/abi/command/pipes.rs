@@ -1,11 +1,13 @@
 //! The standard input and output of a program, bound to its call.
 //!
 //! Invariants: an output never grows past the seed's limit, and what it takes is charged to the
-//! node's memory for guests until the guest is dropped.
+//! node's memory for guests until the guest is dropped. To a caller that streams each write goes at
+//! once, and the program waits until it was taken: no more than one write is held here.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,6 +16,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::engine::registry::Registry;
+use crate::envelope::{Host, WriteFuture};
 use crate::error::SandboxError;
 
 /// Room for an output at first, bytes.
@@ -34,6 +37,9 @@ struct State {
     limit: usize,
     charged: u64,
     failure: Option<SandboxError>,
+    /// The way to a caller that streams, and the write that is on it.
+    caller: Option<Arc<dyn Host>>,
+    sending: Option<WriteFuture<'static>>,
 }
 
 impl Pipes {
@@ -46,19 +52,40 @@ impl Pipes {
             limit,
             charged: 0,
             failure: None,
+            caller: None,
+            sending: None,
         })))
     }
 
     /// Binds the pipes to a call.
-    pub(crate) fn begin(&self, input: Bytes, nested: bool) {
+    pub(crate) fn begin(&self, input: Bytes, nested: bool, host: Option<&Arc<dyn Host>>) {
         let mut state = self.0.lock();
         state.input = input;
         state.nested = nested;
+        state.caller = host.filter(|host| host.streams()).cloned();
+    }
+
+    /// Resolves when what was written so far was taken.
+    pub(crate) async fn taken(&self) {
+        poll_fn(|cx| self.poll_taken(cx)).await;
+    }
+
+    fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        let Some(sending) = state.sending.as_mut() else { return Poll::Ready(()) };
+        let is_taken = ready!(sending.as_mut().poll(cx));
+        state.sending = None;
+        if !is_taken {
+            state.failure.get_or_insert_with(SandboxError::not_taken);
+        }
+        Poll::Ready(())
     }
 
     /// What was written, or why no more could be.
     pub(crate) fn finish(&self) -> Result<Bytes, SandboxError> {
         let mut state = self.0.lock();
+        // A spent guest lies about for a while, and the way to its caller holds a slot.
+        (state.caller, state.sending) = (None, None);
         match state.failure.take() {
             Some(failure) => Err(failure),
             None => Ok(Bytes::from(std::mem::take(&mut state.output))),
@@ -74,6 +101,13 @@ impl Pipes {
     /// False when the guest has to end.
     fn write(&self, bytes: &[u8]) -> bool {
         let mut state = self.0.lock();
+        if let Some(host) = state.caller.clone() {
+            if !bytes.is_empty() && state.failure.is_none() {
+                let bytes = Bytes::copy_from_slice(bytes);
+                state.sending = Some(Box::pin(async move { host.write(bytes).await }));
+            }
+            return state.failure.is_none();
+        }
         let result = state.append(bytes);
         if let Err(error) = result {
             state.failure.get_or_insert(error);
@@ -159,13 +193,15 @@ impl OutputStream for Pipes {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(CHUNK)
+        Ok(if self.0.lock().sending.is_some() { 0 } else { CHUNK })
     }
 }
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for Pipes {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        self.taken().await;
+    }
 }
 
 impl AsyncRead for Pipes {
@@ -183,16 +219,17 @@ impl AsyncRead for Pipes {
 impl AsyncWrite for Pipes {
     fn poll_write(
         self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        ready!(self.poll_taken(cx));
         let written = Pipes::write(&self, bytes);
         let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
         Poll::Ready(if written { Ok(bytes.len()) } else { Err(full()) })
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.poll_taken(cx).map(Ok)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

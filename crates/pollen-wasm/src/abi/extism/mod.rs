@@ -12,6 +12,7 @@ pub(crate) mod kernel;
 mod names;
 mod outcome;
 mod user;
+mod written;
 
 use std::collections::HashMap;
 
@@ -29,6 +30,7 @@ use crate::envelope::{Call, Output, SeedSettings};
 use crate::error::SandboxError;
 use http::LastReply;
 use kernel::Kernel;
+use written::Written;
 
 /// May be called by its name, but its guest is discarded afterwards.
 const START: &str = "_start";
@@ -43,6 +45,7 @@ pub(crate) struct Extism {
     vars: HashMap<Box<[u8]>, Bytes>,
     vars_bytes: u64,
     http: LastReply,
+    written: Written,
     wasi: WasiP1Ctx,
 }
 
@@ -159,6 +162,7 @@ impl Abi for Extism {
             vars: HashMap::new(),
             vars_bytes: 0,
             http: LastReply::default(),
+            written: Written::default(),
             wasi: wasi::context(birth.settings, logs).build_p1(),
         }
     }
@@ -204,6 +208,7 @@ impl Abi for Extism {
     fn reset(state: &mut State) {
         state.own.kernel.recycle(&mut state.meter);
         state.own.http.clear();
+        state.own.written.clear(&mut state.meter);
     }
 }
 

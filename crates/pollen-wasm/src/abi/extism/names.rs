@@ -54,6 +54,8 @@ const EXTISM_NAMES: &[(&str, Signature)] = &[
 
 const POLLEN_NAMES: &[(&str, Signature)] = &[
     ("pollen_caller_info", ("", "I")),
+    ("pollen_head", ("", "I")),
     ("pollen_log", ("II", "")),
     ("pollen_request", ("II", "I")),
+    ("pollen_write", ("I", "I")),
 ];

@@ -31,13 +31,24 @@ fn delivered(status: i32, state: &State) -> Result<Output, SandboxError> {
     if let Some(message) = state.own.kernel.error() {
         return Err(SandboxError::ran("guest-failed", lossy(message), ""));
     }
-    let bytes = state.own.kernel.output();
+    let (kept, bytes) = (state.own.written.kept(), state.own.kernel.output());
     let limit = state.settings.max_output_bytes;
-    if bytes.len() > limit {
-        return Err(SandboxError::output_too_large(bytes.len(), limit));
+    let length = kept.len().saturating_add(bytes.len());
+    if length > limit {
+        return Err(SandboxError::output_too_large(length, limit));
     }
     let tail_call = if status == 0 && state.settings.tail_call { tail_call(bytes)? } else { None };
-    Ok(Output { bytes: Bytes::copy_from_slice(bytes), status, tail_call })
+    let written = state.own.written.total();
+    if tail_call.is_some() && written > 0 {
+        return Err(SandboxError::ran(
+            "guest-failed",
+            format!("the function wrote {written} bytes and then made a tail call"),
+            "write nothing ahead of a tail call, or seed with --no-tail-call",
+        ));
+    }
+    let bytes =
+        if kept.is_empty() { Bytes::copy_from_slice(bytes) } else { [kept, bytes].concat().into() };
+    Ok(Output { bytes, status, tail_call })
 }
 
 /// What a trap means; an output when the guest exited with 0.

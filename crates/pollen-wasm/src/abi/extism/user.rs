@@ -6,6 +6,7 @@ use wasmtime::{AsContextMut, Caller, Linker, Result};
 
 use super::State;
 use super::names::USER as MODULE;
+use super::written;
 use crate::abi::state::SLICE;
 use crate::envelope::LogLevel;
 
@@ -33,6 +34,16 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
         let text = state.host.as_ref().map(|host| host.caller_json());
         text.map_or(0, |text| state.put(text.as_bytes()))
     })?;
+    linker.func_wrap(MODULE, "pollen_head", |mut caller: Caller<'_, State>| {
+        let state = caller.data_mut();
+        let head = state.host.as_ref().map(|host| host.head());
+        head.map_or(0, |head| state.put(&head))
+    })?;
+    linker.func_wrap_async(
+        MODULE,
+        "pollen_write",
+        |caller: Caller<'_, State>, (block,): (u64,)| Box::new(written::write(caller, block)),
+    )?;
     linker.func_wrap_async(
         MODULE,
         "pollen_request",

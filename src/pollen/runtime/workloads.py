@@ -41,7 +41,7 @@ class _UnderWay:
     is_ended: bool = False
 
 
-class Loads:
+class Workloads:
     """``ask`` gives the brain a command and waits so many seconds; ``own`` is our id in hex."""
 
     def __init__(self, own: str, muscles: Muscles, ask: Ask) -> None:
@@ -89,7 +89,7 @@ class Loads:
 
     async def _has_ended(self, node: str, name: str) -> bool:
         if node == self._own:
-            return self._muscles.end_load(name) > 0
+            return self._muscles.end_workload(name) > 0
         command = cmd.AdminCommand(node=node, verb="end-load", args=name.encode(), wait_ms=_END_MS)
         answered = await self._ask(command, _END_MS / 1000)
         assert isinstance(answered, cmd.Administered)
@@ -156,7 +156,7 @@ class Loads:
             raise BadRequest("bad-request", "input_base64 is not base64") from None
         try:
             report = await asyncio.to_thread(
-                self._muscles.run_load,
+                self._muscles.run_workload,
                 name=plan.name,
                 seed=plan.seed,
                 function=plan.function,
@@ -166,7 +166,7 @@ class Loads:
                 duration_ms=plan.duration_ms,
             )
         except asyncio.CancelledError:
-            self._muscles.end_load(plan.name)
+            self._muscles.end_workload(plan.name)
             raise
         return msgspec.json.decode(report, type=routes.LoadReport)
 

@@ -1,7 +1,8 @@
-//! The load generator: open loop at a constant rate, or closed loop at a concurrency.
+//! The generator of calls behind `pln load`: an open loop at a constant rate, or a closed loop.
 //!
-//! Closed loop: who is refused comes back when it was told to. Open loop: latency counts from when a call was due, not from when it could be sent, so that a
-//! stall is not hidden (no coordinated omission). Times go into an HDR histogram of microseconds.
+//! Closed loop: who is refused comes back when it was told to. Open loop: latency counts from when a
+//! call was due, not from when it could be sent, so that a stall is not hidden (no coordinated
+//! omission). Times go into an HDR histogram of microseconds.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +21,12 @@ use pollen_plane::{CallError, Plane, SeedRef};
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinSet};
 
-/// Time that each call of [`Loads::run`] is given; the seed's own limit may be shorter.
+/// Time that each call of [`Workloads::run`] is given; the seed's own limit may be shorter.
 const BUDGET: Duration = Duration::from_secs(60);
 
-/// How to load.
+/// How to call a seed.
 #[derive(Debug, Clone, Copy)]
-pub struct LoadPlan {
+pub struct WorkPlan {
     /// Calls a second, open loop; `None` is closed loop.
     pub rate: Option<u32>,
     /// Calls under way at the most.
@@ -36,7 +37,7 @@ pub struct LoadPlan {
 
 /// What came of it.
 #[derive(Debug, Clone, Serialize)]
-pub struct LoadReport {
+pub struct WorkReport {
     /// Calls that ended well.
     pub ok: u64,
     /// Calls that failed, by slug.
@@ -62,14 +63,14 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// The loads under way on a node, by the names that those who began them gave; cheap to clone.
+/// The workloads under way on a node, by the names that those who began them gave; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Loads(Arc<Mutex<Vec<Load>>>);
+pub struct Workloads(Arc<Mutex<Vec<Workload>>>);
 
-/// A load by its name, and what ends it.
-type Load = (String, watch::Sender<bool>);
+/// A workload by its name, and what ends it.
+type Workload = (String, watch::Sender<bool>);
 
-impl Loads {
+impl Workloads {
     fn begin(&self, name: &str) -> watch::Receiver<bool> {
         let (end, ended) = watch::channel(false);
         let mut held = self.0.lock();
@@ -78,7 +79,7 @@ impl Loads {
         ended
     }
 
-    /// Ends the loads of this name, or all; how many there were. Calls under way are cancelled.
+    /// Ends the workloads of this name, or all; how many there were. Calls under way are cancelled.
     pub fn end(&self, name: Option<&str>) -> usize {
         let held = self.0.lock();
         let meant: Vec<_> = held
@@ -91,7 +92,7 @@ impl Loads {
         meant.len()
     }
 
-    /// Loads a seed from this node and blocks until it is over, or ended by its `name`. Calls are
+    /// Calls a seed from this node and blocks until it is over, or ended by its `name`. Calls are
     /// made as this node's own; an empty function is the only export.
     pub fn run(
         &self,
@@ -100,11 +101,11 @@ impl Loads {
         seed: &str,
         function: &str,
         input: Bytes,
-        plan: LoadPlan,
-    ) -> LoadReport {
+        plan: WorkPlan,
+    ) -> WorkReport {
         let seed = SeedRef::parse(seed);
         let function: Option<Arc<str>> = (!function.is_empty()).then(|| function.into());
-        let loading = run(plan, self.begin(name), |_lane| {
+        let working = run(plan, self.begin(name), |_lane| {
             let (plane, seed) = (plane.clone(), seed.clone());
             let (function, input) = (function.clone(), input.clone());
             move || {
@@ -114,7 +115,7 @@ impl Loads {
                 async move { plane.call(request).await.result.map(drop).map_err(Failed::from) }
             }
         });
-        plane.handle().block_on(loading)
+        plane.handle().block_on(working)
     }
 }
 
@@ -123,7 +124,7 @@ impl Loads {
 pub struct Failed {
     /// By which the report counts it.
     pub slug: String,
-    /// When it was refused for load: how long to stay away.
+    /// When it was refused because the node was full: how long to stay away.
     pub retry_after: Duration,
 }
 
@@ -165,7 +166,7 @@ impl Tally {
 /// `worker` is told the number of the lane it serves, so that it may keep a connection of its own.
 /// When `ended` says so before the plan is over, the calls under way are dropped and count for
 /// nothing.
-pub async fn run<W, C, F>(plan: LoadPlan, ended: watch::Receiver<bool>, worker: W) -> LoadReport
+pub async fn run<W, C, F>(plan: WorkPlan, ended: watch::Receiver<bool>, worker: W) -> WorkReport
 where
     W: Fn(usize) -> C,
     C: FnMut() -> F + Send + 'static,
@@ -273,11 +274,11 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("constant bounds")
 }
 
-fn report(tally: &Tally, elapsed: Duration) -> LoadReport {
+fn report(tally: &Tally, elapsed: Duration) -> WorkReport {
     let histogram = tally.histogram.lock();
     let ok = histogram.len();
     let at = |quantile| histogram.value_at_quantile(quantile);
-    LoadReport {
+    WorkReport {
         ok,
         failed: tally.failed.lock().clone(),
         missed: tally.missed.load(Relaxed),
@@ -298,12 +299,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const LONG: LoadPlan =
-        LoadPlan { rate: None, concurrency: 3, duration: Duration::from_secs(600) };
+    const LONG: WorkPlan =
+        WorkPlan { rate: None, concurrency: 3, duration: Duration::from_secs(600) };
 
-    async fn ended_after_calls(plan: LoadPlan) -> LoadReport {
-        let (loads, made) = (Loads::default(), Arc::new(AtomicU64::new(0)));
-        let (ended, other) = (loads.begin("mine"), loads.begin("other"));
+    async fn ended_after_calls(plan: WorkPlan) -> WorkReport {
+        let (workloads, made) = (Workloads::default(), Arc::new(AtomicU64::new(0)));
+        let (ended, other) = (workloads.begin("mine"), workloads.begin("other"));
         let count = made.clone();
         let running = tokio::spawn(run(plan, ended, move |_lane| {
             let count = count.clone();
@@ -320,16 +321,16 @@ mod tests {
         while made.load(Relaxed) < 5 + u64::from(plan.rate.is_none()) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(loads.end(Some("nobody's")), 0);
-        assert_eq!(loads.end(Some("mine")), 1);
+        assert_eq!(workloads.end(Some("nobody's")), 0);
+        assert_eq!(workloads.end(Some("mine")), 1);
         let report = running.await.unwrap();
         assert!(!*other.borrow());
-        assert_eq!(loads.end(None), 1);
+        assert_eq!(workloads.end(None), 1);
         report
     }
 
     #[tokio::test]
-    async fn a_load_ends_when_told_and_reports_what_was_done() {
+    async fn a_workload_ends_when_told_and_reports_what_was_done() {
         let report = ended_after_calls(LONG).await;
         assert_eq!((report.ok, report.failed.len(), report.missed), (5, 0, 0));
         assert!(report.seconds < 60.0);
@@ -337,7 +338,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_ended_open_loop_misses_nothing_that_was_not_due_yet() {
-        let report = ended_after_calls(LoadPlan { rate: Some(1_000), ..LONG }).await;
+        let report = ended_after_calls(WorkPlan { rate: Some(1_000), ..LONG }).await;
         assert!(report.ok >= 5 && report.missed < 60_000, "{report:?}");
     }
 }

@@ -11,9 +11,9 @@ import pytest
 
 from pollen.core import commands as cmd
 from pollen.errors import BadRequest, Unreachable
-from pollen.runtime import loads
+from pollen.runtime import workloads
 from pollen.runtime.control import routes
-from pollen.runtime.loads import Loads
+from pollen.runtime.workloads import Workloads
 from pollen.testing import until
 
 PLAN = routes.LoadRequest(name="mine", seed="echo", function="echo", duration_ms=600_000)
@@ -73,13 +73,13 @@ class Muscles:
     def __init__(self) -> None:
         self.running: dict[str, threading.Event] = {}
 
-    def run_load(self, *, name: str, **_: Any) -> bytes:
+    def run_workload(self, *, name: str, **_: Any) -> bytes:
         ended = self.running.setdefault(name, threading.Event())
         assert ended.wait(20), "nobody ended the load"
         del self.running[name]
         return msgspec.json.encode(REPORT)
 
-    def end_load(self, name: str) -> int:
+    def end_workload(self, name: str) -> int:
         if name not in self.running:
             return 0
         self.running[name].set()
@@ -94,7 +94,9 @@ class Town:
         self.dead, self.slow = dead, slow
         self.told = asyncio.Event()
         self.muscles = {name: Muscles() for name in "abc"}
-        self.loads = {name: Loads(name, cast(Any, self.muscles[name]), self.ask) for name in "abc"}
+        self.workloads = {
+            name: Workloads(name, cast(Any, self.muscles[name]), self.ask) for name in "abc"
+        }
 
     async def ask(self, command: cmd.Command, seconds: float) -> msgspec.Struct:
         if isinstance(command, cmd.StatusCommand):
@@ -102,7 +104,7 @@ class Town:
         assert isinstance(command, cmd.AdminCommand)
         if command.node in self.dead:
             await asyncio.Event().wait()
-        node = self.loads[command.node]
+        node = self.workloads[command.node]
         if command.verb == "end-load":
             body = await node.serve_end(command.args)
             self.told.set()
@@ -114,7 +116,7 @@ class Town:
     async def begin(self, *nodes: str, on: str) -> asyncio.Task[routes.LoadReport]:
         """A load of some nodes that a has begun and that runs ``on`` these."""
         plan = msgspec.structs.replace(PLAN, nodes=list(nodes))
-        running = asyncio.create_task(self.loads["a"].run(plan))
+        running = asyncio.create_task(self.workloads["a"].run(plan))
 
         async def all_run() -> bool:
             return all(self.muscles[name].running for name in on)
@@ -132,28 +134,28 @@ def test_a_load_ends_at_all_nodes_that_make_it(nodes: tuple[str, ...]) -> None:
         town = Town()
         asked = "".join(dict.fromkeys(nodes)) or "a"
         running = await town.begin(*nodes, on=asked)
-        assert await town.loads["a"].end("mine") == routes.LoadEnded(nodes=len(asked))
+        assert await town.workloads["a"].end("mine") == routes.LoadEnded(nodes=len(asked))
         report = await running
         assert report.ok == 5 * len(asked) and town.is_calm()
         assert [held.node for held in report.nodes] == (list(asked) if nodes else [])
-        assert await town.loads["a"].end("mine") == routes.LoadEnded(nodes=0)
+        assert await town.workloads["a"].end("mine") == routes.LoadEnded(nodes=0)
 
     asyncio.run(run())
 
 
 def test_a_dead_node_keeps_no_report_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has none among them; with nobody else there is nothing to report."""
-    monkeypatch.setattr(loads, "_END_MS", 50)
+    monkeypatch.setattr(workloads, "_END_MS", 50)
 
     async def run() -> None:
         town = Town(dead="b")
         running = await town.begin("a", "b", on="a")
-        await town.loads["a"].end("mine")
+        await town.workloads["a"].end("mine")
         assert [held.node for held in (await running).nodes] == ["a"]
         alone = await town.begin("b", on="")
 
         async def is_ended() -> bool:
-            return (await town.loads["a"].end("mine")).nodes > 0
+            return (await town.workloads["a"].end("mine")).nodes > 0
 
         await until(is_ended, 10, "the load of b is ended", poll=0.005)
         with pytest.raises(Unreachable, match="no node ended the load"):
@@ -166,7 +168,7 @@ def test_a_node_where_the_load_has_not_come_yet_is_told_again() -> None:
     async def run() -> None:
         town = Town(slow="b")
         running = await town.begin("a", "b", on="a")
-        await town.loads["a"].end("mine")
+        await town.workloads["a"].end("mine")
         assert [held.node for held in (await running).nodes] == ["a", "b"]
         assert town.is_calm()
 
@@ -194,8 +196,8 @@ def test_a_name_is_for_one_load_at_a_time() -> None:
         town = Town()
         running = await town.begin(on="a")
         with pytest.raises(BadRequest, match="is under way"):
-            await town.loads["a"].run(PLAN)
-        await town.loads["a"].end("mine")
+            await town.workloads["a"].run(PLAN)
+        await town.workloads["a"].end("mine")
         await running
 
     asyncio.run(run())
