@@ -117,6 +117,18 @@ class Muscles:
     def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
     def unload_seed(self, seed: bytes, keep: bool = False) -> None:
         """With ``keep`` the content stays held, so that a call can wake the seed."""
+    def begin_call(
+        self,
+        *,
+        token: str,
+        seed: bytes,
+        function: str,
+        input: bytes,
+        budget_ms: int,
+        here: bool,
+    ) -> None:
+        """Call as this node; with ``here`` its own replica, also a closed one. ``call_ended``
+        follows with the token."""
     def push_tables(
         self,
         *,

@@ -27,6 +27,7 @@ class Kind(enum.Enum):
     MILLIS = "a duration with its unit"
     SWITCH = "no value"
     CHOICE = "one of a few words"
+    TEXT = "a text"
     PAIRS = "key=value, any number of times"
     TEXTS = "a text, any number of times"
     VALUES = "key=value or @file, any number of times"
@@ -110,6 +111,30 @@ class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             high=_DAY_MS,
         ),
     ] = 30_000
+    program: Annotated[
+        bool,
+        Option(
+            flag="--program",
+            kind=Kind.SWITCH,
+            help="Run _start, with the input on stdin; for a module that may be either.",
+        ),
+    ] = False
+    library: Annotated[
+        bool,
+        Option(
+            flag="--library",
+            kind=Kind.SWITCH,
+            help="Call its functions by name; for a module that may be either.",
+        ),
+    ] = False
+    check: Annotated[
+        str,
+        Option(
+            flag="--check",
+            kind=Kind.TEXT,
+            help="A function that must succeed on a new replica before it is called.",
+        ),
+    ] = ""
     allow: Annotated[
         list[tuple[str, str]],
         Option(
@@ -227,6 +252,9 @@ class SeedKeywords(TypedDict, total=False):
     everywhere: bool
     memory_bytes: int
     timeout_ms: int
+    program: bool
+    library: bool
+    check: str
     allow: Sequence[tuple[str, str]]
     host: Sequence[tuple[str, str]]
     act_as: str

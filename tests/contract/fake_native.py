@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from pollen.core import events as ev
-from pollen.core.ids import Hash, LinkId, PeerId, RequestId
+from pollen.core import limits
+from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
 
 QUEUE_MAX = 512
 _SECRETS: dict[bytes, bytes] = {}
@@ -249,6 +250,32 @@ class FakeMuscles:
 
     def unload_seed(self, seed: bytes, keep: bool = False) -> None:
         self.loaded.discard(seed)
+
+    def begin_call(
+        self,
+        *,
+        token: str,
+        seed: bytes,
+        function: str,
+        input: bytes,
+        budget_ms: int,
+        here: bool,
+    ) -> None:
+        self._check_room()
+        row, slug = self.seeds.get(seed), ""
+        if row is None or seed not in self.loaded:
+            slug = "seed-not-found"
+        elif function not in row.functions:
+            slug = "function-not-found"
+        output = b"" if slug else input[: limits.OWN_OUTPUT_MAX_BYTES]
+        event = ev.CallEnded(
+            token=Token(token),
+            slug=slug,
+            reason=slug and "no such seed here, or no such function",
+            output=output,
+            output_bytes=len(output) and len(input),
+        )
+        self._emit(event)
 
     def push_tables(
         self,

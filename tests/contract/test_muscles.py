@@ -14,7 +14,7 @@ import pytest
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
-from pollen.core.ids import Hash, PeerId
+from pollen.core.ids import Hash, PeerId, Token
 from pollen.options import SeedOptions
 from pollen.runtime.loop.native import Port, RealNative, slug_of
 
@@ -228,6 +228,23 @@ def test_unknown_content_is_refused_by_inspection(sides: Callable[[str], Side]) 
     event = a.wait(ev.ModuleInspected)
     assert event.request == 7
     assert event.slug
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_call_of_the_brain_ends_in_one_event_with_its_token(
+    sides: Callable[[str], Side], here: bool
+) -> None:
+    """Also when nothing can be called: the brain waits for the end of what it began."""
+    a = sides("a")
+    token = Token("check/00")
+    call = fx.BeginCall(
+        token=token, seed=Hash(b"?" * 32), function="run", budget_ms=1_000, here=here
+    )
+    a.port.carry_out(call)
+    ended = a.wait(ev.CallEnded)
+    assert (ended.token, ended.slug) == (token, "seed-not-found")
+    assert ended.reason and "\n" not in ended.reason
+    assert (ended.run_us, ended.output, ended.output_bytes) == (0, b"", 0)
 
 
 def test_telemetry_names_each_field_of_its_samples(sides: Callable[[str], Side]) -> None:

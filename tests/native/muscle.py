@@ -87,6 +87,52 @@ class Muscle:
             self.raw.load_seed(row.seed, [])
             assert self.wait("load_finished", len(self.rows))["slug"] == ""
 
+    def load_closed(self, name: str, functions: list[str]) -> fx.SeedRow:
+        """Load an example whose row has a check: it is held, and closed to callers."""
+        content = self.upload((EXAMPLES / f"{name}.wasm").read_bytes())
+        row = seed_row(name, content, functions, [])
+        options = msgspec.structs.replace(row.options, check=functions[0])
+        self.rows.append(msgspec.structs.replace(row, wake=[self.peer], options=options))
+        self.push([self.peer])
+        self.raw.load_seed(row.seed, [])
+        assert self.wait("load_finished", len(self.rows))["slug"] == ""
+        return self.rows[-1]
+
+    def open(self, row: fx.SeedRow) -> None:
+        """The brain claims the replica ready."""
+        ready = msgspec.structs.replace(row, wake=[], replicas=[self.peer])
+        self.rows[self.rows.index(row)] = ready
+        self.push([self.peer])
+
+    def begin(
+        self, seed: Hash, function: str, data: bytes = b"", *, here: bool = True
+    ) -> dict[str, Any]:
+        """A call of the brain, and its end."""
+        number = sum(event["t"] == "call_ended" for event in self.events) + 1
+        self.raw.begin_call(
+            token=f"check/{number:02}",
+            seed=seed,
+            function=function,
+            input=data,
+            budget_ms=5_000,
+            here=here,
+        )
+        ended = self.wait("call_ended", number)
+        assert ended["token"] == f"check/{number:02}"
+        return ended
+
+    def sample(self, seed: Hash) -> dict[str, Any]:
+        """What the next telemetry says of a seed."""
+        found: list[dict[str, Any]] = []
+
+        def is_told() -> bool:
+            told = [event for event in self.take() if event["t"] == "telemetry"]
+            found[:] = [held for event in told for held in event["seeds"] if held["seed"] == seed]
+            return bool(found)
+
+        wait_for(is_told, "telemetry")
+        return found[-1]
+
     def push(
         self,
         peers: list[PeerId],

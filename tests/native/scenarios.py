@@ -13,6 +13,7 @@ import time
 import msgspec
 
 from pollen import _native
+from pollen.core import limits
 from pollen.sdk import door
 from tests import recorder
 from tests.native.muscle import Muscle, link, metric, wait_for
@@ -84,6 +85,97 @@ def cancelled_span() -> None:
     assert asked["seed"] == ran["seed"] == "loop" and asked["function"] == ran["function"]
     for side in (a, b):
         side.raw.close(0)
+
+
+def cancelled_counts() -> None:
+    """A call whose caller went away is counted once at its own node: here, there, or waiting."""
+    a, b = Muscle(), Muscle()
+    link(a, b)
+    for side, hosts in ((a, [b.peer]), (b, [b.peer])):
+        side.seed("loop", ["loop"], hosts)
+        side.push([a.peer, b.peer])
+    seed = a.rows[0].seed
+    # Over a link, then on the own node.
+    for number, (side, runs) in enumerate(((a, b), (b, b))):
+        client = side.client()
+        client.send("loop", "loop")
+        wait_for(lambda runs=runs: metric(runs, "running") == 1, "the call runs")
+        client.socket.close()
+        wait_for(lambda side=side: side.sample(seed)["cancelled"] == 1, f"counted, {number}")
+        wait_for(lambda: metric(b, "running") == 0, "the guest ended")
+    # While it waits for a link to the only host.
+    c = Muscle()
+    c.seed("loop", ["loop"], [b.peer])
+    c.push([c.peer, b.peer])
+    client = c.client()
+    client.send("loop", "loop")
+    wait_for(lambda: c.sample(seed)["calls"] == 1, "the call waits")
+    client.socket.close()
+    wait_for(lambda: c.sample(seed)["cancelled"] == 1, "counted while it waits")
+    told = [side.sample(seed) for side in (a, b, c)]
+    assert [held["cancelled"] for held in told] == [1, 1, 1], told
+    assert [held["failures"] for held in told] == [0, 0, 0], told
+    for side in (a, b, c):
+        side.raw.close(0)
+
+
+def closed_replica() -> None:
+    """Calls wait until the brain opens the replica; the brain itself can call it before."""
+    side = Muscle()
+    row = side.load_closed("trap", ["status", "error"])
+    client = side.client()
+    client.send("trap", "status")
+    assert side.begin(row.seed, "error")["slug"] == "guest-failed"
+    ended = side.begin(row.seed, "status")
+    assert (ended["slug"], ended["reason"]) == ("guest-status", "it returned 7")
+    assert (ended["output"], ended["output_bytes"]) == (b"seven", 5)
+    assert ended["run_us"] > 0
+    # The client's call was there first, and still waits: nothing ran here for a caller.
+    told = side.sample(row.seed)
+    assert (told["calls"], told["good"], told["failures"], told["faults"]) == (1, 0, 0, 0), told
+    side.open(row)
+    answered = client.answer()
+    assert isinstance(answered, door.Answered) and answered.guest_status == 7, answered
+    wait_for(lambda: side.sample(row.seed)["failures"] == 1, "the client's call is counted")
+    side.raw.close(0)
+
+
+def given_up() -> None:
+    """Who waits for a replica that fails its check is refused, and nothing ran for it."""
+    side = Muscle()
+    row = side.load_closed("trap", ["status"])
+    client = side.client()
+    client.send("trap", "status", budget_ms=3_000)
+    wait_for(lambda: side.sample(row.seed)["in_flight"] == 1, "the call waits")
+    side.raw.unload_seed(row.seed, True)
+    failed = client.answer()
+    assert isinstance(failed, door.Failed), failed
+    assert not failed.may_have_executed
+    assert side.begin(row.seed, "status")["slug"] == "seed-not-found"
+    # The content was kept: it is loaded again, and closed again.
+    side.raw.load_seed(row.seed, [])
+    assert side.wait("load_finished", 2)["slug"] == ""
+    assert side.begin(row.seed, "status")["slug"] == "guest-status"
+    side.raw.close(0)
+
+
+def own_call() -> None:
+    """A call of the brain is in no demand when it is for this replica, and in it anywhere else."""
+    side = Muscle()
+    side.seed("echo", ["echo"])
+    seed = side.rows[0].seed
+    for number in range(3):
+        ended = side.begin(seed, "echo", b"%d" % number)
+        assert (ended["slug"], ended["output"]) == ("", b"%d" % number), ended
+    told = side.sample(seed)
+    assert (told["calls"], told["good"], told["run_us"]) == (0, 0, 0), told
+    long = b"x" * (limits.OWN_OUTPUT_MAX_BYTES + 1)
+    ended = side.begin(seed, "echo", long, here=False)
+    assert (ended["output"], ended["output_bytes"]) == (long[:-1], len(long))
+    told = side.sample(seed)
+    assert (told["calls"], told["good"]) == (1, 1), told
+    assert side.begin(seed, "other")["slug"] == "function-not-found"
+    side.raw.close(0)
 
 
 def full_queue() -> None:

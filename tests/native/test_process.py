@@ -23,6 +23,22 @@ def test_a_cancelled_call_leaves_its_spans(scenario: Scenario) -> None:
     scenario("cancelled_span")
 
 
+def test_a_closed_replica_takes_no_call_but_the_brains(scenario: Scenario) -> None:
+    scenario("closed_replica")
+
+
+def test_who_waits_for_a_replica_that_is_given_up_is_refused(scenario: Scenario) -> None:
+    scenario("given_up")
+
+
+def test_a_call_of_the_brain_on_its_own_replica_is_in_no_demand(scenario: Scenario) -> None:
+    scenario("own_call")
+
+
+def test_a_cancelled_call_is_counted_once_where_it_began(scenario: Scenario) -> None:
+    scenario("cancelled_counts")
+
+
 def test_control_events_are_never_lost(scenario: Scenario) -> None:
     scenario("full_queue")
 

@@ -25,6 +25,7 @@ MODULE = Hash(b"m" * 32)
 # A value of each option that is not its default.
 OTHERS = {
     "min_replicas": 3, "everywhere": True, "memory_bytes": 1 << 20, "timeout_ms": 77,
+    "program": True, "library": True, "check": "run",
     "allow": [("team", "red")], "host": [("gpu", "yes")], "act_as": "publisher",
     "allow_hosts": ["example.org"], "tail_call": False, "idempotent": True, "isolate": True,
     "shared": True, "public": True, "config": {"k": "v"}, "env": {"TZ": "UTC"},
@@ -38,6 +39,8 @@ def row_of(name: str) -> str:
         told = options.text_of(name, default)
     elif option.kind is Kind.CHOICE:
         told = default
+    elif option.kind is Kind.TEXT:
+        told = default or "none"
     else:
         told = "none" if not isinstance(default, bool) else "on" if default else "off"
     return f"| `{option.flag}` | `{name}` | {told} | {option.help} |"
@@ -113,6 +116,7 @@ def test_a_flag_of_pln_seed_gives_the_value_of_its_option(name: str) -> None:
         Kind.BYTES: [option.flag, "1MiB"],
         Kind.MILLIS: [option.flag, "77ms"],
         Kind.CHOICE: [option.flag, str(value)],
+        Kind.TEXT: [option.flag, str(value)],
         Kind.TEXTS: [option.flag, "example.org"],
         Kind.VALUES: [option.flag, "k=v"],
         Kind.PAIRS: [option.flag, "=".join(*pairs)] if option.kind is Kind.PAIRS else [],

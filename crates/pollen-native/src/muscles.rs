@@ -19,6 +19,7 @@ use pollen_door::{
 use pollen_net::HelloData;
 use pollen_plane::{
     Plane, PlaneConfig,
+    begin::OwnCall,
     tables::{Lane, Push},
 };
 use pollen_wire::control::SignedRecord;
@@ -238,6 +239,24 @@ impl Muscles {
 
     fn load_seed(&self, seed: &[u8], holders: Vec<Vec<u8>>) -> PyResult<()> {
         self.plane()?.load_seed(id(seed, "seed")?, ids(&holders, "holders")?);
+        Ok(())
+    }
+
+    /// Call a function as this node; `CallEnded` with the token follows.
+    #[pyo3(signature = (*, token, seed, function, input, budget_ms, here))]
+    fn begin_call(
+        &self,
+        token: String,
+        seed: &[u8],
+        function: &str,
+        input: Vec<u8>,
+        budget_ms: u64,
+        here: bool,
+    ) -> PyResult<()> {
+        let (seed, budget) = (id(seed, "seed")?, Duration::from_millis(budget_ms));
+        let call =
+            OwnCall { token, seed, function: function.into(), input: input.into(), budget, here };
+        self.plane()?.begin_call(call);
         Ok(())
     }
 

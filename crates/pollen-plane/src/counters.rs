@@ -24,7 +24,7 @@ const OK: usize = SUM + 1;
 
 /// How calls end other than well. A peer's word that is not here is counted as `internal`: labels
 /// must not grow by what strangers say.
-const SLUGS: [&str; 22] = [
+const SLUGS: [&str; 23] = [
     "internal",
     "bad-request",
     "seed-not-found",
@@ -47,7 +47,11 @@ const SLUGS: [&str; 22] = [
     "module-invalid",
     "import-unknown",
     "version-mismatch",
+    CANCELLED,
 ];
+
+/// Of a call that began here and whose caller went away before its end.
+const CANCELLED: &str = "cancelled";
 
 /// Calls of one spec by how they ended, and how long they took.
 ///
@@ -77,6 +81,12 @@ impl Outcomes {
         if let Some(counter) = self.failed.get(at) {
             count(counter);
         }
+    }
+
+    /// How many ended because their caller went away.
+    pub fn cancelled(&self) -> u64 {
+        let held = SLUGS.iter().zip(&self.failed).find(|(slug, _)| **slug == CANCELLED);
+        held.map_or(0, |(_, count)| count.load(Relaxed))
     }
 
     /// How many ended well, and how many did not.
@@ -118,6 +128,8 @@ pub struct SeedCounters {
     pub called: Outcomes,
     /// Calls that came to this node to run here, or were refused; how long the guest ran.
     pub executed: Outcomes,
+    /// Calls by which this node checked its own replica: in none of the others.
+    pub checked: Outcomes,
     /// Of the executed ones, members' calls that the guest failed: what speaks against a version.
     pub faults: AtomicU64,
     /// Admitted and not ended.
@@ -126,6 +138,28 @@ pub struct SeedCounters {
     pub run_us: Smoothed,
     /// Calls that began on this node, wherever they ran: the demand it publishes.
     pub demand: Sharded,
+}
+
+/// Stands while a call that began here waits for its end. One that is dropped was cancelled, and is
+/// counted so.
+pub(crate) struct Awaited<'a>(&'a SeedCounters);
+
+impl<'a> Awaited<'a> {
+    /// The call waits from now on.
+    pub(crate) fn begin(counters: &'a SeedCounters) -> Self {
+        Self(counters)
+    }
+
+    /// It does not wait any more, and nothing is counted.
+    pub(crate) fn end(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.called.count(CANCELLED, None);
+    }
 }
 
 /// Counters of the node.

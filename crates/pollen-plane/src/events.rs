@@ -43,6 +43,7 @@ pub struct SeedSample {
     pub run_us: u64,
     pub good: u64,
     pub faults: u64,
+    pub cancelled: u64,
 }
 
 /// What the brain is told; names and fields are those of `pollen.core.events`.
@@ -103,6 +104,7 @@ pub enum Event {
         size: u64,
         functions: Vec<String>,
         memory_bytes: u64,
+        may_be_program: bool,
         slug: String,
         reason: String,
         remedy: String,
@@ -116,6 +118,14 @@ pub enum Event {
     SeedWoken {
         #[serde(serialize_with = "id")]
         seed: Id,
+    },
+    CallEnded {
+        token: String,
+        slug: String,
+        reason: String,
+        run_us: u64,
+        output: ByteBuf,
+        output_bytes: u64,
     },
     Telemetry {
         peers: Vec<PeerSample>,

@@ -192,7 +192,8 @@ pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {
     CallError::refused("function-not-found", reason, &remedy)
 }
 
-async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran {
+/// Runs an admitted or admissible call here: the slot, the guest, what its tree took.
+pub(crate) async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arrived) -> Ran {
     let asked = Instant::now();
     let deadline =
         call.deadline.min(asked + Duration::from_millis(call.entry.row.options.timeout_ms));

@@ -56,10 +56,23 @@ impl Plane {
 }
 
 fn event(request: u64, content: Id, found: Result<Found, Fault>) -> Event {
-    let (size, functions, memory_bytes, fault) = match found {
-        Ok((size, info)) => (size, info.functions, info.minimum_memory_bytes, Fault::default()),
-        Err(fault) => (fault.size, Vec::new(), 0, fault),
+    let (size, info, fault) = match found {
+        Ok((size, info)) => (size, Some(info), Fault::default()),
+        Err(fault) => (fault.size, None, fault),
     };
+    let (functions, memory_bytes, may_be_program) = info.map_or_else(Default::default, |info| {
+        (info.functions, info.minimum_memory_bytes, info.may_be_program)
+    });
     let Fault { slug, reason, remedy, .. } = fault;
-    Event::Inspected { request, content, size, functions, memory_bytes, slug, reason, remedy }
+    Event::Inspected {
+        request,
+        content,
+        size,
+        functions,
+        memory_bytes,
+        may_be_program,
+        slug,
+        reason,
+        remedy,
+    }
 }

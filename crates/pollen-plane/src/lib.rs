@@ -6,6 +6,7 @@
 //!   `upcalls.rs`: what the network side asks of them.
 //! - `route.rs`: the caller's side of a call, as the rule of attempts says; `tries.rs`: one attempt;
 //!   `tail.rs`: a call handed on.
+//! - [`begin`]: a call that the brain begins.
 //! - `candidates.rs`: what a call sees of the places where it may go.
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time;
@@ -22,6 +23,7 @@
 //! No file needs another in a circle (`tests/style/test_crates.py`): `plane.rs` knows the parts, the
 //! files that act know `plane.rs`, and `start.rs` knows all.
 
+pub mod begin;
 mod call;
 mod candidates;
 mod chatter;

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::FutureExt as _;
 use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
-use pollen_wasm::{Seed, SeedSettings};
+use pollen_wasm::{Reading, Seed, SeedSettings};
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, MAX_MODULE},
@@ -54,7 +54,7 @@ impl Plane {
             let mut held = entry.local.flight.lock();
             match &*held {
                 // A call woke it before the brain asked.
-                _ if entry.local.loaded.load().is_some() => return Ok(()),
+                _ if entry.local.held().is_some() => return Ok(()),
                 Some(flight) => flight.clone(),
                 None => held.insert(self.begin_load(entry, holders, false)).clone(),
             }
@@ -67,7 +67,7 @@ impl Plane {
     pub fn unload_seed(&self, seed: Id, keep: bool) {
         let tables = self.tables().load_full();
         let Some(entry) = tables.seed(&seed) else { return };
-        entry.local.loaded.store(Arc::new(None));
+        entry.local.let_go();
         let content = entry.row.content;
         let is_shared =
             |other: &Arc<SeedEntry>| other.row.content == content && other.row.seed != seed;
@@ -89,13 +89,14 @@ impl Plane {
             ready: entry.local.loaded.load().is_some(),
             rank: entry.row.wake.contains(&self.id()),
             leased: self.tables().is_leased(),
-            loading,
+            loading: loading || entry.local.is_closed(),
             memory_free: self.memory().free,
             memory_need: entry.row.options.memory_bytes,
         })
     }
 
-    /// The seed of a call that found it not loaded: loaded now, or when the load under way ends.
+    /// The seed of a call that found it not loaded: loaded now, or when the load under way ends. Of
+    /// a seed with a check, when the brain opened it.
     pub(crate) async fn wake(&self, call: &Arrived) -> Result<Arc<Seed>, CallError> {
         let entry = &call.entry;
         let flight = {
@@ -103,6 +104,7 @@ impl Plane {
             match (self.judge_wake(entry, call.wake, held.is_some()), &*held) {
                 (Wake::Ready, _) => None,
                 (Wake::Join, Some(flight)) => Some(flight.clone()),
+                (Wake::Join, None) if entry.local.is_closed() => None,
                 (Wake::Load | Wake::Join, _) => {
                     let holders = self.wake_holders(&entry.row);
                     Some(held.insert(self.begin_load(entry, holders, true)).clone())
@@ -116,8 +118,12 @@ impl Plane {
                 Err(_) => return Err(CallError::deadline(false)),
             }
         }
-        let loaded = (**entry.local.loaded.load()).clone();
-        loaded.ok_or_else(|| not_woken(Wake::Refuse, entry))
+        let loaded = entry.local.wait_open(call.deadline).await;
+        loaded.ok_or_else(|| match Instant::now() < call.deadline {
+            true if entry.row.options.check.is_empty() => not_woken(Wake::Refuse, entry),
+            true => not_passed(entry),
+            false => CallError::deadline(false),
+        })
     }
 
     /// Whom to ask for the content: the other ranks, then everybody linked.
@@ -138,7 +144,8 @@ impl Plane {
             let outcome = {
                 let mut flight = entry.local.flight.lock();
                 *flight = None;
-                result.map(|loaded| entry.local.loaded.store(Arc::new(Some(loaded))))
+                let is_checked = !entry.row.options.check.is_empty();
+                result.map(|loaded| entry.local.hold(loaded, is_checked))
             };
             let is_loaded = outcome.is_ok();
             let _ = told.send(outcome);
@@ -210,6 +217,13 @@ pub(crate) fn not_woken(verdict: Wake, entry: &SeedEntry) -> CallError {
     }
 }
 
+/// Why a call that waited for a check was not run; the next rank may be better off.
+fn not_passed(entry: &SeedEntry) -> CallError {
+    let name = &entry.row.name;
+    let reason = format!("seed \"{name}\" was given up on this node before its check passed");
+    CallError::refused("seed-not-found", reason, &format!("see pln why place {name}"))
+}
+
 fn settings(row: &SeedRow) -> SeedSettings {
     let options = &row.options;
     SeedSettings {
@@ -220,6 +234,11 @@ fn settings(row: &SeedRow) -> SeedSettings {
         isolate: options.isolate,
         shared: options.shared,
         tail_call: options.tail_call,
+        reading: match (options.program, options.library) {
+            (true, _) => Reading::Program,
+            (_, true) => Reading::Library,
+            _ => Reading::AsItLooks,
+        },
         ..SeedSettings::new(&row.name)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     seen::SeenIds,
     slots::Slots,
     spans::Spans,
-    tables::{Held, Push, StaleGeneration},
+    tables::{Held, Push, SeedRow, StaleGeneration},
     trees::Memory,
     watchdog::Heart,
 };
@@ -126,9 +126,19 @@ impl Plane {
         self.0.heart.beat();
     }
 
-    /// Applies a push; members that left lose their links at once.
+    /// Applies a push; members that left lose their links at once, and a replica here that was
+    /// checked is open from the first row that names it.
     pub fn push(&self, push: Push) -> Result<(), StaleGeneration> {
-        for peer in self.0.tables.push(push)? {
+        let rows = push.seeds.rows.iter();
+        let is_ready =
+            |row: &&SeedRow| !row.options.check.is_empty() && row.replicas.contains(&self.0.id);
+        let ready: Vec<Id> = rows.filter(is_ready).map(|row| row.seed).collect();
+        let left = self.0.tables.push(push)?;
+        if !ready.is_empty() {
+            let tables = self.0.tables.load();
+            ready.iter().filter_map(|seed| tables.seed(seed)).for_each(|entry| entry.local.open());
+        }
+        for peer in left {
             if let Some(link) = self.net().link(peer) {
                 self.net().close_link(link.id(), close::DENIED, "no member any more");
             }

@@ -176,6 +176,7 @@ impl<T> Queue<T> {
         Wait {
             waited_us: micros(now.saturating_duration_since(waiter.since)),
             standing_us: self.backlog.standing_us(self.clock_us(now)),
+            quiet_us: self.backlog.quiet_us(self.clock_us(now)),
             backlog: self.backlog.size(self.length()),
             backlog_before: self.backlog.before(),
             service_us: waiter.ask.service_us,
@@ -255,6 +256,30 @@ mod tests {
         let joined =
             |tick: u64, served| usize::from(served) + if tick == 1_100 { 1_000 } else { 0 };
         assert_eq!(refused(64, joined), 0);
+    }
+
+    #[test]
+    fn callers_who_join_one_after_another_are_served() {
+        // 64 callers become 512, and those 4,096, each within a second and a half.
+        let joins = |from: u64, a_tick: usize| {
+            move |tick| if (from..from + 150).contains(&tick) { a_tick } else { 0 }
+        };
+        for (callers, a_tick) in [(64, 3), (512, 24)] {
+            let joins = joins(1_100, a_tick);
+            let loops = |tick, served| usize::from(served) + joins(tick);
+            assert_eq!(refused(callers, loops), 0, "{callers}");
+        }
+    }
+
+    #[test]
+    fn an_overload_of_a_queue_that_rested_is_found() {
+        // A closed loop for 11 s, and then half as many calls again as are served.
+        let comes = |tick: u64, served| match tick {
+            ..=1_100 => usize::from(served),
+            _ => 1 + usize::from(tick.is_multiple_of(2)),
+        };
+        let refused = refused(64, comes);
+        assert!((400..=600).contains(&refused), "{refused} of 1,350");
     }
 
     #[test]

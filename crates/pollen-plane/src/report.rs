@@ -22,6 +22,7 @@ pub struct SeedView {
     version: String,
     called: OutcomesView,
     executed: OutcomesView,
+    checked: OutcomesView,
     in_flight: u64,
 }
 
@@ -131,6 +132,7 @@ impl Plane {
                 run_us: counters.run_us.load(),
                 good,
                 faults: counters.faults.load(Relaxed),
+                cancelled: counters.called.cancelled(),
             }
         });
         let (events_dropped, control_stalls) = self.events().losses();
@@ -165,6 +167,7 @@ fn view(entry: &SeedEntry) -> SeedView {
         version,
         called: counters.called.view(),
         executed: counters.executed.view(),
+        checked: counters.checked.view(),
         in_flight: counters.in_flight.sum(),
     }
 }

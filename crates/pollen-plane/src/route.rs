@@ -15,7 +15,7 @@ use pollen_wire::Id;
 use crate::{
     call::{CallError, Principal, Reply, Request, SeedRef, Spent},
     candidates::{Next, pick_function, resolve},
-    counters::{count, micros32},
+    counters::{Awaited, count, micros32},
     draw::call_id,
     plane::Plane,
     spans::{Began, Ended, OpenSpan},
@@ -294,10 +294,12 @@ impl Plane {
             return;
         }
         let until = request.began + Duration::from_nanos(until);
+        let awaited = Awaited::begin(&entry.local.counters);
         tokio::select! {
             () = routed => {}
             () = self.tables().changed(tables.generation, until) => {}
         }
+        awaited.end();
     }
 }
 

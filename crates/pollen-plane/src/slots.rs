@@ -451,13 +451,13 @@ mod tests {
         while slots.queued() < 2 {
             tokio::task::yield_now().await;
         }
-        let long_ago = Instant::now() - Duration::from_secs(3);
+        let long_ago = Instant::now() - Duration::from_secs(6);
         {
             let mut queue = slots.waiting.lock();
-            // It stood for 3 s, with two waiting and then four refused.
+            // It stood for 6 s, with up to four waiting and then four refused.
             queue.born = long_ago;
             queue.backlog = Backlog::default();
-            [(0, 1), (1_100_000, 2), (2_100_000, 2)]
+            [(0, 1), (1_100_000, 2), (2_100_000, 2), (2_900_000, 3), (4_500_000, 4)]
                 .iter()
                 .for_each(|(us, waiting)| queue.backlog.came(*us, *waiting));
             (0..4).for_each(|_| queue.backlog.refuse());

@@ -156,12 +156,70 @@ pub struct SeedLocal {
     pub loaded: ArcSwap<Option<Arc<Seed>>>,
     /// The load under way, for all who wait for it. Held while `loaded` is set by it.
     pub(crate) flight: Mutex<Option<Flight>>,
+    /// Loaded for a seed with a check, and not open to callers yet. Held while it is opened.
+    pub(crate) closed: Mutex<Option<Arc<Seed>>>,
+    /// Rung when what was closed is opened or given up.
+    pub(crate) opened: tokio::sync::Notify,
     /// Since the first row of this spec.
     pub counters: SeedCounters,
     /// What it may still log here.
     pub(crate) chatter: Chatter,
     /// Memory that calls of it needed beneath them.
     pub(crate) below: HighWater,
+}
+
+impl SeedLocal {
+    /// What runs here, whether or not it is open to callers.
+    pub(crate) fn held(&self) -> Option<Arc<Seed>> {
+        let closed = self.closed.lock();
+        (**self.loaded.load()).clone().or_else(|| closed.clone())
+    }
+
+    /// Loaded, and not open yet.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.lock().is_some()
+    }
+
+    /// A load ended well: open at once, unless a check comes first.
+    pub(crate) fn hold(&self, seed: Arc<Seed>, is_checked: bool) {
+        let mut closed = self.closed.lock();
+        if is_checked {
+            *closed = Some(seed);
+        } else {
+            self.loaded.store(Arc::new(Some(seed)));
+        }
+    }
+
+    /// Open to callers from now on.
+    pub(crate) fn open(&self) {
+        let mut closed = self.closed.lock();
+        if let Some(seed) = closed.take() {
+            self.loaded.store(Arc::new(Some(seed)));
+            self.opened.notify_waiters();
+        }
+    }
+
+    /// Serves no more.
+    pub(crate) fn let_go(&self) {
+        let mut closed = self.closed.lock();
+        *closed = None;
+        self.loaded.store(Arc::new(None));
+        self.opened.notify_waiters();
+    }
+
+    /// What callers may use, as soon as it is opened; `None` when it was given up, or at the
+    /// deadline.
+    pub(crate) async fn wait_open(&self, deadline: Instant) -> Option<Arc<Seed>> {
+        loop {
+            let opened = self.opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            if !self.is_closed() {
+                return (**self.loaded.load()).clone();
+            }
+            tokio::time::timeout_at(deadline.into(), opened).await.ok()?;
+        }
+    }
 }
 
 /// What this node noticed of a member.

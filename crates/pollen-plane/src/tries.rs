@@ -13,7 +13,7 @@ use pollen_wire::{Id, call::CallHeader};
 
 use crate::{
     call::{CallError, Request, Spent},
-    counters::micros32,
+    counters::{Awaited, micros32},
     host::{Arrived, execute, left_us},
     plane::Plane,
     remote,
@@ -52,6 +52,7 @@ impl Plane {
         function: Arc<str>,
         attempt: Try,
     ) -> Tried {
+        let awaited = Awaited::begin(&entry.local.counters);
         let ran = execute(
             self,
             &entry.local.counters,
@@ -74,6 +75,7 @@ impl Plane {
             },
         )
         .await;
+        awaited.end();
         // Not loaded here any more: that speaks of the place, as it does from afar.
         let is_gone = ran.result.as_ref().is_err_and(|error| error.slug == "seed-not-found");
         Tried {
@@ -96,10 +98,12 @@ impl Plane {
         let header = header(request, entry, function, trace.as_str(), attempt);
         let outlet = request.outlet();
         let attempt = remote::attempt(link, &header, request.input.clone(), outlet);
+        let awaited = Awaited::begin(&entry.local.counters);
         let answered = match tokio::time::timeout_at(request.deadline.into(), attempt).await {
             Ok(answered) => answered,
             Err(_) => Err(CallError::deadline(true)),
         };
+        awaited.end();
         let mut tried = Tried {
             result: Err(CallError::deadline(true)),
             node,

@@ -1,6 +1,8 @@
 //! backlog: since when there is a queue, and whether it grows.
 
-use crate::numbers::{BURST_STEP_US, BURST_TIMES, QUEUE_GAP_US, QUEUE_STANDING_US};
+use crate::numbers::{
+    BURST_STEP_US, BURST_TIMES, QUEUE_GAP_US, QUEUE_REST_MAX_US, QUEUE_STANDING_US,
+};
 
 /// The backlog is the calls that came since there is a queue and were not served: those waiting and
 /// those refused. Times are microseconds on any clock that does not go back.
@@ -14,6 +16,8 @@ pub struct Backlog {
     later: u64,
     /// The highest so far.
     highest: u64,
+    /// When it was last higher than ever before.
+    rose: u64,
     next_us: u64,
     /// The highest of this second and of the one before; when this one ends.
     this_step: u64,
@@ -30,6 +34,7 @@ impl Default for Backlog {
             earlier: 0,
             later: 0,
             highest: 0,
+            rose: 0,
             next_us: QUEUE_STANDING_US / 2,
             this_step: 0,
             last_step: u64::MAX,
@@ -47,7 +52,7 @@ impl Backlog {
         if waiting <= 1 {
             let gap = self.emptied.map_or(u64::MAX, |at| now_us.saturating_sub(at));
             if gap >= QUEUE_GAP_US || self.since.is_none() {
-                *self = Self { since: Some(now_us), emptied: self.emptied, ..Self::default() };
+                self.begin(now_us);
             }
         }
         self.note(now_us, waiting);
@@ -74,6 +79,13 @@ impl Backlog {
         self.since.map_or(0, |since| now_us.saturating_sub(since))
     }
 
+    /// How long ago the backlog was last higher than ever before: a loop that all of its callers have
+    /// joined is quiet, however long its queue.
+    #[inline]
+    pub fn quiet_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.rose)
+    }
+
     /// With so many waiting.
     #[inline]
     pub fn size(&self, waiting: u64) -> u64 {
@@ -86,6 +98,11 @@ impl Backlog {
         self.earlier
     }
 
+    fn begin(&mut self, now_us: u64) {
+        let (since, emptied) = (Some(now_us), self.emptied);
+        *self = Self { since, emptied, rose: now_us, ..Self::default() };
+    }
+
     fn note(&mut self, now_us: u64, waiting: u64) {
         let (age, backlog) = (self.standing_us(now_us), self.size(waiting));
         if age >= self.step_us {
@@ -93,13 +110,18 @@ impl Backlog {
             self.last_step = std::mem::take(&mut self.this_step);
         }
         self.this_step = self.this_step.max(backlog);
-        if age >= QUEUE_STANDING_US && backlog > self.last_step.saturating_mul(BURST_TIMES) {
-            // More callers came at once: a burst, which waits in full.
-            *self = Self { since: Some(now_us), emptied: self.emptied, ..Self::default() };
+        let is_burst = backlog > self.last_step.saturating_mul(BURST_TIMES);
+        let rests = (age / 2).clamp(QUEUE_STANDING_US, QUEUE_REST_MAX_US);
+        let joins = backlog > self.highest && self.quiet_us(now_us) >= rests;
+        if age >= QUEUE_STANDING_US && (is_burst || joins) {
+            // More callers came at once, or came to those that there were: they wait in full.
+            self.begin(now_us);
             (self.highest, self.this_step) = (backlog, backlog);
             return;
         }
-        self.highest = self.highest.max(backlog);
+        if backlog > self.highest {
+            (self.highest, self.rose) = (backlog, now_us);
+        }
         while age >= self.next_us {
             // Not that of this moment: callers in a loop may all be served for an instant.
             self.earlier = std::mem::replace(&mut self.later, self.highest);

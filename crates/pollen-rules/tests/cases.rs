@@ -178,6 +178,7 @@ fn late_agrees_with_its_reference() {
         let wait = Wait {
             waited_us: number(&input, "waited_us"),
             standing_us: number(&input, "standing_us"),
+            quiet_us: number(&input, "quiet_us"),
             backlog: number(&input, "backlog"),
             backlog_before: number(&input, "backlog_before"),
             service_us: number(&input, "service_us"),

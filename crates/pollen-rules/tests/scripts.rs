@@ -136,9 +136,10 @@ fn backlog_agrees_with_its_reference() {
                 _ => backlog.refuse(),
             }
             let standing_ms = backlog.standing_us(now_us) / 1_000;
-            let seen = (standing_ms, backlog.size(waiting), backlog.before());
+            let quiet_ms = backlog.quiet_us(now_us) / 1_000;
+            let seen = [standing_ms, quiet_ms, backlog.size(waiting), backlog.before()];
             let expected =
-                (number(step, "standing_ms"), number(step, "size"), number(step, "before"));
+                ["standing_ms", "quiet_ms", "size", "before"].map(|name| number(step, name));
             assert_eq!(seen, expected, "{}: {step}", script["name"]);
         }
     }
@@ -169,6 +170,9 @@ fn numbers_are_those_of_the_reference() {
         ("LINK_IDLE_END_NS", nanos(numbers::LINK_IDLE_END)),
         ("QUEUE_GAP_US", numbers::QUEUE_GAP_US),
         ("QUEUE_MAX", numbers::QUEUE_MAX),
+        ("QUEUE_QUIET_US", numbers::QUEUE_QUIET_US),
+        ("QUEUE_REST_MAX_US", numbers::QUEUE_REST_MAX_US),
+        ("QUEUE_STANDING_MAX_US", numbers::QUEUE_STANDING_MAX_US),
         ("QUEUE_STANDING_US", numbers::QUEUE_STANDING_US),
         ("QUEUE_WAIT_US", numbers::QUEUE_WAIT_US),
         ("REACH_NS", nanos(numbers::REACH)),

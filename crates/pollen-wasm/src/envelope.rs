@@ -28,11 +28,25 @@ pub struct SandboxConfig {
     pub guest: tokio::runtime::Handle,
 }
 
+/// How a module is read that may be an ordinary program or a library of functions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// As its imports and exports say: a library, where both are possible.
+    #[default]
+    AsItLooks,
+    /// `_start` alone, with the input on stdin and the output from stdout.
+    Program,
+    /// Its functions are called by name.
+    Library,
+}
+
 /// What the seed-time checks found in a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleInfo {
     /// Exports that can be called, in the module's order.
     pub functions: Vec<String>,
+    /// It may be read as a program; with other functions than `_start` it may be either.
+    pub may_be_program: bool,
     /// Function exports that cannot be called, with the reason.
     pub not_callable: Vec<(String, String)>,
     /// The linear memory the module starts with, bytes.
@@ -64,6 +78,8 @@ pub struct SeedSettings {
     pub tail_call: bool,
     /// Time for the entry protocol of one guest.
     pub init_timeout: Duration,
+    /// Whether it is a program or a library.
+    pub reading: Reading,
 }
 
 impl SeedSettings {
@@ -83,6 +99,7 @@ impl SeedSettings {
             shared: false,
             tail_call: true,
             init_timeout: Duration::from_secs(10),
+            reading: Reading::AsItLooks,
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
     abi.check(&shape)?;
     let exports = abi.exports(&shape);
     Ok(ModuleInfo {
+        may_be_program: Abi::may_be_program(&shape),
         functions: exports.callable.into_iter().map(|(name, _)| name).collect(),
         not_callable: exports.others,
         minimum_memory_bytes: parts.memories.iter().sum::<u64>().saturating_mul(PAGE),

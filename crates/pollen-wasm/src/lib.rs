@@ -40,8 +40,8 @@ mod sys;
 pub use abi::Kernel;
 pub use engine::budget::{Quota, Unlimited};
 pub use envelope::{
-    Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, SandboxConfig, SeedSettings,
-    TailCall, WriteFuture,
+    Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, Reading, SandboxConfig,
+    SeedSettings, TailCall, WriteFuture,
 };
 pub use error::SandboxError;
 pub use inspect::{known_imports, wat_to_wasm};

@@ -141,7 +141,7 @@ impl Seed {
         content: [u8; 32],
         settings: SeedSettings,
     ) -> Result<Arc<Self>, SandboxError> {
-        let (abi, exports) = Abi::read(code);
+        let (abi, exports) = Abi::read(code, settings.reading);
         let linked = linkers.link(abi, code, &exports, &settings)?;
         let is_fresh = settings.isolate || !linked.is_kept();
         let names: Vec<String> = exports.callable.into_iter().map(|(name, _)| name).collect();

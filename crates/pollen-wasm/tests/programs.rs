@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use common::{Recorder, World, call, short};
-use pollen_wasm::{Call, LogLevel, Sandbox, SandboxError, SeedSettings, wat_to_wasm};
+use pollen_wasm::{Call, LogLevel, Reading, Sandbox, SandboxError, SeedSettings, wat_to_wasm};
 
 /// `lines [-v] TEXT`, built from examples/wasi/lines.c.
 fn lines() -> Bytes {
@@ -206,4 +206,42 @@ fn a_program_is_known_by_its_imports_and_has_one_function() {
     let plugin = r#"(module (import "extism:host/env" "input_length" (func (result i64)))
         (func (export "__main_void") (result i32) i32.const 0) (func (export "_start")))"#;
     assert_eq!(["__main_void", "_start"].as_slice(), functions(plugin));
+}
+
+#[test]
+fn a_module_that_may_be_either_is_what_its_publisher_says() {
+    let either = FLOOD.replace("(memory (export", "(func (export \"own\")) (memory (export");
+    let wasm = Bytes::from(wat_to_wasm(&either).unwrap());
+    let info = Sandbox::inspect(&wasm).unwrap();
+    assert_eq!((3, true), (info.functions.len(), info.may_be_program));
+    let world = World::new();
+    let read = |reading| {
+        let settings = SeedSettings { reading, ..SeedSettings::new("either") };
+        world.load(wasm.clone(), settings)
+    };
+    let program = read(Reading::Program);
+    assert_eq!(["_start"], program.functions());
+    let output = world.call(&program, "_start", "x").result.unwrap();
+    assert_eq!((7, 64 << 10), (output.status, output.bytes.len()));
+    for reading in [Reading::Library, Reading::AsItLooks] {
+        let library = read(reading);
+        assert_eq!(info.functions, library.functions());
+        // What it writes goes to the log, as ever.
+        assert!(world.call(&library, "own", "x").result.unwrap().bytes.is_empty());
+    }
+}
+
+#[test]
+fn only_a_module_of_wasi_alone_may_be_a_program() {
+    let may_be = |text: &str| Sandbox::inspect(&wat_to_wasm(text).unwrap()).unwrap().may_be_program;
+    assert!(may_be(FLOOD));
+    // It could read no input and write no output.
+    assert!(!may_be(r#"(module (func (export "_start")) (func (export "other")))"#));
+    assert!(!may_be(
+        r#"(module (import "extism:host/env" "input_length" (func (result i64)))
+        (func (export "_start")))"#
+    ));
+    let reactor =
+        FLOOD.replace("(memory (export", "(func (export \"_initialize\")) (memory (export");
+    assert!(!may_be(&reactor));
 }

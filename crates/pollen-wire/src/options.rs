@@ -15,6 +15,12 @@ pub struct SeedOptions {
     pub memory_bytes: u64,
     /// Limit of one call, milliseconds.
     pub timeout_ms: u64,
+    /// The function that is called on a new replica before it is open to callers; none when empty.
+    pub check: String,
+    /// It is an ordinary program, whatever functions it has beside `_start`.
+    pub program: bool,
+    /// It is a library of functions, whatever its `_start` is.
+    pub library: bool,
     /// Properties that a caller needs: values of one key are alternatives, all keys must match.
     pub allow: Vec<(String, String)>,
     /// Hosts that `http_request` may reach.

@@ -24,7 +24,7 @@ from pollen.cli.app import (
 from pollen.cli.options import options_given, with_options
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, read_input
-from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
+from pollen.errors import Ambiguous, CallError, GuestError, NotFound, PollenError, error_from
 from pollen.sdk.control import Control
 from pollen.units import human_bytes
 
@@ -111,16 +111,30 @@ def _publish(
     if not name and check_name(path.stem) is not None:
         reason = f"the file's name, {path.stem!r}, is not a name for a seed"
         raise error_from("usage", reason, f"give it one: pln seed {path} NAME")
-    answer = control.publish(path, name or path.stem, options)
+    try:
+        answer = control.publish(path, name or path.stem, options)
+    except Ambiguous as error:
+        # Kept for the next change of a file that is watched.
+        options[_ask_reading(error, as_json)] = True
+        answer = control.publish(path, name or path.stem, options)
     state = control.wait_ready(answer["name"], answer["seed"], _SETTLE_SECONDS)
     _print_seeded(answer, as_json)
     if not as_json:
-        _print_place(state, answer["name"], answer["seed"])
+        _print_place(state, answer)
 
 
-def _print_place(state: dict[str, Any], name: str, seed: str) -> None:
+def _ask_reading(error: Ambiguous, as_json: bool) -> str:
+    """What a module is that may be either; the error itself where there is nobody to ask."""
+    if as_json or not output.can_ask():
+        raise error
+    click.echo(f"{error.reason}; the program's input is stdin", err=True)
+    kinds = click.Choice(["program", "library"])
+    return str(click.prompt("which is it?", type=kinds, err=True))
+
+
+def _print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
     """Where it is ready, and what is missing. ``state`` is a ``SeedState``."""
-    view = state["seed"]
+    view, name, seed = state["seed"], answer["name"], answer["seed"]
     if view is None or seed not in (view["seed"], view["halted"]):
         return  # updated again by somebody else, or withdrawn
     if view["halted"] == seed:
@@ -131,6 +145,8 @@ def _print_place(state: dict[str, Any], name: str, seed: str) -> None:
         click.echo(f"  ready on:  {', '.join(ready)}")
     for warning in state["warnings"]:
         click.echo(here(f"warning: {warning}"))
+    if not ready and answer["replaced"]:
+        click.echo("hint: the version before serves on until this one is ready")
     if len(ready) < view["wanted"] and not state["warnings"]:
         few = f"{len(ready)} of {view['wanted']} replicas are ready"
         click.echo(here(f"hint: {few}; see: pln why place {name}"))
@@ -150,7 +166,7 @@ def _print_seeded(answer: dict[str, Any], as_json: bool) -> None:
     exports = [name for name in answer["functions"] if name not in _PROGRAM]
     how = exports[0] if exports else "- < FILE"
     click.echo(here(f"  call it:   pln call {answer['name']} {how}"))
-    if exports and len(exports) < len(answer["functions"]):
+    if exports and set(_PROGRAM) & set(answer["functions"]):
         click.echo("hint: a program's exports mostly need its runtime started; in Go, build them")
         click.echo("hint: with go build -buildmode=c-shared")
 

@@ -107,11 +107,13 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("replicas", ready),
         *(("", text) for text in replica_texts(seed)),
         ("limits", f"{memory}, {seconds:g}s a call"),
+        ("check", options["check"]),
         ("callers", _pairs(options["allow"])),
         ("hosts", _pairs(options["host"])),
         ("reaches", ", ".join(options["allow_hosts"])),
         ("flags", ", ".join(filter(None, flags))),
         ("calls here", here),
+        ("cancelled", f"{seed['cancelled']} that began here" if seed["cancelled"] else ""),
         ("runs", output.human_us(seed["run_us"])),
         ("shadows", ", ".join(owner[:8] for owner in seed["shadowed"])),
     ]

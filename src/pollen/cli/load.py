@@ -196,6 +196,6 @@ def _counted(control: Control, seed: str) -> tuple[float, float]:
             count = float(line.rpartition(" ")[2])
             if 'outcome="ok"' in line:
                 ok += count
-            else:
+            elif 'outcome="cancelled"' not in line:
                 failed += count
     return ok, failed

@@ -44,6 +44,8 @@ def _type_of(name: str, option: Option) -> dict[str, Any]:
             return {"type": click.Choice(option.choices), "default": default}
         case Kind.PAIRS:
             return {"type": PAIR, "multiple": True}
+        case Kind.TEXT:
+            return {"default": default}
         case Kind.TEXTS:
             return {"multiple": True}
         case Kind.VALUES:

@@ -59,6 +59,11 @@ def coloured(text: str, colour: str, stream: TextIO) -> str:
     return f"{begin}{text}{end}"
 
 
+def can_ask() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def can_move() -> bool:
     """Whether stdout is a terminal on which lines can be written over."""
     return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")

@@ -116,7 +116,7 @@ def join_command(
     try:
         joined = enrol.join(where, token, name, replace=yes)
     except Conflict as conflict:
-        if yes or "alone" not in conflict.reason or not _asks():
+        if yes or "alone" not in conflict.reason or not output.can_ask():
             raise
         click.confirm(f"{conflict.reason}; replace that cluster?", abort=True, err=True)
         if service.running(where) is not None:
@@ -161,13 +161,6 @@ def _member_all_the_same(error: PollenError) -> PollenError:
     if error.slug == "port-in-use":
         how = "start it with: pln up -d --port N"
     return error_from(error.slug, error.reason, f"this machine is a member now; {how}")
-
-
-def _asks() -> bool:
-    """Whether there is somebody to ask."""
-    import sys
-
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 @click.command("version")

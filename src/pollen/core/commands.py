@@ -129,7 +129,8 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
 
 class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     """One seed: the version that its name leads to. ``halted`` is the hash of a newer one that its
-    hosts found at fault. The counters are this node's own executions; ``run_us`` is smoothed.
+    hosts found at fault. The counters are this node's own executions, but ``cancelled``: calls that
+    began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed.
     """
 
     name: str
@@ -148,6 +149,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     halted: str = ""
     calls: int = 0
     failures: int = 0
+    cancelled: int = 0
     in_flight: int = 0
     queued: int = 0
     run_us: int = 0

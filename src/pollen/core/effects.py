@@ -109,13 +109,31 @@ class UnloadSeed(Effect, frozen=True, kw_only=True):
     keep: bool = False
 
 
+class BeginCall(Effect, frozen=True, kw_only=True):
+    """Call a function of a seed as this node; ``CallEnded`` with the same token follows.
+
+    ``here``: only this node's own replica, also one that is not open to callers yet, and without
+    its gate; such a call is in no demand. Else the call goes wherever one from a door would go. The
+    seed's row must stand in the tables pushed before. ``budget_ms`` ends it, or the seed's own
+    time-out when that is less.
+    """
+
+    token: Token
+    seed: Hash
+    function: str
+    input: bytes = b""
+    budget_ms: int
+    here: bool
+
+
 class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the muscles must know to route, gate, limit and run one seed.
 
     ``seed`` is the hash of the spec, ``content`` the BLAKE3 of the module. ``replicas`` are the
     ready hosts, nearest first, at most 16; ``wake`` the ranks to wake when there is none, in their
     order: a node listed in its own row may load the seed for a call that asks, and tells of it by
-    ``SeedWoken``.
+    ``SeedWoken``. A replica of a seed with the option ``check`` is opened to callers by the first
+    row that names this node among the replicas.
     A row whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
     """
 

@@ -119,7 +119,8 @@ class JoinAnswered(Event, frozen=True, kw_only=True, tag="join_answered"):
 class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
     """The answer to ``InspectModule``: the callable exports, or the slug of a refusal.
 
-    ``memory_bytes`` is what the module's memory has from the beginning.
+    ``memory_bytes`` is what the module's memory has from the beginning. ``may_be_program``: it can
+    be run as an ordinary program; with other functions than ``_start`` it may be either.
     """
 
     request: RequestId
@@ -127,6 +128,7 @@ class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
     size: int
     functions: list[str]
     memory_bytes: int = 0
+    may_be_program: bool = False
     slug: str = ""
     reason: str = ""
     remedy: str = ""
@@ -144,6 +146,22 @@ class SeedWoken(Event, frozen=True, kw_only=True, tag="seed_woken"):
     """The muscles loaded a cold seed for a call, as its row allowed: it can be called here."""
 
     seed: Hash
+
+
+class CallEnded(Event, frozen=True, kw_only=True, tag="call_ended"):
+    """How a ``BeginCall`` ended. ``slug`` is empty when the function succeeded, ``guest-status``
+    when it returned another code than 0.
+
+    ``reason`` is one line. ``output``: its first ``limits.OWN_OUTPUT_MAX_BYTES``, of
+    ``output_bytes`` in all. ``run_us``: how long the guest ran.
+    """
+
+    token: Token
+    slug: str = ""
+    reason: str = ""
+    run_us: int = 0
+    output: bytes = b""
+    output_bytes: int = 0
 
 
 class PeerSample(msgspec.Struct, frozen=True):
@@ -165,7 +183,8 @@ class PeerSample(msgspec.Struct, frozen=True):
 class SeedSample(msgspec.Struct, frozen=True):
     """One seed on this node, since start: ``calls`` begun here, wherever they ran; of those that
     came here ``good`` ended well and ``failures`` did not, in ``faults`` the guest failed a member.
-    What runs and what waits now, and the smoothed run time.
+    What runs and what waits now, and the smoothed run time. Of the calls begun here the callers of
+    ``cancelled`` went away before the end.
     """
 
     seed: Hash
@@ -176,6 +195,7 @@ class SeedSample(msgspec.Struct, frozen=True):
     run_us: int
     good: int = 0
     faults: int = 0
+    cancelled: int = 0
 
 
 class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):

@@ -383,6 +383,15 @@ LOAD_RETRY_FIRST_NS = 100 * MILLISECOND
 LOAD_RETRY_MAX_NS = 30 * SECOND
 # How long a refusal for a reason of our own (memory, engine) stands before another try. Guess.
 REFUSED_NS = 5 * MINUTE
+# The longest that the check of a new replica may take; the seed's time-out where that is less.
+# Raising it lets a host that hangs hold a rank; lowering it refuses slow starts. Guess.
+CHECK_MS = 5_000
+# Wait before a replica whose check failed is tried again; doubled with each failure up to
+# REFUSED_NS. Raising it delays a replica whose neighbour was not up yet; lowering it loads and
+# calls a broken version more often. Guess.
+CHECK_RETRY_FIRST_NS = 2 * SECOND
+# How much of the output of a call that the brain began comes back to it. Guess: a page of text.
+OWN_OUTPUT_MAX_BYTES = 4 * 1024
 # How long a drain waits for the others to see the claims before it is answered. Guess: one
 # spread over every link and a push there.
 DRAIN_SETTLE_NS = 300 * MILLISECOND

@@ -31,11 +31,14 @@ JOIN = "join"
 ASK = "ask"
 ADMIN = "admin"
 WAIT = "wait"
+CHECK = "check"
 
 # These only give the node a turn; each look at its own state follows in every turn anyhow.
 TURN_ONLY = (WORK, RENEW, TABLES, OVERDUE, VERDICT, ASK)
 # These name a batch on its way to the disk: ``Persisted`` carries them, never ``TimerFired``.
 BATCHES = (EPOCH, STORE)
+# These name a call that the brain began: ``CallEnded`` carries them, never ``TimerFired``.
+CALLS = (CHECK,)
 
 
 def token_for(purpose: str, subject: bytes = b"") -> Token:

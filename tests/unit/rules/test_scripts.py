@@ -44,8 +44,9 @@ def test_a_queue_is_measured_against_its_own_past(script: Any) -> None:
                 backlog.left(now_us, waiting)
             case "refuse":
                 backlog.refuse()
-        seen = (backlog.standing_us(now_us) // 1_000, backlog.size(waiting), backlog.before)
-        assert seen == (step["standing_ms"], step["size"], step["before"]), step
+        times = backlog.standing_us(now_us) // 1_000, backlog.quiet_us(now_us) // 1_000
+        assert times == (step["standing_ms"], step["quiet_ms"]), step
+        assert (backlog.size(waiting), backlog.before) == (step["size"], step["before"]), step
 
 
 def test_the_numbers_are_those_of_the_muscles() -> None:

@@ -64,7 +64,9 @@ def test_a_seed_has_its_rate_errors_and_duration() -> None:
     """Buckets add up, and an outcome is a label."""
     called = {"ended": {"ok": 4, "deadline": 1}, "buckets": [3, 0, 2], "sum_us": 2_000_000}
     nothing = {"ended": {"ok": 0}, "buckets": [0, 0, 0], "sum_us": 0}
+    checked = {**nothing, "ended": {"ok": 0, "guest-failed": 3}}
     seed = {"name": "echo", "version": "79b339fa", "called": called, "executed": nothing}
+    seed = {**seed, "checked": checked}
     found = samples(page({"bounds_us": [50, 1_000_000], "seeds": [{**seed, "in_flight": 6}]}))
     labels = {("seed", "echo"), ("version", "79b339fa")}
 
@@ -79,3 +81,4 @@ def test_a_seed_has_its_rate_errors_and_duration() -> None:
     assert buckets == [3, 3, 5]
     assert of("pollen_call_duration_seconds_sum") == 2.0
     assert of("pollen_executions_in_flight") == 6
+    assert of("pollen_checks_total", ("outcome", "guest-failed")) == 3

@@ -28,7 +28,7 @@ use shape::{Exports, Group, Shape};
 
 use crate::engine::code::Code;
 use crate::engine::meter::Meter;
-use crate::envelope::{Call, Host, SeedSettings};
+use crate::envelope::{Call, Host, Reading, SeedSettings};
 use crate::error::SandboxError;
 
 pub use extism::kernel::Kernel;
@@ -150,10 +150,19 @@ impl Abi {
         if command::is_program(shape) { Self::Command } else { Self::Extism }
     }
 
+    /// Whether a module may be read as an ordinary program.
+    pub(crate) fn may_be_program(shape: &Shape<'_>) -> bool {
+        command::may_be_program(shape)
+    }
+
     /// The ABI of compiled code, and which exports a call may name.
-    pub(crate) fn read(code: &Code) -> (Self, Exports) {
+    pub(crate) fn read(code: &Code, reading: Reading) -> (Self, Exports) {
         let shape = Shape::of(code.core());
-        let abi = Self::of(&shape);
+        let abi = match reading {
+            Reading::Program if command::may_be_program(&shape) => Self::Command,
+            Reading::Library => Self::Extism,
+            Reading::AsItLooks | Reading::Program => Self::of(&shape),
+        };
         (abi, abi.exports(&shape))
     }
 

@@ -138,6 +138,10 @@ def _cures(holding: Holding[Seed], need: Need, able: int, hosts: Collection[Host
     if any(host.state is State.REFUSED and host.reason.startswith("no room") for host in hosts):
         cures.append("room for guests, on the node that refused: pln set memory_bytes SIZE")
         cures.append(f"or a smaller limit: pln seed FILE {holding.name} --memory SIZE")
+    if any(host.state is State.REFUSED and host.reason.startswith("check ") for host in hosts):
+        cures.append(
+            f"what its check logged, on the node that refused: pln logs --seed {holding.name}"
+        )
     return cures
 
 

@@ -176,6 +176,7 @@ def _seed_view(
         view,
         calls=sample.good + sample.failures,
         failures=sample.failures,
+        cancelled=sample.cancelled,
         in_flight=sample.in_flight,
         queued=sample.queued,
         run_us=sample.run_us,

@@ -46,6 +46,8 @@ class Cue(enum.Enum):
     DROP = "drop"  # nobody needs the seed any more, or this node may not host it
     LOADED = "loaded"
     WOKEN = "woken"  # the muscles loaded it for a call that asked for that
+    CHECK = "check"  # the muscles hold it, and its check begins
+    UNFIT = "unfit"  # its check failed
     UNFETCHED = "unfetched"  # the content was out of reach: try again soon
     REFUSE = "refuse"  # this node cannot, or the version fails here
     LATE = "late"  # the deadline of loading passed
@@ -70,6 +72,8 @@ _STEPS: dict[tuple[State, Cue], tuple[State, Act]] = {
     (_S.ABSENT, Cue.LOADED): (_S.ABSENT, _U),
     (_S.ABSENT, Cue.WOKEN): (_S.READY, _N),
     (_S.LOADING, Cue.WOKEN): (_S.READY, _N),
+    (_S.ABSENT, Cue.CHECK): (_S.LOADING, _N),
+    (_S.LOADING, Cue.UNFIT): (_S.REFUSED, _U),
     (_S.LOADING, Cue.SPARE): (_S.ABSENT, _U),
     (_S.LOADING, Cue.DROP): (_S.ABSENT, _U),
     (_S.LOADING, Cue.LOADED): (_S.READY, _N),
@@ -87,6 +91,7 @@ _STEPS: dict[tuple[State, Cue], tuple[State, Act]] = {
     (_S.REFUSED, Cue.AGAIN): (_S.ABSENT, _N),
     (_S.REFUSED, Cue.LOADED): (_S.REFUSED, _U),
     (_S.REFUSED, Cue.WOKEN): (_S.REFUSED, _U),
+    (_S.REFUSED, Cue.CHECK): (_S.REFUSED, _U),
 }
 
 

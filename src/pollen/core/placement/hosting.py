@@ -10,7 +10,8 @@ Invariants: ``last-ready-stays``: a replica that the plan dropped begins to drai
     drain of theirs began later still, so it cannot have finished. They still serve.
     ``rollout-by-rank``: while the version before still serves, rank k loads when rank k-1 is ready.
     A refusal is claimed with its reason and tried again after a while, never in a loop; a version's
-    own fault is not.
+    own fault is not. ``checked-before-ready``: a replica whose seed names a check is claimed ready
+    only when that check succeeded here, since it was loaded.
 Source: docs/design/protocol.md#placement. Refused: draining one at a time by rank alone, since two
     views of the ranks can each put the other first; a wait alone, since a view can be staler than
     any wait.
@@ -24,9 +25,10 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.effects import LoadSeed, SetTimer, UnloadSeed
-from pollen.core.events import LoadFinished, SeedSample, SeedWoken
-from pollen.core.ids import Hash, Nanos, Now, PeerId
+from pollen.core.events import CallEnded, LoadFinished, SeedSample, SeedWoken
+from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
 from pollen.core.names import Holding
+from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.rules import match_gate
@@ -131,6 +133,7 @@ class Hosting:
         self._properties = properties
         self._entries: dict[Hash, Entry] = {}
         self._drains = 0
+        self._checks = checking.Checks()
         # Seeds that are not here any more, but their content is.
         self._kept: dict[Hash, None] = {}
         self.free_bytes = capacity_bytes
@@ -140,6 +143,8 @@ class Hosting:
         """Move one seed towards the plan; what is loaded and unloaded for that leaves last."""
         role = view.roles.get(key)
         entry = self._entries.get(key)
+        if role is None:
+            self._checks.forget(key)
         if entry is None:
             if role is None:
                 self._let_go(key, turn)
@@ -150,6 +155,8 @@ class Hosting:
             self._take(key, entry, cue, view, turn)
         if entry.state is State.ABSENT:
             self._entries.pop(key, None)
+            if role is None:
+                self._let_go(key, turn)
             return
         self._entries[key] = entry
         entry.witnessed = self._witness(key, entry, role, view)
@@ -182,7 +189,7 @@ class Hosting:
             entry.enough_since = None
             if entry.state is not State.ABSENT or self._is_turn(role, placement, view):
                 yield self._want_or_refuse(entry)
-        elif entry.state is State.LOADING or self._are_others_enough(key, entry, role, view, now):
+        elif self._is_spare(key, entry, role, view, now):
             yield Cue.SPARE
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
             yield Cue.RELEASE
@@ -220,6 +227,12 @@ class Hosting:
         hosts = view.claims.hosts(entry.seed.seed)
         holders = plan_holders(entry.seed, hosts, view.is_linked)
         return entry.state is State.LOADING and any(p not in entry.asked for p in holders)
+
+    def _is_spare(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
+        """The plan does not rank this node. What a call woke is checked to its end all the same."""
+        if entry.state is State.LOADING:
+            return now.mono >= entry.stays_until
+        return self._are_others_enough(key, entry, role, view, now)
 
     def _are_others_enough(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """Phase one of a drain: the minimum of others was ready for long enough."""
@@ -285,6 +298,7 @@ class Hosting:
             turn.do_last(LoadSeed(seed=key, holders=entry.asked))
         if act is not Act.UNLOAD:
             return
+        self._checks.give_up(key)
         keep = cue in (Cue.RELEASE, Cue.SPARE) and self._is_to_keep(key, entry, view)
         if keep:
             self._kept[key] = None
@@ -334,12 +348,44 @@ class Hosting:
             cue, entry.is_fault = Cue.REFUSE, event.slug in _FAULT_SLUGS
         if event.slug:
             entry.reason = f"{event.slug}: {event.reason}"[: limits.REASON_MAX_CHARS]
+        elif checking.has_check(entry.seed):
+            self._begin_check(entry, turn)
+            return
+        self._step(event.seed, entry, cue, turn)
+
+    def _step(self, key: Hash, entry: Entry, cue: Cue, turn: Turn) -> None:
+        """Take a cue that comes from the muscles."""
         before = entry.state
         entry.state, act = step(before, cue)
         if entry.state is not before:
             self._enter(entry, before, turn.now)
         if act is Act.UNLOAD:
-            turn.do(UnloadSeed(seed=event.seed))
+            turn.do(UnloadSeed(seed=key, keep=key in self._kept))
+
+    def _begin_check(self, entry: Entry, turn: Turn) -> None:
+        """The muscles hold the seed, and open it to callers when it is claimed ready."""
+        self._step(entry.seed.seed, entry, Cue.CHECK, turn)
+        if entry.state is State.LOADING:
+            entry.in_flight = True
+            self._checks.begin(entry.seed, turn)
+
+    def on_call_ended(self, event: CallEnded, turn: Turn) -> None:
+        """A check ended: the replica is ready, or refused for a while that doubles. Its content
+        stays, for the next try."""
+        key = checking.seed_of(event)
+        entry = self._entries.get(key)
+        if not self._checks.take(event) or entry is None:
+            return
+        entry.in_flight = False
+        if not event.slug:
+            self._step(key, entry, Cue.LOADED, turn)
+            return
+        self._kept[key] = None
+        self._step(key, entry, Cue.UNFIT, turn)
+        now, wait = turn.now, self._checks.wait(key)
+        entry.reason, entry.is_fault = checking.reason_of(entry.seed, event), False
+        entry.retry_at, entry.until = Nanos(now.mono + wait), now.wall + wait
+        checking.tell_failed(entry.seed, entry.reason, turn)
 
     def on_woken(self, event: SeedWoken, view: View, turn: Turn) -> None:
         """A call woke a seed here: it is ready, and stays at least until the callers' demand had
@@ -351,14 +397,16 @@ class Hosting:
                 return
             entry = self._entries[event.seed] = Entry(seed=role.seed)
             self._kept.pop(event.seed, None)
+        if checking.has_check(entry.seed):
+            check_ns = checking.budget_of(entry.seed) * MILLISECOND
+            entry.stays_until = Nanos(turn.now.mono + check_ns + limits.WOKEN_STAY_NS)
+            self._begin_check(entry, turn)
+            return
         before = entry.state
-        entry.state, act = step(before, Cue.WOKEN)
+        self._step(event.seed, entry, Cue.WOKEN, turn)
         if entry.state is not before:
-            self._enter(entry, before, turn.now)
             entry.in_flight = False
             entry.stays_until = Nanos(turn.now.mono + limits.WOKEN_STAY_NS)
-        if act is Act.UNLOAD:
-            turn.do(UnloadSeed(seed=event.seed))
 
     def note_samples(self, samples: Sequence[SeedSample], turn: Turn) -> list[Hash]:
         """A version on trial of which no call succeeded and several failed here is refused; one of

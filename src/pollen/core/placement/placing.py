@@ -15,11 +15,20 @@ from pollen.core import limits, timers
 from pollen.core.codec import encode
 from pollen.core.config import NodeConfig
 from pollen.core.effects import PeerRow, SetTimer
-from pollen.core.events import Event, LoadFinished, PeerSample, SeedWoken, TablesStale, Telemetry
+from pollen.core.events import (
+    CallEnded,
+    Event,
+    LoadFinished,
+    PeerSample,
+    SeedWoken,
+    TablesStale,
+    Telemetry,
+)
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.kinds import CLAIM, FAST
 from pollen.core.placement import tables
 from pollen.core.placement.bundle import Bundle
+from pollen.core.placement.checking import seed_of
 from pollen.core.placement.hosting import Hosting, View
 from pollen.core.placement.situation import Situation, taken
 from pollen.core.placement.tables import Tables
@@ -78,8 +87,9 @@ class Placing(Room):
         return cls(config.node, members, situation, is_linked, estimate, hosting, bundle)
 
     def events(self) -> Mapping[type[Event], Handler]:
-        """A seed that a call woke; tables that the muscles do not hold."""
+        """A seed that a call woke; a check that ended; tables that the muscles do not hold."""
         return {
+            CallEnded: self.on_call_ended,
             SeedWoken: self.on_woken,
             TablesStale: lambda event, turn: self.forget_tables(),
         }
@@ -132,6 +142,11 @@ class Placing(Room):
         """A call woke a seed here."""
         self._situation.touch(event.seed)
         self._hosting.on_woken(event, self._view, turn)
+
+    def on_call_ended(self, event: CallEnded, turn: Turn) -> None:
+        """The check of a replica here ended."""
+        self._situation.touch(seed_of(event))
+        self._hosting.on_call_ended(event, turn)
 
     def on_timer(self, key: bytes) -> None:
         """Something about a seed on this node may be due."""

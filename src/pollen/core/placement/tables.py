@@ -6,8 +6,9 @@ Invariants: a row is a pure function of its arguments; generations rise by one; 
     nothing is known to be held, else a delta on the last one, and carries all that is known: rows,
     peers and gates of one push belong together. ``urgent-never-waits``: a row or peer that comes or
     goes, and a name, gate or property that changes, leaves in the turn in which it became known;
-    only replicas and prices wait for the 10 Hz tick. A price moves no seed row. A lease is renewed
-    in good time even when nothing changed. A seed's row stands in a push before its ``LoadSeed``.
+    only replicas and prices wait for the 10 Hz tick. The replicas of a seed with a check do not
+    wait: its host opens by its own row. A price moves no seed row. A lease is renewed in good time
+    even when nothing changed. A seed's row stands in a push before its ``LoadSeed``.
 Source: docs/design/protocol.md#tables (tables are leases, deltas, at most 10 Hz, urgent ones at
 once).
 """
@@ -167,7 +168,9 @@ def _gates_moved(row: PeerRow, held: PeerRow) -> bool:
 
 
 def _meaning_moved(row: SeedRow, held: SeedRow) -> bool:
-    """What a name leads to, or who may call it."""
+    """What a name leads to, who may call it, or whether a replica that was checked is open."""
     options, before = row.options, held.options
+    if options.check and row.replicas != held.replicas:
+        return True
     gate = (row.name, options.allow, options.public)
     return gate != (held.name, before.allow, before.public)

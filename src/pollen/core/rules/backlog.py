@@ -2,8 +2,9 @@
 
 Decides: what ``routing.is_late`` compares: the backlog now, and the one before.
 Does not know: who waits; the clock is an argument.
-Invariants: a backlog that comes back within the gap was never gone; a burst begins a new one. The
-    crate of the muscles computes the same; ``tests/vectors/backlog.json`` holds both.
+Invariants: a backlog that comes back within the gap was never gone; a burst begins a new one, and
+    so does a rise after a long rest. The crate of the muscles computes the same;
+    ``tests/vectors/backlog.json`` holds both.
 Source: docs/internals/seam.md#the-rules-of-a-request;
     docs/decisions/few-fresh-calls-a-core.md.
 """
@@ -23,6 +24,7 @@ class Backlog:
 
     ``earlier``: the highest backlog before the last mark but one; the marks are at 1, 2, 4, ...
     seconds. ``last_step``, ``this_step``: the highest of the second before and of this one.
+    ``rose``: when the backlog was last higher than ever before.
     """
 
     since: int | None = None
@@ -31,6 +33,7 @@ class Backlog:
     earlier: int = 0
     later: int = 0
     highest: int = 0
+    rose: int = 0
     next_us: int = numbers.QUEUE_STANDING_US // 2
     this_step: int = 0
     last_step: int = U64_MAX
@@ -58,6 +61,11 @@ class Backlog:
         """How long there is a queue, short gaps included."""
         return 0 if self.since is None else now_us - self.since
 
+    def quiet_us(self, now_us: int) -> int:
+        """How long ago the backlog was last higher than ever before: a loop that all of its callers
+        have joined is quiet, however long its queue."""
+        return now_us - self.rose
+
     def size(self, waiting: int) -> int:
         """With so many waiting."""
         return waiting + self.refused
@@ -68,7 +76,7 @@ class Backlog:
         return self.earlier
 
     def _begin(self, now_us: int) -> None:
-        fresh = Backlog(since=now_us, emptied=self.emptied)
+        fresh = Backlog(since=now_us, emptied=self.emptied, rose=now_us)
         for name in Backlog.__slots__:
             setattr(self, name, getattr(fresh, name))
 
@@ -79,12 +87,15 @@ class Backlog:
             self.last_step, self.this_step = self.this_step, 0
         self.this_step = max(self.this_step, backlog)
         is_burst = backlog > self.last_step * numbers.BURST_TIMES
-        if age >= numbers.QUEUE_STANDING_US and is_burst:
-            # More callers came at once: a burst, which waits in full.
+        rests = min(max(age // 2, numbers.QUEUE_STANDING_US), numbers.QUEUE_REST_MAX_US)
+        joins = backlog > self.highest and self.quiet_us(now_us) >= rests
+        if age >= numbers.QUEUE_STANDING_US and (is_burst or joins):
+            # More callers came at once, or came to those that there were: they wait in full.
             self._begin(now_us)
             self.highest = self.this_step = backlog
             return
-        self.highest = max(self.highest, backlog)
+        if backlog > self.highest:
+            self.highest, self.rose = backlog, now_us
         while age >= self.next_us:
             # Not that of this moment: callers in a loop may all be served for an instant.
             self.earlier, self.later = self.later, self.highest

@@ -54,6 +54,15 @@ CALL_SHORT_US = 500
 QUEUE_STANDING_US = 2_000_000
 QUEUE_GAP_US = 500_000
 QUEUE_WAIT_US = 50_000
+# The patience with a queue whose calls wait long: twice their wait, at most this. Raising it lets a
+# larger loop be joined slowly, and an overload of twice what a node does last longer unseen.
+# Source: docs/decisions/few-fresh-calls-a-core.md.
+QUEUE_STANDING_MAX_US = 5_000_000
+# A backlog that was not higher than ever before for so long does not grow now. A guess: an
+# overload of 10 % of 100 calls a second rises ten times a second.
+QUEUE_QUIET_US = 250_000
+# A backlog that rises after it rested for half of its age, at most so long, begins again. Guess.
+QUEUE_REST_MAX_US = 30_000_000
 # A backlog over so many times that of the step before is a burst, which waits in full. An overload
 # that is judged, after 2 s, at most doubles within a step. Source:
 # measured (docs/decisions/few-fresh-calls-a-core.md).

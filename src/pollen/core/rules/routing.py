@@ -269,6 +269,7 @@ def is_late(
     *,
     waited_us: int,
     standing_us: int,
+    quiet_us: int,
     backlog: int,
     backlog_before: int,
     service_us: int,
@@ -278,12 +279,16 @@ def is_late(
 
     A burst waits in full. ``backlog``: the calls that came since there is a queue and were not
     served, those waiting and those refused; ``backlog_before``: the same after a half to a quarter
-    of that time. Callers who each wait for their answer leave it as it is, and all are served.
+    of that time. Callers who each wait for their answer leave it as it is, and all are served:
+    it is ``quiet_us`` since it was last higher than ever before. While they join it rises; who
+    waits long in it shows that there are many, and has more patience.
     Calls that come faster than they are served double it with the time: there everybody would wait
     for all those before, and nobody be served in time (Nichols and Jacobson, "Controlling Queue
     Delay", 2012). ``service_us``: what a call of its seed runs.
     """
-    if depth > 0 or standing_us < numbers.QUEUE_STANDING_US or 2 * backlog <= 3 * backlog_before:
+    patience = max(numbers.QUEUE_STANDING_US, min(2 * waited_us, numbers.QUEUE_STANDING_MAX_US))
+    grows = quiet_us < numbers.QUEUE_QUIET_US and 2 * backlog > 3 * backlog_before
+    if depth > 0 or standing_us < patience or not grows:
         return False
     return waited_us > max(numbers.QUEUE_WAIT_US, service_us // 2)
 

@@ -32,6 +32,8 @@ from pollen.core.seeds.specs import Seed
 from pollen.core.trust import Certificate
 from pollen.options import SeedOptions
 
+# How a program begins, and what newer toolchains export beside it.
+_START, _MAIN = "_start", "__main_void"
 # What is said when this node's own records are as many as its tier may hold.
 REFUSED_FULL = Refusal(
     "denied",
@@ -98,7 +100,9 @@ def plan_seed(
     command: SeedCommand, module: ModuleInspected, writer: Writer, held: Mapping[str, Holding[Seed]]
 ) -> Publication | Seeded | Refusal:
     """What to publish for an inspected module; ``Seeded`` alone when it stands already."""
-    refusal = _check_module(module, command.options) or _check_name(command, writer, held)
+    functions = _functions_of(module, command.options)
+    refusal = _check_module(module, functions, command.options)
+    refusal = refusal or _check_name(command, writer, held)
     if refusal is not None:
         return refusal
     holding = held.get(command.name)
@@ -107,7 +111,7 @@ def plan_seed(
         name_epoch=next_epoch(holding),
         content=module.content,
         size=module.size,
-        functions=module.functions,
+        functions=functions,
         options=command.options,
     )
     previous = holding.holder if holding is not None and holding.is_live else None
@@ -135,7 +139,39 @@ def plan_seed(
     return Publication(name=command.name, payload=payload, answer=answer)
 
 
-def _check_module(module: ModuleInspected, options: SeedOptions) -> Refusal | None:
+def _functions_of(module: ModuleInspected, options: SeedOptions) -> list[str]:
+    """What can be called: of a program its beginning alone."""
+    return [_START] if options.program else module.functions
+
+
+def _check_reading(module: ModuleInspected, options: SeedOptions) -> Refusal | None:
+    """Why the module is not what its publisher says, or that nobody can tell what it is."""
+    own = [name for name in module.functions if name not in (_START, _MAIN)]
+    if options.program and not module.may_be_program:
+        return Refusal(
+            "module-invalid",
+            "the module is not a program: one has a _start, no _initialize, and imports WASI alone",
+            "leave --program out",
+        )
+    if options.library and not own:
+        return Refusal(
+            "module-invalid",
+            "the module is not a library: it exports no function beside _start",
+            "leave --library out",
+        )
+    if module.may_be_program and own and not (options.program or options.library):
+        return Refusal(
+            "ambiguous",
+            f"the module may be a program or a library: it exports _start and {', '.join(own)}",
+            "say which: --program runs it with the input on stdin,\n"
+            "--library has its functions called by name",
+        )
+    return None
+
+
+def _check_module(
+    module: ModuleInspected, functions: list[str], options: SeedOptions
+) -> Refusal | None:
     """Why the inspected module makes no seed, or None."""
     if module.slug == "blob-not-found":
         return Refusal(
@@ -150,6 +186,15 @@ def _check_module(module: ModuleInspected, options: SeedOptions) -> Refusal | No
             "module-invalid",
             "the module exports no function that can be called",
             "export one without parameters that returns nothing or an i32",
+        )
+    refusal = _check_reading(module, options)
+    if refusal is not None:
+        return refusal
+    if options.check and options.check not in functions:
+        return Refusal(
+            "function-not-found",
+            f"--check names {options.check[:80]!r}, which the module does not export",
+            f"name one of: {', '.join(functions)}",
         )
     if module.memory_bytes > options.memory_bytes:
         return Refusal(

@@ -169,6 +169,12 @@ def check_options(options: SeedOptions) -> Refusal | None:
                 f"{name} is {value[:40]!r}, which is not one of its words",
                 f"give {option.flag} {' or '.join(option.choices)}",
             )
+    if options.program and options.library:
+        return Refusal(
+            "config-invalid",
+            "a module is a program or a library, not both",
+            "give one: --program or --library",
+        )
     if options.act_as == "publisher" and not options.host:
         return Refusal(
             "config-invalid",

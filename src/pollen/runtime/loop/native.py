@@ -49,6 +49,7 @@ Drained = (
     | ev.ModuleInspected
     | ev.LoadFinished
     | ev.SeedWoken
+    | ev.CallEnded
     | ev.Telemetry
     | ev.LinkWanted
     | LogLine
@@ -87,6 +88,16 @@ class Muscles(Protocol):
     def inspect_module(self, request: int, content: bytes) -> None: ...
     def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
     def unload_seed(self, seed: bytes, keep: bool = ...) -> None: ...
+    def begin_call(
+        self,
+        *,
+        token: str,
+        seed: bytes,
+        function: str,
+        input: bytes,
+        budget_ms: int,
+        here: bool,
+    ) -> None: ...
     def push_tables(
         self,
         *,
@@ -380,6 +391,15 @@ class Port:
                 muscles.load_seed(seed, holders)
             case fx.UnloadSeed(seed=seed, keep=keep):
                 muscles.unload_seed(seed, keep)
+            case fx.BeginCall():
+                muscles.begin_call(
+                    token=effect.token,
+                    seed=effect.seed,
+                    function=effect.function,
+                    input=effect.input,
+                    budget_ms=effect.budget_ms,
+                    here=effect.here,
+                )
             case fx.PushTables():
                 muscles.push_tables(
                     generation=effect.generation,

@@ -65,6 +65,12 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_execution_duration_seconds": Meaning(
         "histogram", "Time that a guest ran on this node, nested calls included", _SEED
     ),
+    "pollen_checks_total": Meaning(
+        "counter", "Calls by which this node checked its own new replica", (*_SEED, "outcome")
+    ),
+    "pollen_check_duration_seconds": Meaning(
+        "histogram", "Time that the guest of such a check ran", _SEED
+    ),
     "pollen_executions_in_flight": Meaning("gauge", "Calls here that did not end yet", _SEED),
     # calls, of the node
     "pollen_door_calls_total": Meaning("counter", "Calls through the doors of this node"),
@@ -191,6 +197,7 @@ class SeedView(msgspec.Struct, frozen=True):
     version: str
     called: OutcomesView
     executed: OutcomesView
+    checked: OutcomesView
     in_flight: int
 
 
@@ -304,6 +311,7 @@ def _of_seeds(view: NativeView) -> Iterator[Metric]:
             "pollen_execution_duration_seconds",
             [s.executed for s in seeds],
         ),
+        ("pollen_checks_total", "pollen_check_duration_seconds", [s.checked for s in seeds]),
     )
     for total, duration, held in sides:
         rows = [

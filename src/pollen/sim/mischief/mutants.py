@@ -21,7 +21,7 @@ from pollen.core.effects import Effect, PeerRow, Persist, PushTables, SeedRow
 from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.peers import Verdict, known, links, liveness, membership
-from pollen.core.placement import hosting, lanes, planner, tables
+from pollen.core.placement import checking, hosting, lanes, planner, tables
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import attempts
@@ -270,6 +270,10 @@ MUTANTS: list[Mutant] = [
         name="released-on-sight", owner=hosting.Hosting, target="_is_released",
         make=_always(True), caught_by="somebody serves",
         scenario="both_replicas_on_stale_views_do_not_drain_to_zero",
+    ),
+    Mutant(
+        name="never-checked", owner=checking, target="has_check", make=_always(False),
+        caught_by="checked-before-ready", scenario="one_machine_fails_its_check",
     ),
     Mutant(
         name="twin-not-noted", owner=known.Peers, target="_note_boot", make=_always(False),

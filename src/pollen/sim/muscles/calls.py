@@ -126,6 +126,18 @@ class Calls:
         )
         self._look(call)
 
+    def begin_own(
+        self, effect: fx.BeginCall, name: str, ended: Callable[[fx.BeginCall, str, str, int], None]
+    ) -> None:
+        """A call that the brain of this node begins, and who is to hear how it ended."""
+        now, number = self._stage.now, self._rng.draw() << 64 | self._rng.draw()
+        deadline = now + effect.budget_ms * MILLISECOND
+        call = Call(
+            call=number, origin=self._machine.name, name=name, began=now, deadline=deadline,
+            idempotent=False, parent=lambda call: ended(effect, call.slug, call.reason, 0),
+        )  # fmt: skip
+        self.begin(call)
+
     def _look(self, call: Call) -> None:
         """What a call sees now, and what the rule makes of it."""
         row = self._plane.seeds.get(self._plane.names.get(call.name, b""))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
-from pollen.core.ids import MILLISECOND, SECOND, Hash, PeerId, RequestId
+from pollen.core.ids import MICROSECOND, MILLISECOND, SECOND, Hash, PeerId, RequestId
 from pollen.core.rng import Rng
 from pollen.sim.muscles import modules
 from pollen.sim.muscles.calls import Call, Calls
@@ -67,7 +67,11 @@ class Plane:
         self.names: dict[str, bytes] = {}
         self.generation = 0
         self.lease_until = 0
+        # What runs here for callers; and what was loaded and is closed to them until a row names
+        # this node. ``checked``: of those, the ones whose check ended well.
         self.loaded: dict[bytes, PeerId] = {}
+        self.closed: dict[bytes, PeerId] = {}
+        self.checked: set[bytes] = set()
         # Loads under way: whether the brain waits for the end of each.
         self.flights: dict[bytes, bool] = {}
         self.calls = Calls(stage, self, rng)
@@ -85,6 +89,8 @@ class Plane:
         peers = push.lanes.get(fx.PEERS, fx.LaneRows())
         for row in seeds.rows:
             self.seeds[row.seed] = row
+            if self.machine.key in row.replicas:
+                self._open(row)
         for peer_row in peers.rows:
             self.peers[peer_row.peer] = peer_row
         for seed in seeds.gone:
@@ -100,6 +106,18 @@ class Plane:
                 self._stage.network.close(self.machine, end.link, code, reason)
         self.calls.look_again()
         return True
+
+    def _open(self, row: fx.SeedRow) -> None:
+        """Callers may use a replica that was closed."""
+        source = self.closed.pop(row.seed, None)
+        if source is None:
+            return
+        if row.seed not in self.checked:
+            text = f"{self.machine.name} claims {row.name!r} ready, whose check did not succeed"
+            self._stage.note_breach("checked-before-ready", text)
+        self.loaded[row.seed] = source
+        self._stage.note_load(self.machine, row.seed, "ready")
+        self.calls.serving.on_loaded(row.seed)
 
     def _mono(self) -> int:
         return self.machine.clock.mono(self._stage.now)
@@ -131,7 +149,7 @@ class Plane:
     def load(self, effect: fx.LoadSeed) -> None:
         """What ``LoadSeed`` does: fetch from the holders in their order, compile, warm up. A load
         under way is joined; what a call woke meanwhile is there."""
-        if effect.seed in self.loaded:
+        if effect.seed in self.loaded or effect.seed in self.closed:
             self._stage.schedule(0, self._tell_loaded, effect.seed, "", "")
         elif effect.seed in self.flights:
             self.flights[effect.seed] = True
@@ -140,7 +158,7 @@ class Plane:
 
     def wake(self, seed: Hash) -> None:
         """Load a seed for a call that asked: from whoever has it."""
-        if seed not in self.flights:
+        if seed not in self.flights and seed not in self.closed:
             self._stage.count("wakes")
             self._begin_load(fx.LoadSeed(seed=seed, holders=self._holders(seed)), is_told=False)
 
@@ -189,32 +207,69 @@ class Plane:
             slug, reason = "guest-out-of-memory", "this machine has no room for the module"
         else:
             machine.content.add(row.content)
-            self.loaded[seed] = source
+            (self.closed if row.options.check else self.loaded)[seed] = source
             self._stage.count("loads")
-        self._stage.note_load(machine, seed, slug or "ready")
+        is_closed = seed in self.closed
+        self._stage.note_load(machine, seed, slug or ("closed" if is_closed else "ready"))
         if self.flights.pop(seed, True):
             self._tell_loaded(seed, slug, reason)
         elif not slug:
             self._stage.hand(machine, self.boots, ev.SeedWoken(seed=seed))
-        self.calls.serving.on_loaded(seed)
+        if not is_closed:
+            self.calls.serving.on_loaded(seed)
 
     def _tell_loaded(self, seed: Hash, slug: str, reason: str) -> None:
         event = ev.LoadFinished(seed=seed, slug=slug, reason=reason)
         self._stage.hand(self.machine, self.boots, event)
 
     def _has_room(self, row: fx.SeedRow) -> bool:
-        used = sum(self.seeds[key].options.memory_bytes for key in self.loaded if key in self.seeds)
+        held = [key for key in (*self.loaded, *self.closed) if key in self.seeds]
+        used = sum(self.seeds[key].options.memory_bytes for key in held)
         return used + row.options.memory_bytes <= self.machine.memory_bytes
 
     def unload(self, seed: Hash, *, keep: bool) -> None:
         """What ``UnloadSeed`` does; content that no other row names is let go, or kept."""
-        if self.loaded.pop(seed, None) is not None:
+        self.checked.discard(seed)
+        was_closed = self.closed.pop(seed, None) is not None
+        if self.loaded.pop(seed, None) is not None or was_closed:
             self._stage.note_load(self.machine, seed, "gone")
+        if was_closed:
+            # Who waited for it is refused.
+            self.calls.serving.on_loaded(seed)
         row = self.seeds.get(seed)
         if row is None or keep:
             return
         if not any(r.content == row.content and r.seed != seed for r in self.seeds.values()):
             self.machine.content.discard(row.content)
+
+    # -- calls of the brain ------------------------------------------------------------------------
+
+    def begin_call(self, effect: fx.BeginCall) -> None:
+        """What ``BeginCall`` does: on this node's own replica, or as a call from a door."""
+        row = self.seeds.get(effect.seed)
+        is_held = effect.seed in self.loaded or effect.seed in self.closed
+        if row is None or (effect.here and not is_held):
+            self._end_call(effect, "seed-not-found", "the seed is not loaded here", 0)
+        elif effect.here:
+            run_ns = modules.find(row.content).run_ns
+            self._stage.count("checks")
+            self._stage.schedule(run_ns, self._ran_here, effect, run_ns)
+        else:
+            self.calls.begin_own(effect, row.name, self._end_call)
+
+    def _ran_here(self, effect: fx.BeginCall, run_ns: int) -> None:
+        fails = self.machine.fails_checks
+        if not fails and effect.seed in self.closed:
+            self.checked.add(effect.seed)
+        reason = "what it looks for is not on this machine"
+        slug, reason = ("guest-failed", reason) if fails else ("", "")
+        self._end_call(effect, slug, reason, run_ns)
+
+    def _end_call(self, effect: fx.BeginCall, slug: str, reason: str, run_ns: int) -> None:
+        event = ev.CallEnded(
+            token=effect.token, slug=slug, reason=reason, run_us=run_ns // MICROSECOND
+        )
+        self._stage.hand(self.machine, self.boots, event)
 
     # -- what the brain is told -------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ class Serving:
             ready=row.seed in plane.loaded,
             rank=self._machine.key in row.wake,
             leased=plane.is_leased,
-            loading=row.seed in plane.flights,
+            loading=row.seed in plane.flights or row.seed in plane.closed,
             memory_free=self._machine.memory_bytes,
             memory_need=row.options.memory_bytes,
         )
@@ -260,6 +260,7 @@ class Serving:
         is_late = routing.is_late(
             waited_us=(now - since) // 1_000,
             standing_us=self._backlog.standing_us(now // 1_000),
+            quiet_us=self._backlog.quiet_us(now // 1_000),
             backlog=self._backlog.size(len(self._queue)),
             backlog_before=self._backlog.before,
             service_us=self.counters_of(arrived.seed)[2],

@@ -301,6 +301,7 @@ SETTLED: list[Checker] = [
 # What the model itself sees broken, in the moment in which it happens.
 NOTED: dict[str, str] = {
     "row-before-load": "No seed is loaded without a row for it.",
+    "checked-before-ready": "No replica of a seed with a check is claimed ready before it passed.",
     "a-call-ends-once": "A call that was made ends once, well or not.",
     "no-call-twice-on-one-node": "No call runs twice in one process, whatever it is.",
     "no-call-twice-at-all": "A call that is not idempotent runs at most once in the whole cluster.",

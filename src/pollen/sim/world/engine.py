@@ -173,6 +173,8 @@ class Engine:
                 _plane(machine).load(effect)
             case fx.UnloadSeed(seed=seed, keep=keep):
                 _plane(machine).unload(seed, keep=keep)
+            case fx.BeginCall():
+                _plane(machine).begin_call(effect)
             case fx.RunVerb(peer=peer, key=key, args=args):
                 # Nobody makes loads here: a verb gives back what it was given, a second later.
                 self.post(machine.name, ev.VerbEnded(peer=peer, key=key, body=args), SECOND)

@@ -162,6 +162,7 @@ class Machine:
     is_gone: bool = False
     is_denied: bool = False
     cannot_load: bool = False
+    fails_checks: bool = False
     handled: int = 0
 
     @property

@@ -51,13 +51,22 @@ pub(crate) struct Linked {
 }
 
 /// Whether a module is a program: it imports nothing but WASI, and no call could name anything but
-/// its `_start`. One that has other functions is left alone: TinyGo exports `_start` beside the
-/// functions of a library.
+/// its `_start`. One that has other functions is a library, unless its publisher says otherwise:
+/// TinyGo exports `_start` beside the functions of a library.
 pub(super) fn is_program(shape: &Shape<'_>) -> bool {
-    let callable = shape.sorted().callable;
+    let is_start = |(name, _): &(String, bool)| [START, MAIN].contains(&name.as_str());
+    begins_at_start(shape) && shape.sorted().callable.iter().all(is_start)
+}
+
+/// Whether a module can be run as a program, whatever functions it has beside `_start`. One that
+/// imports nothing at all can read no input and write no output: it has to be nothing but a program.
+pub(super) fn may_be_program(shape: &Shape<'_>) -> bool {
+    is_program(shape) || (begins_at_start(shape) && !shape.imports.is_empty())
+}
+
+fn begins_at_start(shape: &Shape<'_>) -> bool {
     !shape.exports("_initialize")
-        && callable.iter().any(|(name, _)| name == START)
-        && callable.iter().all(|(name, _)| [START, MAIN].contains(&name.as_str()))
+        && shape.sorted().callable.iter().any(|(name, _)| name == START)
         && shape.imports.iter().all(|module| *module == wasi::MODULE)
 }
 
