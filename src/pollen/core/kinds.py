@@ -17,11 +17,15 @@ FAST = "fast"
 ACCUSE = "accuse"
 REFUTE = "refute"
 # What says who is a member (``trust``): one's own chain (key empty), a lease of somebody (its key
-# is whose), a deny (its key is the deny's hash), a successor of the root (key empty).
+# is whose), a deny (its key is the deny's hash), a successor of the root (key empty), the
+# credentials that an admin gave somebody anew (its key is whose).
 CERT = "cert"
 LEASE = "lease"
 DENY = "deny"
 SUCCESSION = "succession"
+GRANT = "grant"
+# What an admin did to the cluster (``admission``); its key is when, and a number by chance.
+ACT = "act"
 # Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
 GC = "gc"
 
@@ -30,6 +34,6 @@ EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds whose value this run states by itself, so that an older one of ours is never adopted.
 OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds that outlive a collected owner (docs/design/protocol.md#deleting).
-DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GC})
+DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GRANT, ACT, GC})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
 KIND_LEVELS: Mapping[str, int] = {}

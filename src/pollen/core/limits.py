@@ -207,6 +207,10 @@ BOOTS_REMEMBERED = 4
 # How long a key that showed two live copies is warned of. They show again within seconds. Guess.
 TWIN_TOLD_NS = MINUTE
 
+# How long a node warns that a peer lets it in no more. A peer is dialled again every half minute,
+# so one that goes on refusing is told of without end. Guess.
+SHUT_OUT_TOLD_NS = 2 * MINUTE
+
 # -- liveness -----------------------------------------------------------------------------------
 # How long a link may be silent before we accuse its peer, with three smoothed round trips on top
 # and times the local health multiplier. A live peer is heard every second, so this is one lost
@@ -435,6 +439,15 @@ LEASE_RECHECK_NS = 10 * MINUTE
 # The largest generation that a deny may kill: one more must fit its u32 to come back. Source:
 # docs/design/protocol.md#trust.
 DENY_GENERATION_MAX = (1 << 32) - 2
+# Denies of one key that a later one names. Guess: a key that comes and goes every week for a year.
+# At the cap the key stays out; it joins with a new key.
+DENIES_NAMED_MAX = 64
+# The longest reason in a deny. Guess: two lines of a terminal.
+DENY_REASON_MAX_CHARS = 160
+# The longest detail of an act. Guess: a line of a terminal and its properties.
+ACT_DETAIL_MAX_CHARS = 500
+# How long an administrative act is kept. Source: docs/design/protocol.md#grants-and-denies.
+ACT_KEEP_NS = 365 * DAY
 # Successions that are followed from the first root. Guess: a root is changed a few times, ever.
 SUCCESSIONS_MAX = 8
 # Default and longest life of an invite. Source: docs/design/cli.md#starting-and-joining; the cap is

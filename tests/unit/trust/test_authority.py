@@ -308,7 +308,7 @@ BY_ADMIN, BY_ROOT = make_deny(), make_deny(by=ROOT)
         (
             [BY_ADMIN, BY_ROOT],
             admin_chain(LEAF, tier=Tier.LEAF, generation=2, cites=cited(BY_ADMIN)),
-            True,
+            False,
         ),
         ([BY_ADMIN, BY_ROOT], member_chain(generation=2, cites=cited(BY_ADMIN)), False),
     ],

@@ -190,23 +190,24 @@ def _wish_of(command: InviteCommand, issuer: Issuer) -> Wish | Refusal:
     if isinstance(properties, Refusal):
         return properties
     wish = Wish(tier=tier, properties=properties)
-    return _may_give(issuer, wish) or wish
+    return may_give(issuer, wish) or wish
 
 
-def _may_give(issuer: Issuer, wish: Wish) -> Refusal | None:
-    """Why this node may not make a member of that authority, or None."""
+def may_give(issuer: Issuer, wish: Wish, verb: str = "invite") -> Refusal | None:
+    """Why this node may not make a member of that authority, or None. ``verb``: what it is about
+    to do."""
     if issuer.chain is None:
         return Refusal(
             "denied",
             "this node's own certificate does not count any more",
-            "run `pln invite` on an admin node",
+            f"run `pln {verb}` on an admin node",
         )
     own = issuer.chain.leaf
     if own.tier < Tier.ADMIN:
         return Refusal(
             "denied",
-            f"this node is a {Tier(own.tier).label}: only admins invite",
-            "run `pln invite` on an admin node",
+            f"this node is a {Tier(own.tier).label}: only admins {verb}",
+            f"run `pln {verb}` on an admin node",
         )
     if wish.tier >= Tier.ADMIN:
         if issuer.signing_root is not None:
@@ -214,7 +215,7 @@ def _may_give(issuer: Issuer, wish: Wish) -> Refusal | None:
         return Refusal(
             "denied",
             "the root key is not on this node, and only it makes admins",
-            "run `pln invite --admin` where the root key is, or invite a publisher",
+            f"run `pln {verb} --admin` where the root key is, or {verb} less",
         )
     excess = excess_of(wish.properties, own.gives)
     if not excess:
@@ -294,7 +295,7 @@ def judge_join(
         return _invalid("expired", f"{_ago(wall - invite.expires)} ago by the issuer's clock")
     if invite.tier > Tier.ADMIN or check_properties(invite.properties) != invite.properties:
         return _invalid("altered", "it grants what there is not")
-    return _may_give(issuer, Wish(tier=Tier(invite.tier), properties=invite.properties))
+    return may_give(issuer, Wish(tier=Tier(invite.tier), properties=invite.properties))
 
 
 def plan_certificate(
@@ -324,7 +325,14 @@ def plan_certificate(
         )
     own = issuer.chain.leaf
     access = wall + invite.access_ns if invite.access_ns else 0
-    generation, cites = ProvenDeny.next_generation(verdicts)
+    lifted = ProvenDeny.covering(verdicts)
+    if verdicts and lifted is None:
+        return Refusal(
+            "denied",
+            "this key was denied more than once, by admins that did not know of each other",
+            f"lift all of it first: pln undeny {short(joiner)}",
+        )
+    generation = max((v.deny.generation for v in verdicts), default=0) + 1
     return Certificate(
         cluster=issuer.cluster,
         subject=joiner,
@@ -335,7 +343,7 @@ def plan_certificate(
         generation=generation,
         not_before=wall,
         access_deadline=access if is_roots else earlier(access, own.access_deadline),
-        cites=cites,
+        cites=b"" if lifted is None else lifted.hash,
         lease_ns=invite.lease_ns,
         gives=invite.properties if invite.tier >= Tier.ADMIN else "{}",
     )

@@ -6,10 +6,10 @@ Invariants: the certificates that count are a function of the records held, what
 Source: docs/internals/trust.md.
 """
 
-from pollen.core.trust.authority import HeldLease, Trust, lend
+from pollen.core.trust.authority import Trust
 from pollen.core.trust.certs import Certificate, Chain, Tier, issue_certificate
 from pollen.core.trust.denies import ProvenDeny
-from pollen.core.trust.leases import founding_credentials
+from pollen.core.trust.leases import HeldLease, founding_credentials, lend
 from pollen.core.trust.members import Member, Members, NodeInfo
 
 __all__ = [

@@ -15,32 +15,29 @@ from __future__ import annotations
 
 import functools
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import Rejection, Signed, decode, encode
-from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Sign, Verify, earlier
-from pollen.core.kinds import CERT, DENY, LEASE, SUCCESSION
+from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Verify, earlier
+from pollen.core.kinds import CERT, DENY, GRANT, LEASE, SUCCESSION
 from pollen.core.records import Record
-from pollen.core.trust import certs, denies, leases, succession
+from pollen.core.trust import certs, denies, leases
 from pollen.core.trust.certs import Certificate, Chain, Tier
+from pollen.core.trust.counting import counted_of
+from pollen.core.trust.denials import Denials
 from pollen.core.trust.denies import ProvenDeny
-from pollen.core.trust.leases import Lease
-from pollen.core.trust.succession import Succession
+from pollen.core.trust.leases import HeldLease, Lease
+from pollen.core.trust.succession import Successions
 
-TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION})
-# The place of a lease that came with a Hello, beside those that came as records of somebody.
+TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION, GRANT})
+# The place of a lease that came with a Hello, beside those that came as records of somebody; and
+# of one that came with somebody's grant.
 _SHOWN = PeerId(b"shown")
-
-
-class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease that holds, and as it was carried."""
-
-    lease: Lease
-    carried: Signed
+_GRANTED = b"granted-by-"
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,19 +45,6 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 
     certificate: Certificate
     ends: Nanos
-
-
-def lend(chain: Chain, signer: PeerId, wall: Nanos, sign: Sign) -> HeldLease:
-    """A lease of full length for a certificate, from now on, signed by this node's key."""
-    lease = Lease(
-        cluster=chain.leaf.cluster,
-        signer=signer,
-        subject=chain.leaf.subject,
-        certificate=chain.hash,
-        not_before=wall,
-        not_after=wall + chain.leaf.lease_length,
-    )
-    return HeldLease(lease=lease, carried=leases.issue_lease(lease, sign))
 
 
 class Trust:
@@ -73,15 +57,15 @@ class Trust:
         self._judged: dict[tuple[PeerId, bytes], Chain] = {}
         self._carried: dict[PeerId, list[Signed]] = {}
         self._chains: dict[PeerId, Chain] = {}
+        self._granted: dict[PeerId, dict[PeerId, Chain]] = {}
+        self._grants: dict[tuple[PeerId, PeerId], list[Signed]] = {}
+        self._counted: dict[PeerId, Chain] = {}
         self._shown: dict[PeerId, Chain] = {}
         self._below: dict[PeerId, dict[PeerId, None]] = {}
-        self._denies: dict[PeerId, dict[Hash, ProvenDeny]] = {}
-        self._unproven: dict[bytes, None] = {}
-        self._payloads: dict[bytes, bytes] = {}
-        self._buried: dict[bytes, None] = {}
+        self._denials = Denials(cluster, verify)
         self._leases: dict[PeerId, dict[PeerId, HeldLease]] = {}
         self._leased_by: dict[PeerId, dict[PeerId, None]] = {}
-        self._successions: dict[Signed, Succession] = {}
+        self._successions = Successions(cluster, verify)
         self._ends: dict[PeerId, Nanos] = {}
         self._due: list[tuple[Nanos, PeerId]] = []
         self._wall = Nanos(0)
@@ -104,6 +88,8 @@ class Trust:
             return self._on_lease(record)
         if record.body.kind == DENY:
             return self._on_deny_record(record)
+        if record.body.kind == GRANT:
+            return self._on_grant(record)
         if not record.is_live:
             return None
         return self._on_succession(record)
@@ -130,6 +116,40 @@ class Trust:
             return carried
         judged = self.declare(owner, carried)
         return judged if isinstance(judged, Rejection) and carried else None
+
+    def _on_grant(self, record: Record) -> Rejection | None:
+        """Credentials that an admin made for somebody: they prove themselves, as any chain does.
+
+        Their lease comes with them, so that there is no moment without one.
+        """
+        subject, owner = PeerId(record.body.key), record.body.owner
+        shown: leases.Credentials | Rejection | None = None
+        if record.is_live:
+            shown = leases.decode_credentials(record.body.payload)
+        if not isinstance(shown, leases.Credentials):
+            self._grants.pop((owner, subject), None)
+            self._grant(owner, subject, None)
+            return shown
+        self._grants[owner, subject] = shown.chain
+        chain = self.judge(subject, shown.chain)
+        if isinstance(chain, Rejection):
+            self._grant(owner, subject, None)
+            return chain
+        if shown.lease is not None:
+            held = self._judge_lease(subject, encode(shown.lease))
+            if isinstance(held, HeldLease):
+                self._hold(subject, PeerId(_GRANTED + owner), held)
+        self._grant(owner, subject, chain)
+        return None
+
+    def _grant(self, owner: PeerId, subject: PeerId, chain: Chain | None) -> None:
+        granted = self._granted.setdefault(subject, {})
+        if chain is None:
+            granted.pop(owner, None)
+        else:
+            granted[owner] = chain
+            self._note_ancestors(chain)
+        self._refresh(subject)
 
     def _on_lease(self, record: Record) -> Rejection | None:
         subject, owner = PeerId(record.body.key), record.body.owner
@@ -159,40 +179,19 @@ class Trust:
         self._refresh(subject)
 
     def _on_deny_record(self, record: Record) -> Rejection | None:
-        """A deny is not taken back: what its owner buries is owed to the others again."""
-        payload = record.body.payload
-        if not record.is_live:
-            held = self._payloads.get(record.body.key)
-            if held is not None:
-                self._buried[held] = None
-            return None
-        if denies.deny_key(payload) != record.body.key:
-            return Rejection("deny-key")
-        fault = self._on_deny(payload)
-        if fault is None:
-            self._payloads[record.body.key] = payload
-        return fault
+        return self._note_deny(self._denials.apply(record, self.roots))
+
+    def _note_deny(self, news: ProvenDeny | Rejection | None) -> Rejection | None:
+        """What hangs on the subject of a deny that is new is worked out again."""
+        if isinstance(news, ProvenDeny):
+            subject = PeerId(news.deny.subject)
+            hanging = (*self._below.get(subject, ()), *self._leased_by.get(subject, ()))
+            self._refresh_all([subject, *hanging])
+        return news if isinstance(news, Rejection) else None
 
     def take_buried(self) -> list[bytes]:
         """Denies that hold and whose record was buried since the last call."""
-        buried, self._buried = self._buried, {}
-        return list(buried)
-
-    def _on_deny(self, payload: bytes) -> Rejection | None:
-        verdict = denies.judge_deny(
-            payload, cluster=self._cluster, roots=self.roots, verify=self._verify
-        )
-        if isinstance(verdict, Rejection):
-            _drop_oldest(self._unproven, limits.UNPROVEN_MAX)
-            self._unproven[payload] = None
-            return verdict
-        subject = PeerId(verdict.deny.subject)
-        known = self._denies.setdefault(subject, {})
-        if verdict.hash not in known:
-            known[verdict.hash] = verdict
-            self._refresh_all([subject, *self._below.get(subject, ())])
-            self._refresh_all([*self._leased_by.get(subject, ())])
-        return None
+        return self._denials.take_buried()
 
     def _on_succession(self, record: Record) -> Rejection | None:
         carried = decode(Signed, record.body.payload, "succession")
@@ -203,39 +202,25 @@ class Trust:
 
         One of a root that is not known yet is kept for later, and forgotten first.
         """
-        is_news = False
-        for signed in carried:
-            if signed in self._successions:
-                continue
-            judged = succession.judge_succession(signed, self._cluster, self._verify)
-            if isinstance(judged, Rejection):
-                return judged
-            self._make_room()
-            self._successions[signed] = judged
-            is_news = True
+        is_news, fault = self._successions.learn(carried, self.roots)
         if is_news:
             self._retrace()
-        return None
-
-    def _make_room(self) -> None:
-        if len(self._successions) >= limits.UNPROVEN_MAX:
-            strange = [s for s, known in self._successions.items() if known.root not in self.roots]
-            for signed in strange[:1]:
-                del self._successions[signed]
+        return fault
 
     def _retrace(self) -> None:
         """The line of roots may have changed: whatever hung on it is judged again."""
-        known = [(judged, signed) for signed, judged in self._successions.items()]
-        line = succession.line_of(self._root, known)
+        line = self._successions.line(self._root)
         if line == self.roots:
             return
         self.roots = line
         self._judged, self._shown = {}, {}
-        waiting, self._unproven = self._unproven, {}
-        for payload in waiting:
-            self._on_deny(payload)
+        for news in self._denials.judge_again(line):
+            self._note_deny(news)
         for subject, carried in list(self._carried.items()):
             self.declare(subject, carried)
+        for (owner, subject), carried in list(self._grants.items()):
+            chain = self.judge(subject, carried)
+            self._grant(owner, subject, chain if isinstance(chain, Chain) else None)
 
     # -- what follows ---------------------------------------------------------------------------
 
@@ -245,14 +230,19 @@ class Trust:
 
     def _refresh(self, subject: PeerId) -> None:
         """Work out again what counts for one key, and for whom it leased when that changes."""
-        chain = self._chains.get(subject)
-        counted = None
-        if chain is not None and self.killer_of(chain) is None:
-            counted = chain.leaf
-            self.newest_not_before = max(self.newest_not_before, counted.not_before)
-        ends = max((self._end_of(c) for c in self._living(subject)), default=Nanos(0))
+        chain, before = self._choose(subject), self._counted.get(subject)
+        counted = None if chain is None else chain.leaf
+        if chain is None:
+            self._counted.pop(subject, None)
+        else:
+            self._counted[subject] = chain
+            self.newest_not_before = max(self.newest_not_before, chain.leaf.not_before)
+        # One that was only shown says what a key may do while no record of it is known.
+        shown = self._living(self._shown.get(subject))
+        worth = chain if chain is not None else shown
+        ends = Nanos(0) if worth is None else self._end_of(worth)
         held = self.certificates.get(subject)
-        if counted == held and ends == self._ends.get(subject, 0):
+        if chain == before and ends == self._ends.get(subject, 0):
             return
         self._changed[subject] = None
         self._ends[subject] = ends
@@ -264,6 +254,8 @@ class Trust:
             self.certificates[subject] = counted
             if counted.tier >= Tier.ADMIN:
                 self.admins[subject] = None
+        if chain != before:
+            self._refresh_all([*self._below.get(subject, ())])
         if counted != held:
             self._refresh_all([*self._leased_by.get(subject, ())])
 
@@ -295,15 +287,31 @@ class Trust:
         """The wall time at which somebody may end, or None."""
         return self._due[0][0] if self._due else None
 
-    def _living(self, subject: PeerId) -> Iterator[Chain]:
-        """The chains of a key that no deny kills: the published one, and the one it showed."""
-        for chain in (self._chains.get(subject), self._shown.get(subject)):
-            if chain is not None and self.killer_of(chain) is None:
-                yield chain
+    def _choose(self, subject: PeerId) -> Chain | None:
+        """The chain of a key that counts, by records alone."""
+        granted = [self._living(c) for c in self._granted.get(subject, {}).values()]
+        able = [chain for chain in granted if chain is not None]
+        return counted_of(self._living(self._chains.get(subject)), able, self.roots)
+
+    def _living(self, chain: Chain | None) -> Chain | None:
+        """A chain as it holds today, or None: killed, or more than its issuer has by now.
+
+        Its last certificate stands below the chain that counts of its issuer, whatever the issuer
+        had when it signed: so what an admin is given or denied anew reaches those below it.
+        """
+        if chain is None:
+            return None
+        above = self._counted.get(PeerId(chain.leaf.issuer))
+        if above is not None and above.carried != chain.carried[:-1]:
+            judged = self.judge(PeerId(chain.leaf.subject), [*above.carried, chain.carried[-1]])
+            if isinstance(judged, Rejection):
+                return None
+            chain = judged
+        return chain if self.killer_of(chain) is None else None
 
     def killer_of(self, chain: Chain) -> ProvenDeny | None:
         """The deny that kills a chain, or None."""
-        return denies.killer_of(chain, self._denies, self.roots)
+        return self._denials.killer_of(chain, self.roots)
 
     def _end_of(self, chain: Chain) -> Nanos:
         """The wall time at which a living chain is worth nothing any more: 0 without a lease."""
@@ -350,8 +358,12 @@ class Trust:
     def admit(self, peer: PeerId, raw: bytes, wall: Nanos) -> Admitted | Rejection:
         """Whether what a peer shows makes it a member now."""
         chain = self.take_shown(peer, raw)
-        if isinstance(chain, Rejection):
+        counted = self._counted.get(peer)
+        if isinstance(chain, Rejection) and (chain.kind != "denied" or counted is None):
             return chain
+        # Whatever it shows: it may not have heard yet of what it was given since.
+        chain = counted if counted is not None else chain
+        assert isinstance(chain, Chain)
         if not chain.leaf.has_access(wall):
             return Rejection("access-ended")
         if self.ends(peer) <= wall:
@@ -371,8 +383,10 @@ class Trust:
         chain = self.judge(peer, shown.chain)
         if isinstance(chain, Rejection):
             return chain
-        if self.killer_of(chain) is not None:
+        living = self._living(chain)
+        if living is None:
             return Rejection("denied")
+        chain = living
         self.newest_not_before = max(self.newest_not_before, chain.leaf.not_before)
         self._show(chain)
         if shown.lease is not None:
@@ -406,16 +420,30 @@ class Trust:
 
     def is_denied(self, peer: PeerId) -> bool:
         """True when some chain of this key is known and a deny killed all of them."""
-        chains = [c for c in (self._chains.get(peer), self._shown.get(peer)) if c is not None]
-        return bool(chains) and all(self.killer_of(chain) is not None for chain in chains)
+        known = [*self._granted.get(peer, {}).values(), self._chains.get(peer)]
+        chains = [chain for chain in (*known, self._shown.get(peer)) if chain is not None]
+        return bool(chains) and all(self._living(chain) is None for chain in chains)
 
     def verdicts_of(self, peer: PeerId) -> list[ProvenDeny]:
         """Every deny of one key."""
-        return list(self._denies.get(peer, {}).values())
+        return self._denials.of(peer)
+
+    def known(self) -> list[PeerId]:
+        """Every key of which some chain is known, counting or not, by id."""
+        return sorted({*self._chains, *self._granted, *self._shown})
+
+    def below(self, above: Collection[PeerId]) -> list[PeerId]:
+        """The keys that count and stand below one of these, by id."""
+        return sorted(
+            peer
+            for peer, certificate in self.certificates.items()
+            if peer not in above and any(p in above for p in certificate.lineage)
+        )
 
     def chain_of(self, peer: PeerId) -> Chain | None:
-        """The chain that a key published, or showed; None while neither is known."""
-        return self._chains.get(peer) or self._shown.get(peer)
+        """The chain of a key that counts, or else one that it published or showed, or None."""
+        living = self._counted.get(peer) or self._living(self._shown.get(peer))
+        return living or self._chains.get(peer) or self._shown.get(peer)
 
     @staticmethod
     def end_of_lease(payload: bytes) -> int | None:

@@ -5,7 +5,8 @@ Does not know: links, records, the clock. It keeps nothing.
 Invariants: a deny that held once holds for ever: it proves by itself that its issuer is a root or
     an ancestor of its subject, so that neither its issuer's end nor the order of arrival matters.
     More denies never revive a chain. Nothing but a higher generation brings a key back, given by
-    the denier, an ancestor of the denier or a root.
+    the denier, an ancestor of the denier or a root, and it cites this very deny or a later one that
+    names it: a deny and a grant that did not know of each other end denied.
 Source: docs/design/protocol.md#trust. Refused: a deny that counts for the chains of its issuer
     only, which would leave a denied key that holds an invite of another admin inside.
 """
@@ -24,6 +25,7 @@ from pollen.core.codec import (
     Rejection,
     Signed,
     WireClusterId,
+    WireHash,
     WirePeerId,
     decode,
     encode,
@@ -35,7 +37,11 @@ from pollen.core.trust.certs import Certificate, Chain
 
 
 class Deny(msgspec.Struct, frozen=True, array_like=True):
-    """No certificate of ``subject`` up to ``generation`` counts. ``issued`` is wall nanoseconds."""
+    """No certificate of ``subject`` up to ``generation`` counts. ``issued`` is wall nanoseconds.
+
+    ``after`` are the hashes of the denies of this subject that its issuer knew, ascending: whoever
+    cites this deny cites them as well.
+    """
 
     cluster: WireClusterId
     subject: WirePeerId
@@ -43,6 +49,7 @@ class Deny(msgspec.Struct, frozen=True, array_like=True):
     issuer: WirePeerId
     issued: U64
     reason: str = ""
+    after: list[WireHash] = []
 
 
 class DenyPayload(msgspec.Struct, frozen=True, array_like=True):
@@ -70,12 +77,41 @@ class ProvenDeny(msgspec.Struct, frozen=True, kw_only=True):
         return issuer in roots or issuer in self.lifters
 
     @staticmethod
-    def next_generation(known: Collection[ProvenDeny]) -> tuple[int, bytes]:
-        """Generation and citation of the certificate that would survive these denies."""
-        if not known:
-            return 1, b""
-        newest = max(known, key=lambda v: (v.deny.generation, v.hash))
-        return newest.deny.generation + 1, newest.hash
+    def issue(
+        chain: Chain,
+        issuer: PeerId,
+        sign: Sign,
+        known: Collection[ProvenDeny],
+        wall: int,
+        reason: str,
+        *,
+        is_roots: bool,
+    ) -> bytes:
+        """The payload of a deny of this chain's subject that names all that are ``known``."""
+        leaf = chain.leaf
+        deny = Deny(
+            cluster=leaf.cluster,
+            subject=leaf.subject,
+            generation=max([leaf.generation, *(v.deny.generation for v in known)]),
+            issuer=issuer,
+            issued=wall,
+            reason=reason,
+            after=sorted(v.hash for v in known),
+        )
+        return issue_deny(deny, sign, () if is_roots else chain.carried)
+
+    def covers(self, other: ProvenDeny) -> bool:
+        """Whether a certificate that cites this deny cites the other one as well."""
+        return self.hash == other.hash or other.hash in self.deny.after
+
+    @staticmethod
+    def covering(known: Collection[ProvenDeny]) -> ProvenDeny | None:
+        """The deny that a certificate must cite to survive all of these, or None.
+
+        There is none for no denies, and for denies that did not know of each other.
+        """
+        able = [v for v in known if all(v.covers(other) for other in known)]
+        return min(able, key=lambda v: v.hash, default=None)
 
 
 def deny_hash(signed: Signed) -> Hash:
@@ -111,6 +147,8 @@ def judge_deny(
         return Rejection("deny-of-another-cluster")
     if deny.generation > limits.DENY_GENERATION_MAX:
         return Rejection("deny-generation")
+    if len(deny.after) > limits.DENIES_NAMED_MAX:
+        return Rejection("deny-names-too-many")
     lifters: tuple[PeerId, ...] = ()
     if deny.issuer not in roots:
         chain = certs.judge_chain(
@@ -144,16 +182,17 @@ def killer_of(
 def _survives(
     certificate: Certificate,
     verdict: ProvenDeny,
-    known: Container[Hash],
+    known: Mapping[Hash, ProvenDeny],
     roots: Container[PeerId],
 ) -> bool:
-    """A higher generation that cites a deny of its subject, from somebody who may lift this one.
+    """A higher generation that cites this deny, or one that names it, from who may lift it.
 
     What the root gave, only a root takes: else an admin could certify another one's key below
     itself and then deny it as its descendant.
     """
     if verdict.lifters and not certificate.lineage:
         return True
-    if certificate.generation <= verdict.deny.generation or certificate.cites not in known:
+    cited = known.get(Hash(certificate.cites))
+    if certificate.generation <= verdict.deny.generation or cited is None:
         return False
-    return verdict.may_be_lifted_by(certificate.issuer, roots)
+    return cited.covers(verdict) and verdict.may_be_lifted_by(certificate.issuer, roots)

@@ -29,9 +29,9 @@ from pollen.core.codec import (
     encode,
     signing_bytes,
 )
-from pollen.core.ids import ClusterId, KeyRole, Sign, Verify
+from pollen.core.ids import ClusterId, KeyRole, Nanos, PeerId, Sign, Verify
 from pollen.core.trust import certs
-from pollen.core.trust.certs import Certificate
+from pollen.core.trust.certs import Certificate, Chain
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True):
@@ -53,6 +53,13 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
         return self.not_before + (self.not_after - self.not_before) // 2
 
 
+class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease that holds, and as it was carried."""
+
+    lease: Lease
+    carried: Signed
+
+
 class Credentials(msgspec.Struct, frozen=True, array_like=True):
     """What a Hello carries as its chain: enough to be judged by somebody who has no records.
 
@@ -70,6 +77,19 @@ def issue_lease(lease: Lease, sign: Sign, role: KeyRole = KeyRole.NODE) -> Signe
     """The lease as carried, signed by this node, or by the root for a founder."""
     body = encode(lease)
     return Signed(body, sign(role, signing_bytes(LEASE_DOMAIN, body)))
+
+
+def lend(chain: Chain, signer: PeerId, wall: Nanos, sign: Sign) -> HeldLease:
+    """A lease of full length for a certificate, from now on, signed by this node's key."""
+    lease = Lease(
+        cluster=chain.leaf.cluster,
+        signer=signer,
+        subject=chain.leaf.subject,
+        certificate=chain.hash,
+        not_before=wall,
+        not_after=wall + chain.leaf.lease_length,
+    )
+    return HeldLease(lease=lease, carried=issue_lease(lease, sign))
 
 
 def founding_credentials(certificate: Certificate, sign: Sign) -> bytes:

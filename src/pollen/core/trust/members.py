@@ -25,7 +25,8 @@ from pollen.core.trust import certs
 from pollen.core.trust.authority import TRUST_KINDS, Trust
 from pollen.core.trust.certs import Certificate, Chain
 
-# The kinds of records that say who is a member.
+# So many digits of an id are taken for one. Guess: fewer are a slip of the finger.
+MIN_PREFIX = 4
 
 
 class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -134,6 +135,14 @@ class Members:
         infos = (self._infos.get(peer) for peer in live)
         return min((said[0].speaks for said in infos if said is not None), default=limits.SPEAKS)
 
+    def named(self, text: str) -> list[PeerId]:
+        """Everybody, members or not any more, that a name or the first digits of an id mean."""
+        known = self.trust.known()
+        by_name = [p for p in known if p in self._infos and self._infos[p][0].name == text]
+        if by_name or len(text) < MIN_PREFIX:
+            return by_name
+        return [peer for peer in known if peer.hex().startswith(text.lower())]
+
     def find(self, peer: PeerId) -> Member | None:
         """One member."""
         return self._members.get(peer)
@@ -156,7 +165,8 @@ class Members:
 
     def name_of(self, peer: PeerId) -> str:
         """A node's name, or the first digits of its id while no record of it is known."""
-        return self._names.get(peer) or short(peer)
+        said = self._infos.get(peer)
+        return short(peer) if said is None else said[0].name
 
 
 @functools.lru_cache(limits.DECODED_REMEMBERED)

@@ -12,7 +12,7 @@ Source: docs/internals/trust.md#what-counts. Refused: ending the old root's cert
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -57,6 +57,41 @@ def judge_succession(signed: Signed, cluster: ClusterId, verify: Verify) -> Succ
     if verify([(succession.root, message, signed.signature)]) != [True]:
         return Rejection("succession-signature")
     return succession
+
+
+class Successions:
+    """The successions that a node knows of; those of strange roots are forgotten first."""
+
+    def __init__(self, cluster: ClusterId, verify: Verify) -> None:
+        self._cluster = cluster
+        self._verify = verify
+        self._known: dict[Signed, Succession] = {}
+
+    def learn(
+        self, carried: Iterable[Signed], roots: Container[PeerId]
+    ) -> tuple[bool, Rejection | None]:
+        """Take in successions up to the first that does not hold: whether any was news, and it."""
+        is_news = False
+        for signed in carried:
+            if signed in self._known:
+                continue
+            judged = judge_succession(signed, self._cluster, self._verify)
+            if isinstance(judged, Rejection):
+                return is_news, judged
+            self._make_room(roots)
+            self._known[signed] = judged
+            is_news = True
+        return is_news, None
+
+    def _make_room(self, roots: Container[PeerId]) -> None:
+        if len(self._known) >= limits.UNPROVEN_MAX:
+            strange = [signed for signed, known in self._known.items() if known.root not in roots]
+            for signed in strange[:1]:
+                del self._known[signed]
+
+    def line(self, first: PeerId) -> dict[PeerId, Signed | None]:
+        """The roots from the first on, by what is known."""
+        return line_of(first, [(judged, signed) for signed, judged in self._known.items()])
 
 
 def line_of(
