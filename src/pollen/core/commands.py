@@ -74,6 +74,51 @@ class InviteCommand(_Command, frozen=True, kw_only=True, tag="invite"):
     lease_ms: int = 0
 
 
+class GrantCommand(_Command, frozen=True, kw_only=True, tag="grant"):
+    """Change what a member may do; answered by ``Granted``.
+
+    ``target``: a name or the first digits of an id. ``tier``: empty leaves it. ``properties``: a
+    JSON object of those to set; ``drops``: those to take away. ``until_unix_ms``: when its access
+    ends, 0 for never, below 0 leaves it. ``dry_run``: only say what would come of it.
+    """
+
+    target: str
+    tier: str = ""
+    properties: str = "{}"
+    drops: list[str] = []
+    until_unix_ms: int = -1
+    dry_run: bool = False
+
+
+class DenyCommand(_Command, frozen=True, kw_only=True, tag="deny"):
+    """Put members out; answered by ``Denied``. All of them, or none when one may not be.
+
+    ``cascade`` False certifies those directly below them from here first. ``dry_run``: only say
+    what would fall.
+    """
+
+    targets: list[str]
+    reason: str = ""
+    cascade: bool = True
+    dry_run: bool = False
+
+
+class UndenyCommand(_Command, frozen=True, kw_only=True, tag="undeny"):
+    """Let a denied member in again with what it had; answered by ``Granted``."""
+
+    target: str
+
+
+class MembersCommand(_Command, frozen=True, kw_only=True, tag="members"):
+    """Ask who is a member, by whom, and until when; answered by ``MemberList``."""
+
+
+class AuditCommand(_Command, frozen=True, kw_only=True, tag="audit"):
+    """Ask what admins did, the newest ``most`` first; answered by ``Acts``."""
+
+    most: int = 100
+
+
 class DrainCommand(_Command, frozen=True, kw_only=True, tag="drain"):
     """Stop being chosen for new calls; answered by ``Drained`` when the others know."""
 
@@ -101,7 +146,12 @@ class WhyCallCommand(_Command, frozen=True, kw_only=True, tag="why_call"):
 
 
 Command = (
-    CheckSeedCommand
+    AuditCommand
+    | CheckSeedCommand
+    | DenyCommand
+    | GrantCommand
+    | MembersCommand
+    | UndenyCommand
     | WaitSeedCommand
     | StatusCommand
     | SeedCommand
@@ -258,6 +308,88 @@ class Invited(msgspec.Struct, frozen=True, kw_only=True):
     expires_unix_ms: int
     single_use: bool
     addresses: list[str]
+
+
+class Fallen(msgspec.Struct, frozen=True, kw_only=True):
+    """A member that falls, or stays, when another one is denied or has less; and why."""
+
+    node: str
+    name: str
+    why: str = ""
+
+
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a member may do now. ``takes``: what it has no more; ``falls``: members that stand below
+    it and fall with that. ``changed`` False: it was so before."""
+
+    node: str
+    name: str
+    tier: str
+    properties: str
+    access_until_unix_ms: int
+    generation: int
+    takes: list[str] = []
+    falls: list[Fallen] = []
+    changed: bool = True
+
+
+class Denied(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is out now. ``falls``: members below them that fall as well; ``kept``: those that were
+    certified from here instead. ``seeds``: the names that nobody publishes any more; ``replicas``
+    run elsewhere soon."""
+
+    denied: list[Fallen]
+    falls: list[Fallen] = []
+    kept: list[Fallen] = []
+    seeds: list[str] = []
+    replicas: int = 0
+
+
+class MemberView(msgspec.Struct, frozen=True, kw_only=True):
+    """One key that is or was a member. ``state``: self, online, offline, left, ended or denied.
+
+    ``issuer``: the id of who certified it, ``issuer_name`` its name or "the root".
+    ``access_until_unix_ms`` 0 is never; ``member_until_unix_ms`` is the end of its lease.
+    """
+
+    node: str
+    name: str
+    state: str
+    tier: str
+    properties: str
+    issuer: str
+    issuer_name: str
+    generation: int
+    access_until_unix_ms: int
+    member_until_unix_ms: int
+    denied_by: str = ""
+    denied_unix_ms: int = 0
+    reason: str = ""
+
+
+class MemberList(msgspec.Struct, frozen=True, kw_only=True):
+    """Everybody who is or was a member, as this node knows; ``root`` is the newest root's id."""
+
+    root: str
+    members: list[MemberView]
+
+
+class ActView(msgspec.Struct, frozen=True, kw_only=True):
+    """One administrative act: what ``by`` did to ``subject``, and when by its clock."""
+
+    at_unix_ms: int
+    by: str
+    by_name: str
+    verb: str
+    subject: str
+    subject_name: str
+    detail: str = ""
+
+
+class Acts(msgspec.Struct, frozen=True, kw_only=True):
+    """The acts of the last year, the newest first."""
+
+    acts: list[ActView]
 
 
 class Drained(msgspec.Struct, frozen=True, kw_only=True):

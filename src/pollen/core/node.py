@@ -14,19 +14,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pollen.core import limits, timers
-from pollen.core.admission import Carrying, Consequences, Redeeming, own_certificate
+from pollen.core.admission import Carrying, Consequences, Granting, Redeeming
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Rejection, encode
 from pollen.core.commands import (
     ClockView,
+    DenyCommand,
     DrainCommand,
     Drained,
+    GrantCommand,
     InviteCommand,
     SeedCommand,
+    UndenyCommand,
     UnseedCommand,
 )
 from pollen.core.config import NodeConfig
-from pollen.core.desk import Admin, News, Questions, Screen, Waits
+from pollen.core.desk import Admin, News, Questions, Roster, Screen, Waits
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, LoadSeed, Log, SetTimer
 from pollen.core.events import (
@@ -44,8 +47,8 @@ from pollen.core.events import (
     TimerFired,
 )
 from pollen.core.faults import Faults
-from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, RequestId, Sign, Verify
-from pollen.core.kinds import CERT, NODE
+from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
+from pollen.core.kinds import ACT, CERT, NODE
 from pollen.core.messages import (
     decode_message,
 )
@@ -84,7 +87,7 @@ class Node(Room):
         self._config = config
         self._members = Members(config.cluster, config.root, verify)
         self._clocks = Clocks()
-        self._certificate = own_certificate(config, self._members.trust)
+        self._certificate = Consequences.own_certificate(config, self._members.trust)
         self._records = Records(config.cluster, config.node, sign)
         self._mesh = Mesh(config.node, rng, self._members.trust.is_denied)
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
@@ -111,6 +114,8 @@ class Node(Room):
         self._started = Nanos(0)
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
+        # Peers that let this node in no more, and when they last said so.
+        self._shut_out: dict[PeerId, Nanos] = {}
         self._retention = Retention(owner, cluster, self._records)
         kept = restore(
             restored, cluster, self._records, self._retention, self._peers, self._redeeming
@@ -130,6 +135,9 @@ class Node(Room):
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
+        self._granting = Granting(
+            self._members, self._redeeming, sign, rng, self._situation.held_by
+        )
         self._waits = Waits(self._screen)
         self._wire(self._rooms())
         # Machines with long work, see ``core.work``.
@@ -144,7 +152,9 @@ class Node(Room):
         )
         questions = Questions(self._screen, self._placing.price)
         spread = [self._gossip, self._mesh, self._consequences, self._carrying]
-        return [*spread, self._placing, requests, self._admin, questions, self._waits, self]
+        roster = Roster(self._screen, lambda: self._records.live_of(ACT))
+        asked = [self._granting, requests, self._admin, questions, roster, self._waits]
+        return [*spread, self._placing, *asked, self]
 
     def _has_room(self, slot: tuple[str, bytes], size: int) -> bool:
         return self._intake.has_room(slot, size)
@@ -237,7 +247,10 @@ class Node(Room):
     # -- links ----------------------------------------------------------------------------------
 
     def _on_hello(self, event: HelloReceived, turn: Turn) -> None:
-        if not self._consequences.admits(event, turn) or not self._mesh.on_hello(event, turn):
+        if not self._consequences.admits(event, turn):
+            return
+        self._shut_out.pop(event.peer, None)
+        if not self._mesh.on_hello(event, turn):
             return
         self._gossip.on_link(event.peer, event.dialled, turn)
         self._placing.note_links()
@@ -245,6 +258,8 @@ class Node(Room):
         self._admin.on_link(event.peer, turn)
 
     def _on_link_closed(self, event: LinkClosed, turn: Turn) -> None:
+        if event.code in (limits.CLOSE_NOT_A_MEMBER, limits.CLOSE_DENIED):
+            self._shut_out[event.peer] = turn.now.mono
         self._mesh.on_link_closed(event, turn)
         if not self._peers.has_link(event.peer):
             self._placing.note_unlinked(event.peer)
@@ -305,7 +320,7 @@ class Node(Room):
         live = self._situation.live
         self._records.note_spoken(self._members.spoken_by(live))
         self._retention.sweep(live, turn)
-        self._consequences.forget_leases(turn)
+        self._consequences.forget(turn)
 
     def _on_drained(self, turn: Turn) -> None:
         """We have left: the answer goes when that is on disk, and so on its way."""
@@ -359,8 +374,12 @@ class Node(Room):
 
     def _mind_standing(self, turn: Turn) -> list[Change]:
         """Cut who is no member any more, renew leases, and spread what was signed for that."""
-        for peer in self._consequences.settle(turn):
+        changed = self._consequences.settle(turn)
+        for peer in changed:
             self._situation.note_standing(peer)
+        own = self._members.certificates.get(self._config.node)
+        if self._config.node in changed and own is not None:
+            self._placing.note_properties(own.properties)
         return self._apply_changes(turn)
 
     def _mind_members(self, turn: Turn) -> list[Change]:
@@ -415,7 +434,7 @@ class Node(Room):
     def _writer(self) -> Writer:
         return Writer(
             node=self._config.node,
-            certificate=self._certificate,
+            certificate=self._members.certificates.get(self._config.node, self._certificate),
             certificates=self._members.certificates,
             halted=self._situation.halted,
         )
@@ -431,6 +450,11 @@ class Node(Room):
             telemetry=self._placing.telemetry,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),
+            shut_out=[
+                peer
+                for peer, at in sorted(self._shut_out.items())
+                if now.mono < at + limits.SHUT_OUT_TOLD_NS and peer in self._members.certificates
+            ],
             rejections=self._faults.counts,
             started=self._started,
             pushed=self._placing.pushed_at,
@@ -445,7 +469,15 @@ class Node(Room):
 
 
 # What writes records of our own, and so waits until this run's epoch is on disk.
-_PUBLISHING = (SeedCommand, UnseedCommand, InviteCommand, DrainCommand)
+_PUBLISHING = (
+    SeedCommand,
+    UnseedCommand,
+    InviteCommand,
+    DrainCommand,
+    GrantCommand,
+    DenyCommand,
+    UndenyCommand,
+)
 
 
 def _publishes(event: Event) -> bool:

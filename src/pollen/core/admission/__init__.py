@@ -6,8 +6,10 @@ Invariants: a nonce is good once; whose membership ends is cut in the turn in wh
 Source: docs/internals/trust.md.
 """
 
+from pollen.core.admission.acts import Act
 from pollen.core.admission.carrying import Carrying
-from pollen.core.admission.consequences import Consequences, own_certificate
+from pollen.core.admission.consequences import Consequences
+from pollen.core.admission.granting import Granting
 from pollen.core.admission.invites import (
     Invite,
     JoinReply,
@@ -20,14 +22,15 @@ from pollen.core.admission.redeeming import NONCE_TABLE, Redeeming
 
 __all__ = [
     "NONCE_TABLE",
+    "Act",
     "Carrying",
     "Consequences",
+    "Granting",
     "Invite",
     "JoinReply",
     "JoinRequest",
     "Redeeming",
     "check_reply",
     "open_token",
-    "own_certificate",
     "token_bytes",
 ]

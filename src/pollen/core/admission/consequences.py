@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pollen.core import limits, timers
+from pollen.core.admission.acts import is_over
 from pollen.core.admission.asking import Asking
 from pollen.core.admission.lending import Lending
 from pollen.core.admission.redeeming import Redeeming
@@ -24,7 +25,7 @@ from pollen.core.durability import chain_row
 from pollen.core.effects import CloseLink, Log, SetHello, SetTimer
 from pollen.core.events import Event, HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, PeerId, short
-from pollen.core.kinds import CERT, DENY, LEASE
+from pollen.core.kinds import ACT, CERT, DENY, LEASE
 from pollen.core.peers import Mesh
 from pollen.core.records import Records
 from pollen.core.trust import Certificate, Chain, HeldLease, Members, Trust
@@ -61,6 +62,20 @@ class Consequences(Room):
         self._shown = config.chain
         self._is_lender = False
         self._alarm = Nanos(0)
+
+    @staticmethod
+    def own_certificate(config: NodeConfig, trust: Trust) -> Certificate:
+        """The certificate that this node begins with. Raises ``PollenError``
+        (``state-unusable``)."""
+        chain = trust.take_shown(config.node, config.chain)
+        if isinstance(chain, Chain):
+            trust.declare(config.node, chain.carried)
+            return chain.leaf
+        raise PollenError(
+            "state-unusable",
+            f"this node's own certificate does not hold ({chain.kind})",
+            "join again with a new token: pln purge, then pln join TOKEN",
+        )
 
     def events(self) -> Mapping[type[Event], Handler]:
         """Answers to this node's own questions for a lease."""
@@ -162,6 +177,7 @@ class Consequences(Room):
         if shown == self._shown or not self._members.is_current(self._config.node):
             return
         self._shown = shown
+        self.start(turn)
         turn.write_last(chain_row(shown))
         turn.do(self._hello())
 
@@ -174,13 +190,16 @@ class Consequences(Room):
         """Spread a lease that this node signed."""
         turn.publish(LEASE, held.lease.subject, encode(held.carried))
 
-    def forget_leases(self, turn: Turn) -> None:
-        """Take back what this node lent and what ended long ago: it says nothing any more."""
-        own = self._config.node
+    def forget(self, turn: Turn) -> None:
+        """Take back leases of this node that ended long ago, and acts that were kept for a year."""
+        own, wall = self._config.node, turn.now.wall
         for record in [r for r in self._records.live_of(LEASE) if r.body.owner == own]:
             ends = self._members.trust.end_of_lease(record.body.payload)
-            if ends is not None and turn.now.wall >= ends + limits.LEASE_KEEP_NS:
+            if ends is not None and wall >= ends + limits.LEASE_KEEP_NS:
                 turn.publish(LEASE, record.body.key, None)
+        for record in [r for r in self._records.live_of(ACT) if r.body.owner == own]:
+            if is_over(record.body.payload, wall):
+                turn.publish(ACT, record.body.key, None)
 
     def publish_deny(self, payload: bytes, turn: Turn) -> None:
         """Spread a deny, whoever signed it."""
@@ -210,16 +229,3 @@ class Consequences(Room):
 
 def _close(link: LinkId, code: int) -> CloseLink:
     return CloseLink(link=link, code=code, reason=_REASONS[code])
-
-
-def own_certificate(config: NodeConfig, trust: Trust) -> Certificate:
-    """The certificate that this node begins with. Raises ``PollenError`` (``state-unusable``)."""
-    chain = trust.take_shown(config.node, config.chain)
-    if isinstance(chain, Chain):
-        trust.declare(config.node, chain.carried)
-        return chain.leaf
-    raise PollenError(
-        "state-unusable",
-        f"this node's own certificate does not hold ({chain.kind})",
-        "join again with a new token: pln purge, then pln join TOKEN",
-    )

@@ -9,7 +9,8 @@ Source: docs/internals/control-api.md.
 from pollen.core.desk.admin import Admin
 from pollen.core.desk.news import News
 from pollen.core.desk.questions import Questions
+from pollen.core.desk.roster import Roster
 from pollen.core.desk.views import Screen
 from pollen.core.desk.waits import Waits
 
-__all__ = ["Admin", "News", "Questions", "Screen", "Waits"]
+__all__ = ["Admin", "News", "Questions", "Roster", "Screen", "Waits"]

@@ -34,6 +34,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Telemetry | None
     twins: Sequence[PeerId]
     frozen: Sequence[PeerId]
+    shut_out: Sequence[PeerId]
     rejections: Mapping[str, int]
     started: Nanos
     pushed: Nanos
@@ -53,9 +54,8 @@ def status_view(screen: Screen) -> Status:
     seeds = [_seed_view(screen, holding, calls) for holding in live]
     warnings = _warnings(screen, nodes, seeds)
     own = screen.members.find(screen.node)
-    is_healthy = not any(n.state == "offline" for n in nodes) and all(
-        s.ready >= s.wanted and not _is_homeless(s) for s in seeds
-    )
+    is_in = not screen.shut_out and not any(n.state == "offline" for n in nodes)
+    is_healthy = is_in and all(s.ready >= s.wanted and not _is_homeless(s) for s in seeds)
     return Status(
         cluster=screen.cluster.hex(),
         node=screen.node.hex(),
@@ -116,7 +116,7 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
     view = NodeView(
         node=member.peer.hex(),
         name=member.info.name,
-        state="self" if is_self else "online" if is_live else _absence(screen, member.peer),
+        state="self" if is_self else "online" if is_live else absence_of(screen, member.peer),
         tier=Tier(member.certificate.tier).label,
         properties=member.certificate.properties,
         addresses=member.info.addresses,
@@ -136,7 +136,7 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
     )
 
 
-def _absence(screen: Screen, peer: PeerId) -> str:
+def absence_of(screen: Screen, peer: PeerId) -> str:
     """``left`` in good order is nothing to mend; whoever is ``offline`` is missed."""
     return "left" if screen.situation.has_left(peer) else "offline"
 
@@ -208,6 +208,12 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         days = (screen.clock.wall_unix_ms - screen.clock.raw_unix_ms) / 86_400_000
         text = f"this machine's clock is {days:.1f} days behind what this node has seen"
         found.append(f"{text}, and too few members agree with it; see: pln doctor")
+    if screen.shut_out:
+        told = sorted(screen.members.name_of(peer) for peer in screen.shut_out)
+        names = ", ".join(told[:3])
+        more = f" and {len(screen.shut_out) - 3} more" if len(screen.shut_out) > 3 else ""
+        text = f"{names}{more} let this node in no more: it was denied, or its access ended"
+        found.append(f"{text}; on an admin's machine: pln members")
     found += [warning for seed in seeds for warning in _seed_warnings(screen, seed)]
     own = screen.members.find(screen.node)
     if len(nodes) == 1 and own is not None and own.certificate.lineage:

@@ -139,6 +139,11 @@ class Hosting:
         self.free_bytes = capacity_bytes
         self.is_leaving = False
 
+    def note_properties(self, properties: str) -> bool:
+        """What host gates read of this node; False when it was so."""
+        before, self._properties = self._properties, properties
+        return before != properties
+
     def converge(self, key: Hash, view: View, turn: Turn) -> None:
         """Move one seed towards the plan; what is loaded and unloaded for that leaves last."""
         role = view.roles.get(key)

@@ -110,6 +110,11 @@ class Placing(Room):
             self._situation.touch(key)
         self._tell_fast(turn)
 
+    def note_properties(self, properties: str) -> None:
+        """This node's certificate says so now: it may host other seeds than before."""
+        if self._hosting.note_properties(properties):
+            self._situation.touch_all()
+
     def note_coordinate(self, coordinate: list[int]) -> None:
         """Where this node is on the map of round trips; who was never measured has another price
         with each move of it, which is told in slices."""

@@ -11,13 +11,13 @@ Source: docs/design/protocol.md#names-and-specs, docs/design/protocol.md#placeme
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import Hash, Nanos, Now, PeerId
-from pollen.core.kinds import ACCUSE, CLAIM, FAST, GC, NODE, REFUTE, SPEC
+from pollen.core.kinds import ACCUSE, ACT, CLAIM, FAST, GC, NODE, REFUTE, SPEC
 from pollen.core.names import Holding, resolve
 from pollen.core.peers import Facts, Membership, Verdict
 from pollen.core.placement.bundle import Bundles
@@ -87,7 +87,7 @@ class Situation:
         return None if take is None else take(record, now)
 
     def _projections(self) -> dict[str, Projection]:
-        """Who takes which kind of record. ``GC`` says nothing beyond what the ledger does."""
+        """Who takes which kind of record. ``GC`` and ``ACT`` say nothing that follows."""
         return {
             **dict.fromkeys(Members.KINDS, self._note_member),
             ACCUSE: self._note_evidence,
@@ -96,6 +96,7 @@ class Situation:
             FAST: lambda record, now: self._note_fast(record),
             SPEC: lambda record, now: self._note_spec(record),
             GC: lambda record, now: None,
+            ACT: lambda record, now: None,
         }
 
     def _note_member(self, record: Record, now: Nanos) -> Member | Rejection | None:
@@ -349,6 +350,15 @@ class Situation:
     def has_left(self, peer: PeerId) -> bool:
         """Whether a member said so itself."""
         return self._membership.verdict_of(peer) is Verdict.LEFT
+
+    def held_by(self, peers: Collection[PeerId]) -> tuple[list[str], int]:
+        """The names that these members publish, and how many replicas they host."""
+        names = [name for name, held in self.names.items() if held.holder.owner in peers]
+        return sorted(names), sum(self.claims.count(peer, State.READY) for peer in peers)
+
+    def touch_all(self) -> None:
+        """Every seed is to be looked at again."""
+        self._touched.update(dict.fromkeys(self.roles))
 
     def serving(self, holding: Holding[Seed]) -> Seed:
         """What a name leads to: the version before while the newest is halted."""

@@ -1,0 +1,279 @@
+"""Members are granted more or less, denied, and let in again: what an admin asks for, carried out.
+
+Decides: whom a word names, what falls with whom, in which order the documents are told.
+Does not know: how the documents are made (``grants``) and judged (``trust``); who seeds what (it is
+    told).
+Invariants: a command that is refused, or that only asks, tells nothing. A grant leaves before the
+    deny that goes with it, so that nobody who hears of both in their order is without authority in
+    between. Each act is a record of its own, kept for a year.
+Source: docs/design/protocol.md#grants-and-denies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import msgspec
+
+from pollen.core import limits
+from pollen.core.admission.acts import Act, act_key
+from pollen.core.admission.grants import (
+    Change,
+    Desk,
+    Grant,
+    plan_deny,
+    plan_grant,
+    signer_for,
+)
+from pollen.core.admission.redeeming import Redeeming
+from pollen.core.codec import Refusal, Rejection, encode
+from pollen.core.commands import Denied, DenyCommand, Fallen, GrantCommand, Granted, UndenyCommand
+from pollen.core.ids import MILLISECOND, Nanos, PeerId, Sign, short
+from pollen.core.kinds import ACT, DENY, GRANT
+from pollen.core.properties import check_properties
+from pollen.core.rng import Rng
+from pollen.core.trust import Chain, Members, Tier, Trust
+from pollen.core.turn import Asked, Handler, Room, Turn
+
+# The names of the seeds that these members published, and how many replicas they host.
+Holds = Callable[[Collection[PeerId]], tuple[list[str], int]]
+
+
+class Granting(Room):
+    """The administrative acts of this node. ``holds`` tells what hangs on members."""
+
+    def __init__(
+        self, members: Members, redeeming: Redeeming, sign: Sign, rng: Rng, holds: Holds
+    ) -> None:
+        self._members = members
+        self._trust = members.trust
+        self._redeeming = redeeming
+        self._sign = sign
+        self._rng = rng
+        self._holds = holds
+
+    def commands(self) -> Mapping[type[object], Handler]:
+        """To grant, to deny and to let in again."""
+        return {
+            GrantCommand: self.on_grant,
+            DenyCommand: self.on_deny,
+            UndenyCommand: self.on_undeny,
+        }
+
+    # -- grant ----------------------------------------------------------------------------------
+
+    def on_grant(self, asked: Asked, turn: Turn) -> None:
+        """Give a member another certificate."""
+        command: GrantCommand = asked.command
+        answer = self._grant(command, turn)
+        turn.answer(asked.request, answer, when_durable=not command.dry_run)
+
+    def _grant(self, command: GrantCommand, turn: Turn) -> Granted | Refusal:
+        peer = self._named(command.target)
+        if isinstance(peer, Refusal):
+            return peer
+        chain = self._trust.chain_of(peer)
+        if chain is None or peer not in self._trust.certificates:
+            return _denied_already(peer)
+        change = _change_of(command)
+        if isinstance(change, Refusal):
+            return change
+        planned = plan_grant(self._desk(), chain, change, turn.now.wall)
+        if isinstance(planned, Refusal):
+            return planned
+        return self._told(peer, chain, planned, "grant", turn, is_asked=command.dry_run)
+
+    def on_undeny(self, asked: Asked, turn: Turn) -> None:
+        """Let a denied member in again, with what it had."""
+        command: UndenyCommand = asked.command
+        peer = self._named(command.target)
+        answer = peer if isinstance(peer, Refusal) else self._undeny(peer, turn)
+        turn.answer(asked.request, answer, when_durable=True)
+
+    def _undeny(self, peer: PeerId, turn: Turn) -> Granted | Refusal:
+        chain = self._trust.chain_of(peer)
+        name = self._members.name_of(peer)
+        if peer in self._trust.certificates:
+            return Refusal("bad-request", f"{name} is not denied", "pln members shows who is")
+        if chain is None:
+            text = f"no certificate of {short(peer)} is known here"
+            return Refusal("peer-not-found", text, "let it join with a new token: pln invite")
+        planned = plan_grant(self._desk(), chain, Change(), turn.now.wall)
+        if isinstance(planned, Refusal):
+            return planned
+        return self._told(peer, chain, planned, "undeny", turn, is_asked=False)
+
+    def _told(
+        self,
+        peer: PeerId,
+        before: Chain,
+        grant: Grant | None,
+        verb: str,
+        turn: Turn,
+        *,
+        is_asked: bool,
+    ) -> Granted | Refusal:
+        """Tell a planned grant unless it was only asked about, and say what comes of it."""
+        leaf = before.leaf if grant is None else grant.certificate
+        takes = [] if grant is None else grant.takes
+        falls = self._below(peer) if grant is not None and _narrows(before, grant) else []
+        answer = Granted(
+            node=peer.hex(),
+            name=self._members.name_of(peer),
+            tier=Tier(leaf.tier).label,
+            properties=leaf.properties,
+            access_until_unix_ms=leaf.access_deadline // MILLISECOND,
+            generation=leaf.generation,
+            takes=takes,
+            falls=falls,
+            changed=grant is not None,
+        )
+        if grant is None or is_asked:
+            return answer
+        refusal = self._publish(peer, grant, turn)
+        if refusal is not None:
+            return refusal
+        detail = f"{answer.tier} {answer.properties}"
+        self._note(verb, peer, detail, turn)
+        return answer
+
+    def _publish(self, peer: PeerId, grant: Grant, turn: Turn) -> Refusal | None:
+        chain = self._trust.judge(peer, grant.chain)
+        if isinstance(chain, Rejection):
+            return Refusal("internal", f"what this node signed does not hold: {chain.kind}", "")
+        held = self._redeeming.lend(chain, turn.now.wall)
+        turn.publish(GRANT, peer, self._trust.credentials_with(chain, held))
+        if grant.deny is not None:
+            turn.publish(DENY, Trust.deny_key(grant.deny), grant.deny)
+        return None
+
+    # -- deny -----------------------------------------------------------------------------------
+
+    def on_deny(self, asked: Asked, turn: Turn) -> None:
+        """Deny members: all that were named, or none when one may not be."""
+        command: DenyCommand = asked.command
+        answer = self._deny(command, turn)
+        turn.answer(asked.request, answer, when_durable=not command.dry_run)
+
+    def _deny(self, command: DenyCommand, turn: Turn) -> Denied | Refusal:
+        desk, planned = self._desk(), {}
+        for target in command.targets:
+            peer = self._named(target)
+            if isinstance(peer, Refusal):
+                return peer
+            payload = self._plan_deny(desk, peer, command.reason, turn.now.wall)
+            if isinstance(payload, Refusal):
+                return payload
+            planned[peer] = payload
+        kept = {} if command.cascade else self._kept(desk, planned, turn.now.wall)
+        saved = {peer for peer, grant in kept.items() if isinstance(grant, Grant)}
+        falls = [
+            fallen
+            for peer in planned
+            for fallen in self._below(peer)
+            if PeerId(bytes.fromhex(fallen.node)) not in {*saved, *planned}
+        ]
+        gone = [*planned, *(PeerId(bytes.fromhex(fallen.node)) for fallen in falls)]
+        seeds, replicas = self._holds(gone)
+        answer = Denied(
+            denied=[self._fallen(peer, "") for peer in planned],
+            falls=falls,
+            kept=[self._fallen(peer, "") for peer in sorted(saved)],
+            seeds=seeds,
+            replicas=replicas,
+        )
+        if command.dry_run:
+            return answer
+        for peer, grant in kept.items():
+            if isinstance(grant, Grant):
+                self._publish(peer, grant, turn)
+                self._note("grant", peer, "kept when the one above it was denied", turn)
+        for peer, payload in planned.items():
+            turn.publish(DENY, Trust.deny_key(payload), payload)
+            self._note("deny", peer, command.reason, turn)
+        return answer
+
+    def _plan_deny(self, desk: Desk, peer: PeerId, reason: str, wall: Nanos) -> bytes | Refusal:
+        if peer == desk.issuer.node:
+            remedy = "to leave: pln down, then pln purge; to be denied: ask another admin"
+            return Refusal("bad-request", "a node does not deny itself", remedy)
+        chain = self._trust.chain_of(peer)
+        if chain is None or peer not in self._trust.certificates:
+            return _denied_already(peer)
+        # No tier is given, so that of a leaf is asked for; only the line of issuers counts.
+        signer = signer_for(desk, chain, (), Tier.LEAF)
+        if isinstance(signer, Refusal):
+            return signer
+        return plan_deny(desk, chain, signer, reason, wall)
+
+    def _kept(
+        self, desk: Desk, denied: Collection[PeerId], wall: Nanos
+    ) -> dict[PeerId, Grant | Refusal]:
+        """The members directly below those denied, each certified from here with what it has."""
+        kept: dict[PeerId, Grant | Refusal] = {}
+        for child in self._trust.below(denied):
+            chain = self._trust.chain_of(child)
+            if chain is None or child in denied or chain.leaf.issuer not in denied:
+                continue
+            planned = plan_grant(desk, chain, Change(), wall, is_moved=True)
+            if planned is not None:
+                kept[child] = planned
+        return kept
+
+    # -- who ------------------------------------------------------------------------------------
+
+    def _desk(self) -> Desk:
+        return Desk(issuer=self._redeeming.issuer(), trust=self._trust, sign=self._sign)
+
+    def _named(self, text: str) -> PeerId | Refusal:
+        """The one member, or former member, that a name or the first digits of an id mean."""
+        found = self._members.named(text)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            return Refusal("peer-not-found", f"no member {text[:80]!r} is known", "pln members")
+        ways = ", ".join(f"{self._members.name_of(peer)} {short(peer)}" for peer in found[:8])
+        return Refusal("ambiguous", f"{text[:80]!r} means {len(found)} members", f"one of: {ways}")
+
+    def _below(self, peer: PeerId) -> list[Fallen]:
+        above = self._members.name_of(peer)
+        return [self._fallen(p, f"stands below {above}") for p in self._trust.below([peer])]
+
+    def _fallen(self, peer: PeerId, why: str) -> Fallen:
+        return Fallen(node=peer.hex(), name=self._members.name_of(peer), why=why)
+
+    def _note(self, verb: str, peer: PeerId, detail: str, turn: Turn) -> None:
+        """The record of an act, for ``pln audit``."""
+        act = Act(turn.now.wall, verb, peer, detail[: limits.ACT_DETAIL_MAX_CHARS])
+        turn.publish(ACT, act_key(turn.now.wall, self._rng.draw()), encode(act))
+
+
+def _narrows(before: Chain, grant: Grant) -> bool:
+    """Whether what stands below a member may fall with what it has no more."""
+    after = grant.certificate
+    if before.leaf.tier < Tier.ADMIN:
+        return False
+    return after.tier < Tier.ADMIN or "access after the new end" in grant.takes
+
+
+def _change_of(command: GrantCommand) -> Change | Refusal:
+    tier: Tier | Refusal | None = Tier.parse(command.tier) if command.tier else None
+    if isinstance(tier, Refusal):
+        return tier
+    text = check_properties(command.properties)
+    if isinstance(text, Refusal):
+        return text
+    gives: dict[str, object] = msgspec.json.decode(text)
+    both: Sequence[str] = [key for key in command.drops if key in gives]
+    if both:
+        reason = f"the property {both[0]!r} is set and taken away at once"
+        return Refusal("bad-request", reason, "give it once")
+    until = None
+    if command.until_unix_ms >= 0:
+        until = Nanos(command.until_unix_ms * MILLISECOND)
+    return Change(tier=tier, gives=gives, drops=command.drops, until=until)
+
+
+def _denied_already(peer: PeerId) -> Refusal:
+    remedy = f"let it in again: pln undeny {short(peer)}"
+    return Refusal("denied", f"{short(peer)} is denied", remedy)
