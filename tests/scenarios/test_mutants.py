@@ -18,7 +18,7 @@ def is_caught(mutant: Mutant) -> str:
     told: list[str] = []
     with mutants.planted(mutant):
         if mutant.scenario:
-            told = scenarios.play(mutant.scenario).report.failures
+            told = scenarios.play(mutant.scenario, mutant.number).report.failures
             return next((text for text in told if mutant.caught_by in text), "")
         for number in range(1, TRIES + 1):
             told = run_trial(number, NODES).failures

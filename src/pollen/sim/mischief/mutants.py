@@ -25,13 +25,13 @@ from pollen.core.placement import checking, hosting, lanes, planner, tables
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import attempts
-from pollen.core.trust import authority
+from pollen.core.trust import authority, denies
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     """One planted bug. ``make`` gets what stands at ``owner.target`` and returns the bad one.
 
-    ``scenario``: where it shows; empty: in runs drawn by small numbers.
+    ``scenario``: where it shows, played with ``number``; empty: in runs drawn by small numbers.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     make: Callable[[Any], Any]
     caught_by: str
     scenario: str = ""
+    number: int = 1
 
 
 @contextmanager
@@ -256,6 +257,14 @@ MUTANTS: list[Mutant] = [
         name="deny-ignored", owner=authority.Trust, target="killer_of", make=_always(None),
         caught_by="b hears of the deny",
         scenario="an_admin_renews_a_denied_node_in_the_other_half",
+    ),
+    Mutant(
+        name="lifted-unnamed", owner=denies.ProvenDeny, target="covers", make=_always(True),
+        caught_by="no-authority-without-a-path", scenario="admins_decide_in_cut_halves", number=3,
+    ),
+    Mutant(
+        name="grants-unheard", owner=authority.Trust, target="_on_grant", make=_always(None),
+        caught_by="all count the grant", scenario="admins_decide_in_cut_halves", number=3,
     ),
     Mutant(
         name="floor-never-given-up", owner=clocks.Clocks, target="_is_contradicted",

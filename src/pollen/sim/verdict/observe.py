@@ -22,7 +22,7 @@ from pollen.core.records import Record
 from pollen.core.records.owners import OwnerSet
 from pollen.core.records.record import Key
 from pollen.core.seeds import Seed
-from pollen.core.trust import Certificate
+from pollen.core.trust import Certificate, Trust
 from pollen.sim.world.machine import Machine
 
 
@@ -121,6 +121,12 @@ def ring_of(machine: Machine) -> list[PeerId]:
     """The peers beside a node on the rings of its view."""
     node = machine.node
     return [] if node is None else list(node._mesh.links._rings.neighbours_of(machine.key))
+
+
+def trust_of(machine: Machine) -> Trust:
+    """What a running node knows of everybody's authority."""
+    assert machine.node is not None
+    return machine.node._members.trust
 
 
 def certificates_of(machine: Machine) -> dict[PeerId, Certificate]:

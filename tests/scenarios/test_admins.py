@@ -1,0 +1,30 @@
+"""Administrative acts in cut halves, drawn: whatever the order, all end with the same authority."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pollen.sim import scenarios
+
+SCENARIO = "admins_decide_in_cut_halves"
+# ``make check`` plays ten, ``make test`` sixty; the slow test goes on from there.
+SEEDS = int(os.environ.get("POLLEN_SIM_SEEDS", "10")) // 2
+ALL = 300
+
+
+@pytest.mark.parametrize("number", range(2, 2 + SEEDS))
+def test_admins_that_act_apart_end_agreed(number: int) -> None:
+    """Denied peers are out, nobody counts in spite of a deny, all count the same."""
+    report = scenarios.play(SCENARIO, number).report
+    assert report.failures == []
+    assert report.checks["acts"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(2 + SEEDS, ALL, 10))
+def test_three_hundred_runs_of_admins(first: int) -> None:
+    """The same for all numbers up to ``ALL``."""
+    for number in range(first, min(first + 10, ALL + 1)):
+        assert scenarios.play(SCENARIO, number).report.failures == [], number
