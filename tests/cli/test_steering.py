@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pollen.cli.app import VERBS
+from pollen.cli.app import overview
 from pollen.plain import escaped, escaped_lines, tame
 from pollen.runtime.watch.logs import human_line
 from tests.cli.conftest import EXAMPLES, Pln
@@ -46,6 +46,14 @@ LINES = [
     ["seed", str(EXAMPLES / "loop.wasm"), "steered"],
     ["unseed", "steered"],
     ["invite"],
+    ["members"],
+    ["members", "--tree"],
+    ["members", "--json"],
+    ["props"],
+    ["audit"],
+    ["grant", POISON, "--prop", "zone=home"],
+    ["deny", POISON, "--dry-run"],
+    ["undeny", POISON],
     ["load", POISON, "--duration", "100ms"],
     ["load", "nothing", "--duration", "100ms"],
     ["doctor"],
@@ -115,7 +123,7 @@ def lied_to(up: Pln) -> Iterator[Pln]:
 
 
 def test_every_verb_is_looked_at() -> None:
-    assert {line[0] for line in LINES} | OWN == set(VERBS)
+    assert {line[0] for line in LINES} | OWN == set(overview())
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: escaped(" ".join(line))[-30:])

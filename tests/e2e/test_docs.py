@@ -41,7 +41,15 @@ FILE = re.compile(r"(?://|/\*) ([a-z-]+\.[a-z]+):")
 # What a terminal is told: to go somewhere, to clear.
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 FAULTY = "faulty"
-LOOKS = ("pln status", "pln inspect", "pln why", "pln doctor", "pln logs")
+LOOKS = (
+    "pln status",
+    "pln inspect",
+    "pln why",
+    "pln doctor",
+    "pln logs",
+    "pln members",
+    "pln props",
+)
 # How long what is shown may take to become true: a suspicion, a spread, a load.
 SETTLED_WITHIN = 30.0
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?(?: (?:us|ms|s|B|KiB|MiB|GiB)\b)?")

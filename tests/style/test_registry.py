@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pollen import errors
-from pollen.cli.app import VERBS
+from pollen.cli.app import overview
 from pollen.errors import SLUGS
 from tests.style.tree import ROOT, SOURCE, python_files, rust_files
 
@@ -83,4 +83,4 @@ def test_every_command_that_a_text_proposes_exists() -> None:
     said += [without_tests(path) for path in rust_files()]
     named = {verb for text in said for verb in re.findall(r"\bpln ([a-z]+)\b", text)}
     assert {"up", "invite", "logs"} <= named
-    assert named - set(VERBS) == set()
+    assert named - set(overview()) == set()

@@ -50,8 +50,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("trust", "Print the version"),
 }
 
+# The verbs of ``pollen.cli.verbs`` stand after this one in the overview.
+_BEFORE_OTHERS = "join"
 # What people try when a member shall go.
-_REMOVING = ("deny", "remove", "revoke", "kick", "ban")
+_REMOVING = ("remove", "revoke", "kick", "ban")
 
 # A shell that completes a word does not wait for a silent daemon.
 _COMPLETION_SECONDS = 1.0
@@ -59,14 +61,31 @@ _COMPLETION_SECONDS = 1.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def overview() -> dict[str, tuple[str, str]]:
+    """Every verb with its module and its line: those above, and each file of ``pollen.cli.verbs``.
+
+    The files are read, not imported.
+    """
+    found = {}
+    for path in sorted(Path(__file__).with_name("verbs").glob("[a-z]*.py")):
+        with path.open(encoding="utf-8") as file:
+            found[path.stem] = (f"verbs.{path.stem}", file.readline().strip().strip('"'))
+    verbs: dict[str, tuple[str, str]] = {}
+    for verb, entry in VERBS.items():
+        verbs[verb] = entry
+        if verb == _BEFORE_OTHERS:
+            verbs |= found
+    return verbs
+
+
 class Verbs(click.Group):
     """Loads a verb's module on use and suggests near names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(overview())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = VERBS.get(cmd_name)
+        entry = VERBS.get(cmd_name) or overview().get(cmd_name)
         if entry is None:
             return None
         command = getattr(import_module(f"pollen.cli.{entry[0]}"), f"{cmd_name}_command")
@@ -82,17 +101,17 @@ class Verbs(click.Group):
                 click.echo(ctx.get_help())
                 ctx.exit()
         if args and args[0] in _REMOVING:
-            remedy = "give access that ends by itself: pln invite --expire-after TIME"
-            raise error_from("usage", "removing a member is not built yet", remedy)
-        if args and args[0] not in VERBS:
-            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            remedy = "did you mean: pln deny"
+            raise error_from("usage", f"there is no command {args[0]!r}", remedy)
+        if args and args[0] not in VERBS and args[0] not in overview():
+            near = difflib.get_close_matches(args[0], overview(), n=1)
             hint = f"did you mean: pln {near[0]}" if near else "see: pln --help"
             raise error_from("usage", f"there is no command {args[0]!r}", hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in overview().items()])
 
 
 def with_globals(function: F) -> F:

@@ -151,6 +151,16 @@ def _read_whole(stream: BinaryIO, name: str) -> bytes:
     return data
 
 
+def properties_given(texts: tuple[str, ...]) -> str:
+    """``--prop`` as a JSON object: ``k=v`` pairs, or one object from ``-`` or ``@FILE``."""
+    whole = [text for text in texts if text == "-" or text.startswith("@")]
+    if not whole:
+        return properties_of(tuple(PAIR.convert(text, None, None) for text in texts))
+    if len(texts) > 1:
+        raise click.BadParameter(f"{whole[0]} gives all properties: leave the others out")
+    return read_input(whole[0]).decode(errors="replace").strip()
+
+
 def properties_of(pairs: tuple[tuple[str, str], ...]) -> str:
     """``--prop k=v`` pairs as the JSON object of a certificate; a key given twice is a list.
 

@@ -81,6 +81,11 @@ InviteRequest = _body_of(
 )
 
 
+GrantRequest = _body_of(cmd.GrantCommand, "GrantRequest", "The body of ``POST /v1/grants``.")
+DenyRequest = _body_of(cmd.DenyCommand, "DenyRequest", "The body of ``POST /v1/denies``.")
+UndenyRequest = _body_of(cmd.UndenyCommand, "UndenyRequest", "The body of ``POST /v1/undenies``.")
+
+
 class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of ``POST /v1/shutdown``. ``grace_ms`` below 0 is the configured one."""
 
@@ -313,6 +318,56 @@ ROUTES: tuple[Route, ...] = (
         cmd.Invited,
         ("denied",),
         command=cmd.InviteCommand,
+    ),
+    Route(
+        "grant",
+        "POST",
+        "/v1/grants",
+        "Change what a member may do",
+        GrantRequest,
+        cmd.Granted,
+        ("peer-not-found", "ambiguous", "denied", "bad-request"),
+        command=cmd.GrantCommand,
+    ),
+    Route(
+        "deny",
+        "POST",
+        "/v1/denies",
+        "Put members out",
+        DenyRequest,
+        cmd.Denied,
+        ("peer-not-found", "ambiguous", "denied", "bad-request"),
+        command=cmd.DenyCommand,
+    ),
+    Route(
+        "undeny",
+        "POST",
+        "/v1/undenies",
+        "Let a denied member in again",
+        UndenyRequest,
+        cmd.Granted,
+        ("peer-not-found", "ambiguous", "denied", "bad-request"),
+        command=cmd.UndenyCommand,
+    ),
+    Route(
+        "members",
+        "GET",
+        "/v1/members",
+        "Who is a member, and who is not any more",
+        None,
+        cmd.MemberList,
+        command=cmd.MembersCommand,
+    ),
+    Route(
+        "audit",
+        "GET",
+        "/v1/audit",
+        "What admins did",
+        None,
+        cmd.Acts,
+        (),
+        (Query("most", "integer", "So many of the newest ones (100).", 100_000),),
+        command=cmd.AuditCommand,
     ),
     Route(
         "drain",
