@@ -439,8 +439,7 @@ LEASE_RECHECK_NS = 10 * MINUTE
 # The largest generation that a deny may kill: one more must fit its u32 to come back. Source:
 # docs/design/protocol.md#trust.
 DENY_GENERATION_MAX = (1 << 32) - 2
-# Denies of one key that a later one names. Guess: a key that comes and goes every week for a year.
-# At the cap the key stays out; it joins with a new key.
+# Denies of one key that a later one names; at the cap the key stays out. Guess: one a week, a year.
 DENIES_NAMED_MAX = 64
 # The longest reason in a deny. Guess: two lines of a terminal.
 DENY_REASON_MAX_CHARS = 160
