@@ -43,7 +43,7 @@ pub const QUEUE_STANDING_US: u64 = 2_000_000;
 pub const QUEUE_GAP_US: u64 = 500_000;
 /// In a queue that grows a call waits for so long, or for half of what a call of its seed runs.
 pub const QUEUE_WAIT_US: u64 = 50_000;
-/// The patience with a queue whose calls wait long: twice their wait, at most this.
+/// The patience with a queue whose calls wait long: 1.5 times their wait, at most this.
 pub const QUEUE_STANDING_MAX_US: u64 = 5_000_000;
 /// A backlog that was not higher than ever before for so long does not grow now.
 pub const QUEUE_QUIET_US: u64 = 250_000;

@@ -48,7 +48,8 @@ pub struct Wait {
 pub fn is_late(wait: &Wait) -> bool {
     let grows = wait.quiet_us < QUEUE_QUIET_US
         && wait.backlog.saturating_mul(2) > wait.backlog_before.saturating_mul(3);
-    let patience = wait.waited_us.saturating_mul(2).clamp(QUEUE_STANDING_US, QUEUE_STANDING_MAX_US);
+    let patience =
+        (wait.waited_us.saturating_mul(3) / 2).clamp(QUEUE_STANDING_US, QUEUE_STANDING_MAX_US);
     let is_bounded = wait.depth == 0 && wait.standing_us >= patience && grows;
     is_bounded && wait.waited_us > QUEUE_WAIT_US.max(wait.service_us / 2)
 }
