@@ -54,8 +54,9 @@ CALL_SHORT_US = 500
 QUEUE_STANDING_US = 2_000_000
 QUEUE_GAP_US = 500_000
 QUEUE_WAIT_US = 50_000
-# The patience with a queue whose calls wait long: one and a half times their wait, at most this. Raising it lets a
-# larger loop be joined slowly, and an overload of twice what a node does last longer unseen.
+# The patience with a queue whose calls wait long: one and a half times their wait, at most this.
+# Raising it lets a larger loop be joined slowly, and an overload of twice what a node does last
+# longer unseen.
 # Source: docs/decisions/few-fresh-calls-a-core.md.
 QUEUE_STANDING_MAX_US = 5_000_000
 # A backlog that was not higher than ever before for so long does not grow now. A guess: an

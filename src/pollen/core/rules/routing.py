@@ -286,7 +286,8 @@ def is_late(
     for all those before, and nobody be served in time (Nichols and Jacobson, "Controlling Queue
     Delay", 2012). ``service_us``: what a call of its seed runs.
     """
-    patience = max(numbers.QUEUE_STANDING_US, min(3 * waited_us // 2, numbers.QUEUE_STANDING_MAX_US))
+    most, least = numbers.QUEUE_STANDING_MAX_US, numbers.QUEUE_STANDING_US
+    patience = max(least, min(3 * waited_us // 2, most))
     grows = quiet_us < numbers.QUEUE_QUIET_US and 2 * backlog > 3 * backlog_before
     if depth > 0 or standing_us < patience or not grows:
         return False
