@@ -32,7 +32,8 @@ def _still_in(world: World, machine: Machine) -> list[str]:
     """Denied machines that somebody still has in its tables, or is linked with."""
     denied: dict[bytes, str] = {m.key: m.name for m in world.machines.values() if m.is_denied}
     rows = [denied[peer] for peer in machine.peers if peer in denied]
-    linked = [denied[e.peer] for e in world.network.ends_of(machine) if e.peer in denied]
+    ends = [end for end in world.network.ends_of(machine) if end.is_routed]
+    linked = [denied[end.peer] for end in ends if end.peer in denied]
     return [f"{machine.name} has {name} in its tables" for name in rows] + [
         f"{machine.name} is linked with {name}" for name in linked if name not in rows
     ]
