@@ -12,9 +12,11 @@ SCENARIO = "admins_decide_in_cut_halves"
 # ``make check`` plays ten, ``make test`` sixty; the slow test goes on from there.
 SEEDS = int(os.environ.get("POLLEN_SIM_SEEDS", "10")) // 2
 ALL = 300
+# Runs that once failed. 107: a node that was let in again stayed dead to those that had accused it.
+ONCE_BAD = (107,)
 
 
-@pytest.mark.parametrize("number", range(2, 2 + SEEDS))
+@pytest.mark.parametrize("number", [*range(2, 2 + SEEDS), *ONCE_BAD])
 def test_admins_that_act_apart_end_agreed(number: int) -> None:
     """Denied peers are out, nobody counts in spite of a deny, all count the same."""
     report = scenarios.play(SCENARIO, number).report

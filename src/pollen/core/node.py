@@ -376,7 +376,7 @@ class Node(Room):
         """Cut who is no member any more, renew leases, and spread what was signed for that."""
         changed = self._consequences.settle(turn)
         for peer in changed:
-            self._situation.note_standing(peer)
+            self._situation.note_standing(peer, turn.now.mono)
         own = self._members.certificates.get(self._config.node)
         if self._config.node in changed and own is not None:
             self._placing.note_properties(own.properties)

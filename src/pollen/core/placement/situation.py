@@ -103,11 +103,14 @@ class Situation:
         """A record of ``Members.KINDS``: membership hears of a member's epoch and phase."""
         member = self._members.apply(record)
         if isinstance(member, Member):
-            info = member.info
-            facts = Facts(epoch=member.epoch, phase=info.phase, restarts=info.restarts)
-            self._membership.note_member(member.peer, facts, now)
+            self._note_alive(member, now)
             self.note_member(member.peer)
         return member
+
+    def _note_alive(self, member: Member, now: Nanos) -> None:
+        info = member.info
+        facts = Facts(epoch=member.epoch, phase=info.phase, restarts=info.restarts)
+        self._membership.note_member(member.peer, facts, now)
 
     def _forget_member(self, record: Record) -> None:
         """Its owner was buried: nobody any more, though what it published goes on."""
@@ -119,12 +122,16 @@ class Situation:
         self._membership.forget_member(peer)
         self.note_member(peer)
 
-    def note_standing(self, peer: PeerId) -> None:
+    def note_standing(self, peer: PeerId, now: Nanos) -> None:
         """The certificate or the lease of a key came, changed or ended."""
         self.note_member(peer)
         self._stale_names.update((name, None) for name in self._named_by.get(peer, ()))
+        member = self._members.find(peer)
         if self._members.trust.is_denied(peer):
             self._membership.forget_member(peer)
+        elif member is not None:
+            # One that was let in again says nothing new of itself: what it said counts again.
+            self._note_alive(member, now)
 
     def note_member(self, peer: PeerId) -> None:
         """What a member says of itself changed."""
