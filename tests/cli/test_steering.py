@@ -49,7 +49,7 @@ LINES = [
     ["members"],
     ["members", "--tree"],
     ["members", "--json"],
-    ["props"],
+    ["props", "NODE"],
     ["audit"],
     ["grant", POISON, "--prop", "zone=home"],
     ["deny", POISON, "--dry-run"],
@@ -106,6 +106,7 @@ class Liar(socketserver.StreamRequestHandler):
 @pytest.fixture(scope="module")
 def lied_to(up: Pln) -> Iterator[Pln]:
     """``pln`` on a folder whose daemon says everything with ``POISON`` behind it."""
+    up.ok("grant", "solo", "--prop", "zone=home")
     with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
         folder = Path(home)
         (folder / "call.sock").symlink_to(up.home / "call.sock")

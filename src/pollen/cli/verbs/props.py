@@ -29,15 +29,20 @@ def props_command(ctx: click.Context, peer: str | None, as_json: bool) -> None:
     members = control_of(ctx).get("/v1/members")["members"]
     if peer is None:
         found = [member for member in members if member["state"] == "self"]
+        peer = "this node"
     else:
         found = [member for member in members if member["name"] == peer]
         found = found or [m for m in members if m["node"].startswith(peer.lower())]
     if not found:
-        raise error_from("peer-not-found", f"no member {peer!r} is known", "pln members")
+        raise error_from("peer-not-found", f"{peer} is not a known member", "pln members")
     if len(found) > 1:
         ways = ", ".join(f"{member['name']} {member['node'][:8]}" for member in found[:8])
         raise error_from("ambiguous", f"{peer!r} means {len(found)} members", f"one of: {ways}")
-    held = json.loads(found[0]["properties"])
+    try:
+        held = json.loads(found[0]["properties"])
+    except ValueError:
+        reason = f"the properties of {found[0]['name']} are no object: {found[0]['properties']}"
+        raise error_from("internal", reason, "bring the nodes to one version") from None
     if as_json:
         output.print_json(held)
         return
