@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -296,3 +298,40 @@ async def test_a_deny_in_one_half_holds_in_the_other_after_the_heal(spaces: None
         await shows(b, "d", state="denied")
         nodes = {n["name"] for n in (await b.status())["nodes"]}
         assert "d" not in nodes
+
+
+async def test_an_admin_sees_the_status_and_the_log_of_another_node() -> None:
+    """Over the link, by name or digits of the id; whoever is no admin is refused by that node."""
+    async with Cluster(2) as cluster:
+        a, b = cluster.nodes
+        shown = json.loads((await a.pln("status", "--node", "b", "--json")).stdout)
+        assert {n["name"]: n["state"] for n in shown["nodes"]} == {"a": "online", "b": "self"}
+        told = await a.pln("logs", "--node", shown["node"][:8], "-n", "50")
+        assert told.returncode == 0
+        assert b"  up  " in told.stdout
+        check_error(await b.pln("status", "--node", "a", "--json"), "denied")
+        check_error(await b.pln("logs", "--node", "a", "--json"), "denied")
+        check_error(await a.pln("logs", "--node", "nobody", "--json"), "peer-not-found")
+
+
+async def test_the_log_of_another_node_is_followed() -> None:
+    """Each line once, until Ctrl-C."""
+    async with Cluster(2) as cluster:
+        a, b = cluster.nodes
+        line = a.command("-m", "pollen.cli", "--dir", str(a.home))
+        line += ["logs", "--node", "b", "-f", "-n", "0", "--json"]
+        process = await asyncio.create_subprocess_exec(*line, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        found: list[str] = []
+        try:
+            for number in range(3):
+                done = await b.pln("seed", example("echo"), f"echo-{number}")
+                assert done.returncode == 0, done.stderr
+            async with asyncio.timeout(20):
+                while sum("echo-2" in text for text in found) == 0:
+                    found.append((await process.stdout.readline()).decode())
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+        assert len(found) == len(set(found))
+        assert any("echo-0" in text for text in found)

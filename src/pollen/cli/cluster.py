@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import click
 
 from pollen.cli import output
-from pollen.cli.app import complete_seeds, paths_of, with_globals, with_json
+from pollen.cli.app import complete_nodes, complete_seeds, paths_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.cli.values import DURATION, PAIR, properties_of
 from pollen.errors import PollenError, error_from
@@ -172,20 +173,30 @@ def restart_command(ctx: click.Context) -> None:
 @click.option(
     "--seed", default="", metavar="NAME", shell_complete=complete_seeds, help="Only of this seed."
 )
+@click.option("--node", metavar="NODE", shell_complete=complete_nodes, help="Of another node.")
 @with_json
 @with_globals
 @click.pass_context
-def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_json: bool) -> None:
+def logs_command(
+    ctx: click.Context, follow: bool, lines: int, seed: str, node: str | None, as_json: bool
+) -> None:
     """Show the node's log; also when the node is down or silent.
+
+    With --node the log of another one, over its link; that needs an admin's node here.
 
     \b
     Examples:
       pln logs -n 20
       pln logs -f --seed echo
+      pln logs --node attic
     """
     from urllib.parse import quote
 
     where = paths_of(ctx)
+    if node is not None:
+        path = f"/v1/nodes/{quote(node, safe='')}/logs"
+        _print_others(Control(where), path, f"seed={quote(seed)}", lines, follow, as_json)
+        return
     query = f"lines={lines}&follow={'true' if follow else 'false'}&seed={quote(seed)}"
     shown = 0
     try:
@@ -208,6 +219,36 @@ def logs_command(ctx: click.Context, follow: bool, lines: int, seed: str, as_jso
             raise
     if seed and lines and not shown:
         click.echo(here(f"hint: no line is about {seed}; see: pln status seeds"), err=True)
+
+
+def _print_others(
+    control: Control, path: str, query: str, lines: int, follow: bool, as_json: bool
+) -> None:
+    """Lines of another node; when they are followed, it is asked again each second."""
+    from urllib.parse import quote
+
+    after, skip = "", 0
+    # Of none the last one is asked for as well, to go on behind it.
+    is_shown, lines = lines > 0, max(lines, 1)
+    while True:
+        since = f"&after={quote(after)}&skip={skip}" if after else f"&lines={lines}"
+        for raw in control.lines(f"{path}?{query}{since}"):
+            if is_shown:
+                _print_line(raw, as_json)
+            at = _time_of(raw)
+            after, skip = at, skip + 1 if at == after else 1
+        if not follow:
+            return
+        # Where nothing was there to go on from, everything is new from now on.
+        is_shown, lines = True, 10_000
+        time.sleep(1)
+
+
+def _time_of(raw: bytes) -> str:
+    try:
+        return str(json.loads(raw).get("at", ""))
+    except ValueError:
+        return ""
 
 
 def _print_line(raw: bytes, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pollen.cli import output
-from pollen.cli.app import control_of, with_globals, with_json
+from pollen.cli.app import complete_nodes, control_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.units import human_bytes
 
@@ -21,6 +21,7 @@ _SECTIONS = ("nodes", "seeds")
 @click.option("--wide", is_flag=True, help="All columns, whatever the terminal's width.")
 @click.option("--include-offline", is_flag=True, help="Also nodes that are not reachable.")
 @click.option("--watch", is_flag=True, help="Redraw each second until Ctrl-C.")
+@click.option("--node", metavar="NODE", shell_complete=complete_nodes, help="As another node sees.")
 @with_json
 @with_globals
 @click.pass_context
@@ -30,18 +31,23 @@ def status_command(
     wide: bool,
     include_offline: bool,
     watch: bool,
+    node: str | None,
     as_json: bool,
 ) -> None:
     """Show nodes, seeds and replicas as this node sees them.
+
+    With --node as another one sees them, over its link; that needs an admin's node here.
 
     \b
     Examples:
       pln status
       pln status seeds --wide
+      pln status --node attic
     """
     control = control_of(ctx)
+    path = "/v1/status" if node is None else _path_of(node)
     while True:
-        status = control.get("/v1/status")
+        status = control.get(path)
         if as_json:
             output.print_json(status[section] if section else status)
         else:
@@ -53,6 +59,12 @@ def status_command(
         if not watch:
             return
         time.sleep(1)
+
+
+def _path_of(node: str) -> str:
+    from urllib.parse import quote
+
+    return f"/v1/nodes/{quote(node, safe='')}/status"
 
 
 def _redrawn(lines: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ import psutil
 
 from pollen import lock, paths
 from pollen.core import durability, limits, restoring
-from pollen.core.commands import Command, DrainCommand
+from pollen.core.commands import Command, DrainCommand, Status
 from pollen.core.config import NodeConfig
 from pollen.core.ids import MILLISECOND, PeerId
 from pollen.core.node import Node
@@ -40,6 +40,7 @@ from pollen.runtime.control import routes
 from pollen.runtime.control.app import make_app
 from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
+from pollen.runtime.elsewhere import Elsewhere, LogsWish
 from pollen.runtime.folder import identity
 from pollen.runtime.folder.config import Config
 from pollen.runtime.folder.version import VERSION
@@ -76,6 +77,7 @@ class Daemon:
         self._stopping: asyncio.Future[tuple[int, bool]] | None = None
         self._driver: Driver | None = None
         self._workloads: Workloads | None = None
+        self._elsewhere: Elsewhere | None = None
         self._muscles: Muscles | None = None
         self._identity: Identity | None = None
         self._node = b""
@@ -103,6 +105,8 @@ class Daemon:
         driver = self._driver = Driver(node, muscles, store, self.log, self._timings)
         self._workloads = Workloads(self._node.hex(), muscles, driver.command)
         driver.verbs |= {"load": self._workloads.serve, "end-load": self._workloads.serve_end}
+        self._elsewhere = Elsewhere(self._node.hex(), driver.command, self._paths.log_file)
+        driver.verbs |= self._elsewhere.verbs()
         server: ControlServer | None = None
         discovery: Discovery | None = None
         pages = contextlib.AsyncExitStack()
@@ -302,6 +306,19 @@ class Daemon:
     async def end_load(self, name: str) -> routes.LoadEnded:
         """End a load of this name, wherever it loads from."""
         return await self._started_workloads().end(name)
+
+    async def status_of(self, node: str) -> Status:
+        """The status of another node, as it shows it itself."""
+        return await self._started_elsewhere().status_of(node)
+
+    async def logs_of(self, node: str, wish: LogsWish) -> list[str]:
+        """Lines of another node's log."""
+        return await self._started_elsewhere().logs_of(node, wish)
+
+    def _started_elsewhere(self) -> Elsewhere:
+        if self._elsewhere is None:
+            raise PollenError("daemon-not-running", "the node is not up yet", "try again")
+        return self._elsewhere
 
     def _started_workloads(self) -> Workloads:
         if self._workloads is None:

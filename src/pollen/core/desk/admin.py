@@ -26,9 +26,11 @@ from pollen.core.trust import Tier
 from pollen.core.turn import Asked, Handler, Heard, Room, Turn
 
 # The verbs that this version runs for others; end-load ends a load.
-VERBS = frozenset({"load", "end-load"})
-# These take no time, and one ends another: they have as much room again as all have.
-_QUICK = frozenset({"end-load"})
+VERBS = frozenset({"load", "end-load", "status", "logs"})
+# These take no time: they have as much room again as all have.
+_QUICK = frozenset({"end-load", "status", "logs"})
+# These change nothing. A line for each would be news to who follows the log by them.
+_LOOKS = frozenset({"status", "logs"})
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +142,8 @@ class Admin(Room):
             self._send(peer, said, until, turn)
             return
         self._running[peer, message.key] = until
-        turn.do(Log(level="info", event="admin", fields=fields))
+        level = "debug" if message.verb in _LOOKS else "info"
+        turn.do(Log(level=level, event="admin", fields=fields))
         turn.do(RunVerb(peer=peer, key=message.key, verb=message.verb, args=message.args))
 
     def _judge(self, message: AdminRequest, peer: PeerId, now: Nanos) -> Refusal | None:

@@ -24,6 +24,7 @@ from pollen.errors import BadRequest, PollenError
 from pollen.runtime.control import routes
 from pollen.runtime.control.openapi import openapi_view
 from pollen.runtime.control.routes import ROUTES, Route
+from pollen.runtime.elsewhere import LogsWish
 from pollen.runtime.watch import logs
 from pollen.runtime.watch.metrics import CONTENT_TYPE
 
@@ -47,6 +48,8 @@ class Daemon(Protocol):
     async def command(self, command: Command) -> msgspec.Struct: ...
     async def load(self, plan: routes.LoadRequest) -> routes.LoadReport: ...
     async def end_load(self, name: str) -> routes.LoadEnded: ...
+    async def status_of(self, node: str) -> cmd.Status: ...
+    async def logs_of(self, node: str, wish: LogsWish) -> list[str]: ...
 
 
 def make_app(daemon: Daemon) -> Starlette:
@@ -191,6 +194,20 @@ class _Handlers:
         lines, follow = int(query.get("lines", 50)), bool(query.get("follow", False))
         stream = _log_lines(self._daemon.log_path, lines, str(query.get("seed", "")), follow)
         return StreamingResponse(stream, media_type="application/x-ndjson")
+
+    async def node_status(self, request: Request, body: None) -> cmd.Status:
+        return await self._daemon.status_of(request.path_params["node"])
+
+    async def node_logs(self, request: Request, body: None) -> Response:
+        query = _queries(request, "node_logs")
+        wish = LogsWish(
+            lines=int(query.get("lines", 50)),
+            seed=str(query.get("seed", "")),
+            after=str(query.get("after", "")),
+            skip=int(query.get("skip", 0)),
+        )
+        lines = await self._daemon.logs_of(request.path_params["node"], wish)
+        return Response("".join(f"{line}\n" for line in lines), media_type="application/x-ndjson")
 
     async def openapi(self, request: Request, body: None) -> Any:
         return openapi_view(self._daemon.version().pollen)

@@ -252,6 +252,8 @@ _PUBLISH_ERRORS = (
     "import-unknown",
 )
 
+_NODE_ERRORS = ("peer-not-found", "ambiguous", "denied", "unreachable")
+
 ROUTES: tuple[Route, ...] = (
     Route("health", "GET", "/v1/health", "Whether the daemon answers", None, Health),
     Route("version", "GET", "/v1/version", "What runs here", None, Version),
@@ -427,6 +429,29 @@ ROUTES: tuple[Route, ...] = (
             Query("lines", "integer", "So many of the last ones (50).", LINES_MAX),
             Query("follow", "boolean", "Go on with what is appended."),
             Query("seed", "string", "Those about this seed only."),
+        ),
+        media="application/x-ndjson",
+    ),
+    Route(
+        "node_status",
+        "GET",
+        "/v1/nodes/{node}/status",
+        "What another node shows of everything",
+        None,
+        cmd.Status,
+        _NODE_ERRORS,
+    ),
+    Route(
+        "node_logs",
+        "GET",
+        "/v1/nodes/{node}/logs",
+        "Log lines of another node, one JSON object each",
+        errors=_NODE_ERRORS,
+        query=(
+            Query("lines", "integer", "So many of the last ones (50).", LINES_MAX),
+            Query("seed", "string", "Those about this seed only."),
+            Query("after", "string", "Those since the time of the last line that was read."),
+            Query("skip", "integer", "So many lines of that very time were read.", LINES_MAX),
         ),
         media="application/x-ndjson",
     ),

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import heapq
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -85,6 +86,9 @@ def _stamp(_logger: Any, _method: str, fields: Any) -> Any:
     return {"at": at, "level": fields.pop("level"), "event": fields.pop("event"), **fields}
 
 
+# Where ``_stamp`` puts it.
+_AT = re.compile(r'\{"at": "([^"]{24})"')
+
 _json = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
 
 
@@ -92,6 +96,12 @@ def _render(logger: Any, method: str, fields: Any) -> tuple[tuple[Any], dict[str
     # So the muscles name the source of a line that a guest wrote (host.rs).
     guest = str(fields.get("seed", "")) if fields.get("source") == "guest" else None
     return (_json(logger, method, fields),), {"guest": guest}
+
+
+def time_of(line: str) -> str:
+    """The ``at`` of a line, ISO 8601 in UTC; empty for a line that has none."""
+    found = _AT.match(line)
+    return found[1] if found else ""
 
 
 def human_line(line: str) -> str:

@@ -1,0 +1,144 @@
+"""Status and logs of other nodes: what this one asks of them, and what it tells an admin of itself.
+
+Errors: ``peer-not-found`` and ``ambiguous`` for a name that is no member's or several members';
+what ``core.desk.admin`` says of a node that cannot or will not answer; ``bad-request`` for an
+answer of another version. Nothing is kept between two questions: who follows a log says how far it
+has read.
+Source: docs/design/protocol.md#admin-requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from pollen.core import commands as cmd
+from pollen.errors import BadRequest, error_from
+from pollen.runtime.watch import logs
+
+# How long another node has to answer: a link may have to be made first.
+WAIT_MS = 10_000
+# Lines of one answer stay under this, so that it is one message (1 MiB) with its head.
+ANSWER_BYTES = 512 * 1024
+# So many of the newest lines are looked through for what came after a time.
+LOOKED_THROUGH = 10_000
+_ID_DIGITS = 64
+
+T = TypeVar("T")
+Ask = Callable[[cmd.Command, float], Awaitable[msgspec.Struct]]
+
+
+class LogsWish(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest ``lines`` of a log, of one seed when it is named; or what came since ``after``,
+    the time of the last line that was read, of which ``skip`` lines had that very time.
+    """
+
+    lines: int = 50
+    seed: str = ""
+    after: str = ""
+    skip: int = 0
+
+
+class Elsewhere:
+    """Both sides. ``ask`` gives this node's brain a command and waits so many seconds."""
+
+    def __init__(self, own: str, ask: Ask, log_path: Path) -> None:
+        self._own = own
+        self._ask = ask
+        self._log_path = log_path
+
+    def verbs(self) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
+        """What admins elsewhere may have this node tell them."""
+        return {"status": self.tell_status, "logs": self.tell_logs}
+
+    # -- asking ---------------------------------------------------------------------------------
+
+    async def status_of(self, node: str) -> cmd.Status:
+        """What ``pln status`` shows on a node, named by its name or the first digits of its id."""
+        peer = await self._found(node)
+        if peer == self._own:
+            return await self._status()
+        return _read(await self._answer(peer, "status", b""), peer, cmd.Status)
+
+    async def logs_of(self, node: str, wish: LogsWish) -> list[str]:
+        """Lines of a node's log, each a JSON object, oldest first."""
+        peer = await self._found(node)
+        if peer == self._own:
+            return await asyncio.to_thread(chosen, self._log_path, wish)
+        body = await self._answer(peer, "logs", msgspec.json.encode(wish))
+        return _read(body, peer, list[str])
+
+    async def _answer(self, peer: str, verb: str, args: bytes) -> bytes:
+        command = cmd.AdminCommand(node=peer, verb=verb, args=args, wait_ms=WAIT_MS)
+        answered = await self._ask(command, WAIT_MS / 1000 + 1)
+        assert isinstance(answered, cmd.Administered)
+        return answered.body
+
+    async def _status(self) -> cmd.Status:
+        status = await self._ask(cmd.StatusCommand(), WAIT_MS / 1000)
+        assert isinstance(status, cmd.Status)
+        return status
+
+    async def _found(self, text: str) -> str:
+        """The id of the one member that a text names."""
+        nodes = (await self._status()).nodes
+        found = [node for node in nodes if node.name == text]
+        found = found or [node for node in nodes if text and node.node.startswith(text.lower())]
+        if not found:
+            raise error_from(
+                "peer-not-found", f"no node {text[:80]!r} is known", "pln status nodes"
+            )
+        if len(found) > 1:
+            ways = ", ".join(f"{node.name} {node.node[:8]}" for node in found[:8])
+            reason = f"{text[:80]!r} means {len(found)} nodes"
+            raise error_from("ambiguous", reason, f"one of: {ways}")
+        return found[0].node
+
+    # -- telling --------------------------------------------------------------------------------
+
+    async def tell_status(self, args: bytes) -> bytes:
+        """The verb ``status``."""
+        return msgspec.json.encode(await self._status())
+
+    async def tell_logs(self, args: bytes) -> bytes:
+        """The verb ``logs``."""
+        try:
+            wish = msgspec.json.decode(args, type=LogsWish)
+        except msgspec.MsgspecError as error:
+            remedy = "bring both nodes to one version"
+            raise BadRequest(
+                "bad-request", f"the request is none for logs: {error}", remedy
+            ) from None
+        return msgspec.json.encode(await asyncio.to_thread(chosen, self._log_path, wish))
+
+
+def chosen(path: Path, wish: LogsWish) -> list[str]:
+    """The lines that a wish names, within ``ANSWER_BYTES``: of the newest the last ones, of what
+    came since a time the first ones, so that the next wish goes on behind them."""
+    if not wish.after:
+        newest = logs.tail(path, min(max(wish.lines, 0), LOOKED_THROUGH), wish.seed)
+        return within(newest[::-1])[::-1]
+    lines = logs.tail(path, LOOKED_THROUGH, wish.seed)
+    since = [line for line in lines if logs.time_of(line) >= wish.after]
+    seen = sum(logs.time_of(line) == wish.after for line in since[: wish.skip])
+    return within(since[seen:])
+
+
+def within(lines: Sequence[str]) -> list[str]:
+    """The first lines that have room in one answer."""
+    sizes = itertools.accumulate(len(line.encode()) + 1 for line in lines)
+    return [line for line, size in zip(lines, sizes, strict=True) if size <= ANSWER_BYTES]
+
+
+def _read(body: bytes, peer: str, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        remedy = "bring both nodes to one version"
+        reason = f"what node {peer[:8]} answered cannot be read: {error}"
+        raise BadRequest("bad-request", reason, remedy) from None
