@@ -15,7 +15,7 @@ from pollen.core.commands import (
     StatusCommand,
     UndenyCommand,
 )
-from pollen.core.ids import SECOND
+from pollen.core.ids import DAY, SECOND
 from tests.unit.admission.test_enrolment import codes, key, rows_of, trust_of, with_admin
 from tests.unit.world import Machine, World
 
@@ -190,6 +190,28 @@ def test_a_denied_member_is_let_in_again() -> None:
     for name in "abcd":
         assert {view.state for view in members(world, name).values()} <= {"self", "online"}
         assert members(world, name)["b"].generation == 2
+
+
+def test_a_cluster_whose_root_key_is_lost_goes_on_with_one_admin() -> None:
+    """b invites, changes and denies its own, and renews leases; what the root alone may is gone."""
+    world = with_leaf()
+    world.kill("a")
+    world.run(20 * SECOND)
+    assert isinstance(world.join("e", world.invite("b", "publisher")), Machine)
+    world.run(3 * SECOND)
+    assert world.ask("b", GrantCommand(target="d", tier="leaf")).tier == "leaf"
+    world.ask("b", DenyCommand(targets=["e"]))
+    world.run(3 * SECOND)
+    assert {n: members(world, "c")[n].state for n in "de"} == {"d": "online", "e": "denied"}
+    slug, reason = refused(world, "b", GrantCommand(target="d", tier="admin"))
+    assert (slug, "root key is not on this node" in reason) == ("denied", True)
+    slug, _ = refused(world, "b", DenyCommand(targets=["c"]))
+    assert slug == "denied", "a let it in, and a is gone"
+    before = trust_of(world, "b").ends(key(world, "c"))
+    world.skip(20 * DAY)
+    world.run(60 * SECOND)
+    assert trust_of(world, "b").ends(key(world, "c")) > before
+    assert members(world, "b")["c"].state == "online"
 
 
 def test_two_denies_of_two_halves_are_lifted_together() -> None:
