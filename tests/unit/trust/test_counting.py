@@ -84,6 +84,17 @@ def test_what_the_root_gave_no_admin_moves() -> None:
     assert trust.certificates[OTHER].tier == Tier.ADMIN
 
 
+def test_a_key_that_joined_again_is_let_in_by_what_it_shows() -> None:
+    """Its new lease took the place of the old one; its new certificate comes by the link only."""
+    again = member_chain(not_before=T0 + DAY)
+    lease = make_lease(again, LEAF)
+    trust = trusting(record_of(ADMIN, "lease", LEAF, encode(lease), seq=2))
+    assert trust.ends(LEAF) == 0, "the one that its records show has no lease any more"
+    admitted = trust.admit(LEAF, leases.encode_credentials(again, lease), T0)
+    assert admitted.ends == T0 + 30 * DAY  # type: ignore[union-attr]
+    assert LEAF in trust.current
+
+
 def test_a_deny_and_a_grant_that_did_not_know_of_each_other_end_denied() -> None:
     """Said in two halves of a cut cluster, whatever the generation of the grant."""
     grant = granted(ADMIN, member_chain(generation=7, properties=RED))

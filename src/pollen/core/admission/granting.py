@@ -211,7 +211,7 @@ class Granting(Room):
     ) -> dict[PeerId, Grant | Refusal]:
         """The members directly below those denied, each certified from here with what it has."""
         kept: dict[PeerId, Grant | Refusal] = {}
-        for child in self._trust.below(denied):
+        for child in self._members.below(denied):
             chain = self._trust.chain_of(child)
             if chain is None or child in denied or chain.leaf.issuer not in denied:
                 continue
@@ -237,7 +237,7 @@ class Granting(Room):
 
     def _below(self, peer: PeerId) -> list[Fallen]:
         above = self._members.name_of(peer)
-        return [self._fallen(p, f"stands below {above}") for p in self._trust.below([peer])]
+        return [self._fallen(p, f"stands below {above}") for p in self._members.below([peer])]
 
     def _fallen(self, peer: PeerId, why: str) -> Fallen:
         return Fallen(node=peer.hex(), name=self._members.name_of(peer), why=why)

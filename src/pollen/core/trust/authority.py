@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ from pollen.core.kinds import CERT, DENY, GRANT, LEASE, SUCCESSION
 from pollen.core.records import Record
 from pollen.core.trust import certs, denies, leases
 from pollen.core.trust.certs import Certificate, Chain, Tier
-from pollen.core.trust.counting import counted_of
+from pollen.core.trust.counting import counted_of, is_replaced
 from pollen.core.trust.denials import Denials
 from pollen.core.trust.denies import ProvenDeny
 from pollen.core.trust.leases import HeldLease, Lease
@@ -237,10 +237,7 @@ class Trust:
         else:
             self._counted[subject] = chain
             self.newest_not_before = max(self.newest_not_before, chain.leaf.not_before)
-        # One that was only shown says what a key may do while no record of it is known.
-        shown = self._living(self._shown.get(subject))
-        worth = chain if chain is not None else shown
-        ends = Nanos(0) if worth is None else self._end_of(worth)
+        ends = max((self._end_of(c) for c in self._worths(subject, chain)), default=Nanos(0))
         held = self.certificates.get(subject)
         if chain == before and ends == self._ends.get(subject, 0):
             return
@@ -292,6 +289,17 @@ class Trust:
         granted = [self._living(c) for c in self._granted.get(subject, {}).values()]
         able = [chain for chain in granted if chain is not None]
         return counted_of(self._living(self._chains.get(subject)), able, self.roots)
+
+    def _worths(self, subject: PeerId, counted: Chain | None) -> Iterator[Chain]:
+        """The chains that a lease may be for: the one that counts, and the one that was shown.
+
+        The latter is newer where a key joined again: its record is still on its way.
+        """
+        if counted is not None:
+            yield counted
+        shown = self._living(self._shown.get(subject))
+        if shown is not None and not is_replaced(shown, counted, self.roots):
+            yield shown
 
     def _living(self, chain: Chain | None) -> Chain | None:
         """A chain as it holds today, or None: killed, or more than its issuer has by now.
@@ -357,13 +365,14 @@ class Trust:
 
     def admit(self, peer: PeerId, raw: bytes, wall: Nanos) -> Admitted | Rejection:
         """Whether what a peer shows makes it a member now."""
-        chain = self.take_shown(peer, raw)
-        counted = self._counted.get(peer)
-        if isinstance(chain, Rejection) and (chain.kind != "denied" or counted is None):
-            return chain
+        chain, counted = self.take_shown(peer, raw), self._counted.get(peer)
         # Whatever it shows: it may not have heard yet of what it was given since.
-        chain = counted if counted is not None else chain
-        assert isinstance(chain, Chain)
+        if isinstance(chain, Rejection):
+            if chain.kind != "denied" or counted is None:
+                return chain
+            chain = counted
+        elif counted is not None and is_replaced(chain, counted, self.roots):
+            chain = counted
         if not chain.leaf.has_access(wall):
             return Rejection("access-ended")
         if self.ends(peer) <= wall:
@@ -431,14 +440,6 @@ class Trust:
     def known(self) -> list[PeerId]:
         """Every key of which some chain is known, counting or not, by id."""
         return sorted({*self._chains, *self._granted, *self._shown})
-
-    def below(self, above: Collection[PeerId]) -> list[PeerId]:
-        """The keys that count and stand below one of these, by id."""
-        return sorted(
-            peer
-            for peer, certificate in self.certificates.items()
-            if peer not in above and any(p in above for p in certificate.lineage)
-        )
 
     def chain_of(self, peer: PeerId) -> Chain | None:
         """The chain of a key that counts, or else one that it published or showed, or None."""

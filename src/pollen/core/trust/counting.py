@@ -30,6 +30,11 @@ def counted_of(
     return max(standing, key=lambda c: (c.leaf.generation, c.leaf.not_before, c.hash), default=None)
 
 
+def is_replaced(chain: Chain, counted: Chain | None, roots: Container[PeerId]) -> bool:
+    """Whether the chain that counts of a key takes the place of another one of it."""
+    return counted is not None and replaces(counted, chain, roots)
+
+
 def replaces(newer: Chain, older: Chain, roots: Container[PeerId]) -> bool:
     """Whether this chain takes the place of another one of the same key."""
     certificate, before = newer.leaf, older.leaf

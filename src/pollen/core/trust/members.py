@@ -11,7 +11,7 @@ Source: docs/design/protocol.md#trust. Refused: trusting the Hello's chain alone
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -142,6 +142,14 @@ class Members:
         if by_name or len(text) < MIN_PREFIX:
             return by_name
         return [peer for peer in known if peer.hex().startswith(text.lower())]
+
+    def below(self, above: Collection[PeerId]) -> list[PeerId]:
+        """The keys that count and stand below one of these, by id."""
+        return sorted(
+            peer
+            for peer, certificate in self.trust.certificates.items()
+            if peer not in above and any(p in above for p in certificate.lineage)
+        )
 
     def find(self, peer: PeerId) -> Member | None:
         """One member."""
