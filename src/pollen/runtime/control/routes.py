@@ -252,6 +252,7 @@ _PUBLISH_ERRORS = (
     "import-unknown",
 )
 
+_MEMBER_ERRORS = ("peer-not-found", "ambiguous", "denied", "bad-request")
 _NODE_ERRORS = ("peer-not-found", "ambiguous", "denied", "unreachable")
 
 ROUTES: tuple[Route, ...] = (
@@ -328,7 +329,7 @@ ROUTES: tuple[Route, ...] = (
         "Change what a member may do",
         GrantRequest,
         cmd.Granted,
-        ("peer-not-found", "ambiguous", "denied", "bad-request"),
+        _MEMBER_ERRORS,
         command=cmd.GrantCommand,
     ),
     Route(
@@ -338,7 +339,7 @@ ROUTES: tuple[Route, ...] = (
         "Put members out",
         DenyRequest,
         cmd.Denied,
-        ("peer-not-found", "ambiguous", "denied", "bad-request"),
+        _MEMBER_ERRORS,
         command=cmd.DenyCommand,
     ),
     Route(
@@ -348,7 +349,7 @@ ROUTES: tuple[Route, ...] = (
         "Let a denied member in again",
         UndenyRequest,
         cmd.Granted,
-        ("peer-not-found", "ambiguous", "denied", "bad-request"),
+        _MEMBER_ERRORS,
         command=cmd.UndenyCommand,
     ),
     Route(
