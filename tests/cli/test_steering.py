@@ -32,6 +32,7 @@ STEERS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 OWN = {"init", "up", "down", "restart", "join", "demo", "sim", "purge", "completion", "id"} | {
     "version",
     "unset",
+    "context",
 }
 LINES = [
     ["status"],

@@ -156,7 +156,7 @@ def with_globals(function: F) -> F:
     function = click.option(
         "-H",
         "--host",
-        "host",
+        "machine",
         metavar="HOST",
         expose_value=False,
         callback=_remember_host,

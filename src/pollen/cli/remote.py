@@ -80,6 +80,7 @@ def paths_of(ctx: click.Context) -> Paths:
     held = ctx.ensure_object(dict)
     if "paths" not in held:
         held["paths"] = hosts.chosen(held.get("host"), held.get("directory"))
+        held["label"] = held.get("host") or os.environ.get("PLN_HOST") or hosts.read()[0]
         if held["paths"].host:
             flag, folder = held.get("host"), held.get("directory")
             proposals.remember_host(flag, folder, held["paths"], way_of)
@@ -106,20 +107,21 @@ def check(ctx: click.Context, line: list[str]) -> int | None:
         raise _by_hand(held.get("host"), paths, without_place(line))
     if way is Way.SSH:
         if not held.get("json"):
-            _say_where(paths, "")
+            _say_where(held["label"], "")
         return run_there(paths, without_place(line))
     if not held.get("json"):
         from pollen.sdk import far
 
-        far.arrivals.append(_say_where)
+        label = held["label"]
+        far.arrivals.append(lambda _, machine: _say_where(label, machine))
     return None
 
 
-def _say_where(paths: Paths, machine: str) -> None:
-    host = paths.host.removeprefix("ssh://")
+def _say_where(label: str, machine: str) -> None:
+    """The machine as the user named it, and the name that it has for itself."""
+    host = label.removeprefix("ssh://")
     known = f" ({machine})" if machine and machine not in host else ""
-    folder = f", folder {escaped(str(paths.home))}" if paths.is_given else ""
-    click.echo(f"on {host}{known}{folder}", err=True)
+    click.echo(f"on {escaped(host)}{known}", err=True)
 
 
 def _by_hand(flag: str | None, paths: Paths, line: list[str]) -> PollenError:

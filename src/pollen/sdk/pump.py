@@ -121,6 +121,12 @@ class Pump:
         is_full = len(self._mux.out) > BACKLOG
         for stream, end in list(self._ends.items()):
             descriptor = end.socket.fileno()
+            # Only here: the frames that ended it may have come together with its last bytes.
+            if self._mux.is_over(stream) and not end.inbox:
+                self._poll.drop(descriptor)
+                end.socket.close()
+                del self._ends[stream]
+                continue
             may_read = end.reads and not is_full and self._mux.room(stream) > 0
             mask = (select.POLLIN if may_read else 0) | (select.POLLOUT if end.inbox else 0)
             if end.is_hung and not may_read:
@@ -186,7 +192,6 @@ class Pump:
         if end.is_ending and not end.inbox:
             with contextlib.suppress(OSError):
                 end.socket.shutdown(socket.SHUT_WR)
-        self._close_if_over(stream, end)
 
     def _ready(self, stream: int, mask: int) -> None:
         end = self._ends.get(stream)
@@ -217,10 +222,3 @@ class Pump:
         if end.is_hung:
             end.inbox.clear()
             self._mux.stop(stream)
-        self._close_if_over(stream, end)
-
-    def _close_if_over(self, stream: int, end: _End) -> None:
-        if self._mux.is_over(stream) and not end.inbox and stream in self._ends:
-            self._poll.drop(end.socket.fileno())
-            end.socket.close()
-            del self._ends[stream]

@@ -161,6 +161,23 @@ def test_an_answer_before_the_whole_request_was_read_counts(way: Way) -> None:
     assert way.read(client, 10) == b"refused"
 
 
+def test_an_answer_of_several_frames_and_its_end_may_come_at_once(way: Way) -> None:
+    """The end of a stream does not go before the bytes that came with it."""
+    client, server = way.connect()
+    client.shutdown(socket.SHUT_WR)
+    way.until(lambda: way.is_at_end(server))
+    whole = os.urandom(3 * mux.PIECE)
+    for at in range(0, len(whole), 4_096):
+        server.send(whole[at : at + 4_096])
+    server.close()
+    for _ in range(20):
+        way.far.settle()
+        way.poll.drop(way.pipes[2])
+        way.poll.turn(0.001)
+    way.near.listen()
+    assert way.read(client, len(whole) + 1) == whole
+
+
 def test_a_large_answer_comes_whole_through_small_windows(way: Way) -> None:
     client, server = way.connect()
     whole = os.urandom(3 * mux.WINDOW)
