@@ -136,6 +136,13 @@ def contexts_file() -> Path:
     return Path(base).expanduser() / "pollen" / "contexts.toml"
 
 
+def has_contexts() -> bool:
+    """Whether there is such a file; a folder that may not be read has none."""
+    with contextlib.suppress(OSError):
+        return contexts_file().exists()
+    return False
+
+
 def resolve(directory: str | None = None) -> Paths:
     """The paths of ``directory``, else of PLN_DIR, else of ``~/.pln``. Nothing is created."""
     given = directory or os.environ.get("PLN_DIR") or "~/.pln"

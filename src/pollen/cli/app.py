@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import click
 
 from pollen.errors import PollenError, error_from
-from pollen.paths import Paths, contexts_file, cure, resolve
+from pollen.paths import Paths, cure, has_contexts, resolve
 from pollen.plain import escaped, tame
 from pollen.sdk import control
 
@@ -147,7 +147,7 @@ def _may_be_far(ctx: click.Context) -> bool:
         return True
     if held.get("directory") is not None:
         return False
-    is_here = os.environ.get("PLN_DIR") or not contexts_file().exists()
+    is_here = os.environ.get("PLN_DIR") or not has_contexts()
     return bool(os.environ.get("PLN_HOST")) or not is_here
 
 

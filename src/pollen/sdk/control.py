@@ -136,7 +136,7 @@ class Control:
         self, path: str, method: str, target: str, body: bytes, timeout: float | None
     ) -> Iterator[tuple[BinaryIO, int]]:
         """The answer's body, to be read, and its length as announced; a refusal is raised."""
-        with _socket(self._paths, path) as connection:
+        with _socket(self._paths, path, timeout) as connection:
             line = _Line(self._paths, connection, path, timeout)
             try:
                 line.connect()
@@ -174,12 +174,12 @@ def not_ours(paths: Paths) -> Unreachable:
     return Unreachable("unreachable", reason, OWNER_REMEDY, may_have_executed=False)
 
 
-def _socket(paths: Paths, address: str) -> socket.socket:
+def _socket(paths: Paths, address: str, timeout: float | None) -> socket.socket:
     """A socket for ``address``, connected already when that is another machine's."""
     if paths.host:
         from pollen.sdk import far
 
-        return far.opened(paths, address)
+        return far.opened(paths, address, min(far.PATIENCE, timeout or math.inf))
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 

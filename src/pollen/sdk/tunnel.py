@@ -141,7 +141,7 @@ class Tunnel:
         assert self._pump is not None
         return bool(self._mux.out) or not self._pump.is_idle
 
-    def _step(self, seconds: float = PING) -> None:
+    def _step(self, seconds: float | None = None) -> None:
         now = time.monotonic()
         if self._waiting and self._ssh is None:
             self._start()
@@ -151,7 +151,8 @@ class Tunnel:
             self._look_after(now)
         if self._pump is not None:
             self._pump.settle()
-        self._poll.turn(seconds if self._ssh is None or self._is_ready else 1.0)
+        is_starting = self._ssh is not None and not self._is_ready
+        self._poll.turn(min(PING, 1.0 if is_starting else PING) if seconds is None else seconds)
         if self._pump is not None and self._pump.is_over:
             self._broke("it ended")
 
