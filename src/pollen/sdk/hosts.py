@@ -22,7 +22,7 @@ LOCAL: Final = "local"
 DEFAULT_FOLDER: Final = "~/.pln"
 _SCHEME: Final = "ssh://"
 # What a proxy command of the user's configuration could hand to a shell; OpenSSH refuses the same.
-_UNSAFE: Final = re.compile(r"[\s\x00-\x20\x7f'`\"$\\;&<>|(){}/@?#%*!]")
+_UNSAFE: Final = re.compile(r"[\s\x00-\x20\x7f'`\"$\\;&<>|(){}\[\]/@?#%*!]")
 _ADDRESS: Final = re.compile(r"[0-9a-fA-F.]*(?::[0-9a-fA-F.]*){2,}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FORMS: Final = "give user@host, ssh://user@host:port/folder, or a name of: pln context list"
@@ -53,7 +53,7 @@ def _made(text: str, target: str, port: str, folder: str) -> Paths:
     for part, what in ((bare, "host"), (user, "user")):
         if part.startswith("-"):
             raise _bad(text, f"the {what} begins with -, which ssh takes for an option")
-        if _UNSAFE.search(part):
+        if _UNSAFE.search(part) or not part.isprintable():
             raise _bad(text, f"the {what} holds a blank or a sign that a shell reads")
     if ":" in bare and not _ADDRESS.fullmatch(bare):
         raise _bad(text, "a port has the form ssh://user@host:port")
