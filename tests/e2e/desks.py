@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pollen.testing import Node
+from pollen.testing import Node, until
 from tests import recorder
 from tests.sshd import Sshd, serving
 
@@ -92,10 +92,11 @@ class Desk:
 
 def soon(is_so: Callable[[], bool], what: str) -> None:
     """Wait until it is so."""
-    end = time.monotonic() + SOON
-    while not is_so():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
+
+    async def asked() -> bool:
+        return is_so()
+
+    asyncio.run(until(asked, SOON, what))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pollen.errors import PollenError, Unreachable
 from pollen.sdk import far
 from pollen.sdk.control import Control
 from pollen.sdk.stdio import PING, SILENT
-from pollen.testing import Cluster
+from pollen.testing import Cluster, until
 from tests.e2e.conftest import example, running, with_seeds
 from tests.e2e.desks import Desk, desk_of, soon
 from tests.style.documents import blocks_of
@@ -253,10 +253,11 @@ def test_ssh_killed_while_idle_the_next_call_reconnects_in_asyncio(desk: Desk) -
                 assert (await mesh.call("echo", "echo", "hi")).text == "hi"
                 (ssh,) = desk.processes("ssh")
                 ssh.kill()
-                while psutil.pid_exists(ssh.pid):
-                    await asyncio.sleep(0.01)
-                # The transport hears of it in a turn of the loop.
-                await asyncio.sleep(0.05)
+
+                async def is_lost() -> bool:
+                    return mesh._at_hand() is None
+
+                await until(is_lost, 20, "the mesh hears of it")
 
     asyncio.run(talk())
 
@@ -296,10 +297,12 @@ def test_a_path_that_falls_silent_is_given_up_at_both_ends(desk: Desk) -> None:
         assert mesh.call("echo", "echo", "hi").text == "hi"
         (tunnel,) = desk.processes("tunnel")
         tunnel.suspend()
-        end = time.monotonic() + SILENT + 2 * PING
-        while desk.processes("_stdio"):
-            assert time.monotonic() < end, "the far end waits for a desk that is gone"
-            time.sleep(0.5)
+
+        async def is_gone() -> bool:
+            return not desk.processes("_stdio")
+
+        what = "the far end waits for a desk that is gone"
+        asyncio.run(until(is_gone, SILENT + 2 * PING, what))
         tunnel.resume()
         assert mesh.call("echo", "echo", "hi").text == "hi"
 

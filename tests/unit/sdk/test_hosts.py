@@ -71,6 +71,7 @@ def test_a_host_is_read(text: str, host: str, folder: str, words: list[str]) -> 
             "ssh://me@you@pi",
             "http://pi",
         ),
+        *("[", "]", "[]", "pi[", "me[@pi", "ssh://[", "\x85@pi", "p\u202ei"),
     ],
 )
 def test_what_is_no_host_is_usage(text: str) -> None:
