@@ -295,15 +295,18 @@ def test_a_path_that_falls_silent_is_given_up_at_both_ends(desk: Desk) -> None:
             mesh.call("echo", "echo", "hi", timeout=100)
         assert time.monotonic() - began < SILENT + 2 * PING
         assert mesh.call("echo", "echo", "hi").text == "hi"
-        (tunnel,) = desk.processes("tunnel")
+        (tunnel,), (ssh,) = desk.processes("tunnel"), desk.processes("ssh")
         tunnel.suspend()
 
         async def is_gone() -> bool:
             return not desk.processes("_stdio")
 
         what = "the far end waits for a desk that is gone"
-        asyncio.run(until(is_gone, SILENT + 2 * PING, what))
-        tunnel.resume()
+        try:
+            asyncio.run(until(is_gone, SILENT + 2 * PING, what))
+        finally:
+            tunnel.resume()
+        soon(lambda: not psutil.pid_exists(ssh.pid), "the tunnel sees its ssh end")
         assert mesh.call("echo", "echo", "hi").text == "hi"
 
 

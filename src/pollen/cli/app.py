@@ -60,6 +60,8 @@ _REMOVING = ("remove", "revoke", "kick", "ban")
 
 # A shell that completes a word does not wait for a silent daemon.
 _COMPLETION_SECONDS = 1.0
+# Another machine answers after ssh has logged in. Guess: half a second on a near one.
+_COMPLETION_SECONDS_THERE = 5.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -263,7 +265,9 @@ def _plain(names: Iterable[str], incomplete: str) -> list[str]:
 
 def _status(ctx: click.Context) -> dict[str, Any]:
     try:
-        return control.Control(paths_of(ctx)).get("/v1/status", timeout=_COMPLETION_SECONDS)
+        where = paths_of(ctx)
+        timeout = _COMPLETION_SECONDS_THERE if where.host else _COMPLETION_SECONDS
+        return control.Control(where).get("/v1/status", timeout=timeout)
     except PollenError:
         return {"seeds": [], "nodes": []}
 
