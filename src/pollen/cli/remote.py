@@ -51,6 +51,7 @@ WAYS: dict[str, Way] = {
     "grant": Way.SOCKETS,
     "members": Way.SOCKETS,
     "props": Way.SOCKETS,
+    "top": Way.SOCKETS,
     "undeny": Way.SOCKETS,
     "seed": Way.SOCKETS,
     "unseed": Way.SOCKETS,
