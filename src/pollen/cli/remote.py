@@ -158,8 +158,8 @@ def run_there(paths: Paths, line: list[str]) -> int:
     """
     from pollen.sdk import diagnosis, tunnel
 
-    command = tunnel.ssh_line(paths, shlex.join(line))
     try:
+        command = tunnel.ssh_line(paths, shlex.join(line))
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except (OSError, ValueError) as error:
         reason = f"ssh cannot be started: {error}"

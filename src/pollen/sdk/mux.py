@@ -212,10 +212,10 @@ class Mux:
         match kind:
             case Kind.HELLO if self._is_caller:
                 return Hello(body)
-            case Kind.PING:
+            case Kind.PING if not self._is_caller:
                 self._frame(Kind.PONG, 0)
                 return None
-            case Kind.PONG:
+            case Kind.PONG if self._is_caller:
                 return None
             case Kind.OPEN if not self._is_caller:
                 return self._wanted(stream, body)

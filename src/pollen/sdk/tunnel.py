@@ -21,7 +21,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pollen.paths import Paths
 from pollen.plain import escaped
@@ -121,7 +121,7 @@ class Tunnel:
         self._mux = Mux(is_caller=True)
         self._pump: Pump | None = None
         self._is_ready = self._is_leaving = False
-        self._about: dict[str, Any] = {}
+        self._machine = ""
         self._used = self._pinged = time.monotonic()
 
     def run(self) -> None:
@@ -152,7 +152,13 @@ class Tunnel:
         if self._pump is not None:
             self._pump.settle()
         is_starting = self._ssh is not None and not self._is_ready
-        self._poll.turn(min(PING, 1.0 if is_starting else PING) if seconds is None else seconds)
+        if seconds is None:
+            seconds = min(PING, 1.0) if is_starting else PING
+        try:
+            self._poll.turn(seconds)
+        except Broken:
+            assert self._pump is not None
+            self._pump.is_over = True
         if self._pump is not None and self._pump.is_over:
             self._broke("it ended")
 
@@ -217,17 +223,10 @@ class Tunnel:
         if magic:
             ssh.noise = before
             self._pump.listen()
-            self._feed(frames)
+            self._pump.feed(frames)
         elif not data or len(ssh.noise) > _NOISE:
             self._pump.is_over = True
             self._poll.drop(ssh.pipes[0])
-
-    def _feed(self, frames: bytes) -> None:
-        assert self._pump is not None
-        try:
-            self._pump.feed(frames)
-        except Broken:
-            self._pump.is_over = True
 
     def _open_all(self) -> None:
         while self._waiting:
@@ -243,14 +242,14 @@ class Tunnel:
     def _told(self, event: Event) -> None:
         if isinstance(event, Hello):
             self._is_ready, self._used = True, time.monotonic()
-            with contextlib.suppress(ValueError):
-                self._about = json.loads(event.text)
+            with contextlib.suppress(ValueError, AttributeError):
+                self._machine = escaped(str(json.loads(event.text).get("machine", "")))
         elif isinstance(event, Accepted):
             wish = self._opening.pop(event.stream)
-            machine = escaped(str(self._about.get("machine", "")))[:255].encode()
+            machine = self._machine.encode()[:255]
             wish.socket.setblocking(False)
             with contextlib.suppress(OSError):
-                wish.socket.send(OPENED + bytes([len(machine) % 256]) + machine)
+                wish.socket.send(OPENED + bytes([len(machine)]) + machine)
             assert self._pump is not None
             self._pump.attach(event.stream, wish.socket)
         elif isinstance(event, Refused):

@@ -162,6 +162,7 @@ def test_a_ping_is_answered() -> None:
         frame(Kind.CREDIT, 1, b"\0\0\0\1"),
         frame(Kind.CREDIT, 1, b"\0"),
         frame(Kind.HELLO, 0),
+        frame(Kind.PONG, 0),
         struct.pack("!BII", Kind.DATA, 1, PIECE + 1),
         b"".join(frame(Kind.DATA, 1, b"x" * PIECE) for _ in range(WINDOW // PIECE + 1)),
     ],

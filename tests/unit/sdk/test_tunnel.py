@@ -35,6 +35,14 @@ stdio.serve(Paths(Path(sys.argv[1])))
 """
 
 
+HELLO = "printf '\\000pln-desk/1\\n\\001\\000\\000\\000\\000\\000\\000\\000\\002{}'; "
+
+
+# Until the near end has asked for the first connection, and the answer.
+OPENED = f"head -c 21 > {os.devnull};"
+ACCEPT = b"\3\0\0\0\1\0\0\0\0"
+
+
 class Place:
     """A folder with a socket that answers each line, and a tunnel to it in a thread."""
 
@@ -160,8 +168,7 @@ def test_an_ssh_that_falls_silent_is_replaced(
     monkeypatch.setattr(tunnel, "SILENT", 0.4)
     monkeypatch.setattr(tunnel, "LAST", 0.2)
     monkeypatch.setattr(tunnel, "PING", 0.05)
-    hello = "printf '\\000pln-desk/1\\n\\001\\000\\000\\000\\000\\000\\000\\000\\002{}'"
-    place.say(f"[ $(wc -l < {place.folder}/starts) = 1 ] && {{ {hello}; exec sleep 60; }}")
+    place.say(f"[ $(wc -l < {place.folder}/starts) = 1 ] && {{ {HELLO} exec sleep 60; }}")
     assert place.ask() == b"HI"
     assert place.starts == 2
 
@@ -170,6 +177,32 @@ def test_nonsense_in_place_of_frames_is_an_error(place: Place) -> None:
     place.say("printf '\\000pln-desk/1\\n\\377\\000\\000\\000\\001\\000\\000\\000\\000'; sleep 60")
     with pytest.raises(Unreachable):
         place.open()
+
+
+def test_nonsense_after_a_good_start_ends_the_connections_and_not_the_tunnel(place: Place) -> None:
+    (place.folder / "nonsense").write_bytes(b"\xff\0\0\0\1\0\0\0\0")
+    (place.folder / "accept").write_bytes(ACCEPT)
+    steps = f"{HELLO} {OPENED} cat {place.folder}/accept; head -c 10 > {os.devnull};"
+    steps += f" cat {place.folder}/nonsense; exec sleep 60"
+    place.say(f"if [ $(wc -l < {place.folder}/starts) = 1 ]; then {steps}; fi")
+    with place.open() as line:
+        line.sendall(b"x")
+        assert line.recv(10) == b""
+    assert place.ask() == b"HI" and place.starts == 2
+
+
+@pytest.mark.parametrize("about", [json.dumps({"machine": "é" * 300}), "[]", "nonsense"])
+def test_whatever_a_machine_says_of_itself_the_connection_begins_behind_it(
+    place: Place, about: str
+) -> None:
+    end = tunnel.Mux(is_caller=False)
+    end.hello(about.replace("\\u00e9", "é").encode())
+    (place.folder / "hello").write_bytes(end.out)
+    (place.folder / "accept").write_bytes(ACCEPT + b"\5\0\0\0\1\0\0\0\5first")
+    said = f"cat {place.folder}/hello; {OPENED} cat {place.folder}/accept"
+    place.say(f"{said}; exec sleep 60")
+    with place.open() as line:
+        assert line.recv(10) == b"first"
 
 
 def test_a_shell_that_prints_without_end_is_an_error(place: Place) -> None:
