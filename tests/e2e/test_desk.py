@@ -24,7 +24,7 @@ from pollen.sdk.control import Control
 from pollen.sdk.stdio import PING, SILENT
 from pollen.testing import Cluster, until
 from tests.e2e.conftest import example, running, with_seeds
-from tests.e2e.desks import Desk, desk_of, soon
+from tests.e2e.desks import SOON, Desk, desk_of, soon
 from tests.style.documents import blocks_of
 from tests.style.tree import ROOT
 
@@ -214,6 +214,40 @@ def test_what_a_login_shell_prints_first_is_skipped(desk: Desk) -> None:
         check(desk("status"), 6, "unreachable", "not today")
     finally:
         keys.write_text(before)
+
+
+def test_a_master_that_ssh_keeps_is_shared_and_waited_for_by_nobody(desk: Desk) -> None:
+    """``ControlPersist`` leaves an ssh in the background, which is the user's wish and not ours."""
+    control = desk.server.folder / "master"
+    kept = f" ControlMaster auto\n ControlPath {control}\n ControlPersist 60"
+    shared = f"ssh -F {desk.server.client('shared', more=kept)}"
+    try:
+        assert desk.ok("call", "echo", "echo", "hi", PLN_SSH=shared) == "hi"
+        assert control.exists()
+        assert len(desk.ok("id", PLN_SSH=shared).strip()) == 64
+        assert desk.ok("call", "echo", "echo", "hi", PLN_SSH=shared) == "hi"
+    finally:
+        line = [*shared.split(), "-O", "exit", "-p", str(desk.server.port), "127.0.0.1"]
+        subprocess.run(line, capture_output=True, check=False)
+
+
+def test_ctrl_c_while_ssh_connects_ends_the_command(desk: Desk) -> None:
+    """A listener that says nothing: no ssh comes further than that."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        for verb in ("status", "id"):
+            process = subprocess.Popen(
+                desk.line(verb, host=f"ssh://127.0.0.1:{held.getsockname()[1]}"),
+                env=desk.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+            one, _ = held.accept()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=SOON)
+            assert process.returncode == 130 and b"Traceback" not in said, said
+            one.close()
 
 
 def test_several_commands_at_once(desk: Desk) -> None:
