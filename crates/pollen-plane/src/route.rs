@@ -131,7 +131,8 @@ impl Plane {
         }
     }
 
-    /// Tries places until one answers or the rule ends the call.
+    /// Tries places until one answers or the rule ends the call. What a local call never awaits is in
+    /// boxes of its own: the future is copied when the call begins.
     async fn attempts(
         &self,
         request: &Request,
@@ -163,7 +164,7 @@ impl Plane {
             let (node, link) = match self.next(&tables, entry, &mut attempts, now) {
                 Next::Try(node, link) => (node, link),
                 Next::Wait(until) => {
-                    self.wait(request, &tables, entry, &mut attempts, until).await;
+                    Box::pin(self.wait(request, &tables, entry, &mut attempts, until)).await;
                     now = nanos(request, Instant::now());
                     continue;
                 }
@@ -177,7 +178,7 @@ impl Plane {
                 None => self.try_here(request, entry, function, attempt).await,
                 Some(link) => {
                     let to = Target { tables: &tables, entry, node, link: &link };
-                    self.try_there(request, to, &function, attempt).await
+                    Box::pin(self.try_there(request, to, &function, attempt)).await
                 }
             };
             progress.calls_used = progress.calls_used.saturating_add(tried.spent.calls_used);

@@ -17,7 +17,7 @@ from pollen.cli.membership import (
     write_request,
 )
 from pollen.cli.paper import check_new
-from pollen.cli.values import DURATION, properties_given
+from pollen.cli.values import DURATION, with_properties
 
 
 @click.command("grant")
@@ -25,13 +25,7 @@ from pollen.cli.values import DURATION, properties_given
 @click.option("--admin", "tier", flag_value="admin", help="It may also invite, grant and deny.")
 @click.option("--publisher", "tier", flag_value="publisher", help="It may publish seeds.")
 @click.option("--leaf", "tier", flag_value="leaf", help="It may only call and host.")
-@click.option(
-    "--prop",
-    "props",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A property to set; a JSON object by - (standard input) or @FILE.",
-)
+@with_properties("A property to set")
 @click.option("--unset-prop", "drops", multiple=True, metavar="KEY", help="A property to remove.")
 @click.option(
     "--access-until",
@@ -48,7 +42,7 @@ def grant_command(
     ctx: click.Context,
     peer: str,
     tier: str | None,
-    props: tuple[str, ...],
+    props: str,
     drops: tuple[str, ...],
     access_until: str | None,
     dry_run: bool,
@@ -68,12 +62,12 @@ def grant_command(
       pln grant laptop --access-until 30d
       pln grant laptop --admin --request request.txt
     """
-    if not (tier or props or drops or access_until):
+    if not (tier or props != "{}" or drops or access_until):
         raise click.UsageError("say what to change, e.g. --publisher or --prop zone=home")
     body = {
         "target": peer,
         "tier": tier or "",
-        "properties": properties_given(props),
+        "properties": props,
         "drops": list(drops),
         "until_unix_ms": _until(access_until),
     }
