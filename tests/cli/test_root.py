@@ -293,3 +293,14 @@ def test_a_successor_made_away_from_any_node_is_sealed_with_the_same_passphrase(
     line[5], line[7] = str(tmp_path / "b.age"), str(tmp_path / "b.txt")
     fails(made(*line, "--yes", *words(tmp_path)), "root-file-invalid")
     fails(made("root", "succeed", "--yes"), "daemon-not-running")
+
+
+def test_a_purge_of_keys_takes_those_of_other_roots_as_well(made: Pln) -> None:
+    """Of the roots before, and of one not told of yet; a purge that keeps keys keeps them."""
+    names = ["root.key", "root-68618f45.key", "root-next.key"]
+    for name in names[1:]:
+        rootkey.save(RealNative().generate_key(), made.home / name)
+    made.ok("purge", "--yes")
+    assert all((made.home / name).exists() for name in names)
+    made.ok("purge", "--include-keys", "--yes")
+    assert not any((made.home / name).exists() for name in names)
