@@ -55,6 +55,7 @@ LINES = [
     ["grant", POISON, "--prop", "zone=home"],
     ["deny", POISON, "--dry-run"],
     ["undeny", POISON],
+    ["top", "--once", "--interval", "200ms"],
     ["root", "status"],
     ["root", "status", "--json"],
     ["root", "apply", POISON],
