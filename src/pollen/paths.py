@@ -109,6 +109,19 @@ class Paths:
         return self.home / "root.key"
 
     @property
+    def next_root_key(self) -> Path:
+        """A successor's key, until all nodes were told of it."""
+        return self.home / "root-next.key"
+
+    def former_root_key(self, digits: str) -> Path:
+        """Where the key of a root goes that is not the newest any more, by its first digits."""
+        return self.home / f"root-{digits}.key"
+
+    def former_root_keys(self) -> list[Path]:
+        """Keys of other roots that lie here: of those before, of one to come, of a cluster left."""
+        return sorted(self.home.glob("root-*.key"))
+
+    @property
     def pid_file(self) -> Path:
         return self.home / "pollen.pid"
 

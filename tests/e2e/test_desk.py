@@ -98,11 +98,15 @@ def test_the_folder_there_is_that_of_dir_or_of_the_url(desk: Desk) -> None:
     assert not (Path.home() / "x").exists()
 
 
-@pytest.mark.parametrize("verb", ["init", "up", "join", "purge"])
-def test_what_goes_by_hand_says_the_line_to_type(desk: Desk, verb: str) -> None:
-    argument = ["token"] if verb == "join" else []
-    done = desk(verb, *argument, "--dir", "/srv/pln")
-    assert done.returncode == 2
+@pytest.mark.parametrize(
+    "verb", ["init", "up", "join token", "purge", "root status", "service install"]
+)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_what_goes_by_hand_says_the_line_to_type(desk: Desk, verb: str, place: str) -> None:
+    """Wherever ``-H`` stands: nothing of it happens here."""
+    line = [*verb.split(), "--dir", "/srv/pln"]
+    done = desk(*line) if place == "before" else desk(*line, "-H", desk.server.url, host="local")
+    assert done.returncode == 2, done.stdout
     words = f"{desk.server.port} {desk.server.user}@127.0.0.1 pln --dir /srv/pln {verb}"
     assert f"there: ssh -p {words}".encode() in done.stderr and b"[usage]" in done.stderr
 

@@ -127,8 +127,22 @@ class Verbs(click.Group):
 
 
 def _guarded(command: click.Command, line: list[str]) -> click.Command:
-    """The command, which looks before it runs whether its node is on another machine."""
+    """The command, which looks before it runs whether its node is on another machine.
+
+    Of a group each command does: the options may stand behind its name.
+    """
     guarded, run = copy.copy(command), command.invoke
+    if isinstance(guarded, click.Group):
+        resolve_bare = guarded.resolve_command
+
+        def resolve_guarded(
+            ctx: click.Context, args: list[str]
+        ) -> tuple[str | None, click.Command | None, list[str]]:
+            name, inner, rest = resolve_bare(ctx, args)
+            return name, inner and _guarded(inner, line), rest
+
+        guarded.resolve_command = resolve_guarded  # type: ignore[method-assign]
+        return guarded
 
     def invoke(ctx: click.Context) -> Any:
         if _may_be_far(ctx):

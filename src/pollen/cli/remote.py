@@ -51,6 +51,8 @@ WAYS: dict[str, Way] = {
     "grant": Way.SOCKETS,
     "members": Way.SOCKETS,
     "props": Way.SOCKETS,
+    "root": Way.BY_HAND,
+    "service": Way.BY_HAND,
     "top": Way.SOCKETS,
     "undeny": Way.SOCKETS,
     "seed": Way.SOCKETS,
