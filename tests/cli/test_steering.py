@@ -53,7 +53,6 @@ LINES = [
     ["members", "--json"],
     ["props", "NODE"],
     ["audit"],
-    ["top", "--once"],
     ["grant", POISON, "--prop", "zone=home"],
     ["deny", POISON, "--dry-run"],
     ["undeny", POISON],
