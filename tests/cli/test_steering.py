@@ -33,6 +33,7 @@ OWN = {"init", "up", "down", "restart", "join", "demo", "sim", "purge", "complet
     "version",
     "service",
     "unset",
+    "context",
 }
 LINES = [
     ["status"],

@@ -258,6 +258,10 @@ def logs_command(
     except PollenError as error:
         if error.slug not in ("daemon-not-running", "daemon-not-answering"):
             raise
+        if where.host:
+            # What is in the folder there is for a pln of that machine.
+            error.remedy = f"its last lines: {where.command('logs')}\n{error.remedy}"
+            raise
         if not where.log_file.exists():
             raise error_from(
                 "daemon-not-running", f"there is no log in {where.home}", "start it: pln up -d"
