@@ -151,7 +151,9 @@ class Granting(Room):
     def _answer(self, peer: PeerId, before: Chain, grant: Grant | None) -> Granted:
         leaf = before.leaf if grant is None else grant.certificate
         takes = [] if grant is None else grant.takes
-        falls = self._below(peer) if grant is not None and _narrows(before, grant) else []
+        is_less = grant is not None and _narrows(before, grant)
+        below = self._members.below([peer]) if is_less else []
+        falls = [self._below(child, peer) for child in below]
         return Granted(
             node=peer.hex(),
             name=self._members.name_of(peer),
@@ -224,17 +226,18 @@ class Granting(Room):
             planned[peer] = payload
         kept = {} if command.cascade else self._kept(desk, planned, turn.now.wall)
         saved = {peer for peer, grant in kept.items() if isinstance(grant, Grant)}
+        stays = {*saved, *planned}
         falls = [
-            fallen
-            for peer in planned
-            for fallen in self._below(peer)
-            if PeerId(bytes.fromhex(fallen.node)) not in {*saved, *planned}
+            (peer, above)
+            for above in planned
+            for peer in self._members.below([above])
+            if peer not in stays
         ]
-        gone = [*planned, *(PeerId(bytes.fromhex(fallen.node)) for fallen in falls)]
+        gone = [*planned, *(peer for peer, _ in falls)]
         seeds, replicas = self._holds(gone)
         answer = Denied(
             denied=[self._fallen(peer, "") for peer in planned],
-            falls=falls,
+            falls=[self._below(peer, above) for peer, above in falls],
             kept=[self._fallen(peer, "") for peer in sorted(saved)],
             seeds=seeds,
             replicas=replicas,
@@ -319,9 +322,8 @@ class Granting(Room):
         ways = ", ".join(f"{self._members.name_of(peer)} {short(peer)}" for peer in found[:8])
         return Refusal("ambiguous", f"{text[:80]!r} means {len(found)} members", f"one of: {ways}")
 
-    def _below(self, peer: PeerId) -> list[Fallen]:
-        above = self._members.name_of(peer)
-        return [self._fallen(p, f"stands below {above}") for p in self._members.below([peer])]
+    def _below(self, peer: PeerId, above: PeerId) -> Fallen:
+        return self._fallen(peer, f"stands below {self._members.name_of(above)}")
 
     def _fallen(self, peer: PeerId, why: str) -> Fallen:
         return Fallen(node=peer.hex(), name=self._members.name_of(peer), why=why)
