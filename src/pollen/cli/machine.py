@@ -161,7 +161,7 @@ def purge_command(ctx: click.Context, include_keys: bool, yes: bool) -> None:
     for line in _what_falls(where, include_keys):
         click.echo(line)
     if not yes:
-        if not sys.stdin.isatty():
+        if not output.can_ask():
             raise error_from("usage", "purge asks before it removes anything", "pln purge --yes")
         if not click.confirm("remove all this?"):
             click.echo("nothing was removed")

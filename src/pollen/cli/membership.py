@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from pollen.cli import output
 from pollen.errors import error_from
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,7 +28,7 @@ def may_go_on(
     """
     if yes:
         return True
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not output.can_ask():
         raise error_from("usage", why, f"{command} --yes …")
     return click.confirm(question, abort=True, err=True)
 
