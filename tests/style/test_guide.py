@@ -23,7 +23,6 @@ EXIT = re.compile(r"# on [a-z]+, exit (\d+)")
 RUN = {"sh", "python"}
 # Errors that no command of one machine can show, and the test that raises them.
 WITHOUT_EXAMPLE = {
-    "bad-policy": "no verb takes a policy yet",
     "forked": "a handle of the native module, which the SDK does not hold: tests/native",
     "version-mismatch": "it takes two builds that differ: tests/e2e/test_tokens.py",
 }

@@ -23,6 +23,8 @@ pub struct SeedOptions {
     pub library: bool,
     /// Properties that a caller needs: values of one key are alternatives, all keys must match.
     pub allow: Vec<(String, String)>,
+    /// The policy on callers as its publisher wrote it; its tree stands in the row.
+    pub allow_if: String,
     /// Hosts that `http_request` may reach.
     pub allow_hosts: Vec<String>,
     /// Outputs are read as tail calls.
