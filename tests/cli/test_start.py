@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,14 @@ except SystemExit:
 print("\\n".join(sorted(sys.modules)), file=sys.stderr)
 """
 
+_LATE = """
+import atexit, signal, sys
+def late():
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        print("ignored at the end", file=sys.stderr)
+atexit.register(late)
+"""
+
 
 def loaded(pln: Pln) -> set[str]:
     done = subprocess.run(
@@ -74,6 +83,32 @@ def test_status_loads_no_package_but_click(up: Pln) -> None:
     names = {name.split(".")[0] for name in loaded(up)}
     foreign = {n for n in names if n not in sys.stdlib_module_names and not n.startswith("_")}
     assert foreign <= {"pollen", "click", "sitecustomize", "usercustomize"}
+
+
+def test_ctrl_c_while_the_command_loads_ends_it_without_a_trace(tmp_path: Path) -> None:
+    """Click, the first of the slow imports, finds the signal under way."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pollen.cli", "version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(pollen.__file__).parents[1]}"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_who_ignores_ctrl_c_goes_on_to_ignore_it(tmp_path: Path) -> None:
+    """A script's background job begins so."""
+    (tmp_path / "sitecustomize.py").write_text(_LATE)
+    done = subprocess.run(
+        [sys.executable, "-m", "pollen.cli", "version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(pollen.__file__).parents[1]}"},
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"ignored at the end" in done.stderr
 
 
 def processor(line: list[str], environment: dict[str, str]) -> float:

@@ -61,6 +61,38 @@ def test_a_configuration_file_holds_texts(pln: Pln, tmp_path: Path, text: str, s
         assert (said if given != "@/nonexistent" else b"cannot be read") in done.stderr
 
 
+def test_properties_come_in_pairs_or_as_one_object(pln: Pln, tmp_path: Path) -> None:
+    """At init as at invite and grant: pairs, a file, or standard input."""
+    held = tmp_path / "props.json"
+    held.write_text('{"zone": "garden",\n "team": ["red", "blue"]}')
+    made = pln("init", "--name", "attic", "--prop", f"@{held}")
+    assert made.returncode == 0, made.stderr
+    assert pln("up", "-d").returncode == 0
+    try:
+        shown = json.loads(pln.ok("props", "--json"))
+        assert shown == {"zone": "garden", "team": ["red", "blue"]}
+        token = pln("invite", "--prop", "-", stdin=b'{"zone":"shed"}')
+        assert token.returncode == 0, token.stderr
+    finally:
+        pln("down", "--force")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("zone: garden", b"is not JSON"), ("[1]", b"is not a JSON object"), ("", b"is not JSON")],
+)
+def test_properties_that_are_no_object_are_refused(
+    pln: Pln, tmp_path: Path, text: str, said: bytes
+) -> None:
+    held = tmp_path / "props.json"
+    held.write_text(text)
+    for line in (["init"], ["invite"], ["grant", "pi"]):
+        done = pln(*line, "--prop", f"@{held}")
+        assert done.returncode == 2 and said in done.stderr, (line, done.stderr)
+    both = pln("init", "--prop", f"@{held}", "--prop", "zone=garden")
+    assert both.returncode == 2 and b"leave the others out" in both.stderr
+
+
 def test_an_input_is_text_stdin_or_a_file(up: Pln, tmp_path: Path) -> None:
     file = tmp_path / "input"
     file.write_bytes(b"\x00from a file\xff")

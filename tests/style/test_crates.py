@@ -215,3 +215,10 @@ def test_no_rust_function_is_longer_than_seventy_lines() -> None:
                     long.append(f"{path.relative_to(CRATES)} {name}")
                 name = ""
     assert set(long) == LONG.keys()
+
+
+def test_no_crate_writes_its_folder_into_what_is_built() -> None:
+    """Two checkouts may share a build: a test of one would read the files of the other."""
+    text = 'env!("CARGO_MANIFEST_DIR")'
+    written = [path.relative_to(CRATES) for path in rust_files() if text in path.read_text()]
+    assert not written, "ask std::env::var_os when it runs"

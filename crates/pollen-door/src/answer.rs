@@ -1,13 +1,19 @@
 //! How the end of a call looks over HTTP: headers, problem documents, status codes.
 
+use arrayvec::ArrayString;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
-use pollen_plane::{CallError, Principal, Reply, Spent, Trace, hex::hex};
+use pollen_plane::{
+    CallError, Principal, Reply, Spent, Trace,
+    hex::{digits, hex},
+};
 
+/// Headers that an answer has at most, hyper's two included.
+const HEADERS: usize = 8;
 /// RFC 9457.
 const PROBLEM: &str = "application/problem+json";
 const NODE: HeaderName = HeaderName::from_static("pollen-node");
@@ -40,60 +46,67 @@ pub(crate) fn http_reply(
     };
     let headers = response.headers_mut();
     if let Some(node) = &reply.node {
-        insert(headers, NODE, hex(node));
+        insert(headers, NODE, &digits(node));
     }
     headers.insert(ATTEMPTS, HeaderValue::from(u16::from(reply.attempts)));
-    insert(headers, SERVER_TIMING, timing);
+    insert(headers, SERVER_TIMING, timing.as_bytes());
     if let Some(trace) = trace {
-        insert(headers, TRACE_RESPONSE, trace.text().as_str().to_owned());
+        insert(headers, TRACE_RESPONSE, trace.text().as_str().as_bytes());
     }
     response
 }
 
 /// `queue;dur=0.000, run;dur=0.004, total;dur=0.031`: milliseconds, as the header wants them, and
 /// before them `wake;dur=` when the seed was loaded for this call.
-fn server_timing(spent: &Spent, total_us: u32) -> String {
-    let mut text = String::with_capacity(64);
+fn server_timing(spent: &Spent, total_us: u32) -> Timing {
+    let mut text = Timing::new();
     if spent.wake_us > 0 {
-        text.push_str("wake;dur=");
-        push_millis(&mut text, spent.wake_us);
-        text.push_str(", ");
+        push_time(&mut text, "wake;dur=", spent.wake_us);
+        push(&mut text, ", ");
     }
-    let times =
-        [("queue;dur=", spent.queue_us), (", run;dur=", spent.run_us), (", total;dur=", total_us)];
-    for (name, us) in times {
-        text.push_str(name);
-        push_millis(&mut text, us);
-    }
+    push_time(&mut text, "queue;dur=", spent.queue_us);
+    push_time(&mut text, ", run;dur=", spent.run_us);
+    push_time(&mut text, ", total;dur=", total_us);
     text
+}
+
+/// The longest, of four times of 4,294,967.295 ms, has 87 bytes.
+type Timing = ArrayString<96>;
+
+fn push(text: &mut Timing, part: &str) {
+    let is_whole = text.try_push_str(part).is_ok();
+    debug_assert!(is_whole, "a server-timing header is too long: {text}");
 }
 
 /// Microseconds as milliseconds with three places. By hand: the formatter of floats costs more
 /// than the guest of a small call.
-fn push_millis(text: &mut String, us: u32) {
-    let mut digits = [b'0'; 11];
+fn push_time(text: &mut Timing, name: &str, us: u32) {
+    push(text, name);
+    // At least one digit before the point and three behind it.
+    let mut digits = *b"0000000.000";
     let mut rest = us;
     let mut first = digits.len();
-    // At least one digit before the point and three behind it.
-    while rest > 0 || first > digits.len() - 4 {
-        first -= 1;
-        if let Some(digit) = digits.get_mut(first) {
-            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        if *digit == b'.' {
+            continue;
         }
+        if rest == 0 && at < POINT - 1 {
+            break;
+        }
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
         rest /= 10;
+        first = at;
     }
-    let point = digits.len() - 3;
-    for (at, digit) in digits.iter().enumerate().skip(first) {
-        if at == point {
-            text.push('.');
-        }
-        text.push(char::from(*digit));
-    }
+    push(text, digits.get(first..).and_then(|it| str::from_utf8(it).ok()).unwrap_or_default());
 }
+
+/// Where the point stands in `0000000.000`.
+const POINT: usize = 7;
 
 /// A response with a content type.
 pub(crate) fn plain(code: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
+    response.headers_mut().reserve(HEADERS);
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
@@ -178,8 +191,8 @@ fn http_status(slug: &str) -> StatusCode {
     }
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
         headers.insert(name, value);
     }
 }
@@ -198,14 +211,13 @@ mod tests {
     #[test]
     fn server_timing_is_in_milliseconds() {
         let expected = "queue;dur=0.000, run;dur=12.034, total;dur=4294967.295";
-        assert_eq!(
-            server_timing(&Spent { run_us: 12_034, ..Spent::default() }, u32::MAX),
-            expected
-        );
+        let spent = Spent { run_us: 12_034, ..Spent::default() };
+        assert_eq!(&server_timing(&spent, u32::MAX), expected);
         let expected = "wake;dur=12.500, queue;dur=0.000, run;dur=0.001, total;dur=13.000";
-        assert_eq!(
-            server_timing(&Spent { wake_us: 12_500, run_us: 1, ..Spent::default() }, 13_000),
-            expected
-        );
+        let spent = Spent { wake_us: 12_500, run_us: 1, ..Spent::default() };
+        assert_eq!(&server_timing(&spent, 13_000), expected);
+        let most = u32::MAX;
+        let spent = Spent { wake_us: most, queue_us: most, run_us: most, ..Spent::default() };
+        assert_eq!(server_timing(&spent, most).len(), 87);
     }
 }

@@ -6,7 +6,7 @@
 //!     announced length is over the limit.
 //! Source: RFC 9110 (10.1.1, 15.5.9, 15.5.14), `limits.rs`.
 
-use std::time::Instant;
+use std::{future::poll_fn, pin::pin, task::Poll, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -15,7 +15,7 @@ use hyper::{
     body::{Body, Incoming},
 };
 use pollen_plane::CallError;
-use tokio::time::timeout_at;
+use tokio::time::{error::Elapsed, timeout_at};
 
 use crate::{
     limits::{PART, RATE_BYTES, RATE_WINDOW},
@@ -51,26 +51,30 @@ pub(crate) enum Kind {
 }
 
 /// The whole body, and its place in the account.
-pub(crate) async fn read(mut body: Incoming, terms: &Terms) -> Result<(Bytes, Hold), NoBody> {
+pub(crate) async fn read(body: &mut Incoming, terms: &Terms) -> Result<(Bytes, Hold), NoBody> {
     let announced = body.size_hint().lower();
     if announced > terms.most as u64 {
         return Err(too_large(terms));
     }
     let mut hold = Hold::default();
     let mut parts = Parts::default();
-    let mut window = Window::begin();
-    while let Some(frame) = next(&mut body, terms, &mut window).await? {
+    // Without a rate the window is not looked at, nor the clock.
+    let ends = if terms.has_rate { Instant::now() + RATE_WINDOW } else { terms.ends };
+    let mut window = Window { ends, bytes: 0 };
+    while let Some(frame) = next(body, terms, &mut window).await? {
         let Ok(data) = frame.into_data() else { continue };
         let length = parts.length + data.len();
         if length > terms.most {
             return Err(too_large(terms));
         }
-        let waits = Instant::now();
-        if !terms.account.cover(&mut hold, length).await {
-            return Err(no_room());
+        if !terms.account.try_cover(&mut hold, length) {
+            let waits = Instant::now();
+            if !terms.account.cover(&mut hold, length).await {
+                return Err(no_room());
+            }
+            // Time that the client waited for us is not its slowness.
+            window.ends += waits.elapsed();
         }
-        // Time that the client waited for us is not its slowness.
-        window.ends += waits.elapsed();
         parts.push(data);
     }
     Ok((parts.join(), hold))
@@ -133,12 +137,6 @@ struct Window {
     bytes: u64,
 }
 
-impl Window {
-    fn begin() -> Self {
-        Self { ends: Instant::now() + RATE_WINDOW, bytes: 0 }
-    }
-}
-
 type Frame = hyper::body::Frame<Bytes>;
 
 async fn next(
@@ -148,7 +146,7 @@ async fn next(
 ) -> Result<Option<Frame>, NoBody> {
     loop {
         let until = if terms.has_rate { terms.ends.min(window.ends) } else { terms.ends };
-        match timeout_at(until.into(), body.frame()).await {
+        match frame_until(body, until).await {
             Ok(None) => return Ok(None),
             Ok(Some(Ok(frame))) => {
                 // A trickle never lets the time run out: it is measured at each byte as well.
@@ -173,6 +171,18 @@ async fn next(
     }
 }
 
+/// The next frame, or `Err` when the time is over first. What is there already costs no timer.
+async fn frame_until(
+    body: &mut Incoming,
+    until: Instant,
+) -> Result<Option<Result<Frame, hyper::Error>>, Elapsed> {
+    let mut frame = pin!(body.frame());
+    if let Poll::Ready(got) = poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await {
+        return Ok(got);
+    }
+    timeout_at(until.into(), frame).await
+}
+
 /// A window is over: the next one, if enough came in it.
 fn turn(window: &mut Window) -> Result<(), NoBody> {
     if window.bytes < RATE_BYTES {
@@ -183,7 +193,7 @@ fn turn(window: &mut Window) -> Result<(), NoBody> {
         );
         return Err(slow(reason, "collect the body before you send it"));
     }
-    *window = Window::begin();
+    *window = Window { ends: Instant::now() + RATE_WINDOW, bytes: 0 };
     Ok(())
 }
 

@@ -108,9 +108,10 @@ impl Visitor {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let this = Arc::new(self);
         let _open = this.shared.opened();
-        let service = service_fn(|request| {
+        // From here on by reference: a request is large, and each function that took it would copy it.
+        let service = service_fn(|mut request| {
             let this = this.clone();
-            async move { this.respond(request).await }
+            async move { this.respond(&mut request).await }
         });
         let screen = Screen::new(stream, this.told.clone());
         let served = hyper::server::conn::http1::Builder::new()
@@ -119,9 +120,12 @@ impl Visitor {
             .max_buf_size(READ_MAX)
             .serve_connection(TokioIo::new(screen), service);
         let mut served = pin!(served);
+        // A token of its own: each poll locks it, and one for all connections would be fought over.
+        let stop = this.shared.stop.child_token();
         let ended = tokio::select! {
+            biased;
             ended = served.as_mut() => ended,
-            () = this.shared.stop.cancelled() => {
+            () = stop.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 served.await
             }
@@ -134,7 +138,10 @@ impl Visitor {
     }
 
     /// An error closes the connection without a word.
-    async fn respond(&self, request: HttpRequest<Incoming>) -> Result<Response<Full<Bytes>>, Mute> {
+    async fn respond(
+        &self,
+        request: &mut HttpRequest<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Mute> {
         let Some((refusal, text)) = self.told.next() else {
             return Ok(self.answer(request).await);
         };
@@ -156,11 +163,14 @@ impl Visitor {
         &self.shared.plane
     }
 
-    async fn answer(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::POST, path) if path.starts_with("/call/") => self.answer_call(request).await,
-            (&Method::PUT, "/content") if self.door.may_upload => self.answer_upload(request).await,
+            (&Method::PUT, "/content") if self.door.may_upload => {
+                // In a box of its own: every request's future is as large as its largest route.
+                Box::pin(self.answer_upload(request)).await
+            }
             (&Method::GET | &Method::HEAD, "/healthz") => {
                 plain(StatusCode::OK, "text/plain", Bytes::from_static(b"ok\n"))
             }
@@ -173,7 +183,7 @@ impl Visitor {
         }
     }
 
-    async fn answer_call(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer_call(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let principal = self.door.principal;
         if principal == Principal::Anonymous && !self.is_public(request.uri().path()) {
@@ -217,7 +227,7 @@ impl Visitor {
 
     async fn read_call(
         &self,
-        request: HttpRequest<Incoming>,
+        request: &mut HttpRequest<Incoming>,
         started: Instant,
     ) -> Result<(Request, bool, Hold), Box<Response<Full<Bytes>>>> {
         let refused = |error: CallError| Box::new(problem(&error, None, 0));
@@ -238,7 +248,7 @@ impl Visitor {
             return Err(refused(CallError::overloaded(reason, 1000)));
         }
         let ends = started + budget;
-        let (input, hold) = self.read_body(request.into_body(), MAX_INPUT, ends, too_large).await?;
+        let (input, hold) = self.read_body(request.body_mut(), MAX_INPUT, ends, too_large).await?;
         let mut call = self.plane().request(seed, function, input, started, budget);
         (call.idempotent, call.principal) = (idempotent, self.door.principal);
         if let Some(Some(caller)) = parent {
@@ -251,7 +261,7 @@ impl Visitor {
     /// The body, or the answer that says why there is none.
     async fn read_body(
         &self,
-        incoming: Incoming,
+        incoming: &mut Incoming,
         most: usize,
         ends: Instant,
         too_large: fn(usize) -> CallError,
@@ -270,15 +280,15 @@ impl Visitor {
         })
     }
 
-    async fn answer_upload(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer_upload(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let most = usize::try_from(MAX_MODULE).unwrap_or(usize::MAX);
         let ends = Instant::now() + MAX_BUDGET;
         // Only the owner uploads: nothing is held on an account.
-        let (body, _) =
-            match self.read_body(request.into_body(), most, ends, module_too_large).await {
-                Ok(read) => read,
-                Err(response) => return *response,
-            };
+        let (body, _) = match self.read_body(request.body_mut(), most, ends, module_too_large).await
+        {
+            Ok(read) => read,
+            Err(response) => return *response,
+        };
         let size = body.len();
         match self.plane().net().content().add(body).await {
             Ok(content) => {

@@ -8,6 +8,8 @@
 //!     status and closes the others without a word; it takes `Content-Length` beside
 //!     `Transfer-Encoding`.
 
+use std::mem::MaybeUninit;
+
 use httparse::Error as Fault;
 use hyper::{StatusCode, Uri};
 
@@ -72,9 +74,9 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan {
     if let Some(refused) = foreign(text) {
         return Scan::Refused(refused);
     }
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let parsed = request.parse(text);
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = request.parse_with_uninit_headers(text, &mut headers);
     let judged = match parsed {
         Ok(httparse::Status::Partial) => return partial(text),
         Ok(httparse::Status::Complete(length)) if length > HEAD_MAX => Err(too_large()),
@@ -129,6 +131,10 @@ fn check_line(target: &str) -> Result<(), Refusal> {
     if target.len() > LINE_MAX {
         return Err(line_too_long());
     }
+    // What is plainly a path needs no parser.
+    if target.starts_with('/') && target.bytes().all(is_unreserved) {
+        return Ok(());
+    }
     // hyper's own check: what fails it would be answered without a word.
     match Uri::try_from(target) {
         Ok(_) => Ok(()),
@@ -138,6 +144,11 @@ fn check_line(target: &str) -> Result<(), Refusal> {
             "encode it: POST /call/<seed>/<function>",
         )),
     }
+}
+
+/// Of RFC 3986, 2.3, and what stands between the parts of a path.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~')
 }
 
 fn line_too_long() -> Refusal {

@@ -4,8 +4,25 @@ use pollen_wire::Id;
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(digit(byte >> 4)));
+        text.push(char::from(digit(byte & 15)));
+    }
+    text
+}
+
+/// The same of an id, without an allocation.
+pub fn digits(id: &Id) -> [u8; 64] {
+    let mut text = [0; 64];
+    for ([high, low], byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(id) {
+        (*high, *low) = (digit(byte >> 4), digit(byte & 15));
+    }
+    text
+}
+
+fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
 }
 
 pub(crate) fn parse_hex(text: &str) -> Option<Id> {

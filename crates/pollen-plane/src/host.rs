@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -239,14 +239,16 @@ pub(crate) async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arriv
         calls_left: Mutex::new(call.calls_left),
         calls_used: AtomicU32::new(1),
         failed: Mutex::default(),
-        below: Arc::default(),
+        below: OnceLock::new(),
         deadline,
         call,
     });
-    let outcome = plane.sandbox().call(seed.clone(), inner, host.clone()).await;
-    let below = host.below.bytes();
+    // The count of a seed's users is on a line that all calls write: touched no more than needed.
+    let above = host.call.above.as_ref().map(|above| (above, seed.clone()));
+    let outcome = plane.sandbox().call(seed, inner, host.clone()).await;
+    let below = host.below.get().map_or(0, |below| below.bytes());
     host.call.entry.local.below.note(below);
-    if let Some(above) = &host.call.above {
+    if let Some((above, seed)) = above {
         above.note(seed.reserve_bytes().max(least).saturating_add(below));
     }
     Ran {
@@ -272,8 +274,8 @@ struct GuestHost {
     calls_used: AtomicU32,
     /// Why the last nested call that failed did.
     failed: Mutex<Option<String>>,
-    /// Memory that the calls it made took here.
-    below: Arc<Below>,
+    /// Memory that the calls it made took here, once it made one.
+    below: OnceLock<Arc<Below>>,
 }
 
 /// How a remedy begins that hands on why a nested call failed.
@@ -347,7 +349,7 @@ impl GuestHost {
             principal: Principal::Node(self.plane.id()),
             acting: Some(self.call.entry.row.seed),
             origin: self.call.origin,
-            below: Some(self.below.clone()),
+            below: Some(self.below.get_or_init(Arc::default).clone()),
             trace: self.call.trace.child(),
             began: Instant::now(),
             extras: None,

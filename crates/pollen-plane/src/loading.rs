@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::FutureExt as _;
 use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
-use pollen_wasm::{Reading, Seed, SeedSettings};
+use pollen_wasm::{Seed, SeedSettings};
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, MAX_MODULE},
@@ -91,7 +91,7 @@ impl Plane {
             leased: self.tables().is_leased(),
             loading: loading || entry.local.is_closed(),
             memory_free: self.memory().free,
-            memory_need: entry.row.options.memory_bytes,
+            memory_need: entry.row.options.guest.memory_bytes,
         })
     }
 
@@ -205,7 +205,7 @@ pub(crate) fn not_woken(verdict: Wake, entry: &SeedEntry) -> CallError {
             CallError::refused("unreachable", reason, "see pln logs on that node")
         }
         Wake::Overloaded => {
-            let mib = entry.row.options.memory_bytes >> 20;
+            let mib = entry.row.options.guest.memory_bytes >> 20;
             let reason =
                 format!("no memory is free to wake seed \"{name}\", which needs {mib} MiB");
             CallError::overloaded(reason, 500)
@@ -225,20 +225,5 @@ fn not_passed(entry: &SeedEntry) -> CallError {
 }
 
 fn settings(row: &SeedRow) -> SeedSettings {
-    let options = &row.options;
-    SeedSettings {
-        memory_bytes: options.memory_bytes,
-        config: options.config.clone(),
-        env: options.env.clone(),
-        allow_hosts: options.allow_hosts.clone(),
-        isolate: options.isolate,
-        shared: options.shared,
-        tail_call: options.tail_call,
-        reading: match (options.program, options.library) {
-            (true, _) => Reading::Program,
-            (_, true) => Reading::Library,
-            _ => Reading::AsItLooks,
-        },
-        ..SeedSettings::new(&row.name)
-    }
+    SeedSettings { guest: row.options.guest.clone(), ..SeedSettings::new(&row.name) }
 }

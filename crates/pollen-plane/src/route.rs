@@ -141,7 +141,8 @@ impl Plane {
         pick_function(entry, request.function.as_ref())
     }
 
-    /// Tries places until one answers or the rule ends the call.
+    /// Tries places until one answers or the rule ends the call. What a local call never awaits is in
+    /// boxes of its own: the future is copied when the call begins.
     async fn attempts(
         &self,
         request: &Request,
@@ -173,7 +174,7 @@ impl Plane {
             let (node, link) = match self.next(&tables, entry, &mut attempts, now) {
                 Next::Try(node, link) => (node, link),
                 Next::Wait(until) => {
-                    self.wait(request, &tables, entry, &mut attempts, until).await;
+                    Box::pin(self.wait(request, &tables, entry, &mut attempts, until)).await;
                     now = nanos(request, Instant::now());
                     continue;
                 }
@@ -187,7 +188,7 @@ impl Plane {
                 None => self.try_here(request, entry, function, attempt).await,
                 Some(link) => {
                     let to = Target { tables: &tables, entry, node, link: &link };
-                    self.try_there(request, to, &function, attempt).await
+                    Box::pin(self.try_there(request, to, &function, attempt)).await
                 }
             };
             progress.calls_used = progress.calls_used.saturating_add(tried.spent.calls_used);

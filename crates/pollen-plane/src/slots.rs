@@ -123,7 +123,8 @@ impl Slots {
     ) -> Result<(Slot, Duration), CallError> {
         match self.take_now(ask)? {
             Some(slot) => Ok((slot, Duration::ZERO)),
-            None => self.wait(ask).await.map(|slot| (slot, asked.elapsed())),
+            // In a box of its own, as all that most calls do without: the future is copied.
+            None => Box::pin(self.wait(ask)).await.map(|slot| (slot, asked.elapsed())),
         }
     }
 

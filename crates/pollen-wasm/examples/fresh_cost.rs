@@ -119,7 +119,7 @@ fn main() {
     .unwrap();
     let wasm = Bytes::from(std::fs::read(module).unwrap());
     let mut settings = SeedSettings::new("fresh");
-    settings.isolate = true;
+    settings.guest.isolate = true;
     let seed = net.block_on(sandbox.load(wasm, [0; 32], settings)).unwrap();
     for _ in 0..3 {
         let times = net.block_on(open_loop(&sandbox, &seed, &function, rate));

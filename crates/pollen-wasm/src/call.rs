@@ -86,7 +86,7 @@ async fn fresh(
     let made = seed.make(Some(host), purpose, call.deadline).await;
     fill(seed);
     // An isolated seed paid for its initialisation within the call, so it counts as run time.
-    let after = if seed.settings.isolate { began } else { Instant::now() };
+    let after = if seed.settings.guest.isolate { began } else { Instant::now() };
     Ok((made?, ran_until(after), false))
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pollen_wire::frame::MAX_INPUT;
+use pollen_wire::{frame::MAX_INPUT, options::GuestOptions};
 
 use crate::error::SandboxError;
 
@@ -53,33 +53,19 @@ pub struct ModuleInfo {
     pub minimum_memory_bytes: u64,
 }
 
-/// How a seed is run: limits, configuration and grants from its spec.
+/// How a seed is run: its options, and the limits of the sandbox.
 #[derive(Debug, Clone)]
 pub struct SeedSettings {
     /// The seed's name, for logs and errors.
     pub name: Arc<str>,
-    /// Limit of one guest: linear memory + host heap + vars, bytes.
-    pub memory_bytes: u64,
+    /// Limits, configuration and grants from its spec.
+    pub guest: GuestOptions,
     /// Limit of one output, bytes.
     pub max_output_bytes: usize,
     /// Log text kept per call, bytes; the rest is dropped and counted.
     pub log_bytes: usize,
-    /// Values for `config_get`.
-    pub config: BTreeMap<String, String>,
-    /// WASI environment.
-    pub env: BTreeMap<String, String>,
-    /// Hosts `http_request` may reach; a leading `*.` or a lone `*` are patterns.
-    pub allow_hosts: Vec<String>,
-    /// A fresh guest for each call. Each runs its own initialisation, ahead of the call where it can.
-    pub isolate: bool,
-    /// Guests are reused across caller identities.
-    pub shared: bool,
-    /// Read tail-call markers from outputs.
-    pub tail_call: bool,
     /// Time for the entry protocol of one guest.
     pub init_timeout: Duration,
-    /// Whether it is a program or a library.
-    pub reading: Reading,
 }
 
 impl SeedSettings {
@@ -89,17 +75,30 @@ impl SeedSettings {
     pub fn new(name: &str) -> Self {
         Self {
             name: Arc::from(name),
-            memory_bytes: 64 << 20,
+            guest: GuestOptions {
+                memory_bytes: 64 << 20,
+                program: false,
+                library: false,
+                allow_hosts: Vec::new(),
+                tail_call: true,
+                isolate: false,
+                shared: false,
+                config: BTreeMap::new(),
+                env: BTreeMap::new(),
+            },
             max_output_bytes: MAX_INPUT,
             log_bytes: 64 << 10,
-            config: BTreeMap::new(),
-            env: BTreeMap::new(),
-            allow_hosts: Vec::new(),
-            isolate: false,
-            shared: false,
-            tail_call: true,
             init_timeout: Duration::from_secs(10),
-            reading: Reading::AsItLooks,
+        }
+    }
+
+    /// How the module is to be read.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        match (self.guest.program, self.guest.library) {
+            (true, _) => Reading::Program,
+            (_, true) => Reading::Library,
+            _ => Reading::AsItLooks,
         }
     }
 }

@@ -219,7 +219,7 @@ impl Sandbox {
 }
 
 fn check_memory(minimum: u64, settings: &SeedSettings) -> Result<(), SandboxError> {
-    let limit = settings.memory_bytes;
+    let limit = settings.guest.memory_bytes;
     if minimum <= limit {
         return Ok(());
     }

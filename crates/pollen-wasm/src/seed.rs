@@ -141,9 +141,9 @@ impl Seed {
         content: [u8; 32],
         settings: SeedSettings,
     ) -> Result<Arc<Self>, SandboxError> {
-        let (abi, exports) = Abi::read(code, settings.reading);
+        let (abi, exports) = Abi::read(code, settings.reading());
         let linked = linkers.link(abi, code, &exports, &settings)?;
-        let is_fresh = settings.isolate || !linked.is_kept();
+        let is_fresh = settings.guest.isolate || !linked.is_kept();
         let names: Vec<String> = exports.callable.into_iter().map(|(name, _)| name).collect();
         let function = |name: &String| Function { name: name.clone(), smoothed: AtomicU64::new(0) };
         let functions = names.iter().map(function).collect();
@@ -268,7 +268,7 @@ impl Seed {
     }
 
     fn key(&self, identity: [u8; 32]) -> [u8; 32] {
-        if self.settings.shared { [0; 32] } else { identity }
+        if self.settings.guest.shared { [0; 32] } else { identity }
     }
 
     /// An idle guest that this identity used, the last one first, if any.

@@ -178,11 +178,11 @@ fn a_shared_seed_reuses_instances_across_identities_and_an_isolated_one_never() 
     };
     assert_eq!(
         [&b"1"[..], b"2", b"3"],
-        count(|settings| settings.shared = true).each_ref().map(|b| &**b)
+        count(|settings| settings.guest.shared = true).each_ref().map(|b| &**b)
     );
     assert_eq!(
         [&b"1"[..], b"1", b"1"],
-        count(|settings| settings.isolate = true).each_ref().map(|b| &**b)
+        count(|settings| settings.guest.isolate = true).each_ref().map(|b| &**b)
     );
 }
 
@@ -300,7 +300,7 @@ fn an_empty_reply_is_no_failure_and_a_failed_request_is_logged() {
 fn configuration_reaches_the_guest() {
     let world = World::new();
     let mut settings = SeedSettings::new("relay");
-    settings.config.insert("next".into(), "pln://seed/next/run".into());
+    settings.guest.config.insert("next".into(), "pln://seed/next/run".into());
     let seed = world.load(common::example("relay"), settings);
     let host = Recorder::answering(|uri, _| Ok(Bytes::from(uri.to_owned())));
     let output = world.call_with(&seed, call("relay", "\n"), host).result.unwrap();
@@ -323,7 +323,7 @@ fn a_tail_call_is_parsed_and_a_broken_one_is_an_error_unless_the_seed_opts_out()
     assert_eq!(Some(expected), output.tail_call);
     assert_eq!("guest-failed", world.slug(&seed, "garbage", ""));
     let mut settings = SeedSettings::new("relay");
-    settings.tail_call = false;
+    settings.guest.tail_call = false;
     let seed = world.load(common::example("relay"), settings);
     assert_eq!(None, world.call(&seed, "tail", "pln://seed/b/run").result.unwrap().tail_call);
     assert_eq!(r#"{"kind":"tail_call","uri":"pln://se"#, world.text(&seed, "garbage", ""));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
-use common::{Recorder, World, call};
+use common::{Recorder, World, call, checkout};
 use pollen_wasm::{Sandbox, SeedSettings};
 
 const SDK: &str = "github.com/extism/go-sdk@v1.7.1";
@@ -40,7 +40,7 @@ fn modules_of_many_languages_give_the_answers_that_they_give_elsewhere() {
     let world = World::new();
     let load = |name: &str, change: &dyn Fn(&mut SeedSettings)| {
         let mut settings = SeedSettings::new(name);
-        settings.memory_bytes = 256 << 20;
+        settings.guest.memory_bytes = 256 << 20;
         change(&mut settings);
         world.load(fixture(&folder, name), settings)
     };
@@ -48,13 +48,13 @@ fn modules_of_many_languages_give_the_answers_that_they_give_elsewhere() {
     assert_eq!(3, serde_json::from_str::<serde_json::Value>(&output).unwrap()["count"]);
     assert_eq!("Hello, world!", world.text(&load("hello", &|_| {}), "run_test", ""));
     let configured = load("config", &|settings| {
-        settings.config.insert("thing".into(), "hello".into());
+        settings.guest.config.insert("thing".into(), "hello".into());
     });
     assert!(world.text(&configured, "run_test", "").contains("hello"));
     assert_eq!("guest-failed", world.slug(&load("fail", &|_| {}), "run_test", ""));
     let output = world.text(
         &load("hello_haskell", &|settings| {
-            settings.config.insert("greeting".into(), "Howdy".into());
+            settings.guest.config.insert("greeting".into(), "Howdy".into());
         }),
         "testing",
         "John",
@@ -106,7 +106,7 @@ fn every_fixture_loads_or_says_why_not() {
 
 #[test]
 fn the_go_examples_run_when_they_are_built() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/build");
+    let folder = checkout().join("examples/build");
     let Ok(wasm) = std::fs::read(folder.join("shout-go.wasm")) else {
         println!("skipped: examples/build.sh has not been run with Go");
         return;

@@ -47,7 +47,7 @@ fn a_guest_that_waits_for_a_reply_is_told_to_burn_nothing() {
     let reply = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let (port, server) = server_when(reply, move || asked.turns()[0] > 0);
     let mut settings = SeedSettings::new("http");
-    settings.allow_hosts = vec!["*".to_owned()];
+    settings.guest.allow_hosts = vec!["*".to_owned()];
     let seed = world.load(wat_to_wasm(wat_http()).unwrap(), settings);
     let wish = format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#);
     world.call_with(&seed, call("run", &wish), host.clone()).result.unwrap();
@@ -58,7 +58,7 @@ fn a_guest_that_waits_for_a_reply_is_told_to_burn_nothing() {
 
 fn request(world: &World, hosts: &[&str], wish: &str) -> Result<(i32, String), SandboxError> {
     let mut settings = SeedSettings::new("http");
-    settings.allow_hosts = hosts.iter().map(ToString::to_string).collect();
+    settings.guest.allow_hosts = hosts.iter().map(ToString::to_string).collect();
     let seed = world.load(wat_to_wasm(wat_http()).unwrap(), settings);
     let output = world.call(&seed, "run", wish).result?;
     Ok((output.status, String::from_utf8(output.bytes.to_vec()).unwrap()))

@@ -1,6 +1,8 @@
 //! The native kernel against the real one's recorded answers, and against a model.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::collections::HashMap;
 
 use pollen_wasm::{Kernel, Quota, Unlimited};
@@ -34,7 +36,7 @@ fn play(kernel: &mut Kernel, name: &str, args: &[u64]) -> u64 {
 
 #[test]
 fn the_kernel_answers_like_extisms() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/kernel.json");
+    let path = common::checkout().join("tests/vectors/kernel.json");
     let vectors: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let mut count = 0;
     for trace in vectors["traces"].as_array().unwrap() {

@@ -10,7 +10,7 @@ use pollen_wasm::{Call, SeedSettings};
 
 fn limited(world: &World, bytes: u64) -> std::sync::Arc<pollen_wasm::Seed> {
     let mut settings = SeedSettings::new("hog");
-    settings.memory_bytes = bytes;
+    settings.guest.memory_bytes = bytes;
     world.load(example("hog"), settings)
 }
 
@@ -50,7 +50,7 @@ fn a_module_that_starts_over_its_limit_is_refused_when_loaded() {
     let world = World::new();
     let wasm = pollen_wasm::wat_to_wasm(r#"(module (memory 200) (func (export "f")))"#).unwrap();
     let mut settings = SeedSettings::new("big");
-    settings.memory_bytes = 1 << 20;
+    settings.guest.memory_bytes = 1 << 20;
     let load = world.sandbox.load(wasm.into(), [0; 32], settings);
     let error = world.net.block_on(load).err().unwrap();
     assert_eq!("module-invalid", error.slug());

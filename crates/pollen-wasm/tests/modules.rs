@@ -234,7 +234,7 @@ fn standard_streams_end_in_the_call_s_log_line_by_line() {
 fn the_environment_is_that_of_the_spec_and_no_file_can_be_opened() {
     let world = World::new();
     let mut settings = SeedSettings::new("env");
-    settings.env.insert("NAME".into(), "value".into());
+    settings.guest.env.insert("NAME".into(), "value".into());
     // Writes the environment block to memory and returns its size, or fails to open a folder.
     let wat = r#"(module
         (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
@@ -345,7 +345,8 @@ fn compiled_code_is_loaded_by_the_id_of_its_module_alone() {
 fn the_memory_limit_holds_for_compiled_code_as_for_a_module() {
     let folder = tempfile::tempdir().unwrap();
     let (world, id) = cached(folder.path(), 64 << 20, COUNTING);
-    let small = SeedSettings { memory_bytes: 65_536, ..SeedSettings::new("small") };
+    let mut small = SeedSettings::new("small");
+    small.guest.memory_bytes = 65_536;
     let refused =
         world.net.block_on(world.sandbox.load_compiled(id, small)).map(|_| ()).unwrap_err();
     assert_eq!("module-invalid", refused.slug());

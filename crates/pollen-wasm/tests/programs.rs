@@ -16,7 +16,7 @@ fn lines() -> Bytes {
 
 fn with_args(args: &str) -> SeedSettings {
     let mut settings = SeedSettings::new("lines");
-    settings.config.insert("args".into(), args.into());
+    settings.guest.config.insert("args".into(), args.into());
     settings
 }
 
@@ -216,7 +216,9 @@ fn a_module_that_may_be_either_is_what_its_publisher_says() {
     assert_eq!((3, true), (info.functions.len(), info.may_be_program));
     let world = World::new();
     let read = |reading| {
-        let settings = SeedSettings { reading, ..SeedSettings::new("either") };
+        let mut settings = SeedSettings::new("either");
+        settings.guest.program = reading == Reading::Program;
+        settings.guest.library = reading == Reading::Library;
         world.load(wasm.clone(), settings)
     };
     let program = read(Reading::Program);

@@ -15,7 +15,7 @@ use pollen_wasm::{Call, Seed, SeedSettings, wat_to_wasm};
 
 fn isolated(world: &World, wasm: impl Into<Bytes>) -> Arc<Seed> {
     let mut settings = SeedSettings::new("fresh");
-    settings.isolate = true;
+    settings.guest.isolate = true;
     world.load(wasm, settings)
 }
 

@@ -185,7 +185,7 @@ fn a_large_block_goes_in_pieces() {
 fn what_is_kept_for_a_whole_reply_has_the_limit_of_an_output_and_is_given_back() {
     let world = World::new();
     let mut settings = SeedSettings::new("ticker");
-    settings.memory_bytes = 8 << 20;
+    settings.guest.memory_bytes = 8 << 20;
     let seed = world.load(example("ticker"), settings);
     for _ in 0..20 {
         let ended = world.call_with(&seed, call("flood", "4"), Reader::whole()).result.unwrap();
@@ -197,7 +197,7 @@ fn what_is_kept_for_a_whole_reply_has_the_limit_of_an_output_and_is_given_back()
     assert_eq!("", output(world.call_with(&seed, call("flood", "32"), reader.clone())));
     assert_eq!(32 << 20, reader.lengths().iter().sum::<usize>());
     let mut settings = SeedSettings::new("small");
-    settings.memory_bytes = 1 << 20;
+    settings.guest.memory_bytes = 1 << 20;
     let seed = world.load(example("ticker"), settings);
     let error = world.call_with(&seed, call("flood", "4"), Reader::whole()).result.unwrap_err();
     assert_eq!("guest-out-of-memory", error.slug());

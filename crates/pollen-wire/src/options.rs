@@ -11,32 +11,40 @@ use serde::Deserialize;
 /// How a seed runs and who may call it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SeedOptions {
-    /// Limit of one guest, bytes.
-    pub memory_bytes: u64,
     /// Limit of one call, milliseconds.
     pub timeout_ms: u64,
     /// The function that is called on a new replica before it is open to callers; none when empty.
     pub check: String,
-    /// It is an ordinary program, whatever functions it has beside `_start`.
-    pub program: bool,
-    /// It is a library of functions, whatever its `_start` is.
-    pub library: bool,
     /// Properties that a caller needs: values of one key are alternatives, all keys must match.
     pub allow: Vec<(String, String)>,
     /// The policy on callers as its publisher wrote it; its tree stands in the row.
     pub allow_if: String,
-    /// Hosts that `http_request` may reach.
+    /// Running a call twice does no harm.
+    pub idempotent: bool,
+    /// Anonymous clients may call it.
+    pub public: bool,
+    /// Those that the sandbox obeys.
+    #[serde(flatten)]
+    pub guest: GuestOptions,
+}
+
+/// What a guest is given and held to. The sandbox takes it as it is.
+#[derive(Debug, Clone, Deserialize)]
+pub struct GuestOptions {
+    /// Limit of one guest: linear memory, host heap and variables, bytes.
+    pub memory_bytes: u64,
+    /// It is an ordinary program, whatever functions it has beside `_start`.
+    pub program: bool,
+    /// It is a library of functions, whatever its `_start` is.
+    pub library: bool,
+    /// Hosts that `http_request` may reach; a leading `*.` or a lone `*` are patterns.
     pub allow_hosts: Vec<String>,
     /// Outputs are read as tail calls.
     pub tail_call: bool,
-    /// Running a call twice does no harm.
-    pub idempotent: bool,
-    /// A fresh instance for each call.
+    /// A fresh instance for each call. Each runs its own initialisation, ahead of the call where it can.
     pub isolate: bool,
-    /// Instances serve all callers.
+    /// Instances are reused across the identities of callers.
     pub shared: bool,
-    /// Anonymous clients may call it.
-    pub public: bool,
     /// Values for `config_get`.
     pub config: BTreeMap<String, String>,
     /// Environment variables.

@@ -10,6 +10,7 @@ import difflib
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -243,7 +244,21 @@ def main() -> NoReturn:
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc, assignment]
     given = given[: given.index("--")] if "--" in given else given
     held: dict[str, Any] = {"json": "--json" in given}
-    sys.exit(_run(held))
+    code = _run(held)
+    _take_interrupts(False)
+    sys.exit(code)
+
+
+def _take_interrupts(ours: bool) -> None:
+    """Whether Ctrl-C raises ``KeyboardInterrupt`` here, or the kernel ends the process.
+
+    Outside ``_run`` nobody would catch it. A caller that ignores Ctrl-C goes on to ignore it.
+    """
+    now = signal.getsignal(signal.SIGINT)
+    if ours and now is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    elif not ours and now is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _opened(stream: TextIO) -> TextIO:
@@ -271,6 +286,7 @@ def _run(held: dict[str, Any]) -> int:
     if sys.stderr.isatty() and "_PLN_COMPLETE" not in os.environ:
         control.listeners.append(lambda text: print(text, file=sys.stderr, flush=True))
     try:
+        _take_interrupts(True)
         code = pln.main(prog_name="pln", standalone_mode=False, obj=held)
         sys.stdout.flush()
     except PollenError as error:

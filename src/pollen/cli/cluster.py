@@ -13,7 +13,7 @@ import click
 from pollen.cli import output
 from pollen.cli.app import complete_nodes, complete_seeds, paths_of, with_globals, with_json
 from pollen.cli.proposals import here
-from pollen.cli.values import DURATION, PAIR, properties_of
+from pollen.cli.values import DURATION, with_properties
 from pollen.errors import PollenError, error_from
 from pollen.paths import Paths
 from pollen.plain import escaped, tame
@@ -21,14 +21,12 @@ from pollen.sdk.control import Control
 
 
 @click.command("init")
-@click.option("--prop", "props", type=PAIR, multiple=True, help="A property of this node.")
+@with_properties("A property of this node")
 @click.option("--name", default="", help="The node's name; the machine's by default.")
 @with_json
 @with_globals
 @click.pass_context
-def init_command(
-    ctx: click.Context, props: tuple[tuple[str, str], ...], name: str, as_json: bool
-) -> None:
+def init_command(ctx: click.Context, props: str, name: str, as_json: bool) -> None:
     """Make a new cluster with this machine as its first node.
 
     Writes a root key, which decides who is an admin. Running it again changes nothing.
@@ -41,7 +39,7 @@ def init_command(
     from pollen.runtime.folder import identity
 
     where = paths_of(ctx)
-    founded = identity.init(where, name, properties_of(props))
+    founded = identity.init(where, name, props)
     if as_json:
         output.print_json(
             {"node": founded.node.hex(), "cluster": founded.cluster.hex(), "new": founded.is_new}

@@ -9,7 +9,7 @@ import click
 from pollen.cli import output
 from pollen.cli.app import control_of, paths_of, with_globals, with_json
 from pollen.cli.cluster import start_detached
-from pollen.cli.values import DURATION, PAIR, properties_of, read_input
+from pollen.cli.values import DURATION, read_input, with_properties
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.paths import Paths
 
@@ -43,7 +43,7 @@ def id_command(ctx: click.Context, as_json: bool) -> None:
 )
 @click.option("--publisher", is_flag=True, help="The new member may publish seeds.")
 @click.option("--admin", is_flag=True, help="The new member may also invite others.")
-@click.option("--prop", "props", type=PAIR, multiple=True, help="A property of the new member.")
+@with_properties("A property of the new member")
 @with_json
 @with_globals
 @click.pass_context
@@ -55,7 +55,7 @@ def invite_command(
     lease: int | None,
     publisher: bool,
     admin: bool,
-    props: tuple[tuple[str, str], ...],
+    props: str,
     as_json: bool,
 ) -> None:
     """Make a token with which another machine joins. Good for one use, here, for a short time.
@@ -70,7 +70,7 @@ def invite_command(
         "subject": subject,
         "ttl_ms": ttl,
         "tier": "admin" if admin else "publisher" if publisher else "leaf",
-        "properties": properties_of(props),
+        "properties": props,
         "access_ms": expire_after or 0,
         "lease_ms": lease or 0,
     }

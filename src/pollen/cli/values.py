@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import click
 
@@ -22,6 +23,8 @@ _SIZES = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
 }
+F = TypeVar("F", bound=Callable[..., Any])
+
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z]+)")
 
 
@@ -151,6 +154,25 @@ def _read_whole(stream: BinaryIO, name: str) -> bytes:
     return data
 
 
+def with_properties(help_text: str) -> Callable[[F], F]:
+    """The option ``--prop``: ``props``, the properties as a JSON object; ``{}`` when none is given.
+
+    Pairs, or one object from standard input or a file.
+    """
+
+    def read(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> str:
+        return properties_given(given)
+
+    return click.option(
+        "--prop",
+        "props",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=read,
+        help=f"{help_text}; a JSON object by - (standard input) or @FILE.",
+    )
+
+
 def properties_given(texts: tuple[str, ...]) -> str:
     """``--prop`` as a JSON object: ``k=v`` pairs, or one object from ``-`` or ``@FILE``."""
     whole = [text for text in texts if text == "-" or text.startswith("@")]
@@ -158,7 +180,19 @@ def properties_given(texts: tuple[str, ...]) -> str:
         return properties_of(tuple(PAIR.convert(text, None, None) for text in texts))
     if len(texts) > 1:
         raise click.BadParameter(f"{whole[0]} gives all properties: leave the others out")
-    return read_input(whole[0]).decode(errors="replace").strip()
+    return _json_object(read_input(whole[0]), whole[0])
+
+
+def _json_object(data: bytes, source: str) -> str:
+    import json
+
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise click.BadParameter(f"{source} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise click.BadParameter(f'{source} is not a JSON object such as {{"zone": "garden"}}')
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
 
 
 def properties_of(pairs: tuple[tuple[str, str], ...]) -> str:

@@ -34,7 +34,7 @@ impl<A: Abi> Body<A> {
         let limit = Instant::now().checked_add(settings.init_timeout).unwrap_or(birth.deadline);
         let logs = Logs::default();
         let state = State {
-            meter: Meter::new(birth.registry.clone(), settings.memory_bytes, birth.purpose),
+            meter: Meter::new(birth.registry.clone(), settings.guest.memory_bytes, birth.purpose),
             own: A::new(linked, birth, &logs),
             logs,
             settings: settings.clone(),

@@ -25,7 +25,7 @@ pub(crate) fn of_instantiation<A: Abi>(error: Error, state: &mut State<A>) -> Sa
         }
         Some(Refusal::Limit) => SandboxError::out_of_memory(format!(
             "the module needs more than its memory limit of {} bytes to start",
-            state.settings.memory_bytes
+            state.settings.guest.memory_bytes
         ))
         .not_executed(),
         None => of_initialisation(error, state),
@@ -83,7 +83,7 @@ pub(crate) fn of_refusal<O>(state: &State<O>) -> Option<SandboxError> {
         Refusal::Limit => {
             format!(
                 "the guest needed more than its {} bytes of memory",
-                state.settings.memory_bytes
+                state.settings.guest.memory_bytes
             )
         }
         Refusal::Budget => "the node's memory for guests was used up while it ran".to_owned(),

@@ -33,7 +33,7 @@ pub(crate) fn context(settings: &SeedSettings, logs: &Logs) -> WasiCtxBuilder {
     builder.stdout(Sink { logs: logs.clone(), stream: Stream::Out });
     builder.stderr(Sink { logs: logs.clone(), stream: Stream::Err });
     builder.arg(&*settings.name);
-    for (name, value) in &settings.env {
+    for (name, value) in &settings.guest.env {
         builder.env(name, value);
     }
     builder

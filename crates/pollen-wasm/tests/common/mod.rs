@@ -13,10 +13,15 @@ use pollen_wasm::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+/// The checkout that the tests run in. Asked when they run: two checkouts may share one build.
+pub fn checkout() -> PathBuf {
+    let crates = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    PathBuf::from(crates).join("../..")
+}
+
 /// A module of the examples folder.
 pub fn example(name: &str) -> Bytes {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../examples/c/{name}.wasm"));
+    let path = checkout().join(format!("examples/c/{name}.wasm"));
     Bytes::from(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 

@@ -10,7 +10,7 @@ import click
 from pollen.cli import output
 from pollen.cli.app import complete_nodes, control_of, with_globals, with_json
 from pollen.cli.membership import falls_lines, may_go_on, until_text
-from pollen.cli.values import DURATION, properties_given
+from pollen.cli.values import DURATION, with_properties
 
 
 @click.command("grant")
@@ -18,13 +18,7 @@ from pollen.cli.values import DURATION, properties_given
 @click.option("--admin", "tier", flag_value="admin", help="It may also invite, grant and deny.")
 @click.option("--publisher", "tier", flag_value="publisher", help="It may publish seeds.")
 @click.option("--leaf", "tier", flag_value="leaf", help="It may only call and host.")
-@click.option(
-    "--prop",
-    "props",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A property to set; a JSON object by - (standard input) or @FILE.",
-)
+@with_properties("A property to set")
 @click.option("--unset-prop", "drops", multiple=True, metavar="KEY", help="A property to remove.")
 @click.option(
     "--access-until",
@@ -40,7 +34,7 @@ def grant_command(
     ctx: click.Context,
     peer: str,
     tier: str | None,
-    props: tuple[str, ...],
+    props: str,
     drops: tuple[str, ...],
     access_until: str | None,
     dry_run: bool,
@@ -58,12 +52,12 @@ def grant_command(
       pln grant pi --leaf --unset-prop zone
       pln grant laptop --access-until 30d
     """
-    if not (tier or props or drops or access_until):
+    if not (tier or props != "{}" or drops or access_until):
         raise click.UsageError("say what to change, e.g. --publisher or --prop zone=home")
     body = {
         "target": peer,
         "tier": tier or "",
-        "properties": properties_given(props),
+        "properties": props,
         "drops": list(drops),
         "until_unix_ms": _until(access_until),
     }

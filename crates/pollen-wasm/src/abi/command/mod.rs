@@ -72,7 +72,7 @@ fn begins_at_start(shape: &Shape<'_>) -> bool {
 
 /// The arguments after the program's name: the configuration value `args`, split as a shell does.
 fn arguments(settings: &SeedSettings) -> Result<Arc<[String]>, SandboxError> {
-    let Some(text) = settings.config.get("args") else { return Ok(Arc::default()) };
+    let Some(text) = settings.guest.config.get("args") else { return Ok(Arc::default()) };
     shlex::split(text).map(Arc::from).ok_or_else(|| {
         SandboxError::invalid(
             "the configuration value args ends within a quote or after a backslash",

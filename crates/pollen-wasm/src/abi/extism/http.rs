@@ -94,7 +94,7 @@ async fn request_into(state: &mut State, request: u64, body: u64) -> Result<u64>
     state.own.kernel.free(body);
     state.own.http.clear();
     let replied = match wish {
-        Ok(wish) => exchange(wish, bytes, &state.settings.allow_hosts).await,
+        Ok(wish) => exchange(wish, bytes, &state.settings.guest.allow_hosts).await,
         Err(error) => Err(failed(format!("the request is not valid: {error}"))),
     };
     let reply = match replied {

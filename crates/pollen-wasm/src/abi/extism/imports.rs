@@ -126,7 +126,7 @@ fn config(linker: &mut Linker<State>) -> Result<()> {
         let settings = state.settings.clone();
         let value = std::str::from_utf8(state.own.kernel.block(key))
             .ok()
-            .and_then(|key| settings.config.get(key));
+            .and_then(|key| settings.guest.config.get(key));
         value.map_or(0, |value| state.put(value.as_bytes()))
     })?;
     linker.func_wrap(MODULE, "var_get", |mut caller: Caller<'_, State>, key: u64| {

@@ -261,7 +261,7 @@ fn give_input(state: &mut State, input: &Bytes) -> Result<(), SandboxError> {
             format!(
                 "an input of {} bytes does not fit into the memory limit of {} bytes",
                 input.len(),
-                state.settings.memory_bytes
+                state.settings.guest.memory_bytes
             ),
             "send less, or raise the limit: pln seed --memory SIZE",
         ));

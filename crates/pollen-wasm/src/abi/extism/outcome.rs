@@ -37,7 +37,8 @@ fn delivered(status: i32, state: &State) -> Result<Output, SandboxError> {
     if length > limit {
         return Err(SandboxError::output_too_large(length, limit));
     }
-    let tail_call = if status == 0 && state.settings.tail_call { tail_call(bytes)? } else { None };
+    let tail_call =
+        if status == 0 && state.settings.guest.tail_call { tail_call(bytes)? } else { None };
     let written = state.own.written.total();
     if tail_call.is_some() && written > 0 {
         return Err(SandboxError::ran(
