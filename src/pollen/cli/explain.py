@@ -22,6 +22,7 @@ from pollen.cli.app import (
 from pollen.cli.proposals import here
 from pollen.errors import error_from
 from pollen.options import OPTIONS, Kind, flag_of
+from pollen.plain import escaped
 from pollen.units import human_bytes
 
 
@@ -109,9 +110,9 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("limits", f"{memory}, {seconds:g}s a call"),
         ("check", options["check"]),
         ("callers", _pairs(options["allow"])),
-        ("callers if", options["allow_if"]),
+        ("callers if", escaped(options["allow_if"])),
         ("hosts", _pairs(options["host"])),
-        ("hosts if", options["host_if"]),
+        ("hosts if", escaped(options["host_if"])),
         ("reaches", ", ".join(options["allow_hosts"])),
         ("flags", ", ".join(filter(None, flags))),
         ("calls here", here),
@@ -273,7 +274,7 @@ def _print_policy(parts: Sequence[dict[str, Any]], title: str) -> None:
     if parts:
         click.echo(title)
     for part in parts:
-        click.echo(f"  {'  ' * part['depth']}{part['text']} -> {part['value']}")
+        click.echo(f"  {'  ' * part['depth']}{escaped(part['text'])} -> {part['value']}")
 
 
 def _print_sentences(sentences: Sequence[str]) -> None:
