@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -312,6 +313,39 @@ async def test_an_admin_sees_the_status_and_the_log_of_another_node() -> None:
         check_error(await b.pln("status", "--node", "a", "--json"), "denied")
         check_error(await b.pln("logs", "--node", "a", "--json"), "denied")
         check_error(await a.pln("logs", "--node", "nobody", "--json"), "peer-not-found")
+
+
+async def test_an_admin_watches_what_all_nodes_do() -> None:
+    """`pln top`: rates by each node's own counters; a node that will not tell says why."""
+    async with Cluster(2, properties={"b": {"place": "b"}}) as cluster:
+        a, b = cluster.nodes
+        await cluster.seed(example("echo"), "echo", on=["b"], host=[("place", "b")])
+        line = a.command("-m", "pollen.cli", "--dir", str(a.home))
+        load = await asyncio.create_subprocess_exec(
+            *line, "load", "echo", "--duration", "30s", "--rate", "200", stdout=subprocess.DEVNULL
+        )
+        try:
+
+            async def is_seen() -> bool:
+                shown = json.loads((await a.pln("top", "--once", "--json")).stdout)
+                told = {node["name"]: node["told"] for node in shown["nodes"]}
+                rate = told["b"]["calls_per_s"]
+                seeds = {seed["name"]: seed["calls_per_s"] for seed in shown["seeds"]}
+                assert told["a"]["calls_per_s"] == 0 and seeds.get("echo", 0) == rate
+                return bool(100 < rate < 300)
+
+            await until(is_seen, 20, "the calls show where they run")
+            screen = (await a.pln("top", "--once", "--interval", "500ms")).stdout
+            assert b"2 nodes: " in screen and b"echo" in screen
+            assert all(len(row) <= 80 for row in screen.splitlines()), screen
+        finally:
+            load.send_signal(signal.SIGINT)
+            await load.wait()
+        elsewhere = json.loads((await b.pln("top", "--once", "--json")).stdout)
+        problems = {node["name"]: node["problem"] for node in elsewhere["nodes"]}
+        assert problems["a"].startswith("[denied]") and not problems["b"]
+        assert b"a: [denied]" in (await b.pln("top", "--once")).stdout
+        check_error(await a.pln("top", "--interval", "1ms", "--json"), "usage")
 
 
 async def test_the_log_of_another_node_is_followed() -> None:

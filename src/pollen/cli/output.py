@@ -112,6 +112,21 @@ def width() -> int:
         return 80
 
 
+def redrawn(lines: list[str]) -> list[str]:
+    """This screen over the one before, with no flicker; what does not fit is cut."""
+    import shutil
+
+    columns, rows = shutil.get_terminal_size()
+    # The first line may hold a colour, and is short.
+    cut = [lines[0], *(x if len(x) <= columns else f"{x[: columns - 1]}…" for x in lines[1:])]
+    # One row to clear what is below, one for the cursor.
+    room = max(rows - 2, 2)
+    if len(cut) > room:
+        cut = [*cut[: room - 1], f"… {len(cut) - room + 1} more lines"]
+    home, rest, below = (steering(f"\x1b[{key}", sys.stdout) for key in "HKJ")
+    return [f"{home}{cut[0]}{rest}", *(f"{line}{rest}" for line in cut[1:]), below]
+
+
 # The narrowest that the last column of a table becomes.
 _LAST_LEAST = 20
 

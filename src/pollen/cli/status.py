@@ -55,7 +55,7 @@ def status_command(
             sections = (section,) if section else _SECTIONS
             lines = status_lines(status, sections, columns, include_offline)
             lines = [here(line) for line in lines]
-            click.echo("\n".join(_redrawn(lines) if watch and output.can_move() else lines))
+            click.echo("\n".join(output.redrawn(lines) if watch and output.can_move() else lines))
         if not watch:
             return
         time.sleep(1)
@@ -65,21 +65,6 @@ def _path_of(node: str) -> str:
     from urllib.parse import quote
 
     return f"/v1/nodes/{quote(node, safe='')}/status"
-
-
-def _redrawn(lines: list[str]) -> list[str]:
-    """This screen over the one before, with no flicker; what does not fit is cut."""
-    import shutil
-
-    columns, rows = shutil.get_terminal_size()
-    # The health line may hold a colour, and is short.
-    cut = [lines[0], *(x if len(x) <= columns else f"{x[: columns - 1]}…" for x in lines[1:])]
-    # One row to clear what is below, one for the cursor.
-    room = max(rows - 2, 2)
-    if len(cut) > room:
-        cut = [*cut[: room - 1], f"… {len(cut) - room + 1} more lines"]
-    home, rest, below = (output.steering(f"\x1b[{key}", sys.stdout) for key in "HKJ")
-    return [f"{home}{cut[0]}{rest}", *(f"{line}{rest}" for line in cut[1:]), below]
 
 
 def status_lines(

@@ -41,6 +41,7 @@ from pollen.runtime.control.app import make_app
 from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
 from pollen.runtime.elsewhere import Elsewhere, LogsWish
+from pollen.runtime.figures import FiguresList
 from pollen.runtime.folder import identity
 from pollen.runtime.folder.config import Config
 from pollen.runtime.folder.version import VERSION
@@ -310,6 +311,10 @@ class Daemon:
     async def status_of(self, node: str) -> Status:
         """The status of another node, as it shows it itself."""
         return await self._started_elsewhere().status_of(node)
+
+    async def figures(self) -> FiguresList:
+        """What all nodes that are online do now."""
+        return await self._started_elsewhere().figures()
 
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]:
         """Lines of another node's log."""

@@ -1,4 +1,5 @@
-"""Status and logs of other nodes: what this one asks of them, and what it tells an admin of itself.
+"""Status, figures and logs of other nodes: what this one asks of them, and what it tells an admin
+of itself.
 
 Errors: ``peer-not-found`` and ``ambiguous`` for a name that is no member's or several members';
 what ``core.desk.admin`` says of a node that cannot or will not answer; ``bad-request`` for an
@@ -18,11 +19,17 @@ from typing import TypeVar
 import msgspec
 
 from pollen.core import commands as cmd
-from pollen.errors import BadRequest, error_from
+from pollen.errors import BadRequest, PollenError, error_from
+from pollen.runtime.figures import Figures, FiguresList, NodeFigures, figures_of
 from pollen.runtime.watch import logs
 
 # How long another node has to answer: a link may have to be made first.
 WAIT_MS = 10_000
+# Who looks each second would rather see that a node is silent than wait for it.
+GLANCE_MS = 2_000
+NOT_ADMIN = "[denied] nodes tell an admin's node only, and this one is none"
+# So many nodes are asked at once.
+ASKED_AT_ONCE = 64
 # Lines of one answer stay under this, so that it is one message (1 MiB) with its head.
 ANSWER_BYTES = 512 * 1024
 # So many of the newest lines are looked through for what came after a time.
@@ -54,7 +61,7 @@ class Elsewhere:
 
     def verbs(self) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
         """What admins elsewhere may have this node tell them."""
-        return {"status": self.tell_status, "logs": self.tell_logs}
+        return {"status": self.tell_status, "figures": self.tell_figures, "logs": self.tell_logs}
 
     # -- asking ---------------------------------------------------------------------------------
 
@@ -65,6 +72,40 @@ class Elsewhere:
             return await self._status()
         return _read(await self._answer(peer, "status", b""), peer, cmd.Status)
 
+    async def figures(self) -> FiguresList:
+        """What each node that is online does now. One that does not tell in time has a problem
+        instead; nothing is raised for it."""
+        status = await self._status()
+        # Nobody is asked in vain each second: a refusal is a warning in the other's log.
+        is_admin = any(n.state == "self" and n.tier == "admin" for n in status.nodes)
+        room = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def asked(node: cmd.NodeView) -> NodeFigures:
+            figures, problem = None, ""
+            if node.node == self._own:
+                figures = figures_of(status)
+            elif not is_admin:
+                problem = NOT_ADMIN
+            else:
+                async with room:
+                    try:
+                        body = await self._answer(node.node, "figures", b"", GLANCE_MS)
+                        figures = _read(body, node.node, Figures)
+                    except PollenError as error:
+                        problem = f"[{error.slug}] {error.reason}"
+            return NodeFigures(
+                node=node.node,
+                name=node.name,
+                state=node.state,
+                ready=node.ready,
+                memory_bytes=node.memory_bytes,
+                problem=problem,
+                figures=figures,
+            )
+
+        online = [node for node in status.nodes if node.state in ("self", "online")]
+        return FiguresList(nodes=await asyncio.gather(*map(asked, online)))
+
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]:
         """Lines of a node's log, each a JSON object, oldest first."""
         peer = await self._found(node)
@@ -73,9 +114,9 @@ class Elsewhere:
         body = await self._answer(peer, "logs", msgspec.json.encode(wish))
         return _read(body, peer, list[str])
 
-    async def _answer(self, peer: str, verb: str, args: bytes) -> bytes:
-        command = cmd.AdminCommand(node=peer, verb=verb, args=args, wait_ms=WAIT_MS)
-        answered = await self._ask(command, WAIT_MS / 1000 + 1)
+    async def _answer(self, peer: str, verb: str, args: bytes, wait_ms: int = WAIT_MS) -> bytes:
+        command = cmd.AdminCommand(node=peer, verb=verb, args=args, wait_ms=wait_ms)
+        answered = await self._ask(command, wait_ms / 1000 + 1)
         assert isinstance(answered, cmd.Administered)
         return answered.body
 
@@ -104,6 +145,10 @@ class Elsewhere:
     async def tell_status(self, args: bytes) -> bytes:
         """The verb ``status``."""
         return msgspec.json.encode(await self._status())
+
+    async def tell_figures(self, args: bytes) -> bytes:
+        """The verb ``figures``."""
+        return msgspec.json.encode(figures_of(await self._status()))
 
     async def tell_logs(self, args: bytes) -> bytes:
         """The verb ``logs``."""

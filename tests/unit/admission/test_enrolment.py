@@ -9,6 +9,7 @@ from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core.admission import JoinRequest, invites
 from pollen.core.codec import Refusal, encode
+from pollen.core.commands import AuditCommand
 from pollen.core.ids import DAY, MINUTE, SECOND, PeerId
 from pollen.core.trust.denies import Deny, issue_deny
 from tests.unit.turns import turn_at
@@ -69,6 +70,24 @@ def test_an_admin_without_the_root_key_lets_members_in() -> None:
     for name in "abcd":
         assert rows_of(world, name) == sorted(key(world, n) for n in "abcd")
         assert trust_of(world, name).certificates[key(world, "d")].lineage == [key(world, "b")]
+
+
+def test_whoever_lets_a_member_in_puts_it_on_record_once() -> None:
+    """Under its own key, for `pln audit` on every node; the same token again adds nothing."""
+    world = with_admin()
+    joiner = make_key("d")
+    token = world.invite("b", "publisher", subject=joiner.hex())
+    assert isinstance(world.join("d", token), Machine)
+    world.run(5 * SECOND)
+    assert ask(world, "b", joiner, token).slug == ""
+    world.run(5 * SECOND)
+    for name in "abcd":
+        acts = world.ask(name, AuditCommand()).acts
+        assert [(act.by, act.verb, act.subject, act.detail) for act in acts] == [
+            (key(world, "b").hex(), "admit", joiner.hex(), "publisher {}"),
+            (key(world, "a").hex(), "admit", key(world, "c").hex(), "publisher {}"),
+            (key(world, "a").hex(), "admit", key(world, "b").hex(), "admin {}"),
+        ]
 
 
 def test_a_token_bound_to_a_key_is_good_at_every_admin() -> None:

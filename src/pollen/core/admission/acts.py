@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import msgspec
 
-from pollen.core import limits
-from pollen.core.codec import U64, Rejection, decode
-from pollen.core.ids import Nanos
+from pollen.core import kinds, limits
+from pollen.core.codec import U64, Rejection, decode, encode
+from pollen.core.ids import Nanos, PeerId
+from pollen.core.turn import Turn
 
 
 class Act(msgspec.Struct, frozen=True, array_like=True):
@@ -27,6 +28,12 @@ class Act(msgspec.Struct, frozen=True, array_like=True):
     def read(payload: bytes) -> Act | Rejection:
         """The act in a record's payload."""
         return decode(Act, payload, "act")
+
+
+def publish_act(turn: Turn, verb: str, subject: PeerId, detail: str, number: int) -> None:
+    """The record of what this node does now, for ``pln audit``; see ``act_key`` for the number."""
+    act = Act(turn.now.wall, verb, subject, detail[: limits.ACT_DETAIL_MAX_CHARS])
+    turn.publish(kinds.ACT, act_key(turn.now.wall, number), encode(act))
 
 
 def act_key(wall: int, number: int) -> bytes:

@@ -19,6 +19,7 @@ import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.admission import invites
+from pollen.core.admission.acts import publish_act
 from pollen.core.admission.consequences import Consequences
 from pollen.core.admission.invites import Invite
 from pollen.core.admission.redeeming import Redeeming
@@ -136,6 +137,10 @@ class Carrying(Room):
         redeemed = self._redeeming.redeem(body, joiner, peers, turn.now.wall)
         if redeemed.lease is not None:
             self._consequences.publish_lease(redeemed.lease, turn)
+        if redeemed.admitted:
+            # Two joiners of one moment differ in their ids.
+            number = int.from_bytes(joiner[:8], "big")
+            publish_act(turn, "admit", joiner, redeemed.admitted, number)
         turn.write(*redeemed.rows)
         said = answer(self._timed(redeemed.reply))
         if redeemed.rows:

@@ -15,8 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from pollen.core import limits
-from pollen.core.admission.acts import Act, act_key
+from pollen.core.admission.acts import publish_act
 from pollen.core.admission.grants import (
     Change,
     Desk,
@@ -26,10 +25,10 @@ from pollen.core.admission.grants import (
     signer_for,
 )
 from pollen.core.admission.redeeming import Redeeming
-from pollen.core.codec import Refusal, Rejection, encode
+from pollen.core.codec import Refusal, Rejection
 from pollen.core.commands import Denied, DenyCommand, Fallen, GrantCommand, Granted, UndenyCommand
 from pollen.core.ids import MILLISECOND, Nanos, PeerId, Sign, short
-from pollen.core.kinds import ACT, DENY, GRANT
+from pollen.core.kinds import DENY, GRANT
 from pollen.core.properties import check_properties
 from pollen.core.rng import Rng
 from pollen.core.trust import Chain, Members, Tier, Trust
@@ -244,8 +243,7 @@ class Granting(Room):
 
     def _note(self, verb: str, peer: PeerId, detail: str, turn: Turn) -> None:
         """The record of an act, for ``pln audit``."""
-        act = Act(turn.now.wall, verb, peer, detail[: limits.ACT_DETAIL_MAX_CHARS])
-        turn.publish(ACT, act_key(turn.now.wall, self._rng.draw()), encode(act))
+        publish_act(turn, verb, peer, detail, self._rng.draw())
 
 
 def _narrows(before: Chain, grant: Grant) -> bool:

@@ -33,11 +33,13 @@ Addressed = list[tuple[PeerId, list[str]]]
 
 
 class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a joiner, the rows that must be on disk before it, the lease to publish."""
+    """The answer to a joiner, the rows that must be on disk before it, the lease to publish, and
+    what a key that was no member before has now; "" otherwise."""
 
     reply: JoinReply
     rows: Sequence[Row] = ()
     lease: HeldLease | None = None
+    admitted: str = ""
 
 
 class Redeeming:
@@ -150,7 +152,9 @@ class Redeeming:
             spent = SpentNonce(joiner, invite.expires + limits.NONCE_KEEP_NS, credentials)
             self._spent[key] = spent
             rows.append((NONCE_TABLE, key, encode(spent)))
-        return self._answer(credentials, peers, rows, held)
+        is_new = joiner not in trust.certificates
+        admitted = f"{Tier(certificate.tier).label} {certificate.properties}" if is_new else ""
+        return self._answer(credentials, peers, rows, held, admitted)
 
     def _renew(self, shown: bytes, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
         """A member that nobody leased for too long: its certificate still counts."""
@@ -180,9 +184,14 @@ class Redeeming:
         return [(NONCE_TABLE, Hash(key), None) for key in old]
 
     def _answer(
-        self, chain: bytes, peers: Addressed, rows: Sequence[Row], held: HeldLease | None = None
+        self,
+        chain: bytes,
+        peers: Addressed,
+        rows: Sequence[Row],
+        held: HeldLease | None = None,
+        admitted: str = "",
     ) -> Redeemed:
         config = self._config
         told = peers[:_PEERS_TOLD]
         reply = JoinReply("", "", "", config.cluster, config.root, chain, told)
-        return Redeemed(reply=reply, rows=rows, lease=held)
+        return Redeemed(reply=reply, rows=rows, lease=held, admitted=admitted)

@@ -26,11 +26,11 @@ from pollen.core.trust import Tier
 from pollen.core.turn import Asked, Handler, Heard, Room, Turn
 
 # The verbs that this version runs for others; end-load ends a load.
-VERBS = frozenset({"load", "end-load", "status", "logs"})
+VERBS = frozenset({"load", "end-load", "status", "figures", "logs"})
 # These take no time: they have as much room again as all have.
-_QUICK = frozenset({"end-load", "status", "logs"})
+_QUICK = frozenset({"end-load", "status", "figures", "logs"})
 # These change nothing. A line for each would be news to who follows the log by them.
-_LOOKS = frozenset({"status", "logs"})
+_LOOKS = frozenset({"status", "figures", "logs"})
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

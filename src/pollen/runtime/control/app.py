@@ -25,6 +25,7 @@ from pollen.runtime.control import routes
 from pollen.runtime.control.openapi import openapi_view
 from pollen.runtime.control.routes import ROUTES, Route
 from pollen.runtime.elsewhere import LogsWish
+from pollen.runtime.figures import FiguresList
 from pollen.runtime.watch import logs
 from pollen.runtime.watch.metrics import CONTENT_TYPE
 
@@ -49,6 +50,7 @@ class Daemon(Protocol):
     async def load(self, plan: routes.LoadRequest) -> routes.LoadReport: ...
     async def end_load(self, name: str) -> routes.LoadEnded: ...
     async def status_of(self, node: str) -> cmd.Status: ...
+    async def figures(self) -> FiguresList: ...
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]: ...
 
 
@@ -197,6 +199,9 @@ class _Handlers:
 
     async def node_status(self, request: Request, body: None) -> cmd.Status:
         return await self._daemon.status_of(request.path_params["node"])
+
+    async def figures(self, request: Request, body: None) -> FiguresList:
+        return await self._daemon.figures()
 
     async def node_logs(self, request: Request, body: None) -> Response:
         query = _queries(request, "node_logs")

@@ -16,6 +16,7 @@ from pollen.core import commands as cmd
 from pollen.core import limits
 from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
+from pollen.runtime.figures import FiguresList
 
 # So many lines of the log at most are told at once.
 LINES_MAX = 10_000
@@ -441,6 +442,14 @@ ROUTES: tuple[Route, ...] = (
         None,
         cmd.Status,
         _NODE_ERRORS,
+    ),
+    Route(
+        "figures",
+        "GET",
+        "/v1/figures",
+        "What each node that is online does, in a few numbers",
+        None,
+        FiguresList,
     ),
     Route(
         "node_logs",

@@ -1,0 +1,71 @@
+"""What nodes do, in the few numbers that ``pln top`` shows: the shapes, and one node's own.
+
+Decides: what of a status goes over a link each second. A status of 1,000 nodes has 500 KB, and
+    asking each node for its own would be the square of that.
+Does not know: who asks, and how often.
+Source: docs/internals/control-api.md.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pollen.core import commands as cmd
+
+
+class SeedFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A seed on one node: its executions there since the node began, and those under way.
+    ``run_us`` is smoothed, 0 while nothing ran."""
+
+    name: str
+    calls: int
+    failures: int
+    in_flight: int
+    queued: int
+    run_us: int
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """One node at one moment. ``memory_bytes`` is what its guests hold."""
+
+    uptime_ms: int
+    memory_bytes: int
+    seeds: list[SeedFigures]
+
+
+class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A node and what it told. Without figures ``problem`` says why: the slug and the reason.
+
+    ``memory_bytes`` is what its guests may take in all; ``state`` as in ``NodeView``.
+    """
+
+    node: str
+    name: str
+    state: str
+    ready: int
+    memory_bytes: int
+    problem: str = ""
+    figures: Figures | None = None
+
+
+class FiguresList(msgspec.Struct, frozen=True, kw_only=True):
+    """All nodes that are online, in the order of ``Status.nodes``."""
+
+    nodes: list[NodeFigures]
+
+
+def figures_of(status: cmd.Status) -> Figures:
+    """The figures in a node's own status; seeds that it never ran are left out."""
+    seeds = [
+        SeedFigures(
+            name=seed.name,
+            calls=seed.calls,
+            failures=seed.failures,
+            in_flight=seed.in_flight,
+            queued=seed.queued,
+            run_us=seed.run_us,
+        )
+        for seed in status.seeds
+        if seed.calls or seed.failures or seed.in_flight or seed.queued
+    ]
+    return Figures(uptime_ms=status.uptime_ms, memory_bytes=status.memory_bytes, seeds=seeds)
