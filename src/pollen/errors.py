@@ -5,10 +5,12 @@
     PollenError
       CallError                 whatever a call can raise
         BadRequest              usage, bad-request, name-invalid, config-invalid,
-                                module-invalid, import-unknown, bad-policy
+                                module-invalid, import-unknown, root-file-invalid,
+                                bad-policy
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found
-        Denied                  denied, token-invalid
-        Conflict                name-taken, already-in-cluster
+        Denied                  denied, token-invalid, root-not-here, passphrase-wrong
+        Conflict                name-taken, already-in-cluster, file-exists,
+                                root-file-foreign, root-file-stale
         Ambiguous               ambiguous
         Unreachable             unreachable, daemon-not-running, daemon-not-answering,
                                 version-mismatch
@@ -195,6 +197,12 @@ SLUGS: Mapping[str, SlugRow] = {
     "denied": SlugRow(Denied, EXIT_PERMISSION, 403, False),
     "name-taken": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "already-in-cluster": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
+    "root-not-here": SlugRow(Denied, EXIT_PERMISSION, 403, False),
+    "passphrase-wrong": SlugRow(Denied, EXIT_PERMISSION, 403, False),
+    "root-file-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "root-file-foreign": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
+    "root-file-stale": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
+    "file-exists": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "ambiguous": SlugRow(Ambiguous, EXIT_AMBIGUOUS, 409, False),
     "unreachable": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),
     "daemon-not-running": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),

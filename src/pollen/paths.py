@@ -1,4 +1,4 @@
-"""Where a node keeps its files: one folder, fixed names.
+"""Where a node keeps its files: one folder, fixed names; here or on a machine that ssh reaches.
 
 Errors: ``path-too-long`` when a unix socket could not be bound there, with a shorter folder to use;
 ``state-unusable`` when the folder cannot be made, is somebody else's, or not on a local disk.
@@ -43,9 +43,41 @@ _STATE = (
 
 @dataclass(frozen=True)
 class Paths:
-    """The files of one node, all in ``home``."""
+    """The files of one node, all in ``home``.
+
+    ``host`` is the machine, as ``ssh://user@host:port``; empty is this one. Of another machine only
+    the two sockets are within reach (``pollen.sdk.far``). ``is_given``: somebody named the folder;
+    without that the machine itself says which it is.
+    """
 
     home: Path
+    host: str = ""
+    is_given: bool = True
+
+    @property
+    def place(self) -> str:
+        """The folder as an error names it, with the machine when that is another one."""
+        return f"{self.home} on {self.host.removeprefix('ssh://')}" if self.host else str(self.home)
+
+    @property
+    def ssh_words(self) -> list[str]:
+        """The host as ssh takes it: perhaps a port, then the target."""
+        target, port = self.host.removeprefix("ssh://"), ""
+        if not target.endswith("]"):
+            head, colon, tail = target.rpartition(":")
+            target, port = (head, tail) if colon else (tail, "")
+        user, at, bare = target.rpartition("@")
+        target = f"{user}{at}{bare.removeprefix('[').removesuffix(']')}"
+        return [*(["-p", port] if port else []), target]
+
+    def command(self, line: str) -> str:
+        """What to type here so that ``pln LINE`` runs on the node's machine."""
+        if not self.host:
+            return f"pln {line}"
+        import shlex
+
+        folder = f"--dir {shlex.quote(str(self.home))} " if self.is_given else ""
+        return f"ssh {' '.join(self.ssh_words)} pln {folder}{line}"
 
     @property
     def control_socket(self) -> Path:
@@ -77,6 +109,19 @@ class Paths:
         return self.home / "root.key"
 
     @property
+    def next_root_key(self) -> Path:
+        """A successor's key, until all nodes were told of it."""
+        return self.home / "root-next.key"
+
+    def former_root_key(self, digits: str) -> Path:
+        """Where the key of a root goes that is not the newest any more, by its first digits."""
+        return self.home / f"root-{digits}.key"
+
+    def former_root_keys(self) -> list[Path]:
+        """Keys of other roots that lie here: of those before, of one to come, of a cluster left."""
+        return sorted(self.home.glob("root-*.key"))
+
+    @property
     def pid_file(self) -> Path:
         return self.home / "pollen.pid"
 
@@ -96,6 +141,19 @@ class Paths:
         """What a node made here that is neither a key nor a setting; whatever else lies in the
         folder is not ours."""
         return sorted(path for name in _STATE for path in self.home.glob(name))
+
+
+def contexts_file() -> Path:
+    """The file of contexts, other machines by name; it need not be there."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "pollen" / "contexts.toml"
+
+
+def has_contexts() -> bool:
+    """Whether there is such a file; a folder that may not be read has none."""
+    with contextlib.suppress(OSError):
+        return contexts_file().exists()
+    return False
 
 
 def resolve(directory: str | None = None) -> Paths:

@@ -14,10 +14,11 @@ import termios
 
 import pytest
 
-from pollen.cli import proposals
+from pollen.cli import proposals, remote
 from pollen.cli.status import status_lines
 from pollen.errors import BadRequest, Unreachable
 from pollen.paths import resolve
+from pollen.sdk import hosts
 from pollen.sdk.control import Control
 from tests.cli.conftest import EXAMPLES, Pln
 from tests.native.muscle import wait_for
@@ -219,8 +220,31 @@ def test_a_command_for_this_machine_names_the_folder_that_was_given(
     monkeypatch: pytest.MonkeyPatch, said: str, shown: str
 ) -> None:
     assert proposals.here(said) == said
-    monkeypatch.setattr(proposals, "_given", ["my node"])
+    monkeypatch.setattr(proposals, "_given", [])
+    proposals.remember_directory("my node")
     assert proposals.here(said) == shown.format("pln --dir 'my node'", "pln --dir 'my node'")
+
+
+@pytest.mark.parametrize(
+    ("said", "flagged", "unflagged"),
+    [
+        ("see: pln logs", "see: pln -H lab --dir /x logs", "see: pln logs"),
+        ("pln up -d", "ssh me@pi pln --dir /x up -d", "ssh me@pi pln --dir /x up -d"),
+        ("ssh me@pi pln up -d", "ssh me@pi pln up -d", "ssh me@pi pln up -d"),
+        ("pln context list", "pln context list", "pln context list"),
+        ("pln invite, then pln join TOKEN there", *["{} invite, then pln join TOKEN there"] * 2),
+    ],
+)
+def test_a_command_for_another_machine_goes_there(
+    monkeypatch: pytest.MonkeyPatch, said: str, flagged: str, unflagged: str
+) -> None:
+    """By ``-H`` when that was given, as a line of ssh where the verb goes by hand."""
+    monkeypatch.setattr(proposals, "_given", [])
+    there = hosts.parse("me@pi", "/x")
+    proposals.remember_host("lab", "/x", there, remote.way_of)
+    assert proposals.here(said) == flagged.format("pln -H lab --dir /x")
+    proposals.remember_host(None, None, there, remote.way_of)
+    assert proposals.here(said) == unflagged.format("pln")
 
 
 def test_what_is_proposed_can_be_pasted_when_the_folder_was_given(pln: Pln) -> None:

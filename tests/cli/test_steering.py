@@ -31,7 +31,9 @@ STEERS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 # These show nothing that another machine or a guest wrote, or show it by a command below.
 OWN = {"init", "up", "down", "restart", "join", "demo", "sim", "purge", "completion", "id"} | {
     "version",
+    "service",
     "unset",
+    "context",
 }
 LINES = [
     ["status"],
@@ -54,6 +56,10 @@ LINES = [
     ["grant", POISON, "--prop", "zone=home"],
     ["deny", POISON, "--dry-run"],
     ["undeny", POISON],
+    ["top", "--once", "--interval", "200ms"],
+    ["root", "status"],
+    ["root", "status", "--json"],
+    ["root", "apply", POISON],
     ["load", POISON, "--duration", "100ms"],
     ["load", "nothing", "--duration", "100ms"],
     ["doctor"],

@@ -3,7 +3,8 @@
 A fenced ``sh`` or ``python`` block runs as it stands, in the order of its document. A block that
 begins with ``# on NAME`` runs on that machine, which here is a folder with a daemon on loopback;
 ``# on NAME, exit 3`` must end with that code, ``# on NAME, with go`` needs that program. ``faulty``
-is a machine whose node has planted bugs. Blocks of ``make`` are not run, but name targets. A ``c``
+is a machine whose node has planted bugs. ``desk`` is a user without a node here, whose ssh reaches
+the machine ``lab`` through a real server. Blocks of ``make`` are not run, but name targets. A ``c``
 block whose comment names a file is that file. A ``text`` block after another one is its output:
 each line must come, in that order, whatever the numbers and ids in it. What only looks
 (``status``, ``why``, …) is run again until it comes.
@@ -27,6 +28,8 @@ import pytest
 
 from pollen import lock
 from pollen.paths import Paths
+from tests import sshd
+from tests.sshd import Sshd
 from tests.style.documents import Block, blocks_of
 from tests.style.tree import ROOT
 
@@ -41,6 +44,7 @@ FILE = re.compile(r"(?://|/\*) ([a-z-]+\.[a-z]+):")
 # What a terminal is told: to go somewhere, to clear.
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 FAULTY = "faulty"
+DESK, LAB = "desk", "lab"
 LOOKS = (
     "pln status",
     "pln inspect",
@@ -62,6 +66,7 @@ class Stage:
         self.folder = folder
         self.homes: dict[str, Path] = {}
         self.planted: list[subprocess.Popen[bytes]] = []
+        self.server: Sshd | None = None
         tools, self.here = folder / "bin", folder / "here"
         tools.mkdir()
         self.here.mkdir()
@@ -69,7 +74,8 @@ class Stage:
         command = tools / "pln"
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pollen.cli "$@"\n')
         command.chmod(0o755)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("PLN_")}
+        unwanted = ("PLN_", "XDG_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**kept, "PATH": path, "HOME": str(folder), "COLUMNS": "80"}
         self.environment["NO_COLOR"] = "1"
@@ -88,6 +94,9 @@ class Stage:
             pytest.skip(f"{block}: there is no {machine[3]} here")
         home = str(self._home(machine))
         environment = {**self.environment, "PLN_DIR": home}
+        if machine and machine[1] == DESK:
+            del environment["PLN_DIR"]
+            self._serve()
         if block.language == "python":
             line = [sys.executable, "-W", "error", "-c", script]
         else:
@@ -95,7 +104,8 @@ class Stage:
         code, printed = on_a_terminal(line, self.here, environment)
         wanted = int(machine[2] or 0) if machine else 0
         assert code == wanted, f"{block}: exit {code}\n{printed}"
-        return printed.replace(home, "~/.pln").replace(str(self.folder), "~")
+        named = printed.replace(f"on {LAB} ({os.uname().nodename})", f"on {LAB} (pi)")
+        return named.replace(home, "~/.pln").replace(str(self.folder), "~")
 
     def write(self, block: Block) -> None:
         """Write the file that a block of source is, if it names one."""
@@ -116,6 +126,20 @@ class Stage:
                 self._plant(home)
         return self.homes[name]
 
+    def _serve(self) -> None:
+        """Start the server of the machine that the desk reaches, unless it runs."""
+        if self.server is not None:
+            return
+        sshd.need()
+        self.server = server = sshd.Sshd(self.folder / "ssh", {"PLN_DIR": str(self.folder / LAB)})
+        server.trust()
+        server.start()
+        place = f"Host {LAB}\n HostName 127.0.0.1\n Port {server.port}\n User {server.user}\n"
+        config = server.client("desk", more=place)
+        command = self.folder / "bin" / "ssh"
+        command.write_text(f'#!/bin/sh\nexec "{shutil.which("ssh")}" -F "{config}" "$@"\n')
+        command.chmod(0o755)
+
     def _plant(self, home: Path) -> None:
         """Start the broken node there."""
         line = [sys.executable, "-m", "tests.e2e.broken_node", "--dir", str(home)]
@@ -133,6 +157,8 @@ class Stage:
             subprocess.run(line, env=self.environment, capture_output=True, check=False)
         for process in self.planted:
             process.wait(timeout=30)
+        if self.server is not None:
+            self.server.stop()
 
 
 def on_a_terminal(line: list[str], here: Path, environment: dict[str, str]) -> tuple[int, str]:

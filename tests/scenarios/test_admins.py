@@ -9,6 +9,7 @@ import pytest
 from pollen.sim import scenarios
 
 SCENARIO = "admins_decide_in_cut_halves"
+SUCCESSION = "the_root_is_succeeded_in_cut_halves"
 # ``make check`` plays ten, ``make test`` sixty; the slow test goes on from there.
 SEEDS = int(os.environ.get("POLLEN_SIM_SEEDS", "10")) // 2
 ALL = 300
@@ -22,6 +23,14 @@ def test_admins_that_act_apart_end_agreed(number: int) -> None:
     report = scenarios.play(SCENARIO, number).report
     assert report.failures == []
     assert report.checks["acts"] > 0
+
+
+@pytest.mark.parametrize("number", range(2, 2 + max(SEEDS // 3, 1)))
+def test_a_root_that_is_succeeded_apart_is_one_line_everywhere(number: int) -> None:
+    """What the old key signs in the other half counts as well."""
+    report = scenarios.play(SUCCESSION, number).report
+    assert report.failures == []
+    assert report.checks["successions"] > 0
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pollen import errors
 from pollen.cli.app import overview
+from pollen.cli.remote import WAYS, Way
 from pollen.errors import SLUGS
 from tests.style.tree import ROOT, SOURCE, python_files, rust_files
 
@@ -84,3 +85,18 @@ def test_every_command_that_a_text_proposes_exists() -> None:
     named = {verb for text in said for verb in re.findall(r"\bpln ([a-z]+)\b", text)}
     assert {"up", "invite", "logs"} <= named
     assert named - set(overview()) == set()
+
+
+def test_every_verb_says_how_it_gets_to_another_machine() -> None:
+    """``WAYS`` is the one table; a verb without a row would be refused there."""
+    assert set(WAYS) == set(overview())
+
+
+def test_the_page_on_commands_has_the_way_of_every_verb() -> None:
+    page = (ROOT / "docs" / "design" / "cli.md").read_text()
+    told = {
+        way: set(re.findall(r"`([a-z]+)`", cells))
+        for way, cells in re.findall(r"^\| ([a-z ]+) \| ((?:`[a-z]+`(?:, )?)+) \|", page, re.M)
+    }
+    known = {way.value: {verb for verb in WAYS if WAYS[verb] is way} for way in Way}
+    assert {way: told.get(way) for way in known} == known

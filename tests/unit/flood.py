@@ -37,8 +37,8 @@ from pollen.core.placement.claims import Claim
 from pollen.core.records.record import Body, in_frames
 from pollen.core.rng import Rng
 from pollen.core.seeds import specs
-from pollen.core.trust import Certificate, NodeInfo, Tier, certs, founding_credentials, leases
-from pollen.core.trust.leases import Lease
+from pollen.core.trust import Certificate, NodeInfo, Tier, certs, leases
+from pollen.core.trust.leases import Lease, founding_credentials
 from pollen.options import SeedOptions
 
 CLUSTER = ClusterId(b"c" * 32)

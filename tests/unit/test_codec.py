@@ -21,6 +21,7 @@ from pollen.core.seeds.specs import Spec, SpecRecord
 from pollen.core.trust import Certificate, NodeInfo
 from pollen.core.trust.denies import Deny, DenyPayload
 from pollen.core.trust.leases import Credentials, Lease
+from pollen.core.trust.papers import RootAnswer, RootRequest
 from pollen.core.trust.succession import Succession
 from tests.vectors.remake import remake, text_of, value_of
 
@@ -33,6 +34,8 @@ TYPES: dict[str, Any] = {
     "deny": Deny,
     "deny-payload": DenyPayload,
     "succession": Succession,
+    "root-request": RootRequest,
+    "root-answer": RootAnswer,
     "credentials": Credentials,
     "invite": Invite,
     "spec": Spec,

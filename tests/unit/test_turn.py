@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pollen.core import commands, kinds, messages, timers
+from pollen.core import commands, kinds, messages, rootwords, timers
 from pollen.core.codec import Refusal
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, Persist, Reply, SetTimer
@@ -49,7 +49,10 @@ def test_every_message_has_one_taker() -> None:
 
 def test_every_command_has_one_taker() -> None:
     """Whatever the control API can ask is answered."""
-    assert set(node()._commands) == subclasses(commands._Command)
+    assert set(node()._commands) == {
+        *subclasses(commands._Command),
+        *subclasses(rootwords._Command),
+    }
 
 
 def test_every_purpose_of_a_timer_has_one_taker() -> None:
@@ -78,7 +81,7 @@ def test_no_vocabulary_grows_unseen() -> None:
     assert len(subclasses(Event)) == 20
     assert len(subclasses(Effect)) == 18
     assert len(messages.KINDS) == 12
-    assert len(node()._commands) == 15
+    assert len(node()._commands) == 19
 
 
 def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:

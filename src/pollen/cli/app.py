@@ -6,6 +6,7 @@ A verb's module is imported when the verb is used. Exit codes are those of ``pol
 
 from __future__ import annotations
 
+import copy
 import difflib
 import errno
 import io
@@ -20,7 +21,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import click
 
 from pollen.errors import PollenError, error_from
-from pollen.paths import Paths, cure, resolve
+from pollen.paths import Paths, cure, has_contexts, resolve
 from pollen.plain import escaped, tame
 from pollen.sdk import control
 
@@ -51,6 +52,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("trust", "Print the version"),
 }
 
+# Verbs that only a program types, with their modules.
+HIDDEN = {"_stdio": "stdio"}
 # The verbs of ``pollen.cli.verbs`` stand after this one in the overview.
 _BEFORE_OTHERS = "join"
 # What people try when a member shall go.
@@ -58,6 +61,8 @@ _REMOVING = ("remove", "revoke", "kick", "ban")
 
 # A shell that completes a word does not wait for a silent daemon.
 _COMPLETION_SECONDS = 1.0
+# Another machine answers after ssh has logged in. Guess: half a second on a near one.
+_COMPLETION_SECONDS_THERE = 5.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,8 +91,11 @@ class Verbs(click.Group):
         return list(overview())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = VERBS.get(cmd_name) or overview().get(cmd_name)
-        if entry is None:
+        if cmd_name in HIDDEN:
+            entry = (HIDDEN[cmd_name], "")
+        elif (found := VERBS.get(cmd_name) or overview().get(cmd_name)) is not None:
+            entry = found
+        else:
             return None
         command = getattr(import_module(f"pollen.cli.{entry[0]}"), f"{cmd_name}_command")
         assert isinstance(command, click.Command)
@@ -104,26 +112,80 @@ class Verbs(click.Group):
         if args and args[0] in _REMOVING:
             remedy = "did you mean: pln deny"
             raise error_from("usage", f"there is no command {args[0]!r}", remedy)
-        if args and args[0] not in VERBS and args[0] not in overview():
+        if args and args[0] not in VERBS and args[0] not in {*HIDDEN, *overview()}:
             near = difflib.get_close_matches(args[0], overview(), n=1)
             hint = f"did you mean: pln {near[0]}" if near else "see: pln --help"
             raise error_from("usage", f"there is no command {args[0]!r}", hint)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and name not in HIDDEN:
+            command = _guarded(command, args)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in overview().items()])
 
 
+def _guarded(command: click.Command, line: list[str]) -> click.Command:
+    """The command, which looks before it runs whether its node is on another machine.
+
+    Of a group each command does: the options may stand behind its name.
+    """
+    guarded, run = copy.copy(command), command.invoke
+    if isinstance(guarded, click.Group):
+        resolve_bare = guarded.resolve_command
+
+        def resolve_guarded(
+            ctx: click.Context, args: list[str]
+        ) -> tuple[str | None, click.Command | None, list[str]]:
+            name, inner, rest = resolve_bare(ctx, args)
+            return name, inner and _guarded(inner, line), rest
+
+        guarded.resolve_command = resolve_guarded  # type: ignore[method-assign]
+        return guarded
+
+    def invoke(ctx: click.Context) -> Any:
+        if _may_be_far(ctx):
+            from pollen.cli import remote
+
+            code = remote.check(ctx, line)
+            if code is not None:
+                ctx.exit(code)
+        return run(ctx)
+
+    guarded.invoke = invoke  # type: ignore[method-assign]
+    return guarded
+
+
+def _may_be_far(ctx: click.Context) -> bool:
+    """Whether anything says that another machine may be meant; without it nothing is loaded."""
+    held = ctx.ensure_object(dict)
+    if held.get("host") is not None:
+        return True
+    if held.get("directory") is not None:
+        return False
+    is_here = os.environ.get("PLN_DIR") or not has_contexts()
+    return bool(os.environ.get("PLN_HOST")) or not is_here
+
+
 def with_globals(function: F) -> F:
     """The options that every verb takes, before or after its name."""
+    function = click.option(
+        "-H",
+        "--host",
+        "machine",
+        metavar="HOST",
+        expose_value=False,
+        callback=_remember_host,
+        help="The node of another machine: a context, user@host or ssh://… (PLN_HOST).",
+    )(function)
     return click.option(
         "--dir",
         "directory",
         metavar="DIR",
         expose_value=False,
         callback=_remember_directory,
-        help="The node's folder (PLN_DIR; ~/.pln).",
+        help="The node's folder (PLN_DIR; ~/.pln); with -H the folder there.",
     )(function)
 
 
@@ -145,6 +207,12 @@ def _remember_directory(
     return value
 
 
+def _remember_host(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        ctx.ensure_object(dict)["host"] = value
+    return value
+
+
 def _remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     if value:
         ctx.ensure_object(dict)["json"] = True
@@ -152,7 +220,11 @@ def _remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> b
 
 
 def paths_of(ctx: click.Context) -> Paths:
-    """The folder that the options, PLN_DIR or the default name."""
+    """The folder that the options, PLN_DIR or the default name, or a node of another machine."""
+    if _may_be_far(ctx):
+        from pollen.cli import remote
+
+        return remote.paths_of(ctx)
     return resolve(ctx.ensure_object(dict).get("directory"))
 
 
@@ -208,7 +280,9 @@ def _plain(names: Iterable[str], incomplete: str) -> list[str]:
 
 def _status(ctx: click.Context) -> dict[str, Any]:
     try:
-        return control.Control(paths_of(ctx)).get("/v1/status", timeout=_COMPLETION_SECONDS)
+        where = paths_of(ctx)
+        timeout = _COMPLETION_SECONDS_THERE if where.host else _COMPLETION_SECONDS
+        return control.Control(where).get("/v1/status", timeout=timeout)
     except PollenError:
         return {"seeds": [], "nodes": []}
 

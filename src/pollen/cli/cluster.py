@@ -90,7 +90,7 @@ def up_command(
       pln up --port 60700 --http 127.0.0.1:8080
     """
     from pollen.runtime import starting
-    from pollen.runtime.folder import identity, service
+    from pollen.runtime.folder import identity, service, supervised
 
     where = paths_of(ctx)
     listen = _listen(port, ips)
@@ -105,11 +105,49 @@ def up_command(
             founded = identity.init(where, name)
             new = f"started a NEW cluster {founded.cluster.hex()[:8]}"
             click.echo(f"{new}; {here('to enter an existing one: pln join TOKEN')}", err=True)
+    if (unit := supervised.of(where)) is not None:
+        start_supervised(where, unit, options, "start")
+        return
     if detach:
         start_detached(where, options)
         return
     # The daemon replaces this process: one pid, and signals reach it directly.
     os.execv(sys.executable, [sys.executable, "-m", "pollen.runtime", *options.arguments(where)])
+
+
+def start_supervised(where: Paths, unit: Any, options: Any, verb: str) -> None:
+    """Have the init system start the node, and wait until it answers.
+
+    Raises ``usage`` for options, which a service does not take.
+    """
+    from pollen.runtime.folder import service
+
+    if options.settings():
+        remedy = "set them: pln set listen IP:PORT"
+        raise error_from("usage", "a service takes its settings from the folder", remedy)
+    if verb == "start" and service.running(where) is not None:
+        pid = service.running(where)
+        reason = f"the daemon of {where.home} runs with pid {pid}"
+        raise error_from("already-running", reason, "pln status")
+    unit.do(verb)
+    health = _answering(where, unit, service.START_SECONDS)
+    who = f"node {health['name']} ({health['node'][:8]}), pid {health['pid']}"
+    click.echo(f"up: {who}, in {where.home}, kept up by {unit.path.name}")
+
+
+def _answering(where: Paths, unit: Any, seconds: float) -> dict[str, Any]:
+    """The health of the node once it answers. Raises ``daemon-not-running`` when it does not."""
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            return Control(where).get("/v1/health")
+        except PollenError as error:
+            if error.slug != "daemon-not-running":
+                raise
+        if time.monotonic() > ends or unit.state() == "failed":
+            reason = f"{unit.path.name} is {unit.state()}, and the node does not answer"
+            raise error_from("daemon-not-running", reason, f"see {where.log_file}")
+        time.sleep(0.05)
 
 
 def start_detached(where: Paths, options: Any = None) -> None:
@@ -134,9 +172,18 @@ def down_command(ctx: click.Context, force: bool, grace: int) -> None:
       pln down
       pln down --force
     """
-    from pollen.runtime.folder import service
+    from pollen.runtime.folder import service, supervised
 
-    service.stop(paths_of(ctx), 0 if force else grace, drain=not force, is_forced=force)
+    where = paths_of(ctx)
+    unit = supervised.of(where)
+    if unit is not None and unit.state() == "active" and not force:
+        unit.do("stop")
+        click.echo("down")
+        return
+    service.stop(where, 0 if force else grace, drain=not force, is_forced=force)
+    if unit is not None:
+        # Else it would be started again, as one that failed.
+        unit.do("stop")
     click.echo("down")
 
 
@@ -151,7 +198,7 @@ def restart_command(ctx: click.Context) -> None:
       pln restart
     """
     from pollen.runtime import starting
-    from pollen.runtime.folder import service
+    from pollen.runtime.folder import service, supervised
 
     where = paths_of(ctx)
     options = service.options_of(where)
@@ -160,8 +207,15 @@ def restart_command(ctx: click.Context) -> None:
     settings = starting.settings(where, options.settings())
     starting.check(settings)
     starting.check_addresses(settings, pid)
+    unit = supervised.of(where)
+    if unit is not None and (pid is None or unit.state() == "active"):
+        start_supervised(where, unit, service.StartOptions(), "restart")
+        return
     if pid is not None:
         service.stop(where)
+    if unit is not None:
+        start_supervised(where, unit, service.StartOptions(), "start")
+        return
     start_detached(where, options)
 
 
@@ -203,6 +257,10 @@ def logs_command(
             shown += 1
     except PollenError as error:
         if error.slug not in ("daemon-not-running", "daemon-not-answering"):
+            raise
+        if where.host:
+            # What is in the folder there is for a pln of that machine.
+            error.remedy = f"its last lines: {where.command('logs')}\n{error.remedy}"
             raise
         if not where.log_file.exists():
             raise error_from(

@@ -282,9 +282,9 @@ def _ask(
 ) -> Reply:
     """One call of a seed's function, over a connection of its own."""
     from pollen.cli.patience import Watch
-    from pollen.sdk.blocking import connect_sync
+    from pollen.sdk.blocking import SyncMesh
 
-    with connect_sync(where.home) as mesh, Watch(where, mesh) as watch:
+    with SyncMesh(where) as mesh, Watch(where, mesh) as watch:
         try:
             return mesh.function(*target, **limits)(data, **said)
         except CallError as error:
@@ -300,10 +300,10 @@ def _stream(
 ) -> Reply:
     """As ``_ask``, with each piece of the output written when it comes."""
     from pollen.cli.patience import Watch
-    from pollen.sdk.blocking import connect_sync
+    from pollen.sdk.blocking import SyncMesh
 
     piece = b""
-    with connect_sync(where.home) as mesh, Watch(where, mesh) as watch:
+    with SyncMesh(where) as mesh, Watch(where, mesh) as watch:
         try:
             with mesh.function(*target, **limits).stream(data, **said) as pieces:
                 for piece in pieces:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from pollen.errors import error_from
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def falls_lines(falls: list[dict[str, Any]]) -> list[str]:
@@ -16,15 +19,17 @@ def falls_lines(falls: list[dict[str, Any]]) -> list[str]:
     return [f"falls with it: {f['name']} {f['node'][:8]}, {f['why']}" for f in falls]
 
 
-def may_go_on(question: str, yes: bool, command: str) -> bool:
-    """Ask on a terminal; elsewhere nothing goes on without ``--yes``.
+def may_go_on(
+    question: str, yes: bool, command: str, why: str = "this takes something away, and asks first"
+) -> bool:
+    """Ask on a terminal; elsewhere nothing goes on without ``--yes``: ``why`` says so.
 
     Raises ``usage`` where there is nobody to ask, ``click.Abort`` on a no.
     """
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise error_from("usage", "this takes something away, and asks first", f"{command} --yes …")
+        raise error_from("usage", why, f"{command} --yes …")
     return click.confirm(question, abort=True, err=True)
 
 
@@ -33,3 +38,27 @@ def until_text(unix_ms: int) -> str:
     if not unix_ms:
         return ""
     return time.strftime(", until %Y-%m-%d %H:%M", time.localtime(unix_ms / 1000))
+
+
+def with_request(function: F) -> F:
+    """``--request``: what only the root may do is asked of it on another machine."""
+    return click.option(
+        "--request",
+        "request_file",
+        metavar="FILE",
+        help="Change nothing; write a request for the root to sign: pln root sign.",
+    )(function)
+
+
+def write_request(answer: dict[str, Any], name: str, words: str) -> None:
+    """Write what the root is asked to sign to a new file, or to standard output for ``-``."""
+    import base64
+
+    from pollen.cli import paper
+
+    said = [f"A request to the root of a pollen cluster: {words}."]
+    said += ["Where the root key is, be it without a network: pln root sign FILE"]
+    raw = base64.b64decode(answer["request"])
+    paper.write_new(name, paper.sheet(said, paper.REQUEST, raw))
+    if name != "-":
+        click.echo(f"wrote {name}; where the root key is: pln root sign {name}", err=True)

@@ -59,8 +59,8 @@ class Watch:
         from pollen.sdk import silence
 
         address = str(self._where.call_socket)
-        if silence.answers(address, _PROMPT_SECONDS):
+        if silence.answers(self._where, address, _PROMPT_SECONDS):
             return True
         if not self._done.is_set():
             silence.say_waiting(self._where)
-        return silence.answers(address, patience - _PROMPT_SECONDS)
+        return silence.answers(self._where, address, patience - _PROMPT_SECONDS)

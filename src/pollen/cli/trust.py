@@ -8,7 +8,7 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import control_of, paths_of, with_globals, with_json
-from pollen.cli.cluster import start_detached
+from pollen.cli.cluster import start_detached, start_supervised
 from pollen.cli.values import DURATION, read_input, with_properties
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.paths import Paths
@@ -105,7 +105,7 @@ def join_command(
       pln join pln1…
       pln invite | ssh pi pln join -
     """
-    from pollen.runtime.folder import enrol, service
+    from pollen.runtime.folder import enrol, service, supervised
 
     where = paths_of(ctx)
     if token == "-" or token.startswith("@"):
@@ -137,7 +137,10 @@ def join_command(
         click.echo(f"joined cluster {cluster} as node {node} ({joined.tier})")
     if not no_up and service.running(where) is None:
         try:
-            start_detached(where, service.StartOptions(name=name))
+            if (unit := supervised.of(where)) is not None:
+                start_supervised(where, unit, service.StartOptions(), "start")
+            else:
+                start_detached(where, service.StartOptions(name=name))
         except PollenError as error:
             raise _member_all_the_same(error) from None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from pollen.core import limits
+from pollen.core.rootwords import RootCommands
 from pollen.options import SeedOptions
 
 
@@ -79,7 +80,8 @@ class GrantCommand(_Command, frozen=True, kw_only=True, tag="grant"):
 
     ``target``: a name or the first digits of an id. ``tier``: empty leaves it. ``properties``: a
     JSON object of those to set; ``drops``: those to take away. ``until_unix_ms``: when its access
-    ends, 0 for never, below 0 leaves it. ``dry_run``: only say what would come of it.
+    ends, 0 for never, below 0 leaves it. ``dry_run``: only say what would come of it. ``by_root``:
+    change nothing, and answer with the request for the root to sign.
     """
 
     target: str
@@ -88,25 +90,29 @@ class GrantCommand(_Command, frozen=True, kw_only=True, tag="grant"):
     drops: list[str] = []
     until_unix_ms: int = -1
     dry_run: bool = False
+    by_root: bool = False
 
 
 class DenyCommand(_Command, frozen=True, kw_only=True, tag="deny"):
     """Put members out; answered by ``Denied``. All of them, or none when one may not be.
 
     ``cascade`` False certifies those directly below them from here first. ``dry_run``: only say
-    what would fall.
+    what would fall. ``by_root`` as for ``GrantCommand``.
     """
 
     targets: list[str]
     reason: str = ""
     cascade: bool = True
     dry_run: bool = False
+    by_root: bool = False
 
 
 class UndenyCommand(_Command, frozen=True, kw_only=True, tag="undeny"):
-    """Let a denied member in again with what it had; answered by ``Granted``."""
+    """Let a denied member in again with what it had; answered by ``Granted``. ``by_root`` as for
+    ``GrantCommand``."""
 
     target: str
+    by_root: bool = False
 
 
 class MembersCommand(_Command, frozen=True, kw_only=True, tag="members"):
@@ -161,6 +167,7 @@ Command = (
     | AdminCommand
     | WhyPlaceCommand
     | WhyCallCommand
+    | RootCommands
 )
 
 
@@ -320,7 +327,8 @@ class Fallen(msgspec.Struct, frozen=True, kw_only=True):
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True):
     """What a member may do now. ``takes``: what it has no more; ``falls``: members that stand below
-    it and fall with that. ``changed`` False: it was so before."""
+    it and fall with that. ``changed`` False: it was so before. ``request``: base64 of what the root
+    is asked to sign, where it was asked."""
 
     node: str
     name: str
@@ -331,18 +339,20 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True):
     takes: list[str] = []
     falls: list[Fallen] = []
     changed: bool = True
+    request: str = ""
 
 
 class Denied(msgspec.Struct, frozen=True, kw_only=True):
     """Who is out now. ``falls``: members below them that fall as well; ``kept``: those that were
     certified from here instead. ``seeds``: the names that nobody publishes any more; ``replicas``
-    run elsewhere soon."""
+    run elsewhere soon. ``request`` as in ``Granted``."""
 
     denied: list[Fallen]
     falls: list[Fallen] = []
     kept: list[Fallen] = []
     seeds: list[str] = []
     replicas: int = 0
+    request: str = ""
 
 
 class MemberView(msgspec.Struct, frozen=True, kw_only=True):

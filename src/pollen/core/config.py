@@ -15,10 +15,10 @@ from pollen.core.ids import ClusterId, PeerId
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is from its start to its end. ``has_root``: the root key can be asked to sign.
-    ``root`` is the cluster's first root; ``chain`` the credentials that the node began with.
-    ``slots``: how many calls can burn at once, a core each. ``idle_ns``: a seed without a call from
-    here for so long is in no demand from here.
+    """What a node is from its start to its end. ``has_root``: the root key can be asked to sign,
+    that of ``successor`` where the first root was succeeded. ``root`` is the cluster's first root;
+    ``chain`` the credentials that the node began with. ``slots``: how many calls can burn at once,
+    a core each. ``idle_ns``: a seed without a call from here for so long is in no demand from here.
     """
 
     node: PeerId
@@ -32,8 +32,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     has_root: bool
     slots: int = 1
     idle_ns: int = limits.DEMAND_KEEP_NS
+    successor: PeerId | None = None
 
     @property
     def signing_root(self) -> PeerId | None:
         """The root whose key can be asked to sign, or None."""
-        return self.root if self.has_root else None
+        return (self.successor or self.root) if self.has_root else None

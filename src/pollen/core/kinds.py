@@ -17,7 +17,7 @@ FAST = "fast"
 ACCUSE = "accuse"
 REFUTE = "refute"
 # What says who is a member (``trust``): one's own chain (key empty), a lease of somebody (its key
-# is whose), a deny (its key is the deny's hash), a successor of the root (key empty), the
+# is whose), a deny (its key is the deny's hash), a successor of the root (its key is that), the
 # credentials that an admin gave somebody anew (its key is whose).
 CERT = "cert"
 LEASE = "lease"

@@ -58,6 +58,7 @@ from pollen.core.presence import Presence
 from pollen.core.records import Change, Gossip, Intake, Interned, Records, Retention
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
+from pollen.core.rootwords import ApplyCommand, SucceedCommand
 from pollen.core.seeds import (
     SeedRequests,
     Writer,
@@ -136,7 +137,7 @@ class Node(Room):
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
         self._granting = Granting(
-            self._members, self._redeeming, sign, rng, self._situation.held_by
+            self._members, self._redeeming, sign, verify, rng, self._situation.held_by
         )
         self._waits = Waits(self._screen)
         self._wire(self._rooms())
@@ -444,7 +445,7 @@ class Node(Room):
             node=self._config.node,
             cluster=self._config.cluster,
             version=self._config.version,
-            has_root=self._config.has_root,
+            has_root=self._redeeming.issuer().signing_root is not None,
             members=self._members,
             situation=self._situation,
             telemetry=self._placing.telemetry,
@@ -477,6 +478,8 @@ _PUBLISHING = (
     GrantCommand,
     DenyCommand,
     UndenyCommand,
+    SucceedCommand,
+    ApplyCommand,
 )
 
 

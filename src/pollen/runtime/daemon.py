@@ -33,6 +33,7 @@ from pollen.core.peers.discovery.contract import Context
 from pollen.core.peers.discovery.finder import Finder
 from pollen.core.restoring import Identity
 from pollen.core.rng import Rng
+from pollen.core.rootwords import HoldRootCommand
 from pollen.errors import BadRequest, InvariantError, PollenError
 from pollen.paths import Paths
 from pollen.runtime import starting
@@ -48,7 +49,7 @@ from pollen.runtime.folder.version import VERSION
 from pollen.runtime.loop import entropy
 from pollen.runtime.loop.discovery import Discovery, make_finder
 from pollen.runtime.loop.driver import Driver
-from pollen.runtime.loop.native import Muscles, Native, RealNative, as_error, make_sign, make_verify
+from pollen.runtime.loop.native import Keys, Muscles, Native, RealNative, as_error, make_verify
 from pollen.runtime.loop.store import Store
 from pollen.runtime.watch import logs, metrics, otlp, stderr
 from pollen.runtime.workloads import Workloads
@@ -82,6 +83,7 @@ class Daemon:
         self._muscles: Muscles | None = None
         self._identity: Identity | None = None
         self._node = b""
+        self._keys: Keys | None = None
         self._engine = ""
         self._timings = metrics.Timings()
         self._finder: Finder | None = None
@@ -199,7 +201,8 @@ class Daemon:
         if name != held.name:
             store.write_now([(durability.META_TABLE, restoring.NAME_KEY, name.encode())])
         key = identity.node_key(self._paths, self._native)
-        root = identity.root_key(self._paths, self._native, held.root)
+        root = identity.key_of_root(self._paths, self._native)
+        self._keys = Keys(key, root)
         boot = entropy.draw_boot()
         self._node = key.public
         self._engine = self._native.version()
@@ -223,10 +226,11 @@ class Daemon:
                 version=VERSION,
                 memory_bytes=memory,
                 has_root=root is not None,
+                successor=PeerId(root.public) if root is not None else None,
                 slots=self._config.guest_slots(),
                 idle_ns=self._config.idle_ms * MILLISECOND,
             )
-            rng, sign = Rng(entropy.draw_seed()), make_sign(key, root)
+            rng, sign = Rng(entropy.draw_seed()), self._keys.sign
             verify = make_verify(self._native)
             self._bound = bound
             seal, unseal = self._native.sealer() or (None, None)
@@ -319,6 +323,24 @@ class Daemon:
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]:
         """Lines of another node's log."""
         return await self._started_elsewhere().logs_of(node, wish)
+
+    async def hold_root(self) -> msgspec.Struct:
+        """The root key came into the folder, or left it: from now on it signs, or does not."""
+        if self._driver is None or self._keys is None:
+            raise PollenError("daemon-not-running", "the node is not up yet", "try again")
+        key = identity.key_of_root(self._paths, self._native)
+        if key is not None:
+            self._keys.root = key
+        try:
+            root = "" if key is None else key.public.hex()
+            return await self._driver.command(HoldRootCommand(root=root))
+        except PollenError:
+            key = None
+            raise
+        finally:
+            # Only when the core knows that it is gone: it asks for no signature any more.
+            if key is None:
+                self._keys.root = None
 
     def _started_elsewhere(self) -> Elsewhere:
         if self._elsewhere is None:

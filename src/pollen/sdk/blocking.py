@@ -22,7 +22,7 @@ import msgspec
 
 from pollen.errors import CallError, Unreachable
 from pollen.options import SeedKeywords
-from pollen.paths import Paths, resolve
+from pollen.paths import Paths
 from pollen.sdk import door, inflow, replies
 from pollen.sdk.asking import (
     UNSET,
@@ -35,6 +35,7 @@ from pollen.sdk.asking import (
     seed_options,
 )
 from pollen.sdk.control import Control
+from pollen.sdk.hosts import connecting
 from pollen.sdk.replies import Reply, broken, closed, forked, reply, silent
 from pollen.sdk.streams import RECEIVE, SyncStream, opened
 
@@ -53,7 +54,7 @@ class SyncMesh:
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
-        return f"<{type(self).__name__} of {self._paths.home}, {state}>"
+        return f"<{type(self).__name__} of {self._paths.place}, {state}>"
 
     def __enter__(self) -> Self:
         self._is_closed = False
@@ -200,6 +201,19 @@ class _Line:
         self._socket, self._conversation = opened(self._paths), door.Conversation()
         return self._socket
 
+    def _look(self) -> None:
+        """A connection that ended while nobody waited on it is not used again."""
+        if self._socket is not None and self._pid == os.getpid():
+            self._socket.setblocking(False)
+            try:
+                is_over = not self._socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return
+            except OSError:
+                is_over = True
+            if is_over:
+                self.close()
+
     def ask(
         self, source: Iterator[Call | Exception], in_flight: int, *, patient: bool
     ) -> Iterator[Reply | Exception]:
@@ -210,6 +224,7 @@ class _Line:
         """
         asked: deque[_Asked] = deque()
         waiting: dict[int, _Asked] = {}
+        self._look()
         try:
             while True:
                 for call in source:
@@ -416,6 +431,6 @@ class SyncFunction(Handle):
                 yield error
 
 
-def connect_sync(directory: str | os.PathLike[str] | None = None) -> SyncMesh:
+def connect_sync(place: str | os.PathLike[str] | None = None) -> SyncMesh:
     """As ``connect``, blocking: ``with connect_sync() as mesh``."""
-    return SyncMesh(resolve(None if directory is None else os.fspath(directory)))
+    return SyncMesh(connecting(place))

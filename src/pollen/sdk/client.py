@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn, Self, Unpack, overload
 
 from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
 from pollen.options import SeedKeywords
-from pollen.paths import Paths, resolve
+from pollen.paths import Paths
 from pollen.sdk import door, inflow, replies
 from pollen.sdk.asking import (
     UNSET,
@@ -30,6 +30,7 @@ from pollen.sdk.asking import (
     seed_options,
 )
 from pollen.sdk.control import Control
+from pollen.sdk.hosts import connecting
 from pollen.sdk.replies import Reply, broken, closed, forked, gone, reply, silent
 from pollen.sdk.streams import Stream
 
@@ -179,7 +180,7 @@ class Mesh:
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
-        return f"<{type(self).__name__} of {self._paths.home}, {state}>"
+        return f"<{type(self).__name__} of {self._paths.place}, {state}>"
 
     async def __aenter__(self) -> Self:
         self._is_closed = False
@@ -309,11 +310,15 @@ class Mesh:
         async with self._connecting:
             if (connection := self._at_hand()) is not None:
                 return connection
-            loop = asyncio.get_running_loop()
+            loop, address = asyncio.get_running_loop(), str(self._paths.call_socket)
             try:
-                _, connection = await loop.create_unix_connection(
-                    Connection, str(self._paths.call_socket)
-                )
+                if self._paths.host:
+                    from pollen.sdk import far
+
+                    far_end = await asyncio.to_thread(far.opened, self._paths, address)
+                    _, connection = await loop.create_unix_connection(Connection, sock=far_end)
+                else:
+                    _, connection = await loop.create_unix_connection(Connection, address)
             except OSError as error:
                 raise gone(self._paths, error) from None
             self._connection = connection
@@ -472,6 +477,10 @@ async def _each(inputs: Iterable[Payload] | AsyncIterable[Payload]) -> AsyncIter
             yield data
 
 
-def connect(directory: str | os.PathLike[str] | None = None) -> Mesh:
-    """The node of ``directory``, else of PLN_DIR, else of this user: ``async with connect()``."""
-    return Mesh(resolve(None if directory is None else os.fspath(directory)))
+def connect(place: str | os.PathLike[str] | None = None) -> Mesh:
+    """A node: ``async with connect() as mesh``.
+
+    ``place`` is a folder here, ``ssh://user@host/dir``, or the name of a context; None is PLN_HOST,
+    else PLN_DIR, else this user's folder. Raises ``usage`` for a host that cannot be one.
+    """
+    return Mesh(connecting(place))

@@ -1,5 +1,7 @@
 """A client of the control API: one request, one connection, blocking, over the node's unix socket.
 
+The node may be another machine's (``far``).
+
 Used by the CLI and the SDK. The routes and shapes are those of docs/internals/control-api.md.
 HTTP/1.0 by hand: the answer then ends with the connection and is never chunked. Refused:
 ``http.client``, whose imports (email, ssl) cost a command of ours a fifth of its time.
@@ -134,7 +136,7 @@ class Control:
         self, path: str, method: str, target: str, body: bytes, timeout: float | None
     ) -> Iterator[tuple[BinaryIO, int]]:
         """The answer's body, to be read, and its length as announced; a refusal is raised."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        with _socket(self._paths, path, timeout) as connection:
             line = _Line(self._paths, connection, path, timeout)
             try:
                 line.connect()
@@ -154,12 +156,12 @@ class Control:
                 raise self._broken(str(error) or repr(error), method) from None
 
     def _nobody(self) -> PollenError:
-        reason = f"no daemon answers in {self._paths.home}"
-        remedy = "start it with: pln up -d"
+        reason = f"no daemon answers in {self._paths.place}"
+        remedy = f"start it with: {self._paths.command('up -d')}"
         return Unreachable("daemon-not-running", reason, remedy, may_have_executed=False)
 
     def _broken(self, why: str, method: str = "GET") -> PollenError:
-        reason = f"the daemon in {self._paths.home} broke off: {why}"
+        reason = f"the daemon in {self._paths.place} broke off: {why}"
         remedy = "look at: pln logs"
         if method != "GET":
             remedy = f"what was asked may have been done: pln status\n{remedy}"
@@ -168,8 +170,17 @@ class Control:
 
 def not_ours(paths: Paths) -> Unreachable:
     """The error of a socket that this user may not open."""
-    reason = f"the daemon in {paths.home} belongs to somebody else"
+    reason = f"the daemon in {paths.place} belongs to somebody else"
     return Unreachable("unreachable", reason, OWNER_REMEDY, may_have_executed=False)
+
+
+def _socket(paths: Paths, address: str, timeout: float | None) -> socket.socket:
+    """A socket for ``address``, connected already when that is another machine's."""
+    if paths.host:
+        from pollen.sdk import far
+
+        return far.opened(paths, address, min(far.PATIENCE, timeout or math.inf))
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 class _Line(io.RawIOBase):
@@ -186,7 +197,9 @@ class _Line(io.RawIOBase):
         connection.setblocking(False)
 
     def connect(self) -> None:
-        """Connect. Raises ``OSError``, ``daemon-not-answering``."""
+        """Connect, unless it is. Raises ``OSError``, ``daemon-not-answering``."""
+        if self._paths.host:
+            return
         began = time.monotonic()
         while (code := self._socket.connect_ex(self._address)) == errno.EAGAIN:
             from pollen.sdk import silence

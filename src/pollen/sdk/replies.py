@@ -100,7 +100,8 @@ def gone(paths: Paths, why: object) -> CallError:
         slug = "daemon-not-running"
     text = why.strerror if isinstance(why, OSError) and why.strerror else why
     reason = f"no node answers at {paths.call_socket}: {text}"
-    return Unreachable(slug, reason, "start it with: pln up -d", may_have_executed=False)
+    remedy = f"start it with: {paths.command('up -d')}"
+    return Unreachable(slug, reason, remedy, may_have_executed=False)
 
 
 def broken(why: object) -> CallError:
@@ -112,8 +113,10 @@ def broken(why: object) -> CallError:
 
 def silent(paths: Paths, timeout: float) -> CallError:
     """The node said nothing until well after the call's time was up."""
-    reason = f"the node at {paths.call_socket} gave no answer within {timeout:g} s"
-    return DeadlineExceeded("deadline", reason, "see: pln doctor", may_have_executed=True)
+    node = f"of {paths.place}" if paths.host else f"at {paths.call_socket}"
+    reason = f"the node {node} gave no answer within {timeout:g} s"
+    remedy = f"see: {paths.command('doctor')}"
+    return DeadlineExceeded("deadline", reason, remedy, may_have_executed=True)
 
 
 def closed() -> PollenError:

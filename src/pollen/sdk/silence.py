@@ -52,6 +52,8 @@ def is_stopped(pid: int) -> bool:
 
 def process_text(paths: Paths) -> str:
     """``pid 1234, stopped``; what is known of the process of this folder."""
+    if paths.host:
+        return "reached by ssh"
     pid = lock.read_pid(paths)
     if pid is None:
         return "no process of it is known"
@@ -61,6 +63,8 @@ def process_text(paths: Paths) -> str:
 
 def remedy(paths: Paths) -> str:
     """What to do about the process of this folder."""
+    if paths.host:
+        return f"see: {paths.command('doctor')}\nor end it: {paths.command('down --force')}"
     pid = lock.read_pid(paths)
     if pid is not None and is_stopped(pid):
         return f"let it go on: kill -CONT {pid}\nor end it: pln down --force"
@@ -71,7 +75,7 @@ def not_answering(paths: Paths, seconds: float, *, may_have_executed: bool = Fal
     """The error of a daemon that is there and says nothing. What it was asked before it fell
     silent it may do once it goes on; a function runs only by a call."""
     how = f"has not answered for {seconds:.0f} s" if seconds else "cannot answer"
-    reason = f"the daemon in {paths.home} ({process_text(paths)}) {how}"
+    reason = f"the daemon in {paths.place} ({process_text(paths)}) {how}"
     return Unreachable(
         "daemon-not-answering", reason, remedy(paths), may_have_executed=may_have_executed
     )
@@ -92,7 +96,8 @@ def wait(paths: Paths, address: str, line: socket.socket, events: int, until: fl
     say_waiting(paths)
     patience = SILENT_SECONDS - WORD_SECONDS
     while True:
-        is_alive = _answers_within(address, line, events, min(patience, until - time.monotonic()))
+        seconds = min(patience, until - time.monotonic())
+        is_alive = _answers_within(paths, address, line, events, seconds)
         if time.monotonic() >= until:
             raise TimeoutError("timed out")
         if not is_alive:
@@ -109,13 +114,17 @@ def ready(line: socket.socket, events: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
-def answers(address: str, seconds: float) -> bool:
+def answers(paths: Paths, address: str, seconds: float) -> bool:
     """Whether whoever listens at ``address`` answers a question within so long."""
-    return _answers_within(address, None, 0, seconds)
+    return _answers_within(paths, address, None, 0, seconds)
 
 
-def _answers_within(address: str, line: socket.socket | None, events: int, seconds: float) -> bool:
+def _answers_within(
+    paths: Paths, address: str, line: socket.socket | None, events: int, seconds: float
+) -> bool:
     """Whether a second question is answered, or ``line`` is ready, within so long."""
+    if paths.host:
+        return _answers_there(paths, address, line, events, seconds)
     end = time.monotonic() + seconds
     poll = select.poll()
     if line is not None:
@@ -137,4 +146,25 @@ def _answers_within(address: str, line: socket.socket | None, events: int, secon
                 # It is gone or closes: whoever waits on the line will see that.
                 return True
         poll.register(probe, select.POLLIN)
+        return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))
+
+
+def _answers_there(
+    paths: Paths, address: str, line: socket.socket | None, events: int, seconds: float
+) -> bool:
+    """As ``_answers_within``, over the same ssh: a path that is cut answers nothing either."""
+    from pollen.sdk import far
+
+    end = time.monotonic() + seconds
+    try:
+        probe = far.opened(paths, address, seconds)
+    except Unreachable:
+        return line is not None and ready(line, events, end - time.monotonic())
+    with probe:
+        poll = select.poll()
+        poll.register(probe, select.POLLIN)
+        if line is not None:
+            poll.register(line, events)
+        with contextlib.suppress(OSError):
+            probe.send(_KNOCK)
         return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))

@@ -202,10 +202,16 @@ class SyncStream:
 
 def opened(paths: Paths) -> socket.socket:
     """A socket to the node. Raises ``CallError`` when none answers."""
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if paths.host:
+        from pollen.sdk import far
+
+        opened = far.opened(paths, str(paths.call_socket))
+    else:
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     opened.settimeout(_CONNECT)
     try:
-        opened.connect(str(paths.call_socket))
+        if not paths.host:
+            opened.connect(str(paths.call_socket))
         opened.sendall(door.PREFACE)
     except OSError as error:
         opened.close()

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from pollen.core import commands as cmd
-from pollen.runtime.control.routes import ROUTES, Latency, Route
+from pollen.runtime.control.route import Route
+from pollen.runtime.control.routes import ROUTES, Latency
 from tests.style.tree import ROOT
 
 PAGE = (ROOT / "docs" / "internals" / "control-api.md").read_text()

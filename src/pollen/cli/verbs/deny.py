@@ -8,7 +8,8 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import complete_nodes, control_of, with_globals, with_json
-from pollen.cli.membership import falls_lines, may_go_on
+from pollen.cli.membership import falls_lines, may_go_on, with_request, write_request
+from pollen.cli.paper import check_new
 
 
 @click.command("deny")
@@ -19,6 +20,7 @@ from pollen.cli.membership import falls_lines, may_go_on
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would fall.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@with_request
 @with_json
 @with_globals
 @click.pass_context
@@ -29,6 +31,7 @@ def deny_command(
     no_cascade: bool,
     dry_run: bool,
     yes: bool,
+    request_file: str | None,
     as_json: bool,
 ) -> None:
     """Put each PEER out of the cluster, and those that it let in.
@@ -43,6 +46,14 @@ def deny_command(
     """
     body = {"targets": list(peers), "reason": reason, "cascade": not no_cascade}
     asked = control_of(ctx)
+    if request_file is not None:
+        check_new(request_file)
+        answer = asked.request("POST", "/v1/denies", {**body, "by_root": True})
+        for line in _plan_lines(answer):
+            click.echo(line, err=True)
+        names = ", ".join(node["name"] for node in answer["denied"])
+        write_request(answer, request_file, f"to deny {names}")
+        return
     planned = asked.request("POST", "/v1/denies", {**body, "dry_run": True})
     if not as_json:
         for line in _plan_lines(planned):

@@ -9,7 +9,14 @@ import click
 
 from pollen.cli import output
 from pollen.cli.app import complete_nodes, control_of, with_globals, with_json
-from pollen.cli.membership import falls_lines, may_go_on, until_text
+from pollen.cli.membership import (
+    falls_lines,
+    may_go_on,
+    until_text,
+    with_request,
+    write_request,
+)
+from pollen.cli.paper import check_new
 from pollen.cli.values import DURATION, with_properties
 
 
@@ -27,6 +34,7 @@ from pollen.cli.values import DURATION, with_properties
 )
 @click.option("--dry-run", is_flag=True, help="Only say what it would change.")
 @click.option("--yes", is_flag=True, help="Do not ask when something is taken away.")
+@with_request
 @with_json
 @with_globals
 @click.pass_context
@@ -39,6 +47,7 @@ def grant_command(
     access_until: str | None,
     dry_run: bool,
     yes: bool,
+    request_file: str | None,
     as_json: bool,
 ) -> None:
     """Change what PEER may do: a node's name or the first digits of its id.
@@ -51,6 +60,7 @@ def grant_command(
       pln grant pi --publisher --prop zone=garden
       pln grant pi --leaf --unset-prop zone
       pln grant laptop --access-until 30d
+      pln grant laptop --admin --request request.txt
     """
     if not (tier or props != "{}" or drops or access_until):
         raise click.UsageError("say what to change, e.g. --publisher or --prop zone=home")
@@ -62,6 +72,14 @@ def grant_command(
         "until_unix_ms": _until(access_until),
     }
     asked = control_of(ctx)
+    if request_file is not None:
+        check_new(request_file)
+        answer = asked.request("POST", "/v1/grants", {**body, "by_root": True})
+        if answer["changed"]:
+            write_request(answer, request_file, _line(answer, dry_run=True))
+        else:
+            click.echo(_line(answer, dry_run=True), err=True)
+        return
     planned = asked.request("POST", "/v1/grants", {**body, "dry_run": True})
     is_less = bool(planned["takes"] or planned["falls"])
     if is_less and not as_json:

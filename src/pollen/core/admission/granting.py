@@ -11,7 +11,9 @@ Source: docs/design/protocol.md#grants-and-denies.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -25,13 +27,23 @@ from pollen.core.admission.grants import (
     signer_for,
 )
 from pollen.core.admission.redeeming import Redeeming
-from pollen.core.codec import Refusal, Rejection
+from pollen.core.admission.rooted import Rooted
+from pollen.core.codec import Refusal, Rejection, Signed
 from pollen.core.commands import Denied, DenyCommand, Fallen, GrantCommand, Granted, UndenyCommand
-from pollen.core.ids import MILLISECOND, Nanos, PeerId, Sign, short
+from pollen.core.ids import (
+    MILLISECOND,
+    SIGNATURE_BYTES,
+    KeyRole,
+    Nanos,
+    PeerId,
+    Sign,
+    Verify,
+    short,
+)
 from pollen.core.kinds import DENY, GRANT
 from pollen.core.properties import check_properties
 from pollen.core.rng import Rng
-from pollen.core.trust import Chain, Members, Tier, Trust
+from pollen.core.trust import Chain, Members, RootRequest, Tier, Trust
 from pollen.core.turn import Asked, Handler, Room, Turn
 
 # The names of the seeds that these members published, and how many replicas they host.
@@ -42,7 +54,13 @@ class Granting(Room):
     """The administrative acts of this node. ``holds`` tells what hangs on members."""
 
     def __init__(
-        self, members: Members, redeeming: Redeeming, sign: Sign, rng: Rng, holds: Holds
+        self,
+        members: Members,
+        redeeming: Redeeming,
+        sign: Sign,
+        verify: Verify,
+        rng: Rng,
+        holds: Holds,
     ) -> None:
         self._members = members
         self._trust = members.trust
@@ -50,13 +68,15 @@ class Granting(Room):
         self._sign = sign
         self._rng = rng
         self._holds = holds
+        self._rooted = Rooted(members, redeeming, sign, verify, self._publish_chain, self._note)
 
     def commands(self) -> Mapping[type[object], Handler]:
-        """To grant, to deny and to let in again."""
+        """To grant, to deny and to let in again; what has to do with the root key."""
         return {
             GrantCommand: self.on_grant,
             DenyCommand: self.on_deny,
             UndenyCommand: self.on_undeny,
+            **self._rooted.commands(),
         }
 
     # -- grant ----------------------------------------------------------------------------------
@@ -77,19 +97,22 @@ class Granting(Room):
         change = _change_of(command)
         if isinstance(change, Refusal):
             return change
-        planned = plan_grant(self._desk(), chain, change, turn.now.wall)
+        planned = plan_grant(self._desk(command.by_root), chain, change, turn.now.wall)
         if isinstance(planned, Refusal):
             return planned
+        if command.by_root and planned is not None:
+            return self._asked_of_root(peer, chain, planned, turn)
         return self._told(peer, chain, planned, "grant", turn, is_asked=command.dry_run)
 
     def on_undeny(self, asked: Asked, turn: Turn) -> None:
         """Let a denied member in again, with what it had."""
         command: UndenyCommand = asked.command
         peer = self._named(command.target)
-        answer = peer if isinstance(peer, Refusal) else self._undeny(peer, turn)
+        by_root = command.by_root
+        answer = peer if isinstance(peer, Refusal) else self._undeny(peer, by_root, turn)
         turn.answer(asked.request, answer, when_durable=True)
 
-    def _undeny(self, peer: PeerId, turn: Turn) -> Granted | Refusal:
+    def _undeny(self, peer: PeerId, by_root: bool, turn: Turn) -> Granted | Refusal:
         chain = self._trust.chain_of(peer)
         name = self._members.name_of(peer)
         if peer in self._trust.certificates:
@@ -97,9 +120,11 @@ class Granting(Room):
         if chain is None:
             text = f"no certificate of {short(peer)} is known here"
             return Refusal("peer-not-found", text, "let it join with a new token: pln invite")
-        planned = plan_grant(self._desk(), chain, Change(), turn.now.wall)
+        planned = plan_grant(self._desk(by_root), chain, Change(), turn.now.wall)
         if isinstance(planned, Refusal):
             return planned
+        if by_root and planned is not None:
+            return self._asked_of_root(peer, chain, planned, turn)
         return self._told(peer, chain, planned, "undeny", turn, is_asked=False)
 
     def _told(
@@ -113,10 +138,21 @@ class Granting(Room):
         is_asked: bool,
     ) -> Granted | Refusal:
         """Tell a planned grant unless it was only asked about, and say what comes of it."""
+        answer = self._answer(peer, before, grant)
+        if grant is None or is_asked:
+            return answer
+        refusal = self._publish(peer, grant, turn)
+        if refusal is not None:
+            return refusal
+        detail = f"{answer.tier} {answer.properties}"
+        self._note(verb, peer, detail, turn)
+        return answer
+
+    def _answer(self, peer: PeerId, before: Chain, grant: Grant | None) -> Granted:
         leaf = before.leaf if grant is None else grant.certificate
         takes = [] if grant is None else grant.takes
         falls = self._below(peer) if grant is not None and _narrows(before, grant) else []
-        answer = Granted(
+        return Granted(
             node=peer.hex(),
             name=self._members.name_of(peer),
             tier=Tier(leaf.tier).label,
@@ -127,24 +163,46 @@ class Granting(Room):
             falls=falls,
             changed=grant is not None,
         )
-        if grant is None or is_asked:
-            return answer
-        refusal = self._publish(peer, grant, turn)
-        if refusal is not None:
-            return refusal
-        detail = f"{answer.tier} {answer.properties}"
-        self._note(verb, peer, detail, turn)
-        return answer
 
     def _publish(self, peer: PeerId, grant: Grant, turn: Turn) -> Refusal | None:
-        chain = self._trust.judge(peer, grant.chain)
+        refusal = self._publish_chain(peer, grant.chain, turn)
+        if refusal is None and grant.deny is not None:
+            turn.publish(DENY, Trust.deny_key(grant.deny), grant.deny)
+        return refusal
+
+    def _publish_chain(self, peer: PeerId, carried: list[Signed], turn: Turn) -> Refusal | None:
+        chain = self._trust.judge(peer, carried)
         if isinstance(chain, Rejection):
             return Refusal("internal", f"what this node signed does not hold: {chain.kind}", "")
         held = self._redeeming.lend(chain, turn.now.wall)
         turn.publish(GRANT, peer, self._trust.credentials_with(chain, held))
-        if grant.deny is not None:
-            turn.publish(DENY, Trust.deny_key(grant.deny), grant.deny)
         return None
+
+    # -- asking the root elsewhere --------------------------------------------------------------
+
+    def _asked_of_root(
+        self, peer: PeerId, before: Chain, grant: Grant, turn: Turn
+    ) -> Granted | Refusal:
+        """The answer of a grant that only the root signs, with the request to it."""
+        papers = self._papers(peer, before, grant.chain, grant.deny or b"")
+        request = self._request(papers, turn)
+        if isinstance(request, Refusal):
+            return request
+        return msgspec.structs.replace(self._answer(peer, before, grant), request=request)
+
+    def _papers(
+        self, peer: PeerId, before: Chain, chain: Sequence[Signed], deny: bytes
+    ) -> Sequence[msgspec.Struct]:
+        known = self._trust.verdicts_of(peer)
+        return RootRequest.papers_of(self._members.name_of(peer), before, known, chain, deny)
+
+    def _request(self, papers: Sequence[Any], turn: Turn) -> str | Refusal:
+        issuer, root = self._redeeming.issuer(), list(self._trust.roots)[-1]
+        if len(papers) > RootRequest.PAPERS_MAX:
+            text = f"the root would have to sign {len(papers)} documents at once"
+            return Refusal("bad-request", text, f"at most {RootRequest.PAPERS_MAX}; ask in parts")
+        request = RootRequest(issuer.cluster, root, issuer.node, turn.now.wall, [*papers])
+        return base64.b64encode(request.sealed(self._sign)).decode()
 
     # -- deny -----------------------------------------------------------------------------------
 
@@ -155,7 +213,7 @@ class Granting(Room):
         turn.answer(asked.request, answer, when_durable=not command.dry_run)
 
     def _deny(self, command: DenyCommand, turn: Turn) -> Denied | Refusal:
-        desk, planned = self._desk(), {}
+        desk, planned = self._desk(command.by_root), {}
         for target in command.targets:
             peer = self._named(target)
             if isinstance(peer, Refusal):
@@ -181,6 +239,8 @@ class Granting(Room):
             seeds=seeds,
             replicas=replicas,
         )
+        if command.by_root:
+            return self._denied_by_root(answer, planned, kept, turn)
         if command.dry_run:
             return answer
         for peer, grant in kept.items():
@@ -191,6 +251,27 @@ class Granting(Room):
             turn.publish(DENY, Trust.deny_key(payload), payload)
             self._note("deny", peer, command.reason, turn)
         return answer
+
+    def _denied_by_root(
+        self,
+        answer: Denied,
+        planned: Mapping[PeerId, bytes],
+        kept: Mapping[PeerId, Grant | Refusal],
+        turn: Turn,
+    ) -> Denied | Refusal:
+        """The answer of a deny that only the root signs, with the request to it."""
+        papers: list[Any] = []
+        for peer, grant in kept.items():
+            chain = self._trust.chain_of(peer)
+            if isinstance(grant, Grant) and chain is not None:
+                papers += self._papers(peer, chain, grant.chain, grant.deny or b"")
+        for peer, payload in planned.items():
+            chain = self._trust.chain_of(peer)
+            papers += self._papers(peer, chain, (), payload) if chain is not None else ()
+        request = self._request(papers, turn)
+        if isinstance(request, Refusal):
+            return request
+        return msgspec.structs.replace(answer, request=request)
 
     def _plan_deny(self, desk: Desk, peer: PeerId, reason: str, wall: Nanos) -> bytes | Refusal:
         if peer == desk.issuer.node:
@@ -221,8 +302,12 @@ class Granting(Room):
 
     # -- who ------------------------------------------------------------------------------------
 
-    def _desk(self) -> Desk:
-        return Desk(issuer=self._redeeming.issuer(), trust=self._trust, sign=self._sign)
+    def _desk(self, by_root: bool) -> Desk:
+        issuer = self._redeeming.issuer()
+        if not by_root:
+            return Desk(issuer=issuer, trust=self._trust, sign=self._sign)
+        issuer = msgspec.structs.replace(issuer, signing_root=list(self._trust.roots)[-1])
+        return Desk(issuer=issuer, trust=self._trust, sign=_blank, is_roots=True)
 
     def _named(self, text: str) -> PeerId | Refusal:
         """The one member, or former member, that a name or the first digits of an id mean."""
@@ -244,6 +329,11 @@ class Granting(Room):
     def _note(self, verb: str, peer: PeerId, detail: str, turn: Turn) -> None:
         """The record of an act, for ``pln audit``."""
         publish_act(turn, verb, peer, detail, self._rng.draw())
+
+
+def _blank(role: KeyRole, message: bytes) -> bytes:
+    """Where the root's signature will stand, once it has signed elsewhere."""
+    return bytes(SIGNATURE_BYTES)
 
 
 def _narrows(before: Chain, grant: Grant) -> bool:

@@ -55,11 +55,19 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desk(msgspec.Struct, frozen=True, kw_only=True):
-    """Where grants and denies are made: this node's authority, what it knows, and its keys."""
+    """Where grants and denies are made: this node's authority, what it knows, and its keys.
+
+    ``is_roots``: all is for the root to sign, whatever this node may.
+    """
 
     issuer: Issuer
     trust: Trust
     sign: Sign
+    is_roots: bool = False
+
+    def is_own(self, subject: PeerId) -> bool:
+        """Whether this node changes what it may itself, with the root key that it has."""
+        return subject == self.issuer.node and self.issuer.signing_root is not None
 
 
 def plan_grant(
@@ -82,9 +90,10 @@ def plan_grant(
         return signer
     if not is_denied and not is_moved and _same(leaf, wanted):
         return None
-    refusal = may_give(desk.issuer, Wish(tier=tier, properties=wanted.properties), "grant")
-    if refusal is not None:
-        return refusal
+    if not desk.is_roots and not desk.is_own(PeerId(leaf.subject)):
+        refusal = may_give(desk.issuer, Wish(tier=tier, properties=wanted.properties), "grant")
+        if refusal is not None:
+            return refusal
     return _documents(desk, before, wanted, signer, verdicts, wall)
 
 
@@ -147,12 +156,14 @@ def signer_for(
 ) -> PeerId | Refusal:
     """Whose key may move this member's authority from here: this node's own, or a root's."""
     issuer, own = desk.issuer, desk.issuer.node
+    is_roots = desk.is_roots or desk.is_own(PeerId(before.leaf.subject))
+    if is_roots and issuer.signing_root is not None:
+        return issuer.signing_root
     if issuer.chain is None or issuer.chain.leaf.tier < Tier.ADMIN:
-        return Refusal(
-            "denied",
-            "this node is not an admin whose certificate counts",
-            "run it on an admin node; pln members shows them",
-        )
+        remedy = "run it on an admin node; pln members shows them"
+        if issuer.signing_root is not None:
+            remedy = f"it has the root key, so first: pln grant {short(own)} --admin"
+        return Refusal("denied", "this node is not an admin whose certificate counts", remedy)
     is_below = own in before.leaf.lineage
     is_liftable = all(v.may_be_lifted_by(own, desk.trust.roots) for v in verdicts)
     if is_below and is_liftable and tier < Tier.ADMIN:
@@ -163,7 +174,7 @@ def signer_for(
         return Refusal(
             "denied",
             "the root key is not on this node, and only it makes or unmakes an admin",
-            "run it where the root key is: the node that founded the cluster",
+            "run it where the root key is, or ask for it: --request FILE; see: pln root --help",
         )
     above = short(PeerId(before.leaf.lineage[-1]))
     return Refusal(

@@ -55,6 +55,11 @@ class Redeeming:
         self._sign = sign
         self._verify = verify
         self._spent: dict[bytes, SpentNonce] = {}
+        self._held_root = config.signing_root
+
+    def hold_root(self, root: PeerId | None) -> None:
+        """The root whose key can be asked to sign from now on, or None."""
+        self._held_root = root
 
     def restore(self, rows: Sequence[tuple[bytes, bytes]]) -> list[Rejection]:
         """Take over the spent nonces on disk; what cannot be read is returned."""
@@ -70,7 +75,7 @@ class Redeeming:
     def issuer(self) -> Issuer:
         """This node as invites need it, with the authority that it has now."""
         config, trust = self._config, self.trust
-        root = config.signing_root
+        root = self._held_root
         is_counting = config.node in trust.certificates
         return Issuer(
             node=config.node,

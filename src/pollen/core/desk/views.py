@@ -262,5 +262,5 @@ def _hints(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedView])
     if not seeds:
         hints.append("run something: pln seed FILE.wasm NAME")
     if screen.has_root and len(nodes) > 1:
-        hints.append("the root key is still on this machine; keep a copy of it elsewhere")
+        hints.append("the root key is still on this machine; seal a copy: pln root export FILE")
     return hints

@@ -9,8 +9,9 @@ Source: docs/internals/trust.md.
 from pollen.core.trust.authority import Trust
 from pollen.core.trust.certs import Certificate, Chain, Tier, issue_certificate
 from pollen.core.trust.denies import ProvenDeny
-from pollen.core.trust.leases import HeldLease, founding_credentials, lend
+from pollen.core.trust.leases import HeldLease, lend
 from pollen.core.trust.members import Member, Members, NodeInfo
+from pollen.core.trust.papers import RootRequest
 
 __all__ = [
     "Certificate",
@@ -20,9 +21,9 @@ __all__ = [
     "Members",
     "NodeInfo",
     "ProvenDeny",
+    "RootRequest",
     "Tier",
     "Trust",
-    "founding_credentials",
     "issue_certificate",
     "lend",
 ]

@@ -209,18 +209,18 @@ class Trust:
 
     def _retrace(self) -> None:
         """The line of roots may have changed: whatever hung on it is judged again."""
-        line = self._successions.line(self._root)
-        if line == self.roots:
+        before, self.roots = self.roots, self._successions.line(self._root)
+        if before == self.roots:
             return
-        self.roots = line
         self._judged, self._shown = {}, {}
-        for news in self._denials.judge_again(line):
+        self._changed |= dict.fromkeys(self._counted)  # what each shows now leads to the newest
+        for news in self._denials.judge_again(self.roots):
             self._note_deny(news)
         for subject, carried in list(self._carried.items()):
             self.declare(subject, carried)
         for (owner, subject), carried in list(self._grants.items()):
-            chain = self.judge(subject, carried)
-            self._grant(owner, subject, chain if isinstance(chain, Chain) else None)
+            judged = self.judge(subject, carried)
+            self._grant(owner, subject, judged if isinstance(judged, Chain) else None)
 
     # -- what follows ---------------------------------------------------------------------------
 

@@ -46,6 +46,17 @@ def issue_succession(succession: Succession, sign: Sign) -> Signed:
     return Signed(body, sign(KeyRole.ROOT, signing_bytes(SUCCESSION_DOMAIN, body)))
 
 
+def issue(cluster: ClusterId, root: PeerId, successor: PeerId, wall: int, sign: Sign) -> Signed:
+    """The succession from one root to another, signed by the first."""
+    return issue_succession(Succession(cluster, root, successor, wall), sign)
+
+
+def issued_of(signed: Signed) -> int:
+    """When a succession was signed, wall nanoseconds; 0 for bytes that are not one."""
+    succession = decode(Succession, signed.body, "succession")
+    return 0 if isinstance(succession, Rejection) else succession.issued
+
+
 def judge_succession(signed: Signed, cluster: ClusterId, verify: Verify) -> Succession | Rejection:
     """A succession that the root in it did sign; whether that root counts is not judged here."""
     succession = decode(Succession, signed.body, "succession")

@@ -23,7 +23,8 @@ from pollen.core.commands import Command
 from pollen.errors import BadRequest, PollenError
 from pollen.runtime.control import routes
 from pollen.runtime.control.openapi import openapi_view
-from pollen.runtime.control.routes import ROUTES, Route
+from pollen.runtime.control.route import Route
+from pollen.runtime.control.routes import ROUTES
 from pollen.runtime.elsewhere import LogsWish
 from pollen.runtime.figures import FiguresList
 from pollen.runtime.watch import logs
@@ -52,6 +53,7 @@ class Daemon(Protocol):
     async def status_of(self, node: str) -> cmd.Status: ...
     async def figures(self) -> FiguresList: ...
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]: ...
+    async def hold_root(self) -> msgspec.Struct: ...
 
 
 def make_app(daemon: Daemon) -> Starlette:
@@ -196,6 +198,9 @@ class _Handlers:
         lines, follow = int(query.get("lines", 50)), bool(query.get("follow", False))
         stream = _log_lines(self._daemon.log_path, lines, str(query.get("seed", "")), follow)
         return StreamingResponse(stream, media_type="application/x-ndjson")
+
+    async def hold_root(self, request: Request, body: None) -> msgspec.Struct:
+        return await self._daemon.hold_root()
 
     async def node_status(self, request: Request, body: None) -> cmd.Status:
         return await self._daemon.status_of(request.path_params["node"])

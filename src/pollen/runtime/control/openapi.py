@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from pollen.errors import SLUGS
-from pollen.runtime.control.routes import ROUTES, Query, Route
+from pollen.runtime.control.route import Query, Route
+from pollen.runtime.control.routes import ROUTES
 
 # What every route may answer: a query or body that does not fit, and a bug.
 _ALWAYS = ("bad-request", "internal")

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from pollen.core import commands as cmd
-from pollen.core import limits
+from pollen.core import limits, rootwords
 from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
+from pollen.runtime.control.route import Query, Route
 from pollen.runtime.figures import FiguresList
 
 # So many lines of the log at most are told at once.
@@ -84,6 +84,12 @@ InviteRequest = _body_of(
 
 GrantRequest = _body_of(cmd.GrantCommand, "GrantRequest", "The body of ``POST /v1/grants``.")
 DenyRequest = _body_of(cmd.DenyCommand, "DenyRequest", "The body of ``POST /v1/denies``.")
+SucceedRequest = _body_of(
+    rootwords.SucceedCommand, "SucceedRequest", "The body of ``POST /v1/roots/successor``."
+)
+ApplyRequest = _body_of(
+    rootwords.ApplyCommand, "ApplyRequest", "The body of ``POST /v1/roots/answers``."
+)
 UndenyRequest = _body_of(cmd.UndenyCommand, "UndenyRequest", "The body of ``POST /v1/undenies``.")
 
 
@@ -196,51 +202,6 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     pollen: str
     python: str
     native: str
-
-
-@dataclass(frozen=True)
-class Query:
-    """One parameter of a query string; a number is from 0 to ``most``."""
-
-    name: str
-    kind: Literal["string", "integer", "boolean"]
-    summary: str
-    most: int = 0
-
-    def read(self, text: str) -> str | int | bool:
-        """What stands there; ``bad-request`` when it is none of that kind."""
-        if self.kind == "string":
-            return text
-        if self.kind == "integer":
-            if text.isascii() and text.isdigit() and int(text[:18]) <= self.most:
-                return int(text)
-            wanted = f"a number from 0 to {self.most}"
-        elif text in ("true", "false"):
-            return text == "true"
-        else:
-            wanted = "true or false"
-        reason = f"{text[:40]!r} is not a value for {self.name}"
-        raise error_from("bad-request", reason, f"give {wanted}")
-
-
-@dataclass(frozen=True)
-class Route:
-    """One line of the table. ``response`` None: a body of the media type ``media``.
-
-    With a ``command`` nothing else is to be written: path, query and body give its fields by name,
-    and its result is the answer. Without one a method of the application has the route's name.
-    """
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    request: type[msgspec.Struct] | None = None
-    response: type[msgspec.Struct] | None = None
-    errors: tuple[str, ...] = field(default=())
-    query: tuple[Query, ...] = field(default=())
-    media: str = "application/json"
-    command: type[cmd.Command] | None = None
 
 
 _PUBLISH_ERRORS = (
@@ -372,6 +333,44 @@ ROUTES: tuple[Route, ...] = (
         (),
         (Query("most", "integer", "So many of the newest ones (100).", 100_000),),
         command=cmd.AuditCommand,
+    ),
+    Route(
+        "root",
+        "GET",
+        "/v1/root",
+        "The root key: where it is, its line, what it signed",
+        None,
+        rootwords.RootView,
+        command=rootwords.RootCommand,
+    ),
+    Route(
+        "hold_root",
+        "POST",
+        "/v1/roots/key",
+        "Look again for the root key in the node's folder",
+        None,
+        rootwords.RootView,
+        ("root-file-foreign", "state-unusable"),
+    ),
+    Route(
+        "succeed",
+        "POST",
+        "/v1/roots/successor",
+        "Have the root here sign its successor",
+        SucceedRequest,
+        rootwords.RootView,
+        ("root-not-here", "root-file-stale", "denied"),
+        command=rootwords.SucceedCommand,
+    ),
+    Route(
+        "apply",
+        "POST",
+        "/v1/roots/answers",
+        "Publish what the root signed elsewhere",
+        ApplyRequest,
+        rootwords.Applied,
+        ("root-file-invalid", "root-file-foreign", "root-file-stale", "denied"),
+        command=rootwords.ApplyCommand,
     ),
     Route(
         "drain",

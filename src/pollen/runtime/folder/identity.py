@@ -19,16 +19,16 @@ from pathlib import Path
 
 from pollen import lock, paths
 from pollen.core import restoring
-from pollen.core.codec import Refusal
+from pollen.core.codec import Refusal, Rejection
 from pollen.core.ids import ClusterId, PeerId, cluster_id_of
 from pollen.core.labels import check_name
 from pollen.core.properties import check_properties
 from pollen.core.restoring import Identity
-from pollen.core.trust import Certificate, Tier, leases
+from pollen.core.trust import Certificate, Tier, Trust, leases
 from pollen.errors import Conflict, PollenError
 from pollen.paths import Paths
 from pollen.runtime.loop import entropy
-from pollen.runtime.loop.native import Key, Native, RealNative, make_sign
+from pollen.runtime.loop.native import Key, Native, RealNative, make_sign, make_verify
 from pollen.runtime.loop.store import REMEDY, Store
 
 
@@ -52,12 +52,24 @@ def node_key(where: Paths, native: Native) -> Key:
     return _load_or_make(str(where.node_key), where.node_key.exists(), native)
 
 
-def root_key(where: Paths, native: Native, root: PeerId) -> Key | None:
+def key_of_root(where: Paths, native: Native) -> Key | None:
+    """The key pair in ``root.key``, of whatever root it is; None when there is none."""
+    return native.load_key(str(where.root_key)) if where.root_key.exists() else None
+
+
+def roots_of(held: Identity, native: Native) -> list[PeerId]:
+    """The roots of the folder's cluster, oldest first, by what the node last showed of itself."""
+    trust = Trust(held.cluster, held.root, make_verify(native))
+    shown = leases.decode_credentials(held.chain)
+    if not isinstance(shown, Rejection):
+        trust.follow(shown.successions)
+    return list(trust.roots)
+
+
+def root_key(where: Paths, native: Native, held: Identity) -> Key | None:
     """The root's key pair when it lies here and is this cluster's."""
-    if not where.root_key.exists():
-        return None
-    key = native.load_key(str(where.root_key))
-    return key if key.public == root else None
+    key = key_of_root(where, native)
+    return key if key is not None and key.public in roots_of(held, native) else None
 
 
 def mark(where: Paths, cluster: bytes) -> None:
@@ -139,7 +151,7 @@ def init(
     except PollenError as error:
         # A daemon holds the folder: there is nothing to make, when the cluster is its own.
         held = read(where) if error.slug == "already-running" else None
-        if held is None or root_key(where, native, held.root) is None:
+        if held is None or root_key(where, native, held) is None:
             raise
         return Founded(PeerId(node_key(where, native).public), held.cluster, is_new=False)
 
@@ -152,7 +164,7 @@ def found(where: Paths, name: str, properties: str, native: Native) -> Founded:
     node = node_key(where, native)
     held = read(where)
     if held is not None:
-        if root_key(where, native, held.root) is None:
+        if root_key(where, native, held) is None:
             raise Conflict(
                 "already-in-cluster",
                 f"this node is a member of cluster {held.cluster.hex()[:8]}",
@@ -207,7 +219,7 @@ def purge(where: Paths, *, include_keys: bool) -> None:
     with lock.hold(where):
         doomed = where.state()
         if include_keys:
-            doomed += [where.node_key, where.root_key]
+            doomed += [where.node_key, where.root_key, *where.former_root_keys()]
         for path in doomed:
             if path.is_dir():
                 shutil.rmtree(path)

@@ -231,17 +231,28 @@ _REMEDIES = {
 }
 
 
-def make_sign(node: Key, root: Key | None) -> Sign:
-    """The signing function that the core is given; private keys stay in the native module."""
+class Keys:
+    """This machine's private keys, which stay in the native module.
 
-    def sign(role: KeyRole, message: bytes) -> bytes:
+    ``root`` may come and go while the node runs; the core is told of each change.
+    """
+
+    def __init__(self, node: Key, root: Key | None) -> None:
+        self._node = node
+        self.root = root
+
+    def sign(self, role: KeyRole, message: bytes) -> bytes:
+        """The signing function that the core is given."""
         if role is KeyRole.NODE:
-            return node.sign(message)
-        if root is None:
+            return self._node.sign(message)
+        if self.root is None:
             raise InvariantError("the core signs with a root key that is not here")
-        return root.sign(message)
+        return self.root.sign(message)
 
-    return sign
+
+def make_sign(node: Key, root: Key | None) -> Sign:
+    """The signing function of keys that stay as they are."""
+    return Keys(node, root).sign
 
 
 def make_verify(native: Native) -> Verify:

@@ -23,8 +23,9 @@ from pollen.core.kinds import DENY
 from pollen.core.node import Node
 from pollen.core.records import Change, Interned, Record
 from pollen.core.rng import Rng
-from pollen.core.trust import Certificate, Tier, founding_credentials
+from pollen.core.trust import Certificate, Tier
 from pollen.core.trust.denies import Deny, deny_key, issue_deny
+from pollen.core.trust.leases import founding_credentials
 from pollen.options import SeedOptions
 from pollen.sim.muscles import modules
 from pollen.sim.muscles.plane import Plane
@@ -159,6 +160,7 @@ class World(Engine):
             version="0.1.0",
             memory_bytes=machine.memory_bytes,
             has_root=machine.root is not None,
+            successor=machine.root if machine.root != identity.root else None,
         )
         rng = Rng(self.rng.draw())
         sign = signer(machine.key, machine.root)

@@ -1,0 +1,56 @@
+"""One line of the table of routes, and one parameter of its query string."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from pollen.core import commands as cmd
+from pollen.errors import error_from
+
+
+@dataclass(frozen=True)
+class Query:
+    """One parameter of a query string; a number is from 0 to ``most``."""
+
+    name: str
+    kind: Literal["string", "integer", "boolean"]
+    summary: str
+    most: int = 0
+
+    def read(self, text: str) -> str | int | bool:
+        """What stands there; ``bad-request`` when it is none of that kind."""
+        if self.kind == "string":
+            return text
+        if self.kind == "integer":
+            if text.isascii() and text.isdigit() and int(text[:18]) <= self.most:
+                return int(text)
+            wanted = f"a number from 0 to {self.most}"
+        elif text in ("true", "false"):
+            return text == "true"
+        else:
+            wanted = "true or false"
+        reason = f"{text[:40]!r} is not a value for {self.name}"
+        raise error_from("bad-request", reason, f"give {wanted}")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of the table. ``response`` None: a body of the media type ``media``.
+
+    With a ``command`` nothing else is to be written: path, query and body give its fields by name,
+    and its result is the answer. Without one a method of the application has the route's name.
+    """
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    request: type[msgspec.Struct] | None = None
+    response: type[msgspec.Struct] | None = None
+    errors: tuple[str, ...] = field(default=())
+    query: tuple[Query, ...] = field(default=())
+    media: str = "application/json"
+    command: type[cmd.Command] | None = None

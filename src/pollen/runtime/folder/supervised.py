@@ -1,0 +1,234 @@
+"""A node that an init system keeps up: installed, found again, started, stopped, taken away.
+
+Where none runs nothing of this is offered, and ``pln up -d`` does without one. A unit belongs to
+the folder that it names; a unit of another folder is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pollen.errors import Conflict, PollenError, error_from
+from pollen.paths import Paths, cure
+from pollen.runtime.folder import units
+from pollen.runtime.folder.units import Plan
+
+_SYSTEM_UNIT = Path("/etc/systemd/system") / units.UNIT
+_SYSTEM_JOB = Path("/Library/LaunchDaemons") / f"{units.LABEL}.plist"
+_NO_MANAGER = "keep it up without one: pln up -d"
+# So long an init system may take to answer: it waits for the node's end. Seconds.
+_PATIENCE = units.STOP_SECONDS + 30
+# Below these a service of the system sees nothing (ProtectHome).
+_HIDDEN = ("/root", "/home", "/run/user")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A unit of systemd, or a job of launchd, that is installed for a folder."""
+
+    path: Path
+    is_user: bool
+
+    @property
+    def is_launchd(self) -> bool:
+        """True for a job of launchd."""
+        return self.path.suffix == ".plist"
+
+    def do(self, verb: str) -> None:
+        """Start, stop or restart it. Raises ``state-unusable`` with the manager's words."""
+        if not self.is_launchd:
+            _run([*self._systemctl, verb, units.UNIT])
+        elif verb == "stop":
+            _run(["launchctl", "bootout", self._target])
+        else:
+            with contextlib.suppress(PollenError):
+                _run(["launchctl", "bootstrap", self._domain, str(self.path)])
+            force = ["-k"] if verb == "restart" else []
+            _run(["launchctl", "kickstart", *force, self._target])
+
+    def state(self) -> str:
+        """In the manager's word: active, inactive, failed, …; unknown where it says nothing."""
+        if self.is_launchd:
+            done = _ask(["launchctl", "print", self._target])
+            return "inactive" if done is None or done.returncode else "active"
+        done = _ask([*self._systemctl, "is-active", units.UNIT])
+        return "unknown" if done is None else done.stdout.strip() or "unknown"
+
+    def enable(self) -> None:
+        """From now on it is started with the machine."""
+        if not self.is_launchd:
+            _run([*self._systemctl, "daemon-reload"])
+            _run([*self._systemctl, "enable", units.UNIT])
+
+    def remove(self) -> None:
+        """Stop it, and forget it."""
+        with contextlib.suppress(PollenError):
+            self.do("stop")
+        if not self.is_launchd:
+            with contextlib.suppress(PollenError):
+                _run([*self._systemctl, "disable", units.UNIT])
+        self.path.unlink()
+        if not self.is_launchd:
+            _run([*self._systemctl, "daemon-reload"])
+
+    @property
+    def _systemctl(self) -> list[str]:
+        return ["systemctl", "--user"] if self.is_user else ["systemctl"]
+
+    @property
+    def _domain(self) -> str:
+        return f"gui/{os.getuid()}" if self.is_user else "system"
+
+    @property
+    def _target(self) -> str:
+        return f"{self._domain}/{units.LABEL}"
+
+
+def runs_manager() -> bool:
+    """Whether an init system runs here that could keep a node up."""
+    return sys.platform == "darwin" or Path("/run/systemd/system").is_dir()
+
+
+def of(where: Paths) -> Service | None:
+    """What is installed for this folder, when its init system runs; else None."""
+    held = installed(where)
+    return held if held is not None and runs_manager() else None
+
+
+def installed(where: Paths) -> Service | None:
+    """What is installed for this folder, whatever runs."""
+    for is_user in (True, False):
+        service = Service(_path(is_user), is_user)
+        if _home(service) == where.home:
+            return service
+    return None
+
+
+def _path(is_user: bool) -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library/LaunchAgents" / _SYSTEM_JOB.name if is_user else _SYSTEM_JOB
+    if not is_user:
+        return _SYSTEM_UNIT
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(config) / "systemd" / "user" / units.UNIT
+
+
+def _home(service: Service) -> Path | None:
+    try:
+        raw = service.path.read_bytes()
+    except OSError:
+        return None
+    if service.is_launchd:
+        return units.home_of_plist(raw)
+    return units.home_of_unit(raw.decode("utf-8", "replace"))
+
+
+def plan(where: Paths, *, is_user: bool) -> Plan:
+    """What would be installed. Raises ``usage`` for what a system's service could not run."""
+    planned = Plan(python=sys.executable, home=where.home, user="" if is_user else units.USER)
+    if is_user:
+        return planned
+    real = Path(sys.executable).resolve()
+    for hidden in _HIDDEN:
+        if sys.platform != "darwin" and hidden in map(str, (*real.parents, *where.home.parents)):
+            reason = f"a service of the system sees nothing below {hidden}"
+            remedy = "install pollen elsewhere, as in /opt/pln, or: pln service install --user"
+            raise error_from("usage", reason, remedy)
+    if sys.platform != "darwin" and not where.home.is_relative_to("/var/lib"):
+        reason = f"a service of the system keeps its state below /var/lib, not in {where.home}"
+        raise error_from("usage", reason, f"leave out --dir: it is {units.SYSTEM_HOME}")
+    return planned
+
+
+def text_of(planned: Plan) -> str:
+    """The unit or the job of a plan."""
+    make = units.launchd_plist if sys.platform == "darwin" else units.systemd_unit
+    return make(planned)
+
+
+def install(where: Paths, *, is_user: bool) -> Service:
+    """Write the unit, make the user and the folder, and have the init system know it.
+
+    Raises ``usage`` where no init system runs or the rights are missing, ``file-exists`` for a unit
+    of another folder, ``state-unusable`` when something cannot be written.
+    """
+    planned = plan(where, is_user=is_user)
+    if not runs_manager():
+        raise error_from("usage", "no systemd runs on this machine", _NO_MANAGER)
+    if not is_user and os.geteuid() != 0:
+        remedy = "run it with sudo, or for your own user: pln service install --user"
+        raise error_from("usage", "a service of the system needs root", remedy)
+    service = Service(_path(is_user), is_user)
+    held = _home(service)
+    if service.path.exists() and held != where.home:
+        whose = f"is for {held}" if held else "is not ours"
+        reason = f"{service.path} exists, and {whose}"
+        raise Conflict("file-exists", reason, "remove that one first, or use its folder: --dir")
+    if not is_user:
+        _make_user(where.home)
+    _write(service.path, text_of(planned))
+    service.enable()
+    return service
+
+
+def _make_user(home: Path) -> None:
+    """The user that the node runs as, and the folder that only this user enters."""
+    try:
+        held = pwd.getpwnam(units.USER)
+    except KeyError:
+        if sys.platform == "darwin" or shutil.which("useradd") is None:
+            reason = f"there is no user {units.USER}, and no useradd to make one"
+            raise error_from("usage", reason, f"make a system user named {units.USER}") from None
+        line = ["useradd", "--system", "--user-group", "--no-create-home"]
+        _run([*line, "--home-dir", str(home), "--shell", "/usr/sbin/nologin", units.USER])
+        held = pwd.getpwnam(units.USER)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(home, held.pw_uid, held.pw_gid)
+    except OSError as error:
+        raise _unwritten(home, error) from None
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _unwritten(path, error) from None
+
+
+def _unwritten(path: Path, error: OSError) -> PollenError:
+    reason = f"{path} cannot be written: {error.strerror}"
+    return PollenError("state-unusable", reason, cure(path.parent, error))
+
+
+def _ask(line: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    """How a command of the manager ended; None where it cannot be run, or does not end."""
+    try:
+        return subprocess.run(line, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _run(line: Sequence[str]) -> None:
+    done = _ask(line)
+    if done is None:
+        reason = f"{' '.join(line)} cannot be run, or does not end"
+        raise PollenError("state-unusable", reason, _NO_MANAGER)
+    if done.returncode:
+        said = done.stderr.strip() or f"it ended with {done.returncode}"
+        reason = f"{' '.join(line)} failed: {said}"
+        raise PollenError("state-unusable", reason, "see: pln service status")

@@ -1,0 +1,306 @@
+"""``pln root`` where no daemon runs: the key is sealed, opened and brought back, none is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import select
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pollen.cli import paper
+from pollen.cli.verbs.root import root_command
+from pollen.core.codec import Refusal
+from pollen.core.trust.papers import RootRequest
+from pollen.errors import SLUGS, PollenError
+from pollen.paths import Paths
+from pollen.runtime.folder import identity, rootkey
+from pollen.runtime.loop.native import RealNative, make_verify
+from tests.cli.conftest import Done, Pln, mount_small
+
+WORDS = "seven plain words that make no sense"
+
+
+@pytest.fixture
+def made(pln: Pln, tmp_path: Path) -> Pln:
+    """A folder with a cluster and its root key, and no daemon."""
+    pln.ok("init", "--name", "attic")
+    (tmp_path / "words").write_text(f"{WORDS}\n")
+    return pln
+
+
+@pytest.fixture
+def other() -> Iterator[Pln]:
+    """Another cluster."""
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
+        held = Pln(Path(home))
+        held.ok("init", "--name", "barn")
+        yield held
+
+
+def words(tmp_path: Path) -> list[str]:
+    return ["--passphrase-file", str(tmp_path / "words")]
+
+
+def sealed(pln: Pln, tmp_path: Path) -> Path:
+    path = tmp_path / "root.age"
+    pln.ok("root", "export", str(path), *words(tmp_path))
+    return path
+
+
+def fails(done: Done, slug: str) -> str:
+    """Its words: this slug with its exit code, a remedy, no traceback, and not the passphrase."""
+    said = done.stderr.decode()
+    assert done.returncode == SLUGS[slug].exit_code, said
+    assert f"[{slug}]" in said
+    assert len(said.splitlines()) >= 3, "a remedy stands between reason and slug"
+    assert "Traceback" not in said and WORDS not in said
+    return said
+
+
+def test_a_sealed_key_comes_back_to_the_byte_for_its_owner_only(made: Pln, tmp_path: Path) -> None:
+    """It is text that can be printed, and says in words whose it is."""
+    before = (made.home / "root.key").read_bytes()
+    path = sealed(made, tmp_path)
+    text = path.read_text(encoding="ascii")
+    assert all(line.isprintable() and len(line) <= 76 for line in text.splitlines())
+    held = identity.read(Paths(made.home))
+    assert held is not None
+    assert held.cluster.hex() in text and held.root.hex() in text and "pln root import" in text
+    assert before.split()[-1].decode() not in text
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (made.home / "root.key").unlink()
+    said = made.ok("root", "import", str(path), *words(tmp_path))
+    assert "brought the root key" in said and "the node is not running" in said
+    assert (made.home / "root.key").read_bytes() == before
+    assert stat.S_IMODE((made.home / "root.key").stat().st_mode) == 0o600
+    assert "has already" in made.ok("root", "import", str(path), *words(tmp_path))
+
+
+def test_a_plain_copy_of_the_key_comes_back_without_a_passphrase(made: Pln, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.key"
+    (made.home / "root.key").rename(copy)
+    made.ok("root", "import", str(copy))
+    assert (made.home / "root.key").read_bytes() == copy.read_bytes()
+
+
+def test_it_is_removed_only_after_it_was_read_back(made: Pln, tmp_path: Path) -> None:
+    """And only when somebody agrees: without a terminal that is --yes."""
+    path = tmp_path / "one.age"
+    line = ["root", "export", str(path), "--remove", *words(tmp_path)]
+    assert "takes something away" in fails(made(*line), "usage")
+    assert (made.home / "root.key").exists()
+    fails(made("root", "export", "--remove", "--yes", *words(tmp_path)), "usage")
+    done = made.ok(
+        "root", "export", str(tmp_path / "two.age"), "--remove", "--yes", *words(tmp_path)
+    )
+    assert "opened it again" in done and "removed" in done
+    assert not (made.home / "root.key").exists()
+
+
+def test_a_passphrase_is_in_no_list_of_processes(made: Pln, tmp_path: Path) -> None:
+    """There is no option for it, and the running command shows it to nobody."""
+    for command in root_command.commands.values():
+        named = {p.name for p in command.params if p.name and "passphrase" in p.name}
+        assert named <= {"passphrase_file", "passphrase_fd"}
+    reader, writer = os.pipe()
+    os.write(writer, f"{WORDS}\n".encode())
+    os.close(writer)
+    line = made.line("root", "export", str(tmp_path / "x.age"), "--passphrase-fd", str(reader))
+    process = subprocess.Popen(
+        line,
+        env=made.environment,
+        pass_fds=[reader],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    os.close(reader)
+    looked = 0
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            for name in ("cmdline", "environ"):
+                assert WORDS.encode() not in Path(f"/proc/{process.pid}/{name}").read_bytes()
+            looked += 1
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+    said = process.communicate()
+    assert process.returncode == 0, said
+    assert looked > 5
+
+
+def on_a_terminal(pln: Pln, line: list[str], typed: list[str]) -> tuple[int, str]:
+    """How a command ends that asks on a terminal, and what a person sees."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(line[0], line, pln.environment)
+    shown, deadline = "", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 0.2)[0]:
+            continue
+        try:
+            shown += os.read(terminal, 4096).decode(errors="replace")
+        except OSError:
+            break
+        if typed and shown.rstrip(" ").endswith((":", "]:")):
+            os.write(terminal, f"{typed.pop(0)}\n".encode())
+            shown += "|"
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
+def test_it_is_asked_twice_on_a_terminal_and_not_shown(made: Pln, tmp_path: Path) -> None:
+    """Two that differ are asked for again."""
+    line = made.line("root", "export", str(tmp_path / "x.age"))
+    code, shown = on_a_terminal(made, line, [WORDS, "another one of them", WORDS, WORDS])
+    assert code == 0, shown
+    assert "do not match" in shown and WORDS not in shown
+    line = made.line("root", "export", str(tmp_path / "y.age"))
+    code, shown = on_a_terminal(made, line, ["short", "short"])
+    assert code == 2 and "5 characters" in shown
+    assert not (tmp_path / "y.age").exists()
+
+
+def test_what_cannot_be_sealed_is_refused(made: Pln, tmp_path: Path) -> None:
+    fails(made("root", "export", str(tmp_path / "x.age")), "usage")
+    fails(made("root", "export", "x", "--passphrase-file", str(tmp_path / "none")), "usage")
+    fails(made("root", "export", "x", "--passphrase-fd", "77"), "usage")
+    path = sealed(made, tmp_path)
+    before = path.read_bytes()
+    fails(made("root", "export", str(path), *words(tmp_path)), "file-exists")
+    assert path.read_bytes() == before
+    (made.home / "root.key").unlink()
+    fails(made("root", "export", str(tmp_path / "y.age"), *words(tmp_path)), "root-not-here")
+
+
+def test_what_cannot_be_opened_is_refused_and_changes_nothing(
+    made: Pln, other: Pln, tmp_path: Path
+) -> None:
+    """A wrong passphrase, a damaged file, one of another kind, a key of another cluster."""
+    path = sealed(made, tmp_path)
+    before = (made.home / "root.key").read_bytes()
+    text = path.read_text()
+    (made.home / "root.key").unlink()
+    (tmp_path / "guess").write_text("not these words at all\n")
+    guess = ["--passphrase-file", str(tmp_path / "guess")]
+    fails(made("root", "import", str(path), *guess), "passphrase-wrong")
+    for name, damaged, slug in (
+        ("cut", text[: len(text) // 2], "root-file-invalid"),
+        ("line", text.replace("YWdl", "YWdm", 1), "root-file-invalid"),
+        ("empty", "", "root-file-invalid"),
+        ("key", "pollen-key-1 zz\n", "root-file-invalid"),
+    ):
+        (tmp_path / name).write_text(damaged)
+        fails(made("root", "import", str(tmp_path / name), *words(tmp_path)), slug)
+    fails(made("root", "import", str(tmp_path / "nowhere")), "usage")
+    fails(other("root", "import", str(path), *words(tmp_path)), "root-file-foreign")
+    plain = tmp_path / "plain.key"
+    plain.write_bytes(before)
+    fails(other("root", "import", str(plain)), "root-file-foreign")
+    assert not (made.home / "root.key").exists()
+    made.ok("root", "import", str(path), *words(tmp_path))
+
+
+def test_a_strange_key_that_lies_there_is_kept(made: Pln, other: Pln, tmp_path: Path) -> None:
+    path = sealed(made, tmp_path)
+    shutil.copy(other.home / "root.key", made.home / "root.key")
+    said = fails(made("root", "import", str(path), *words(tmp_path)), "file-exists")
+    assert "move it away" in said
+    assert (made.home / "root.key").read_bytes() == (other.home / "root.key").read_bytes()
+
+
+def test_a_folder_without_a_cluster_is_brought_no_key(made: Pln, tmp_path: Path) -> None:
+    path = sealed(made, tmp_path)
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
+        said = fails(Pln(Path(home))("root", "import", str(path)), "root-file-foreign")
+    assert "pln root sign REQUEST --key FILE" in said
+
+
+def test_a_full_disk_leaves_nothing_half_written(made: Pln, tmp_path: Path) -> None:
+    """Neither of a sealed key nor of one that comes back."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount_small(small, 1)
+    try:
+        with pytest.raises(OSError, match="No space"), (small / "film").open("wb") as film:
+            while True:
+                film.write(bytes(4096))
+                film.flush()
+        said = fails(
+            made("root", "export", str(small / "x.age"), *words(tmp_path)), "state-unusable"
+        )
+        assert "make room on the disk" in said
+        with pytest.raises(PollenError) as full:
+            rootkey.save(RealNative().generate_key(), small / "root.key")
+        assert (full.value.slug, "make room" in full.value.remedy) == ("state-unusable", True)
+        assert [path.name for path in small.iterdir()] == ["film"]
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_a_request_of_another_cluster_is_not_signed(up: Pln, made: Pln, tmp_path: Path) -> None:
+    """By its cluster when the key is sealed, by its root when it is plain."""
+    request = tmp_path / "request.txt"
+    up.ok("grant", "solo", "--prop", "zone=x", "--request", str(request))
+    before = up.ok("props", "solo")
+    line = ["root", "sign", str(request), "--yes"]
+    said = fails(made(*line), "root-file-foreign")
+    assert "the request is" in said
+    path = sealed(made, tmp_path)
+    fails(made(*line, "--key", str(path), *words(tmp_path)), "root-file-foreign")
+    fails(up("grant", "solo", "--prop", "zone=x", "--request", str(request)), "file-exists")
+    fails(up("root", "sign", str(request)), "usage")
+    out = tmp_path / "answer.txt"
+    up.ok("root", "sign", str(request), "--yes", "--out", str(out))
+    fails(made("root", "sign", str(out), "--yes"), "root-file-invalid")
+    fails(up("root", "apply", str(request)), "root-file-invalid")
+    damaged = out.read_text().replace("ANSWER-----\nk", "ANSWER-----\nl")
+    (tmp_path / "damaged.txt").write_text(damaged)
+    assert damaged != out.read_text()
+    fails(up("root", "apply", str(tmp_path / "damaged.txt")), "root-file-invalid")
+    assert up.ok("props", "solo") == before
+    fails(made("root", "apply", str(out)), "daemon-not-running")
+
+
+def test_a_successor_made_away_from_any_node_is_sealed_with_the_same_passphrase(
+    made: Pln, tmp_path: Path
+) -> None:
+    """The file that is there is not written over, a plain key names no cluster."""
+    path, fresh, out = sealed(made, tmp_path), tmp_path / "new.age", tmp_path / "answer.txt"
+    line = ["root", "succeed", "--key", str(path), "--export", str(fresh), "--out", str(out)]
+    fails(made(*line, *words(tmp_path)), "usage")
+    made.ok(*line, "--yes", *words(tmp_path))
+    native = RealNative()
+    text = fresh.read_text()
+    block = text[text.index("-----BEGIN AGE") :]
+    held = rootkey.read(block, text, lambda: WORDS, native)
+    old = rootkey.read(None, (made.home / "root.key").read_text(), lambda: "", native)
+    assert held.root != old.root and held.root.hex() in text
+    raw = paper.bytes_of(out.read_text(), paper.ANSWER)
+    read = RootRequest.read_answer(raw, make_verify(native))
+    assert not isinstance(read, Refusal)
+    assert (read[0].root, read[0].papers[0].subject()) == (old.root, held.root)
+    fails(made(*line, "--yes", *words(tmp_path)), "file-exists")
+    fails(made("root", "succeed", "--key", str(path)), "usage")
+    line[3] = str(made.home / "root.key")
+    line[5], line[7] = str(tmp_path / "b.age"), str(tmp_path / "b.txt")
+    fails(made(*line, "--yes", *words(tmp_path)), "root-file-invalid")
+    fails(made("root", "succeed", "--yes"), "daemon-not-running")
+
+
+def test_a_purge_of_keys_takes_those_of_other_roots_as_well(made: Pln) -> None:
+    """Of the roots before, and of one not told of yet; a purge that keeps keys keeps them."""
+    names = ["root.key", "root-68618f45.key", "root-next.key"]
+    for name in names[1:]:
+        rootkey.save(RealNative().generate_key(), made.home / name)
+    made.ok("purge", "--yes")
+    assert all((made.home / name).exists() for name in names)
+    made.ok("purge", "--include-keys", "--yes")
+    assert not any((made.home / name).exists() for name in names)

@@ -1,0 +1,289 @@
+"""``pln service``: installed for a folder, driven by up, down and restart, fenced in, taken away.
+
+No systemd runs here, so ``systemctl`` is a script that starts what the unit says. Commands that
+need the sign of a running systemd see it in a mount of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pollen import lock
+from pollen.errors import SLUGS
+from pollen.paths import Paths
+from pollen.runtime.folder import units
+from pollen.testing import until
+from tests.cli.conftest import EXAMPLES, Done, Pln
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("bwrap") is None or sys.platform == "darwin", reason="bubblewrap is not installed"
+)
+RUNS = Path("/run/systemd/system").is_dir()
+
+# Reads the unit, as systemd does, and starts what it says in a session of its own.
+SYSTEMCTL = """#!/bin/sh
+[ "$1" = --user ] && shift
+echo "$@" >> "$FAKE/asked"
+unit="$XDG_CONFIG_HOME/systemd/user/pln.service"
+begin() { setsid sh -c "exec $(sed -n 's/^ExecStart=//p' "$unit")" >"$FAKE/out" 2>&1 </dev/null &
+    echo $! > "$FAKE/pid"; }
+finish() { kill "$(cat "$FAKE/pid")"; while alive; do sleep .05; done; }
+alive() { [ -f "$FAKE/pid" ] && kill -0 "$(cat "$FAKE/pid")" 2>/dev/null; }
+case "$1" in
+    start) alive || begin ;;
+    stop) ! alive || finish ;;
+    restart) ! alive || finish; begin ;;
+    is-active) alive && echo active || { echo inactive; exit 3; } ;;
+esac
+"""
+
+
+class Host(Pln):
+    """A machine on which systemd runs: ``pln`` sees its sign, and its ``systemctl``."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        super().__init__(home)
+        self.folder = folder
+        tools = folder / "bin"
+        tools.mkdir()
+        (tools / "systemctl").write_text(SYSTEMCTL)
+        (tools / "systemctl").chmod(0o755)
+        self.environment |= {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "FAKE": str(folder),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+        }
+
+    def line(self, *arguments: str) -> list[str]:
+        fence = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/run/systemd"]
+        return [*fence, "--dir", "/run/systemd/system", *super().line(*arguments)]
+
+    @property
+    def unit(self) -> Path:
+        return self.folder / "config" / "systemd" / "user" / units.UNIT
+
+    def asked(self) -> list[str]:
+        """What ``systemctl`` was asked since the last look, but for its questions."""
+        path = self.folder / "asked"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [line.removesuffix(" pln.service") for line in lines if "is-active" not in line]
+
+
+@pytest.fixture
+def host(pln: Pln, tmp_path: Path) -> Iterator[Host]:
+    """A folder with a cluster on such a machine."""
+    (pln.home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    held = Host(pln.home, tmp_path)
+    held.ok("init", "--name", "attic")
+    try:
+        yield held
+    finally:
+        pln("down", "--force")
+
+
+def fails(done: Done, slug: str) -> str:
+    said = done.stderr.decode()
+    assert done.returncode == SLUGS[slug].exit_code, said
+    assert f"[{slug}]" in said and "Traceback" not in said
+    return said
+
+
+def test_a_service_is_installed_and_up_down_and_restart_drive_it(host: Host) -> None:
+    """It is started where the folder is a member's, and one manager has it in hand from then on."""
+    said = host.ok("service", "install", "--user")
+    assert str(host.unit) in said and "started it" in said
+    assert host.asked() == ["daemon-reload", "enable", "start"]
+    assert units.home_of_unit(host.unit.read_text()) == host.home
+    where = Paths(host.home)
+    wait_for_pid(where)
+    shown = json.loads(host.ok("service", "status", "--user", "--json"))
+    assert (shown["unit"], shown["state"]) == (str(host.unit), "active")
+    assert shown["pid"] == lock.read_pid(where)
+    assert "already-running" in host("up", "-d").stderr.decode()
+    host.asked()
+    first = lock.read_pid(where)
+    assert "kept up by pln.service" in host.ok("restart")
+    assert host.asked() == ["restart"] and lock.read_pid(where) != first
+    assert host.ok("down") == "down\n"
+    assert host.asked() == ["stop"] and lock.read_pid(where) is None
+    fails(host("up", "-d", "--name", "barn"), "usage")
+    assert host.asked() == []
+    assert "kept up by pln.service" in host.ok("up", "-d")
+    assert host.asked() == ["start"]
+    assert "up" in host.ok("logs", "-n", "5")
+    fails(host("service", "uninstall", "--user"), "usage")
+    assert host.unit.exists()
+    assert "the node's folder stays" in host.ok("service", "uninstall", "--user", "--yes")
+    assert host.asked() == ["stop", "disable", "daemon-reload"]
+    assert not host.unit.exists() and (host.home / "node.key").exists()
+    assert lock.read_pid(where) is None
+    assert "no service is installed" in host.ok("service", "uninstall", "--user", "--yes")
+    assert "pid" in host.ok("up", "-d"), "without a service it starts as ever"
+
+
+def wait_for_pid(where: Paths) -> None:
+    """Until a daemon of the folder answers."""
+
+    async def runs() -> bool:
+        return lock.read_pid(where) is not None
+
+    asyncio.run(until(runs, 30, "the node runs"))
+
+
+def test_a_node_that_ran_before_is_handed_over_and_ended_in_any_way(host: Host) -> None:
+    """A restart does it. What the manager does not know it does not end; a kill is not undone."""
+    host.ok("up", "-d")
+    where = Paths(host.home)
+    first = lock.read_pid(where)
+    assert "runs already" in host.ok("service", "install", "--user")
+    assert host.asked() == ["daemon-reload", "enable"]
+    assert lock.read_pid(where) == first
+    assert host.ok("down").endswith("down\n") and lock.read_pid(where) is None
+    host.unit.rename(host.unit.with_suffix(".away"))
+    host.ok("up", "-d")
+    host.unit.with_suffix(".away").rename(host.unit)
+    host.asked()
+    assert "kept up by" in host.ok("restart")
+    assert host.asked() == ["start"]
+    host.ok("down", "--force")
+    assert host.asked() == ["stop"] and lock.read_pid(where) is None
+
+
+def test_a_join_starts_the_service_that_waits_for_it(host: Host, tmp_path: Path) -> None:
+    """The unit was installed first, as on a new machine."""
+    host.ok("up", "-d")
+    token = host.ok("invite").strip()
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
+        (Path(home) / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+        folder = tmp_path / "garden"
+        folder.mkdir()
+        garden = Host(Path(home), folder)
+        garden.ok("service", "install", "--user")
+        garden.asked()
+        try:
+            assert "kept up by pln.service" in garden.ok("join", "--name", "garden", token)
+            assert garden.asked() == ["start"]
+        finally:
+            garden("down", "--force")
+
+
+AS_ROOT = """
+import sys
+sys.executable = "/usr/bin/python3"
+from pathlib import Path
+from pollen.paths import Paths
+from pollen.runtime.folder import supervised
+where = Paths(Path("/var/lib/pln"))
+for _ in range(2):
+    supervised.install(where, is_user=False)
+held = supervised.installed(where)
+print(held.path, where.home.owner(), where.home.group(), oct(where.home.stat().st_mode & 0o777))
+print(held.path.read_text())
+held.remove()
+print(supervised.installed(where))
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("useradd") is None, reason="a system user is root's to make"
+)
+def test_a_service_of_the_system_gets_a_user_a_folder_and_a_unit(host: Host) -> None:
+    """On copies of /etc and /var/lib; twice changes nothing, and it goes without a trace."""
+    etc, state = host.folder / "etc", host.folder / "lib"
+    shutil.copytree(
+        "/etc", etc, symlinks=True, ignore=shutil.ignore_patterns("ssl", "alternatives")
+    )
+    state.mkdir()
+    line = host.line()[:-3]
+    line += ["--bind", str(etc), "/etc", "--bind", str(state), "/var/lib", sys.executable]
+    (host.folder / "bin" / "systemctl").write_text('#!/bin/sh\necho "$@" >> "$FAKE/asked"\n')
+    done = subprocess.run(
+        [*line, "-c", AS_ROOT], env=host.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, *unit = done.stdout.splitlines()
+    assert first == "/etc/systemd/system/pln.service pln pln 0o700"
+    assert "User=pln" in unit and unit[-1] == "None"
+    assert host.asked() == ["daemon-reload", "enable"] * 2 + ["stop", "disable", "daemon-reload"]
+    assert "pln:" in (etc / "passwd").read_text()
+
+
+def test_a_unit_of_another_folder_is_not_touched(host: Host, tmp_path: Path) -> None:
+    """Neither driven nor removed, and not written over."""
+    host.unit.parent.mkdir(parents=True)
+    plan = units.Plan(sys.executable, tmp_path / "other", "")
+    for text in (units.systemd_unit(plan), "[Service]\nExecStart=/bin/true\n"):
+        host.unit.write_text(text)
+        fails(host("service", "install", "--user"), "file-exists")
+        assert host.unit.read_text() == text
+        assert "none is installed" in host.ok("service", "status", "--user")
+        host.ok("service", "uninstall", "--user", "--yes")
+        assert host.unit.read_text() == text
+    host.ok("up", "-d")
+    assert host.asked() == []
+
+
+def test_before_a_cluster_it_says_how_to_go_on(pln: Pln, tmp_path: Path) -> None:
+    """Nothing is started: a node without credentials would begin a cluster of its own."""
+    host = Host(pln.home, tmp_path)
+    said = host.ok("service", "install", "--user")
+    assert "join --no-up TOKEN" in said and "started" not in said
+    assert host.asked() == ["daemon-reload", "enable"]
+
+
+def test_what_a_manager_refuses_is_told_in_its_words(host: Host) -> None:
+    tool = host.folder / "bin" / "systemctl"
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    assert "no bus" in fails(host("service", "install", "--user"), "state-unusable")
+
+
+@pytest.mark.skipif(RUNS, reason="systemd runs here")
+def test_without_systemd_it_is_refused_and_names_what_works(pln: Pln) -> None:
+    pln.ok("init")
+    assert "pln up -d" in fails(pln("service", "install", "--user"), "usage")
+    (pln.home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    pln.ok("up", "-d")
+    pln.ok("down")
+
+
+def test_a_service_of_the_system_has_its_place(pln: Pln) -> None:
+    """Its state is below /var/lib, and its interpreter where it can see it."""
+    said = fails(pln("service", "install", "--print"), "usage")
+    assert "/var/lib" in said or "sees nothing below" in said
+
+
+def test_what_a_unit_starts_runs_fenced_in(host: Host) -> None:
+    """A disk that is read-only but for the folder, no privileges, devices and homes of its own: it
+    answers, compiles a module and runs it. The filter of system calls is systemd's own to test."""
+    text = units.systemd_unit(units.Plan(sys.executable, host.home, ""))
+    line = next(t for t in text.splitlines() if t.startswith("ExecStart="))
+    command = shlex.split(line.removeprefix("ExecStart="))
+    hidden = [] if str(Path(sys.executable).resolve()).startswith("/home") else ["--tmpfs", "/home"]
+    own = ["--bind", str(host.home), str(host.home)]
+    fence = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *hidden, *own]
+    fence += ["--cap-drop", "ALL", "--unshare-ipc", "--unshare-uts", "--new-session"]
+    process = subprocess.Popen([*fence, *command], env=host.environment)
+    try:
+        wait_for_pid(Paths(host.home))
+        plain = Pln(host.home)
+        plain.ok("seed", str(EXAMPLES / "echo.wasm"), "echo")
+        assert plain.ok("call", "echo", "echo", "hi") == "hi"
+        status = Path(f"/proc/{lock.read_pid(Paths(host.home))}/status").read_text()
+        assert "NoNewPrivs:\t1" in status and "CapEff:\t0000000000000000" in status
+        plain.ok("down")
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
