@@ -18,6 +18,7 @@ from pollen.core.ids import ClusterId, PeerId, hash_of
 from pollen.core.peers.liveness import Accusation, Refutation
 from pollen.core.placement import Need, NodeFacts, Standing
 from pollen.core.placement.plan import Takes
+from pollen.core.policy import HOSTS, Node, Policy, Scope, parse
 from pollen.core.records import Record, decode_record
 from pollen.core.records.record import Body, gc_key
 from pollen.core.rng import Rng
@@ -174,6 +175,15 @@ spread_steps = st.lists(
 )
 
 # Placement: few nodes and seeds, so that changes meet; a change is a call of the planner.
+
+
+def policy_of(text: str, scope: Scope) -> Policy:
+    """The policy of a text that parses."""
+    tree = parse(text, scope)
+    assert isinstance(tree, Node)
+    return Policy(text=text, tree=tree, scope=scope)
+
+
 plan_nodes = st.sampled_from([PeerId(hash_of("test-node", bytes([i]))) for i in range(6)])
 plan_seeds = st.sampled_from([hash_of("test-seed", bytes([i])) for i in range(3)])
 node_facts = st.builds(
@@ -182,8 +192,15 @@ node_facts = st.builds(
     memory_bytes=st.sampled_from([1 << 20, 1 << 30, 1 << 34, 1 << 40]),
     slots=st.integers(0, 4),
     properties=st.sampled_from(["{}", '{"zone": "attic"}']),
+    tier=st.sampled_from(["leaf", "admin"]),
     is_open=st.booleans(),
     is_busy=st.booleans(),
+)
+policies = st.sampled_from(
+    [
+        policy_of(text, HOSTS)
+        for text in ('node.props.zone == "attic"', 'node.tier == "admin"', "!has(node.props.zone)")
+    ]
 )
 needs = st.builds(
     Need,
@@ -191,6 +208,7 @@ needs = st.builds(
     copies=st.integers(0, 4),
     everywhere=st.booleans(),
     gate=st.sampled_from([(), (("zone", "attic"),)]),
+    policy=st.none() | policies,
 )
 standings = st.none() | st.sampled_from(Standing)
 plan_changes = st.one_of(

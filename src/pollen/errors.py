@@ -5,7 +5,8 @@
     PollenError
       CallError                 whatever a call can raise
         BadRequest              usage, bad-request, name-invalid, config-invalid,
-                                module-invalid, import-unknown, root-file-invalid
+                                module-invalid, import-unknown, root-file-invalid,
+                                bad-policy
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found
         Denied                  denied, token-invalid, root-not-here, passphrase-wrong
         Conflict                name-taken, already-in-cluster, file-exists,
@@ -221,6 +222,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "module-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "import-unknown": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "name-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "bad-policy": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "config-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "token-invalid": SlugRow(Denied, EXIT_PERMISSION, 403, False),
     "port-in-use": SlugRow(PollenError, EXIT_FAILURE, 500, False),

@@ -31,6 +31,7 @@ class Kind(enum.Enum):
     PAIRS = "key=value, any number of times"
     TEXTS = "a text, any number of times"
     VALUES = "key=value or @file, any number of times"
+    POLICY = "an expression"
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,8 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a seed runs and who may call or host it; the defaults are those of ``pln seed``.
 
-    ``allow`` and ``host`` are (key, value) pairs; values of one key are alternatives.
+    ``allow`` and ``host`` are (key, value) pairs; values of one key are alternatives. ``allow_if``
+    and ``host_if`` are expressions (docs/design/policy.md), true for all when empty.
     """
 
     min_replicas: Annotated[
@@ -155,6 +157,24 @@ class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             example='[("gpu", "yes")]',
         ),
     ] = []
+    allow_if: Annotated[
+        str,
+        Option(
+            flag="--allow",
+            kind=Kind.POLICY,
+            help="An expression that must be true of a caller.",
+            example="'caller.tier == \"admin\"'",
+        ),
+    ] = ""
+    host_if: Annotated[
+        str,
+        Option(
+            flag="--host-if",
+            kind=Kind.POLICY,
+            help="An expression that must be true of a host.",
+            example="'node.props.gpu == \"yes\"'",
+        ),
+    ] = ""
     act_as: Annotated[
         str,
         Option(
@@ -257,6 +277,8 @@ class SeedKeywords(TypedDict, total=False):
     check: str
     allow: Sequence[tuple[str, str]]
     host: Sequence[tuple[str, str]]
+    allow_if: str
+    host_if: str
     act_as: str
     allow_hosts: Sequence[str]
     tail_call: bool

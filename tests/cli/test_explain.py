@@ -7,7 +7,8 @@ import json
 import pytest
 
 from pollen.cli.explain import replica_texts
-from tests.cli.conftest import Pln
+from pollen.plain import escaped
+from tests.cli.conftest import EXAMPLES, Pln
 
 
 def test_inspect_shows_a_seed_whole(up: Pln) -> None:
@@ -65,3 +66,34 @@ def test_why_call_shows_the_ways(up: Pln) -> None:
 def test_why_alone_says_what_can_be_asked(up: Pln, line: list[str]) -> None:
     text = up.ok(*line)
     assert "pln why place hello" in text and "call" in text
+
+
+def test_a_policy_is_shown_as_text_and_by_its_parts(up: Pln) -> None:
+    """The text of several lines stands in one; each part has its value for the node that asks."""
+    policy = 'caller.tier == "admin"\n&& !has(caller.props.banned)'
+    hosts = 'node.tier in ["admin"]'
+    up.ok("seed", str(EXAMPLES / "echo.wasm"), "kept", "--allow", policy, "--host-if", hosts)
+    shown = up.ok("inspect", "kept")
+    assert f"callers if   {escaped(policy)}\n" in shown
+    assert f"hosts if     {hosts}\n" in shown
+    told = up.ok("why", "call", "kept")
+    assert "this node may call it" in told
+    assert 'caller.tier == "admin" && !has(caller.props.banned) -> true\n' in told
+    assert "has(caller.props.banned) -> false\n" in told
+    assert 'node.tier -> "admin"\n' in up.ok("why", "place", "kept", "solo")
+    assert "may NOT" not in told
+    up.ok("seed", str(EXAMPLES / "echo.wasm"), "kept", "--allow", 'caller.tier == "leaf"')
+    told = up.ok("why", "call", "kept")
+    assert "this node may NOT call it" in told
+    assert "hosts if" not in up.ok("inspect", "kept")
+    up.ok("unseed", "kept")
+
+
+def test_a_policy_that_does_not_parse_shows_where(up: Pln) -> None:
+    """With a caret below the place, and nothing is published."""
+    done = up("seed", str(EXAMPLES / "echo.wasm"), "bad", "--host-if", "node.props.n = 1")
+    assert done.returncode == 2
+    told = done.stderr.decode()
+    assert "    | node.props.n = 1\n    |              ^\n" in told
+    assert "[bad-policy]" in told
+    assert "bad" not in up.ok("status")

@@ -138,13 +138,16 @@ class Muscle:
         peers: list[PeerId],
         lease_ms: int = LEASE_MS,
         prices: dict[PeerId, int] | None = None,
+        words: list[tuple[str, str]] | None = None,
+        properties: str = "{}",
     ) -> None:
-        """Replace the tables; who has no price costs 1."""
+        """Replace the tables; who has no price costs 1. All members are the same to policies."""
         rows = [
             fx.PeerRow(
                 peer=peer,
                 name=peer.hex()[:8],
-                properties="{}",
+                properties=properties,
+                words=words or [],
                 price_us=(prices or {}).get(peer, 1),
             )
             for peer in dict.fromkeys(peers)

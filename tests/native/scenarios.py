@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import json
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 
 from pollen import _native
+from pollen.core import effects as fx
 from pollen.core import limits
 from pollen.sdk import door
 from tests import recorder
 from tests.native.muscle import Muscle, link, metric, wait_for
 
+VECTORS = Path(__file__).parents[1] / "vectors"
 # About a second of one core.
 SLOW_PRIMES = b"2000000"
 
@@ -175,6 +179,31 @@ def own_call() -> None:
     told = side.sample(seed)
     assert (told["calls"], told["good"]) == (1, 1), told
     assert side.begin(seed, "other")["slug"] == "function-not-found"
+    side.raw.close(0)
+
+
+def judges_callers() -> None:
+    """Rows of the vectors through the seam: who passes is served, who does not is told the text."""
+    side, file = Muscle(), json.loads((VECTORS / "policy.json").read_text())
+    side.seed("echo", ["echo"])
+    client, (row,) = side.client(), side.rows
+    drawn = [*file["rows"][::40], *(["?", tree, 5, False] for tree in file["malformed"])]
+    for text, tree, number, passes in drawn:
+        party, properties = file["parties"][number]
+        words, seed = [(word, said) for word, said in party], [(w, s) for w, s in file["seed"]]
+        policy = fx.PolicyRow(tree=tree, seed=seed, lets_strangers=False)
+        options = msgspec.structs.replace(row.options, allow_if=text)
+        side.rows[0] = msgspec.structs.replace(row, policy=policy, options=options)
+        side.push([side.peer], words=words, properties=properties)
+        answer = client.call("echo", "echo", b"x")
+        if passes:
+            assert isinstance(answer, door.Answered), (text, words, properties, answer)
+        else:
+            assert isinstance(answer, door.Failed), (text, words, properties, answer)
+            assert (answer.slug, answer.may_have_executed) == ("denied", False)
+            assert answer.reason.endswith(f"not true of this caller: {text}"), answer
+            assert answer.remedy == "pln why call echo"
+    assert {passes for *_, passes in drawn} == {True, False}
     side.raw.close(0)
 
 

@@ -35,6 +35,10 @@ def test_a_call_of_the_brain_on_its_own_replica_is_in_no_demand(scenario: Scenar
     scenario("own_call")
 
 
+def test_the_muscles_judge_callers_as_the_brain_does(scenario: Scenario) -> None:
+    scenario("judges_callers")
+
+
 def test_a_cancelled_call_is_counted_once_where_it_began(scenario: Scenario) -> None:
     scenario("cancelled_counts")
 

@@ -88,13 +88,20 @@ def test_every_node_of_one_snapshot_plans_alike(changes: list[tuple[Any, ...]], 
     assert plan(other) == plan(held)
 
 
+def is_able(need: Need, facts: NodeFacts) -> bool:
+    """Whether a node passes gate and policy, said otherwise than by the plan."""
+    is_attic = "attic" in facts.properties
+    asked = "" if need.policy is None else need.policy.text
+    held = {"": True, "tier": facts.tier == "admin", "has": not is_attic, "zone": is_attic}
+    word = next(word for word in ("tier", "has", "zone", "") if word in asked)
+    return held[word] and (is_attic or not need.gate)
+
+
 @given(st.dictionaries(own.plan_nodes, own.node_facts), own.plan_seeds, own.needs)
 def test_the_plan_keeps_its_rules(nodes: dict[PeerId, NodeFacts], seed: Hash, need: Need) -> None:
     """Enough, never more than may, nobody twice, and nobody who may not."""
     (placed,) = plan(Snapshot(nodes=nodes, needs={seed: need}, standings={}, demand={})).values()
-    eligible = [
-        n for n, f in nodes.items() if f.is_open and (not need.gate or "attic" in f.properties)
-    ]
+    eligible = [n for n, facts in nodes.items() if facts.is_open and is_able(need, facts)]
     least = len(eligible) if need.everywhere else min(need.copies, len(eligible))
     assert placed.wanted == least
     assert len(set(placed.ranks)) == len(placed.ranks)

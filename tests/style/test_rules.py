@@ -28,7 +28,9 @@ RULES = {
     "retry class": Rule(
         "routing.classify_retry", "classify_retry", ("routing_retry.json",), "rules attempts"
     ),
-    "gate match": Rule("routing.match_gate", "match_gate", ("routing_gate.json",), "sim serving"),
+    "gate match": Rule(
+        "routing.match_gate", "match_gate", ("routing_gate.json", "policy.json"), "sim serving"
+    ),
     "admit": Rule("routing.admit", "admit", ("routing_admit.json",), "sim serving"),
     "wake": Rule("routing.admit_wake", "admit_wake", ("routing_wake.json",), "sim serving"),
     "fullness": Rule("routing.fullness", "fullness", ("routing_fullness.json",), "sim serving"),
@@ -42,8 +44,21 @@ RULES = {
 # What the crate gives away beside them: parts of a rule, the words of its questions and answers.
 PARTS = {
     *("Action", "Admission", "Aim", "Arrival", "Attempt", "Backlog", "Candidate", "End", "Event"),
-    *("Failure", "Fit", "Heard", "Place", "Retry", "Room", "Share", "Step", "Stock", "View"),
-    *("Wait", "Wake", "Wakening", "aim", "eject_after", "is_short"),
+    *(
+        "Failure",
+        "Fit",
+        "Heard",
+        "Party",
+        "Place",
+        "Policy",
+        "Retry",
+        "Room",
+        "Share",
+        "Step",
+        "Stock",
+        "View",
+    ),
+    *("Wait", "Wake", "Wakening", "Words", "aim", "eject_after", "is_short"),
 }
 SENTENCE = re.compile(r"^- \*\*([\w ]+)\*\*\(", re.MULTILINE)
 

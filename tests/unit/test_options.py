@@ -5,6 +5,7 @@ Source: docs/design/cli.md#options-of-a-seed.
 
 from __future__ import annotations
 
+import json
 import typing
 from pathlib import Path
 
@@ -17,16 +18,19 @@ from pollen.cli.app import pln
 from pollen.cli.options import options_given
 from pollen.core.codec import decode, encode
 from pollen.core.ids import Hash, PeerId
+from pollen.core.policy import Party
 from pollen.core.seeds import specs
 from pollen.options import DEFAULTS, OPTIONS, Kind, SeedKeywords, SeedOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "design" / "cli.md"
+SIGNED = Path(__file__).parents[1] / "vectors" / "signed.json"
 MODULE = Hash(b"m" * 32)
 # A value of each option that is not its default.
 OTHERS = {
     "min_replicas": 3, "everywhere": True, "memory_bytes": 1 << 20, "timeout_ms": 77,
     "program": True, "library": True, "check": "run",
-    "allow": [("team", "red")], "host": [("gpu", "yes")], "act_as": "publisher",
+    "allow": [("team", "red")], "host": [("gpu", "yes")],
+    "allow_if": 'caller.tier == "admin"', "host_if": "has(node.props.gpu)", "act_as": "publisher",
     "allow_hosts": ["example.org"], "tail_call": False, "idempotent": True, "isolate": True,
     "shared": True, "public": True, "config": {"k": "v"}, "env": {"TZ": "UTC"},
 }  # fmt: skip
@@ -39,7 +43,7 @@ def row_of(name: str) -> str:
         told = options.text_of(name, default)
     elif option.kind is Kind.CHOICE:
         told = default
-    elif option.kind is Kind.TEXT:
+    elif option.kind in (Kind.TEXT, Kind.POLICY):
         told = default or "none"
     else:
         told = "none" if not isinstance(default, bool) else "on" if default else "off"
@@ -105,6 +109,24 @@ def test_an_option_of_a_newer_version_is_kept_and_named() -> None:
     assert decode(specs.Spec, seed.raw, "spec") == spec
 
 
+def test_the_policies_of_a_golden_spec_are_read() -> None:
+    """Text and tree of ``signed.json``: what a node of today reads in a year."""
+    rows = {row["name"]: row for row in json.loads(SIGNED.read_text())}
+    spec = decode(
+        specs.Spec,
+        bytes.fromhex(rows["a spec with a policy on callers and one on hosts"]["bytes"]),
+        "spec",
+    )
+    assert isinstance(spec, specs.Spec)
+    seed = seed_of(spec)
+    assert (seed.unknown, seed.options.host_if) == ([], "!has(node.props.spare)")
+    assert seed.allow_if is not None and seed.host_if is not None
+    assert seed.allow_if.passes(Party("leaf", "ab", '{"team":"red"}'))
+    assert not seed.allow_if.passes(Party("leaf", "ab", '{"team":"blue"}'))
+    assert seed.host_if.passes(Party("leaf", "ab", "{}"))
+    assert spec_of(seed.options).options == spec.options
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_flag_of_pln_seed_gives_the_value_of_its_option(name: str) -> None:
     """As click reads it, by the kind of the option."""
@@ -117,6 +139,7 @@ def test_a_flag_of_pln_seed_gives_the_value_of_its_option(name: str) -> None:
         Kind.MILLIS: [option.flag, "77ms"],
         Kind.CHOICE: [option.flag, str(value)],
         Kind.TEXT: [option.flag, str(value)],
+        Kind.POLICY: [option.flag, str(value)],
         Kind.TEXTS: [option.flag, "example.org"],
         Kind.VALUES: [option.flag, "k=v"],
         Kind.PAIRS: [option.flag, "=".join(*pairs)] if option.kind is Kind.PAIRS else [],

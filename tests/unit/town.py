@@ -17,6 +17,7 @@ from pollen.core.placement import Placing, Situation, State
 from pollen.core.placement.bundle import Bundle, Fast
 from pollen.core.placement.claims import Claim
 from pollen.core.placement.hosting import Hosting
+from pollen.core.policy import Party
 from pollen.core.records import Change, Records
 from pollen.core.seeds import Seed, specs
 from pollen.core.trust import Certificate, Member, NodeInfo
@@ -62,7 +63,7 @@ class Town:
         folk: Any = self.folk
         self.records = Records(ClusterId(CLUSTER), self.own, signer(self.own, None))
         self.situation = Situation(self.own, folk, folk)
-        self.hosting = Hosting(self.own, "{}", 64 * GIB)
+        self.hosting = Hosting(self.own, Party(), 64 * GIB)
         self.placing = Placing(
             self.own,
             folk,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pollen_plane::tables::{Lane, PeerRow, SeedRow};
+use pollen_plane::tables::{Lane, PeerRow, Policy, SeedPolicy, SeedRow, Words};
 use pollen_wire::Id;
 use pyo3::prelude::*;
 
@@ -40,6 +40,27 @@ impl PyLane {
     }
 }
 
+/// `pollen.core.effects.PolicyRow`.
+#[derive(FromPyObject)]
+pub(crate) struct PyPolicyRow {
+    tree: String,
+    seed: Vec<(String, String)>,
+    lets_strangers: bool,
+}
+
+impl PyPolicyRow {
+    fn policy(self) -> SeedPolicy {
+        SeedPolicy {
+            policy: Policy::read(&self.tree, words(self.seed)),
+            lets_strangers: self.lets_strangers,
+        }
+    }
+}
+
+fn words(words: Vec<(String, String)>) -> Words {
+    words.into_iter().map(|(word, text)| (word.into(), text.into())).collect()
+}
+
 /// `pollen.core.effects.SeedRow`.
 #[derive(FromPyObject)]
 pub(crate) struct PySeedRow {
@@ -50,6 +71,7 @@ pub(crate) struct PySeedRow {
     replicas: Vec<Vec<u8>>,
     wake: Vec<Vec<u8>>,
     packed_options: Vec<u8>,
+    policy: Option<PyPolicyRow>,
 }
 
 impl PySeedRow {
@@ -63,6 +85,7 @@ impl PySeedRow {
             wake: ids(&self.wake, "wake")?,
             options: rmp_serde::from_slice(&self.packed_options)
                 .map_err(|error| native("bad-request", format!("options: {error}")))?,
+            policy: self.policy.map(|held| Arc::new(held.policy())),
         })
     }
 }
@@ -74,6 +97,7 @@ pub(crate) struct PyPeerRow {
     name: String,
     properties: String,
     price_us: u64,
+    words: Vec<(String, String)>,
 }
 
 impl PyPeerRow {
@@ -83,6 +107,8 @@ impl PyPeerRow {
             name: self.name,
             properties: self.properties.into(),
             price_us: self.price_us,
+            words: words(self.words),
+            held: Arc::default(),
         })
     }
 }

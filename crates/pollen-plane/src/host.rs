@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pollen_rules::{match_gate, numbers::HOPS, split};
+use pollen_rules::{numbers::HOPS, split};
 use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded, WriteFuture};
 use pollen_wire::Id;
 
@@ -25,7 +25,7 @@ use crate::{
     queue::Ask,
     slots::Slot,
     spans::{Began, Ended, OpenSpan},
-    tables::SeedEntry,
+    tables::{PeerRow, SeedEntry, SeedRow},
     trace::Trace,
     trees::Below,
 };
@@ -152,37 +152,49 @@ fn check(plane: &Plane, call: &Arrived) -> Result<(), CallError> {
     if plane.is_closing() {
         return Err(CallError::shutting_down());
     }
-    let (passes, is_member) = match call.principal {
-        Principal::Anonymous => (row.options.public, false),
+    match call.principal {
+        Principal::Anonymous if row.lets_stranger() => {}
+        Principal::Anonymous => return Err(denied(plane, row, None)),
         Principal::Node(id) => {
             let tables = plane.tables().load();
-            let peer = tables.peers.get(&id);
-            let passes =
-                peer.is_some_and(|peer| match_gate(&row.options.allow, &peer.row.properties));
-            (passes, peer.is_some())
+            let peer = tables.peers.get(&id).map(|entry| &entry.row);
+            if !peer.is_some_and(|peer| row.lets(peer)) {
+                return Err(denied(plane, row, peer));
+            }
         }
-    };
-    if !passes {
-        count(&plane.counters().denied);
-        let reason = format!("the gate of seed \"{}\" does not let this caller pass", row.name);
-        let wanted: Vec<_> =
-            row.options.allow.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        // A member reads the seed's spec anyway.
-        let remedy = if is_member {
-            let flags = wanted.join(" --prop ");
-            let wanted = wanted.join(", ");
-            format!(
-                "it asks for {wanted}; for a new token, on an admin's node: pln invite --prop {flags}"
-            )
-        } else {
-            "ask for the property that the seed's --allow-prop names".to_owned()
-        };
-        return Err(CallError::refused("denied", reason, &remedy));
     }
     if !row.functions.iter().any(|function| **function == *call.function) {
         return Err(no_such_function(&call.entry, &call.function));
     }
     Ok(())
+}
+
+/// Why a caller does not pass. A member reads the seed's spec anyway, a stranger does not.
+#[cold]
+pub(crate) fn denied(plane: &Plane, row: &SeedRow, member: Option<&PeerRow>) -> CallError {
+    count(&plane.counters().denied);
+    let name = &row.name;
+    let reason = format!("the gate of seed \"{name}\" does not let this caller pass");
+    let Some(peer) = member else {
+        let remedy = "ask for the property that the seed's --allow-prop names";
+        return CallError::refused("denied", reason, remedy);
+    };
+    if row.matches(peer) {
+        let text = &row.options.allow_if;
+        let reason = format!("the policy of seed \"{name}\" is not true of this caller: {text}");
+        // A spec that is being replaced has no name.
+        let what = if name.is_empty() { hex(&row.seed) } else { name.to_string() };
+        let remedy = format!("pln why call {what}");
+        return CallError::refused("denied", reason, &remedy);
+    }
+    let wanted: Vec<_> =
+        row.options.allow.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let flags = wanted.join(" --prop ");
+    let wanted = wanted.join(", ");
+    let remedy = format!(
+        "it asks for {wanted}; for a new token, on an admin's node: pln invite --prop {flags}"
+    );
+    CallError::refused("denied", reason, &remedy)
 }
 
 pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {

@@ -17,6 +17,7 @@ use crate::{
     candidates::{Next, pick_function, resolve},
     counters::{Awaited, count, micros32},
     draw::call_id,
+    host::denied,
     plane::Plane,
     spans::{Began, Ended, OpenSpan},
     tables::{SeedEntry, Tables},
@@ -131,6 +132,15 @@ impl Plane {
         }
     }
 
+    /// The function to call; a stranger is refused here, since a host sees this node in its place.
+    #[inline]
+    fn function_for(&self, entry: &SeedEntry, request: &Request) -> Result<Arc<str>, CallError> {
+        if request.principal == Principal::Anonymous && !entry.row.lets_stranger() {
+            return Err(denied(self, &entry.row, None));
+        }
+        pick_function(entry, request.function.as_ref())
+    }
+
     /// Tries places until one answers or the rule ends the call. What a local call never awaits is in
     /// boxes of its own: the future is copied when the call begins.
     async fn attempts(
@@ -151,7 +161,7 @@ impl Plane {
                 Ok(entry) => entry,
                 Err(error) => return Err(self.note_unresolved(error, progress)),
             };
-            let function = match pick_function(entry, request.function.as_ref()) {
+            let function = match self.function_for(entry, request) {
                 Ok(function) => function,
                 Err(error) => return self.ended(entry, request, progress, Err(error)),
             };

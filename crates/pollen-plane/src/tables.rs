@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -13,8 +13,11 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use pollen_rules::{Party, match_gate};
+pub use pollen_rules::{Policy, Words};
 use pollen_wasm::Seed;
 use pollen_wire::{Id, options::SeedOptions};
+use serde_json::Value;
 
 use crate::{call::CallError, chatter::Chatter, counters::SeedCounters, trees::HighWater};
 
@@ -32,6 +35,33 @@ pub struct SeedRow {
     pub replicas: Vec<Id>,
     pub wake: Vec<Id>,
     pub options: SeedOptions,
+    pub policy: Option<Arc<SeedPolicy>>,
+}
+
+/// A seed's policy on callers; the fields are those of `PolicyRow` in `pollen.core.effects`.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct SeedPolicy {
+    pub policy: Policy,
+    pub lets_strangers: bool,
+}
+
+impl SeedRow {
+    /// Whether a member may call it: the pairs of the seed, and its policy where it has one.
+    pub fn lets(&self, peer: &PeerRow) -> bool {
+        self.matches(peer)
+            && self.policy.as_ref().is_none_or(|held| held.policy.passes(&peer.party()))
+    }
+
+    /// Whether a member has the properties that its pairs ask for.
+    pub(crate) fn matches(&self, peer: &PeerRow) -> bool {
+        match_gate(&self.options.allow, &peer.properties)
+    }
+
+    /// Whether a client of the TCP door may call it.
+    pub fn lets_stranger(&self) -> bool {
+        self.options.public && self.policy.as_ref().is_none_or(|held| held.lets_strangers)
+    }
 }
 
 /// What the muscles know of a member; as `PeerRow` in `pollen.core.effects`.
@@ -42,6 +72,18 @@ pub struct PeerRow {
     pub name: String,
     pub properties: Arc<str>,
     pub price_us: u64,
+    pub words: Words,
+    pub held: Arc<OnceLock<Option<Value>>>,
+}
+
+impl PeerRow {
+    /// The member as policies read it. Its properties are read at the first call that needs them.
+    fn party(&self) -> Party<'_> {
+        let held = self
+            .held
+            .get_or_init(|| serde_json::from_str(&self.properties).ok().filter(Value::is_object));
+        Party { words: &self.words, props: held.as_ref() }
+    }
 }
 
 /// A row that the brain pushes. Its key names it; what this node keeps beside it survives a change.

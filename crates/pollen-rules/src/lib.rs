@@ -7,7 +7,7 @@
 //!
 //! - at the caller: [`Attempts`] (which asks [`aim`], [`choose`], [`choose_rank`] and
 //!   [`classify_retry`]);
-//! - at the callee: [`match_gate`], [`admit`], [`admit_wake`], [`shed`], [`is_late`] over a
+//! - at the callee: [`match_gate`] and its [`Policy`], [`admit`], [`admit_wake`], [`shed`], [`is_late`] over a
 //!   [`Backlog`], [`fullness`], and [`split`] for the calls beneath;
 //! - at a link: [`Silence`];
 //! - [`numbers`]: what the rules and those who drive them share.
@@ -24,6 +24,7 @@ mod backlog;
 mod choose;
 mod gate;
 pub mod numbers;
+mod policy;
 mod retry;
 mod shed;
 mod silence;
@@ -37,6 +38,7 @@ pub use attempts::{Action, Attempts, End, Event, Failure, Step};
 pub use backlog::Backlog;
 pub use choose::{Candidate, choose, choose_rank};
 pub use gate::match_gate;
+pub use policy::{Party, Policy, Words};
 pub use retry::{Attempt, Retry, classify_retry};
 pub use shed::{Wait, is_late, shed};
 pub use silence::{Heard, Silence, eject_after};

@@ -27,6 +27,10 @@ pub const ROW_REPLICAS: usize = 16;
 /// How long the id of a call that came over a link is remembered.
 pub const SEEN: Duration = Duration::from_secs(60);
 
+/// Parts and depth of a policy at most.
+pub const POLICY_NODES: usize = 64;
+/// See [`POLICY_NODES`].
+pub const POLICY_DEPTH: usize = 16;
 /// Running slots of one core, and how many of them may be fresh.
 pub const SLOTS_A_CORE: u64 = 16;
 /// See [`SLOTS_A_CORE`].

@@ -168,6 +168,8 @@ fn numbers_are_those_of_the_reference() {
         ("HEARTBEAT_NS", nanos(numbers::HEARTBEAT)),
         ("HOPS", numbers::HOPS.into()),
         ("LINK_IDLE_END_NS", nanos(numbers::LINK_IDLE_END)),
+        ("POLICY_DEPTH", wide(numbers::POLICY_DEPTH)),
+        ("POLICY_NODES", wide(numbers::POLICY_NODES)),
         ("QUEUE_GAP_US", numbers::QUEUE_GAP_US),
         ("QUEUE_MAX", numbers::QUEUE_MAX),
         ("QUEUE_QUIET_US", numbers::QUEUE_QUIET_US),

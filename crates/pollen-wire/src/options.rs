@@ -17,6 +17,8 @@ pub struct SeedOptions {
     pub check: String,
     /// Properties that a caller needs: values of one key are alternatives, all keys must match.
     pub allow: Vec<(String, String)>,
+    /// The policy on callers as its publisher wrote it; its tree stands in the row.
+    pub allow_if: String,
     /// Running a call twice does no harm.
     pub idempotent: bool,
     /// Anonymous clients may call it.

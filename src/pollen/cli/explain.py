@@ -22,6 +22,7 @@ from pollen.cli.app import (
 from pollen.cli.proposals import here
 from pollen.errors import error_from
 from pollen.options import OPTIONS, Kind, flag_of
+from pollen.plain import escaped
 from pollen.units import human_bytes
 
 
@@ -109,7 +110,9 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("limits", f"{memory}, {seconds:g}s a call"),
         ("check", options["check"]),
         ("callers", _pairs(options["allow"])),
+        ("callers if", escaped(options["allow_if"])),
         ("hosts", _pairs(options["host"])),
+        ("hosts if", escaped(options["host_if"])),
         ("reaches", ", ".join(options["allow_hosts"])),
         ("flags", ", ".join(filter(None, flags))),
         ("calls here", here),
@@ -220,6 +223,9 @@ def place_command(ctx: click.Context, seed: str, node: str | None, as_json: bool
     ]
     head = ("NODE", "RANK", "CLAIM", "BID", "BONUS", "WHY")
     _table(head, rows, drop=("BONUS", "BID"))
+    if node is not None:
+        for held in told["nodes"]:
+            _print_policy(held["policy"], f"--host-if for {held['name']}:")
     if any(held["cost"] for held in told["nodes"]):
         click.echo("a bid of 1 serves: the lowest draw of seed and node over free memory")
 
@@ -246,6 +252,7 @@ def call_command(ctx: click.Context, seed: str, function: str | None, as_json: b
     allowed = "this node may call it" if told["allowed"] else "this node may NOT call it"
     click.echo(f"seed {told['name']}, function {told['function']}: {allowed}")
     _print_sentences(told["why"])
+    _print_policy(told["policy"], "--allow for this node:")
     rows = [
         (
             way["name"],
@@ -260,6 +267,14 @@ def call_command(ctx: click.Context, seed: str, function: str | None, as_json: b
     if rows:
         head = ("HOST", "STATE", "PRICE", "FROM", "LINKED", "REASON")
         _table(head, rows, drop=("FROM", "REASON"))
+
+
+def _print_policy(parts: Sequence[dict[str, Any]], title: str) -> None:
+    """Each part of a policy with its value, the parts of a part further in."""
+    if parts:
+        click.echo(title)
+    for part in parts:
+        click.echo(f"  {'  ' * part['depth']}{escaped(part['text'])} -> {part['value']}")
 
 
 def _print_sentences(sentences: Sequence[str]) -> None:

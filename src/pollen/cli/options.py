@@ -44,7 +44,7 @@ def _type_of(name: str, option: Option) -> dict[str, Any]:
             return {"type": click.Choice(option.choices), "default": default}
         case Kind.PAIRS:
             return {"type": PAIR, "multiple": True}
-        case Kind.TEXT:
+        case Kind.TEXT | Kind.POLICY:
             return {"default": default}
         case Kind.TEXTS:
             return {"multiple": True}

@@ -414,9 +414,19 @@ class Administered(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class PartView(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a policy: how deep it stands, its text, and its value; ``missing`` where a path
+    leads nowhere, else what is wrong with it (docs/design/policy.md)."""
+
+    depth: int
+    text: str
+    value: str
+
+
 class RankView(msgspec.Struct, frozen=True, kw_only=True):
     """One node in the ranking of a seed. ``rank`` counts from 1, 0 is none; the lowest ``cost``
     ranks first. ``bonus``: what made it cheaper. ``claim``: what it says of the seed itself.
+    ``policy``: the parts of the seed's policy on hosts, as they are of this node.
     """
 
     node: str
@@ -429,6 +439,7 @@ class RankView(msgspec.Struct, frozen=True, kw_only=True):
     bonus: list[str]
     claim: str
     reason: str
+    policy: list[PartView] = []
 
 
 class WhyPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -457,7 +468,10 @@ class WayView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WhyCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a call from this node would go; ``ways`` in the order in which they are tried."""
+    """Where a call from this node would go; ``ways`` in the order in which they are tried.
+
+    ``policy``: the parts of the seed's policy on callers, as they are of this node.
+    """
 
     name: str
     seed: str
@@ -467,3 +481,4 @@ class WhyCall(msgspec.Struct, frozen=True, kw_only=True):
     allowed: bool
     why: list[str]
     ways: list[WayView]
+    policy: list[PartView] = []

@@ -126,6 +126,16 @@ class BeginCall(Effect, frozen=True, kw_only=True):
     here: bool
 
 
+class PolicyRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Who may call a seed: a packed tree (docs/design/policy.md#the-tree), the words below
+    ``seed`` with what they lead to, and whether a client of the TCP door passes. A tree that is not
+    one lets nobody pass."""
+
+    tree: str
+    seed: list[tuple[str, str]]
+    lets_strangers: bool
+
+
 class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the muscles must know to route, gate, limit and run one seed.
 
@@ -135,6 +145,7 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``SeedWoken``. A replica of a seed with the option ``check`` is opened to callers by the first
     row that names this node among the replicas.
     A row whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
+    ``policy`` is asked beside the pairs of the options; without one it lets all pass.
     """
 
     name: str
@@ -144,6 +155,7 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     replicas: list[PeerId]
     wake: list[PeerId]
     options: SeedOptions
+    policy: PolicyRow | None = None
 
     @property
     def packed_options(self) -> bytes:
@@ -152,12 +164,16 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A member: its properties as JSON object (for gates), its price in microseconds."""
+    """A member: properties (a JSON object) for gates, its price in microseconds.
+
+    ``words`` are what else a policy reads of it; one with an empty text leads nowhere.
+    """
 
     peer: PeerId
     name: str
     properties: str
     price_us: int
+    words: list[tuple[str, str]] = []
 
 
 # The lanes of rows that the muscles know.

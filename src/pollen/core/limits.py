@@ -120,8 +120,7 @@ PULL_NS = 10 * SECOND
 # slice of 256 records takes well under 10 ms.
 PULLS_MAX = 256
 ANSWER_RECORDS = 256
-# Owners described in one exchange of lines; the rest follows in the next. Guess: under 10 ms of
-# work.
+# Owners described in one exchange of lines; the rest follows later. Guess: under 10 ms of work.
 LINES_MAX = 1_024
 # Owners that one peer may make us want at a time; what is over is named again by a later digest.
 # Raising it costs memory under a lie, lowering it takes more digests to learn a large cluster.
@@ -406,6 +405,8 @@ CHAIN_MAX_BYTES = 64 * 1024
 JOIN_MAX_BYTES = 64 * 1024
 # The properties of one certificate, as JSON text. Guess: far above any use, far below the chain.
 PROPERTIES_MAX_BYTES = 4 * 1024
+# A policy: bytes of text, parts and depth of its tree. A call of its seed pays for them. Guess.
+POLICY_BYTES, POLICY_NODES, POLICY_DEPTH = 1024, 64, 16
 # Certificates in one chain: root -> admin -> publisher -> node with room. Guess.
 CHAIN_MAX_CERTIFICATES = 8
 # Chains that a node remembers as verified: one for each peer and one that it showed before. A lower
@@ -422,8 +423,7 @@ LEASE_MIN_NS = 10 * MINUTE
 # What a denied admin signed is good for others this much longer, so that the rest of the admins can
 # sign again before anybody falls. Source: docs/decisions/leases-of-a-denied-admin.md; a guess.
 LEASE_GRACE_NS = 10 * MINUTE
-# An admin takes back a lease of its own that ended so long ago: its member left for ever, or has
-# another one. Guess.
+# An admin takes back a lease of its own that ended so long ago: its member left for ever. Guess.
 LEASE_KEEP_NS = 30 * DAY
 # Admin of rank k renews this share of the lease's length, times k, after its half life; at most the
 # cap. Raising it delays renewal when the first ranks are gone; lowering it signs twice. Guess.

@@ -99,7 +99,7 @@ class Node(Room):
         )
         self._placing = Placing.of(
             config,
-            self._certificate.properties,
+            self._certificate.party,
             self._members,
             self._situation,
             self._peers.has_link,
@@ -380,7 +380,7 @@ class Node(Room):
             self._situation.note_standing(peer, turn.now.mono)
         own = self._members.certificates.get(self._config.node)
         if self._config.node in changed and own is not None:
-            self._placing.note_properties(own.properties)
+            self._placing.note_party(own.party)
         return self._apply_changes(turn)
 
     def _mind_members(self, turn: Turn) -> list[Change]:

@@ -59,6 +59,10 @@ def seed_options(given: SeedKeywords) -> dict[str, Any]:
         if name not in SeedKeywords.__annotations__:
             hint = f"; give {_KEYWORDS[name]}" if name in _KEYWORDS else ""
             raise TypeError(f"seed() got an unexpected keyword argument '{name}'{hint}")
+    for name, pairs in (("allow", given.get("allow")), ("host", given.get("host"))):
+        if isinstance(pairs, str):
+            hint = f"give an expression as {name}_if={pairs!r}"
+            raise TypeError(f"{name} of seed() takes pairs of key and value; {hint}")
     return {**given}
 
 

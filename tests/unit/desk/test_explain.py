@@ -86,6 +86,40 @@ def test_who_may_not_call_is_told_what_is_missing() -> None:
     assert "this node may not call it: it lacks team=red" in told.why
 
 
+def test_a_policy_on_callers_is_told_part_by_part() -> None:
+    """With the values of the node that asks; a part that leads nowhere is missing."""
+    policy = 'caller.tier == "admin" && caller.props.team == "red"'
+    told = why_call(settled(allow_if=policy), "a")
+    assert not told.allowed
+    assert [(part.depth, part.text, part.value) for part in told.policy] == [
+        (0, policy, "missing"),
+        (1, 'caller.tier == "admin"', "true"),
+        (2, "caller.tier", '"admin"'),
+        (1, 'caller.props.team == "red"', "missing"),
+        (2, "caller.props.team", "missing"),
+    ]
+    why = "this node may not call it: --allow is not true of it: "
+    assert f'{why}caller.props.team == "red" is missing' in told.why
+    told = why_call(settled(allow_if='caller.tier == "admin"'), "a")
+    assert (told.allowed, told.policy[0].value) == (True, "true")
+    assert not [line for line in told.why if "may not" in line]
+    told = why_call(settled(allow_if='caller.tier == "admin"', allow=[("team", "red")]), "a")
+    assert (told.allowed, told.policy[0].value) == (False, "true")
+
+
+def test_a_policy_on_hosts_is_told_of_each_node() -> None:
+    """The part that keeps it from hosting stands in its reason."""
+    told = why_place(settled(host_if='node.props.gpu == "yes" || node.tier == "root"'))
+    assert (told.wanted, told.why[0]) == (0, "0 of 3 live nodes may host it")
+    assert {view.reason for view in told.nodes} == {
+        '--host-if is not true of it: node.props.gpu == "yes" is missing'
+    }
+    assert any("--host-if asks for: node.props.gpu" in line for line in told.why)
+    told = why_place(settled(host_if='node.tier == "admin"'))
+    assert all(view.policy[0].text == 'node.tier == "admin"' for view in told.nodes)
+    assert {view.policy[0].value == "true" for view in told.nodes if view.rank} == {True}
+
+
 def test_what_is_not_there_is_refused_with_what_is() -> None:
     """A name that is near; the functions that there are."""
     world = settled()

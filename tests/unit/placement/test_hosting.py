@@ -16,6 +16,7 @@ from pollen.core.names import Holding
 from pollen.core.placement import Placement, State, hosting
 from pollen.core.placement.claims import Claim, Claims
 from pollen.core.placement.hosting import Hosting, Role, View, plan_holders, roles_of
+from pollen.core.policy import Party
 from pollen.core.seeds import Seed
 from tests.strategies import make_record
 from tests.unit.names.test_named import A, B, C, seed
@@ -30,11 +31,10 @@ class Bench:
     """One node's hosting, with claims, plan and time in the test's hands."""
 
     def __init__(self, own: PeerId = A, properties: str = "{}", holding: Seed = ECHO) -> None:
-        self.own, self.hosting = own, Hosting(own, properties, GIB)
+        self.own, self.hosting = own, Hosting(own, Party(properties=properties), GIB)
         self.claims, self.linked = Claims(), {A, B, C}
         self.placements: dict[Hash, Placement] = {}
-        self.mono, self.seq = 1, 0
-        self.roles: dict[Hash, Role] = {}
+        self.mono, self.seq, self.roles = 1, 0, dict[Hash, Role]()
         self.hold(holding)
 
     def hold(self, holding: Seed, is_halted: bool = False) -> None:
@@ -179,7 +179,8 @@ def test_a_seed_is_hosted_only_where_its_host_gate_lets_it() -> None:
     """Also when the plan, of a staler view, says otherwise; what is loaded goes at once."""
     spec = msgspec.structs.replace(ECHO.spec, host=[("zone", "attic")])
     gated = msgspec.structs.replace(ECHO, spec=spec)
-    assert [hosting.may_host(gated, text) for text in ('{"zone": "attic"}', "{}")] == [True, False]
+    assert hosting.may_host(gated, Party(properties='{"zone": "attic"}'))
+    assert not hosting.may_host(gated, Party(properties="{}"))
     bench = Bench()
     bench.serve()
     bench.hold(gated)
@@ -481,8 +482,7 @@ def test_a_version_of_which_one_call_succeeded_is_acquitted() -> None:
     turn, note = turn_at(bench.now), bench.hosting.note_samples
     assert (note([good], turn), note([good], turn), turn.effects()) == ([NEXT.seed], [], [])
     claim = bench.hosting.claim(NEXT.seed)
-    assert claim is not None
-    assert (claim.state, claim.has_served) == (State.READY, True)
+    assert claim and (claim.state, claim.has_served) == (State.READY, True)
 
 
 def test_a_halted_version_gives_way_to_the_one_before() -> None:

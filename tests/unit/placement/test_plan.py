@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
 from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing, plan, rendezvous
 from pollen.core.placement.plan import Takes
+from pollen.core.policy import HOSTS
+from tests.strategies import policy_of
 
 GIB = 1 << 30
 NODES = [PeerId(hash_of("test-node", bytes([i]))) for i in range(8)]
@@ -53,6 +56,22 @@ def test_everywhere_is_every_node_that_may() -> None:
     assert sorted(placed(Need(copies=2, everywhere=True), nodes).chosen) == sorted(NODES[:4])
     gated = Need(copies=2, everywhere=True, gate=(("zone", "attic"),))
     assert sorted(placed(gated, nodes).chosen) == sorted(NODES[:3])
+
+
+def test_a_policy_ranks_whom_it_is_true_of() -> None:
+    """Beside the gate, by tier and id as well; whoever lacks what it reads is out."""
+    nodes = {node: facts(properties='{"zone": "attic"}', id=node.hex()) for node in NODES[:3]}
+    nodes |= {NODES[3]: facts(tier="admin"), NODES[4]: facts(properties='{"zone": 1}')}
+    need = Need(copies=9, policy=policy_of('node.props.zone == "attic"', HOSTS))
+    assert sorted(placed(need, nodes).chosen) == sorted(NODES[:3])
+    need = Need(copies=9, policy=policy_of('!(node.props.zone == "attic")', HOSTS))
+    assert placed(need, nodes).chosen == ()
+    need = Need(copies=9, policy=policy_of(f'node.id == "{NODES[1].hex()}"', HOSTS))
+    assert placed(need, nodes).chosen == (NODES[1],)
+    need = Need(copies=9, policy=policy_of('node.tier == "admin"', HOSTS))
+    assert placed(need, nodes).chosen == (NODES[3],)
+    need = msgspec.structs.replace(need, gate=(("zone", "attic"),))
+    assert placed(need, nodes).chosen == ()
 
 
 def test_a_refused_node_is_skipped_and_the_next_rank_takes_over() -> None:

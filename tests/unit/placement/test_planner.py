@@ -12,6 +12,8 @@ from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing
 from pollen.core.placement import planner as planner_of_all
 from pollen.core.placement.plan import plan
 from pollen.core.placement.planner import Planner
+from pollen.core.policy import HOSTS
+from tests.strategies import policy_of
 
 MANY = 1_000
 
@@ -98,6 +100,27 @@ def test_a_cluster_that_grows_keeps_short_lists() -> None:
     assert len(ranking.kept) < 60
     nodes = {node(i): facts(i) for i in range(300)}
     assert planner.placement(seed(0)) == reference(nodes, seed(0))
+
+
+def test_a_seed_with_a_policy_is_ranked_for_itself() -> None:
+    """Two seeds of one draw are remembered together only when every node may host both."""
+    planner = Planner()
+    for i in range(20):
+        planner.set_node(node(i), facts(i, tier="admin" if i % 5 == 0 else "leaf"))
+    policy = policy_of('node.tier == "admin"', HOSTS)
+    for need in (Need(copies=4), Need(copies=4, policy=policy), Need(copies=4)):
+        planner.set_need(seed(1), need)
+        settle(planner)
+        placement = planner.placement(seed(1))
+        assert placement is not None
+        admins = {node(i) for i in range(0, 20, 5)}
+        assert (set(placement.chosen) == admins) is (need.policy is not None)
+    planner.set_need(seed(1), Need(copies=4, policy=policy))
+    planner.set_node(node(0), facts(0, tier="leaf"))
+    settle(planner)
+    placement = planner.placement(seed(1))
+    assert placement is not None
+    assert node(0) not in placement.ranks
 
 
 def test_a_slice_looks_at_a_bounded_number_of_pairs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from pollen.core import effects as fx
@@ -14,7 +15,7 @@ from pollen.core.placement import State, tables
 from pollen.core.placement.claims import Claim, Claims
 from pollen.core.placement.hosting import Role
 from pollen.core.placement.tables import Tables
-from pollen.core.seeds import Seed
+from pollen.core.seeds import Seed, decode_seed, specs
 from pollen.options import SeedOptions
 from tests.strategies import make_record
 from tests.unit.names.test_named import A, B, C, seed
@@ -165,6 +166,51 @@ def test_gates_and_names_never_wait(change: dict[str, Any]) -> None:
     held.seeds.set(NEW.seed, row)
     (push,) = pushes(pushed(held, Nanos(T0 + 1)))
     assert push.lanes[fx.SEEDS].rows == [row]
+
+
+def test_a_change_of_what_policies_read_never_waits() -> None:
+    """A tier that falls takes calls away as a property does."""
+    held = held_tables()
+    publisher = certificate()
+    held.peers.set(A, tables.peer_row(A, publisher, "a", 1))
+    pushed(held, Nanos(T0 + 1))
+    held.peers.set(A, tables.peer_row(A, msgspec.structs.replace(publisher, tier=0), "a", 1))
+    (push,) = pushes(pushed(held, Nanos(T0 + 2)))
+    assert push.lanes[fx.PEERS].rows[0].words == [("tier", "leaf"), ("id", A.hex())]
+
+
+def test_a_row_carries_the_policy_that_the_muscles_evaluate() -> None:
+    """With the verdict on strangers; one that cannot be read has no tree and lets nobody pass."""
+    text = "!has(caller.props.banned)"
+    kept = row_with({"allow_if": [text, '["not",["has",["path","caller","props","banned"]]]']})
+    words = [("name", "echo"), ("owner", A.hex())]
+    assert kept == fx.PolicyRow(
+        tree='["not",["has",["path","caller","props","banned"]]]', seed=words, lets_strangers=True
+    )
+    shut = fx.PolicyRow(tree="", seed=words, lets_strangers=False)
+    for carried in (
+        [text, "true"],
+        ["caller.zone", "true"],
+        [text],
+        [],
+        "true",
+        True,
+        7,
+        {"a": "b"},
+    ):
+        assert row_with({"allow_if": carried}) == shut
+    assert row_with({}) is None
+
+
+def row_with(options: dict[str, Any]) -> fx.PolicyRow | None:
+    """The policy in the row of a spec with these options in its map."""
+    spec = msgspec.structs.replace(NEW.spec, options=options)
+    held = decode_seed(A, specs.encode_record(encode(spec), None))
+    assert isinstance(held, Seed)
+    assert held.unknown == (["--allow"] if held.allow_if and not held.allow_if.tree else [])
+    row = tables.seed_row(held.seed, {}, Claims(), [], lambda peer: 1, held)
+    assert row is not None
+    return row.policy
 
 
 def test_a_price_moves_the_row_of_its_peer_alone_and_can_wait() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from pollen.core import limits
 from pollen.core.codec import Refusal
 from pollen.core.commands import (
+    PartView,
     RankView,
     Status,
     StatusCommand,
@@ -38,6 +39,7 @@ from pollen.core.placement import (
     bid_of,
     may_rank,
 )
+from pollen.core.policy import STRANGER, Part, Party, Policy
 from pollen.core.rules import match_gate
 from pollen.core.seeds import Seed
 from pollen.core.trust import Member, NodeInfo
@@ -135,6 +137,9 @@ def _cures(holding: Holding[Seed], need: Need, able: int, hosts: Collection[Host
     cures = []
     if need.gate and (able == 0 or able < need.copies):
         cures.append(f"a node that may: {_invite_text(need.gate)}")
+    if need.policy is not None and (able == 0 or able < need.copies):
+        cures.append(f"--host-if asks for: {need.policy.text}")
+        cures.append("a node that may: pln grant NODE --prop key=value, on an admin's node")
     if any(host.state is State.REFUSED and host.reason.startswith("no room") for host in hosts):
         cures.append("room for guests, on the node that refused: pln set memory_bytes SIZE")
         cures.append(f"or a smaller limit: pln seed FILE {holding.name} --memory SIZE")
@@ -179,6 +184,7 @@ def _rank_view(
         slots=0 if facts is None else facts.slots,
         bonus=bonus,
         claim="" if host is None else host.state.label,
+        policy=_parts_of(snapshot.needs[seed].policy, member.certificate.party),
         reason=_why_rank(member.info, snapshot, seed, facts, host, rank, placement),
     )
 
@@ -209,6 +215,8 @@ def _why_rank(
         return _why_closed(info)
     if not match_gate(need.gate, facts.properties):
         return f"it lacks a property of its host: {_gate_text(need.gate)}"
+    if need.policy is not None and not need.policy.passes(facts.party):
+        return f"--host-if is not true of it: {_culprits_text(need.policy, facts.party)}"
     if host is not None and host.state is State.LOADING and rank == 0:
         return "it has been loading for too long"
     if 0 < rank <= placement.wanted:
@@ -220,6 +228,16 @@ def _why_rank(
 
 def _gate_text(pairs: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{key}={value}" for key, value in pairs)
+
+
+def _parts_of(policy: Policy | None, party: Party) -> list[PartView]:
+    parts: list[Part] = [] if policy is None else policy.parts(party)
+    return [PartView(depth=part.depth, text=part.text, value=part.value) for part in parts]
+
+
+def _culprits_text(policy: Policy, party: Party) -> str:
+    """The parts that keep a policy from being true, each with its value."""
+    return "; ".join(f"{part.text} is {part.value}" for part in policy.culprits(party))
 
 
 def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall | Refusal:
@@ -234,23 +252,30 @@ def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall |
         names = ", ".join(seed.spec.functions)
         return Refusal("function-not-found", f"{holding.name} has {what}", f"name one of: {names}")
     own = screen.members.find(screen.node)
-    properties = "{}" if own is None else own.certificate.properties
+    party = STRANGER if own is None else own.certificate.party
     linked = {screen.node}
     if screen.telemetry is not None:
         linked |= {sample.peer for sample in screen.telemetry.peers}
     hosts = screen.situation.claims.hosts(seed.seed)
     ways = [_way_view(screen, host, price, host.node in linked) for host in hosts]
     ways.sort(key=lambda way: (way.state not in _CALLED, way.price_us, way.node))
-    is_allowed = match_gate(seed.spec.allow, properties)
+    has_properties = match_gate(seed.spec.allow, party.properties)
+    is_true = seed.allow_if is None or seed.allow_if.passes(party)
     return WhyCall(
         name=holding.name,
         seed=seed.seed.hex(),
         function=function,
         publisher=seed.owner.hex(),
         name_epoch=seed.spec.name_epoch,
-        allowed=is_allowed,
-        why=_why_ways(screen, holding, seed, ways, is_allowed),
+        allowed=has_properties and is_true,
+        why=[
+            *_why_version(screen, holding, seed),
+            *([] if has_properties else _why_gated(seed)),
+            *([] if is_true or seed.allow_if is None else _why_false(seed.allow_if, party)),
+            _why_way(ways),
+        ],
         ways=ways,
+        policy=_parts_of(seed.allow_if, party),
     )
 
 
@@ -270,28 +295,40 @@ def _way_view(screen: Screen, host: Host, price: Price, is_linked: bool) -> WayV
     )
 
 
-def _why_ways(
-    screen: Screen, holding: Holding[Seed], seed: Seed, ways: list[WayView], is_allowed: bool
-) -> list[str]:
+def _why_version(screen: Screen, holding: Holding[Seed], seed: Seed) -> list[str]:
     owner = screen.members.name_of(seed.owner)
     why = [f"{holding.name} is version {seed.spec.name_epoch} of {owner}, {seed.seed.hex()[:8]}"]
     if seed is not holding.holder:
         why.append(f"the newest version {holding.holder.seed.hex()[:8]} is halted")
     if holding.shadowed:
         why.append(f"{len(holding.shadowed)} other owner(s) publish the name and are shadowed")
-    if not is_allowed:
-        why.append(f"this node may not call it: it lacks {_gate_text(seed.spec.allow)}")
-        why.append(f"a node that may: {_invite_text(seed.spec.allow)}")
+    return why
+
+
+def _why_gated(seed: Seed) -> list[str]:
+    return [
+        f"this node may not call it: it lacks {_gate_text(seed.spec.allow)}",
+        f"a node that may: {_invite_text(seed.spec.allow)}",
+    ]
+
+
+def _why_false(policy: Policy, party: Party) -> list[str]:
+    return [
+        f"this node may not call it: --allow is not true of it: {_culprits_text(policy, party)}",
+        "an admin changes what it is: pln grant NODE --prop key=value",
+    ]
+
+
+def _why_way(ways: list[WayView]) -> str:
+    """Where among the hosts a call goes."""
     callable_ways = [way for way in ways if way.state in _CALLED]
     if not callable_ways:
-        why.append("no host is ready: a call waits for one, up to 10 s")
-    elif not any(way.linked for way in callable_ways):
-        why.append("no host is linked: a call asks for a link and waits for it, up to 5 s")
-    elif len(callable_ways) == 1:
-        why.append("there is one host, so that it is not compared with any other")
-    else:
-        why.append(
-            "the nearest is compared with one drawn from the others: price plus what waits there; "
-            "hosts that fell silent, are full or were tried are left out"
-        )
-    return why
+        return "no host is ready: a call waits for one, up to 10 s"
+    if not any(way.linked for way in callable_ways):
+        return "no host is linked: a call asks for a link and waits for it, up to 5 s"
+    if len(callable_ways) == 1:
+        return "there is one host, so that it is not compared with any other"
+    return (
+        "the nearest is compared with one drawn from the others: price plus what waits there; "
+        "hosts that fell silent, are full or were tried are left out"
+    )

@@ -31,6 +31,7 @@ from pollen.core.names import Holding
 from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.placement.plan import NOWHERE, Placement
+from pollen.core.policy import Party
 from pollen.core.rules import match_gate
 from pollen.core.seeds import Seed
 from pollen.core.turn import Turn
@@ -100,9 +101,11 @@ class Entry(msgspec.Struct, kw_only=True):
     timer_at: Nanos | None = None
 
 
-def may_host(seed: Seed, properties: str) -> bool:
-    """Whether a node with these properties passes the seed's host gate."""
-    return match_gate(seed.spec.host, properties)
+def may_host(seed: Seed, node: Party) -> bool:
+    """Whether a node passes the seed's host gate and its policy."""
+    if not match_gate(seed.spec.host, node.properties):
+        return False
+    return seed.host_if is None or seed.host_if.passes(node)
 
 
 def plan_holders(
@@ -128,9 +131,9 @@ def minimum_of(seed: Seed, placement: Placement) -> int:
 class Hosting:
     """The seeds on this node."""
 
-    def __init__(self, own: PeerId, properties: str, capacity_bytes: int) -> None:
+    def __init__(self, own: PeerId, party: Party, capacity_bytes: int) -> None:
         self._own = own
-        self._properties = properties
+        self._party = party
         self._entries: dict[Hash, Entry] = {}
         self._drains = 0
         self._checks = checking.Checks()
@@ -139,10 +142,10 @@ class Hosting:
         self.free_bytes = capacity_bytes
         self.is_leaving = False
 
-    def note_properties(self, properties: str) -> bool:
-        """What host gates read of this node; False when it was so."""
-        before, self._properties = self._properties, properties
-        return before != properties
+    def note_party(self, party: Party) -> bool:
+        """What host gates and policies read of this node; False when it was so."""
+        before, self._party = self._party, party
+        return before != party
 
     def converge(self, key: Hash, view: View, turn: Turn) -> None:
         """Move one seed towards the plan; what is loaded and unloaded for that leaves last."""
@@ -179,7 +182,7 @@ class Hosting:
         self, key: Hash, entry: Entry, role: Role | None, view: View, now: Now
     ) -> Iterator[Cue]:
         """What is so for one seed now; each cue is taken before the next is looked for."""
-        if role is None or not may_host(role.seed, self._properties):
+        if role is None or not may_host(role.seed, self._party):
             yield Cue.DROP
             return
         is_stuck = entry.state is State.REFUSED and entry.is_fault and entry.has_elder
@@ -397,7 +400,7 @@ class Hosting:
         time to come, which then keeps it."""
         role, entry = view.roles.get(event.seed), self._entries.get(event.seed)
         if entry is None:
-            if role is None or self.is_leaving or not may_host(role.seed, self._properties):
+            if role is None or self.is_leaving or not may_host(role.seed, self._party):
                 turn.do(UnloadSeed(seed=event.seed))
                 return
             entry = self._entries[event.seed] = Entry(seed=role.seed)

@@ -32,6 +32,7 @@ from pollen.core.placement.checking import seed_of
 from pollen.core.placement.hosting import Hosting, View
 from pollen.core.placement.situation import Situation, taken
 from pollen.core.placement.tables import Tables
+from pollen.core.policy import Party
 from pollen.core.trust import Members
 from pollen.core.turn import Handler, Room, Turn
 
@@ -75,14 +76,14 @@ class Placing(Room):
     def of(
         cls,
         config: NodeConfig,
-        properties: str,
+        party: Party,
         members: Members,
         situation: Situation,
         is_linked: Callable[[PeerId], bool],
         estimate: Callable[[PeerId], int | None],
     ) -> Placing:
-        """For a node with this configuration and these properties in its certificate."""
-        hosting = Hosting(config.node, properties, config.memory_bytes)
+        """For a node with this configuration; ``party`` is what its certificate says."""
+        hosting = Hosting(config.node, party, config.memory_bytes)
         bundle = Bundle(config.memory_bytes, config.slots, config.idle_ns)
         return cls(config.node, members, situation, is_linked, estimate, hosting, bundle)
 
@@ -110,9 +111,9 @@ class Placing(Room):
             self._situation.touch(key)
         self._tell_fast(turn)
 
-    def note_properties(self, properties: str) -> None:
+    def note_party(self, party: Party) -> None:
         """This node's certificate says so now: it may host other seeds than before."""
-        if self._hosting.note_properties(properties):
+        if self._hosting.note_party(party):
             self._situation.touch_all()
 
     def note_coordinate(self, coordinate: list[int]) -> None:

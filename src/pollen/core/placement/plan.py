@@ -21,6 +21,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId
 from pollen.core.placement.rendezvous import draw_of, exponential, node_key_of, seed_key_of
+from pollen.core.policy import Party, Policy
 from pollen.core.rules import match_gate
 
 Pairs = tuple[tuple[str, str], ...]
@@ -53,16 +54,23 @@ class NodeFacts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the records say of a live node. ``is_open``: it takes copies (it is not leaving).
 
     ``memory_bytes`` and ``disk_bytes`` are free for guests and for content, quantised; 0 is none,
-    or not told.
+    or not told. ``properties``, ``tier`` and ``id`` (hex) are what gates and policies read.
     """
 
     memory_bytes: int
     disk_bytes: int = 0
     slots: int = 1
     properties: str = "{}"
+    tier: str = "none"
+    id: str = ""
     is_open: bool = True
     is_busy: bool = False
     plan_version: int = limits.PLAN_VERSION
+
+    @property
+    def party(self) -> Party:
+        """The node as policies read it."""
+        return Party(self.tier, self.id, self.properties)
 
     def weight(self, takes: Takes) -> int:
         """A node's share of what takes this: in MiB, half of its memory while calls queue there.
@@ -78,7 +86,7 @@ class NodeFacts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Need(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a thing asks of the plan: so many copies at least, on nodes that pass its gate.
+    """What a thing asks of the plan: so many copies at least, on nodes that pass gate and policy.
 
     What takes memory runs: it grows with its load over the slots of its nodes. Of what takes disk
     or nothing, demand says only where it is wanted.
@@ -87,7 +95,13 @@ class Need(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     copies: int
     everywhere: bool = False
     gate: Pairs = ()
+    policy: Policy | None = None
     takes: Takes = Takes.MEMORY
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether some live node may be no candidate for what its certificate says."""
+        return bool(self.gate) or self.policy is not None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +169,14 @@ def may_rank(need: Need, facts: NodeFacts, standing: Standing | None) -> bool:
     """Whether a node is a candidate at all."""
     if not facts.is_open or standing is Standing.SKIPPED:
         return False
-    return not need.gate or match_gate(need.gate, facts.properties)
+    return not need.is_gated or may_hold(need, facts)
+
+
+def may_hold(need: Need, facts: NodeFacts) -> bool:
+    """Whether a node passes the gate and the policy of a thing."""
+    if not match_gate(need.gate, facts.properties):
+        return False
+    return need.policy is None or need.policy.passes(facts.party)
 
 
 # -- how many -------------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ class Planner:
         """
         self.pairs += len(self._rows)
         asked = (seed_key, self._mark, size, TAKES.index(need.takes))
-        if need.gate:
+        if need.is_gated:
             return _rank_first(seed_key, need, self._candidates(need), size)
         held = _remembered.get(asked)
         if held is None:
@@ -322,10 +322,13 @@ class Planner:
 
     def _candidates(self, need: Need) -> list[_Row]:
         rows = [row for row in self._rows.values() if row.facts.is_open]
-        if not need.gate:
-            return rows
-        passes = {text: match_gate(need.gate, text) for text in {r.facts.properties for r in rows}}
-        return [row for row in rows if passes[row.facts.properties]]
+        if need.gate:
+            texts = {row.facts.properties for row in rows}
+            passes = {text: match_gate(need.gate, text) for text in texts}
+            rows = [row for row in rows if passes[row.facts.properties]]
+        if need.policy is not None:
+            rows = [row for row in rows if need.policy.passes(row.facts.party)]
+        return rows
 
 
 class _First(msgspec.Struct, frozen=True, gc=False):

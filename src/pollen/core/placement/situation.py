@@ -245,6 +245,7 @@ class Situation:
             copies=options.min_replicas,
             everywhere=options.everywhere,
             gate=tuple((k, v) for k, v in options.host),
+            policy=role.seed.host_if,
             takes=Takes.MEMORY,
         )
         self.planner.set_need(key, need)
@@ -322,6 +323,8 @@ class Situation:
             disk_bytes=0 if fast is None else fast.disk_bytes,
             slots=1 if fast is None else fast.slots,
             properties=member.certificate.properties,
+            tier=member.certificate.party.tier,
+            id=peer.hex(),
             is_open=peer in self._able,
             is_busy=fast is not None and fast.is_busy,
             plan_version=info.plan_version,

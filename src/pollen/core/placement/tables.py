@@ -24,6 +24,7 @@ from pollen.core.effects import (
     SEEDS,
     LaneRows,
     PeerRow,
+    PolicyRow,
     PushTables,
     SeedRow,
     SetTimer,
@@ -32,6 +33,7 @@ from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement.claims import Claims, State
 from pollen.core.placement.hosting import Role
 from pollen.core.placement.lanes import Lane
+from pollen.core.policy import STRANGER, Policy
 from pollen.core.seeds import Seed
 from pollen.core.trust import Certificate
 from pollen.core.turn import Turn
@@ -84,12 +86,24 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
         replicas=replicas,
         wake=list(wake),
         options=seed.options,
+        policy=_policy_row(seed.allow_if),
     )
+
+
+def _policy_row(policy: Policy | None) -> PolicyRow | None:
+    """What the muscles evaluate at each call; None lets everybody pass."""
+    if policy is None:
+        return None
+    passes = policy.passes(STRANGER)
+    return PolicyRow(tree=policy.packed, seed=policy.words, lets_strangers=passes)
 
 
 def peer_row(peer: PeerId, certificate: Certificate, name: str, price_us: int) -> PeerRow:
     """The row of one live member, this node included."""
-    return PeerRow(peer=peer, name=name, properties=certificate.properties, price_us=price_us)
+    party = certificate.party
+    return PeerRow(
+        peer=peer, name=name, words=party.words, properties=party.properties, price_us=price_us
+    )
 
 
 def quantised_price(rtt_us: int, held: int | None) -> int:
@@ -164,7 +178,7 @@ class Tables:
 
 def _gates_moved(row: PeerRow, held: PeerRow) -> bool:
     """What gates read of a member."""
-    return row.properties != held.properties
+    return (row.properties, row.words) != (held.properties, held.words)
 
 
 def _meaning_moved(row: SeedRow, held: SeedRow) -> bool:

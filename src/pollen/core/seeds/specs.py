@@ -17,14 +17,20 @@ from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Refusal, Rejection, WireHash, decode, encode
 from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
 from pollen.core.labels import check_name
-from pollen.options import DEFAULTS, OPTIONS, SeedOptions, text_of
+from pollen.core.policy import CALLERS, HOSTS, Policy, parse, read_policy
+from pollen.core.policy import packed as packed_tree
+from pollen.options import DEFAULTS, OPTIONS, Kind, SeedOptions, text_of
+
+# The options that are policies, each with the subject of its expression.
+_SCOPES = {"allow_if": CALLERS, "host_if": HOSTS}
 
 
 class Spec(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a user asked for under a name. Positional; fields are only appended.
 
     ``manifest`` names by role the contents that a seed needs beside its module (``content``).
-    ``options`` holds each option that has no field or bit of its own and is not as by default.
+    ``options`` holds each option that has no field or bit of its own and is not as by default. A
+    policy stands there as its text and its tree.
     """
 
     name: str
@@ -59,7 +65,10 @@ class SpecRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A spec with its owner, its exact bytes and its hash: what a name stands for."""
+    """A spec with its owner, its exact bytes and its hash: what a name stands for.
+
+    ``allow_if`` and ``host_if`` are its policies, None where it has none.
+    """
 
     seed: Hash
     owner: PeerId
@@ -67,6 +76,8 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     options: SeedOptions
     raw: bytes
     previous: Seed | None = None
+    allow_if: Policy | None = None
+    host_if: Policy | None = None
     noun: ClassVar[str] = "seed"
 
     @property
@@ -87,7 +98,9 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def unknown(self) -> list[str]:
         """Options that a newer version of Pollen wrote, and that this one cannot obey."""
-        return sorted(self.spec.options.keys() - OPTIONS.keys())
+        policies = (self.allow_if, self.host_if)
+        unread = {p.scope.flag for p in policies if p is not None and p.tree is None}
+        return sorted(self.spec.options.keys() - OPTIONS.keys() | unread)
 
     @property
     def digest(self) -> Hash:
@@ -125,7 +138,30 @@ def _decode_spec(owner: PeerId, raw: bytes) -> Seed | Rejection:
     options = _options_of(spec)
     if isinstance(options, Rejection):
         return options
-    return Seed(seed=seed_hash(owner, raw), owner=owner, spec=spec, options=options, raw=raw)
+    return Seed(
+        seed=seed_hash(owner, raw),
+        owner=owner,
+        spec=spec,
+        options=options,
+        raw=raw,
+        allow_if=_policy_of(spec, owner, "allow_if"),
+        host_if=_policy_of(spec, owner, "host_if"),
+    )
+
+
+def _policy_of(spec: Spec, owner: PeerId, key: str) -> Policy | None:
+    carried = _carried(spec, key)
+    if not carried:
+        return None
+    return read_policy(carried, _SCOPES[key], seed=spec.name, owner=owner.hex())
+
+
+def _carried(spec: Spec, key: str) -> list[str]:
+    """A policy's text and tree; of another form, a tree that nobody can read."""
+    held = spec.options.get(key)
+    if held is None or (isinstance(held, list) and len(held) == 2):
+        return held or []
+    return ["".join(held[:1]) if isinstance(held, list) else str(held), ""]
 
 
 def encode_record(raw: bytes, previous: Seed | None) -> bytes:
@@ -169,17 +205,22 @@ def check_options(options: SeedOptions) -> Refusal | None:
                 f"{name} is {value[:40]!r}, which is not one of its words",
                 f"give {option.flag} {' or '.join(option.choices)}",
             )
+    for name, scope in _SCOPES.items():
+        text = getattr(options, name)
+        tree = parse(text, scope) if text else None
+        if isinstance(tree, Refusal):
+            return tree
     if options.program and options.library:
         return Refusal(
             "config-invalid",
             "a module is a program or a library, not both",
             "give one: --program or --library",
         )
-    if options.act_as == "publisher" and not options.host:
+    if options.act_as == "publisher" and not (options.host or options.host_if):
         return Refusal(
             "config-invalid",
             "who may host this seed may wield its publisher's authority",
-            "say who may: --host-prop key=value",
+            "say who may: --host-prop key=value, or --host-if EXPR",
         )
     return None
 
@@ -206,7 +247,7 @@ def make_spec(
         elif option.bit:
             flags |= option.bit if is_set else 0
         elif is_set:
-            beside[key] = value
+            beside[key] = _with_tree(key, value) if option.kind is Kind.POLICY else value
     return Spec(
         name=name,
         name_epoch=name_epoch,
@@ -220,6 +261,12 @@ def make_spec(
     )
 
 
+def _with_tree(key: str, text: str) -> list[str]:
+    """A checked policy as a spec carries it."""
+    tree = parse(text, _SCOPES[key])
+    return [text, "" if isinstance(tree, Refusal) else packed_tree(tree)]
+
+
 def _options_of(spec: Spec) -> SeedOptions | Rejection:
     """The options that a spec was made with. An option that it leaves out is as by default."""
     given: dict[str, Any] = {}
@@ -228,6 +275,8 @@ def _options_of(spec: Spec) -> SeedOptions | Rejection:
             given[key] = getattr(spec, option.slot)
         elif option.bit and spec.flags & option.bit:
             given[key] = option.choices[1] if option.choices else not getattr(DEFAULTS, key)
+        elif option.kind is Kind.POLICY:
+            given[key] = "".join(_carried(spec, key)[:1])
         elif key in spec.options:
             given[key] = spec.options[key]
     try:

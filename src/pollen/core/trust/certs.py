@@ -35,6 +35,7 @@ from pollen.core.codec import (
     signing_bytes,
 )
 from pollen.core.ids import ClusterId, Hash, KeyRole, Nanos, PeerId, Sign, Verify, hash_of, outlives
+from pollen.core.policy import Party
 from pollen.core.properties import check_properties, excess_of
 
 
@@ -85,6 +86,11 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True):
     def has_access(self, wall: Nanos) -> bool:
         """False once the access deadline has passed."""
         return self.access_deadline == 0 or wall < self.access_deadline
+
+    @property
+    def party(self) -> Party:
+        """Its subject as policies read it."""
+        return Party(Tier(self.tier).label, self.subject.hex(), self.properties)
 
     @property
     def lease_length(self) -> Nanos:

@@ -22,6 +22,7 @@ from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.peers import Verdict, known, links, liveness, membership
 from pollen.core.placement import checking, hosting, lanes, planner, tables
+from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import attempts
@@ -202,6 +203,13 @@ def _never_in_doubt(true: Any) -> Any:
     return fail
 
 
+def _faultless(held: Any) -> Any:
+    """A part with a fault counts as false, so that a negation of it is true."""
+    return lambda kind, values: held(
+        kind, [False if isinstance(value, judge._Fault) else value for value in values]
+    )
+
+
 MUTANTS: list[Mutant] = [
     Mutant(
         name="no-tie-break", owner=owners.OwnerSet, target="judge",
@@ -265,6 +273,14 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="grants-unheard", owner=authority.Trust, target="_on_grant", make=_always(None),
         caught_by="all count the grant", scenario="admins_decide_in_cut_halves", number=3,
+    ),
+    Mutant(
+        name="policy-not-pushed", owner=tables, target="_policy_row", make=_always(None),
+        caught_by="policy-agrees", scenario="policies_follow_what_is_granted",
+    ),
+    Mutant(
+        name="fault-is-false", owner=judge, target="_joined", make=_faultless,
+        caught_by="policy-agrees", scenario="policies_follow_what_is_granted",
     ),
     Mutant(
         name="floor-never-given-up", owner=clocks.Clocks, target="_is_contradicted",

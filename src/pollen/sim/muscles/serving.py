@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
 from pollen.core.ids import MILLISECOND, Hash, PeerId
+from pollen.core.policy import CALLERS, Party, read_policy
 from pollen.core.rng import Rng
 from pollen.core.rules import numbers, routing
 from pollen.core.rules.backlog import Backlog
@@ -135,8 +136,15 @@ class Serving:
             self._plane.wake(arrived.seed)
 
     def _may_pass(self, arrived: Arrived, row: fx.SeedRow) -> bool:
+        """The gate, and the policy of the row as the muscles read it."""
         peer = self._plane.peers.get(arrived.principal)
-        return peer is not None and routing.match_gate(row.options.allow, peer.properties)
+        if peer is None or not routing.match_gate(row.options.allow, peer.properties):
+            return False
+        if row.policy is None:
+            return True
+        carried, seed = [row.options.allow_if, row.policy.tree], dict(row.policy.seed)
+        policy = read_policy(carried, CALLERS, seed=seed["name"], owner=seed["owner"])
+        return policy.passes(Party(**dict(peer.words), properties=peer.properties))
 
     def on_loaded(self, seed: Hash) -> None:
         """A load ended, well or not: the calls that waited for it go on."""

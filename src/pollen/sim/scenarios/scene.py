@@ -18,6 +18,7 @@ from pollen.core.rng import Rng
 from pollen.core.trust import Tier
 from pollen.sim.mischief.faults import Faults
 from pollen.sim.mischief.workload import Workload
+from pollen.sim.muscles.calls import Call
 from pollen.sim.muscles.weather import Cut
 from pollen.sim.verdict import checkers, observe
 from pollen.sim.verdict.checkers import Case
@@ -170,7 +171,12 @@ class Scene:
 
     def call(self, node: str, name: str, *, idempotent: bool = False) -> str:
         """A call from a node: empty when it succeeded, else the slug."""
+        call = self.called(node, name, idempotent=idempotent)
+        return call.slug if call.ended else "unanswered"
+
+    def called(self, node: str, name: str, *, idempotent: bool = False) -> Call:
+        """The same, with all that became of it."""
         workload = Workload(self.world, Rng(self.rng.draw()), names=0, calls_per_second=1)
         call = workload.call(self.machine(node), name, idempotent=idempotent)
         self.world.run_until(lambda: call.ended > 0, 6 * SECOND)
-        return call.slug if call.ended else "unanswered"
+        return call

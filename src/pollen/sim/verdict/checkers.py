@@ -12,8 +12,9 @@ from __future__ import annotations
 from pollen.core import limits
 from pollen.core.ids import SECOND, Hash, PeerId, short
 from pollen.core.kinds import ACCUSE, FAST, REFUTE
+from pollen.core.policy import Party
 from pollen.core.rules import match_gate
-from pollen.core.seeds.specs import Spec
+from pollen.core.seeds import Seed
 from pollen.sim.mischief.workload import Name
 from pollen.sim.verdict import living, observe
 from pollen.sim.verdict.case import Case, Checker, label_of, name_of
@@ -188,20 +189,22 @@ def minimum_of_replicas(case: Case) -> list[str]:
             holding = observe.names_of(machine).get(name.name)
             if holding is None or not holding.is_live:
                 continue
-            spec = holding.holder.spec
-            able = [m for m in case.members() if _may_host(m, spec)]
+            able = [m for m in case.members() if _may_host(m, holding.holder)]
             if not case.has_content(holding):
                 continue  # The only copies were on disks that are gone.
             hosts = [m.name for m in able if holding.holder.seed in m.loaded]
-            wanted = min(spec.min_replicas, len(able))
+            wanted = min(holding.holder.spec.min_replicas, len(able))
             if len(hosts) < wanted:
                 found.append(f"{name.name} runs on {len(hosts)} of {wanted} nodes: {hosts}")
     return found
 
 
-def _may_host(machine: Machine, spec: Spec) -> bool:
+def _may_host(machine: Machine, seed: Seed) -> bool:
     own = machine.peers.get(machine.key)
-    return own is not None and not machine.cannot_load and match_gate(spec.host, own.properties)
+    if own is None or machine.cannot_load or not match_gate(seed.spec.host, own.properties):
+        return False
+    party = Party(**dict(own.words), properties=own.properties)
+    return seed.host_if is None or seed.host_if.passes(party)
 
 
 def every_allowed_call_routable(case: Case) -> list[str]:
@@ -213,6 +216,8 @@ def every_allowed_call_routable(case: Case) -> list[str]:
                 continue
             if not case.has_content(holding):
                 continue
+            if not any(_may_host(member, holding.holder) for member in case.members()):
+                continue  # Nobody has what its publisher asks of hosts.
             row = machine.seeds.get(machine.plane.names.get(name, b""))
             if row is None:
                 found.append(f"{machine.name} has no row for {name}")
