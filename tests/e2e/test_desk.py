@@ -24,7 +24,7 @@ from pollen.sdk.control import Control
 from pollen.sdk.stdio import PING, SILENT
 from pollen.testing import Cluster, until
 from tests.e2e.conftest import example, running, with_seeds
-from tests.e2e.desks import SOON, Desk, desk_of, soon
+from tests.e2e.desks import SOON, Desk, astray, desk_of, soon
 from tests.style.documents import blocks_of
 from tests.style.tree import ROOT
 
@@ -125,6 +125,16 @@ def test_a_setting_is_set_there(desk: Desk) -> None:
     done = desk("set", "log_level", "nonsense")
     assert done.returncode == 2 and b"[config-invalid]" in done.stderr
     desk.ok("unset", "log_level")
+
+
+def test_a_context_in_use_over_there_moves_no_verb_on(desk: Desk, tmp_path: Path) -> None:
+    """A desk goes one step, whatever the user of that machine chose for their own commands."""
+    with astray(tmp_path, desk) as other:
+        assert other.ok("id") == desk.ok("id")
+        assert "log_level = debug" in other.ok("set", "log_level", "debug")
+        assert 'log_level = "debug"' in (desk.node.home / "config.toml").read_text()
+        other.ok("unset", "log_level")
+        assert b"context in use" not in other("doctor").stderr
 
 
 def check(done: subprocess.CompletedProcess[bytes], code: int, slug: str, *words: str) -> None:

@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 from enum import Enum
+from typing import Final
 
 import click
 
@@ -21,6 +22,9 @@ from pollen.errors import PollenError, error_from, error_from_dict
 from pollen.paths import Paths
 from pollen.plain import escaped
 from pollen.sdk import hosts
+
+# The far pln acts on its own machine, whatever context its user has in use.
+_FAR_PLN: Final = f"env PLN_HOST={hosts.LOCAL} pln"
 
 
 class Way(Enum):
@@ -161,7 +165,7 @@ def run_there(paths: Paths, line: list[str]) -> int:
     from pollen.sdk import diagnosis, tunnel
 
     try:
-        command = tunnel.ssh_line(paths, shlex.join(line))
+        command = tunnel.ssh_line(paths, shlex.join(line), _FAR_PLN)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except (OSError, ValueError) as error:
         reason = f"ssh cannot be started: {error}"

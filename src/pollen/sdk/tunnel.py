@@ -44,12 +44,15 @@ _NOISE: Final = 64 * 1024
 _OPTIONS: Final = ("-T", "-e", "none", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes")
 
 
-def ssh_line(paths: Paths, command: str) -> list[str]:
-    """The ssh that runs ``pln COMMAND`` on the node's machine. ``PLN_SSH`` names another ssh."""
+def ssh_line(paths: Paths, command: str, start: str = "pln") -> list[str]:
+    """The ssh that runs ``pln COMMAND`` on the node's machine. ``PLN_SSH`` names another ssh.
+
+    ``start``: what stands for ``pln`` in the line of the shell there.
+    """
     program = shlex.split(os.environ.get("PLN_SSH") or "ssh")
     *options, target = paths.ssh_words
     folder = f"--dir {shlex.quote(str(paths.home))} " if paths.is_given else ""
-    return [*program, *_OPTIONS, *options, "--", target, f"pln {folder}{command}"]
+    return [*program, *_OPTIONS, *options, "--", target, f"{start} {folder}{command}"]
 
 
 class _Wish:
