@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pollen.errors import PollenError
@@ -202,6 +202,21 @@ def test_a_context_that_is_not_there_is_usage() -> None:
 
 def test_a_command_for_the_machine_names_it_with_its_folder() -> None:
     assert hosts.parse("ssh://me@pi:2222/a b").command("up -d") == (
-        "ssh -p 2222 me@pi pln --dir '/a b' up -d"
+        """ssh -p 2222 me@pi pln --dir "'/a b'" up -d"""
     )
+    assert hosts.parse("me@pi").command("down --force") == "ssh me@pi pln -H local down --force"
     assert Paths(Path("/x")).command("up -d") == "pln up -d"
+
+
+WORDS = st.text(st.characters(blacklist_categories=("Cc", "Cs")), min_size=1, max_size=20)
+
+
+@given(WORDS, WORDS)
+@example("it's", "$HOME `id` \\ ! \" '")
+def test_a_command_for_the_machine_passes_two_shells_whole(folder: str, word: str) -> None:
+    """The shell here takes one layer of quotes away, and ssh hands the rest to another one."""
+    line = hosts.parse("me@pi", folder).command(shlex.join(["up", word]))
+    ssh, target, *there = shlex.split(line)
+    folder = str(Path(folder))
+    assert (ssh, target) == ("ssh", "me@pi")
+    assert shlex.split(" ".join(there)) == ["pln", "--dir", folder, "up", word]
