@@ -137,6 +137,21 @@ def test_a_context_in_use_over_there_moves_no_verb_on(desk: Desk, tmp_path: Path
         assert b"context in use" not in other("doctor").stderr
 
 
+def test_a_command_that_the_far_pln_proposes_is_for_that_machine(desk: Desk) -> None:
+    """Pasted at the desk, it would start or stop a node here."""
+    empty = desk.folder / "nobody there"
+    empty.mkdir()
+    where = f"ssh -p {desk.server.port} {desk.server.user}@127.0.0.1 pln"
+    done = desk("--dir", str(empty), "down")
+    said = done.stderr.decode()
+    assert done.returncode != 0 and f"{where} --dir \"'{empty}'\" up" in said, said
+    said = desk.ok("set", "log_level", "debug")
+    desk.ok("unset", "log_level")
+    assert f"pln -H {desk.server.url} restart" in said, said
+    done = desk("id", "--json", "--dir", str(empty))
+    assert desk.server.url.encode() not in done.stdout + done.stderr
+
+
 def check(done: subprocess.CompletedProcess[bytes], code: int, slug: str, *words: str) -> None:
     said = done.stderr.decode()
     assert done.returncode == code and f"[{slug}]" in said, said

@@ -88,8 +88,8 @@ def paths_of(ctx: click.Context) -> Paths:
     if "paths" not in held:
         held["paths"] = hosts.chosen(held.get("host"), held.get("directory"))
         held["label"] = held.get("host") or os.environ.get("PLN_HOST") or hosts.read()[0]
-        if held["paths"].host:
-            flag, folder = held.get("host"), held.get("directory")
+        flag, folder = held.get("host"), held.get("directory")
+        if flag is not None or held["paths"].host:
             proposals.remember_host(flag, folder, held["paths"], way_of)
     found = held["paths"]
     assert isinstance(found, Paths)
@@ -115,7 +115,7 @@ def check(ctx: click.Context, line: list[str]) -> int | None:
     if way is Way.SSH:
         if not held.get("json"):
             _say_where(held["label"], "")
-        return run_there(paths, without_place(line))
+        return run_there(paths, without_place(line), is_exact=bool(held.get("json")))
     if not held.get("json"):
         from pollen.sdk import far
 
@@ -157,9 +157,10 @@ def without_place(line: list[str]) -> list[str]:
     return kept
 
 
-def run_there(paths: Paths, line: list[str]) -> int:
+def run_there(paths: Paths, line: list[str], *, is_exact: bool = False) -> int:
     """Run ``pln LINE`` on the node's machine, show what it prints, return its exit code.
 
+    Commands in what it prints are made to go there, unless ``is_exact``: it is for a program.
     Raises ``unreachable`` or ``denied`` when ssh does not get there.
     """
     from pollen.sdk import diagnosis, tunnel
@@ -173,6 +174,14 @@ def run_there(paths: Paths, line: list[str]) -> int:
     said = done.stderr.decode(errors="replace")
     if done.returncode in (126, 127, diagnosis.SSH_FAILED):
         raise error_from_dict(diagnosis.of_ssh(paths, done.returncode, said))
-    click.echo(done.stdout.decode(errors="replace"), nl=False)
-    click.echo(said, nl=False, err=True)
+    for text, is_error in ((done.stdout.decode(errors="replace"), False), (said, True)):
+        click.echo(text if is_exact else _from_here(paths, text), nl=False, err=is_error)
     return done.returncode
+
+
+def _from_here(paths: Paths, text: str) -> str:
+    """A text of the far pln, whose commands are for its machine, as one of ours."""
+    if paths.is_given:
+        # It was given the folder, and names it in each command; so shall ``proposals``.
+        text = text.replace(f"pln --dir {shlex.quote(str(paths.home))} ", "pln ")
+    return proposals.here(text)
