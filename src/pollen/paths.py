@@ -165,10 +165,14 @@ def contexts_file() -> Path:
 
 
 def has_contexts() -> bool:
-    """Whether there is such a file; a folder that may not be read has none."""
-    with contextlib.suppress(OSError):
-        return contexts_file().exists()
-    return False
+    """Whether there may be such a file. Where that cannot be told, reading it has the error."""
+    try:
+        contexts_file().stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def resolve(directory: str | None = None) -> Paths:

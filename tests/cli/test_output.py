@@ -262,6 +262,21 @@ def test_a_command_for_this_machine_says_so_when_the_flag_did(pln: Pln, tmp_path
     assert f": pln -H local --dir '{other}' up -d\n".encode() in said
 
 
+def test_a_verb_does_not_act_here_when_the_contexts_cannot_be_looked_for(
+    pln: Pln, tmp_path: Path
+) -> None:
+    """It may be meant for another machine. What is about no node goes on."""
+    loop = tmp_path / "config"
+    loop.symlink_to(loop)
+    del pln.environment["PLN_DIR"]
+    pln.environment["XDG_CONFIG_HOME"] = str(loop)
+    done = pln("init")
+    assert done.returncode == 1 and b"[state-unusable]" in done.stderr, done.stderr
+    assert not (pln.home / ".pln").exists()
+    pln.ok("version")
+    pln.ok("-H", "local", "init")
+
+
 def test_removing_the_context_in_use_says_where_verbs_go_from_now_on(
     pln: Pln, tmp_path: Path
 ) -> None:
