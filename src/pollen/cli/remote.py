@@ -10,6 +10,7 @@ Source: docs/design/cli.md#other-machines.
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import subprocess
 from enum import Enum
@@ -23,6 +24,11 @@ from pollen.paths import Paths
 from pollen.plain import escaped
 from pollen.sdk import hosts
 
+# Bytes that a verb which runs there may print, in all. Guess: findings and settings are some KiB.
+_PRINTS: Final = 4 << 20
+# Seconds between two looks whether ssh has ended, while something else holds its stderr. Guess.
+_LOOK: Final = 0.05
+_PIECE: Final = 64 * 1024
 # The far pln acts on its own machine, whatever context its user has in use.
 _FAR_PLN: Final = f"env PLN_HOST={hosts.LOCAL} pln"
 
@@ -167,16 +173,61 @@ def run_there(paths: Paths, line: list[str], *, is_exact: bool = False) -> int:
 
     try:
         command = tunnel.ssh_line(paths, shlex.join(line), _FAR_PLN)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        code, printed, errors = _heard(paths, command)
     except (OSError, ValueError) as error:
         reason = f"ssh cannot be started: {error}"
         raise error_from("unreachable", reason, "install OpenSSH, or set PLN_SSH") from None
-    said = done.stderr.decode(errors="replace")
-    if done.returncode in (126, 127, diagnosis.SSH_FAILED):
-        raise error_from_dict(diagnosis.of_ssh(paths, done.returncode, said))
-    for text, is_error in ((done.stdout.decode(errors="replace"), False), (said, True)):
+    said = errors.decode(errors="replace")
+    if code in (126, 127, diagnosis.SSH_FAILED):
+        raise error_from_dict(diagnosis.of_ssh(paths, code, said))
+    for text, is_error in ((printed.decode(errors="replace"), False), (said, True)):
         click.echo(text if is_exact else _from_here(paths, text), nl=False, err=is_error)
-    return done.returncode
+    return code
+
+
+def _heard(paths: Paths, command: list[str]) -> tuple[int, bytes, bytes]:
+    """Run ssh; its code, stdout and stderr. Raises ``unreachable`` when it prints too much.
+
+    It ends with ssh itself: a master that ssh leaves behind may hold its stderr for much longer.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0
+    ) as ssh:
+        assert ssh.stdout and ssh.stderr
+        said = {ssh.stdout.fileno(): bytearray(), ssh.stderr.fileno(): bytearray()}
+        poll = select.poll()
+        for descriptor in said:
+            poll.register(descriptor, select.POLLIN)
+        left = len(said)
+        try:
+            while left:
+                # Looked at first: what ssh wrote before its end is in the pipes by then.
+                is_over = ssh.poll() is not None
+                ready = poll.poll(0 if is_over else _LOOK * 1000)
+                if is_over and not ready:
+                    break
+                for descriptor, _ in ready:
+                    data = os.read(descriptor, _PIECE)
+                    said[descriptor] += data
+                    if not data:
+                        poll.unregister(descriptor)
+                        left -= 1
+                if sum(map(len, said.values())) > _PRINTS:
+                    raise _prints_too_much(paths)
+            code = ssh.wait()
+        except BaseException:
+            ssh.kill()
+            raise
+    printed, errors = said.values()
+    return code, bytes(printed), bytes(errors)
+
+
+def _prints_too_much(paths: Paths) -> PollenError:
+    host, most = paths.host.removeprefix("ssh://"), _PRINTS >> 20
+    remedy = "what was asked may have been done: look there with: "
+    remedy += f"ssh {' '.join(paths.ssh_words)}"
+    return error_from("unreachable", f"{host} printed more than {most} MiB", remedy)
 
 
 def _from_here(paths: Paths, text: str) -> str:
