@@ -24,7 +24,7 @@ from pollen.sdk.control import Control
 from pollen.sdk.stdio import PING, SILENT
 from pollen.testing import Cluster, until
 from tests.e2e.conftest import example, running, with_seeds
-from tests.e2e.desks import SOON, Desk, astray, desk_of, soon
+from tests.e2e.desks import SOON, Desk, desk_of, soon
 from tests.style.documents import blocks_of
 from tests.style.tree import ROOT
 
@@ -125,31 +125,6 @@ def test_a_setting_is_set_there(desk: Desk) -> None:
     done = desk("set", "log_level", "nonsense")
     assert done.returncode == 2 and b"[config-invalid]" in done.stderr
     desk.ok("unset", "log_level")
-
-
-def test_a_context_in_use_over_there_moves_no_verb_on(desk: Desk, tmp_path: Path) -> None:
-    """A desk goes one step, whatever the user of that machine chose for their own commands."""
-    with astray(tmp_path, desk) as other:
-        assert other.ok("id") == desk.ok("id")
-        assert "log_level = debug" in other.ok("set", "log_level", "debug")
-        assert 'log_level = "debug"' in (desk.node.home / "config.toml").read_text()
-        other.ok("unset", "log_level")
-        assert b"context in use" not in other("doctor").stderr
-
-
-def test_a_command_that_the_far_pln_proposes_is_for_that_machine(desk: Desk) -> None:
-    """Pasted at the desk, it would start or stop a node here."""
-    empty = desk.folder / "nobody there"
-    empty.mkdir()
-    where = f"ssh -p {desk.server.port} {desk.server.user}@127.0.0.1 pln"
-    done = desk("--dir", str(empty), "down")
-    said = done.stderr.decode()
-    assert done.returncode != 0 and f"{where} --dir \"'{empty}'\" up" in said, said
-    said = desk.ok("set", "log_level", "debug")
-    desk.ok("unset", "log_level")
-    assert f"pln -H {desk.server.url} restart" in said, said
-    done = desk("id", "--json", "--dir", str(empty))
-    assert desk.server.url.encode() not in done.stdout + done.stderr
 
 
 def check(done: subprocess.CompletedProcess[bytes], code: int, slug: str, *words: str) -> None:
