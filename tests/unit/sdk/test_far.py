@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -111,16 +111,27 @@ def sync_stream(timeout: float) -> str:
         return b"".join(mesh.stream("s", "f", timeout=timeout)).decode()
 
 
+@contextlib.asynccontextmanager
+async def left_closed() -> AsyncIterator[pollen.Mesh]:
+    """A mesh that connects with its first call."""
+    mesh = pollen.connect("ssh://pi")
+    try:
+        yield mesh
+    finally:
+        await mesh.close()
+
+
 def async_call(timeout: float) -> str:
     async def talk() -> str:
-        return (await pollen.connect("ssh://pi").call("s", "f", timeout=timeout)).text
+        async with left_closed() as mesh:
+            return (await mesh.call("s", "f", timeout=timeout)).text
 
     return asyncio.run(talk())
 
 
 def async_stream(timeout: float) -> str:
     async def talk() -> str:
-        async with pollen.connect("ssh://pi").stream("s", "f", timeout=timeout) as pieces:
+        async with left_closed() as mesh, mesh.stream("s", "f", timeout=timeout) as pieces:
             return b"".join([piece async for piece in pieces]).decode()
 
     return asyncio.run(talk())
