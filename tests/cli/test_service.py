@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,73 +23,12 @@ from pollen.errors import SLUGS
 from pollen.paths import Paths
 from pollen.runtime.folder import units
 from pollen.testing import until
-from tests.cli.conftest import EXAMPLES, Done, Pln
+from tests.cli.conftest import EXAMPLES, Done, Host, Pln
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or sys.platform == "darwin", reason="bubblewrap is not installed"
 )
 RUNS = Path("/run/systemd/system").is_dir()
-
-# Reads the unit, as systemd does, and starts what it says in a session of its own.
-SYSTEMCTL = """#!/bin/sh
-[ "$1" = --user ] && shift
-echo "$@" >> "$FAKE/asked"
-unit="$XDG_CONFIG_HOME/systemd/user/pln.service"
-begin() { setsid sh -c "exec $(sed -n 's/^ExecStart=//p' "$unit")" >"$FAKE/out" 2>&1 </dev/null &
-    echo $! > "$FAKE/pid"; }
-finish() { kill "$(cat "$FAKE/pid")"; while alive; do sleep .05; done; }
-alive() { [ -f "$FAKE/pid" ] && kill -0 "$(cat "$FAKE/pid")" 2>/dev/null; }
-case "$1" in
-    start) alive || begin ;;
-    stop) ! alive || finish ;;
-    restart) ! alive || finish; begin ;;
-    is-active) alive && echo active || { echo inactive; exit 3; } ;;
-esac
-"""
-
-
-class Host(Pln):
-    """A machine on which systemd runs: ``pln`` sees its sign, and its ``systemctl``."""
-
-    def __init__(self, home: Path, folder: Path) -> None:
-        super().__init__(home)
-        self.folder = folder
-        tools = folder / "bin"
-        tools.mkdir()
-        (tools / "systemctl").write_text(SYSTEMCTL)
-        (tools / "systemctl").chmod(0o755)
-        self.environment |= {
-            "PATH": f"{tools}:{os.environ['PATH']}",
-            "FAKE": str(folder),
-            "XDG_CONFIG_HOME": str(folder / "config"),
-        }
-
-    def line(self, *arguments: str) -> list[str]:
-        fence = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/run/systemd"]
-        return [*fence, "--dir", "/run/systemd/system", *super().line(*arguments)]
-
-    @property
-    def unit(self) -> Path:
-        return self.folder / "config" / "systemd" / "user" / units.UNIT
-
-    def asked(self) -> list[str]:
-        """What ``systemctl`` was asked since the last look, but for its questions."""
-        path = self.folder / "asked"
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.unlink(missing_ok=True)
-        return [line.removesuffix(" pln.service") for line in lines if "is-active" not in line]
-
-
-@pytest.fixture
-def host(pln: Pln, tmp_path: Path) -> Iterator[Host]:
-    """A folder with a cluster on such a machine."""
-    (pln.home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
-    held = Host(pln.home, tmp_path)
-    held.ok("init", "--name", "attic")
-    try:
-        yield held
-    finally:
-        pln("down", "--force")
 
 
 def fails(done: Done, slug: str) -> str:
@@ -177,47 +115,6 @@ def test_a_join_starts_the_service_that_waits_for_it(host: Host, tmp_path: Path)
             assert garden.asked() == ["start"]
         finally:
             garden("down", "--force")
-
-
-AS_ROOT = """
-import sys
-sys.executable = "/usr/bin/python3"
-from pathlib import Path
-from pollen.paths import Paths
-from pollen.runtime.folder import supervised
-where = Paths(Path("/var/lib/pln"))
-for _ in range(2):
-    supervised.install(where, is_user=False)
-held = supervised.installed(where)
-print(held.path, where.home.owner(), where.home.group(), oct(where.home.stat().st_mode & 0o777))
-print(held.path.read_text())
-held.remove()
-print(supervised.installed(where))
-"""
-
-
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("useradd") is None, reason="a system user is root's to make"
-)
-def test_a_service_of_the_system_gets_a_user_a_folder_and_a_unit(host: Host) -> None:
-    """On copies of /etc and /var/lib; twice changes nothing, and it goes without a trace."""
-    etc, state = host.folder / "etc", host.folder / "lib"
-    shutil.copytree(
-        "/etc", etc, symlinks=True, ignore=shutil.ignore_patterns("ssl", "alternatives")
-    )
-    state.mkdir()
-    line = host.line()[:-3]
-    line += ["--bind", str(etc), "/etc", "--bind", str(state), "/var/lib", sys.executable]
-    (host.folder / "bin" / "systemctl").write_text('#!/bin/sh\necho "$@" >> "$FAKE/asked"\n')
-    done = subprocess.run(
-        [*line, "-c", AS_ROOT], env=host.environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    first, *unit = done.stdout.splitlines()
-    assert first == "/etc/systemd/system/pln.service pln pln 0o700"
-    assert "User=pln" in unit and unit[-1] == "None"
-    assert host.asked() == ["daemon-reload", "enable"] * 2 + ["stop", "disable", "daemon-reload"]
-    assert "pln:" in (etc / "passwd").read_text()
 
 
 def test_a_unit_of_another_folder_is_not_touched(host: Host, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pollen.errors import Conflict, PollenError, error_from
-from pollen.paths import Paths, cure
-from pollen.runtime.folder import units
+from pollen.paths import Paths
+from pollen.runtime.folder import place, units
 from pollen.runtime.folder.units import Plan
 
 _SYSTEM_UNIT = Path("/etc/systemd/system") / units.UNIT
@@ -142,9 +142,7 @@ def plan(where: Paths, *, is_user: bool) -> Plan:
             reason = f"a service of the system sees nothing below {hidden}"
             remedy = "install pollen elsewhere, as in /opt/pln, or: pln service install --user"
             raise error_from("usage", reason, remedy)
-    if sys.platform != "darwin" and not where.home.is_relative_to("/var/lib"):
-        reason = f"a service of the system keeps its state below /var/lib, not in {where.home}"
-        raise error_from("usage", reason, f"leave out --dir: it is {units.SYSTEM_HOME}")
+    place.check(where.home)
     return planned
 
 
@@ -173,28 +171,24 @@ def install(where: Paths, *, is_user: bool) -> Service:
         reason = f"{service.path} exists, and {whose}"
         raise Conflict("file-exists", reason, "remove that one first, or use its folder: --dir")
     if not is_user:
-        _make_user(where.home)
+        place.look(where)
+        owner = _user(where.home)
+        place.give(where, owner.pw_uid, owner.pw_gid)
     _write(service.path, text_of(planned))
     service.enable()
     return service
 
 
-def _make_user(home: Path) -> None:
-    """The user that the node runs as, and the folder that only this user enters."""
-    try:
-        held = pwd.getpwnam(units.USER)
-    except KeyError:
-        if sys.platform == "darwin" or shutil.which("useradd") is None:
-            reason = f"there is no user {units.USER}, and no useradd to make one"
-            raise error_from("usage", reason, f"make a system user named {units.USER}") from None
-        line = ["useradd", "--system", "--user-group", "--no-create-home"]
-        _run([*line, "--home-dir", str(home), "--shell", "/usr/sbin/nologin", units.USER])
-        held = pwd.getpwnam(units.USER)
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chown(home, held.pw_uid, held.pw_gid)
-    except OSError as error:
-        raise _unwritten(home, error) from None
+def _user(home: Path) -> pwd.struct_passwd:
+    """The user that the node runs as; made when there is none."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(units.USER)
+    if sys.platform == "darwin" or shutil.which("useradd") is None:
+        reason = f"there is no user {units.USER}, and no useradd to make one"
+        raise error_from("usage", reason, f"make a system user named {units.USER}")
+    line = ["useradd", "--system", "--user-group", "--no-create-home"]
+    _run([*line, "--home-dir", str(home), "--shell", "/usr/sbin/nologin", units.USER])
+    return pwd.getpwnam(units.USER)
 
 
 def _write(path: Path, text: str) -> None:
@@ -207,12 +201,7 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _unwritten(path, error) from None
-
-
-def _unwritten(path: Path, error: OSError) -> PollenError:
-    reason = f"{path} cannot be written: {error.strerror}"
-    return PollenError("state-unusable", reason, cure(path.parent, error))
+        raise place.unwritten(path, error) from None
 
 
 def _ask(line: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
