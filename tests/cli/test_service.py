@@ -146,6 +146,68 @@ def test_what_a_manager_refuses_is_told_in_its_words(host: Host) -> None:
     assert "no bus" in fails(host("service", "install", "--user"), "state-unusable")
 
 
+def test_a_unit_that_could_not_be_enabled_is_not_left_behind(host: Host) -> None:
+    """Else up and down would go through a manager that does not know it. One that was there before
+    is there again as it was."""
+    tool = host.folder / "bin" / "systemctl"
+    works = tool.read_text()
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    fails(host("service", "install", "--user"), "state-unusable")
+    assert not host.unit.exists()
+    host.ok("up", "-d")
+    assert host.ok("down") == "down\n"
+    tool.write_text(works)
+    host.ok("service", "install", "--user")
+    text = host.unit.read_text() + "# mine\n"
+    host.unit.write_text(text)
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    fails(host("service", "install", "--user"), "state-unusable")
+    assert host.unit.read_text() == text
+    tool.write_text(works)
+
+
+def test_a_unit_that_waits_for_its_next_start_is_stopped(host: Host) -> None:
+    """Else the node comes up seconds after a down that said that none ran."""
+    host.ok("service", "install", "--user")
+    host.ok("down")
+    host.asked()
+    tool = host.folder / "bin" / "systemctl"
+    works = tool.read_text()
+    tool.write_text(works.replace("echo inactive; exit 3", "echo activating; exit 3"))
+    assert host.ok("down") == "down\n"
+    assert host.asked() == ["stop"]
+    tool.write_text(works)
+    fails(host("down"), "daemon-not-running")
+    assert host.asked() == ["stop"]
+
+
+def test_an_uninstall_ends_the_node_or_says_that_it_did_not(host: Host) -> None:
+    """Also one that the manager did not start. A unit that cannot be stopped stays."""
+    where = Paths(host.home)
+    host.ok("up", "-d")
+    host.ok("service", "install", "--user")
+    tool = host.folder / "bin" / "systemctl"
+    works = tool.read_text()
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    said = host("service", "uninstall", "--user", "--yes")
+    assert "no bus" in fails(said, "state-unusable") and "removed" not in said.stdout.decode()
+    assert host.unit.exists()
+    tool.write_text(works)
+    assert lock.read_pid(where) is not None
+    assert "removed" in host.ok("service", "uninstall", "--user", "--yes")
+    assert lock.read_pid(where) is None and not host.unit.exists()
+
+
+def test_a_unit_is_found_by_any_path_of_its_folder(host: Host, tmp_path: Path) -> None:
+    """A folder reached through a link is the same folder."""
+    host.ok("service", "install", "--user")
+    link = tmp_path / "link"
+    link.symlink_to(host.home)
+    host.asked()
+    assert "kept up by" in host.ok("--dir", str(link), "restart")
+    assert host.asked() == ["restart"]
+
+
 @pytest.mark.skipif(RUNS, reason="systemd runs here")
 def test_without_systemd_it_is_refused_and_names_what_works(pln: Pln) -> None:
     pln.ok("init")

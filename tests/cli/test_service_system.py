@@ -84,7 +84,7 @@ for _ in range(2):
 held = supervised.installed(where)
 print(held.path, where.home.owner(), where.home.group(), oct(where.home.stat().st_mode & 0o777))
 print(held.path.read_text())
-held.remove()
+held.remove(where)
 print(supervised.installed(where))
 """)
     assert first == "/etc/systemd/system/pln.service pln pln 0o700"

@@ -176,15 +176,34 @@ def down_command(ctx: click.Context, force: bool, grace: int) -> None:
 
     where = paths_of(ctx)
     unit = supervised.of(where)
-    if unit is not None and unit.state() == "active" and not force:
+    if unit is None:
+        service.stop(where, 0 if force else grace, drain=not force, is_forced=force)
+    elif unit.state() == "active" and not force:
         unit.do("stop")
-        click.echo("down")
-        return
-    service.stop(where, 0 if force else grace, drain=not force, is_forced=force)
-    if unit is not None:
-        # Else it would be started again, as one that failed.
-        unit.do("stop")
+    else:
+        _end_supervised(where, unit, 0 if force else grace, force)
     click.echo("down")
+
+
+def _end_supervised(where: Paths, unit: Any, grace: int, force: bool) -> None:
+    """End the node itself, then have its manager leave it so.
+
+    Raises ``daemon-not-running`` when there was neither a node nor a start to come.
+    """
+    from pollen.runtime.folder import service
+
+    is_known = unit.state() not in ("inactive", "failed", "unknown")
+    try:
+        service.stop(where, grace, drain=not force, is_forced=force)
+    except PollenError as error:
+        if error.slug != "daemon-not-running":
+            raise
+        unit.do("stop")
+        if not is_known:
+            raise
+        return
+    # Else it would be started again, as one that failed.
+    unit.do("stop")
 
 
 @click.command("restart")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.paths import Paths
-from pollen.runtime.folder import place, units
+from pollen.runtime.folder import place, service, units
 from pollen.runtime.folder.units import Plan
 
 _SYSTEM_UNIT = Path("/etc/systemd/system") / units.UNIT
@@ -46,6 +46,8 @@ class Service:
         """Start, stop or restart it. Raises ``state-unusable`` with the manager's words."""
         if not self.is_launchd:
             _run([*self._systemctl, verb, units.UNIT])
+        elif verb == "stop" and self.state() == "inactive":
+            return  # A job that is not loaded cannot be taken out.
         elif verb == "stop":
             _run(["launchctl", "bootout", self._target])
         else:
@@ -68,15 +70,21 @@ class Service:
             _run([*self._systemctl, "daemon-reload"])
             _run([*self._systemctl, "enable", units.UNIT])
 
-    def remove(self) -> None:
-        """Stop it, and forget it."""
-        with contextlib.suppress(PollenError):
+    def remove(self, where: Paths) -> None:
+        """Stop the node of the folder, whoever started it, and forget the unit.
+
+        Raises what the stop raised; the unit is there still then, and the node may run.
+        """
+        has_manager = runs_manager()
+        if has_manager:
             self.do("stop")
-        if not self.is_launchd:
-            with contextlib.suppress(PollenError):
-                _run([*self._systemctl, "disable", units.UNIT])
+        if service.running(where) is not None:
+            service.stop(where)
+        has_links = has_manager and not self.is_launchd
+        if has_links:
+            _run([*self._systemctl, "disable", units.UNIT])
         self.path.unlink()
-        if not self.is_launchd:
+        if has_links:
             _run([*self._systemctl, "daemon-reload"])
 
     @property
@@ -106,10 +114,16 @@ def of(where: Paths) -> Service | None:
 def installed(where: Paths) -> Service | None:
     """What is installed for this folder, whatever runs."""
     for is_user in (True, False):
-        service = Service(_path(is_user), is_user)
-        if _home(service) == where.home:
-            return service
+        unit = Service(_path(is_user), is_user)
+        if _is_for(unit, where):
+            return unit
     return None
+
+
+def _is_for(unit: Service, where: Paths) -> bool:
+    """Whether it names this folder, by whatever path."""
+    home = _home(unit)
+    return home is not None and os.path.realpath(home) == os.path.realpath(where.home)
 
 
 def _path(is_user: bool) -> Path:
@@ -121,14 +135,19 @@ def _path(is_user: bool) -> Path:
     return Path(config) / "systemd" / "user" / units.UNIT
 
 
-def _home(service: Service) -> Path | None:
-    try:
-        raw = service.path.read_bytes()
-    except OSError:
+def _home(unit: Service) -> Path | None:
+    raw = _read(unit.path)
+    if raw is None:
         return None
-    if service.is_launchd:
+    if unit.is_launchd:
         return units.home_of_plist(raw)
     return units.home_of_unit(raw.decode("utf-8", "replace"))
+
+
+def _read(path: Path) -> bytes | None:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return None
 
 
 def plan(where: Paths, *, is_user: bool) -> Plan:
@@ -164,19 +183,26 @@ def install(where: Paths, *, is_user: bool) -> Service:
     if not is_user and os.geteuid() != 0:
         remedy = "run it with sudo, or for your own user: pln service install --user"
         raise error_from("usage", "a service of the system needs root", remedy)
-    service = Service(_path(is_user), is_user)
-    held = _home(service)
-    if service.path.exists() and held != where.home:
+    unit = Service(_path(is_user), is_user)
+    if unit.path.exists() and not _is_for(unit, where):
+        held = _home(unit)
         whose = f"is for {held}" if held else "is not ours"
-        reason = f"{service.path} exists, and {whose}"
+        reason = f"{unit.path} exists, and {whose}"
         raise Conflict("file-exists", reason, "remove that one first, or use its folder: --dir")
     if not is_user:
         place.look(where)
         owner = _user(where.home)
         place.give(where, owner.pw_uid, owner.pw_gid)
-    _write(service.path, text_of(planned))
-    service.enable()
-    return service
+    former = _read(unit.path)
+    _write(unit.path, text_of(planned))
+    try:
+        unit.enable()
+    except PollenError:
+        # A unit that its manager does not know would be in the way of up, down and restart.
+        with contextlib.suppress(OSError, PollenError):
+            unit.path.unlink() if former is None else _write(unit.path, former.decode())
+        raise
+    return unit
 
 
 def _user(home: Path) -> pwd.struct_passwd:
