@@ -181,6 +181,35 @@ def test_a_unit_that_waits_for_its_next_start_is_stopped(host: Host) -> None:
     assert host.asked() == ["stop"]
 
 
+def test_time_for_calls_is_what_was_asked_for(host: Host) -> None:
+    """A manager would give the time of its unit: with another one the node itself is asked first,
+    and the manager then leaves it so."""
+    host.ok("service", "install", "--user")
+    where = Paths(host.home)
+    ended = host.folder / "ended"
+    for line, given in ((("down", "--grace", "7s"), 7_000), (("down",), 60_000)):
+        wait_for_pid(where)
+        host.asked()
+        assert host.ok(*line) == "down\n"
+        assert host.asked() == ["stop"] and lock.read_pid(where) is None
+        assert not ended.exists() and grace_of_last_stop(where) == given
+        host.ok("set", "grace_ms", "60s")
+        host.ok("up", "-d")
+    host.asked()
+    assert "kept up by" in host.ok("restart")
+    assert host.asked() == ["restart"]
+    assert not ended.exists() and grace_of_last_stop(where) == 60_000
+    host.ok("service", "install", "--user")
+    host.ok("restart")
+    assert ended.exists(), "the unit gives enough time now"
+
+
+def grace_of_last_stop(where: Paths) -> int:
+    """Milliseconds that the node gave calls when it ended last."""
+    lines = [json.loads(line) for line in where.log_file.read_text().splitlines()]
+    return next(int(line["grace_ms"]) for line in reversed(lines) if line["event"] == "stopping")
+
+
 def test_an_uninstall_ends_the_node_or_says_that_it_did_not(host: Host) -> None:
     """Also one that the manager did not start. A unit that cannot be stopped stays."""
     where = Paths(host.home)

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pollen.cli import output
 from pollen.cli.app import complete_nodes, complete_seeds, paths_of, with_globals, with_json
@@ -176,12 +177,16 @@ def down_command(ctx: click.Context, force: bool, grace: int) -> None:
 
     where = paths_of(ctx)
     unit = supervised.of(where)
+    is_given = ctx.get_parameter_source("grace") is not ParameterSource.DEFAULT
     if unit is None:
         service.stop(where, 0 if force else grace, drain=not force, is_forced=force)
-    elif unit.state() == "active" and not force:
+    elif force or is_given or not unit.takes_grace(where):
+        # The manager would end it with the time that its unit has.
+        _end_supervised(where, unit, 0 if force else grace if is_given else -1, force)
+    elif unit.state() == "active":
         unit.do("stop")
     else:
-        _end_supervised(where, unit, 0 if force else grace, force)
+        _end_supervised(where, unit, grace, force)
     click.echo("down")
 
 
@@ -227,13 +232,12 @@ def restart_command(ctx: click.Context) -> None:
     starting.check(settings)
     starting.check_addresses(settings, pid)
     unit = supervised.of(where)
-    if unit is not None and (pid is None or unit.state() == "active"):
-        start_supervised(where, unit, service.StartOptions(), "restart")
-        return
-    if pid is not None:
+    has_unit = unit is not None and (pid is None or unit.state() == "active")
+    if pid is not None and not (has_unit and unit is not None and unit.takes_grace(where)):
         service.stop(where)
     if unit is not None:
-        start_supervised(where, unit, service.StartOptions(), "start")
+        # A manager that did not see the end yet would not start it by a mere start.
+        start_supervised(where, unit, service.StartOptions(), "restart" if has_unit else "start")
         return
     start_detached(where, options)
 

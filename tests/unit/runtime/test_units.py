@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pollen.runtime.folder import units
+from pollen.paths import Paths
+from pollen.runtime.folder import service, supervised, units
 from pollen.runtime.folder.units import Plan
 
 SYSTEM = Plan(python=sys.executable, home=units.SYSTEM_HOME, user=units.USER)
@@ -94,3 +95,32 @@ def test_a_job_of_launchd_keeps_the_node_up(user: str) -> None:
     assert (job["RunAtLoad"], job["KeepAlive"]) == (True, {"SuccessfulExit": False})
     assert job.get("UserName", "") == user
     assert job["Umask"] == 0o077
+
+
+def test_a_manager_waits_longer_than_the_calls_may_take(tmp_path: Path) -> None:
+    """Else it kills the node that ends its calls in order."""
+    (tmp_path / "config.toml").write_text("grace_ms = 90_500\n")
+    plan = supervised.plan(Paths(tmp_path), is_user=True)
+    assert "\nTimeoutStopSec=116\n" in units.systemd_unit(plan)
+    assert plistlib.loads(units.launchd_plist(plan).encode())["ExitTimeOut"] == 116
+    assert units.stop_of_unit(units.systemd_unit(plan)) == 116
+    assert units.stop_of_plist(units.launchd_plist(plan).encode()) == 116
+    assert "\nTimeoutStopSec=30\n" in units.systemd_unit(SYSTEM)
+
+
+def test_a_stop_waits_for_the_time_that_the_settings_give_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It kills what is there after that, and not before."""
+    (tmp_path / "config.toml").write_text("grace_ms = 90_000\n")
+    waited: list[float] = []
+    monkeypatch.setattr(service, "running", lambda where: 1)
+    monkeypatch.setattr(service, "_ask_to_stop", lambda *given: None)
+
+    def gone(where: Paths, pid: int, seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
+    monkeypatch.setattr(service, "_gone_within", gone)
+    service.stop(Paths(tmp_path))
+    assert waited == [90 + service.STOP_MARGIN_SECONDS]

@@ -19,13 +19,14 @@ from pathlib import Path
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.paths import Paths
 from pollen.runtime.folder import place, service, units
+from pollen.runtime.folder.config import read_config
 from pollen.runtime.folder.units import Plan
 
 _SYSTEM_UNIT = Path("/etc/systemd/system") / units.UNIT
 _SYSTEM_JOB = Path("/Library/LaunchDaemons") / f"{units.LABEL}.plist"
 _NO_MANAGER = "keep it up without one: pln up -d"
-# So long an init system may take to answer: it waits for the node's end. Seconds.
-_PATIENCE = units.STOP_SECONDS + 30
+# So long an init system may take to answer, beside the node's end that it waits for. Seconds.
+_PATIENCE = 60
 # Below these a service of the system sees nothing (ProtectHome).
 _HIDDEN = ("/root", "/home", "/run/user")
 
@@ -45,16 +46,29 @@ class Service:
     def do(self, verb: str) -> None:
         """Start, stop or restart it. Raises ``state-unusable`` with the manager's words."""
         if not self.is_launchd:
-            _run([*self._systemctl, verb, units.UNIT])
+            _run([*self._systemctl, verb, units.UNIT], _PATIENCE + self.stop_seconds())
         elif verb == "stop" and self.state() == "inactive":
             return  # A job that is not loaded cannot be taken out.
         elif verb == "stop":
-            _run(["launchctl", "bootout", self._target])
+            _run(["launchctl", "bootout", self._target], _PATIENCE + self.stop_seconds())
         else:
             with contextlib.suppress(PollenError):
                 _run(["launchctl", "bootstrap", self._domain, str(self.path)])
             force = ["-k"] if verb == "restart" else []
-            _run(["launchctl", "kickstart", *force, self._target])
+            _run(["launchctl", "kickstart", *force, self._target], _PATIENCE + self.stop_seconds())
+
+    def stop_seconds(self) -> int:
+        """Seconds that the manager gives the node for its end before it kills it."""
+        raw = _read(self.path) or b""
+        if self.is_launchd:
+            return units.stop_of_plist(raw)
+        return units.stop_of_unit(raw.decode("utf-8", "replace"))
+
+    def takes_grace(self, where: Paths) -> bool:
+        """Whether calls get the time that the folder's settings give them: ``grace_ms`` may have
+        been set after the unit was written."""
+        wanted = units.stop_seconds(service.configured_grace(where))
+        return self.stop_seconds() >= wanted
 
     def state(self) -> str:
         """In the manager's word: active, inactive, failed, …; unknown where it says nothing."""
@@ -152,7 +166,8 @@ def _read(path: Path) -> bytes | None:
 
 def plan(where: Paths, *, is_user: bool) -> Plan:
     """What would be installed. Raises ``usage`` for what a system's service could not run."""
-    planned = Plan(python=sys.executable, home=where.home, user="" if is_user else units.USER)
+    grace_ms = read_config(where.config_file).grace_ms
+    planned = Plan(sys.executable, where.home, "" if is_user else units.USER, grace_ms)
     if is_user:
         return planned
     real = Path(sys.executable).resolve()
@@ -230,16 +245,18 @@ def _write(path: Path, text: str) -> None:
         raise place.unwritten(path, error) from None
 
 
-def _ask(line: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+def _ask(
+    line: Sequence[str], seconds: float = _PATIENCE
+) -> subprocess.CompletedProcess[str] | None:
     """How a command of the manager ended; None where it cannot be run, or does not end."""
     try:
-        return subprocess.run(line, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        return subprocess.run(line, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
 
 
-def _run(line: Sequence[str]) -> None:
-    done = _ask(line)
+def _run(line: Sequence[str], seconds: float = _PATIENCE) -> None:
+    done = _ask(line, seconds)
     if done is None:
         reason = f"{' '.join(line)} cannot be run, or does not end"
         raise PollenError("state-unusable", reason, _NO_MANAGER)
