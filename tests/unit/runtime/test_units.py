@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pollen.errors import PollenError
 from pollen.paths import Paths
 from pollen.runtime.folder import service, supervised, units
 from pollen.runtime.folder.units import Plan
@@ -124,3 +125,28 @@ def test_a_stop_waits_for_the_time_that_the_settings_give_calls(
     monkeypatch.setattr(service, "_gone_within", gone)
     service.stop(Paths(tmp_path))
     assert waited == [90 + service.STOP_MARGIN_SECONDS]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="launchd hides no folders")
+@pytest.mark.parametrize("what", ["executable", "prefix", "package", "nothing"])
+def test_a_service_of_the_system_sees_all_that_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The interpreter of a venv is a link to one that is seen; the link and the venv are not."""
+    hidden, python = tmp_path / "home", tmp_path / "python"
+    hidden.mkdir()
+    python.write_text("")
+    (hidden / "python").symlink_to(python)
+    monkeypatch.setattr(supervised, "_HIDDEN", (str(hidden),))
+    executable = hidden / "python" if what == "executable" else python
+    monkeypatch.setattr(sys, "executable", str(executable))
+    monkeypatch.setattr(sys, "prefix", str(hidden / "venv" if what == "prefix" else tmp_path))
+    package = (hidden if what == "package" else tmp_path) / "pollen" / "__init__.py"
+    monkeypatch.setattr("pollen.__file__", str(package))
+    where = Paths(units.SYSTEM_HOME)
+    if what == "nothing":
+        assert supervised.plan(where, is_user=False).home == units.SYSTEM_HOME
+        return
+    with pytest.raises(PollenError) as caught:
+        supervised.plan(where, is_user=False)
+    assert caught.value.slug == "usage" and str(hidden) in caught.value.reason

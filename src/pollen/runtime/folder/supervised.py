@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pollen
 from pollen.errors import Conflict, PollenError, error_from
 from pollen.paths import Paths
 from pollen.runtime.folder import place, service, units
@@ -27,8 +28,8 @@ _SYSTEM_JOB = Path("/Library/LaunchDaemons") / f"{units.LABEL}.plist"
 _NO_MANAGER = "keep it up without one: pln up -d"
 # So long an init system may take to answer, beside the node's end that it waits for. Seconds.
 _PATIENCE = 60
-# Below these a service of the system sees nothing (ProtectHome).
-_HIDDEN = ("/root", "/home", "/run/user")
+# Below these a service of the system sees nothing (ProtectHome, PrivateTmp).
+_HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -170,14 +171,26 @@ def plan(where: Paths, *, is_user: bool) -> Plan:
     planned = Plan(sys.executable, where.home, "" if is_user else units.USER, grace_ms)
     if is_user:
         return planned
-    real = Path(sys.executable).resolve()
-    for hidden in _HIDDEN:
-        if sys.platform != "darwin" and hidden in map(str, (*real.parents, *where.home.parents)):
-            reason = f"a service of the system sees nothing below {hidden}"
-            remedy = "install pollen elsewhere, as in /opt/pln, or: pln service install --user"
-            raise error_from("usage", reason, remedy)
+    if sys.platform != "darwin" and (hidden := _hidden(where)):
+        reason = f"a service of the system sees nothing below {hidden}"
+        remedy = "install pollen elsewhere, as in /opt/pln, or: pln service install --user"
+        raise error_from("usage", reason, remedy)
     place.check(where.home)
     return planned
+
+
+def _hidden(where: Paths) -> str:
+    """Below which folder lies something of what the node needs that it would not see; or empty.
+
+    The interpreter of a venv is a link: both ends count, the venv, and where pollen itself lies.
+    """
+    parts = (sys.executable, sys.prefix, pollen.__file__, where.home)
+    needed = [Path(end(part)) for part in parts for end in (os.path.abspath, os.path.realpath)]
+    for hidden in _HIDDEN:
+        folders = {Path(hidden), Path(os.path.realpath(hidden))}
+        if any(folders & {path, *path.parents} for path in needed):
+            return hidden
+    return ""
 
 
 def text_of(planned: Plan) -> str:
