@@ -237,6 +237,14 @@ def test_a_unit_is_found_by_any_path_of_its_folder(host: Host, tmp_path: Path) -
     assert host.asked() == ["restart"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused")
+def test_root_gets_no_service_of_its_own_user(host: Host) -> None:
+    """The node would run as root."""
+    host.who = []
+    assert "as root" in fails(host("service", "install", "--user"), "usage")
+    assert not host.unit.exists() and host.asked() == []
+
+
 @pytest.mark.skipif(RUNS, reason="systemd runs here")
 def test_without_systemd_it_is_refused_and_names_what_works(pln: Pln) -> None:
     pln.ok("init")

@@ -211,6 +211,9 @@ def install(where: Paths, *, is_user: bool) -> Service:
     if not is_user and os.geteuid() != 0:
         remedy = "run it with sudo, or for your own user: pln service install --user"
         raise error_from("usage", "a service of the system needs root", remedy)
+    if is_user and os.geteuid() == 0:
+        remedy = "a node with a user of its own: pln service install, or run it as that user"
+        raise error_from("usage", "with --user the node would run as root", remedy)
     unit = Service(_path(is_user), is_user)
     if unit.path.exists() and not _is_for(unit, where):
         held = _home(unit)
