@@ -210,6 +210,32 @@ def grace_of_last_stop(where: Paths) -> int:
     return next(int(line["grace_ms"]) for line in reversed(lines) if line["event"] == "stopping")
 
 
+def test_flags_are_not_lost_when_a_service_takes_over(host: Host) -> None:
+    """A restart is refused with the lines that keep them, before anything is stopped."""
+    host.unit.parent.mkdir(parents=True)
+    host.ok("up", "-d", "--name", "barn", "--port", "0", "--ips", "127.0.0.2")
+    where = Paths(host.home)
+    pid = lock.read_pid(where)
+    host.ok("service", "install", "--user")
+    host.asked()
+    said = fails(host("restart"), "usage")
+    assert "set name barn" in said and "set listen 127.0.0.2:0" in said
+    assert lock.read_pid(where) == pid and host.asked() == []
+    host.ok("set", "name", "barn")
+    host.ok("set", "listen", "127.0.0.2:0")
+    assert "node barn" in host.ok("restart")
+    assert host.asked() == ["start"]
+
+
+def test_options_that_a_service_does_not_take_leave_no_cluster(pln: Pln, tmp_path: Path) -> None:
+    """They are refused before a cluster begins."""
+    host = Host(pln.home, tmp_path)
+    host.ok("service", "install", "--user")
+    said = fails(host("up", "--port", "60700"), "usage")
+    assert "set listen 0.0.0.0:60700,[::]:60700" in said
+    assert not (host.home / "member").exists() and not (host.home / "root.key").exists()
+
+
 def test_an_uninstall_ends_the_node_or_says_that_it_did_not(host: Host) -> None:
     """Also one that the manager did not start. A unit that cannot be stopped stays."""
     where = Paths(host.home)
