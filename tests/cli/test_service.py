@@ -158,6 +158,7 @@ def test_a_unit_that_could_not_be_enabled_is_not_left_behind(host: Host) -> None
     assert host.ok("down") == "down\n"
     tool.write_text(works)
     host.ok("service", "install", "--user")
+    wait_for_pid(Paths(host.home))
     text = host.unit.read_text() + "# mine\n"
     host.unit.write_text(text)
     tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
