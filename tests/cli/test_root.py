@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pty
 import select
@@ -104,6 +105,39 @@ def test_it_is_removed_only_after_it_was_read_back(made: Pln, tmp_path: Path) ->
     )
     assert "opened it again" in done and "removed" in done
     assert not (made.home / "root.key").exists()
+
+
+def test_a_written_file_is_on_the_disk_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder goes to the disk after it, else a power cut takes the sealed key away."""
+    synced, real = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    paper.write_new(str(tmp_path / "x.age"), "text")
+    assert synced == [str(tmp_path / "x.age"), str(tmp_path)]
+
+
+def test_a_file_whose_folder_does_not_reach_the_disk_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is removed for a file that a power cut would take away."""
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(PollenError) as refused:
+        paper.write_new(str(tmp_path / "x.age"), "text")
+    assert (refused.value.slug, bool(refused.value.remedy)) == ("state-unusable", True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_passphrase_is_in_no_list_of_processes(made: Pln, tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def check_new(name: str) -> None:
 
 
 def write_new(name: str, text: str) -> None:
-    """Write a file that was not there, for its owner only, and to the disk; ``-`` is stdout.
+    """Write a file that was not there, for its owner only; ``-`` is stdout.
+
+    The file and its name in the folder are on the disk when this returns.
 
     Raises ``file-exists``; ``state-unusable`` when the disk does not take it: then nothing is left.
     """
@@ -108,10 +110,20 @@ def write_new(name: str, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             path.unlink()
         raise _unwritten(path, error) from None
+
+
+def _sync_folder(path: Path) -> None:
+    """A power cut takes a new file away, whole as it is, until its folder is on the disk."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _exists(name: str) -> PollenError:
