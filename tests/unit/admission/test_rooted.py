@@ -97,6 +97,23 @@ def test_an_answer_is_refused_when_the_member_was_denied_or_granted_meanwhile() 
     assert members(world, "a")["d"].state == "denied"
 
 
+def test_an_answer_that_was_published_is_too_old_once_the_member_is_denied() -> None:
+    """Nobody is told that a member is an admin which was put out since."""
+    world = without_root(with_leaf())
+    said = world.ask("a", GrantCommand(target="c", tier="admin", by_root=True))
+    answer = signed(world, said.request)
+    assert world.ask("a", ApplyCommand(answer=answer)).changed
+    world.run(2 * SECOND)
+    said = world.ask("b", DenyCommand(targets=["c"], by_root=True))
+    assert world.ask("b", ApplyCommand(answer=signed(world, said.request))).changed
+    world.run(2 * SECOND)
+    for name in "ab":
+        reply = world.command(name, ApplyCommand(answer=answer))
+        assert (reply.slug, "was denied since" in reply.reason) == ("root-file-stale", True)
+        assert "pln undeny PEER --request FILE" in reply.remedy
+    assert members(world, "a")["c"].state == "denied"
+
+
 def test_a_node_that_has_not_heard_of_what_a_request_builds_on_says_so() -> None:
     world = without_root(with_leaf())
     world.kill("a")

@@ -271,8 +271,11 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
             digest = deny_hash(Signed(paper.body, bytes(64)))
             return digest in {v.hash for v in trust.verdicts_of(PeerId(document.subject))}
         if isinstance(document, Certificate):
-            chain = trust.chain_of(PeerId(document.subject))
-            return chain is not None and chain.carried[-1].body == paper.body
+            subject = PeerId(document.subject)
+            chain = trust.chain_of(subject)
+            # The chain of who was denied since is known as well, and counts no more.
+            is_same = chain is not None and chain.carried[-1].body == paper.body
+            return is_same and subject in trust.certificates
         return False
 
     def lateness(self, trust: Trust) -> str:
