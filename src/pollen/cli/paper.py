@@ -21,8 +21,9 @@ from pollen.plain import escaped
 
 REQUEST = "POLLEN ROOT REQUEST"
 ANSWER = "POLLEN ROOT ANSWER"
-# No file of these is longer: its bytes fit a request to the control API. Bytes.
-FILE_MAX = 256 * 1024
+# No file of these is longer. Bytes. The largest answer in base64 has 256 KiB
+# (``RootRequest.BYTES_MAX``); its words repeat 184 KiB, four times that as escapes.
+FILE_MAX = 1024 * 1024
 
 
 def sheet(words: Sequence[str], label: str, raw: bytes) -> str:

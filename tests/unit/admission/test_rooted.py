@@ -148,6 +148,26 @@ def test_denies_and_undenies_of_what_the_root_gave_are_signed_elsewhere_as_well(
     assert members(world, "c")["b"].state == "online"
 
 
+def test_a_request_that_no_file_would_hold_is_refused_where_it_is_made() -> None:
+    """And not where the root key is, far away: members with large properties are fewer to ask."""
+    world = with_leaf()
+    large = '{"x":"' + "y" * 4_000 + '"}'
+    for number in range(26):
+        name = f"m{number}"
+        assert isinstance(world.join(name, world.invite("b", "publisher")), Machine)
+        world.run(SECOND)
+        world.ask("b", GrantCommand(target=name, properties=large))
+    world.run(3 * SECOND)
+    without_root(world)
+    asked = DenyCommand(targets=["b"], cascade=False, by_root=True)
+    reply = world.command("a", asked)
+    assert (reply.slug, "KiB" in reply.reason) == ("bad-request", True)
+    assert "pln undeny" in reply.remedy
+    assert members(world, "a")["b"].state != "denied"
+    said = world.ask("a", DenyCommand(targets=["b"], by_root=True))
+    assert len(base64.b64decode(said.request)) < RootRequest.BYTES_MAX
+
+
 def test_a_member_that_is_no_admin_publishes_no_certificate_of_the_root() -> None:
     """Nobody would count its lease; a deny needs none."""
     world = without_root(with_leaf())

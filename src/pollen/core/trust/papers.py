@@ -110,9 +110,11 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
 class RootRequest(msgspec.Struct, frozen=True, array_like=True):
     """What ``asker`` wants ``root`` to sign. ``asked`` is wall nanoseconds by the asker's clock."""
 
-    # Documents in one request: a member and those directly below it, two each. Guess; with all
-    # that is said beside them they fit the body of a request to the control API.
+    # Documents in one request: a member and those directly below it, two each. Guess.
     PAPERS_MAX: ClassVar[int] = 64
+    # A request as it travels. Its answer, with a signature more for each document and in base64,
+    # fits a body of the control API (256 KiB). Source: docs/internals/trust.md#offline.
+    BYTES_MAX: ClassVar[int] = 184 * 1024
 
     cluster: WireClusterId
     root: WirePeerId
