@@ -396,17 +396,21 @@ def test_a_key_that_is_taken_off_leaves_no_half_written_copy(made: Pln, tmp_path
     assert not list(made.home.glob("root*"))
 
 
-def test_who_brings_a_key_is_told_where_the_older_one_is(up: Pln, tmp_path: Path) -> None:
+def test_who_brings_a_key_is_told_where_the_older_one_is(made: Pln, tmp_path: Path) -> None:
     """The two are not mixed up: the newest one is in its place."""
-    before = (up.home / "root.key").read_bytes()
-    up.ok("root", "succeed", "--yes")
-    [kept] = up.home.glob("root-*.key")
-    (up.home / "root.key").rename(tmp_path / "copy.key")
-    kept.rename(up.home / "root.key")
-    said = up.ok("root", "import", str(tmp_path / "copy.key"))
+    place, copy = made.home / "root.key", tmp_path / "copy.key"
+    before = place.read_bytes()
+    try:
+        made.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+        made.ok("root", "succeed", "--yes")
+        [kept] = made.home.glob("root-*.key")
+        place.rename(copy)
+        kept.rename(place)
+        said = made.ok("root", "import", str(copy))
+    finally:
+        made("down", "--force")
     assert f"the key of the root before is {kept}" in said
-    assert kept.read_bytes() == before
-    assert (up.home / "root.key").read_bytes() == (tmp_path / "copy.key").read_bytes()
+    assert (kept.read_bytes(), place.read_bytes()) == (before, copy.read_bytes())
 
 
 def test_a_request_of_another_cluster_is_not_signed(up: Pln, made: Pln, tmp_path: Path) -> None:
