@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pollen.cli import paper
 from pollen.core.codec import Refusal, encode
 from pollen.core.ids import ClusterId, PeerId
+from pollen.core.limits import DENY_GENERATION_MAX
 from pollen.core.trust import Certificate, RootRequest
 from pollen.core.trust.denies import Deny
 from pollen.core.trust.papers import CERTIFICATE, DENY, SUCCESSION, Paper
@@ -40,7 +41,7 @@ def successor(key: bytes) -> Paper:
 
 
 papers = st.one_of(
-    st.builds(certificate, own.raw_ids, st.integers(0, 2), own.u32),
+    st.builds(certificate, own.raw_ids, st.integers(0, 2), st.integers(0, DENY_GENERATION_MAX)),
     st.builds(deny, own.raw_ids, own.texts),
     st.builds(successor, own.raw_ids),
 )

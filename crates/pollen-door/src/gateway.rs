@@ -222,7 +222,7 @@ impl Visitor {
             Ok((SeedRef::Hash(hash), _)) => tables.seed(&hash).cloned(),
             Err(_) => None,
         };
-        found.is_some_and(|entry| entry.row.options.public)
+        found.is_some_and(|entry| entry.row.lets_stranger())
     }
 
     async fn read_call(

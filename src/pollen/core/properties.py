@@ -2,7 +2,8 @@
 
 Decides: whether a text is such an object, and whether somebody with bounds may give it.
 Does not know: whose properties they are; gates (``rules``).
-Invariants: only compact text is valid, so that two readers of one text see one object.
+Invariants: only compact text of few levels and 64-bit integers is valid, so that two readers of one
+    text see one object.
 Source: docs/design/protocol.md#trust; docs/decisions/properties-of-a-child.md.
 """
 
@@ -14,6 +15,9 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import Refusal
+
+# Objects and lists within each other. Guess; gates and policies look two or three levels deep.
+DEPTH_MAX = 16
 
 
 def excess_of(properties: str, gives: str) -> str:
@@ -65,9 +69,20 @@ def check_properties(text: str) -> str | Refusal:
         return wrong
     if not isinstance(value, dict):
         return wrong
+    if not _is_plain(value, DEPTH_MAX):
+        reason = f"the properties are over {DEPTH_MAX} levels deep, or hold a number over 64 bits"
+        return Refusal("bad-request", reason, "make them flatter; give such a number as text")
     if len(compact.encode()) > limits.PROPERTIES_MAX_BYTES:
         return _too_long()
     return compact
+
+
+def _is_plain(value: object, levels: int) -> bool:
+    """Whether every reader of JSON reads the same: some end at 128 levels, or at 64 bits."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in inner)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _too_long() -> Refusal:

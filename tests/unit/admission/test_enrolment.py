@@ -90,6 +90,18 @@ def test_whoever_lets_a_member_in_puts_it_on_record_once() -> None:
         ]
 
 
+def test_a_token_that_is_redeemed_again_and_again_adds_one_record() -> None:
+    """Its joiner never shows itself, so each time looks like the first one."""
+    world = with_admin()
+    joiner = make_key("d")
+    token = world.invite("b", subject=joiner.hex())
+    for _ in range(5):
+        assert ask(world, "b", joiner, token).slug == ""
+        world.run(SECOND)
+    acts = world.ask("a", AuditCommand()).acts
+    assert [act.subject for act in acts].count(joiner.hex()) == 1
+
+
 def test_a_token_bound_to_a_key_is_good_at_every_admin() -> None:
     """The admin that is asked signs, whoever made the token."""
     world = with_admin()

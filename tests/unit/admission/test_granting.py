@@ -238,6 +238,24 @@ def test_two_denies_of_two_halves_are_lifted_together() -> None:
     assert len(trust_of(world, "c").verdicts_of(key(world, "d"))) == 3
 
 
+def test_what_was_taken_away_before_a_deny_does_not_come_back_with_an_undeny() -> None:
+    """Also when its subject was away all the while, and published the old certificate alone."""
+    world = with_leaf()
+    world.ask("a", GrantCommand(target="c", tier="publisher", properties='{"team":"red"}'))
+    world.run(5 * SECOND)
+    world.kill("c")
+    world.run(2 * SECOND)
+    world.ask("a", GrantCommand(target="c", tier="leaf", drops=["team"]))
+    world.run(SECOND)
+    world.ask("a", DenyCommand(targets=["c"]))
+    world.run(SECOND)
+    assert members(world, "b")["c"].tier == "leaf"
+    world.ask("a", UndenyCommand(target="c"))
+    world.run(2 * SECOND)
+    back = members(world, "b")["c"]
+    assert (back.tier, back.properties) == ("leaf", "{}")
+
+
 def test_what_admins_did_is_told_everywhere() -> None:
     """Who, what, to whom and with which words; the newest first."""
     world = with_leaf()

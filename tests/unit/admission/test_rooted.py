@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 
-from pollen.core import limits, restoring
+from pollen.core import codec, limits, restoring
 from pollen.core.codec import Signed
 from pollen.core.commands import AuditCommand, DenyCommand, GrantCommand, UndenyCommand
-from pollen.core.ids import SECOND, PeerId
+from pollen.core.ids import HOUR, SECOND, PeerId
 from pollen.core.kinds import SUCCESSION
 from pollen.core.records import Records
 from pollen.core.rootwords import (
@@ -21,8 +22,9 @@ from pollen.core.rootwords import (
     SucceedCommand,
 )
 from pollen.core.trust import RootRequest
+from pollen.core.trust.certs import Certificate
 from pollen.core.trust.leases import Credentials, decode_credentials
-from tests.unit.admission.test_enrolment import key
+from tests.unit.admission.test_enrolment import key, trust_of
 from tests.unit.admission.test_granting import members, refused, with_leaf
 from tests.unit.world import Machine, World, make_key, signer, verify
 
@@ -371,3 +373,58 @@ def test_a_member_that_gets_the_root_key_makes_itself_an_admin() -> None:
     assert tiers(world, "d")["c"] == "admin"
     assert tiers(world, "d")["d"] == "admin"
     assert isinstance(world.join("e", world.invite("c")), Machine)
+
+
+def test_of_two_answers_of_one_generation_the_later_counts_whatever_the_member_shows() -> None:
+    """One was thrown away and never published, but a signed certificate counts for who has it."""
+    world = without_root(with_leaf())
+    first = world.ask("c", GrantCommand(target="c", tier="admin", by_root=True)).request
+    world.run(SECOND)
+    second = world.ask("c", GrantCommand(target="c", properties='{"x":1}', by_root=True)).request
+    world.ask("b", ApplyCommand(answer=signed(world, second)))
+    world.run(2 * SECOND)
+    kept = RootRequest.read_answer(base64.b64decode(signed(world, first)), verify)
+    assert isinstance(kept, tuple)
+    for name in "abd":
+        trust_of(world, name).declare(key(world, "c"), kept[1])
+        assert tiers(world, name)["c"] == "publisher"
+
+
+def test_a_request_whose_generation_no_deny_could_name_is_refused() -> None:
+    """Once signed, its subject could not be denied any more."""
+    world = without_root(with_leaf())
+    asked = world.ask("c", GrantCommand(target="c", tier="admin", by_root=True)).request
+    sealed = codec.decode(Signed, base64.b64decode(asked), "root-request")
+    assert isinstance(sealed, Signed)
+    request = codec.decode(RootRequest, sealed.body, "root-request")
+    assert isinstance(request, RootRequest)
+    certificate = request.papers[0].read()
+    assert isinstance(certificate, Certificate)
+    for generation in (limits.DENY_GENERATION_MAX, limits.DENY_GENERATION_MAX + 1):
+        body = codec.encode(msgspec.structs.replace(certificate, generation=generation))
+        paper = msgspec.structs.replace(request.papers[0], body=body)
+        forged = msgspec.structs.replace(request, papers=[paper])
+        raw = forged.sealed(signer(key(world, "c"), None))
+        is_taken = isinstance(RootRequest.read(raw, verify), RootRequest)
+        assert is_taken is (generation <= limits.DENY_GENERATION_MAX)
+
+
+def test_whoever_signs_reads_all_that_a_certificate_does() -> None:
+    """The whole key, and what is not as usual: what an admin gives, leases, a deny it lifts."""
+    world = without_root(with_leaf())
+    asked = world.ask("c", GrantCommand(target="c", tier="admin", by_root=True)).request
+    request = RootRequest.read(base64.b64decode(asked), verify)
+    assert isinstance(request, RootRequest)
+    paper = request.papers[0]
+    certificate = paper.read()
+    assert isinstance(certificate, Certificate)
+    whole = key(world, "c").hex()
+    assert paper.sentence() == f"c {whole} is an admin, {{}}"
+    odd = msgspec.structs.replace(
+        certificate, properties='{"x":1}', lease_ns=2 * HOUR, cites=b"\xab" * 32
+    )
+    said = msgspec.structs.replace(paper, body=codec.encode(odd)).sentence()
+    assert said == (
+        f'c {whole} is an admin, {{"x":1}}; it gives any property; its leases last 2 h; '
+        "this lifts the deny abababab"
+    )

@@ -30,10 +30,10 @@ class Act(msgspec.Struct, frozen=True, array_like=True):
         return decode(Act, payload, "act")
 
 
-def publish_act(turn: Turn, verb: str, subject: PeerId, detail: str, number: int) -> None:
-    """The record of what this node does now, for ``pln audit``; see ``act_key`` for the number."""
+def publish_act(turn: Turn, verb: str, subject: PeerId, detail: str, key: bytes) -> None:
+    """The record of what this node does now, for ``pln audit``; one of this key it replaces."""
     act = Act(turn.now.wall, verb, subject, detail[: limits.ACT_DETAIL_MAX_CHARS])
-    turn.publish(kinds.ACT, act_key(turn.now.wall, number), encode(act))
+    turn.publish(kinds.ACT, key, encode(act))
 
 
 def act_key(wall: int, number: int) -> bytes:

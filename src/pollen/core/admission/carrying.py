@@ -138,9 +138,8 @@ class Carrying(Room):
         if redeemed.lease is not None:
             self._consequences.publish_lease(redeemed.lease, turn)
         if redeemed.admitted:
-            # Two joiners of one moment differ in their ids.
-            number = int.from_bytes(joiner[:8], "big")
-            publish_act(turn, "admit", joiner, redeemed.admitted, number)
+            key, detail = redeemed.admitted
+            publish_act(turn, "admit", joiner, detail, key)
         turn.write(*redeemed.rows)
         said = answer(self._timed(redeemed.reply))
         if redeemed.rows:

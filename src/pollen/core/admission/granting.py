@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pollen.core.admission.acts import publish_act
+from pollen.core.admission.acts import act_key, publish_act
 from pollen.core.admission.grants import (
     Change,
     Desk,
@@ -334,7 +334,7 @@ class Granting(Room):
 
     def _note(self, verb: str, peer: PeerId, detail: str, turn: Turn) -> None:
         """The record of an act, for ``pln audit``."""
-        publish_act(turn, verb, peer, detail, self._rng.draw())
+        publish_act(turn, verb, peer, detail, act_key(turn.now.wall, self._rng.draw()))
 
 
 def _blank(role: KeyRole, message: bytes) -> bytes:

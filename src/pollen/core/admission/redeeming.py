@@ -28,18 +28,19 @@ from pollen.core.trust import Chain, HeldLease, Tier, Trust, issue_certificate, 
 NONCE_TABLE = "nonce"
 _PEERS_TOLD = 64
 _CARRIERS = 3
+_ACT_BYTES = 16
 
 Addressed = list[tuple[PeerId, list[str]]]
 
 
 class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a joiner, the rows that must be on disk before it, the lease to publish, and
-    what a key that was no member before has now; "" otherwise."""
+    what a key that was no member before has now, with the key of the record of it."""
 
     reply: JoinReply
     rows: Sequence[Row] = ()
     lease: HeldLease | None = None
-    admitted: str = ""
+    admitted: tuple[bytes, str] | None = None
 
 
 class Redeeming:
@@ -157,8 +158,11 @@ class Redeeming:
             spent = SpentNonce(joiner, invite.expires + limits.NONCE_KEEP_NS, credentials)
             self._spent[key] = spent
             rows.append((NONCE_TABLE, key, encode(spent)))
-        is_new = joiner not in trust.certificates
-        admitted = f"{Tier(certificate.tier).label} {certificate.properties}" if is_new else ""
+        admitted = None
+        if joiner not in trust.certificates:
+            # A token that is redeemed again before its joiner shows itself adds no record.
+            act = hash_of("admit", joiner, invite.expires.to_bytes(8, "big"))[:_ACT_BYTES]
+            admitted = act, f"{Tier(certificate.tier).label} {certificate.properties}"
         return self._answer(credentials, peers, rows, held, admitted)
 
     def _renew(self, shown: bytes, joiner: PeerId, peers: Addressed, wall: Nanos) -> Redeemed:
@@ -194,7 +198,7 @@ class Redeeming:
         peers: Addressed,
         rows: Sequence[Row],
         held: HeldLease | None = None,
-        admitted: str = "",
+        admitted: tuple[bytes, str] | None = None,
     ) -> Redeemed:
         config = self._config
         told = peers[:_PEERS_TOLD]

@@ -13,7 +13,6 @@ Source: docs/design/protocol.md#trust.
 
 from __future__ import annotations
 
-import functools
 import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -163,7 +162,7 @@ class Trust:
         return held if isinstance(held, Rejection) else None
 
     def _judge_lease(self, subject: PeerId, payload: bytes) -> HeldLease | Rejection:
-        carried = _decode_carried(payload)
+        carried = leases.decode_carried(payload)
         if isinstance(carried, Rejection):
             return carried
         lease = leases.judge_lease(carried, self._cluster, self._verify)
@@ -429,9 +428,12 @@ class Trust:
 
     def is_denied(self, peer: PeerId) -> bool:
         """True when some chain of this key is known and a deny killed all of them."""
-        known = [*self._granted.get(peer, {}).values(), self._chains.get(peer)]
-        chains = [chain for chain in (*known, self._shown.get(peer)) if chain is not None]
-        return bool(chains) and all(self._living(chain) is None for chain in chains)
+        held = [
+            self._chains.get(peer),
+            self._shown.get(peer),
+            *self._granted.get(peer, {}).values(),
+        ]
+        return any(held) and all(self._living(chain) is None for chain in held)
 
     def verdicts_of(self, peer: PeerId) -> list[ProvenDeny]:
         """Every deny of one key."""
@@ -442,9 +444,10 @@ class Trust:
         return sorted({*self._chains, *self._granted, *self._shown})
 
     def chain_of(self, peer: PeerId) -> Chain | None:
-        """The chain of a key that counts, or else one that it published or showed, or None."""
+        """The chain of a key that counts, or else the one that would if no deny were known."""
         living = self._counted.get(peer) or self._living(self._shown.get(peer))
-        return living or self._chains.get(peer) or self._shown.get(peer)
+        own, granted = self._chains.get(peer) or self._shown.get(peer), self._granted.get(peer, {})
+        return living or counted_of(own, [*granted.values()], self.roots)
 
     @staticmethod
     def end_of_lease(payload: bytes) -> int | None:
@@ -488,11 +491,6 @@ class Trust:
         """The keys whose certificate or end changed since the last call."""
         changed, self._changed = self._changed, {}
         return list(changed)
-
-
-@functools.lru_cache(limits.DECODED_REMEMBERED)
-def _decode_carried(payload: bytes) -> Signed | Rejection:
-    return decode(Signed, payload, "lease")
 
 
 def _drop_oldest(remembered: dict[Any, Any], cap: int) -> None:

@@ -190,7 +190,7 @@ def judge_chain(
         certificate = _decode_certificate(link.body)
         if isinstance(certificate, Rejection):
             return certificate
-        fault = _fault_of(certificate, cluster) or _fault_below(certificate, certificates, roots)
+        fault = fault_of(certificate, cluster) or _fault_below(certificate, certificates, roots)
         if fault:
             return Rejection(fault)
         certificates.append(certificate)
@@ -209,8 +209,8 @@ def judge_chain(
     )
 
 
-def _fault_of(certificate: Certificate, cluster: ClusterId) -> str:
-    """What is wrong with a certificate by itself."""
+def fault_of(certificate: Certificate, cluster: ClusterId) -> str:
+    """What is wrong with a certificate by itself; nothing when all is well."""
     if certificate.cluster != cluster:
         return "certificate-of-another-cluster"
     if certificate.tier > Tier.ADMIN:
@@ -221,6 +221,9 @@ def _fault_of(certificate: Certificate, cluster: ClusterId) -> str:
             return "certificate-properties"
     if certificate.lease_ns > limits.LEASE_MAX_NS:
         return "certificate-lease"
+    # What no deny could name could not be denied.
+    if certificate.generation > limits.DENY_GENERATION_MAX:
+        return "certificate-generation"
     return ""
 
 

@@ -5,7 +5,8 @@ Does not know: records, denies, the clock; where a chain came from but for the o
     chose itself.
 Invariants: a pure function of the chains and the roots, whatever their order. A chain is replaced
     by one of a higher generation from a root, or from an issuer above its subject in it: so
-    nobody's authority is moved by an admin that did not give it.
+    nobody's authority is moved by an admin that did not give it. Of two of one generation from one
+    issuer, or from roots, the later one replaces the other: the subject does not choose.
 Source: docs/internals/trust.md#what-counts.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from pollen.core.ids import PeerId
+from pollen.core.ids import Hash, PeerId
 from pollen.core.trust.certs import Chain
 
 
@@ -38,6 +39,13 @@ def is_replaced(chain: Chain, counted: Chain | None, roots: Container[PeerId]) -
 def replaces(newer: Chain, older: Chain, roots: Container[PeerId]) -> bool:
     """Whether this chain takes the place of another one of the same key."""
     certificate, before = newer.leaf, older.leaf
-    if certificate.generation <= before.generation:
+    if certificate.generation == before.generation:
+        are_roots = certificate.issuer in roots and before.issuer in roots
+        return (are_roots or certificate.issuer == before.issuer) and _age(newer) > _age(older)
+    if certificate.generation < before.generation:
         return False
     return certificate.issuer in roots or certificate.issuer in before.lineage
+
+
+def _age(chain: Chain) -> tuple[int, Hash]:
+    return chain.leaf.not_before, chain.hash

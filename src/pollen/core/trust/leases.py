@@ -107,6 +107,12 @@ def founding_credentials(certificate: Certificate, sign: Sign) -> bytes:
 
 
 @functools.lru_cache(limits.DECODED_REMEMBERED)
+def decode_carried(payload: bytes) -> Signed | Rejection:
+    """A lease with its signature, as its record carries it."""
+    return decode(Signed, payload, "lease")
+
+
+@functools.lru_cache(limits.DECODED_REMEMBERED)
 def _decode_lease(raw: bytes) -> Lease | Rejection:
     return decode(Lease, raw, "lease")
 

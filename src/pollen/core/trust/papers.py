@@ -33,7 +33,7 @@ from pollen.core.codec import (
     encode,
     signing_bytes,
 )
-from pollen.core.ids import MILLISECOND, ClusterId, KeyRole, PeerId, Sign, Verify, short
+from pollen.core.ids import HOUR, MILLISECOND, ClusterId, KeyRole, PeerId, Sign, Verify, short
 from pollen.core.labels import check_name
 from pollen.core.trust import certs, denies
 from pollen.core.trust.authority import Trust
@@ -95,12 +95,21 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
         return until // MILLISECOND
 
     def sentence(self) -> str:
-        """In words, what the document does once it is signed; made of the document alone, but for
-        the name. When its access ends is told beside it."""
-        document, who = self.read(), f"{self.name} {short(self.subject())}".strip()
+        """In words, all that the document does once it is signed; made of the document alone, but
+        for the name. When its access ends is told beside it. The whole id stands in it: 8 digits of
+        a key are found by trying."""
+        document, who = self.read(), f"{self.name} {self.subject().hex()}".strip()
         if isinstance(document, Certificate):
             tier = Tier(document.tier).label if document.tier <= Tier.ADMIN else "nothing known"
-            return f"{who} is {'an' if tier == 'admin' else 'a'} {tier}, {document.properties}"
+            said = [f"{who} is {'an' if tier == 'admin' else 'a'} {tier}, {document.properties}"]
+            if document.gives != (document.properties if tier == "admin" else "{}"):
+                bounds = "any property" if document.gives == "{}" else f"within {document.gives}"
+                said.append(f"it gives {bounds}")
+            if document.lease_ns:
+                said.append(f"its leases last {document.lease_ns / HOUR:g} h")
+            if document.cites:
+                said.append(f"this lifts the deny {document.cites[:4].hex()}")
+            return "; ".join(said)
         if isinstance(document, Deny):
             why = f": {document.reason}" if document.reason else ""
             return f"{who} loses what it had up to generation {document.generation}{why}"
@@ -197,8 +206,11 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         signer = document.root if isinstance(document, Succession) else document.issuer
         if document.cluster != self.cluster or signer != self.root:
             return "a document in it is of another cluster or another root"
-        if isinstance(document, Certificate) and document.lineage:
-            return "a document in it is not the root's to sign"
+        if isinstance(document, Certificate):
+            if document.lineage:
+                return "a document in it is not the root's to sign"
+            fault = certs.fault_of(document, ClusterId(self.cluster))
+            return f"nobody would take a document in it: {fault}" if fault else ""
         return ""
 
     @staticmethod
