@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pty
 import select
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ from pollen.core.trust.papers import RootRequest
 from pollen.errors import SLUGS, PollenError
 from pollen.paths import Paths
 from pollen.runtime.folder import identity, rootkey
-from pollen.runtime.loop.native import RealNative, make_verify
+from pollen.runtime.loop.native import Key, RealNative, make_verify
 from tests.cli.conftest import Done, Pln, mount_small
 
 WORDS = "seven plain words that make no sense"
@@ -104,6 +106,39 @@ def test_it_is_removed_only_after_it_was_read_back(made: Pln, tmp_path: Path) ->
     )
     assert "opened it again" in done and "removed" in done
     assert not (made.home / "root.key").exists()
+
+
+def test_a_written_file_is_on_the_disk_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder goes to the disk after it, else a power cut takes the sealed key away."""
+    synced, real = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    paper.write_new(str(tmp_path / "x.age"), "text")
+    assert synced == [str(tmp_path / "x.age"), str(tmp_path)]
+
+
+def test_a_file_whose_folder_does_not_reach_the_disk_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is removed for a file that a power cut would take away."""
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(PollenError) as refused:
+        paper.write_new(str(tmp_path / "x.age"), "text")
+    assert (refused.value.slug, bool(refused.value.remedy)) == ("state-unusable", True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_passphrase_is_in_no_list_of_processes(made: Pln, tmp_path: Path) -> None:
@@ -243,6 +278,139 @@ def test_a_full_disk_leaves_nothing_half_written(made: Pln, tmp_path: Path) -> N
         assert [path.name for path in small.iterdir()] == ["film"]
     finally:
         subprocess.run(["umount", "-l", small], check=True)
+
+
+class Cut:
+    """A key whose file is on the disk when the process is killed."""
+
+    def __init__(self, key: Key) -> None:
+        self.public = key.public
+        self.sign = key.sign
+        self._key = key
+
+    def save(self, path: str) -> None:
+        self._key.save(path)
+        raise SystemExit
+
+
+def line_of_roots(home: Path) -> tuple[Paths, rootkey.Held, rootkey.Held, list[bytes]]:
+    """A folder with the key of a root, and the key of its successor in memory."""
+    native, where = RealNative(), Paths(home)
+    old, new = (rootkey.Held(native.generate_key(), None) for _ in range(2))
+    rootkey.save(old.key, where.root_key)
+    return where, old, new, [old.root, new.root]
+
+
+def test_the_key_of_an_older_root_is_kept_beside_the_one_that_comes(tmp_path: Path) -> None:
+    where, old, new, roots = line_of_roots(tmp_path)
+    before = where.root_key.read_bytes()
+    kept = where.former_root_key(old.root.hex()[:8])
+    assert rootkey.bring(where, new, roots, RealNative()) == (True, kept)
+    assert kept.read_bytes() == before
+    assert RealNative().load_key(str(where.root_key)).public == new.root
+    assert rootkey.bring(where, new, roots, RealNative()) == (False, None)
+
+
+def test_a_full_disk_leaves_the_older_key_in_its_place(tmp_path: Path) -> None:
+    """The key that does not come takes no other one away."""
+    mount_small(tmp_path, 1)
+    try:
+        where, _, new, roots = line_of_roots(tmp_path)
+        before = where.root_key.read_bytes()
+        with pytest.raises(OSError, match="No space"), (tmp_path / "film").open("wb") as film:
+            while True:
+                film.write(bytes(4096))
+                film.flush()
+        with pytest.raises(PollenError, match="cannot be written") as full:
+            rootkey.bring(where, new, roots, RealNative())
+        assert full.value.slug == "state-unusable"
+        assert where.root_key.read_bytes() == before
+        assert {path.name for path in tmp_path.iterdir()} == {"film", "root.key"}
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_key_that_cannot_be_written_leaves_no_copy_of_the_older_one(tmp_path: Path) -> None:
+    """The disk took the copy, and then not the new key."""
+    where, _, new, roots = line_of_roots(tmp_path)
+    before = where.root_key.read_bytes()
+    broken = Cut(new.key)
+    broken.save = lambda path: (_ for _ in ()).throw(OSError("no room"))  # type: ignore[method-assign]
+    with pytest.raises(PollenError, match="no room"):
+        rootkey.bring(where, rootkey.Held(broken, None), roots, RealNative())
+    assert where.root_key.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["root.key"]
+
+
+def test_a_kill_at_any_moment_leaves_a_root_key_and_a_purge_takes_what_was_begun(
+    tmp_path: Path,
+) -> None:
+    """What a cut-off write left is a private key as well."""
+    where, _, new, roots = line_of_roots(tmp_path)
+    before = where.root_key.read_bytes()
+    with pytest.raises(SystemExit):
+        rootkey.bring(where, rootkey.Held(Cut(new.key), None), roots, RealNative())
+    assert where.root_key.read_bytes() == before
+    with pytest.raises(SystemExit):
+        rootkey.save(Cut(new.key), where.next_root_key)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"root.tmp", "root-next.tmp"} <= left
+    identity.purge(where, include_keys=False)
+    assert {"root.tmp", "root-next.tmp"} <= {path.name for path in tmp_path.iterdir()}
+    identity.purge(where, include_keys=True)
+    assert not tmp_path.exists()
+
+
+def test_the_next_key_takes_its_place_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill before it leaves the old key there, and the attempt is made again."""
+    where, old, _, _ = line_of_roots(tmp_path)
+    before, native = where.root_key.read_bytes(), RealNative()
+    fresh = rootkey.begin_successor(where, native)
+    kept = where.former_root_key(old.root.hex()[:8])
+    for name in ("rename", "replace"):
+        real = getattr(Path, name)
+
+        def cut(self: Path, target: Path, real: Any = real) -> None:
+            if self == where.next_root_key:
+                raise SystemExit
+            real(self, target)
+
+        monkeypatch.setattr(Path, name, cut)
+    with pytest.raises(SystemExit):
+        rootkey.end_successor(where, native)
+    assert where.root_key.read_bytes() == before
+    monkeypatch.undo()
+    assert rootkey.begin_successor(where, native).public == fresh.public
+    assert rootkey.end_successor(where, native) == kept
+    assert native.load_key(str(where.root_key)).public == fresh.public
+    assert kept.read_bytes() == before and not where.next_root_key.exists()
+
+
+def test_a_key_that_is_taken_off_leaves_no_half_written_copy(made: Pln, tmp_path: Path) -> None:
+    """A kill left one beside it once."""
+    shutil.copy(made.home / "root.key", made.home / "root.tmp")
+    line = ["root", "export", str(tmp_path / "x.age"), "--remove", "--yes", *words(tmp_path)]
+    assert "root.tmp" in made.ok(*line)
+    assert not list(made.home.glob("root*"))
+
+
+def test_who_brings_a_key_is_told_where_the_older_one_is(made: Pln, tmp_path: Path) -> None:
+    """The two are not mixed up: the newest one is in its place."""
+    place, copy = made.home / "root.key", tmp_path / "copy.key"
+    before = place.read_bytes()
+    try:
+        made.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+        made.ok("root", "succeed", "--yes")
+        [kept] = made.home.glob("root-*.key")
+        place.rename(copy)
+        kept.rename(place)
+        said = made.ok("root", "import", str(copy))
+    finally:
+        made("down", "--force")
+    assert f"the key of the root before is {kept}" in said
+    assert (kept.read_bytes(), place.read_bytes()) == (before, copy.read_bytes())
 
 
 def test_a_request_of_another_cluster_is_not_signed(up: Pln, made: Pln, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,73 +23,12 @@ from pollen.errors import SLUGS
 from pollen.paths import Paths
 from pollen.runtime.folder import units
 from pollen.testing import until
-from tests.cli.conftest import EXAMPLES, Done, Pln
+from tests.cli.conftest import EXAMPLES, Done, Host, Pln
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or sys.platform == "darwin", reason="bubblewrap is not installed"
 )
 RUNS = Path("/run/systemd/system").is_dir()
-
-# Reads the unit, as systemd does, and starts what it says in a session of its own.
-SYSTEMCTL = """#!/bin/sh
-[ "$1" = --user ] && shift
-echo "$@" >> "$FAKE/asked"
-unit="$XDG_CONFIG_HOME/systemd/user/pln.service"
-begin() { setsid sh -c "exec $(sed -n 's/^ExecStart=//p' "$unit")" >"$FAKE/out" 2>&1 </dev/null &
-    echo $! > "$FAKE/pid"; }
-finish() { kill "$(cat "$FAKE/pid")"; while alive; do sleep .05; done; }
-alive() { [ -f "$FAKE/pid" ] && kill -0 "$(cat "$FAKE/pid")" 2>/dev/null; }
-case "$1" in
-    start) alive || begin ;;
-    stop) ! alive || finish ;;
-    restart) ! alive || finish; begin ;;
-    is-active) alive && echo active || { echo inactive; exit 3; } ;;
-esac
-"""
-
-
-class Host(Pln):
-    """A machine on which systemd runs: ``pln`` sees its sign, and its ``systemctl``."""
-
-    def __init__(self, home: Path, folder: Path) -> None:
-        super().__init__(home)
-        self.folder = folder
-        tools = folder / "bin"
-        tools.mkdir()
-        (tools / "systemctl").write_text(SYSTEMCTL)
-        (tools / "systemctl").chmod(0o755)
-        self.environment |= {
-            "PATH": f"{tools}:{os.environ['PATH']}",
-            "FAKE": str(folder),
-            "XDG_CONFIG_HOME": str(folder / "config"),
-        }
-
-    def line(self, *arguments: str) -> list[str]:
-        fence = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/run/systemd"]
-        return [*fence, "--dir", "/run/systemd/system", *super().line(*arguments)]
-
-    @property
-    def unit(self) -> Path:
-        return self.folder / "config" / "systemd" / "user" / units.UNIT
-
-    def asked(self) -> list[str]:
-        """What ``systemctl`` was asked since the last look, but for its questions."""
-        path = self.folder / "asked"
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.unlink(missing_ok=True)
-        return [line.removesuffix(" pln.service") for line in lines if "is-active" not in line]
-
-
-@pytest.fixture
-def host(pln: Pln, tmp_path: Path) -> Iterator[Host]:
-    """A folder with a cluster on such a machine."""
-    (pln.home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
-    held = Host(pln.home, tmp_path)
-    held.ok("init", "--name", "attic")
-    try:
-        yield held
-    finally:
-        pln("down", "--force")
 
 
 def fails(done: Done, slug: str) -> str:
@@ -179,47 +117,6 @@ def test_a_join_starts_the_service_that_waits_for_it(host: Host, tmp_path: Path)
             garden("down", "--force")
 
 
-AS_ROOT = """
-import sys
-sys.executable = "/usr/bin/python3"
-from pathlib import Path
-from pollen.paths import Paths
-from pollen.runtime.folder import supervised
-where = Paths(Path("/var/lib/pln"))
-for _ in range(2):
-    supervised.install(where, is_user=False)
-held = supervised.installed(where)
-print(held.path, where.home.owner(), where.home.group(), oct(where.home.stat().st_mode & 0o777))
-print(held.path.read_text())
-held.remove()
-print(supervised.installed(where))
-"""
-
-
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("useradd") is None, reason="a system user is root's to make"
-)
-def test_a_service_of_the_system_gets_a_user_a_folder_and_a_unit(host: Host) -> None:
-    """On copies of /etc and /var/lib; twice changes nothing, and it goes without a trace."""
-    etc, state = host.folder / "etc", host.folder / "lib"
-    shutil.copytree(
-        "/etc", etc, symlinks=True, ignore=shutil.ignore_patterns("ssl", "alternatives")
-    )
-    state.mkdir()
-    line = host.line()[:-3]
-    line += ["--bind", str(etc), "/etc", "--bind", str(state), "/var/lib", sys.executable]
-    (host.folder / "bin" / "systemctl").write_text('#!/bin/sh\necho "$@" >> "$FAKE/asked"\n')
-    done = subprocess.run(
-        [*line, "-c", AS_ROOT], env=host.environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    first, *unit = done.stdout.splitlines()
-    assert first == "/etc/systemd/system/pln.service pln pln 0o700"
-    assert "User=pln" in unit and unit[-1] == "None"
-    assert host.asked() == ["daemon-reload", "enable"] * 2 + ["stop", "disable", "daemon-reload"]
-    assert "pln:" in (etc / "passwd").read_text()
-
-
 def test_a_unit_of_another_folder_is_not_touched(host: Host, tmp_path: Path) -> None:
     """Neither driven nor removed, and not written over."""
     host.unit.parent.mkdir(parents=True)
@@ -247,6 +144,132 @@ def test_what_a_manager_refuses_is_told_in_its_words(host: Host) -> None:
     tool = host.folder / "bin" / "systemctl"
     tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
     assert "no bus" in fails(host("service", "install", "--user"), "state-unusable")
+
+
+def test_a_unit_that_could_not_be_enabled_is_not_left_behind(host: Host) -> None:
+    """Else up and down would go through a manager that does not know it. One that was there before
+    is there again as it was."""
+    tool = host.folder / "bin" / "systemctl"
+    works = tool.read_text()
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    fails(host("service", "install", "--user"), "state-unusable")
+    assert not host.unit.exists()
+    host.ok("up", "-d")
+    assert host.ok("down") == "down\n"
+    tool.write_text(works)
+    host.ok("service", "install", "--user")
+    wait_for_pid(Paths(host.home))
+    text = host.unit.read_text() + "# mine\n"
+    host.unit.write_text(text)
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    fails(host("service", "install", "--user"), "state-unusable")
+    assert host.unit.read_text() == text
+    tool.write_text(works)
+
+
+def test_a_unit_that_waits_for_its_next_start_is_stopped(host: Host) -> None:
+    """Else the node comes up seconds after a down that said that none ran."""
+    host.ok("service", "install", "--user")
+    host.ok("down")
+    host.asked()
+    tool = host.folder / "bin" / "systemctl"
+    works = tool.read_text()
+    tool.write_text(works.replace("echo inactive; exit 3", "echo activating; exit 3"))
+    assert host.ok("down") == "down\n"
+    assert host.asked() == ["stop"]
+    tool.write_text(works)
+    fails(host("down"), "daemon-not-running")
+    assert host.asked() == ["stop"]
+
+
+def test_time_for_calls_is_what_was_asked_for(host: Host) -> None:
+    """A manager would give the time of its unit: with another one the node itself is asked first,
+    and the manager then leaves it so."""
+    host.ok("service", "install", "--user")
+    where = Paths(host.home)
+    ended = host.folder / "ended"
+    for line, given in ((("down", "--grace", "7s"), 7_000), (("down",), 60_000)):
+        wait_for_pid(where)
+        host.asked()
+        assert host.ok(*line) == "down\n"
+        assert host.asked() == ["stop"] and lock.read_pid(where) is None
+        assert not ended.exists() and grace_of_last_stop(where) == given
+        host.ok("set", "grace_ms", "60s")
+        host.ok("up", "-d")
+    host.asked()
+    assert "kept up by" in host.ok("restart")
+    assert host.asked() == ["restart"]
+    assert not ended.exists() and grace_of_last_stop(where) == 60_000
+    host.ok("service", "install", "--user")
+    host.ok("restart")
+    assert ended.exists(), "the unit gives enough time now"
+
+
+def grace_of_last_stop(where: Paths) -> int:
+    """Milliseconds that the node gave calls when it ended last."""
+    lines = [json.loads(line) for line in where.log_file.read_text().splitlines()]
+    return next(int(line["grace_ms"]) for line in reversed(lines) if line["event"] == "stopping")
+
+
+def test_flags_are_not_lost_when_a_service_takes_over(host: Host) -> None:
+    """A restart is refused with the lines that keep them, before anything is stopped."""
+    host.unit.parent.mkdir(parents=True)
+    host.ok("up", "-d", "--name", "barn", "--port", "0", "--ips", "127.0.0.2")
+    where = Paths(host.home)
+    pid = lock.read_pid(where)
+    host.ok("service", "install", "--user")
+    host.asked()
+    said = fails(host("restart"), "usage")
+    assert "set name barn" in said and "set listen 127.0.0.2:0" in said
+    assert lock.read_pid(where) == pid and host.asked() == []
+    host.ok("set", "name", "barn")
+    host.ok("set", "listen", "127.0.0.2:0")
+    assert "node barn" in host.ok("restart")
+    assert host.asked() == ["start"]
+
+
+def test_options_that_a_service_does_not_take_leave_no_cluster(pln: Pln, tmp_path: Path) -> None:
+    """They are refused before a cluster begins."""
+    host = Host(pln.home, tmp_path)
+    host.ok("service", "install", "--user")
+    said = fails(host("up", "--port", "60700"), "usage")
+    assert "set listen 0.0.0.0:60700,[::]:60700" in said
+    assert not (host.home / "member").exists() and not (host.home / "root.key").exists()
+
+
+def test_an_uninstall_ends_the_node_or_says_that_it_did_not(host: Host) -> None:
+    """Also one that the manager did not start. A unit that cannot be stopped stays."""
+    where = Paths(host.home)
+    host.ok("up", "-d")
+    host.ok("service", "install", "--user")
+    tool = host.folder / "bin" / "systemctl"
+    works = tool.read_text()
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    said = host("service", "uninstall", "--user", "--yes")
+    assert "no bus" in fails(said, "state-unusable") and "removed" not in said.stdout.decode()
+    assert host.unit.exists()
+    tool.write_text(works)
+    assert lock.read_pid(where) is not None
+    assert "removed" in host.ok("service", "uninstall", "--user", "--yes")
+    assert lock.read_pid(where) is None and not host.unit.exists()
+
+
+def test_a_unit_is_found_by_any_path_of_its_folder(host: Host, tmp_path: Path) -> None:
+    """A folder reached through a link is the same folder."""
+    host.ok("service", "install", "--user")
+    link = tmp_path / "link"
+    link.symlink_to(host.home)
+    host.asked()
+    assert "kept up by" in host.ok("--dir", str(link), "restart")
+    assert host.asked() == ["restart"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused")
+def test_root_gets_no_service_of_its_own_user(host: Host) -> None:
+    """The node would run as root."""
+    host.who = []
+    assert "as root" in fails(host("service", "install", "--user"), "usage")
+    assert not host.unit.exists() and host.asked() == []
 
 
 @pytest.mark.skipif(RUNS, reason="systemd runs here")

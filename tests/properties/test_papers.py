@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,8 @@ from pollen.core.trust.denies import Deny
 from pollen.core.trust.papers import CERTIFICATE, DENY, SUCCESSION, Paper
 from pollen.core.trust.succession import Succession
 from pollen.errors import PollenError
+from pollen.plain import escaped
+from pollen.runtime.control.app import BODY_MAX
 from tests import strategies as own
 from tests.unit.world import make_key, signer, verify
 
@@ -132,3 +137,21 @@ def test_a_request_for_what_is_not_the_roots_is_refused(fault: str) -> None:
     assert RootRequest.read(sealed(good), verify) == good
     request = RootRequest(own.CLUSTER, ROOT, ASKER, 1, made)
     assert isinstance(RootRequest.read(sealed(request), verify), Refusal)
+
+
+def test_the_largest_request_and_its_answer_fit_a_file_and_a_body_of_the_control_api() -> None:
+    """Words and all: those of the answer repeat each document, with what steers a terminal
+    written as escapes."""
+    held, space = [*range(RootRequest.PAPERS_MAX)], RootRequest.BYTES_MAX
+    text = '{"x":"' + "\x7f" * (space // len(held) - 224) + '"}'
+    made = [Certificate(own.CLUSTER, make_key(f"peer-{n}"), ROOT, 2, text, [], 1, 7) for n in held]
+    request = RootRequest(
+        own.CLUSTER, ROOT, ASKER, 1, [Paper(CERTIFICATE, encode(each), "p" * 63) for each in made]
+    )
+    assert space - 4096 < len(sealed(request)) <= space
+    answer = answered(request)
+    body = json.dumps({"answer": base64.b64encode(answer).decode()})
+    assert len(body) <= BODY_MAX
+    said = [escaped(sentence) for sentence in request.sentences()]
+    for label, raw in ((paper.REQUEST, sealed(request)), (paper.ANSWER, answer)):
+        assert len(paper.sheet(said, label, raw).encode()) <= paper.FILE_MAX

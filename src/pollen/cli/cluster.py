@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pollen.cli import output
 from pollen.cli.app import complete_nodes, complete_seeds, paths_of, with_globals, with_json
@@ -96,6 +97,9 @@ def up_command(
     listen = _listen(port, ips)
     # What cannot start must not leave a new cluster behind.
     options = service.StartOptions(listen=listen, http=http, name=name)
+    unit = supervised.of(where)
+    if unit is not None and options.settings():
+        raise _untaken(where, options)
     held = starting.settings(where, options.settings())
     starting.check(held)
     if service.running(where) is None:
@@ -105,8 +109,8 @@ def up_command(
             founded = identity.init(where, name)
             new = f"started a NEW cluster {founded.cluster.hex()[:8]}"
             click.echo(f"{new}; {here('to enter an existing one: pln join TOKEN')}", err=True)
-    if (unit := supervised.of(where)) is not None:
-        start_supervised(where, unit, options, "start")
+    if unit is not None:
+        start_supervised(where, unit, "start")
         return
     if detach:
         start_detached(where, options)
@@ -115,16 +119,20 @@ def up_command(
     os.execv(sys.executable, [sys.executable, "-m", "pollen.runtime", *options.arguments(where)])
 
 
-def start_supervised(where: Paths, unit: Any, options: Any, verb: str) -> None:
-    """Have the init system start the node, and wait until it answers.
+def _untaken(where: Paths, options: Any) -> PollenError:
+    """The refusal of options where a service is installed, with the lines that set them."""
+    lines = [
+        f"pln set {key} {','.join(value) if isinstance(value, list) else value}"
+        for key, value in options.settings().items()
+    ]
+    reason = "a service takes its settings from the folder, not from options"
+    return error_from("usage", reason, f"set them: {' && '.join(lines)}")
 
-    Raises ``usage`` for options, which a service does not take.
-    """
+
+def start_supervised(where: Paths, unit: Any, verb: str) -> None:
+    """Have the init system start the node, and wait until it answers."""
     from pollen.runtime.folder import service
 
-    if options.settings():
-        remedy = "set them: pln set listen IP:PORT"
-        raise error_from("usage", "a service takes its settings from the folder", remedy)
     if verb == "start" and service.running(where) is not None:
         pid = service.running(where)
         reason = f"the daemon of {where.home} runs with pid {pid}"
@@ -176,15 +184,38 @@ def down_command(ctx: click.Context, force: bool, grace: int) -> None:
 
     where = paths_of(ctx)
     unit = supervised.of(where)
-    if unit is not None and unit.state() == "active" and not force:
+    is_given = ctx.get_parameter_source("grace") is not ParameterSource.DEFAULT
+    if unit is None:
+        service.stop(where, 0 if force else grace, drain=not force, is_forced=force)
+    elif force or is_given or not unit.takes_grace(where):
+        # The manager would end it with the time that its unit has.
+        _end_supervised(where, unit, 0 if force else grace if is_given else -1, force)
+    elif unit.state() == "active":
         unit.do("stop")
-        click.echo("down")
-        return
-    service.stop(where, 0 if force else grace, drain=not force, is_forced=force)
-    if unit is not None:
-        # Else it would be started again, as one that failed.
-        unit.do("stop")
+    else:
+        _end_supervised(where, unit, grace, force)
     click.echo("down")
+
+
+def _end_supervised(where: Paths, unit: Any, grace: int, force: bool) -> None:
+    """End the node itself, then have its manager leave it so.
+
+    Raises ``daemon-not-running`` when there was neither a node nor a start to come.
+    """
+    from pollen.runtime.folder import service
+
+    is_known = unit.state() not in ("inactive", "failed", "unknown")
+    try:
+        service.stop(where, grace, drain=not force, is_forced=force)
+    except PollenError as error:
+        if error.slug != "daemon-not-running":
+            raise
+        unit.do("stop")
+        if not is_known:
+            raise
+        return
+    # Else it would be started again, as one that failed.
+    unit.do("stop")
 
 
 @click.command("restart")
@@ -202,19 +233,23 @@ def restart_command(ctx: click.Context) -> None:
 
     where = paths_of(ctx)
     options = service.options_of(where)
+    if (unit := supervised.of(where)) is not None:
+        # What the folder says is all that a service takes.
+        kept = starting.settings(where, {})
+        if starting.settings(where, options.settings()) != kept:
+            raise _untaken(where, options)
+        options = service.StartOptions()
     # What cannot start must not stop.
     pid = service.running(where)
     settings = starting.settings(where, options.settings())
     starting.check(settings)
     starting.check_addresses(settings, pid)
-    unit = supervised.of(where)
-    if unit is not None and (pid is None or unit.state() == "active"):
-        start_supervised(where, unit, service.StartOptions(), "restart")
-        return
-    if pid is not None:
+    has_unit = unit is not None and (pid is None or unit.state() == "active")
+    if pid is not None and not (has_unit and unit is not None and unit.takes_grace(where)):
         service.stop(where)
     if unit is not None:
-        start_supervised(where, unit, service.StartOptions(), "start")
+        # A manager that did not see the end yet would not start it by a mere start.
+        start_supervised(where, unit, "restart" if has_unit else "start")
         return
     start_detached(where, options)
 

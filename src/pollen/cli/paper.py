@@ -21,8 +21,9 @@ from pollen.plain import escaped
 
 REQUEST = "POLLEN ROOT REQUEST"
 ANSWER = "POLLEN ROOT ANSWER"
-# No file of these is longer: its bytes fit a request to the control API. Bytes.
-FILE_MAX = 256 * 1024
+# No file of these is longer. Bytes. The largest answer in base64 has 256 KiB
+# (``RootRequest.BYTES_MAX``); its words repeat 184 KiB, four times that as escapes.
+FILE_MAX = 1024 * 1024
 
 
 def sheet(words: Sequence[str], label: str, raw: bytes) -> str:
@@ -88,7 +89,9 @@ def check_new(name: str) -> None:
 
 
 def write_new(name: str, text: str) -> None:
-    """Write a file that was not there, for its owner only, and to the disk; ``-`` is stdout.
+    """Write a file that was not there, for its owner only; ``-`` is stdout.
+
+    The file and its name in the folder are on the disk when this returns.
 
     Raises ``file-exists``; ``state-unusable`` when the disk does not take it: then nothing is left.
     """
@@ -108,10 +111,20 @@ def write_new(name: str, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             path.unlink()
         raise _unwritten(path, error) from None
+
+
+def _sync_folder(path: Path) -> None:
+    """A power cut takes a new file away, whole as it is, until its folder is on the disk."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _exists(name: str) -> PollenError:

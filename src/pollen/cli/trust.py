@@ -138,7 +138,7 @@ def join_command(
     if not no_up and service.running(where) is None:
         try:
             if (unit := supervised.of(where)) is not None:
-                start_supervised(where, unit, service.StartOptions(), "start")
+                start_supervised(where, unit, "start")
             else:
                 start_detached(where, service.StartOptions(name=name))
         except PollenError as error:

@@ -3,8 +3,8 @@ of itself.
 
 Errors: ``peer-not-found`` and ``ambiguous`` for a name that is no member's or several members';
 what ``core.desk.admin`` says of a node that cannot or will not answer; ``bad-request`` for an
-answer of another version. Nothing is kept between two questions: who follows a log says how far it
-has read.
+answer of another version, or one that no honest node gives: any member may answer anything. Nothing
+is kept between two questions: who follows a log says how far it has read.
 Source: docs/design/protocol.md#admin-requests.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +35,12 @@ ASKED_AT_ONCE = 64
 ANSWER_BYTES = 512 * 1024
 # So many of the newest lines are looked through for what came after a time.
 LOOKED_THROUGH = 10_000
-_ID_DIGITS = 64
+# Counters and times of a node fit a u64 (``core.codec.U64``). A number of 400 digits is no float,
+# and ends the command line that shows it.
+_INTEGER_END = 1 << 64
+# So many levels may the fields of a line have. Guess: nearly all are flat, and a reader gives up at
+# hundreds.
+_LINE_DEPTH = 16
 
 T = TypeVar("T")
 Ask = Callable[[cmd.Command, float], Awaitable[msgspec.Struct]]
@@ -112,7 +118,10 @@ class Elsewhere:
         if peer == self._own:
             return await asyncio.to_thread(chosen, self._log_path, wish)
         body = await self._answer(peer, "logs", msgspec.json.encode(wish))
-        return _read(body, peer, list[str])
+        lines = _read(body, peer, list[str])
+        if not all(map(_is_line, lines)):
+            raise _unreadable(peer, "it holds what is not a line of a log")
+        return lines
 
     async def _answer(self, peer: str, verb: str, args: bytes, wait_ms: int = WAIT_MS) -> bytes:
         command = cmd.AdminCommand(node=peer, verb=verb, args=args, wait_ms=wait_ms)
@@ -154,7 +163,7 @@ class Elsewhere:
         """The verb ``logs``."""
         try:
             wish = msgspec.json.decode(args, type=LogsWish)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             remedy = "bring both nodes to one version"
             raise BadRequest(
                 "bad-request", f"the request is none for logs: {error}", remedy
@@ -181,9 +190,49 @@ def within(lines: Sequence[str]) -> list[str]:
 
 
 def _read(body: bytes, peer: str, kind: type[T]) -> T:
+    """An answer of another node. Whatever it is, the fault is that node's, and said of it."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        remedy = "bring both nodes to one version"
-        reason = f"what node {peer[:8]} answered cannot be read: {error}"
-        raise BadRequest("bad-request", reason, remedy) from None
+        answer = msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _unreadable(peer, str(error)) from None
+    if not _has_integers_of_a_node(answer):
+        raise _unreadable(peer, "it holds a number over 64 bits")
+    return answer
+
+
+def _has_integers_of_a_node(answer: object) -> bool:
+    waiting = [msgspec.to_builtins(answer)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, int) and abs(value) >= _INTEGER_END:
+            return False
+    return True
+
+
+def _is_line(text: str) -> bool:
+    """Whether who prints lines can print it: an object of some depth, or no JSON, as a torn one."""
+    if "\n" in text or "\r" in text:
+        return False
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return True
+    except RecursionError:
+        return False
+    return isinstance(value, dict) and _fits_in(value, _LINE_DEPTH)
+
+
+def _fits_in(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_fits_in(each, levels - 1) for each in inner)
+
+
+def _unreadable(peer: str, why: str) -> BadRequest:
+    reason = f"what node {peer[:8]} answered cannot be read: {why}"
+    return BadRequest("bad-request", reason, "bring both nodes to one version")

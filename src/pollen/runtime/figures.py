@@ -3,34 +3,45 @@
 Decides: what of a status goes over a link each second. A status of 1,000 nodes has 500 KB, and
     asking each node for its own would be the square of that.
 Does not know: who asks, and how often.
+Invariants: what another node tells is within bounds that no honest node leaves, so that no one
+    member spoils what is shown of all.
 Source: docs/internals/control-api.md.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from pollen.core import commands as cmd
+
+# A member may tell anything: a number of 400 digits is no float, and ends the command line.
+# A counter has 63 bits here, a name 63 characters (``core.labels``).
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Name = Annotated[str, msgspec.Meta(max_length=63)]
+# No answer holds more: one is a message (1 MiB), and a seed takes over 70 bytes of it.
+SEEDS_MAX = 16_384
 
 
 class SeedFigures(msgspec.Struct, frozen=True, kw_only=True):
     """A seed on one node: its executions there since the node began, and those under way.
     ``run_us`` is smoothed, 0 while nothing ran."""
 
-    name: str
-    calls: int
-    failures: int
-    in_flight: int
-    queued: int
-    run_us: int
+    name: Name
+    calls: Count
+    failures: Count
+    in_flight: Count
+    queued: Count
+    run_us: Count
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """One node at one moment. ``memory_bytes`` is what its guests hold."""
 
-    uptime_ms: int
-    memory_bytes: int
-    seeds: list[SeedFigures]
+    uptime_ms: Count
+    memory_bytes: Count
+    seeds: Annotated[list[SeedFigures], msgspec.Meta(max_length=SEEDS_MAX)]
 
 
 class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +51,10 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     node: str
-    name: str
+    name: Name
     state: str
-    ready: int
-    memory_bytes: int
+    ready: Count
+    memory_bytes: Count
     problem: str = ""
     figures: Figures | None = None
 

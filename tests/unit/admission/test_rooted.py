@@ -99,6 +99,23 @@ def test_an_answer_is_refused_when_the_member_was_denied_or_granted_meanwhile() 
     assert members(world, "a")["d"].state == "denied"
 
 
+def test_an_answer_that_was_published_is_too_old_once_the_member_is_denied() -> None:
+    """Nobody is told that a member is an admin which was put out since."""
+    world = without_root(with_leaf())
+    said = world.ask("a", GrantCommand(target="c", tier="admin", by_root=True))
+    answer = signed(world, said.request)
+    assert world.ask("a", ApplyCommand(answer=answer)).changed
+    world.run(2 * SECOND)
+    said = world.ask("b", DenyCommand(targets=["c"], by_root=True))
+    assert world.ask("b", ApplyCommand(answer=signed(world, said.request))).changed
+    world.run(2 * SECOND)
+    for name in "ab":
+        reply = world.command(name, ApplyCommand(answer=answer))
+        assert (reply.slug, "was denied since" in reply.reason) == ("root-file-stale", True)
+        assert "pln undeny PEER --request FILE" in reply.remedy
+    assert members(world, "a")["c"].state == "denied"
+
+
 def test_a_node_that_has_not_heard_of_what_a_request_builds_on_says_so() -> None:
     world = without_root(with_leaf())
     world.kill("a")
@@ -131,6 +148,26 @@ def test_denies_and_undenies_of_what_the_root_gave_are_signed_elsewhere_as_well(
     world.run(200 * SECOND)
     assert tiers(world, "c")["b"] == "admin"
     assert members(world, "c")["b"].state == "online"
+
+
+def test_a_request_that_no_file_would_hold_is_refused_where_it_is_made() -> None:
+    """And not where the root key is, far away: members with large properties are fewer to ask."""
+    world = with_leaf()
+    large = '{"x":"' + "y" * 4_000 + '"}'
+    for number in range(26):
+        name = f"m{number}"
+        assert isinstance(world.join(name, world.invite("b", "publisher")), Machine)
+        world.run(SECOND)
+        world.ask("b", GrantCommand(target=name, properties=large))
+    world.run(3 * SECOND)
+    without_root(world)
+    asked = DenyCommand(targets=["b"], cascade=False, by_root=True)
+    reply = world.command("a", asked)
+    assert (reply.slug, "KiB" in reply.reason) == ("bad-request", True)
+    assert "pln undeny" in reply.remedy
+    assert members(world, "a")["b"].state != "denied"
+    said = world.ask("a", DenyCommand(targets=["b"], by_root=True))
+    assert len(base64.b64decode(said.request)) < RootRequest.BYTES_MAX
 
 
 def test_a_member_that_is_no_admin_publishes_no_certificate_of_the_root() -> None:

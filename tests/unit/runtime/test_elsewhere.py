@@ -144,3 +144,102 @@ def test_a_request_of_another_version_is_refused_in_words(tmp_path: Path) -> Non
     with pytest.raises(PollenError) as refused:
         run(Town(tmp_path).attic.tell_logs(b"[]"))
     assert (refused.value.slug, "one version" in refused.value.remedy) == ("bad-request", True)
+
+
+# -- answers of a member that means harm --------------------------------------------------------
+
+NESTED = b'{"more":' + b"[" * 100_000 + b"]" * 100_000 + b","
+BIG = b"9" * 400
+FIGURES = b'{"uptime_ms":1,"memory_bytes":1,"seeds":[]}'
+SEED = b'{"name":"x","calls":1,"failures":0,"in_flight":0,"queued":0,"run_us":1}'
+
+
+class Liar(Town):
+    """The cellar answers an admin with these bytes."""
+
+    def __init__(self, folder: Path, body: bytes) -> None:
+        super().__init__(folder)
+
+        async def tell(args: bytes) -> bytes:
+            return body
+
+        cellar: Any = self.nodes[IDS["cellar"]]
+        cellar.verbs = lambda: dict.fromkeys(("status", "figures", "logs"), tell)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        NESTED + FIGURES[1:],
+        FIGURES.replace(b'ms":1', b'ms":' + BIG),
+        FIGURES.replace(b'ms":1', b'ms":-1'),
+        FIGURES.replace(b"[]", b"[" + SEED.replace(b'calls":1', b'calls":' + BIG) + b"]"),
+        FIGURES.replace(b"[]", b"[" + SEED.replace(b'us":1', b'us":' + BIG) + b"]"),
+        FIGURES.replace(b"[]", b"[" + SEED.replace(b'"x"', b'"' + b"x" * 5_000 + b'"') + b"]"),
+        FIGURES.replace(b"[]", b"[" + b",".join([SEED] * 20_000) + b"]"),
+        FIGURES.replace(b"[]", b"[" + SEED.replace(b"x", b"\xff") + b"]"),
+    ],
+    ids=["nested", "uptime", "negative", "calls", "run", "name", "seeds", "utf-8"],
+)
+def test_figures_that_no_node_has_are_a_problem_of_who_told_them(
+    tmp_path: Path, body: bytes
+) -> None:
+    """All other nodes are shown to who looks."""
+
+    async def as_admin(command: cmd.Command, seconds: float) -> msgspec.Struct:
+        if isinstance(command, cmd.StatusCommand):
+            held = status("attic")
+            own = msgspec.structs.replace(held.nodes[0], state="self")
+            return msgspec.structs.replace(held, nodes=[own, *held.nodes[1:]])
+        return await town._ask_of("attic")(command, seconds)
+
+    town = Liar(tmp_path, body)
+    shown = run(Elsewhere(IDS["attic"], as_admin, tmp_path / "attic.log").figures()).nodes
+    assert [node.name for node in shown] == ["attic", "barn", "cellar"]
+    assert [node.figures is not None for node in shown] == [True, True, False]
+    assert shown[2].problem.startswith("[bad-request] what node c3c3c3c3 answered cannot be read")
+    assert len(shown[2].problem) < 300
+
+
+def told_status(**other: Any) -> bytes:
+    """A status as it travels, in which the cellar said something else of itself."""
+    held = {**msgspec.to_builtins(status("cellar")), **other}
+    return msgspec.json.encode(held)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        NESTED + told_status()[1:],
+        told_status(uptime_ms=10**399),
+        told_status(nodes=[{**msgspec.to_builtins(view("barn")), "memory_bytes": 10**399}]),
+        told_status(rejections={"x": 10**399}),
+        told_status(name="x").replace(b'"x"', b'"\xff"'),
+    ],
+    ids=["nested", "uptime", "memory", "rejections", "utf-8"],
+)
+def test_a_status_that_no_node_has_is_refused_in_words(tmp_path: Path, body: bytes) -> None:
+    """Not an exception of the daemon or of the command line."""
+    with pytest.raises(PollenError) as refused:
+        run(Liar(tmp_path, body).attic.status_of("cellar"))
+    assert (refused.value.slug, bool(refused.value.remedy)) == ("bad-request", True)
+    assert "c3c3c3c3" in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["[1]", "5", '{"a": ' + "[" * 50 + "]" * 50 + "}", "[" * 100_000, "{}\n5"],
+    ids=["list", "number", "nested", "deep", "two-lines"],
+)
+def test_lines_that_no_log_has_are_refused_in_words(tmp_path: Path, told: str) -> None:
+    with pytest.raises(PollenError) as refused:
+        body = msgspec.json.encode([line(1, "one"), told])
+        run(Liar(tmp_path, body).attic.logs_of("cellar", LogsWish()))
+    assert (refused.value.slug, "c3c3c3c3" in refused.value.reason) == ("bad-request", True)
+
+
+def test_a_line_that_was_torn_is_shown_as_it_is(tmp_path: Path) -> None:
+    """A crash leaves one, and it is no fault of who tells it."""
+    lines = [line(1, "one"), '{"at": "2026-01-02T03:']
+    town = Liar(tmp_path, msgspec.json.encode(lines))
+    assert run(town.attic.logs_of("cellar", LogsWish())) == lines

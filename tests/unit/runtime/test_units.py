@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pollen.runtime.folder import units
+from pollen.errors import PollenError
+from pollen.paths import Paths
+from pollen.runtime.folder import service, supervised, units
 from pollen.runtime.folder.units import Plan
 
 SYSTEM = Plan(python=sys.executable, home=units.SYSTEM_HOME, user=units.USER)
@@ -94,3 +96,57 @@ def test_a_job_of_launchd_keeps_the_node_up(user: str) -> None:
     assert (job["RunAtLoad"], job["KeepAlive"]) == (True, {"SuccessfulExit": False})
     assert job.get("UserName", "") == user
     assert job["Umask"] == 0o077
+
+
+def test_a_manager_waits_longer_than_the_calls_may_take(tmp_path: Path) -> None:
+    """Else it kills the node that ends its calls in order."""
+    (tmp_path / "config.toml").write_text("grace_ms = 90_500\n")
+    plan = supervised.plan(Paths(tmp_path), is_user=True)
+    assert "\nTimeoutStopSec=116\n" in units.systemd_unit(plan)
+    assert plistlib.loads(units.launchd_plist(plan).encode())["ExitTimeOut"] == 116
+    assert units.stop_of_unit(units.systemd_unit(plan)) == 116
+    assert units.stop_of_plist(units.launchd_plist(plan).encode()) == 116
+    assert "\nTimeoutStopSec=30\n" in units.systemd_unit(SYSTEM)
+
+
+def test_a_stop_waits_for_the_time_that_the_settings_give_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It kills what is there after that, and not before."""
+    (tmp_path / "config.toml").write_text("grace_ms = 90_000\n")
+    waited: list[float] = []
+    monkeypatch.setattr(service, "running", lambda where: 1)
+    monkeypatch.setattr(service, "_ask_to_stop", lambda *given: None)
+
+    def gone(where: Paths, pid: int, seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
+    monkeypatch.setattr(service, "_gone_within", gone)
+    service.stop(Paths(tmp_path))
+    assert waited == [90 + service.STOP_MARGIN_SECONDS]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="launchd hides no folders")
+@pytest.mark.parametrize("what", ["executable", "prefix", "package", "nothing"])
+def test_a_service_of_the_system_sees_all_that_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The interpreter of a venv is a link to one that is seen; the link and the venv are not."""
+    hidden, python = tmp_path / "home", tmp_path / "python"
+    hidden.mkdir()
+    python.write_text("")
+    (hidden / "python").symlink_to(python)
+    monkeypatch.setattr(supervised, "_HIDDEN", (str(hidden),))
+    executable = hidden / "python" if what == "executable" else python
+    monkeypatch.setattr(sys, "executable", str(executable))
+    monkeypatch.setattr(sys, "prefix", str(hidden / "venv" if what == "prefix" else tmp_path))
+    package = (hidden if what == "package" else tmp_path) / "pollen" / "__init__.py"
+    monkeypatch.setattr("pollen.__file__", str(package))
+    where = Paths(units.SYSTEM_HOME)
+    if what == "nothing":
+        assert supervised.plan(where, is_user=False).home == units.SYSTEM_HOME
+        return
+    with pytest.raises(PollenError) as caught:
+        supervised.plan(where, is_user=False)
+    assert caught.value.slug == "usage" and str(hidden) in caught.value.reason

@@ -114,7 +114,7 @@ def export_command(
       pln root export root.age
       pln root export /media/stick/root.age --remove
     """
-    from pollen.runtime.folder import rootkey
+    from pollen.runtime.folder import identity, rootkey
     from pollen.runtime.loop.native import RealNative
 
     if remove and file == "-":
@@ -144,6 +144,9 @@ def export_command(
         where.root_key.unlink()
         told = tell(control_of(ctx))
         click.echo(f"removed {where.root_key}{told}")
+        for half in identity.half_written_root_keys(where):
+            half.unlink(missing_ok=True)
+            click.echo(f"removed {half}, which a cut-off write left")
         for other in where.former_root_keys():
             click.echo(f"hint: {other} is a key of another root, and still here")
 
@@ -177,10 +180,12 @@ def import_command(
     roots = _roots(ctx, identity.roots_of(member, native))
     held = opened(file, passphrase_file, passphrase_fd)
     rootkey.check_roots(held, member.cluster, roots)
-    is_new = rootkey.bring(where, held, roots, native)
+    is_new, kept = rootkey.bring(where, held, roots, native)
     told = tell(control_of(ctx))
     verb = "brought" if is_new else "has already"
     click.echo(f"{verb} the root key {held.root.hex()[:8]}: {where.root_key}{told}")
+    if kept is not None:
+        click.echo(f"hint: the key of the root before is {kept}")
 
 
 def _roots(ctx: click.Context, known: Sequence[bytes]) -> list[bytes]:

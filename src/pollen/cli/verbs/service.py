@@ -93,7 +93,7 @@ def uninstall_command(ctx: click.Context, is_user: bool, yes: bool) -> None:
         click.echo(f"no service is installed for {where.home}")
         return
     if may_go_on(f"stop the node and remove {service.path}?", yes, "pln service uninstall"):
-        service.remove()
+        service.remove(where)
         click.echo(f"removed {service.path}; the node's folder stays: {where.home}")
 
 

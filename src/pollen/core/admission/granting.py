@@ -202,9 +202,13 @@ class Granting(Room):
         issuer, root = self._redeeming.issuer(), list(self._trust.roots)[-1]
         if len(papers) > RootRequest.PAPERS_MAX:
             text = f"the root would have to sign {len(papers)} documents at once"
-            return Refusal("bad-request", text, f"at most {RootRequest.PAPERS_MAX}; ask in parts")
+            return _too_much(text, f"at most {RootRequest.PAPERS_MAX}")
         request = RootRequest(issuer.cluster, root, issuer.node, turn.now.wall, [*papers])
-        return base64.b64encode(request.sealed(self._sign)).decode()
+        sealed = request.sealed(self._sign)
+        if len(sealed) > RootRequest.BYTES_MAX:
+            text = f"the request to the root would have {-(-len(sealed) // 1024)} KiB"
+            return _too_much(text, f"at most {RootRequest.BYTES_MAX // 1024} KiB")
+        return base64.b64encode(sealed).decode()
 
     # -- deny -----------------------------------------------------------------------------------
 
@@ -362,6 +366,12 @@ def _change_of(command: GrantCommand) -> Change | Refusal:
     if command.until_unix_ms >= 0:
         until = Nanos(command.until_unix_ms * MILLISECOND)
     return Change(tier=tier, gives=gives, drops=command.drops, until=until)
+
+
+def _too_much(text: str, most: str) -> Refusal:
+    remedy = f"{most}; ask in parts: name fewer members, or deny with what stands below and then,"
+    remedy += " for each that stays: pln undeny PEER --request FILE"
+    return Refusal("bad-request", text, remedy)
 
 
 def _denied_already(peer: PeerId) -> Refusal:

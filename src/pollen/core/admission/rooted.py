@@ -3,8 +3,8 @@
 Decides: whether a key counts as a root, and whether what the root signed elsewhere is published.
 Does not know: where keys lie and how they are sealed; how papers are read and judged (``trust``).
 Invariants: nothing is published that the root did not sign, or of which this node knows better by
-    now. An answer that was published already changes nothing. A key that is not in the line of
-    roots is never asked to sign.
+    now. An answer that was published already and still holds changes nothing. A key that is not in
+    the line of roots is never asked to sign.
 Source: docs/internals/trust.md#offline; docs/design/protocol.md#the-root-key-elsewhere.
 """
 
@@ -156,6 +156,7 @@ class Rooted:
         late = request.lateness(self._trust)
         if late:
             remedy = "ask again with what holds now: pln grant PEER … --request FILE"
+            remedy += "; for who was denied: pln undeny PEER --request FILE"
             return Refusal("root-file-stale", f"the answer of the root is too old: {late}", remedy)
         for paper, signed in zip(request.papers, documents, strict=True):
             subject = paper.subject()

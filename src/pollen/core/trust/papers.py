@@ -119,9 +119,11 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
 class RootRequest(msgspec.Struct, frozen=True, array_like=True):
     """What ``asker`` wants ``root`` to sign. ``asked`` is wall nanoseconds by the asker's clock."""
 
-    # Documents in one request: a member and those directly below it, two each. Guess; with all
-    # that is said beside them they fit the body of a request to the control API.
+    # Documents in one request: a member and those directly below it, two each. Guess.
     PAPERS_MAX: ClassVar[int] = 64
+    # A request as it travels. Its answer, with a signature more for each document and in base64,
+    # fits a body of the control API (256 KiB). Source: docs/internals/trust.md#offline.
+    BYTES_MAX: ClassVar[int] = 184 * 1024
 
     cluster: WireClusterId
     root: WirePeerId
@@ -283,8 +285,11 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
             digest = deny_hash(Signed(paper.body, bytes(64)))
             return digest in {v.hash for v in trust.verdicts_of(PeerId(document.subject))}
         if isinstance(document, Certificate):
-            chain = trust.chain_of(PeerId(document.subject))
-            return chain is not None and chain.carried[-1].body == paper.body
+            subject = PeerId(document.subject)
+            chain = trust.chain_of(subject)
+            # The chain of who was denied since is known as well, and counts no more.
+            is_same = chain is not None and chain.carried[-1].body == paper.body
+            return is_same and subject in trust.certificates
         return False
 
     def lateness(self, trust: Trust) -> str:

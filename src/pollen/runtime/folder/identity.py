@@ -57,6 +57,11 @@ def key_of_root(where: Paths, native: Native) -> Key | None:
     return native.load_key(str(where.root_key)) if where.root_key.exists() else None
 
 
+def half_written_root_keys(where: Paths) -> list[Path]:
+    """What a cut-off write of a root key left: a private key, whose original is elsewhere."""
+    return sorted([*where.home.glob("root.tmp"), *where.home.glob("root-*.tmp")])
+
+
 def roots_of(held: Identity, native: Native) -> list[PeerId]:
     """The roots of the folder's cluster, oldest first, by what the node last showed of itself."""
     trust = Trust(held.cluster, held.root, make_verify(native))
@@ -220,6 +225,7 @@ def purge(where: Paths, *, include_keys: bool) -> None:
         doomed = where.state()
         if include_keys:
             doomed += [where.node_key, where.root_key, *where.former_root_keys()]
+            doomed += half_written_root_keys(where)
         for path in doomed:
             if path.is_dir():
                 shutil.rmtree(path)

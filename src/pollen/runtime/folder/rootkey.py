@@ -182,23 +182,35 @@ def check_roots(held: Held, cluster: bytes, roots: Sequence[bytes]) -> None:
         raise error_from("root-file-foreign", reason, remedy)
 
 
-def bring(where: Paths, held: Held, roots: Sequence[bytes], native: Native) -> bool:
-    """Put a root key of the line into the folder; False when it is there already.
+def bring(
+    where: Paths, held: Held, roots: Sequence[bytes], native: Native
+) -> tuple[bool, Path | None]:
+    """Put a root key of the line into the folder: whether it is new there, and where an older
+    root's key is now that was in its place.
 
-    An older root's key that is here is kept beside it. Raises ``file-exists`` for a newer or a
-    strange one; ``state-unusable`` when the disk does not take it, and nothing is left then.
+    At each moment a root key is in its place. Raises ``file-exists`` for a newer or a strange one;
+    ``state-unusable`` when the disk does not take it, and all is as it was then.
     """
     there = identity.key_of_root(where, native)
     if there is not None and there.public == held.root:
-        return False
-    if there is not None:
-        is_older = there.public in roots and roots.index(there.public) < roots.index(held.root)
-        if not is_older:
-            reason = f"{where.root_key} exists, and holds the key {there.public.hex()[:8]}"
-            raise error_from("file-exists", reason, "move it away, if it is not wanted here")
-        where.root_key.rename(where.former_root_key(there.public.hex()[:8]))
-    save(held.key, where.root_key)
-    return True
+        return False, None
+    if there is None:
+        save(held.key, where.root_key)
+        return True, None
+    is_older = there.public in roots and roots.index(there.public) < roots.index(held.root)
+    if not is_older:
+        reason = f"{where.root_key} exists, and holds the key {there.public.hex()[:8]}"
+        raise error_from("file-exists", reason, "move it away, if it is not wanted here")
+    kept = where.former_root_key(there.public.hex()[:8])
+    was_kept = kept.exists()
+    save(there, kept)
+    try:
+        save(held.key, where.root_key)
+    except PollenError:
+        if not was_kept:
+            kept.unlink(missing_ok=True)
+        raise
+    return True, kept
 
 
 def save(key: Key, path: Path) -> None:
@@ -208,11 +220,7 @@ def save(key: Key, path: Path) -> None:
         temporary.unlink(missing_ok=True)
         key.save(str(temporary))
         temporary.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
     except Exception as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -220,6 +228,14 @@ def save(key: Key, path: Path) -> None:
         said = error.args[-1] if error.args else error
         reason = f"the key {path} cannot be written: {said}"
         raise PollenError("state-unusable", reason, cure(path.parent, trouble)) from None
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def begin_successor(where: Paths, native: Native) -> Key:
@@ -234,14 +250,16 @@ def begin_successor(where: Paths, native: Native) -> Key:
 def end_successor(where: Paths, native: Native) -> Path | None:
     """All nodes were told: the new key takes the place, the old one is kept beside it.
 
-    Where the old one is now, or None when there was none.
+    Where the old one is now, or None when there was none. At each moment a root key is in its
+    place. Raises ``state-unusable``; the attempt can be made again.
     """
     old = identity.key_of_root(where, native)
     kept = None
     if old is not None:
         kept = where.former_root_key(old.public.hex()[:8])
-        where.root_key.rename(kept)
+        save(old, kept)
     where.next_root_key.rename(where.root_key)
+    _sync_folder(where.home)
     return kept
 
 

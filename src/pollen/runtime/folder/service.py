@@ -190,12 +190,23 @@ def stop(where: Paths, grace_ms: int = -1, *, drain: bool = True, is_forced: boo
             _signal(pid, signal.SIGKILL)
         else:
             raise
+    grace_ms = configured_grace(where) if grace_ms < 0 else grace_ms
     patience = max(grace_ms, 5_000) / 1000 + STOP_MARGIN_SECONDS
     if _gone_within(where, pid, patience):
         return
     _signal(pid, signal.SIGKILL)
     if not _gone_within(where, pid, KILL_SECONDS):
         raise PollenError("internal", f"the process {pid} does not end", f"see {where.log_file}")
+
+
+def configured_grace(where: Paths) -> int:
+    """Milliseconds for calls by the settings; 0 where they cannot be read."""
+    from pollen.runtime.folder.config import read_config
+
+    try:
+        return read_config(where.config_file).grace_ms
+    except PollenError:
+        return 0
 
 
 def _ask_to_stop(where: Paths, pid: int, grace_ms: int, drain: bool) -> None:

@@ -16,18 +16,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pollen
 from pollen.errors import Conflict, PollenError, error_from
-from pollen.paths import Paths, cure
-from pollen.runtime.folder import units
+from pollen.paths import Paths
+from pollen.runtime.folder import place, service, units
+from pollen.runtime.folder.config import read_config
 from pollen.runtime.folder.units import Plan
 
 _SYSTEM_UNIT = Path("/etc/systemd/system") / units.UNIT
 _SYSTEM_JOB = Path("/Library/LaunchDaemons") / f"{units.LABEL}.plist"
 _NO_MANAGER = "keep it up without one: pln up -d"
-# So long an init system may take to answer: it waits for the node's end. Seconds.
-_PATIENCE = units.STOP_SECONDS + 30
-# Below these a service of the system sees nothing (ProtectHome).
-_HIDDEN = ("/root", "/home", "/run/user")
+# So long an init system may take to answer, beside the node's end that it waits for. Seconds.
+_PATIENCE = 60
+# Below these a service of the system sees nothing (ProtectHome, PrivateTmp).
+_HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,29 @@ class Service:
     def do(self, verb: str) -> None:
         """Start, stop or restart it. Raises ``state-unusable`` with the manager's words."""
         if not self.is_launchd:
-            _run([*self._systemctl, verb, units.UNIT])
+            _run([*self._systemctl, verb, units.UNIT], _PATIENCE + self.stop_seconds())
+        elif verb == "stop" and self.state() == "inactive":
+            return  # A job that is not loaded cannot be taken out.
         elif verb == "stop":
-            _run(["launchctl", "bootout", self._target])
+            _run(["launchctl", "bootout", self._target], _PATIENCE + self.stop_seconds())
         else:
             with contextlib.suppress(PollenError):
                 _run(["launchctl", "bootstrap", self._domain, str(self.path)])
             force = ["-k"] if verb == "restart" else []
-            _run(["launchctl", "kickstart", *force, self._target])
+            _run(["launchctl", "kickstart", *force, self._target], _PATIENCE + self.stop_seconds())
+
+    def stop_seconds(self) -> int:
+        """Seconds that the manager gives the node for its end before it kills it."""
+        raw = _read(self.path) or b""
+        if self.is_launchd:
+            return units.stop_of_plist(raw)
+        return units.stop_of_unit(raw.decode("utf-8", "replace"))
+
+    def takes_grace(self, where: Paths) -> bool:
+        """Whether calls get the time that the folder's settings give them: ``grace_ms`` may have
+        been set after the unit was written."""
+        wanted = units.stop_seconds(service.configured_grace(where))
+        return self.stop_seconds() >= wanted
 
     def state(self) -> str:
         """In the manager's word: active, inactive, failed, …; unknown where it says nothing."""
@@ -68,15 +85,21 @@ class Service:
             _run([*self._systemctl, "daemon-reload"])
             _run([*self._systemctl, "enable", units.UNIT])
 
-    def remove(self) -> None:
-        """Stop it, and forget it."""
-        with contextlib.suppress(PollenError):
+    def remove(self, where: Paths) -> None:
+        """Stop the node of the folder, whoever started it, and forget the unit.
+
+        Raises what the stop raised; the unit is there still then, and the node may run.
+        """
+        has_manager = runs_manager()
+        if has_manager:
             self.do("stop")
-        if not self.is_launchd:
-            with contextlib.suppress(PollenError):
-                _run([*self._systemctl, "disable", units.UNIT])
+        if service.running(where) is not None:
+            service.stop(where)
+        has_links = has_manager and not self.is_launchd
+        if has_links:
+            _run([*self._systemctl, "disable", units.UNIT])
         self.path.unlink()
-        if not self.is_launchd:
+        if has_links:
             _run([*self._systemctl, "daemon-reload"])
 
     @property
@@ -106,10 +129,16 @@ def of(where: Paths) -> Service | None:
 def installed(where: Paths) -> Service | None:
     """What is installed for this folder, whatever runs."""
     for is_user in (True, False):
-        service = Service(_path(is_user), is_user)
-        if _home(service) == where.home:
-            return service
+        unit = Service(_path(is_user), is_user)
+        if _is_for(unit, where):
+            return unit
     return None
+
+
+def _is_for(unit: Service, where: Paths) -> bool:
+    """Whether it names this folder, by whatever path."""
+    home = _home(unit)
+    return home is not None and os.path.realpath(home) == os.path.realpath(where.home)
 
 
 def _path(is_user: bool) -> Path:
@@ -121,31 +150,47 @@ def _path(is_user: bool) -> Path:
     return Path(config) / "systemd" / "user" / units.UNIT
 
 
-def _home(service: Service) -> Path | None:
-    try:
-        raw = service.path.read_bytes()
-    except OSError:
+def _home(unit: Service) -> Path | None:
+    raw = _read(unit.path)
+    if raw is None:
         return None
-    if service.is_launchd:
+    if unit.is_launchd:
         return units.home_of_plist(raw)
     return units.home_of_unit(raw.decode("utf-8", "replace"))
 
 
+def _read(path: Path) -> bytes | None:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return None
+
+
 def plan(where: Paths, *, is_user: bool) -> Plan:
     """What would be installed. Raises ``usage`` for what a system's service could not run."""
-    planned = Plan(python=sys.executable, home=where.home, user="" if is_user else units.USER)
+    grace_ms = read_config(where.config_file).grace_ms
+    planned = Plan(sys.executable, where.home, "" if is_user else units.USER, grace_ms)
     if is_user:
         return planned
-    real = Path(sys.executable).resolve()
-    for hidden in _HIDDEN:
-        if sys.platform != "darwin" and hidden in map(str, (*real.parents, *where.home.parents)):
-            reason = f"a service of the system sees nothing below {hidden}"
-            remedy = "install pollen elsewhere, as in /opt/pln, or: pln service install --user"
-            raise error_from("usage", reason, remedy)
-    if sys.platform != "darwin" and not where.home.is_relative_to("/var/lib"):
-        reason = f"a service of the system keeps its state below /var/lib, not in {where.home}"
-        raise error_from("usage", reason, f"leave out --dir: it is {units.SYSTEM_HOME}")
+    if sys.platform != "darwin" and (hidden := _hidden(where)):
+        reason = f"a service of the system sees nothing below {hidden}"
+        remedy = "install pollen elsewhere, as in /opt/pln, or: pln service install --user"
+        raise error_from("usage", reason, remedy)
+    place.check(where.home)
     return planned
+
+
+def _hidden(where: Paths) -> str:
+    """Below which folder lies something of what the node needs that it would not see; or empty.
+
+    The interpreter of a venv is a link: both ends count, the venv, and where pollen itself lies.
+    """
+    parts = (sys.executable, sys.prefix, pollen.__file__, where.home)
+    needed = [Path(end(part)) for part in parts for end in (os.path.abspath, os.path.realpath)]
+    for hidden in _HIDDEN:
+        folders = {Path(hidden), Path(os.path.realpath(hidden))}
+        if any(folders & {path, *path.parents} for path in needed):
+            return hidden
+    return ""
 
 
 def text_of(planned: Plan) -> str:
@@ -166,35 +211,41 @@ def install(where: Paths, *, is_user: bool) -> Service:
     if not is_user and os.geteuid() != 0:
         remedy = "run it with sudo, or for your own user: pln service install --user"
         raise error_from("usage", "a service of the system needs root", remedy)
-    service = Service(_path(is_user), is_user)
-    held = _home(service)
-    if service.path.exists() and held != where.home:
+    if is_user and os.geteuid() == 0:
+        remedy = "a node with a user of its own: pln service install, or run it as that user"
+        raise error_from("usage", "with --user the node would run as root", remedy)
+    unit = Service(_path(is_user), is_user)
+    if unit.path.exists() and not _is_for(unit, where):
+        held = _home(unit)
         whose = f"is for {held}" if held else "is not ours"
-        reason = f"{service.path} exists, and {whose}"
+        reason = f"{unit.path} exists, and {whose}"
         raise Conflict("file-exists", reason, "remove that one first, or use its folder: --dir")
     if not is_user:
-        _make_user(where.home)
-    _write(service.path, text_of(planned))
-    service.enable()
-    return service
+        place.look(where)
+        owner = _user(where.home)
+        place.give(where, owner.pw_uid, owner.pw_gid)
+    former = _read(unit.path)
+    _write(unit.path, text_of(planned))
+    try:
+        unit.enable()
+    except PollenError:
+        # A unit that its manager does not know would be in the way of up, down and restart.
+        with contextlib.suppress(OSError, PollenError):
+            unit.path.unlink() if former is None else _write(unit.path, former.decode())
+        raise
+    return unit
 
 
-def _make_user(home: Path) -> None:
-    """The user that the node runs as, and the folder that only this user enters."""
-    try:
-        held = pwd.getpwnam(units.USER)
-    except KeyError:
-        if sys.platform == "darwin" or shutil.which("useradd") is None:
-            reason = f"there is no user {units.USER}, and no useradd to make one"
-            raise error_from("usage", reason, f"make a system user named {units.USER}") from None
-        line = ["useradd", "--system", "--user-group", "--no-create-home"]
-        _run([*line, "--home-dir", str(home), "--shell", "/usr/sbin/nologin", units.USER])
-        held = pwd.getpwnam(units.USER)
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chown(home, held.pw_uid, held.pw_gid)
-    except OSError as error:
-        raise _unwritten(home, error) from None
+def _user(home: Path) -> pwd.struct_passwd:
+    """The user that the node runs as; made when there is none."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(units.USER)
+    if sys.platform == "darwin" or shutil.which("useradd") is None:
+        reason = f"there is no user {units.USER}, and no useradd to make one"
+        raise error_from("usage", reason, f"make a system user named {units.USER}")
+    line = ["useradd", "--system", "--user-group", "--no-create-home"]
+    _run([*line, "--home-dir", str(home), "--shell", "/usr/sbin/nologin", units.USER])
+    return pwd.getpwnam(units.USER)
 
 
 def _write(path: Path, text: str) -> None:
@@ -207,24 +258,21 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _unwritten(path, error) from None
+        raise place.unwritten(path, error) from None
 
 
-def _unwritten(path: Path, error: OSError) -> PollenError:
-    reason = f"{path} cannot be written: {error.strerror}"
-    return PollenError("state-unusable", reason, cure(path.parent, error))
-
-
-def _ask(line: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+def _ask(
+    line: Sequence[str], seconds: float = _PATIENCE
+) -> subprocess.CompletedProcess[str] | None:
     """How a command of the manager ended; None where it cannot be run, or does not end."""
     try:
-        return subprocess.run(line, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        return subprocess.run(line, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
 
 
-def _run(line: Sequence[str]) -> None:
-    done = _ask(line)
+def _run(line: Sequence[str], seconds: float = _PATIENCE) -> None:
+    done = _ask(line, seconds)
     if done is None:
         reason = f"{' '.join(line)} cannot be run, or does not end"
         raise PollenError("state-unusable", reason, _NO_MANAGER)

@@ -19,17 +19,25 @@ UNIT = "pln.service"
 LABEL = "mesh.pollen.pln"
 USER = "pln"
 SYSTEM_HOME = Path("/var/lib/pln")
-# Seconds that an orderly end may take: draining, calls in flight, and room. As in ``service``.
-STOP_SECONDS = 30
+# Seconds that an orderly end may take beside the time for calls: draining, and room. Guess.
+_STOP_ROOM_SECONDS = 25
+_STOP_LINE = "TimeoutStopSec="
+
+
+def stop_seconds(grace_ms: int) -> int:
+    """Seconds that a manager waits for the end of a node that gives calls ``grace_ms``."""
+    return -(-grace_ms // 1000) + _STOP_ROOM_SECONDS
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A node to be kept up. ``user`` is empty for a unit of the user who installs it."""
+    """A node to be kept up. ``user`` is empty for a unit of the user who installs it; ``grace_ms``
+    is the time that the node gives calls at its end."""
 
     python: str
     home: Path
     user: str
+    grace_ms: int = 5_000
 
     @property
     def line(self) -> list[str]:
@@ -52,7 +60,7 @@ Type=exec
 ExecStart={line}
 Restart=on-failure
 RestartSec=2
-TimeoutStopSec={stop}
+{stop}
 LimitNOFILE=65536
 UMask=0077
 NoNewPrivileges=yes
@@ -98,7 +106,8 @@ WantedBy={target}
 def systemd_unit(plan: Plan) -> str:
     """The unit of a node: of the system, with a user of its own, or of the user's own manager."""
     line = " ".join(_quoted(word) for word in plan.line)
-    text = _UNIT.format(home=_percent(str(plan.home)), line=line, stop=STOP_SECONDS)
+    stop = f"{_STOP_LINE}{stop_seconds(plan.grace_ms)}"
+    text = _UNIT.format(home=_percent(str(plan.home)), line=line, stop=stop)
     if not plan.user:
         return text + _INSTALL.format(target="default.target")
     state = plan.home.relative_to("/var/lib")
@@ -116,7 +125,7 @@ def launchd_plist(plan: Plan) -> str:
         "ProgramArguments": plan.line,
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
-        "ExitTimeOut": STOP_SECONDS,
+        "ExitTimeOut": stop_seconds(plan.grace_ms),
         "Umask": 0o077,
         "SoftResourceLimits": {"NumberOfFiles": 65_536},
         "ProcessType": "Background",
@@ -143,6 +152,22 @@ def home_of_plist(raw: bytes) -> Path | None:
     except (plistlib.InvalidFileException, ValueError, KeyError, TypeError):
         return None
     return _home_in([str(word) for word in words])
+
+
+def stop_of_unit(text: str) -> int:
+    """Seconds that a unit gives a node for its end; 0 where it does not say so in our way."""
+    for line in text.splitlines():
+        if line.startswith(_STOP_LINE) and line.removeprefix(_STOP_LINE).isdecimal():
+            return int(line.removeprefix(_STOP_LINE))
+    return 0
+
+
+def stop_of_plist(raw: bytes) -> int:
+    """Seconds that a job gives a node for its end; 0 where it does not say."""
+    try:
+        return int(plistlib.loads(raw)["ExitTimeOut"])
+    except (plistlib.InvalidFileException, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _home_in(words: list[str]) -> Path | None:
