@@ -71,13 +71,18 @@ class Paths:
         return [*(["-p", port] if port else []), target]
 
     def command(self, line: str) -> str:
-        """What to type here so that ``pln LINE`` runs on the node's machine."""
+        """What to type here so that ``pln LINE`` runs on the node's machine.
+
+        ``line`` is quoted for one shell. No context in use over there leads on from it.
+        """
         if not self.host:
             return f"pln {line}"
         import shlex
 
-        folder = f"--dir {shlex.quote(str(self.home))} " if self.is_given else ""
-        return f"ssh {' '.join(self.ssh_words)} pln {folder}{line}"
+        place = ["--dir", str(self.home)] if self.is_given else ["-H", "local"]
+        words = [_for_two_shells(word) for word in (*place, *shlex.split(line))]
+        # Without a line it is the start of one.
+        return f"ssh {' '.join(self.ssh_words)} pln {' '.join(words)}{'' if line else ' '}"
 
     @property
     def control_socket(self) -> Path:
@@ -143,6 +148,16 @@ class Paths:
         return sorted(path for name in _STATE for path in self.home.glob(name))
 
 
+def _for_two_shells(word: str) -> str:
+    """The word so that it passes the shell here and the one to which ssh hands its line."""
+    import shlex
+
+    once = shlex.quote(word)
+    if once == word:
+        return word
+    return shlex.quote(once) if set(once) & set('"$`\\!') else f'"{once}"'
+
+
 def contexts_file() -> Path:
     """The file of contexts, other machines by name; it need not be there."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -150,10 +165,14 @@ def contexts_file() -> Path:
 
 
 def has_contexts() -> bool:
-    """Whether there is such a file; a folder that may not be read has none."""
-    with contextlib.suppress(OSError):
-        return contexts_file().exists()
-    return False
+    """Whether there may be such a file. Where that cannot be told, reading it has the error."""
+    try:
+        contexts_file().stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def resolve(directory: str | None = None) -> Paths:

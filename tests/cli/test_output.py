@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -245,6 +246,46 @@ def test_a_command_for_another_machine_goes_there(
     assert proposals.here(said) == flagged.format("pln -H lab --dir /x")
     proposals.remember_host(None, None, there, remote.way_of)
     assert proposals.here(said) == unflagged.format("pln")
+
+
+def test_a_command_for_this_machine_says_so_when_the_flag_did(pln: Pln, tmp_path: Path) -> None:
+    """A context is in use, and without the flag the command would go there."""
+    del pln.environment["PLN_DIR"]
+    pln.environment["XDG_CONFIG_HOME"] = str(tmp_path)
+    pln.ok("context", "add", "lab", "ssh://127.0.0.1:1")
+    pln.ok("context", "use", "lab")
+    for line in (["-H", "local", "down"], ["status", "-H", "local"]):
+        done = pln(*line)
+        assert done.returncode == 6 and b": pln -H local up -d\n" in done.stderr, done.stderr
+    other = f"{pln.home}/a b"
+    said = pln("-H", "local", "--dir", other, "status").stderr
+    assert f": pln -H local --dir '{other}' up -d\n".encode() in said
+
+
+def test_a_verb_does_not_act_here_when_the_contexts_cannot_be_looked_for(
+    pln: Pln, tmp_path: Path
+) -> None:
+    """It may be meant for another machine. What is about no node goes on."""
+    loop = tmp_path / "config"
+    loop.symlink_to(loop)
+    del pln.environment["PLN_DIR"]
+    pln.environment["XDG_CONFIG_HOME"] = str(loop)
+    done = pln("init")
+    assert done.returncode == 1 and b"[state-unusable]" in done.stderr, done.stderr
+    assert not (pln.home / ".pln").exists()
+    pln.ok("version")
+    pln.ok("-H", "local", "init")
+
+
+def test_removing_the_context_in_use_says_where_verbs_go_from_now_on(
+    pln: Pln, tmp_path: Path
+) -> None:
+    pln.environment["XDG_CONFIG_HOME"] = str(tmp_path)
+    for name in ("lab", "attic"):
+        pln.ok("context", "add", name, "ssh://127.0.0.1:1")
+    pln.ok("context", "use", "lab")
+    assert pln.ok("context", "remove", "attic") == "removed attic\n"
+    assert pln.ok("context", "remove", "lab") == "removed lab\nin use: local (this machine)\n"
 
 
 def test_what_is_proposed_can_be_pasted_when_the_folder_was_given(pln: Pln) -> None:

@@ -108,3 +108,18 @@ def desk_of(folder: Path, node: Node) -> Iterator[Desk]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PLN_SSH", server.ssh)
             yield desk
+
+
+@contextlib.contextmanager
+def astray(folder: Path, desk: Desk) -> Iterator[Desk]:
+    """The desk again; over there its user has no PLN_DIR, and a context in use that leads on."""
+    home = folder / "home"
+    (home / ".config" / "pollen").mkdir(parents=True)
+    (home / ".pln").symlink_to(desk.node.home)
+    contexts = home / ".config" / "pollen" / "contexts.toml"
+    # Nobody listens there: what goes on to it is an error, and no circle.
+    contexts.write_text('use = "attic"\n[hosts]\nattic = "ssh://127.0.0.1:1"\n')
+    config = str(home / ".config")
+    (folder / "desk").mkdir()
+    with serving(folder / "ssh", HOME=str(home), XDG_CONFIG_HOME=config) as server:
+        yield Desk(folder / "desk", server, desk.node)

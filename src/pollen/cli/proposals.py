@@ -31,7 +31,7 @@ def remember_directory(directory: str) -> None:
 def remember_host(
     flag: str | None, directory: str | None, paths: Paths, way_of: Callable[[str], Way]
 ) -> None:
-    """Another machine, as ``-H`` gave it, or None when environment or context did."""
+    """The machine as ``-H`` gave it, ``local`` too, or None when environment or context did."""
     import shlex
 
     folder = f"--dir {shlex.quote(directory)} " if flag and directory else ""
@@ -41,7 +41,7 @@ def remember_host(
         way = way_of(verb).value
         if way == "here":
             return "pln "
-        return paths.command("") if way == "by hand" else ours
+        return paths.command("") if way == "by hand" and paths.host else ours
 
     _given[:] = [start]
 

@@ -10,9 +10,11 @@ Source: docs/design/cli.md#other-machines.
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import subprocess
 from enum import Enum
+from typing import Final
 
 import click
 
@@ -21,6 +23,14 @@ from pollen.errors import PollenError, error_from, error_from_dict
 from pollen.paths import Paths
 from pollen.plain import escaped
 from pollen.sdk import hosts
+
+# Bytes that a verb which runs there may print, in all. Guess: findings and settings are some KiB.
+_PRINTS: Final = 4 << 20
+# Seconds between two looks whether ssh has ended, while something else holds its stderr. Guess.
+_LOOK: Final = 0.05
+_PIECE: Final = 64 * 1024
+# The far pln acts on its own machine, whatever context its user has in use.
+_FAR_PLN: Final = f"env PLN_HOST={hosts.LOCAL} pln"
 
 
 class Way(Enum):
@@ -84,8 +94,8 @@ def paths_of(ctx: click.Context) -> Paths:
     if "paths" not in held:
         held["paths"] = hosts.chosen(held.get("host"), held.get("directory"))
         held["label"] = held.get("host") or os.environ.get("PLN_HOST") or hosts.read()[0]
-        if held["paths"].host:
-            flag, folder = held.get("host"), held.get("directory")
+        flag, folder = held.get("host"), held.get("directory")
+        if flag is not None or held["paths"].host:
             proposals.remember_host(flag, folder, held["paths"], way_of)
     found = held["paths"]
     assert isinstance(found, Paths)
@@ -111,7 +121,7 @@ def check(ctx: click.Context, line: list[str]) -> int | None:
     if way is Way.SSH:
         if not held.get("json"):
             _say_where(held["label"], "")
-        return run_there(paths, without_place(line))
+        return run_there(paths, without_place(line), is_exact=bool(held.get("json")))
     if not held.get("json"):
         from pollen.sdk import far
 
@@ -153,22 +163,76 @@ def without_place(line: list[str]) -> list[str]:
     return kept
 
 
-def run_there(paths: Paths, line: list[str]) -> int:
+def run_there(paths: Paths, line: list[str], *, is_exact: bool = False) -> int:
     """Run ``pln LINE`` on the node's machine, show what it prints, return its exit code.
 
+    Commands in what it prints are made to go there, unless ``is_exact``: it is for a program.
     Raises ``unreachable`` or ``denied`` when ssh does not get there.
     """
     from pollen.sdk import diagnosis, tunnel
 
     try:
-        command = tunnel.ssh_line(paths, shlex.join(line))
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        command = tunnel.ssh_line(paths, shlex.join(line), _FAR_PLN)
+        code, printed, errors = _heard(paths, command)
     except (OSError, ValueError) as error:
         reason = f"ssh cannot be started: {error}"
         raise error_from("unreachable", reason, "install OpenSSH, or set PLN_SSH") from None
-    said = done.stderr.decode(errors="replace")
-    if done.returncode in (126, 127, diagnosis.SSH_FAILED):
-        raise error_from_dict(diagnosis.of_ssh(paths, done.returncode, said))
-    click.echo(done.stdout.decode(errors="replace"), nl=False)
-    click.echo(said, nl=False, err=True)
-    return done.returncode
+    said = errors.decode(errors="replace")
+    if code in (126, 127, diagnosis.SSH_FAILED):
+        raise error_from_dict(diagnosis.of_ssh(paths, code, said))
+    for text, is_error in ((printed.decode(errors="replace"), False), (said, True)):
+        click.echo(text if is_exact else _from_here(paths, text), nl=False, err=is_error)
+    return code
+
+
+def _heard(paths: Paths, command: list[str]) -> tuple[int, bytes, bytes]:
+    """Run ssh; its code, stdout and stderr. Raises ``unreachable`` when it prints too much.
+
+    It ends with ssh itself: a master that ssh leaves behind may hold its stderr for much longer.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0
+    ) as ssh:
+        assert ssh.stdout and ssh.stderr
+        said = {ssh.stdout.fileno(): bytearray(), ssh.stderr.fileno(): bytearray()}
+        poll = select.poll()
+        for descriptor in said:
+            poll.register(descriptor, select.POLLIN)
+        left = len(said)
+        try:
+            while left:
+                # Looked at first: what ssh wrote before its end is in the pipes by then.
+                is_over = ssh.poll() is not None
+                ready = poll.poll(0 if is_over else _LOOK * 1000)
+                if is_over and not ready:
+                    break
+                for descriptor, _ in ready:
+                    data = os.read(descriptor, _PIECE)
+                    said[descriptor] += data
+                    if not data:
+                        poll.unregister(descriptor)
+                        left -= 1
+                if sum(map(len, said.values())) > _PRINTS:
+                    raise _prints_too_much(paths)
+            code = ssh.wait()
+        except BaseException:
+            ssh.kill()
+            raise
+    printed, errors = said.values()
+    return code, bytes(printed), bytes(errors)
+
+
+def _prints_too_much(paths: Paths) -> PollenError:
+    host, most = paths.host.removeprefix("ssh://"), _PRINTS >> 20
+    remedy = "what was asked may have been done: look there with: "
+    remedy += f"ssh {' '.join(paths.ssh_words)}"
+    return error_from("unreachable", f"{host} printed more than {most} MiB", remedy)
+
+
+def _from_here(paths: Paths, text: str) -> str:
+    """A text of the far pln, whose commands are for its machine, as one of ours."""
+    if paths.is_given:
+        # It was given the folder, and names it in each command; so shall ``proposals``.
+        text = text.replace(f"pln --dir {shlex.quote(str(paths.home))} ", "pln ")
+    return proposals.here(text)

@@ -38,6 +38,10 @@ class Call(msgspec.Struct, frozen=True):
     head: bytes = b""
     credit: int = 0
 
+    def within(self, seconds: float) -> Call:
+        """The same call with so much time."""
+        return msgspec.structs.replace(self, timeout=seconds)
+
     def encode(self, conversation: door.Conversation) -> tuple[int, bytes]:
         """The call's id in this conversation and the bytes to send."""
         return conversation.call(

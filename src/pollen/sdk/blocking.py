@@ -18,8 +18,6 @@ from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
-import msgspec
-
 from pollen.errors import CallError, Unreachable
 from pollen.options import SeedKeywords
 from pollen.paths import Paths
@@ -36,7 +34,7 @@ from pollen.sdk.asking import (
 )
 from pollen.sdk.control import Control
 from pollen.sdk.hosts import connecting
-from pollen.sdk.replies import Reply, broken, closed, forked, reply, silent
+from pollen.sdk.replies import Reply, broken, closed, forked, late, reply, silent
 from pollen.sdk.streams import RECEIVE, SyncStream, opened
 
 
@@ -192,13 +190,13 @@ class _Line:
         with contextlib.suppress(OSError, AttributeError):
             self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
-    def connected(self) -> socket.socket:
-        """The socket, connected if it was not."""
+    def connected(self, seconds: float = math.inf) -> socket.socket:
+        """The socket, connected if it was not; over ssh within ``seconds``."""
         if self._pid != os.getpid():
             raise forked()
         if self._socket is not None:
             return self._socket
-        self._socket, self._conversation = opened(self._paths), door.Conversation()
+        self._socket, self._conversation = opened(self._paths, seconds), door.Conversation()
         return self._socket
 
     def _look(self) -> None:
@@ -244,11 +242,15 @@ class _Line:
     def _send(self, one: _Asked, waiting: dict[int, _Asked]) -> None:
         if one.call is None:
             return
-        timeout = max(0.001, one.end - time.monotonic())
-        call = msgspec.structs.replace(one.call, timeout=timeout)
         try:
-            connected = self.connected()
-            number, frame = call.encode(self._conversation)
+            is_new = self._socket is None
+            connected = self.connected(max(0.001, one.end - time.monotonic()))
+            # Connecting over ssh is part of the call's time.
+            timeout = one.end - time.monotonic()
+            if is_new and self._paths.host and timeout <= 0:
+                raise late(self._paths, one.timeout)
+            timeout = max(0.001, timeout)
+            number, frame = one.call.within(timeout).encode(self._conversation)
             waiting[number] = one
             connected.settimeout(timeout + replies.grace(one.timeout))
             connected.sendall(frame)

@@ -304,7 +304,7 @@ class Mesh:
         connection = self._connection
         return connection if connection is not None and connection.lost is None else None
 
-    async def _connected(self) -> Connection:
+    async def _connected(self, seconds: float = math.inf) -> Connection:
         if (connection := self._at_hand()) is not None:
             return connection
         async with self._connecting:
@@ -315,7 +315,7 @@ class Mesh:
                 if self._paths.host:
                     from pollen.sdk import far
 
-                    far_end = await asyncio.to_thread(far.opened, self._paths, address)
+                    far_end = await far.opened_aside(self._paths, address, seconds)
                     _, connection = await loop.create_unix_connection(Connection, sock=far_end)
                 else:
                     _, connection = await loop.create_unix_connection(Connection, address)
@@ -324,6 +324,23 @@ class Mesh:
             self._connection = connection
             return connection
 
+    async def _reached(self, call: Call, end: float) -> tuple[Connection, Call]:
+        """The connection, and the call less what connecting over ssh took of its time."""
+        if (connection := self._at_hand()) is not None:
+            return connection, call
+        until = end - replies.grace(call.timeout)
+        try:
+            async with asyncio.timeout_at(end):
+                connection = await self._connected(call.timeout)
+        except TimeoutError:
+            raise replies.late(self._paths, call.timeout) from None
+        if not self._paths.host:
+            return connection, call
+        left = until - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise replies.late(self._paths, call.timeout)
+        return connection, call.within(left)
+
     async def _begin(
         self, call: Call, stream: Stream
     ) -> tuple[Connection, int, asyncio.Future[door.Answer]]:
@@ -331,9 +348,9 @@ class Mesh:
         if self._is_closed:
             raise closed()
         end = asyncio.get_running_loop().time() + call.timeout + replies.grace(call.timeout)
+        connection, call = await self._reached(call, end)
         try:
             async with asyncio.timeout_at(end):
-                connection = await self._connected()
                 await connection.writable()
         except TimeoutError:
             raise silent(self._paths, call.timeout) from None
@@ -347,12 +364,9 @@ class Mesh:
             raise closed()
         end = asyncio.get_running_loop().time() + call.timeout + replies.grace(call.timeout)
         try:
-            connection = self._at_hand()
-            if connection is None:
-                async with asyncio.timeout_at(end):
-                    connection = await self._connected()
+            connection, asked = await self._reached(call, end)
             try:
-                answer = await connection.ask(call, end)
+                answer = await connection.ask(asked, end)
             except _Lost:
                 raise broken(connection.lost) from None
         except TimeoutError:

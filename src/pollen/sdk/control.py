@@ -32,7 +32,13 @@ _TIMEOUT = 60.0
 # A connection is taken at once, unless the daemon's queue of them is full.
 _WORD_SECONDS = 1.0
 _CONNECT_PAUSE = 0.05
+# What an answer may have, whoever gives it: a line of its head and so many of them, the bytes of a
+# body, and those of a log's line. Guesses: the largest of real answers are a tenth of these.
 _MAX_LINE = 64 * 1024
+_HEAD_LINES = 100
+_BODY_MAX = 64 << 20
+_LINE_MAX = 4 << 20
+_PIECE = 64 * 1024
 # Of a body, so much goes into the packet of its head.
 _WITH_HEAD = 4 * 1024
 
@@ -69,7 +75,9 @@ class Control:
     def lines(self, path: str) -> Iterator[bytes]:
         """The lines of an answer that may go on; closing the iterator ends the request."""
         with self._asked(self._control, "GET", path, b"", None) as (answer, _):
-            while line := answer.readline():
+            while line := answer.readline(_LINE_MAX + 1):
+                if len(line) > _LINE_MAX:
+                    raise self._broken(f"a line has more than {_LINE_MAX} bytes")
                 yield line
 
     def upload(self, data: bytes) -> str:
@@ -227,6 +235,9 @@ class _Line(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while True:
+            if time.monotonic() >= self._until:
+                # Also while the next piece is always there: nothing would be waited for.
+                raise TimeoutError("timed out")
             try:
                 return self._socket.recv_into(buffer)
             except BlockingIOError:
@@ -256,22 +267,40 @@ def _send(connection: _Line, method: str, target: str, body: bytes) -> None:
 
 
 def _read_head(answer: BinaryIO) -> tuple[int, int]:
-    """Status and announced length (0: to the end). Raises ``ValueError`` when it is not HTTP."""
+    """Status and announced length (0: to the end). Raises ``ValueError`` when it is not HTTP, or
+    out of bounds."""
     version, _, rest = answer.readline(_MAX_LINE).partition(b" ")
     if not version.startswith(b"HTTP/1."):
         raise ValueError("it closed the connection without an answer")
     length = 0
-    while (line := answer.readline(_MAX_LINE).strip()) != b"":
+    for _ in range(_HEAD_LINES):
+        if (line := answer.readline(_MAX_LINE).strip()) == b"":
+            return int(rest[:3]), length
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
-    return int(rest[:3]), length
+            if not 0 <= length <= _BODY_MAX:
+                raise ValueError(f"its Content-Length is {length}, and {_BODY_MAX} is the most")
+    raise ValueError(f"the head of its answer has more than {_HEAD_LINES} lines")
 
 
 def _rest(answer: BinaryIO, length: int) -> bytes:
     """The body, and no byte more: behind the answer to a request that was refused before it was
-    read there is a reset."""
-    return answer.read(length) if length else answer.read()
+    read there is a reset. Raises ``ValueError`` when it is out of bounds."""
+    if not length:
+        raw = _some(answer, _BODY_MAX + 1)
+        if len(raw) > _BODY_MAX:
+            raise ValueError(f"its answer has more than {_BODY_MAX} bytes")
+        return raw
+    return _some(answer, length)
+
+
+def _some(answer: BinaryIO, most: int) -> bytes:
+    """So many bytes, or those until the end; room is made only for what comes."""
+    raw = bytearray()
+    while data := answer.read(min(_PIECE, most - len(raw))):
+        raw += data
+    return bytes(raw)
 
 
 def _problem(raw: bytes, status: int) -> dict[str, object]:

@@ -30,6 +30,8 @@ from pollen.sdk.stdio import NAMES
 PATIENCE: Final = 40.0
 # After so long a terminal shows that we wait. Seconds; a guess: people wonder after one.
 _WORD: Final = 1.0
+# Seconds between two looks whether whoever wants the connection still waits. Guess.
+_LOOK: Final = 0.1
 _ROOT: Final = str(Path(__file__).parents[2])
 _CODE: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from pollen.sdk.tunnel import main; main()"
@@ -51,10 +53,26 @@ def _fresh_lock() -> None:
 os.register_at_fork(after_in_child=_fresh_lock)
 
 
-def opened(paths: Paths, address: str, seconds: float = PATIENCE) -> socket.socket:
+async def opened_aside(paths: Paths, address: str, seconds: float) -> socket.socket:
+    """As ``opened``, for asyncio. When it is cancelled its thread ends within ``_LOOK``."""
+    import asyncio
+
+    left = threading.Event()
+    patience = min(PATIENCE, seconds)
+    try:
+        return await asyncio.to_thread(opened, paths, address, patience, left)
+    except asyncio.CancelledError:
+        left.set()
+        raise
+
+
+def opened(
+    paths: Paths, address: str, seconds: float = PATIENCE, left: threading.Event | None = None
+) -> socket.socket:
     """A socket to what ``address``, a socket of ``paths``, is there.
 
-    Raises the error that ssh or the far end gives, ``unreachable`` after ``seconds``.
+    Raises the error that ssh or the far end gives, ``unreachable`` after ``seconds``, and once
+    ``left`` is set: nobody waits any more.
     """
     number = NAMES.index(os.fsencode(Path(address).name))
     end = time.monotonic() + seconds
@@ -64,7 +82,7 @@ def opened(paths: Paths, address: str, seconds: float = PATIENCE) -> socket.sock
         try:
             with theirs:
                 socket.send_fds(channel, [bytes([number])], [theirs.fileno()])
-            machine = _greeting(paths, ours, end)
+            machine = _greeting(paths, ours, end, left)
         except BaseException as error:
             ours.close()
             if not isinstance(error, OSError):
@@ -82,11 +100,14 @@ def opened(paths: Paths, address: str, seconds: float = PATIENCE) -> socket.sock
     raise AssertionError("the loop returns or raises")
 
 
-def _greeting(paths: Paths, ours: socket.socket, end: float) -> str:
+def _greeting(
+    paths: Paths, ours: socket.socket, end: float, left: threading.Event | None = None
+) -> str:
     """The machine's name for itself, once the connection stands."""
-    kind = _read(paths, ours, 1, end)
+    kind = _read(paths, ours, 1, end, left)
     if kind == b"+":
-        return _read(paths, ours, _read(paths, ours, 1, end)[0], end).decode(errors="replace")
+        length = _read(paths, ours, 1, end, left)[0]
+        return _read(paths, ours, length, end, left).decode(errors="replace")
     raw = b""
     with contextlib.suppress(OSError):
         while data := ours.recv(4096):
@@ -101,13 +122,19 @@ def _typed(raw: bytes) -> PollenError:
         return _unreachable("the process that runs ssh broke off", "try again")
 
 
-def _read(paths: Paths, ours: socket.socket, count: int, end: float) -> bytes:
+def _read(
+    paths: Paths, ours: socket.socket, count: int, end: float, left: threading.Event | None
+) -> bytes:
     data = b""
+    word = time.monotonic() + _WORD
     while len(data) < count:
-        if not _ready(ours, min(_WORD, end - time.monotonic())):
-            while control.listeners:
+        while not _ready(ours, min(_LOOK, end - time.monotonic())):
+            if left is not None and left.is_set():
+                raise _unreachable("nobody waits for the connection any more", "call again")
+            now = time.monotonic()
+            while control.listeners and now >= min(word, end):
                 control.listeners.pop()(f"connecting to {paths.host} by ssh ...")
-            if not _ready(ours, end - time.monotonic()):
+            if now >= end:
                 why = f"{paths.place} gave no connection in time"
                 raise _unreachable(why, f"see: {paths.command('doctor')}")
         more = ours.recv(count - len(data))

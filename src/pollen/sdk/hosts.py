@@ -37,10 +37,12 @@ def parse(text: str, folder: str = "") -> Paths:
 
     place, _, rest = text.removeprefix(_SCHEME).partition("/")
     target, port = place, ""
-    if found := re.fullmatch(r"(.*[^:]|.*\]):(\d*)", place):
+    if found := re.fullmatch(r"((?:.*@)?[^:@]*|.*\]):(\d*)", place):
         target, port = found[1], found[2]
         if not port or not 0 < int(port) < 65_536:
             raise _bad(text, "its port is not a number from 1 to 65535")
+    elif place.rpartition("@")[2].count(":") > 1 and not place.endswith("]"):
+        raise _bad(text, "an address with colons stands in brackets here")
     rest = unquote(rest)
     if rest and not rest.startswith("~"):
         rest = f"/{rest}"
@@ -77,11 +79,12 @@ def read() -> tuple[str, dict[str, str]]:
     path = contexts_file()
     try:
         held = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return LOCAL, {}
     except OSError as error:
         reason = f"{path} cannot be read: {error.strerror}"
-        raise error_from("state-unusable", reason, cure(path, error)) from None
+        remedy = f"{cure(path, error)}\nthis machine is meant: -H {LOCAL}"
+        raise error_from("state-unusable", reason, remedy) from None
     except ValueError as error:
         reason = f"{path} is not TOML: {error}"
         raise error_from("state-unusable", reason, f"correct it, or remove {path}") from None

@@ -119,6 +119,13 @@ def silent(paths: Paths, timeout: float) -> CallError:
     return DeadlineExceeded("deadline", reason, remedy, may_have_executed=True)
 
 
+def late(paths: Paths, timeout: float) -> CallError:
+    """The way to another machine took the whole time of a call."""
+    reason = f"no connection to {paths.place} within the {timeout:g} s of the call"
+    remedy = f"give it more time, or see: {paths.command('doctor')}"
+    return Unreachable("unreachable", reason, remedy, may_have_executed=False)
+
+
 def closed() -> PollenError:
     """It was closed, and nobody opened it again."""
     reason = "this mesh is closed"

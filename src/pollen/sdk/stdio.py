@@ -26,6 +26,8 @@ NAMES: Final = (b"control.sock", b"call.sock")
 # a path that is silent for this long loses no more than that, and a suspended laptop reconnects.
 PING: Final = 10.0
 SILENT: Final = 45.0
+# Seconds between two tries of a socket whose queue of connections is full. As a client here.
+_PAUSE: Final = 0.05
 
 
 def serve(paths: Paths, reader: int = 0, writer: int = 1) -> None:
@@ -38,6 +40,8 @@ class _Far:
         self._paths = paths
         self._poll = Poll()
         self._mux = Mux(is_caller=False)
+        # Those that found the queue full, each with since when.
+        self._queued: list[tuple[Wanted, float]] = []
         self._pump = Pump(self._poll, self._mux, (reader, writer), self._told)
 
     def run(self) -> None:
@@ -46,15 +50,20 @@ class _Far:
         try:
             while not self._pump.is_over and time.monotonic() - self._pump.heard < SILENT:
                 self._pump.settle()
-                self._poll.turn(PING)
+                self._poll.turn(_PAUSE if self._queued else PING)
+                queued, self._queued = self._queued, []
+                for event, since in queued:
+                    self._open(event, since)
         except Broken:
             pass
         finally:
             self._pump.close()
 
     def _told(self, event: Event) -> None:
-        if not isinstance(event, Wanted):
-            return
+        if isinstance(event, Wanted):
+            self._open(event, time.monotonic())
+
+    def _open(self, event: Wanted, since: float) -> None:
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         opened.setblocking(False)
         try:
@@ -63,6 +72,13 @@ class _Far:
             opened.connect(os.fsencode(self._paths.home / os.fsdecode(event.name)))
         except OSError as error:
             opened.close()
+            if isinstance(error, BlockingIOError):
+                from pollen.sdk import silence
+
+                # As long as a client on this machine waits for it.
+                if time.monotonic() - since <= silence.SILENT_SECONDS:
+                    self._queued.append((event, since))
+                    return
             self._mux.refuse(event.stream, json.dumps(self._why(error)).encode())
             return
         self._mux.accept(event.stream)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import time
 from types import TracebackType
@@ -19,7 +20,7 @@ from pollen.errors import Unreachable
 from pollen.paths import Paths
 from pollen.sdk import door, inflow, replies
 from pollen.sdk.asking import Call
-from pollen.sdk.replies import Reply, broken, closed, gone, silent
+from pollen.sdk.replies import Reply, broken, closed, gone, late, silent
 
 if TYPE_CHECKING:
     from pollen.sdk.blocking import SyncMesh
@@ -168,11 +169,17 @@ class SyncStream:
     def _begin(self) -> None:
         if self._mesh._is_closed:
             raise closed()
-        timeout = self._call.timeout
-        self._end = time.monotonic() + timeout + replies.grace(timeout)
-        self._socket = opened(self._mesh._paths)
+        paths, timeout = self._mesh._paths, self._call.timeout
+        until = time.monotonic() + timeout
+        self._end = until + replies.grace(timeout)
+        self._socket = opened(paths, timeout)
         self._mesh._streams.add(self)
-        self._number, frame = self._call.encode(self._conversation)
+        # Connecting over ssh is part of the call's time.
+        call = self._call.within(until - time.monotonic()) if paths.host else self._call
+        if call.timeout <= 0:
+            self.close()
+            raise late(paths, timeout)
+        self._number, frame = call.encode(self._conversation)
         self._tell(frame)
 
     def _tell(self, frame: bytes) -> None:
@@ -200,12 +207,12 @@ class SyncStream:
             self._flow.end(broken(error))
 
 
-def opened(paths: Paths) -> socket.socket:
-    """A socket to the node. Raises ``CallError`` when none answers."""
+def opened(paths: Paths, seconds: float = math.inf) -> socket.socket:
+    """A socket to the node. Raises ``CallError`` when none answers, over ssh within ``seconds``."""
     if paths.host:
         from pollen.sdk import far
 
-        opened = far.opened(paths, str(paths.call_socket))
+        opened = far.opened(paths, str(paths.call_socket), min(far.PATIENCE, seconds))
     else:
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     opened.settimeout(_CONNECT)

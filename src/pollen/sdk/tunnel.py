@@ -41,15 +41,26 @@ LAST: Final = 2.0
 # Bytes of stderr, and of what a login shell prints, that are kept to explain a failure. Guess.
 _SAID: Final = 16 * 1024
 _NOISE: Final = 64 * 1024
-_OPTIONS: Final = ("-T", "-e", "none", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes")
+# Seconds until ssh has connected: less than ``HELLO``, so that its own words come first. Guess.
+CONNECT: Final = 25
+# ServerAlive: a path that is cut ends ssh after 40 s; without it TCP takes hours. Guess.
+_OPTIONS: Final = (
+    *("-T", "-e", "none"),
+    *("-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes"),
+    *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=4"),
+)
 
 
-def ssh_line(paths: Paths, command: str) -> list[str]:
-    """The ssh that runs ``pln COMMAND`` on the node's machine. ``PLN_SSH`` names another ssh."""
+def ssh_line(paths: Paths, command: str, start: str = "pln") -> list[str]:
+    """The ssh that runs ``pln COMMAND`` on the node's machine. ``PLN_SSH`` names another ssh.
+
+    ``start``: what stands for ``pln`` in the line of the shell there.
+    """
     program = shlex.split(os.environ.get("PLN_SSH") or "ssh")
     *options, target = paths.ssh_words
     folder = f"--dir {shlex.quote(str(paths.home))} " if paths.is_given else ""
-    return [*program, *_OPTIONS, *options, "--", target, f"pln {folder}{command}"]
+    wait = "-o", f"ConnectTimeout={CONNECT}"
+    return [*program, *_OPTIONS, *wait, *options, "--", target, f"{start} {folder}{command}"]
 
 
 class _Wish:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pollen.errors import PollenError
-from pollen.paths import Paths, contexts_file
+from pollen.paths import Paths, contexts_file, has_contexts
 from pollen.sdk import hosts
 from pollen.sdk.tunnel import ssh_line
 
@@ -38,6 +40,7 @@ def slug(error: pytest.ExceptionInfo[PollenError]) -> str:
         ("pi.example", "ssh://pi.example", "", ["pi.example"]),
         ("ssh://pi", "ssh://pi", "", ["pi"]),
         ("ssh://me@pi:2222", "ssh://me@pi:2222", "", ["-p", "2222", "me@pi"]),
+        ("ssh://a:b@pi:22", "ssh://a:b@pi:22", "", ["-p", "22", "a:b@pi"]),
         ("ssh://me@pi/srv/pln", "ssh://me@pi", "/srv/pln", ["me@pi"]),
         ("ssh://pi:22/~/x", "ssh://pi:22", "~/x", ["-p", "22", "pi"]),
         ("ssh://pi/a%20b", "ssh://pi", "/a b", ["pi"]),
@@ -202,6 +205,58 @@ def test_a_context_that_is_not_there_is_usage() -> None:
 
 def test_a_command_for_the_machine_names_it_with_its_folder() -> None:
     assert hosts.parse("ssh://me@pi:2222/a b").command("up -d") == (
-        "ssh -p 2222 me@pi pln --dir '/a b' up -d"
+        """ssh -p 2222 me@pi pln --dir "'/a b'" up -d"""
     )
+    assert hosts.parse("me@pi").command("down --force") == "ssh me@pi pln -H local down --force"
     assert Paths(Path("/x")).command("up -d") == "pln up -d"
+
+
+WORDS = st.text(st.characters(blacklist_categories=("Cc", "Cs")), min_size=1, max_size=20)
+
+
+@given(WORDS, WORDS)
+@example("it's", "$HOME `id` \\ ! \" '")
+def test_a_command_for_the_machine_passes_two_shells_whole(folder: str, word: str) -> None:
+    """The shell here takes one layer of quotes away, and ssh hands the rest to another one."""
+    line = hosts.parse("me@pi", folder).command(shlex.join(["up", word]))
+    ssh, target, *there = shlex.split(line)
+    folder = str(Path(folder))
+    assert (ssh, target) == ("ssh", "me@pi")
+    assert shlex.split(" ".join(there)) == ["pln", "--dir", folder, "up", word]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ELOOP, errno.ESTALE])
+def test_contexts_that_cannot_be_looked_for_are_an_error_and_not_none(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A verb that is meant for another machine would act on this one."""
+
+    def refuse(path: Path, *_: object, **__: object) -> os.stat_result:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    assert has_contexts()
+    with pytest.raises(PollenError) as error:
+        hosts.chosen(None, None)
+    assert slug(error) == "state-unusable" and str(contexts_file()) in str(error.value)
+    assert "-H local" in error.value.remedy
+
+
+def test_without_a_file_or_its_folder_there_are_no_contexts(home: Path) -> None:
+    assert not has_contexts()
+    (home / "config").write_text("no folder")
+    assert not has_contexts() and hosts.read() == ("local", {})
+    (home / "config").unlink()
+    hosts.write("local", {})
+    assert has_contexts()
+
+
+def test_an_address_with_colons_and_a_port_needs_brackets() -> None:
+    """Whether its last part is a port cannot be told."""
+    for text in ("ssh://2001:db8::5:22", "ssh://me@2001:db8::5", "ssh://2001:db8::5/x"):
+        with pytest.raises(PollenError, match="brackets") as error:
+            hosts.parse(text)
+        assert slug(error) == "usage"
+    assert hosts.parse("ssh://[2001:db8::5]:22").ssh_words == ["-p", "22", "2001:db8::5"]
+    assert hosts.parse("ssh://[2001:db8::5]").ssh_words == ["2001:db8::5"]

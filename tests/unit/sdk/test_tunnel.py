@@ -16,7 +16,8 @@ import pytest
 
 import pollen
 from pollen.errors import PollenError, Unreachable
-from pollen.sdk import far, hosts, stdio, tunnel
+from pollen.sdk import far, hosts, silence, stdio, tunnel
+from pollen.sdk.mux import MAGIC, Accepted, Refused
 from pollen.sdk.tunnel import Tunnel
 
 WITHIN = 10.0
@@ -256,3 +257,54 @@ def test_the_far_end_opens_the_two_sockets_of_a_client_and_no_other(place: Place
     os.close(there[1])
     for descriptor in (there[0], *back):
         os.close(descriptor)
+
+
+def test_a_full_queue_of_connections_is_waited_for_as_it_is_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """First it is emptied in time, then it is not: ``busy`` is the answer of the second alone."""
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 1.0)
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as folder:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(f"{folder}/control.sock")
+        server.listen(0)
+        there, back = os.pipe(), os.pipe()
+        far_end = hosts.resolve(folder), there[0], back[1]
+        threading.Thread(target=stdio.serve, args=far_end, daemon=True).start()
+        ask, told = tunnel.Mux(is_caller=True), list[object]()
+        held = list[socket.socket]()
+        for is_emptied in (True, False):
+            held.extend(filled(server))
+            ask.open(b"control.sock")
+            os.write(there[1], bytes(ask.out))
+            ask.out.clear()
+            if is_emptied:
+                threading.Timer(0.3, lambda: held.append(server.accept()[0])).start()
+            wanted = len(told) + 1
+            while len(told) < wanted:
+                told += events_of(ask, os.read(back[0], 65_536))
+        assert isinstance(told[0], Accepted), told
+        assert isinstance(told[1], Refused) and b'"busy"' in (told[1].why or b""), told
+        os.close(there[1])
+        for descriptor in (there[0], *back):
+            os.close(descriptor)
+        for line in (*held, server):
+            line.close()
+
+
+def filled(server: socket.socket) -> list[socket.socket]:
+    """Connections that fill the queue of a server."""
+    held = []
+    while True:
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        one.setblocking(False)
+        if one.connect_ex(server.getsockname()):
+            one.close()
+            return held
+        held.append(one)
+
+
+def events_of(ask: tunnel.Mux, heard: bytes) -> list[object]:
+    """What the far end answered, without its hello."""
+    heard = heard.split(MAGIC, 1)[-1]
+    return [event for event in ask.receive(heard) if isinstance(event, Accepted | Refused)]

@@ -115,6 +115,8 @@ def remove_command(name: str) -> None:
     del held[name]
     hosts.write(hosts.LOCAL if use == name else use, held)
     click.echo(f"removed {name}")
+    if use == name:
+        click.echo(f"in use: {hosts.LOCAL} (this machine)")
 
 
 def _unknown(name: str) -> Exception:
