@@ -25,12 +25,12 @@ from pollen.core.messages import AdminReply, AdminRequest, Message, encode_messa
 from pollen.core.trust import Tier
 from pollen.core.turn import Asked, Handler, Heard, Room, Turn
 
-# The verbs that this version runs for others; end-load ends a load.
-VERBS = frozenset({"load", "end-load", "status", "figures", "logs"})
-# These take no time: they have as much room again as all have.
-_QUICK = frozenset({"end-load", "status", "figures", "logs"})
 # These change nothing. A line for each would be news to who follows the log by them.
 _LOOKS = frozenset({"status", "figures", "logs"})
+# These take no time: they have as much room again as all have. end-load ends a load.
+_QUICK = _LOOKS | {"end-load"}
+# The verbs that this version runs for others.
+VERBS = _QUICK | {"load"}
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
