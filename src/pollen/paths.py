@@ -237,6 +237,18 @@ def check_home(paths: Paths) -> None:
     raise _unusable(paths, "it is not writable", f"chmod u+rwx {paths.home}")
 
 
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk; until then a power cut takes a new file away whole.
+
+    Raises ``OSError``.
+    """
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def trouble_at(path: Path) -> OSError | None:
     """What a write at ``path`` would fail of now: a full or a read-only disk."""
     try:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pollen.errors import PollenError, error_from
-from pollen.paths import cure
+from pollen.paths import cure, sync_folder
 from pollen.plain import escaped
 
 REQUEST = "POLLEN ROOT REQUEST"
@@ -111,20 +111,11 @@ def write_new(name: str, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             path.unlink()
         raise _unwritten(path, error) from None
-
-
-def _sync_folder(path: Path) -> None:
-    """A power cut takes a new file away, whole as it is, until its folder is on the disk."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _exists(name: str) -> PollenError:

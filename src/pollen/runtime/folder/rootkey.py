@@ -20,7 +20,7 @@ from pollen.core.codec import Refusal
 from pollen.core.ids import ClusterId, KeyRole, PeerId, is_hash_text, short
 from pollen.core.trust.papers import RootRequest
 from pollen.errors import PollenError, error_from
-from pollen.paths import Paths, cure, trouble_at
+from pollen.paths import Paths, cure, sync_folder, trouble_at
 from pollen.runtime.folder import identity
 from pollen.runtime.loop.native import Key, Native, make_verify
 
@@ -220,7 +220,7 @@ def save(key: Key, path: Path) -> None:
         temporary.unlink(missing_ok=True)
         key.save(str(temporary))
         temporary.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except Exception as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -228,14 +228,6 @@ def save(key: Key, path: Path) -> None:
         said = error.args[-1] if error.args else error
         reason = f"the key {path} cannot be written: {said}"
         raise PollenError("state-unusable", reason, cure(path.parent, trouble)) from None
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def begin_successor(where: Paths, native: Native) -> Key:
@@ -259,7 +251,7 @@ def end_successor(where: Paths, native: Native) -> Path | None:
         kept = where.former_root_key(old.public.hex()[:8])
         save(old, kept)
     where.next_root_key.rename(where.root_key)
-    _sync_folder(where.home)
+    sync_folder(where.home)
     return kept
 
 
