@@ -1,0 +1,96 @@
+"""The desk's side of an enrolment: its node, asked by any number of threads.
+
+Decides: how often the node is asked who is there.
+Does not know: ssh; machines before they have a key.
+Invariants: a token is bound to the key that redeems it, so nobody else can use it. It is returned,
+and neither kept nor printed.
+Source: docs/internals/bootstrap.md#enrolment.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pollen.errors import error_from
+from pollen.sdk.control import Control
+
+# Milliseconds that a token is good. Guess: a machine redeems it as soon as it came.
+_TTL_MS: Final = 300_000
+# Seconds for which an answer about the cluster is used by all threads. Guess.
+_FRESH: Final = 0.3
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the new members may do: ``tier`` (empty for a leaf) and properties as JSON."""
+
+    tier: str = ""
+    properties: str = "{}"
+
+
+class Desk:
+    """The node of whoever runs the command."""
+
+    def __init__(self, control: Control, grant: Grant) -> None:
+        self._control, self._grant = control, grant
+        self._asking = threading.Lock()
+        self._status: dict[str, Any] = control.get("/v1/status")
+        self._asked = time.monotonic()
+        self._machines: dict[str, str] = {}
+
+    @property
+    def cluster(self) -> str:
+        """Its id, in hex."""
+        return str(self._status["cluster"])
+
+    def check(self) -> None:
+        """Raise ``denied`` or ``bad-request`` where the node may not give what is to be given.
+
+        Asked with the key of nobody: the token is dropped, and no node keeps anything of it.
+        """
+        self.token(secrets.token_hex(32))
+
+    def token(self, node: str) -> str:
+        """A token that is good for this key alone."""
+        wish = {
+            "subject": node,
+            "ttl_ms": _TTL_MS,
+            "tier": self._grant.tier or "leaf",
+            "properties": self._grant.properties,
+            "access_ms": 0,
+            "lease_ms": 0,
+        }
+        return str(self._control.request("POST", "/v1/invites", wish)["token"])
+
+    def members(self) -> list[dict[str, Any]]:
+        """All members as the node sees them now."""
+        with self._asking:
+            if time.monotonic() - self._asked > _FRESH:
+                self._status = self._control.get("/v1/status")
+                self._asked = time.monotonic()
+            return list(self._status["nodes"])
+
+    def member(self, node: str) -> dict[str, Any] | None:
+        """The member with this key, when the node sees it."""
+        for held in self.members():
+            if held["node"] == node and held["state"] in ("online", "self"):
+                return held
+        return None
+
+    def claim(self, node: str, host: str, name: str) -> None:
+        """A machine of this run has this key. Raises ``usage`` when another one has it, or
+        ``name-taken`` when a member of another key has the name."""
+        with self._asking:
+            first = self._machines.setdefault(node, host)
+        if first != host:
+            reason = f"{host} is the same machine as {first}"
+            raise error_from("usage", reason, "name each machine once")
+        taken = [held for held in self.members() if held["name"] == name and held["node"] != node]
+        if name and taken:
+            reason = f"another member has the name {name!r}: {taken[0]['node'][:8]}"
+            remedy = f"give {host} another one: NAME={host}"
+            raise error_from("name-taken", reason, remedy)
