@@ -1,4 +1,4 @@
-"""Machines that have nothing of pollen: namespaces with an sshd, a user pi and folders of their own.
+"""Machines that have nothing of pollen: namespaces with an sshd, a user pi and own folders.
 
 Each has its own network, mounts, processes and name, its own /etc, /home, /opt, /root, /run, /tmp,
 /usr/local and /var, and no route out. The first node of the network is the desk's, whose folders
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,7 +61,7 @@ class Machine:
         (self.folder / "root").chmod(0o700)
         etc = self.folder / "etc"
         for file, line in (
-            ("passwd", "pi:x:1077:1077::/home/pi:/bin/sh"),
+            ("passwd", f"pi:x:1077:1077::{Path('/home', 'pi')}:/bin/sh"),
             ("group", "pi:x:1077:"),
             ("shadow", "pi:*:19000:0:99999:7:::"),
         ):
@@ -161,11 +161,11 @@ def _children(pid: int) -> list[int]:
 class Park:
     """A desk with a node, and machines that it reaches by ssh."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: int, wheels: Path) -> None:
         self.folder = folder
         self.network = Network(size + 1)
         self.desk = folder / "desk"
-        self.wheels = folder / "wheels"
+        self.wheels = wheels
         self.machines: list[Machine] = []
         self._size = size
 
@@ -261,16 +261,12 @@ def fetch_wheels(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def park(folder: Path, size: int, wheels: Sequence[Path] = ()) -> Iterator[Park]:
-    """A desk and so many machines, for as long as the block lasts."""
+def park(folder: Path, size: int, wheels: Path) -> Iterator[Park]:
+    """A desk and so many machines, for as long as the block lasts; ``wheels`` is a folder."""
     need()
-    made = Park(folder, size)
+    made = Park(folder, size, wheels)
     try:
         made.make()
-        if wheels:
-            made.wheels.symlink_to(wheels[0])
-        else:
-            fetch_wheels(made.wheels)
         yield made
     finally:
         made.remove()

@@ -247,8 +247,9 @@ def _report(outcomes: list[Outcome], tier: str | None, *, is_dry: bool) -> None:
     idle = [held for held in outcomes if held.error is None and not held.steps]
     made = len(outcomes) - len(failed) - len(idle)
     count = len(outcomes)
-    verb = "would be made members" if is_dry else "made members"
-    parts = [f"{made} {verb}"] if made or not idle else []
+    verb = "would become" if is_dry else "became"
+    what = "a member" if made == 1 else "members"
+    parts = [f"{made} {verb} {what}"] if made else []
     parts += [f"{len(idle)} had nothing to do"] if idle else []
     parts += [f"{len(failed)} failed"] if failed else []
     click.echo(f"{count} machine{'' if count == 1 else 's'}: {', '.join(parts)}")

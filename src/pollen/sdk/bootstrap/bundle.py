@@ -56,7 +56,7 @@ class Bundles:
         """Have pollen's own wheel at hand; its name. Raises ``usage``."""
         if self._pollen is None:
             if self._wheel is None:
-                self._pollen = wheels.running_wheel()
+                self._pollen = wheels.running_wheel(cache() / "pollen")
             else:
                 self._pollen = _read_wheel(self._wheel)
         return self._pollen[0]

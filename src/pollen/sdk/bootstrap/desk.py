@@ -81,16 +81,18 @@ class Desk:
                 return held
         return None
 
-    def claim(self, node: str, host: str, name: str) -> None:
-        """A machine of this run has this key. Raises ``usage`` when another one has it, or
-        ``name-taken`` when a member of another key has the name."""
+    def claim(self, node: str, host: str) -> None:
+        """A machine of this run has this key. Raises ``usage`` when another one has it."""
         with self._asking:
             first = self._machines.setdefault(node, host)
         if first != host:
             reason = f"{host} is the same machine as {first}"
             raise error_from("usage", reason, "name each machine once")
+
+    def check_name(self, name: str, node: str, host: str) -> None:
+        """Raise ``name-taken`` when a member of another key has the name."""
         taken = [held for held in self.members() if held["name"] == name and held["node"] != node]
-        if name and taken:
-            reason = f"another member has the name {name!r}: {taken[0]['node'][:8]}"
-            remedy = f"give {host} another one: NAME={host}"
+        if taken:
+            reason = f"{host}: another member has the name {name!r}: {taken[0]['node'][:8]}"
+            remedy = f"give the machine another one: pln bootstrap ssh NAME={host}"
             raise error_from("name-taken", reason, remedy)

@@ -65,7 +65,7 @@ libc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || {
 say libc "$libc"
 if [ -n "$python" ]; then
   say python "$python_version"; say python_path "$python"
-  "$python" -I -c 'import venv' 2>/dev/null && say has_venv yes
+  "$python" -I -c 'from venv import EnvBuilder' 2>/dev/null && say has_venv yes
   say machine "$("$python" -I -c 'import sysconfig
 print(sysconfig.get_platform().split("-")[-1])')"
 fi

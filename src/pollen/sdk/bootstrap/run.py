@@ -184,6 +184,8 @@ class Machine:
             self._bundle = bundle.data
             self._wanted = replace(self._wanted, digest=bundle.digest, size=len(bundle.data))
         while True:
+            if facts.node and not self._options.is_dry:
+                self._desk.claim(facts.node, self._target.host)
             is_seen = bool(facts.node) and self._desk.member(facts.node) is not None
             step = steps.next_step(facts, self._wanted, is_seen=is_seen)
             if step is Step.DONE or (self._options.is_dry and step in self._done):
@@ -207,7 +209,7 @@ class Machine:
         if step is Step.INSTALL:
             rest = self._bundle
         elif step is Step.JOIN:
-            self._desk.claim(facts.node, self._target.host, self._target.name)
+            self._desk.check_name(self._target.name or facts.name, facts.node, self._target.host)
             rest = f"{self._desk.token(facts.node)}\n".encode()
         self._done.append(step)
         return self._ask(step, rest)

@@ -4,15 +4,18 @@ Decides: whether a wheel's tags fit, which tags to ask pip for, how an installat
 Does not know: the network; ``bundle`` fetches and keeps.
 Invariants: a wheel that is packed again has the very bytes that were installed: each file is held
 against the hash of its RECORD, and the same files give the same bytes.
-Source: PEP 425, PEP 427, PEP 600, PEP 656.
+Source: docs/internals/bootstrap.md#the-archive; the tags are those of PEP 425, 600 and 656.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
+import os
 import re
+import tempfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -81,10 +84,11 @@ def check_file(path: Path) -> str:
     return found[2]
 
 
-def running_wheel() -> tuple[str, bytes]:
+def running_wheel(cache: Path | None = None) -> tuple[str, bytes]:
     """File name and bytes of a wheel of the pollen that runs here.
 
-    Raises ``usage`` when it was not installed from a wheel, or was changed since.
+    Packing takes seconds, so it is done once for the same files when there is a ``cache``. Raises
+    ``usage`` when it was not installed from a wheel, or was changed since.
     """
     import pollen
 
@@ -108,7 +112,26 @@ def running_wheel() -> tuple[str, bytes]:
         if file.hash is None or hash_of(data) != file.hash.value:
             raise _unusable(f"{file.locate()} was changed since it was installed")
         kept.append((name, data))
-    return _packed(held, sorted(kept))
+    kept.sort()
+    name, record = _label(held, kept)
+    kept_at = cache and cache / hashlib.sha256(record).hexdigest() / name
+    if kept_at is not None and kept_at.is_file():
+        return name, kept_at.read_bytes()
+    data = _packed([*kept, (f"{_folder(kept)}/RECORD", record)])
+    if kept_at is not None:
+        with contextlib.suppress(OSError):  # What is not kept is packed again.
+            _keep(kept_at, data)
+    return name, data
+
+
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, made = tempfile.mkstemp(dir=path.parent)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(made).replace(path)
 
 
 def _belongs(name: str) -> bool:
@@ -124,20 +147,28 @@ def hash_of(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def _packed(held: metadata.Distribution, files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+def _folder(files: list[tuple[str, bytes]]) -> str:
+    return next(name.split("/")[0] for name, _ in files if ".dist-info/" in name)
+
+
+def _label(held: metadata.Distribution, files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+    """The file name of the wheel of these files, and its RECORD."""
     tags = re.findall(r"^Tag: (\S+)$", held.read_text("WHEEL") or "", re.MULTILINE)
-    folder = next(name.split("/")[0] for name, _ in files if ".dist-info/" in name)
     if not tags:
         raise _unusable("the installed pollen does not say what it runs on")
     record = "".join(f"{name},sha256={hash_of(data)},{len(data)}\n" for name, data in files)
-    record += f"{folder}/RECORD,,\n"
+    record += f"{_folder(files)}/RECORD,,\n"
+    return f"{_folder(files).removesuffix('.dist-info')}-{tags[0]}.whl", record.encode()
+
+
+def _packed(files: list[tuple[str, bytes]]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in [*files, (f"{folder}/RECORD", record.encode())]:
+        for name, data in files:
             entry = zipfile.ZipInfo(name)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
-    return f"{folder.removesuffix('.dist-info')}-{tags[0]}.whl", out.getvalue()
+    return out.getvalue()
 
 
 def _unusable(reason: str) -> PollenError:
