@@ -235,7 +235,7 @@ def test_a_dry_run_says_the_steps_and_changes_nothing(one: Park) -> None:
 def test_a_plain_user_installs_for_itself(one: Park) -> None:
     """Without sudo, and nothing of the system is touched."""
     (machine,) = one.machines
-    machine.run("mv /etc/sudoers.d/pi /etc/sudo-pi; [ ! -e /root/.pln ] || pkill -f pollen.runtime")
+    machine.run("mv /etc/sudoers.d/pi /etc/sudo-pi; pkill -9 -f '[p]ollen.runtime' || true")
     code, told, _ = one.bootstrap(f"own=pi@{machine.address}", "--user")
     assert code == 0, errors_of(told)
     assert machine.run("readlink /home/pi/.local/bin/pln").startswith("/home/pi/.local/share/")
@@ -258,13 +258,55 @@ def test_no_list_of_processes_holds_a_token(one: Park) -> None:
 def test_two_names_of_one_machine_are_told(one: Park) -> None:
     """It becomes one member, and the other name is an error."""
     (machine,) = one.machines
-    machine.run("pkill -9 -f pollen.runtime || true")
+    machine.run("pkill -9 -f '[p]ollen.runtime' || true")
     host = f"root@{machine.address}"
     code, told, _ = one.bootstrap(host, f"ssh://{host}:22")
     assert code == 2, told
     ((slug, words),) = errors_of(told)
     assert slug == "usage" and "is the same machine as" in words
     assert one.members()[machine.name] == "online"
+
+
+# What stands for systemd: the rest of the path is the product's own, with its user and its unit.
+SYSTEMCTL = r"""#!/bin/sh
+echo "$@" >>/run/asked
+unit=/etc/systemd/system/pln.service
+pid=$(cat /run/unit.pid 2>/dev/null)
+alive() { [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; }
+case $1 in
+start) alive && exit 0
+  line=$(sed -n 's/^ExecStart=//p' $unit)
+  runuser -u pln -- setsid $line </dev/null >/dev/null 2>&1 & echo $! >/run/unit.pid;;
+stop|restart) alive && kill "$pid" && while alive; do :; done; [ $1 = stop ] || exec "$0" start;;
+is-active) alive && echo active || echo inactive;;
+esac
+"""
+
+
+def test_where_systemd_runs_a_service_keeps_it_up(wheels: Path) -> None:
+    """As the user pln in /var/lib/pln, by sudo of a user; cut off before it is enrolled as well."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pln-") as folder,
+        park(Path(folder), 1, wheels) as made,
+    ):
+        (machine,) = made.machines
+        (machine.folder / "usr/local/bin/systemctl").write_text(SYSTEMCTL)
+        machine.run("chmod +x /usr/local/bin/systemctl; mkdir -p /run/systemd/system")
+        host = f"pi@{machine.address}"
+        code, told, _ = made.bootstrap(host)
+        assert code == 0, errors_of(told)
+        steps = ["installing", "making a service", "making its key", "joining", "starting"]
+        assert told[0]["steps"] == [*steps, "waiting to see it"] or told[0]["steps"] == steps
+        assert told[0]["notes"] == [] and made.members()[machine.name] == "online"
+        assert machine.run("stat -c %U /var/lib/pln/node.key").strip() == "pln"
+        asked = machine.run("cat /run/asked").splitlines()
+        assert [line for line in asked if not line.startswith("is-active")] == [
+            "daemon-reload",
+            "enable pln.service",
+            "start pln.service",
+        ]
+        code, told, _ = made.bootstrap(host)
+        assert code == 0 and told[0]["steps"] == []
 
 
 def killed_after(made: Park, seconds: float, *arguments: str) -> None:
@@ -301,7 +343,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next_one(wheels: Path
             if index % 2:
                 for machine in made.machines:
                     # All but the listener: what a step there is made of dies with the session.
-                    machine.run("pkill -9 -f 'venv|pip|notty' || true")
+                    machine.run("pkill -9 -f '[v]env|[p]ip|[n]otty' || true")
         code, told, _ = made.bootstrap(*hosts)
         assert code == 0, errors_of(told)
         assert sorted(made.members().values()) == ["online", "online", "self"]

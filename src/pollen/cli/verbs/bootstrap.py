@@ -148,7 +148,7 @@ def target_of(word: str) -> Target:
     from pollen.core.codec import Refusal
     from pollen.core.labels import check_name
 
-    name, equals, host = word.rpartition("=")
+    name, equals, host = ("", "", word) if word.startswith("-") else word.rpartition("=")
     if equals and isinstance(refused := check_name(name), Refusal):
         raise refused.to_error()
     known = hosts.read()[1]

@@ -1,0 +1,216 @@
+"""Which wheels run where, how an installation is packed again, and what a machine's shell says."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import pollen
+from pollen.cli.verbs.bootstrap import targets_of
+from pollen.errors import PollenError
+from pollen.sdk.bootstrap import bundle, remote, wheels
+from pollen.sdk.bootstrap.facts import answer_in, facts_of
+from pollen.sdk.bootstrap.steps import Step
+
+OURS = "pollen_mesh-0.1.0-cp311-abi3-manylinux_2_28_x86_64.whl"
+RUNS = [
+    (OURS, "x86_64", "glibc 2.28", (3, 11), True),
+    (OURS, "x86_64", "glibc 2.36", (3, 14), True),
+    (OURS, "x86_64", "glibc 2.27", (3, 11), False),
+    (OURS, "aarch64", "glibc 2.36", (3, 11), False),
+    (OURS, "x86_64", "musl 1.2", (3, 11), False),
+    (OURS, "x86_64", "", (3, 11), False),
+    ("a-1-cp312-abi3-manylinux_2_17_x86_64.whl", "x86_64", "glibc 2.36", (3, 11), False),
+    ("a-1-cp311-cp311-manylinux2014_x86_64.whl", "x86_64", "glibc 2.17", (3, 11), True),
+    ("a-1-cp311-cp311-manylinux2014_x86_64.whl", "x86_64", "glibc 2.36", (3, 12), False),
+    ("a-1-cp311-cp311-musllinux_1_1_aarch64.whl", "aarch64", "musl 1.2", (3, 11), True),
+    ("a-1-py2.py3-none-any.whl", "riscv64", "", (3, 11), True),
+    ("a.zip", "x86_64", "glibc 2.36", (3, 11), False),
+]
+
+
+@pytest.mark.parametrize(("name", "machine", "libc", "python", "runs"), RUNS)
+def test_a_wheel_runs_where_its_tags_say(
+    name: str, machine: str, libc: str, python: tuple[int, int], runs: bool
+) -> None:
+    assert (wheels.misfit(name, machine, libc, python) == "") == runs
+
+
+def test_what_is_no_wheel_of_pollen_is_refused(tmp_path: Path) -> None:
+    for name in ("click-8-py3-none-any.whl", "pollen.whl", OURS):
+        (tmp_path / name).write_bytes(b"no archive")
+        with pytest.raises(PollenError) as caught:
+            wheels.check_file(tmp_path / name)
+        assert caught.value.slug == "usage" and "make wheel" in caught.value.remedy
+
+
+class Installed(metadata.Distribution):
+    """A distribution in a folder, as an installer leaves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read_text(self, filename: str) -> str | None:
+        path = self.folder / "pollen_mesh-9.dist-info" / filename
+        return path.read_text() if path.exists() else None
+
+    def locate_file(self, path: object) -> Path:  # type: ignore[override]
+        return self.folder / str(path)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    info = tmp_path / "pollen_mesh-9.dist-info"
+    files = {
+        "pollen/__init__.py": "x = 1\n",
+        "pollen_mesh-9.dist-info/METADATA": "Metadata-Version: 2.1\nName: pollen-mesh\n",
+        "pollen_mesh-9.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: cp311-abi3-linux_x86_64\n",
+    }
+    record = "../../bin/pln,,\npollen/__pycache__/a.pyc,,\npollen_mesh-9.dist-info/RECORD,,\n"
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        record += f"{name},sha256={wheels.hash_of(text.encode())},{len(text)}\n"
+    (info / "RECORD").write_text(record)
+    monkeypatch.setattr(pollen, "__file__", str(tmp_path / "pollen" / "__init__.py"))
+    monkeypatch.setattr(metadata, "distribution", lambda _: Installed(tmp_path))
+    return tmp_path
+
+
+def test_an_installation_is_packed_again_with_the_same_bytes(installed: Path) -> None:
+    """Without what the installer wrote; twice the same, with a cache as well."""
+    name, data = wheels.running_wheel(installed / "cache")
+    assert name == "pollen_mesh-9-cp311-abi3-linux_x86_64.whl"
+    assert wheels.running_wheel() == wheels.running_wheel(installed / "cache") == (name, data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.read("pollen/__init__.py") == b"x = 1\n"
+        inside = "pollen_mesh-9.dist-info"
+        wanted = {"pollen/__init__.py", *(f"{inside}/{n}" for n in ("METADATA", "WHEEL", "RECORD"))}
+        assert set(archive.namelist()) == wanted
+        listed = archive.read(f"{inside}/RECORD").decode()
+        assert all(f"{held}," in listed for held in wanted) and ".." not in listed
+
+
+def test_a_changed_installation_is_not_packed(installed: Path) -> None:
+    """Nobody could say what would run on the machines."""
+    wheels.running_wheel(installed / "cache")
+    (installed / "pollen" / "__init__.py").write_text("x = 2\n")
+    with pytest.raises(PollenError, match="was changed") as caught:
+        wheels.running_wheel(installed / "cache")
+    assert caught.value.slug == "usage" and "--wheel" in caught.value.remedy
+
+
+def test_a_checkout_is_not_packed(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pollen, "__file__", "/srv/checkout/src/pollen/__init__.py")
+    with pytest.raises(PollenError, match="was not installed from a wheel"):
+        wheels.running_wheel()
+
+
+def test_the_same_wheels_are_the_same_archive() -> None:
+    """Its name is its content, in whatever order the wheels came."""
+    files = [("b.whl", b"2"), ("a.whl", b"1")]
+    made, again = bundle.packed(files), bundle.packed(reversed(files))
+    assert made == again and bundle.packed([("a.whl", b"1"), ("b.whl", b"3")]).digest != made.digest
+    with tarfile.open(fileobj=io.BytesIO(made.data)) as archive:
+        assert archive.getnames() == ["a.whl", "b.whl"]
+
+
+def test_wheels_that_cannot_be_had_are_told_with_the_way_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "none").mkdir()
+    wheel = tmp_path / OURS
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("x", "")
+    held = bundle.Bundles(wheel, tmp_path / "none")
+    for _ in range(2):
+        with pytest.raises(PollenError, match="cannot be fetched") as caught:
+            held.of("x86_64", "glibc 2.36", (3, 11))
+        assert caught.value.slug == "unreachable" and "--wheels" in caught.value.remedy
+    assert list((tmp_path / "cache" / "pollen" / "bootstrap" / "wheels").iterdir()) == []
+    with pytest.raises(PollenError, match="does not run there") as caught:
+        held.of("aarch64", "glibc 2.36", (3, 11))
+    assert caught.value.slug == "host-unfit"
+
+
+def shell(program: str, home: Path, rest: bytes = b"") -> bytes:
+    """What a program prints that the machine's shell reads as ssh hands it over."""
+    line = ["sh", "-c", remote.command(program)]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    done = subprocess.run(
+        line, input=program.encode() + rest, env=environment, capture_output=True, check=True
+    )
+    return done.stdout
+
+
+def test_a_machine_says_what_it_is(tmp_path: Path) -> None:
+    """This one, of which nothing is changed."""
+    printed = shell(remote.program(None, is_own=True, is_home=False), tmp_path)
+    answer = answer_in(printed.decode())
+    assert answer is not None
+    facts = facts_of(answer)
+    assert (facts.system, facts.machine) == (os.uname().sysname, os.uname().machine)
+    assert facts.python >= (3, 11) and facts.has_venv and facts.free_bytes > 0
+    assert facts.software == facts.node == facts.running == facts.home_member == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_leaves_what_stands_behind_it(tmp_path: Path) -> None:
+    """To the byte: a shell that reads ahead would swallow a token."""
+    rest = b"token\n" + bytes(range(256)) * 64
+    assert shell("cat", tmp_path, rest) == rest
+
+
+def test_no_command_line_grows_with_what_is_sent() -> None:
+    """The program and what it gets come on standard input; a list of processes shows a length."""
+    for step in (None, *Step):
+        if step in (Step.WAIT, Step.DONE):
+            continue
+        text = remote.program(step, is_own=False, is_home=False, name="x" * 63)
+        line = remote.command(text)
+        assert str(len(text.encode())) in line and len(line) < 100
+
+
+@pytest.mark.parametrize(
+    ("words", "slug"),
+    [
+        (("-oProxyCommand=x",), "usage"),
+        (("me@-x",), "usage"),
+        (("a b",), "usage"),
+        (("a\x01",), "usage"),
+        (("local",), "usage"),
+        (("ssh://pi@there/srv/pln",), "usage"),
+        (("pi@there", "ssh://pi@there"), "usage"),
+        (("a=pi@one", "a=pi@two"), "usage"),
+        (("No Name=pi@one",), "name-invalid"),
+        (("=pi@one",), "name-invalid"),
+        (("@/nonexistent/machines",), "usage"),
+        (("@/dev/null",), "usage"),
+    ],
+)
+def test_what_is_no_machine_is_refused(words: tuple[str, ...], slug: str) -> None:
+    with pytest.raises(PollenError) as caught:
+        targets_of(words)
+    assert caught.value.slug == slug and caught.value.remedy
+
+
+def test_machines_come_from_a_file_one_a_line(tmp_path: Path) -> None:
+    """With names and remarks."""
+    listed = tmp_path / "machines"
+    listed.write_text(
+        "# the garden\nattic=root@192.0.2.1\n\n  pi@192.0.2.2:  # remark\n".replace(":", "")
+    )
+    found = targets_of((f"@{listed}", "cellar"))
+    assert [(target.name, target.host) for target in found] == [
+        ("attic", "root@192.0.2.1"),
+        ("", "pi@192.0.2.2"),
+        ("", "cellar"),
+    ]
