@@ -85,6 +85,11 @@ def test_a_node_that_somebody_else_installed_is_left_alone() -> None:
     assert way(theirs) == [Step.WAIT]
 
 
+def test_a_venv_of_somebody_else_in_our_folder_is_theirs() -> None:
+    theirs = replace(DONE, running="/opt/pollen/bin/python")
+    assert steps.runs_another(theirs) and not steps.runs_another(DONE)
+
+
 def test_a_node_of_this_cluster_in_the_logins_folder_goes_on_there() -> None:
     """A service would be a second node of the machine."""
     assert steps.uses_home(replace(SYSTEMD, home_member=OURS), WANTED)

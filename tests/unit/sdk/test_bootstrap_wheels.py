@@ -169,6 +169,18 @@ def test_a_program_leaves_what_stands_behind_it(tmp_path: Path) -> None:
     assert shell("cat", tmp_path, rest) == rest
 
 
+def test_of_a_program_that_was_cut_off_nothing_happens(tmp_path: Path) -> None:
+    """The desk is killed while it sends: whatever came of it is no command."""
+    text = remote.program(Step.KEY, is_own=True, is_home=False)
+    for part in (len(text) // 3, len(text) // 2, len(text) - 8):
+        line = ["sh", "-c", remote.command(text)]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        done = subprocess.run(
+            line, input=text[:part].encode(), env=environment, capture_output=True, check=False
+        )
+        assert done.stdout == b"" and list(tmp_path.iterdir()) == []
+
+
 def test_no_command_line_grows_with_what_is_sent() -> None:
     """The program and what it gets come on standard input; a list of processes shows a length."""
     for step in (None, *Step):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +170,10 @@ class Screen:
         self._words = dict.fromkeys(names, "waiting")
         self._width = max(map(len, names))
         self._is_silent = is_silent
-        self._is_drawn = sys.stderr.isatty() and output.can_move()
+        rows = shutil.get_terminal_size().lines
+        is_dumb = os.environ.get("TERM") in (None, "", "dumb")
+        # More lines than the screen has cannot be drawn over.
+        self._is_drawn = sys.stderr.isatty() and not is_dumb and len(names) < rows
         self._drawing = threading.Lock()
         self._is_begun = False
 
@@ -196,8 +201,9 @@ class Screen:
                 return
             up = f"\x1b[{len(self._words)}A" if self._is_begun else ""
             self._is_begun = True
-            lines = "".join(f"\r\x1b[K{self._line(one)}\n" for one in self._words)
-            sys.stderr.write(up + lines)
+            clear = output.steering("\r\x1b[K", sys.stderr)
+            lines = "".join(f"{clear}{self._line(one)}\n" for one in self._words)
+            sys.stderr.write(output.steering(up, sys.stderr) + lines)
             sys.stderr.flush()
 
     def _line(self, name: str) -> str:
@@ -232,17 +238,20 @@ def object_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def _report(outcomes: list[Outcome], tier: str | None, *, is_dry: bool) -> None:
+    noted: dict[str, list[str]] = {}
     for held in outcomes:
         if held.error is not None:
             output.print_error(held.error, as_json=False)
             continue
         for note in held.notes if not is_dry else ():
-            click.echo(f"hint: {escaped(note)}", err=True)
+            noted.setdefault(note, []).append(held.host)
         if tier and held.tier and held.tier != tier:
             change = f"pln grant {held.name} --{tier}"
             click.echo(
                 f"hint: {held.host} is a {held.tier} already; to change it: {change}", err=True
             )
+    for note, names in noted.items():
+        click.echo(f"hint: {', '.join(names)}: {escaped(note)}", err=True)
     failed = [held for held in outcomes if held.error is not None]
     idle = [held for held in outcomes if held.error is None and not held.steps]
     made = len(outcomes) - len(failed) - len(idle)

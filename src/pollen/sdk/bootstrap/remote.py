@@ -116,7 +116,7 @@ said=$($s "$pln" --dir "$folder" restart </dev/null 2>&1) || failed "$said"
 }
 
 _INSTALL: Final = r"""
-import fcntl, hashlib, os, shutil, subprocess, sys, tarfile, time
+import fcntl, hashlib, os, re, shutil, subprocess, sys, tarfile, time
 base, digest, link = sys.argv[1:]
 home = os.path.join(base, digest)
 venv = os.path.join(home, "venv")
@@ -176,7 +176,15 @@ try:
             time.sleep(0.2)
     if not os.path.exists(os.path.join(home, "ready")):
         install()
-    point(os.path.join(base, "current"), digest)
+    current = os.path.join(base, "current")
+    kept = [digest] + ([os.readlink(current)] if os.path.islink(current) else [])
+    for name in os.listdir(base):
+        path = os.path.join(base, name)
+        if re.match(r"current\.\d+$", name):
+            os.unlink(path)
+        elif re.match(r"[0-9a-f]{16}$", name) and name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+    point(current, digest)
     target = os.path.join(base, "current", "venv", "bin", "pln")
     os.makedirs(os.path.dirname(link), exist_ok=True)
     if not os.path.lexists(link) or os.path.islink(link) and os.readlink(link) == target:
@@ -203,7 +211,8 @@ def program(
     body = _HEAD + (_STEPS[step] if step is not None else "") + _LOOK
     for word, text in (("LEAST", str(PYTHON_LEAST[1])), ("BEGIN", BEGIN), ("END", END)):
         body = body.replace(word, text)
-    return head + body
+    # A function runs when it came whole: of a program that was cut off nothing happens.
+    return f"main() {{\n{head}{body}}}\nmain\n"
 
 
 def command(text: str) -> str:

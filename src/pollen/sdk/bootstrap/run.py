@@ -91,13 +91,17 @@ class Sessions:
             with self._lock:
                 if self.is_over.is_set():
                     raise error_from("unreachable", "the run was ended", "run it again")
-                ssh = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe)
+                ssh = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
                 self._held.add(ssh)
         except (OSError, ValueError) as error:
             reason = f"ssh cannot be started: {error}"
             raise error_from("unreachable", reason, "install OpenSSH, or set PLN_SSH") from None
         try:
-            printed, said = ssh.communicate(program.encode() + rest, timeout=_PATIENCE)
+            assert ssh.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                # It fits into the pipe; joined to the archive that would be in memory twice.
+                ssh.stdin.write(program.encode())
+            printed, said = ssh.communicate(rest, timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             reason = f"{paths.host.removeprefix('ssh://')} did not end within {_PATIENCE} s"
             raise error_from("unreachable", reason, "run the same line again") from None
@@ -243,7 +247,7 @@ class Machine:
     def _notes(self, facts: Facts) -> tuple[str, ...]:
         if facts.has_systemd and facts.folder.startswith("/var/lib/"):
             return ()
-        return (f"{self._target.host}: no service keeps it up; after a restart: pln up -d",)
+        return ("no service keeps it up; when the machine was restarted, there: pln up -d",)
 
 
 def _as_if(facts: Facts, step: Step, wanted: Wanted) -> Facts:

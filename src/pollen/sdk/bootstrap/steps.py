@@ -9,6 +9,7 @@ Source: docs/internals/bootstrap.md#steps.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -79,7 +80,8 @@ def member_of(facts: Facts) -> str:
 
 def runs_another(facts: Facts) -> bool:
     """Whether a node runs there from a pollen that somebody else installed: it is left alone."""
-    return bool(facts.running) and not facts.running.startswith(f"{facts.base}/")
+    ours = rf"{re.escape(facts.base)}/[0-9a-f]{{16}}/"
+    return bool(facts.running) and re.match(ours, facts.running) is None
 
 
 def uses_home(facts: Facts, wanted: Wanted) -> bool:
