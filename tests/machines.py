@@ -228,6 +228,7 @@ class Park:
     def bootstrap(self, *arguments: str) -> tuple[int, list[dict[str, object]], str]:
         """``pln bootstrap ssh --json`` with the wheels of this park; code, objects and errors."""
         done = self.pln("bootstrap", "ssh", *arguments, "--json", "--wheels", str(self.wheels))
+        recorder.note_words(done.stdout)
         objects = [json.loads(line) for line in done.stdout.splitlines()]
         return done.returncode, objects, done.stderr.decode()
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from pollen.testing import Cluster
+from tests.e2e.conftest import running
+from tests.e2e.desks import desk_of
 from tests.machines import Park, fetch_wheels, park
 
 pytestmark = pytest.mark.timeout(300)
@@ -189,6 +192,31 @@ def test_a_wheel_of_another_architecture_is_refused(one: Park, tmp_path: Path) -
     host = f"pi@{one.machines[0].address}"
     code, slug, words = pinned(one, host, "--wheel", str(foreign))
     assert (code, slug) == (1, "host-unfit") and "riscv64" in words
+
+
+def test_the_node_that_invites_may_be_another_machines(tmp_path: Path) -> None:
+    """The desk has no node: the context's makes the tokens. Needs no root and no namespaces; what
+    is wrong with the wheel is told, and nothing is installed."""
+    from pollen.sdk.bootstrap import wheels
+
+    name, data = wheels.running_wheel()
+    foreign = tmp_path / name.replace(os.uname().machine, "riscv64")
+    foreign.write_bytes(data)
+    with (
+        running(Cluster(1)) as cluster,
+        tempfile.TemporaryDirectory(prefix="pln-") as folder,
+        desk_of(Path(folder), cluster[0]) as desk,
+    ):
+        (desk.folder / "there").mkdir()
+        desk.server.stop()
+        desk.server.start(HOME=str(desk.folder / "there"))
+        line = ["bootstrap", "ssh", desk.server.url, "--user", "--wheel", str(foreign)]
+        done = desk(*line)
+        assert done.returncode == 1 and b"[host-unfit]" in done.stderr, done.stderr.decode()
+        assert b"riscv64" in done.stderr and b"on " in done.stderr
+        assert list((desk.folder / "there").iterdir()) == []
+        denied = desk(*line, "--prop", "broken")
+        assert denied.returncode == 2 and b"[usage]" in denied.stderr
 
 
 def test_an_unknown_host_key_is_trusted_when_asked_for_only(one: Park) -> None:
