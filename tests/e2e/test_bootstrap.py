@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -9,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +76,28 @@ def errors_of(told: list[dict[str, object]]) -> list[tuple[str, str]]:
     return [(str(error["slug"]), f"{error['title']} | {error['remedy']}") for error in found]
 
 
+@contextlib.contextmanager
+def watched() -> Iterator[set[bytes]]:
+    """Command lines and environments of all processes meanwhile, those of the machines too."""
+    found: set[bytes] = set()
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.005):
+            for process in Path("/proc").glob("[0-9]*"):
+                for name in ("cmdline", "environ"):
+                    with contextlib.suppress(OSError):
+                        found.add((process / name).read_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def test_three_machines_become_members_in_one_command(three: Park) -> None:
     """Root, a user with sudo, and one behind a jump host, without pip and ensurepip, with no way
     out; then there is nothing to do."""
@@ -81,8 +106,11 @@ def test_three_machines_become_members_in_one_command(three: Park) -> None:
         machine.run(f"mkdir /run/none; mount --bind /run/none {LIBRARY}/ensurepip")
     line = [f"attic=pi@{user.address}", f"root@{root.address}", f"cellar=root@{hidden.address}"]
     given = ["--publisher", "--prop", "zone=garden"]
-    code, told, said = three.bootstrap(*line, *given)
+    with watched() as lines:
+        code, told, said = three.bootstrap(*line, *given)
     assert code == 0, (errors_of(told), said)
+    assert any(b"--no-up" in held for held in lines), "no join was seen"
+    assert [held for held in lines if b"pln1" in held] == []
     names = {"attic", root.name, "cellar"}
     assert three.members() == {"desk": "self"} | dict.fromkeys(names, "online")
     assert {held["tier"] for held in told} == {"publisher"}
@@ -260,14 +288,29 @@ def test_a_dry_run_says_the_steps_and_changes_nothing(one: Park) -> None:
     assert machine.run("ls -A /home/pi") == had
 
 
-def test_a_plain_user_installs_for_itself(one: Park) -> None:
-    """Without sudo, and nothing of the system is touched."""
+def test_a_plain_user_installs_for_itself(one: Park, tmp_path: Path) -> None:
+    """Without sudo, and nothing of the system is touched; a newer build replaces it."""
+    from pollen.sdk.bootstrap import wheels
+
     (machine,) = one.machines
     machine.run("mv /etc/sudoers.d/pi /etc/sudo-pi; pkill -9 -f '[p]ollen.runtime' || true")
     code, told, _ = one.bootstrap(f"own=pi@{machine.address}", "--user")
     assert code == 0, errors_of(told)
     assert machine.run("readlink /home/pi/.local/bin/pln").startswith("/home/pi/.local/share/")
     assert one.members()["own"] == "online"
+    # A newer pollen is installed beside it and started; it is the same member.
+    name, data = wheels.running_wheel()
+    newer = tmp_path / name
+    newer.write_bytes(data)
+    with zipfile.ZipFile(newer, "a") as archive:
+        archive.comment = b"another build"
+    before = told[0]["node"]
+    code, told, _ = one.bootstrap(f"own=pi@{machine.address}", "--user", "--wheel", str(newer))
+    assert code == 0, errors_of(told)
+    assert told[0]["node"] == before
+    assert told[0]["steps"][:2] == ["installing", "starting the new version"]  # type: ignore[index]
+    current = machine.run("readlink /home/pi/.local/share/pollen/current").strip()
+    assert f"/{current}/venv/" in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
 
 
 def test_no_list_of_processes_holds_a_token(one: Park) -> None:
