@@ -20,7 +20,7 @@ import pytest
 
 from pollen.testing import Cluster
 from tests.e2e.conftest import running
-from tests.e2e.desks import desk_of
+from tests.e2e.desks import SOON, desk_of
 from tests.machines import Park, fetch_wheels, park
 
 pytestmark = pytest.mark.timeout(300)
@@ -76,18 +76,25 @@ def errors_of(told: list[dict[str, object]]) -> list[tuple[str, str]]:
     return [(str(error["slug"]), f"{error['title']} | {error['remedy']}") for error in found]
 
 
+def lines_now() -> set[bytes]:
+    """Command lines and environments of all processes, those of the machines too."""
+    found: set[bytes] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                found.add((process / name).read_bytes())
+    return found
+
+
 @contextlib.contextmanager
 def watched() -> Iterator[set[bytes]]:
-    """Command lines and environments of all processes meanwhile, those of the machines too."""
+    """What ``lines_now`` finds meanwhile."""
     found: set[bytes] = set()
     is_over = threading.Event()
 
     def watch() -> None:
         while not is_over.wait(0.005):
-            for process in Path("/proc").glob("[0-9]*"):
-                for name in ("cmdline", "environ"):
-                    with contextlib.suppress(OSError):
-                        found.add((process / name).read_bytes())
+            found.update(lines_now())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -286,6 +293,24 @@ def test_a_dry_run_says_the_steps_and_changes_nothing(one: Park) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert b"would be: " in done.stderr and b"making its key, joining, starting" in done.stderr
     assert machine.run("ls -A /home/pi") == had
+
+
+def test_ctrl_c_ends_every_ssh_and_the_next_run_goes_on(one: Park) -> None:
+    (machine,) = one.machines
+    host = f"pi@{machine.address}"
+    line = one.line("bootstrap", "ssh", host, "--wheels", str(one.wheels))
+    with subprocess.Popen(
+        line, env=one.environment, stderr=subprocess.PIPE, start_new_session=True
+    ) as run:
+        assert run.stderr is not None
+        assert any(b"installing" in text for text in iter(run.stderr.readline, b""))
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=SOON) == 130
+    config = str(one.desk / "config").encode()
+    assert [held for held in lines_now() if config in held and held.startswith(b"ssh\0")] == []
+    code, told, _ = one.bootstrap(host)
+    assert code == 0, errors_of(told)
+    machine.run("pkill -9 -f '[p]ollen.runtime'; rm -rf /home/pi/.pln /opt/pollen")
 
 
 def test_a_plain_user_installs_for_itself(one: Park, tmp_path: Path) -> None:
