@@ -1,4 +1,4 @@
-"""Machines that have nothing of pollen: namespaces with an sshd, a user pi and own folders.
+"""Machines that have nothing of pollen: namespaces with an sshd, a user and own folders.
 
 Each has its own network, mounts, processes and name, its own /etc, /home, /opt, /root, /run, /tmp,
 /usr/local and /var, and no route out. The first node of the network is the desk's, whose folders
@@ -55,23 +55,23 @@ class Machine:
         shutil.copytree(
             "/etc", self.folder / "etc", symlinks=True, ignore=_NOT_COPIED, dirs_exist_ok=True
         )
-        for name in (*_OWN, "var/lib", "var/tmp", "run/sshd", "usr/local/bin", "home/pi"):
+        for name in (*_OWN, "var/lib", "var/tmp", "run/sshd", "usr/local/bin", "home/user"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "tmp").chmod(0o1777)
         (self.folder / "root").chmod(0o700)
         etc = self.folder / "etc"
         for file, line in (
-            ("passwd", f"pi:x:1077:1077::{Path('/home', 'pi')}:/bin/sh"),
-            ("group", "pi:x:1077:"),
-            ("shadow", "pi:*:19000:0:99999:7:::"),
+            ("passwd", "user:x:1077:1077::/home/user:/bin/sh"),
+            ("group", "user:x:1077:"),
+            ("shadow", "user:*:19000:0:99999:7:::"),
         ):
             with (etc / file).open("a") as held:
                 held.write(f"{line}\n")
-        sudoers = etc / "sudoers.d" / "pi"
+        sudoers = etc / "sudoers.d" / "user"
         sudoers.parent.mkdir(exist_ok=True)
-        sudoers.write_text("pi ALL=(ALL) NOPASSWD: ALL\n")
+        sudoers.write_text("user ALL=(ALL) NOPASSWD: ALL\n")
         sudoers.chmod(0o440)
-        for home, user in ((self.folder / "root", 0), (self.folder / "home" / "pi", 1077)):
+        for home, user in ((self.folder / "root", 0), (self.folder / "home" / "user", 1077)):
             (home / ".ssh").mkdir(mode=0o700)
             (home / ".ssh" / "authorized_keys").write_text(self._authorized)
             for path in (home, home / ".ssh", home / ".ssh" / "authorized_keys"):

@@ -76,12 +76,25 @@ def test_one_machine_by_two_names_is_told() -> None:
 
 
 def test_a_name_that_a_member_has_is_taken() -> None:
-    """Unless it is that member."""
-    desk = desk_with(Node())
+    """Unless it is that member, or one that is gone: machines are set up again."""
+    node = Node()
+    node.nodes.append({"node": "dd" * 32, "name": "pi", "state": "offline", "tier": "leaf"})
+    desk = desk_with(node)
     desk.check_name("attic", ME, "me@here")
+    desk.check_name("pi", PI, "pi@one")
     with pytest.raises(PollenError) as caught:
         desk.check_name("attic", PI, "pi@one")
     assert caught.value.slug == "name-taken" and "NAME=pi@one" in caught.value.remedy
+
+
+def test_two_machines_of_one_run_have_two_names() -> None:
+    """Both join before either is seen: machines of one image have one name."""
+    desk = desk_with(Node())
+    desk.check_name("raspberry", PI, "pi@one")
+    desk.check_name("raspberry", PI, "pi@one")
+    with pytest.raises(PollenError) as caught:
+        desk.check_name("raspberry", "dd" * 32, "pi@two")
+    assert caught.value.slug == "name-taken"
 
 
 class Tty(io.BytesIO):

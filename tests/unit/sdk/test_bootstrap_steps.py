@@ -27,7 +27,7 @@ BARE = Facts(
     root="sudo",
     free_bytes=1 << 30,
     base="/opt/pollen",
-    folder="/home/pi/.pln",
+    folder="/home/user/.pln",
     name="pi",
 )
 SYSTEMD = replace(BARE, has_systemd=True, folder="/var/lib/pln")
@@ -124,7 +124,7 @@ def test_a_machine_that_cannot_be_taken_gets_no_step(case: str) -> None:
 def test_a_plain_user_needs_no_root() -> None:
     """Nor is it in the way what cluster the machine's own node is in."""
     own = replace(WANTED, is_own=True)
-    facts = replace(BARE, root="none", system_member=OTHER, base="/home/pi/.local/share/pollen")
+    facts = replace(BARE, root="none", system_member=OTHER, base="/home/user/.local/share/pollen")
     assert way(facts, own) == ALL
 
 

@@ -41,6 +41,7 @@ class Desk:
         self._status: dict[str, Any] = control.get("/v1/status")
         self._asked = time.monotonic()
         self._machines: dict[str, str] = {}
+        self._names: dict[str, str] = {}
 
     @property
     def cluster(self) -> str:
@@ -77,7 +78,7 @@ class Desk:
     def member(self, node: str) -> dict[str, Any] | None:
         """The member with this key, when the node sees it."""
         for held in self.members():
-            if held["node"] == node and held["state"] in ("online", "self"):
+            if held["node"] == node and _is_there(held):
                 return held
         return None
 
@@ -90,9 +91,16 @@ class Desk:
             raise error_from("usage", reason, "name each machine once")
 
     def check_name(self, name: str, node: str, host: str) -> None:
-        """Raise ``name-taken`` when a member of another key has the name."""
-        taken = [held for held in self.members() if held["name"] == name and held["node"] != node]
-        if taken:
-            reason = f"{host}: another member has the name {name!r}: {taken[0]['node'][:8]}"
+        """Raise ``name-taken`` when a member that is there has the name with another key, or a
+        machine of this run does. A machine that was set up again may have its old name."""
+        with self._asking:
+            held = {self._names.setdefault(name, node)}
+        held |= {one["node"] for one in self.members() if _is_there(one) and one["name"] == name}
+        if others := sorted(held - {node}):
+            reason = f"{host}: another member has the name {name!r}: {others[0][:8]}"
             remedy = f"give the machine another one: pln bootstrap ssh NAME={host}"
             raise error_from("name-taken", reason, remedy)
+
+
+def _is_there(member: dict[str, Any]) -> bool:
+    return member["state"] in ("online", "self")
