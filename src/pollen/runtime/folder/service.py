@@ -101,7 +101,7 @@ def start(where: Paths, options: StartOptions = StartOptions()) -> int:
 
 def _spawn(where: Paths, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """fork, setsid, fork, exec: what runs then belongs to init."""
-    line = [sys.executable, "-m", "pollen.runtime", *arguments]
+    line = [sys.executable, "-P", "-m", "pollen.runtime", *arguments]
     env = {**os.environ, **environment}
     middle = os.fork()
     if middle == 0:
