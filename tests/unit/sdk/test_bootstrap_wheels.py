@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import io
+import json
 import os
+import re
 import subprocess
+import sys
 import tarfile
 import zipfile
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +56,27 @@ def test_what_is_no_wheel_of_pollen_is_refused(tmp_path: Path) -> None:
         with pytest.raises(PollenError) as caught:
             wheels.check_file(tmp_path / name)
         assert caught.value.slug == "usage" and "make wheel" in caught.value.remedy
+
+
+def make_wheel(path: Path, text: str = "x = 1") -> None:
+    """One of a module, whose RECORD says ``x = 1``."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.py", text)
+        listed = f"x.py,sha256={wheels.hash_of(b'x = 1')},5\nx.dist-info/RECORD,,\n"
+        archive.writestr("x.dist-info/RECORD", listed)
+
+
+def test_a_wheel_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    make_wheel(tmp_path / OURS)
+    assert wheels.check_file(tmp_path / OURS) == "0.1.0"
+    make_wheel(tmp_path / OURS, "x = 2")
+    with pytest.raises(PollenError, match="py is not what its RECORD says") as caught:
+        wheels.check_file(tmp_path / OURS)
+    assert caught.value.slug == "usage" and caught.value.remedy
+    with zipfile.ZipFile(tmp_path / OURS, "w") as archive:
+        archive.writestr("x.py", "")
+    with pytest.raises(PollenError, match="its RECORD does not lead"):
+        wheels.check_file(tmp_path / OURS)
 
 
 class Installed(metadata.Distribution):
@@ -122,14 +150,82 @@ def test_the_same_wheels_are_the_same_archive() -> None:
         assert archive.getnames() == ["a.whl", "b.whl"]
 
 
+def test_an_archive_is_named_by_what_its_wheels_hold() -> None:
+    """Not by how they were compressed: another zlib makes other bytes of the same files."""
+
+    def wheel(level: int, text: str = "x" * 9999) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+            archive.writestr(zipfile.ZipInfo("a.py"), text, compress_type=zipfile.ZIP_DEFLATED)
+        return out.getvalue()
+
+    def stored() -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("a.py"), "x" * 9999)
+        return out.getvalue()
+
+    made, other = bundle.packed([("a.whl", wheel(9))]), bundle.packed([("a.whl", stored())])
+    assert made.data != other.data and made.digest == other.digest
+    assert made.checksum != other.checksum
+    assert bundle.packed([("a.whl", wheel(9, "y"))]).digest != made.digest
+
+
+def test_what_the_cache_holds_is_checked_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that lost power may keep a name and no bytes; what differs is fetched again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    wheel = b"one wheel"
+    lock = tmp_path / "locked.txt"
+    lock.write_text(f"click==8 --hash=sha256:{hashlib.sha256(wheel).hexdigest()}\n")
+    monkeypatch.setattr(bundle, "LOCK", lock)
+    fetched: list[Path] = []
+
+    def fetch(folder: Path, *_: object) -> None:
+        fetched.append(folder)
+        (folder / "click-8-py3-none-any.whl").write_bytes(wheel)
+
+    monkeypatch.setattr(bundle, "fetch", fetch)
+    own = tmp_path / OURS
+    make_wheel(own)
+    platform = "x86_64", "glibc 2.36", (3, 11)
+    first = bundle.Bundles(own, None).of(*platform)
+    assert bundle.Bundles(own, None).of(*platform) == first and len(fetched) == 1
+    (held,) = (tmp_path / "cache").rglob("*.whl")
+    for damage in (lambda: held.write_bytes(b""), held.unlink):
+        damage()
+        assert bundle.Bundles(own, None).of(*platform) == first
+        assert held.read_bytes() == wheel
+    assert len(fetched) == 3
+
+
+def test_a_desk_without_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(PollenError, match="has no pip") as caught:
+        bundle.fetch(tmp_path, None, [], (3, 11))
+    assert caught.value.slug == "usage" and "ensurepip" in caught.value.remedy
+
+
+def test_pip_is_not_that_of_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.py").write_text("open('ran', 'w')")
+    (tmp_path / "none").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(PollenError, match="cannot be fetched"):
+        bundle.fetch(tmp_path / "none", tmp_path / "none", ["any"], (3, 11))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_wheels_that_cannot_be_had_are_told_with_the_way_around(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "none").mkdir()
     wheel = tmp_path / OURS
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("x", "")
+    make_wheel(wheel)
     held = bundle.Bundles(wheel, tmp_path / "none")
     for _ in range(2):
         with pytest.raises(PollenError, match="cannot be fetched") as caught:
@@ -161,6 +257,92 @@ def test_a_machine_says_what_it_is(tmp_path: Path) -> None:
     assert facts.python >= (3, 11) and facts.has_venv and facts.free_bytes > 0
     assert facts.software == facts.node == facts.running == facts.home_member == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pln_of_a_node_is_the_one_beside_its_interpreter(tmp_path: Path) -> None:
+    """A venv of somebody else is on nobody's PATH."""
+    theirs = tmp_path / "their" / "bin"
+    theirs.mkdir(parents=True)
+    (theirs / "pln").write_text(f"#!/bin/sh\n[ $3 = id ] && echo {'ab' * 32}\n")
+    (theirs / "pln").chmod(0o755)
+    folder = tmp_path / ".pln"
+    folder.mkdir()
+    (folder / "node.key").write_text("key")
+    wait = "import sys; sys.stdin.read()"
+    line = [str(theirs / "python"), "-c", wait, "-m", "pollen.runtime", "--dir", str(folder)]
+    with subprocess.Popen(line, executable=sys.executable, stdin=subprocess.PIPE) as node:
+        try:
+            (folder / "pollen.pid").write_text(json.dumps({"pid": node.pid}))
+            printed = shell(remote.program(None, is_own=True, is_home=False), tmp_path)
+        finally:
+            node.kill()
+    answer = answer_in(printed.decode())
+    assert answer is not None
+    facts = facts_of(answer)
+    assert facts.running == line[0] and facts.node == "ab" * 32
+    assert facts.command == str(theirs / "pln")
+
+
+def install(base: Path, digest: str, data: bytes, given: bytes) -> subprocess.CompletedProcess[str]:
+    """Run the installation as a machine does, with some of the archive on its standard input."""
+    text = remote.program(Step.INSTALL, is_own=True, is_home=False)
+    (script,) = re.findall(r"^install='\n(.*?)'$", text.replace("'\"'\"'", "\0"), re.M | re.S)
+    script = script.replace("\0", "'")
+    line = [sys.executable, "-I", "-c", script, str(base), digest]
+    line += [hashlib.sha256(data).hexdigest(), str(base / "bin" / "pln")]
+    done = subprocess.run(line, input=given, capture_output=True, check=False)
+    return subprocess.CompletedProcess(line, done.returncode, "", done.stderr.decode())
+
+
+def test_software_that_a_node_runs_from_is_not_removed(tmp_path: Path) -> None:
+    """Whoever started it, and whatever is installed; what nobody uses goes, as do links that a
+    killed run left."""
+    new, former, used, unused = (letter * 16 for letter in "abcd")
+    for digest in (new, former, used, unused):
+        (tmp_path / digest).mkdir()
+    (tmp_path / new / "ready").write_text("1\n")
+    (tmp_path / "current").symlink_to(former)
+    target = str(tmp_path / "current" / "venv" / "bin" / "pln")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pln.123").symlink_to(target)
+    (tmp_path / "bin" / "pln.old").write_text("somebody's")
+    (tmp_path / "current.9").symlink_to(unused)
+    line = [f"{tmp_path}/{used}/venv/bin/python", "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(line, executable=sys.executable, stdin=subprocess.PIPE) as node:
+        try:
+            done = install(tmp_path, new, b"", b"")
+        finally:
+            node.kill()
+    assert done.returncode == 0, done.stderr
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {new, former, used, "current", "bin", "lock"}
+    assert (tmp_path / "current").readlink() == Path(new)
+    assert {path.name for path in (tmp_path / "bin").iterdir()} == {"pln", "pln.old"}
+
+
+def test_an_archive_that_stalls_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is taken when all of it came; one of which nothing comes is given up. Of neither
+    anything stays."""
+    monkeypatch.setattr(remote, "_PIECE_WITHIN", 1)
+    short = install(tmp_path, "a" * 16, b"all of it", b"all")
+    assert short.returncode == 1 and "did not come whole" in short.stderr
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"all")
+        monkeypatch.setattr(subprocess, "run", partial(_run_with, reader, subprocess.run))
+        stalled = install(tmp_path, "a" * 16, b"all of it", b"")
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert stalled.returncode == 1 and "nothing came for 1 s" in stalled.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def _run_with(reader: int, run: Any, line: list[str], **options: Any) -> Any:
+    del options["input"]
+    return run(line, stdin=reader, **options)
 
 
 def test_a_program_leaves_what_stands_behind_it(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 Decides: what goes in, and where archives are kept between runs.
 Does not know: machines beyond their platform.
 Invariants: the dependencies are those of ``locked.txt``, held against its hashes by pip. The same
-wheels give the same bytes, and an archive is named by its content. A file of the cache is whole or
-not there.
+wheels give the same bytes, and an archive is named by its content. What the cache holds is held
+against the hashes each time it is read.
 Source: docs/internals/bootstrap.md#the-archive.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +24,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -37,10 +41,16 @@ _FETCH: Final = 300
 
 @dataclass(frozen=True)
 class Bundle:
-    """An archive; ``digest`` is how it is named here and there."""
+    """An archive; ``digest`` is how it is named here and there: by what its wheels hold, for their
+    bytes depend on the zlib that packed them. ``checksum`` is the SHA-256 of ``data``."""
 
     digest: str
     data: bytes
+
+    @cached_property
+    def checksum(self) -> str:
+        """In hex."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 class Bundles:
@@ -60,6 +70,16 @@ class Bundles:
             else:
                 self._pollen = _read_wheel(self._wheel)
         return self._pollen[0]
+
+    @property
+    def version(self) -> str:
+        """That of pollen's own wheel."""
+        return self.prepare().split("-")[1]
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the user named a wheel."""
+        return self._wheel is not None
 
     def of(self, machine: str, libc: str, python: tuple[int, int]) -> Bundle:
         """The archive for a platform. Raises ``host-unfit`` where pollen's wheel does not run, and
@@ -82,32 +102,53 @@ class Bundles:
         if why := wheels.misfit(name, machine, libc, python):
             remedy = "make a wheel there: make wheel; then give it: --wheel FILE"
             raise error_from("host-unfit", f"{name} does not run there: {why}", remedy)
-        folder = self._dependencies(machine, libc, python)
-        held = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.whl"))]
-        return packed([self._pollen, *held])
+        return packed([self._pollen, *self._dependencies(machine, libc, python)])
 
-    def _dependencies(self, machine: str, libc: str, python: tuple[int, int]) -> Path:
-        """The folder of the locked wheels for a platform."""
+    def _dependencies(
+        self, machine: str, libc: str, python: tuple[int, int]
+    ) -> list[tuple[str, bytes]]:
+        """Name and bytes of the locked wheels for a platform."""
         lock = LOCK.read_bytes()
         words = f"{machine} {libc} {python}".encode()
         key = hashlib.sha256(lock + words).hexdigest()[:DIGEST_DIGITS]
         folder = cache() / "wheels" / key
-        if folder.is_dir():
-            return folder
+        if kept := held_by_lock(folder):
+            return kept
         try:
             folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
             try:
                 fetch(made, self._given, wheels.platforms(machine, libc), python)
-                made.rename(folder)
+                found = held_by_lock(made)
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # Another run was first: ours are the same.
+                    made.rename(folder)
             finally:
                 shutil.rmtree(made, ignore_errors=True)
         except OSError as error:
-            if folder.is_dir():
-                return folder  # Another run was first.
             reason = f"{folder} cannot be written: {error.strerror}"
             raise error_from("state-unusable", reason, cure(folder.parent, error)) from None
-        return folder
+        if not found:
+            reason = f"what pip fetched is not what {LOCK} lists"
+            raise error_from("unreachable", reason, f"empty {folder.parent}, and run it again")
+        return found
+
+
+def held_by_lock(folder: Path) -> list[tuple[str, bytes]]:
+    """Name and bytes of the wheels in a folder; none unless it holds each that is locked, each
+    with a hash of the lock. A disk that lost power may have kept names, and no bytes."""
+    lock = LOCK.read_text()
+    hashes = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", lock))
+    names = set(re.findall(r"^([^\s=]+)==", lock, re.MULTILINE))
+    found: list[tuple[str, bytes]] = []
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob("*.whl")):
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() not in hashes:
+                return []
+            names.discard(re.sub(r"[-_.]+", "-", path.name.partition("-")[0]).lower())
+            found.append((path.name, data))
+    return [] if names else found
 
 
 def cache() -> Path:
@@ -127,9 +168,18 @@ def _read_wheel(path: Path) -> tuple[str, bytes]:
 
 
 def fetch(folder: Path, given: Path | None, tags: list[str], python: tuple[int, int]) -> None:
-    """Have pip put the locked wheels of a platform into a folder."""
+    """Have pip put the locked wheels of a platform into a folder.
+
+    Raises ``usage`` where this Python has no pip, and ``unreachable`` when pip does not succeed.
+    """
+    if importlib.util.find_spec("pip") is None:
+        reason = f"the Python of this pollen, {sys.executable}, has no pip to fetch wheels with"
+        remedy = (
+            f"give it one: {sys.executable} -m ensurepip (Debian: apt-get install python3-venv)"
+        )
+        raise error_from("usage", reason, remedy)
     version = f"{python[0]}.{python[1]}"
-    line = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    line = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
     line += ["--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes"]
     line += ["--python-version", version, "--implementation", "cp"]
     for abi in (f"cp{version.replace('.', '')}", "abi3", "none"):
@@ -142,7 +192,8 @@ def fetch(folder: Path, given: Path | None, tags: list[str], python: tuple[int, 
         done = subprocess.run(
             line, stdin=subprocess.DEVNULL, capture_output=True, timeout=_FETCH, check=False
         )
-        said = done.stderr.decode(errors="replace").strip() if done.returncode else ""
+        words = done.stderr.decode(errors="replace").strip()
+        said = (words or f"pip ended with {done.returncode}") if done.returncode else ""
     except subprocess.TimeoutExpired:
         said = f"pip did not end within {_FETCH} s"
     if said:
@@ -154,11 +205,12 @@ def fetch(folder: Path, given: Path | None, tags: list[str], python: tuple[int, 
 
 def packed(files: Iterable[tuple[str, bytes]]) -> Bundle:
     """The archive of these files."""
+    files = list(files)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in sorted(files):
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    data = out.getvalue()
-    return Bundle(hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS], data)
+    listed = "".join(f"{wheels.content_of(data)} {name}\n" for name, data in sorted(files))
+    return Bundle(hashlib.sha256(listed.encode()).hexdigest()[:DIGEST_DIGITS], out.getvalue())

@@ -3,7 +3,8 @@
 Decides: whether a wheel's tags fit, which tags to ask pip for, how an installation is packed again.
 Does not know: the network; ``bundle`` fetches and keeps.
 Invariants: a wheel that is packed again has the very bytes that were installed: each file is held
-against the hash of its RECORD, and the same files give the same bytes.
+against the hash of its RECORD. The same files give the same bytes by the same zlib, and the same
+``content_of`` by any.
 Source: docs/internals/bootstrap.md#the-archive; the tags are those of PEP 425, 600 and 656.
 """
 
@@ -11,12 +12,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
 import hashlib
 import io
 import os
 import re
 import tempfile
 import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -75,12 +78,21 @@ def _takes_python(tag: str, abi: str, python: tuple[int, int]) -> bool:
 
 
 def check_file(path: Path) -> str:
-    """The version in the name of a wheel of pollen. Raises ``usage`` for anything else."""
+    """The version in the name of a wheel of pollen. Raises ``usage`` for anything else, and for one
+    that holds other bytes than its RECORD says."""
     found = _NAME.fullmatch(path.name)
     if found is None or found[1].replace("_", "-") != DISTRIBUTION:
         raise _unusable(f"{path} is not a wheel of pollen (pollen_mesh-….whl)")
     if not zipfile.is_zipfile(path):
         raise _unusable(f"{path} is not a wheel: it cannot be read as an archive")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (record,) = (name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+            for name, listed, *_ in csv.reader(archive.read(record).decode().splitlines()):
+                if listed and listed.removeprefix("sha256=") != hash_of(archive.read(name)):
+                    raise _unusable(f"{path} is damaged: {name} is not what its RECORD says")
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+        raise _unusable(f"{path} is damaged: its RECORD does not lead to its files") from None
     return found[2]
 
 
@@ -145,6 +157,18 @@ def _belongs(name: str) -> bool:
 def hash_of(data: bytes) -> str:
     """A hash as RECORD has it."""
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def content_of(data: bytes) -> str:
+    """A hash of what a wheel holds, however it was compressed; of its bytes when it is no zip."""
+    seen = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in sorted(archive.namelist()):
+                seen.update(f"{hashlib.sha256(archive.read(name)).hexdigest()} {name}\n".encode())
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return hashlib.sha256(data).hexdigest()
+    return seen.hexdigest()
 
 
 def _folder(files: list[tuple[str, bytes]]) -> str:
