@@ -70,13 +70,47 @@ def test_whatever_was_cut_off_the_rest_is_what_was_not_done() -> None:
             assert found == sorted(found, key=list(Step).index)
 
 
-def test_a_newer_archive_is_installed_and_started() -> None:
-    """The membership stays; a unit is written again, for it names the interpreter."""
-    old = replace(DONE, software="f" * 16, running=f"/opt/pollen/{'f' * 16}/venv/bin/python")
-    assert way(old) == [Step.INSTALL, Step.RESTART, Step.WAIT]
-    unit = replace(old, has_systemd=True, folder="/var/lib/pln", unit=old.running)
-    unit = replace(unit, home_member="", system_member=OURS)
-    assert way(unit) == [Step.INSTALL, Step.SERVICE, Step.RESTART, Step.WAIT]
+OLD = f"/opt/pollen/{'f' * 16}/venv/bin/python"
+KEPT = replace(DONE, software="f" * 16, running=OLD)
+OF_SYSTEM = {"has_systemd": True, "folder": "/var/lib/pln", "home_member": ""}
+
+
+def test_software_that_a_node_runs_from_stays() -> None:
+    """Another desk has another version, and neither knows which is newer: nothing is replaced, and
+    no member is started again by a command that makes members."""
+    assert steps.next_step(KEPT, WANTED, is_seen=True) is Step.DONE
+    unit = replace(KEPT, **OF_SYSTEM, system_member=OURS, unit=OLD)  # type: ignore[arg-type]
+    assert steps.next_step(unit, WANTED, is_seen=True) is Step.DONE
+    stopped = replace(unit, running="", has_run=True)
+    assert way(stopped) == [Step.START, Step.WAIT]
+    # Another login's node of another cluster runs from it: this one uses it too.
+    shared = replace(BARE, software="f" * 16, is_used=True)
+    assert way(shared) == [Step.KEY, Step.JOIN, Step.START, Step.WAIT]
+
+
+def test_software_that_never_came_up_is_replaced() -> None:
+    """A wheel that does not start there is mended by another one; its unit is written again."""
+    assert way(replace(BARE, software="f" * 16)) == ALL
+    member = replace(KEPT, **OF_SYSTEM, system_member=OURS, unit=OLD)  # type: ignore[arg-type]
+    never = replace(member, running="")
+    assert way(never) == [Step.INSTALL, Step.SERVICE, Step.START, Step.WAIT]
+
+
+def test_a_stopped_node_that_somebody_else_installed_is_left_alone_and_told() -> None:
+    """Its unit is not written over, and it is not started by the way."""
+    theirs = replace(SYSTEMD, unit="/srv/pln/bin/python", node=NODE, system_member=OURS)
+    with pytest.raises(PollenError, match="starts another pollen, /srv/pln/bin/python") as caught:
+        steps.next_step(theirs, WANTED, is_seen=False)
+    assert caught.value.slug == "host-unfit" and "there: systemctl start" in caught.value.remedy
+    # For a node in the login's folder that unit is no obstacle.
+    assert way(replace(theirs, folder="/home/user/.pln", node="", system_member="")) == ALL
+
+
+def test_a_foreign_node_that_does_not_say_its_key_is_told() -> None:
+    theirs = replace(BARE, running="/srv/pln/bin/python")
+    with pytest.raises(PollenError, match="does not say its key") as caught:
+        steps.next_step(theirs, WANTED, is_seen=False)
+    assert caught.value.slug == "host-unfit" and caught.value.remedy
 
 
 def test_a_node_that_somebody_else_installed_is_left_alone() -> None:
@@ -159,7 +193,7 @@ def test_the_error_of_the_far_pln_keeps_its_slug_and_remedy() -> None:
     error = failure_in({"failed": text, "remedy": ""}, "pi@there")
     assert error is not None and error.slug == "port-in-use"
     assert error.reason == "pi@there: port 60611 is in use"
-    assert error.remedy == "try: pln set listen 0.0.0.0:1"
+    assert error.remedy == "there: try: pln set listen 0.0.0.0:1"
     bare = failure_in({"failed": "No space left", "remedy": "again"}, "pi@there")
     assert bare is not None and (bare.slug, bare.remedy) == ("state-unusable", "again")
     assert failure_in({"system": "Linux"}, "pi@there") is None

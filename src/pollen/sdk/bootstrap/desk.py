@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pollen.errors import error_from
+from pollen.errors import PollenError, error_from
 from pollen.sdk.control import Control
 
 # Milliseconds that a token is good. Guess: a machine redeems it as soon as it came.
@@ -51,7 +51,7 @@ class Desk:
     def check(self) -> None:
         """Raise ``denied`` or ``bad-request`` where the node may not give what is to be given.
 
-        Asked with the key of nobody: the token is dropped, and no node keeps anything of it.
+        Asked with a key that nobody has: the token is dropped, and no node keeps anything of it.
         """
         self.token(secrets.token_hex(32))
 
@@ -90,16 +90,33 @@ class Desk:
             reason = f"{host} is the same machine as {first}"
             raise error_from("usage", reason, "name each machine once")
 
-    def check_name(self, name: str, node: str, host: str) -> None:
-        """Raise ``name-taken`` when a member that is there has the name with another key, or a
-        machine of this run does. A machine that was set up again may have its old name."""
+    def claim_name(self, name: str, host: str) -> None:
+        """A machine of this run will have this name. Raises ``name-taken`` when another one will:
+        those of one image have one name, and both would join before either is seen."""
         with self._asking:
-            held = {self._names.setdefault(name, node)}
-        held |= {one["node"] for one in self.members() if _is_there(one) and one["name"] == name}
+            first = self._names.setdefault(name, host)
+        if first != host:
+            raise _taken(name, host, f"{first} of this run gets it")
+
+    def keep_name(self, node: str, host: str) -> None:
+        """A member goes on under the name that it has; nobody else of this run gets that one."""
+        for held in self.members():
+            if held["node"] == node:
+                with self._asking:
+                    self._names.setdefault(str(held["name"]), host)
+
+    def check_name(self, name: str, node: str, host: str) -> None:
+        """Raise ``name-taken`` when a member that is there has the name with another key. A machine
+        that was set up again may have its old name. ``node`` is empty before there is a key."""
+        held = {one["node"] for one in self.members() if _is_there(one) and one["name"] == name}
         if others := sorted(held - {node}):
-            reason = f"{host}: another member has the name {name!r}: {others[0][:8]}"
-            remedy = f"give the machine another one: pln bootstrap ssh NAME={host}"
-            raise error_from("name-taken", reason, remedy)
+            raise _taken(name, host, f"{others[0][:8]} has it")
+
+
+def _taken(name: str, host: str, why: str) -> PollenError:
+    reason = f"{host}: the name {name!r} is taken: {why}"
+    remedy = f"give the machine another one: pln bootstrap ssh NAME={host}"
+    return error_from("name-taken", reason, remedy)
 
 
 def _is_there(member: dict[str, Any]) -> bool:

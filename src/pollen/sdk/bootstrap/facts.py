@@ -28,7 +28,9 @@ class Facts:
     """A machine as the last step left it. Texts are empty, and numbers 0, for what is not there.
 
     ``root`` is ``self``, ``sudo`` or ``none``. ``software`` is the digest of the archive that is
-    installed whole. ``running`` and ``unit`` are interpreters: of the node, and in the unit.
+    installed whole. ``is_used``: a process, or the unit of a node that ran, has one of ours.
+    ``has_run``: a node wrote a log in ``folder``. ``running`` and ``unit`` are interpreters: of the
+    node, and in the unit. ``version`` is the one that runs or would, ``command`` its ``pln``.
     ``home_member`` and ``system_member`` are the clusters of the two folders that a node may have.
     """
 
@@ -51,15 +53,15 @@ class Facts:
     running: str = ""
     unit: str = ""
     name: str = ""
+    version: str = ""
+    command: str = ""
+    has_run: bool = False
+    is_used: bool = False
 
     @property
     def platform(self) -> tuple[str, str, tuple[int, int]]:
         """What wheels have to fit: architecture, C library, version of Python."""
         return self.machine, self.libc, self.python
-
-    def runs_from(self, digest: str) -> bool:
-        """Whether the node that runs is the one of this archive."""
-        return self.running.startswith(f"{self.base}/{digest}/")
 
 
 def answer_in(text: str) -> dict[str, str] | None:
@@ -96,8 +98,12 @@ def facts_of(answer: dict[str, str]) -> Facts:
         system_member=_id(said("system_member", "")),
         node=_id(node),
         running=said("running", ""),
-        unit=said("unit", ""),
+        unit=escaped(said("unit", "")),
         name=escaped(said("name", "")),
+        version=escaped(said("version", "")),
+        command=escaped(said("command", "")) or "pln",
+        has_run=said("has_run") == "yes",
+        is_used=said("used") == "yes",
     )
 
 
@@ -106,7 +112,10 @@ def _id(text: str) -> str:
 
 
 def failure_in(answer: dict[str, str], host: str) -> PollenError | None:
-    """The error of a step that did not succeed over there, in the far pln's own words."""
+    """The error of a step that did not succeed over there, in the far pln's own words.
+
+    Its remedies are for a shell of that machine, and say so: typed here they are for another node.
+    """
     if "failed" not in answer:
         return None
     said = answer["failed"].replace("\\n", "\n")
@@ -118,4 +127,5 @@ def failure_in(answer: dict[str, str], host: str) -> PollenError | None:
     starts = [at for at, line in enumerate(lines) if line.startswith("error: ")]
     lines = lines[starts[-1] if starts else 0 :] or ["it gave no reason"]
     reason = lines[0].removeprefix("error: ")
-    return error_from(found[1], f"{host}: {reason}", "\n".join([*lines[1:], remedy]).strip())
+    there = [f"there: {line}" for line in lines[1:]]
+    return error_from(found[1], f"{host}: {reason}", "\n".join([*there, remedy]).strip())

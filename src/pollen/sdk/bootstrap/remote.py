@@ -34,8 +34,18 @@ if [ $own = no ] && [ $systemd = yes ] && [ $place = auto ]; then
   folder=/var/lib/pln; as="$s runuser -u pln --"; up=up
 fi
 look() {
-  pln=$base/current/venv/bin/pln
-  [ -x "$pln" ] || pln=$(command -v pln)
+  running=; pid=$($s sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$folder/pollen.pid" 2>/dev/null)
+  if [ -n "$pid" ] && line=$($s tr '\0' '\t' <"/proc/$pid/cmdline" 2>/dev/null); then
+    case $line in *"${tab}pollen.runtime${tab}"*) running=${line%%"$tab"*};; esac
+  fi
+  unit=$(sed -n 's/^ExecStart="*\([^ "]*\).*/\1/p' /etc/systemd/system/pln.service 2>/dev/null)
+  # A unit of ours whose software is gone starts nothing.
+  case $unit in "$base"/*) $s test -x "$unit" || unit=;; esac
+  pln=
+  for one in ${running:+"${running%/*}/pln"} "$base/current/venv/bin/pln" \
+      ${unit:+"${unit%/*}/pln"} "$(command -v pln)"; do
+    if [ -n "$one" ] && $s test -x "$one"; then pln=$one; break; fi
+  done
   PLN_HOST=local; export PLN_HOST
 }
 python=; python_version=; other=
@@ -74,13 +84,20 @@ say free_kib "$(df -Pk "$at" | { read -r _; read -r _ _ _ free _; echo "$free"; 
 [ -f "$base/current/ready" ] && say software "$(basename "$(readlink "$base/current")")"
 say home_member "$(cat "$HOME/.pln/member" 2>/dev/null)"
 [ $root = none ] || say system_member "$($s cat /var/lib/pln/member 2>/dev/null)"
-say unit "$(sed -n 's/^ExecStart="*\([^ "]*\).*/\1/p' /etc/systemd/system/pln.service 2>/dev/null)"
+say unit "$unit"; say running "$running"
+$s test -e "$folder/pollen.log" && say has_run yes
+grep -aqs "^$base/[0-9a-f]\{16\}/" /proc/[0-9]*/cmdline && say used yes
+case $unit in "$base"/*) $s test -e /var/lib/pln/pollen.log && say used yes;; esac
+if [ -n "$pln" ]; then
+  in_use=$(readlink -f "$pln"); at=${in_use%/bin/pln}; command=$pln
+  for one in "$at"/lib/python3*/site-packages/pollen_mesh-*.dist-info; do
+    one=${one##*/pollen_mesh-}; [ "$one" = '*.dist-info' ] || say version "${one%.dist-info}"
+  done
+  [ "$(readlink -f "$link")" = "$in_use" ] && command=$link
+  say command "$command"
+fi
 if [ -n "$pln" ] && $s test -s "$folder/node.key"; then
   say node "$($as "$pln" --dir "$folder" id 2>/dev/null)"
-fi
-pid=$($s sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$folder/pollen.pid" 2>/dev/null)
-if [ -n "$pid" ] && line=$($s tr '\0' '\t' <"/proc/$pid/cmdline" 2>/dev/null); then
-  case $line in *"${tab}pollen.runtime${tab}"*) say running "${line%%"$tab"*}";; esac
 fi
 echo 'END'
 """
@@ -88,7 +105,7 @@ echo 'END'
 # sudo's own words, and those of pln, are the reason when a step fails.
 _STEPS: Final[dict[Step, str]] = {
     Step.INSTALL: r"""
-said=$($s "$python" -I -c "$install" "$base" "$digest" "$link" 2>&1) \
+said=$($s "$python" -I -c "$install" "$base" "$digest" "$sum" "$link" 2>&1) \
   || failed "$said" "run the same line again"
 """,
     Step.SERVICE: r"""
@@ -108,49 +125,52 @@ look
 [ $up = up ] || s=
 said=$($s "$pln" --dir "$folder" $up </dev/null 2>&1) || failed "$said"
 """,
-    Step.RESTART: r"""
-look
-[ $up = up ] || s=
-said=$($s "$pln" --dir "$folder" restart </dev/null 2>&1) || failed "$said"
-""",
 }
 
 _INSTALL: Final = r"""
-import fcntl, hashlib, os, re, shutil, subprocess, sys, tarfile, time
-base, digest, link = sys.argv[1:]
+import fcntl, glob, hashlib, os, re, select, shutil, subprocess, sys, tarfile, tempfile, time
+base, digest, wanted, link = sys.argv[1:]
 home = os.path.join(base, digest)
 venv = os.path.join(home, "venv")
+target = os.path.join(base, "current", "venv", "bin", "pln")
 def run(*line):
     done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, cwd=home)
     if done.returncode:
         sys.exit(done.stdout.decode("utf-8", "replace")[-2000:] or "%s failed" % line[0])
+    return done.stdout.decode("utf-8", "replace").strip()
+def sync(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 def point(path, target):
     new = "%s.%d" % (path, os.getpid())
     os.symlink(target, new)
     os.replace(new, path)
-def install():
-    shutil.rmtree(home, ignore_errors=True)
-    os.makedirs(home)
-    bundle, seen = os.path.join(home, "bundle"), hashlib.sha256()
-    with open(bundle, "wb") as file:
-        while True:
-            piece = sys.stdin.buffer.read(1 << 20)
-            if not piece:
-                break
-            seen.update(piece)
-            file.write(piece)
-    if not seen.hexdigest().startswith(digest):
+    sync(os.path.dirname(path))
+def receive(bundle):
+    seen = hashlib.sha256()
+    while True:
+        if not select.select([0], [], [], PIECE_WITHIN)[0]:
+            sys.exit("nothing came for PIECE_WITHIN s")
+        piece = os.read(0, 1 << 20)
+        if not piece:
+            break
+        seen.update(piece)
+        bundle.write(piece)
+    if seen.hexdigest() != wanted:
         sys.exit("the archive did not come whole")
+    bundle.seek(0)
+def install(bundle):
+    shutil.rmtree(home, ignore_errors=True)
     wheels = os.path.join(home, "wheels")
-    os.mkdir(wheels)
-    with tarfile.open(bundle) as held:
+    os.makedirs(wheels)
+    with tarfile.open(fileobj=bundle) as held:
         for member in held:
             if not member.isfile() or os.path.basename(member.name) != member.name:
                 sys.exit("the archive holds %r" % member.name)
             with open(os.path.join(wheels, member.name), "wb") as file:
                 shutil.copyfileobj(held.extractfile(member), file)
-    os.unlink(bundle)
     run(sys.executable, "-I", "-m", "venv", "--without-pip", venv)
     names = sorted(os.listdir(wheels))
     pip = [name for name in names if name.startswith("pip-")][0]
@@ -158,12 +178,47 @@ def install():
     python = os.path.join(venv, "bin", "python")
     run(python, os.path.join(wheels, pip, "pip"), "install", "--no-index", "--no-deps",
         "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--quiet", *rest)
-    run(python, "-I", "-c", "import pollen._native, pollen.runtime.daemon")
+    version = run(python, "-I", "-c", "import pollen._native, pollen.runtime.daemon, "
+        "pollen.runtime.doctor, pollen.cli.app; from importlib import metadata; "
+        "print(metadata.version('pollen-mesh'))")
     shutil.rmtree(wheels)
-    with open(os.path.join(home, "ready"), "w") as file:
+    # All of it is on the disk before the mark is.
+    os.sync()
+    with open(os.path.join(home, "ready.new"), "w") as file:
+        file.write(version + "\n")
+        file.flush()
         os.fsync(file.fileno())
+    os.replace(file.name, os.path.join(home, "ready"))
+    sync(home)
+    sync(base)
+def in_use():
+    # Digests that a process or a unit names: its node runs from them, or will.
+    places = glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/etc/systemd/system/*.service")
+    places += glob.glob(os.path.expanduser("~/.config/systemd/user/*.service"))
+    for place in places:
+        try:
+            with open(place, "rb") as file:
+                text = os.fsdecode(file.read())
+        except OSError:
+            continue
+        for found in re.findall(re.escape(base) + "/([0-9a-f]{16})/", text):
+            yield found
+def clean(keep):
+    for name in os.listdir(base):
+        path = os.path.join(base, name)
+        if re.match(r"current\.\d+$", name):
+            os.unlink(path)
+        elif re.match(r"[0-9a-f]{16}$", name) and name not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in glob.glob(link + ".*"):
+        is_made = re.match(r"\.\d+$", path[len(link):]) and os.path.islink(path)
+        if is_made and os.readlink(path) == target:
+            os.unlink(path)
 try:
     os.makedirs(base, exist_ok=True)
+    # It has no name, so nothing of it stays; and no lock is held while it comes.
+    bundle = tempfile.TemporaryFile(dir=base)
+    receive(bundle)
     lock = os.open(os.path.join(base, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + 300
     while True:
@@ -175,37 +230,45 @@ try:
                 sys.exit("another installation runs there for five minutes")
             time.sleep(0.2)
     if not os.path.exists(os.path.join(home, "ready")):
-        install()
+        install(bundle)
     current = os.path.join(base, "current")
-    kept = [digest] + ([os.readlink(current)] if os.path.islink(current) else [])
-    for name in os.listdir(base):
-        path = os.path.join(base, name)
-        if re.match(r"current\.\d+$", name):
-            os.unlink(path)
-        elif re.match(r"[0-9a-f]{16}$", name) and name not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+    former = [os.readlink(current)] if os.path.islink(current) else []
+    clean({digest, *former, *in_use()})
     point(current, digest)
-    target = os.path.join(base, "current", "venv", "bin", "pln")
     os.makedirs(os.path.dirname(link), exist_ok=True)
     if not os.path.lexists(link) or os.path.islink(link) and os.readlink(link) == target:
         point(link, target)
 except OSError as error:
     sys.exit("%s: %s" % (error.filename or base, error.strerror))
 """
+# Seconds without a byte of the archive until an installation gives up. Guess: a line that is slow
+# brings some in that time.
+_PIECE_WITHIN: Final = 60
 
 
 def program(
-    step: Step | None, *, is_own: bool, is_home: bool, digest: str = "", name: str = ""
+    step: Step | None,
+    *,
+    is_own: bool,
+    is_home: bool,
+    digest: str = "",
+    checksum: str = "",
+    name: str = "",
 ) -> str:
-    """The shell's program for a step (None: only look); it ends with an answer for ``facts``."""
+    """The shell's program for a step (None: only look); it ends with an answer for ``facts``.
+
+    ``digest`` names the archive, and ``checksum`` is the SHA-256 of the bytes that come.
+    """
     from pollen.sdk.bootstrap.steps import PYTHON_LEAST
 
+    install = _INSTALL.replace("PIECE_WITHIN", str(_PIECE_WITHIN))
     given = {
         "own": "yes" if is_own else "no",
         "place": "home" if is_home else "auto",
         "digest": digest,
+        "sum": checksum,
         "name": name,
-        "install": _INSTALL if step is Step.INSTALL else "",
+        "install": install if step is Step.INSTALL else "",
     }
     head = "".join(f"{key}={shlex.quote(value)}\n" for key, value in given.items())
     body = _HEAD + (_STEPS[step] if step is not None else "") + _LOOK

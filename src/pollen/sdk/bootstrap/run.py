@@ -10,18 +10,20 @@ Source: docs/internals/bootstrap.md#steps.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import IO, Final
 
 from pollen.errors import PollenError, error_from, error_from_dict
 from pollen.paths import Paths
+from pollen.plain import escaped, name_of_machine
 from pollen.sdk import diagnosis, tunnel
 from pollen.sdk.bootstrap import remote, steps
-from pollen.sdk.bootstrap.bundle import Bundles
+from pollen.sdk.bootstrap.bundle import Bundle, Bundles
 from pollen.sdk.bootstrap.desk import Desk
 from pollen.sdk.bootstrap.facts import Facts, answer_in, facts_of, failure_in
 from pollen.sdk.bootstrap.steps import Step, Wanted
@@ -30,9 +32,14 @@ from pollen.sdk.bootstrap.steps import Step, Wanted
 _PATIENCE: Final = 600
 # Seconds until a member that has started is seen by the desk's node. Guess: a link takes one.
 _SEEN: Final = 30.0
+# Seconds that what ssh printed may take to come out of its pipes once it has ended: a master that
+# it left behind holds them for much longer. Guess.
+_LAST: Final = 0.5
 # Seconds between two looks whether it is seen. Guess.
 _LOOK: Final = 0.3
 ACCEPT_NEW: Final = ("-o", "StrictHostKeyChecking=accept-new")
+# A master that runs is used; none is started, for it would stay and hold what ssh prints to.
+_NO_MASTER: Final = ("-o", "ControlMaster=no")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Sessions:
         Raises ``unreachable`` or ``denied`` when ssh does not get there, or the answer does not
         come back whole.
         """
-        line = tunnel.ssh_line(paths, "", remote.command(program), more)
+        line = tunnel.ssh_line(paths, "", remote.command(program), [*_NO_MASTER, *more])
         pipe = subprocess.PIPE
         try:
             with self._lock:
@@ -97,11 +104,7 @@ class Sessions:
             reason = f"ssh cannot be started: {error}"
             raise error_from("unreachable", reason, "install OpenSSH, or set PLN_SSH") from None
         try:
-            assert ssh.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                # It fits into the pipe; joined to the archive that would be in memory twice.
-                ssh.stdin.write(program.encode())
-            printed, said = ssh.communicate(rest, timeout=_PATIENCE)
+            printed, said = _heard(ssh, program.encode(), rest)
         except subprocess.TimeoutExpired:
             reason = f"{paths.host.removeprefix('ssh://')} did not end within {_PATIENCE} s"
             raise error_from("unreachable", reason, "run the same line again") from None
@@ -117,8 +120,11 @@ class Sessions:
     def _end(self, ssh: subprocess.Popen[bytes]) -> None:
         if ssh.poll() is None:
             ssh.kill()
-            with contextlib.suppress(OSError, ValueError):
-                ssh.communicate()
+        for pipe in (ssh.stdout, ssh.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        ssh.wait()
         with self._lock:
             self._held.discard(ssh)
 
@@ -128,6 +134,31 @@ class Sessions:
             self.is_over.set()
             for ssh in self._held:
                 ssh.kill()
+
+
+def _heard(ssh: subprocess.Popen[bytes], *given: bytes) -> tuple[bytes, bytes]:
+    """What ssh printed to each of its outputs until it ended. Raises ``TimeoutExpired``."""
+    end = time.monotonic() + _PATIENCE
+    threading.Thread(target=_feed, args=(ssh.stdin, given), daemon=True).start()
+    ssh.stdin = None  # The thread's from here on: ``communicate`` cannot go on with an input.
+    while True:
+        is_over = ssh.poll() is not None
+        try:
+            return ssh.communicate(timeout=_LAST)
+        except subprocess.TimeoutExpired as late:
+            if is_over:
+                return late.output or b"", late.stderr or b""
+            if time.monotonic() > end:
+                raise
+
+
+def _feed(pipe: IO[bytes], given: Sequence[bytes]) -> None:
+    """Write all of it, and close. It ends with whoever reads."""
+    with contextlib.suppress(OSError), pipe:
+        for data in given:
+            view = memoryview(data)
+            while view:
+                view = view[pipe.write(view) :]
 
 
 def _broken(paths: Paths, code: int, said: str, printed: str) -> dict[str, object]:
@@ -156,7 +187,7 @@ class Machine:
         self._show = show
         self._wanted = Wanted(target.host, self._desk.cluster, is_own=options.is_own)
         self._is_home = False
-        self._bundle = b""
+        self._bundle: Bundle | None = None
         self._done: list[Step] = []
 
     def run(self) -> Outcome:
@@ -183,9 +214,9 @@ class Machine:
             self._is_home = True
             facts = self._ask(None)
         steps.check(facts, self._wanted)
-        if not steps.runs_another(facts):
-            bundle = self._bundles.of(*facts.platform)
-            self._bundle = bundle.data
+        self._claim(facts)
+        if not steps.runs_another(facts) and not steps.keeps_software(facts):
+            self._bundle = bundle = self._bundles.of(*facts.platform)
             self._wanted = replace(self._wanted, digest=bundle.digest, size=len(bundle.data))
         while True:
             if facts.node and not self._options.is_dry:
@@ -204,16 +235,16 @@ class Machine:
                 return facts
             elif step in self._done:
                 reason = f"{self._target.host}: {step.value} changed nothing"
-                raise error_from("state-unusable", reason, self._look_there("doctor"))
+                raise error_from("state-unusable", reason, self._look_there(facts))
             else:
                 facts = self._do(step, facts)
 
     def _do(self, step: Step, facts: Facts) -> Facts:
         rest = b""
         if step is Step.INSTALL:
-            rest = self._bundle
+            rest = self._bundle.data if self._bundle else b""
         elif step is Step.JOIN:
-            self._desk.check_name(self._target.name or facts.name, facts.node, self._target.host)
+            self._desk.check_name(self._name(facts), facts.node, self._target.host)
             rest = f"{self._desk.token(facts.node)}\n".encode()
         self._done.append(step)
         return self._ask(step, rest)
@@ -224,6 +255,7 @@ class Machine:
             is_own=self._options.is_own,
             is_home=self._is_home,
             digest=self._wanted.digest,
+            checksum=self._bundle.checksum if self._bundle and step is Step.INSTALL else "",
             name=self._target.name,
         )
         more = ACCEPT_NEW if self._options.accepts_new_keys else ()
@@ -237,17 +269,48 @@ class Machine:
         while self._desk.member(facts.node) is None:
             if time.monotonic() > end:
                 reason = f"{self._target.host} runs, and is not seen here after {_SEEN:.0f} s"
-                raise error_from("unreachable", reason, self._look_there("doctor"))
+                raise error_from("unreachable", reason, self._look_there(facts))
             if self._sessions.is_over.wait(_LOOK):
                 return
 
-    def _look_there(self, line: str) -> str:
-        return f"see: {self._target.paths.command(line)}"
+    def _name(self, facts: Facts) -> str:
+        """What its node is going to be called."""
+        return self._target.name or name_of_machine(facts.name) or "node"
+
+    def _claim(self, facts: Facts) -> None:
+        """Key and name are this machine's for the run, before anything is changed there."""
+        host = self._target.host
+        if facts.node:
+            self._desk.claim(facts.node, host)
+        if facts.node and steps.member_of(facts):
+            self._desk.keep_name(facts.node, host)
+            return
+        self._desk.claim_name(self._name(facts), host)
+        self._desk.check_name(self._name(facts), facts.node, host)
+
+    def _look_there(self, facts: Facts) -> str:
+        return f"see: {self._there(facts, 'doctor')}"
+
+    def _there(self, facts: Facts, *words: str) -> str:
+        """What to type here so that something is done with the node there."""
+        sudo = ["sudo"] if facts.root == "sudo" and facts.folder.startswith("/var/lib/") else []
+        line = [*sudo, facts.command, "--dir", escaped(facts.folder), *words]
+        inner = shlex.join(line)
+        # It passes two shells, ours and theirs.
+        given = inner if inner == " ".join(line) else shlex.quote(inner)
+        return f"ssh {shlex.join(self._target.paths.ssh_words)} {given}"
 
     def _notes(self, facts: Facts) -> tuple[str, ...]:
-        if facts.has_systemd and facts.folder.startswith("/var/lib/"):
-            return ()
-        return ("no service keeps it up; when the machine was restarted, there: pln up -d",)
+        notes: list[str] = []
+        if not steps.needs_unit(facts):
+            up = f"{facts.command} up -d"
+            notes.append(f"no service keeps it up; when the machine was restarted, there: {up}")
+        given = self._bundles.version
+        is_asked = self._bundles.is_given or facts.version != given
+        if facts.version and is_asked and Step.INSTALL not in self._done:
+            other = f"{self._there(facts, 'upgrade', '-')} <FILE.whl"
+            notes.append(f"it runs pollen {facts.version} and keeps it; for another one: {other}")
+        return tuple(notes)
 
 
 def _as_if(facts: Facts, step: Step, wanted: Wanted) -> Facts:
@@ -261,6 +324,5 @@ def _as_if(facts: Facts, step: Step, wanted: Wanted) -> Facts:
         Step.KEY: {"node": "0" * 64},
         Step.JOIN: {member: wanted.cluster},
         Step.START: {"running": python},
-        Step.RESTART: {"running": python},
     }
     return replace(facts, **changes.get(step, {}))  # type: ignore[arg-type]

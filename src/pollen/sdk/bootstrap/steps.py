@@ -3,7 +3,8 @@
 Decides: the step that comes next, that nothing is left to do, or why a machine cannot be taken.
 Does not know: how a step is done (``remote``), and how the machine is reached.
 Invariants: the same facts give the same step, so it does not matter who was killed when: the next
-run goes on where the machine stands. Nothing is changed on a machine that will be refused.
+run goes on where the machine stands. Nothing is changed on a machine that will be refused. Software
+that a node has run from stays: another version is for the verb ``upgrade``.
 Source: docs/internals/bootstrap.md#steps.
 """
 
@@ -34,7 +35,6 @@ class Step(Enum):
     KEY = "making its key"
     JOIN = "joining"
     START = "starting"
-    RESTART = "starting the new version"
     WAIT = "waiting to see it"
     DONE = "done"
 
@@ -55,20 +55,22 @@ def next_step(facts: Facts, wanted: Wanted, *, is_seen: bool) -> Step:
     """The step that comes next. Raises what ``check`` raises."""
     check(facts, wanted)
     is_foreign = runs_another(facts)
-    if not is_foreign and facts.software != wanted.digest:
+    is_kept = keeps_software(facts)
+    if not is_foreign and not is_kept and facts.software != wanted.digest:
         return Step.INSTALL
-    needs_unit = facts.has_systemd and facts.folder.startswith("/var/lib/")
-    is_unit_ours = facts.unit.startswith(f"{facts.base}/{wanted.digest}/")
-    if needs_unit and not is_foreign and not is_unit_ours:
+    starts = facts.unit.startswith(f"{facts.base}/{wanted.digest}/")
+    is_unit_good = is_ours(facts, facts.unit) if is_kept else starts
+    if needs_unit(facts) and not is_foreign and not is_unit_good:
         return Step.SERVICE
     if not facts.node:
+        if is_foreign:
+            reason = f"{wanted.host}: the node of {facts.running} does not say its key"
+            raise _unfit(reason, "ask it there: pln id")
         return Step.KEY
     if not member_of(facts):
         return Step.JOIN
     if not facts.running:
         return Step.START
-    if not is_foreign and not facts.runs_from(wanted.digest):
-        return Step.RESTART
     return Step.DONE if is_seen else Step.WAIT
 
 
@@ -78,10 +80,26 @@ def member_of(facts: Facts) -> str:
     return facts.system_member if is_system else facts.home_member
 
 
+def is_ours(facts: Facts, python: str) -> bool:
+    """Whether an interpreter is that of an archive, of whatever version."""
+    return re.match(rf"{re.escape(facts.base)}/[0-9a-f]{{16}}/", python) is not None
+
+
 def runs_another(facts: Facts) -> bool:
     """Whether a node runs there from a pollen that somebody else installed: it is left alone."""
-    ours = rf"{re.escape(facts.base)}/[0-9a-f]{{16}}/"
-    return bool(facts.running) and re.match(ours, facts.running) is None
+    return bool(facts.running) and not is_ours(facts, facts.running)
+
+
+def needs_unit(facts: Facts) -> bool:
+    """Whether a service of the system is to keep the node up."""
+    return facts.has_systemd and facts.folder.startswith("/var/lib/")
+
+
+def keeps_software(facts: Facts) -> bool:
+    """Whether what is installed there stays, whatever the desk has: a node runs or ran from it,
+    this one or that of another login. Only what never came up is replaced."""
+    has_come_up = bool(facts.running) or (facts.has_run and bool(member_of(facts)))
+    return bool(facts.software) and (has_come_up or facts.is_used)
 
 
 def uses_home(facts: Facts, wanted: Wanted) -> bool:
@@ -104,6 +122,12 @@ def check(facts: Facts, wanted: Wanted) -> None:
         reason = f"{host}: the login is not root, and sudo asks for a password or is not there"
         remedy = "log in as root@, or allow sudo without a password (NOPASSWD), or: --user"
         raise error_from("denied", reason, remedy)
+    if needs_unit(facts) and facts.unit and not is_ours(facts, facts.unit):
+        reason = f"{host}: pln.service there starts another pollen, {facts.unit}, and is left alone"
+        remedy = "there: systemctl start pln\nor take it away, there: pln service uninstall"
+        raise _unfit(reason, remedy)
+    if keeps_software(facts):
+        return
     _check_python(facts, host)
     room = wanted.size * ROOM_FACTOR + ROOM_BESIDE
     if wanted.digest and facts.software != wanted.digest and facts.free_bytes < room:
@@ -119,7 +143,7 @@ def _check_cluster(facts: Facts, wanted: Wanted) -> None:
     if not held or wanted.cluster in (facts.home_member, facts.system_member):
         return
     reason = f"{wanted.host} is a member of another cluster, {min(held)[:8]}"
-    remedy = "it is left as it is; to take it out of that one: pln down, then pln purge, there"
+    remedy = "it is left as it is; to take it out of that one, there: pln down, then pln purge"
     raise error_from("already-in-cluster", reason, remedy)
 
 
