@@ -16,6 +16,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,8 @@ def test_three_machines_become_members_in_one_command(three: Park) -> None:
     assert all("garden" in node["properties"] for node in props if node["name"] in names)
     assert user.run("stat -c %U /home/user/.pln").strip() == "user"
     assert user.run("stat -c %U /opt/pollen").strip() == "root"
+    # The mark is the last that was written, and holds what it is the mark of.
+    assert user.run("cat /opt/pollen/current/ready").strip() == metadata.version("pollen-mesh")
     began = time.monotonic()
     code, told, _ = three.bootstrap(*line, *given)
     assert code == 0 and [held["steps"] for held in told] == [[], [], []]

@@ -50,7 +50,7 @@ def test_a_wheel_runs_where_its_tags_say(
     assert (wheels.misfit(name, machine, libc, python) == "") == runs
 
 
-def test_what_is_no_wheel_of_pollen_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_wheel_of_pollen_is_refused(tmp_path: Path) -> None:
     for name in ("click-8-py3-none-any.whl", "pollen.whl", OURS):
         (tmp_path / name).write_bytes(b"no archive")
         with pytest.raises(PollenError) as caught:
@@ -390,7 +390,7 @@ def test_no_command_line_grows_with_what_is_sent() -> None:
         (("@/dev/null",), "usage"),
     ],
 )
-def test_what_is_no_machine_is_refused(words: tuple[str, ...], slug: str) -> None:
+def test_what_is_not_a_machine_is_refused(words: tuple[str, ...], slug: str) -> None:
     with pytest.raises(PollenError) as caught:
         targets_of(words)
     assert caught.value.slug == slug and caught.value.remedy

@@ -215,10 +215,8 @@ class Machine:
             facts = self._ask(None)
         steps.check(facts, self._wanted)
         self._claim(facts)
-        if not steps.runs_another(facts) and not steps.keeps_software(facts):
-            self._bundle = bundle = self._bundles.of(*facts.platform)
-            self._wanted = replace(self._wanted, digest=bundle.digest, size=len(bundle.data))
         while True:
+            self._have_archive(facts)
             if facts.node and not self._options.is_dry:
                 self._desk.claim(facts.node, self._target.host)
             is_seen = bool(facts.node) and self._desk.member(facts.node) is not None
@@ -238,6 +236,13 @@ class Machine:
                 raise error_from("state-unusable", reason, self._look_there(facts))
             else:
                 facts = self._do(step, facts)
+
+    def _have_archive(self, facts: Facts) -> None:
+        """Make the archive once it is known that the machine needs one."""
+        is_needed = not steps.runs_another(facts) and not steps.keeps_software(facts)
+        if is_needed and self._bundle is None:
+            self._bundle = bundle = self._bundles.of(*facts.platform)
+            self._wanted = replace(self._wanted, digest=bundle.digest, size=len(bundle.data))
 
     def _do(self, step: Step, facts: Facts) -> Facts:
         rest = b""
