@@ -64,6 +64,16 @@ def three(wheels: Path) -> Iterator[Park]:
         yield made
 
 
+@pytest.fixture
+def two(wheels: Path) -> Iterator[Park]:
+    """A desk and two machines."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pln-") as folder,
+        park(Path(folder), 2, wheels) as made,
+    ):
+        yield made
+
+
 @pytest.fixture(scope="module")
 def one(wheels: Path) -> Iterator[Park]:
     """A desk and a machine that is refused, again and again."""
@@ -103,7 +113,7 @@ def watched() -> Iterator[set[bytes]]:
     is_over = threading.Event()
 
     def watch() -> None:
-        while not is_over.wait(0.005):
+        while not is_over.wait(0.02):
             found.update(lines_now())
 
     thread = threading.Thread(target=watch)
@@ -146,18 +156,18 @@ def test_three_machines_become_members_in_one_command(three: Park) -> None:
     assert done.stdout.decode() == "3 machines: 3 had nothing to do\n"
 
 
-def test_a_machine_that_failed_half_way_goes_on(three: Park) -> None:
+def test_a_machine_that_failed_half_way_goes_on(two: Park) -> None:
     """The others are done meanwhile; a disk that fills up in the middle is told, and resumed."""
-    user, root, _ = three.machines
+    user, root = two.machines
     root.run("mount -t tmpfs -o size=200m,nr_inodes=300 none /opt")
     line = [f"user@{user.address}", f"root@{root.address}"]
-    code, told, _ = three.bootstrap(*line)
+    code, told, _ = two.bootstrap(*line)
     by_host = {str(held["host"]): held for held in told}
     assert code == 1 and by_host[line[0]]["ok"]
     ((slug, words),) = errors_of(told)
     assert slug == "state-unusable" and "No space left" in words
     root.run("umount /opt")
-    code, told, _ = three.bootstrap(*line)
+    code, told, _ = two.bootstrap(*line)
     assert code == 0, errors_of(told)
     assert {str(held["host"]): bool(held["steps"]) for held in told} == {
         line[0]: False,
@@ -434,32 +444,28 @@ def killed_after(made: Park, seconds: float, *arguments: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_killed_anywhere_is_completed_by_the_next_one(wheels: Path) -> None:
+def test_a_run_that_is_killed_anywhere_is_completed_by_the_next_one(two: Park) -> None:
     """Ten kills of the desk's processes and of the machine's, each at a random moment of machines
     that began with nothing."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    with (
-        tempfile.TemporaryDirectory(prefix="pln-") as folder,
-        park(Path(folder), 2, wheels) as made,
-    ):
-        hosts = [f"root@{machine.address}" for machine in made.machines]
-        for index in range(KILLS):
-            line = [f"r{index}-{at}={host}" for at, host in enumerate(hosts)]
-            killed_after(made, rng.uniform(3.0, 14.0), *line)
-            left = made.machines[0].run("ls /opt/pollen 2>/dev/null; ls /root/.pln || true")
-            print(f"round {index}: {left.split()}")
-            if index % 2:
-                for machine in made.machines:
-                    # All but the listener: what a step there is made of dies with the session.
-                    machine.run("pkill -9 -f '[v]env|[p]ip|[n]otty' || true")
-            code, told, _ = made.bootstrap(*line)
-            assert code == 0, errors_of(told)
-            assert list(made.members().values()).count("online") >= len(hosts)
-            # Each round begins with machines that have nothing; a name is for one key.
-            for machine in made.machines:
-                machine.run(f"{GONE}; rm -rf /root/.pln /opt/pollen /usr/local/bin/pln*")
+    hosts = [f"root@{machine.address}" for machine in two.machines]
+    for index in range(KILLS):
+        line = [f"r{index}-{at}={host}" for at, host in enumerate(hosts)]
+        killed_after(two, rng.uniform(3.0, 14.0), *line)
+        left = two.machines[0].run("ls /opt/pollen 2>/dev/null; ls /root/.pln || true")
+        print(f"round {index}: {left.split()}")
+        if index % 2:
+            for machine in two.machines:
+                # All but the listener: what a step there is made of dies with the session.
+                machine.run("pkill -9 -f '[v]env|[p]ip|[n]otty' || true")
+        code, told, _ = two.bootstrap(*line)
+        assert code == 0, errors_of(told)
+        assert list(two.members().values()).count("online") >= len(hosts)
+        # Each round begins with machines that have nothing; a name is for one key.
+        for machine in two.machines:
+            machine.run(f"{GONE}; rm -rf /root/.pln /opt/pollen /usr/local/bin/pln*")
 
 
 @pytest.mark.slow
