@@ -283,6 +283,21 @@ def test_the_pln_of_a_node_is_the_one_beside_its_interpreter(tmp_path: Path) -> 
     assert facts.command == str(theirs / "pln")
 
 
+def test_a_machine_says_whether_its_software_is_used(tmp_path: Path) -> None:
+    """By whichever node: that of another login runs from it too."""
+    program = remote.program(None, is_own=True, is_home=False)
+    base = tmp_path / ".local" / "share" / "pollen"
+    line = [f"{base}/{'c' * 16}/venv/bin/python", "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(line, executable=sys.executable, stdin=subprocess.PIPE) as node:
+        try:
+            used = answer_in(shell(program, tmp_path).decode())
+        finally:
+            node.kill()
+    unused = answer_in(shell(program, tmp_path).decode())
+    assert used is not None and facts_of(used).is_used
+    assert unused is not None and not facts_of(unused).is_used
+
+
 def install(base: Path, digest: str, data: bytes, given: bytes) -> subprocess.CompletedProcess[str]:
     """Run the installation as a machine does, with some of the archive on its standard input."""
     text = remote.program(Step.INSTALL, is_own=True, is_home=False)

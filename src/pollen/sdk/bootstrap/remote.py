@@ -86,7 +86,8 @@ say home_member "$(cat "$HOME/.pln/member" 2>/dev/null)"
 [ $root = none ] || say system_member "$($s cat /var/lib/pln/member 2>/dev/null)"
 say unit "$unit"; say running "$running"
 $s test -e "$folder/pollen.log" && say has_run yes
-grep -aqs "^$base/[0-9a-f]\{16\}/" /proc/[0-9]*/cmdline && say used yes
+cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -q "^$base/[0-9a-f]\{16\}/" \
+  && say used yes
 case $unit in "$base"/*) $s test -e /var/lib/pln/pollen.log && say used yes;; esac
 if [ -n "$pln" ]; then
   in_use=$(readlink -f "$pln"); at=${in_use%/bin/pln}; command=$pln
