@@ -119,9 +119,9 @@ def up_command(
         start_detached(where, options)
         return
     # The daemon replaces this process: one pid, and signals reach it directly.
-    # Without -P the module would be looked for in the folder that the user is in.
-    line = [sys.executable, "-P", "-m", "pollen.runtime", *options.arguments(where)]
-    os.execv(sys.executable, line)
+    os.execv(
+        sys.executable, [sys.executable, "-P", "-m", "pollen.runtime", *options.arguments(where)]
+    )
 
 
 def _untaken(where: Paths, options: Any) -> PollenError:
