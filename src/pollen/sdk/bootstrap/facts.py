@@ -97,7 +97,7 @@ def facts_of(answer: dict[str, str]) -> Facts:
         home_member=_id(said("home_member", "")),
         system_member=_id(said("system_member", "")),
         node=_id(node),
-        running=said("running", ""),
+        running=escaped(said("running", "")),
         unit=escaped(said("unit", "")),
         name=escaped(said("name", "")),
         version=escaped(said("version", "")),

@@ -172,6 +172,7 @@ def install(bundle):
                 sys.exit("the archive holds %r" % member.name)
             with open(os.path.join(wheels, member.name), "wb") as file:
                 shutil.copyfileobj(held.extractfile(member), file)
+    bundle.close()
     run(sys.executable, "-I", "-m", "venv", "--without-pip", venv)
     names = sorted(os.listdir(wheels))
     pip = [name for name in names if name.startswith("pip-")][0]
