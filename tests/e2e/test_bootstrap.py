@@ -142,6 +142,7 @@ def test_three_machines_become_members_in_one_command(three: Park) -> None:
     names = {"attic", root.name, "cellar"}
     assert three.members() == {"desk": "self"} | dict.fromkeys(names, "online")
     assert {held["tier"] for held in told} == {"publisher"}
+    assert {held["version"] for held in told} == {metadata.version("pollen-mesh")}
     props = json.loads(three.ok("status", "--json"))["nodes"]
     assert all("garden" in node["properties"] for node in props if node["name"] in names)
     assert user.run("stat -c %U /home/user/.pln").strip() == "user"

@@ -230,6 +230,7 @@ def object_of(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.name,
         "node": outcome.node,
         "tier": outcome.tier,
+        "version": outcome.version,
         "steps": list(outcome.steps),
         "notes": list(outcome.notes),
         "seconds": round(outcome.seconds, 3),

@@ -72,6 +72,7 @@ class Outcome:
     name: str = ""
     node: str = ""
     tier: str = ""
+    version: str = ""
     steps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -196,7 +197,7 @@ class Machine:
         outcome = Outcome(self._target.host, self._target.name)
         try:
             facts = self._go()
-            outcome.node = facts.node
+            outcome.node, outcome.version = facts.node, facts.version
             outcome.notes = self._notes(facts)
             member = self._desk.member(facts.node) if facts.node else None
             if member is not None:
