@@ -12,7 +12,7 @@ Source: docs/design/protocol.md#names-and-specs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -69,7 +69,17 @@ class Holding(msgspec.Struct, Generic[T], frozen=True, gc=False, kw_only=True):
         return not self.holder.is_withdrawn
 
 
-def resolve(known: Sequence[T], members: Mapping[PeerId, Certificate]) -> dict[str, Holding[T]]:
+# Whether the subject of a certificate may publish under a name, its tier aside.
+May = Callable[[str, Certificate], bool]
+
+
+def _anybody(name: str, certificate: Certificate) -> bool:
+    return True
+
+
+def resolve(
+    known: Sequence[T], members: Mapping[PeerId, Certificate], may: May = _anybody
+) -> dict[str, Holding[T]]:
     """Every name, by (name_epoch, tier, hash(name, owner)); who may not publish does not count.
 
     The mapping is in the order of the names.
@@ -77,7 +87,9 @@ def resolve(known: Sequence[T], members: Mapping[PeerId, Certificate]) -> dict[s
     by_name: dict[str, list[T]] = {}
     for named in known:
         certificate = members.get(named.owner)
-        if certificate is not None and certificate.tier >= Tier.PUBLISHER:
+        if certificate is None or certificate.tier < Tier.PUBLISHER:
+            continue
+        if may(named.name, certificate):
             by_name.setdefault(named.name, []).append(named)
     found: dict[str, Holding[T]] = {}
     for name in sorted(by_name):

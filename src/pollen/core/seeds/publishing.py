@@ -9,7 +9,7 @@ Source: docs/design/protocol.md#names-and-specs, docs/design/cli.md#seeding.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import msgspec
 
@@ -44,12 +44,18 @@ REFUSED_FULL = Refusal(
 
 class Writer(msgspec.Struct, frozen=True, kw_only=True):
     """Who publishes, and what it may; ``certificates`` are those of all members, ``halted`` the
-    versions that their hosts found at fault."""
+    versions that their hosts found at fault. ``refusal`` is what the root's policy on publishers
+    says against a name."""
 
     node: PeerId
     certificate: Certificate
     certificates: Mapping[PeerId, Certificate]
     halted: Container[Hash] = ()
+    refusal: Callable[[str, Certificate], Refusal | None] = lambda name, certificate: None
+
+    def check_name(self, name: str) -> Refusal | None:
+        """Why it may not publish under this name, whoever holds it: its tier, the root's policy."""
+        return check_may_seed(self.certificate) or self.refusal(name, self.certificate)
 
     def lineage_of(self, owner: PeerId) -> list[PeerId]:
         """The ancestors of an owner, as far as its certificate is known."""
@@ -91,7 +97,7 @@ def _check_name(
 ) -> Refusal | None:
     holding = held.get(command.name)
     lineage = [] if holding is None else writer.lineage_of(holding.holder.owner)
-    return check_may_hold(
+    return writer.check_name(command.name) or check_may_hold(
         command.name, holding, writer.node, writer.certificate, lineage, command.take_over
     )
 
@@ -216,6 +222,9 @@ def plan_unseed(
     holding = find_named(target, held)
     if isinstance(holding, Refusal):
         return holding
+    refusal = writer.check_name(holding.name)
+    if refusal is not None:
+        return refusal
     seed = holding.holder
     lineage = writer.lineage_of(seed.owner)
     if not has_authority(writer.node, writer.certificate, seed, lineage):

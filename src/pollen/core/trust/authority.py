@@ -21,7 +21,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import Rejection, Signed, decode, encode
 from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Verify, earlier
-from pollen.core.kinds import CERT, DENY, GRANT, LEASE, SUCCESSION
+from pollen.core.kinds import CERT, DENY, GRANT, LEASE, POLICY, SUCCESSION
 from pollen.core.records import Record
 from pollen.core.trust import certs, denies, leases
 from pollen.core.trust.certs import Certificate, Chain, Tier
@@ -30,9 +30,10 @@ from pollen.core.trust.denials import Denials
 from pollen.core.trust.denies import ProvenDeny
 from pollen.core.trust.ends import Ends
 from pollen.core.trust.leases import HeldLease, Lease
+from pollen.core.trust.publishers import Publishers
 from pollen.core.trust.succession import Successions
 
-TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION, GRANT})
+TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION, GRANT, POLICY})
 # The place of a lease that came with a Hello, beside those that came as records of somebody; and
 # of one that came with somebody's grant.
 _SHOWN = PeerId(b"shown")
@@ -67,6 +68,7 @@ class Trust:
         self._successions = Successions(cluster, verify)
         self._ends = Ends()
         self._changed: dict[PeerId, None] = {}
+        self.publishers = Publishers(cluster, verify)
         self.current = self._ends.current
         self.roots: dict[PeerId, Signed | None] = {root: None}
         self._deniers: dict[PeerId, None] = {root: None}
@@ -88,6 +90,8 @@ class Trust:
             return self._on_deny_record(record)
         if record.body.kind == GRANT:
             return self._on_grant(record)
+        if record.body.kind == POLICY:
+            return self.publishers.apply(record, self.roots)
         if not record.is_live:
             return None
         return self._on_succession(record)
@@ -220,6 +224,7 @@ class Trust:
                 self._note_deny(news)
         if before == self.roots:
             return
+        self.publishers.follow(self.roots)
         for subject, carried in list(self._carried.items()):
             self.declare(subject, carried)
         for (owner, subject), carried in list(self._grants.items()):

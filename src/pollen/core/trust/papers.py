@@ -18,6 +18,7 @@ import msgspec
 from pollen.core.codec import (
     CERTIFICATE_DOMAIN,
     DENY_DOMAIN,
+    POLICY_DOMAIN,
     ROOT_REQUEST_DOMAIN,
     SUCCESSION_DOMAIN,
     U8,
@@ -39,15 +40,23 @@ from pollen.core.trust import certs, denies
 from pollen.core.trust.authority import Trust
 from pollen.core.trust.certs import Certificate, Chain, Tier
 from pollen.core.trust.denies import Deny, DenyPayload, ProvenDeny, deny_hash
+from pollen.core.trust.publishers import PublisherPolicy, judge_policy
 from pollen.core.trust.succession import Succession, issue, issued_of, judge_succession
 
 # What a paper is, as its ``kind`` says.
-CERTIFICATE, DENY, SUCCESSION = 0, 1, 2
-_DOMAINS = {CERTIFICATE: CERTIFICATE_DOMAIN, DENY: DENY_DOMAIN, SUCCESSION: SUCCESSION_DOMAIN}
-_TYPES: dict[int, type[Certificate | Deny | Succession]] = {
+CERTIFICATE, DENY, SUCCESSION, POLICY = 0, 1, 2, 3
+_DOMAINS = {
+    CERTIFICATE: CERTIFICATE_DOMAIN,
+    DENY: DENY_DOMAIN,
+    SUCCESSION: SUCCESSION_DOMAIN,
+    POLICY: POLICY_DOMAIN,
+}
+Document = Certificate | Deny | Succession | PublisherPolicy
+_TYPES: dict[int, type[Document]] = {
     CERTIFICATE: Certificate,
     DENY: Deny,
     SUCCESSION: Succession,
+    POLICY: PublisherPolicy,
 }
 
 
@@ -64,7 +73,7 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
     before: bytes = b""
     denies: list[WireHash] = []
 
-    def read(self) -> Certificate | Deny | Succession | Rejection:
+    def read(self) -> Document | Rejection:
         """The document in the body."""
         known = _TYPES.get(self.kind)
         return Rejection("paper-kind") if known is None else decode(known, self.body, "paper")
@@ -79,11 +88,19 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
         """True for a deny."""
         return self.kind == DENY
 
+    @property
+    def is_policy(self) -> bool:
+        """True for a policy on publishers."""
+        return self.kind == POLICY
+
     def subject(self) -> PeerId:
-        """Whom the document is about: a member, or the next root; no id when it cannot be read."""
+        """Whom the document is about: a member, the next root, or the root that says who may
+        publish; no id when it cannot be read."""
         document = self.read()
         if isinstance(document, Rejection):
             return PeerId(b"")
+        if isinstance(document, PublisherPolicy):
+            return PeerId(document.root)
         if isinstance(document, Succession):
             return PeerId(document.successor)
         return PeerId(document.subject)
@@ -113,6 +130,8 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
         if isinstance(document, Deny):
             why = f": {document.reason}" if document.reason else ""
             return f"{who} loses what it had up to generation {document.generation}{why}"
+        if isinstance(document, PublisherPolicy):
+            return document.sentence()
         return f"the key {self.subject().hex()} is the next root, and signs like this one"
 
 
@@ -152,6 +171,11 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
     def of_succession(signed: Signed, root: PeerId, cluster: ClusterId, asked: int) -> RootRequest:
         """The request that a root makes of itself, to be succeeded."""
         return RootRequest(cluster, root, root, asked, [Paper(SUCCESSION, signed.body)])
+
+    @staticmethod
+    def papers_of_policy(policy: PublisherPolicy) -> list[Paper]:
+        """The paper of a policy on publishers."""
+        return [Paper(POLICY, encode(policy))]
 
     @property
     def has_certificates(self) -> bool:
@@ -203,7 +227,10 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
             return "a document in it cannot be read"
         if paper.name and check_name(paper.name) is not None:
             return "a name in it is not one"
-        signer = document.root if isinstance(document, Succession) else document.issuer
+        if isinstance(document, Succession | PublisherPolicy):
+            signer = document.root
+        else:
+            signer = document.issuer
         if document.cluster != self.cluster or signer != self.root:
             return "a document in it is of another cluster or another root"
         if isinstance(document, Certificate):
@@ -211,6 +238,8 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
                 return "a document in it is not the root's to sign"
             fault = certs.fault_of(document, ClusterId(self.cluster))
             return f"nobody would take a document in it: {fault}" if fault else ""
+        if isinstance(document, PublisherPolicy) and not document.is_readable:
+            return "a policy in it cannot be read here, and would let nobody publish"
         return ""
 
     @staticmethod
@@ -266,6 +295,8 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         elif isinstance(document, Deny):
             payload = self.deny_payload(signed)
             judged = denies.judge_deny(payload, cluster=cluster, roots=roots, verify=verify)
+        elif isinstance(document, PublisherPolicy):
+            judged = judge_policy(signed, cluster, verify)
         else:
             judged = judge_succession(signed, cluster, verify)
         return judged if isinstance(judged, Rejection) else None
@@ -281,6 +312,9 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         document = paper.read()
         if isinstance(document, Succession):
             return document.successor in trust.roots
+        if isinstance(document, PublisherPolicy):
+            counts = trust.publishers.counts
+            return counts is not None and counts[0] == document
         if isinstance(document, Deny):
             digest = deny_hash(Signed(paper.body, bytes(64)))
             return digest in {v.hash for v in trust.verdicts_of(PeerId(document.subject))}
@@ -300,6 +334,10 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
             if isinstance(document, Succession):
                 if document.root != list(trust.roots)[-1]:
                     late = f"the root {short(PeerId(document.root))} has a successor already"
+            elif isinstance(document, PublisherPolicy):
+                newest = trust.publishers.newest
+                if document.number <= newest:
+                    late = f"the policy on publishers was changed since (number {newest})"
             elif isinstance(document, Certificate | Deny):
                 late = self._late(paper, PeerId(document.subject), trust)
             if late:
