@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from pollen.errors import PollenError
 from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example
+from tests.e2e.talk import check_error
+from tests.e2e.test_root import Drawer, ok
 from tests.e2e.test_trust import join
 
 pytestmark = pytest.mark.timeout(180)
@@ -54,7 +58,7 @@ async def test_only_names_that_the_policy_allows_are_published_and_count() -> No
     """A name that fell is called by nobody, and is back when the policy is taken away."""
     async with Cluster(1) as cluster:
         a, b = cluster[0], await join(cluster, "b", "publisher")
-        await cluster.seed(example("echo"), "radio", on="b", min_replicas=1)
+        await cluster.seed(example("echo"), "radio", at=1, min_replicas=1)
         assert await calls(a, "radio") == ""
         planned = await a.post("/v1/policies", {"expression": LAB, "dry_run": True})
         assert [name["name"] for name in planned["falls"]] == ["radio"]
@@ -70,9 +74,9 @@ async def test_only_names_that_the_policy_allows_are_published_and_count() -> No
         told = await refused(a, "/v1/why/place/radio")
         assert "does not let b publish 'radio'" in str(told)
         with pytest.raises(PollenError) as caught:
-            await cluster.seed(example("echo"), "tv", on="b", min_replicas=1)
-        assert caught.value.slug == "denied" and LAB in str(caught.value)
-        await cluster.seed(example("echo"), "lab-tv", on="b", min_replicas=1)
+            await cluster.seed(example("echo"), "tv", at=1, min_replicas=1)
+        assert caught.value.slug == "denied" and LAB in caught.value.remedy
+        await cluster.seed(example("echo"), "lab-tv", at=1, min_replicas=1)
         assert await calls(a, "lab-tv") == ""
         await b.restart()
         assert (await shown(b))["text"] == LAB
@@ -96,7 +100,25 @@ async def test_a_policy_needs_the_root_and_a_text_that_is_one() -> None:
             ({}, "bad-request", "--clear"),
         ):
             error = await refused(b, "/v1/policies", body)
-            assert error.slug == slug and words in str(error)
+            assert error.slug == slug and words in f"{error} {error.remedy}"
         asked = await b.post("/v1/policies", {"expression": "true", "by_root": True})
         assert base64.b64decode(asked["request"])
         assert (await shown(b))["number"] == 0
+
+
+async def test_the_root_in_a_drawer_signs_a_policy() -> None:
+    """No node has the key: any member asks and any publishes; an old answer is refused."""
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as folder:
+        async with Cluster(1) as cluster:
+            a, b = cluster[0], await join(cluster, "b", "publisher")
+            drawer = Drawer(Path(folder), a)
+            await drawer.takes("--remove", "--yes")
+            check_error(await a.pln("set-policy", "publish", LAB, "--json"), "root-not-here")
+            answer = await drawer.signs(b, "set-policy", "publish", LAB)
+            stale = await drawer.signs(a, "set-policy", "publish", "true")
+            assert LAB in await ok(b, "root", "apply", str(answer))
+            await reaches([a, b], 1)
+            assert LAB in await ok(a, "set-policy")
+            check_error(await a.pln("root", "apply", str(stale), "--json"), "root-file-stale")
+            assert "it is so already" in await ok(a, "root", "apply", str(answer))
+            assert "policy the root" in await ok(a, "audit")
