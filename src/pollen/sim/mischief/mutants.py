@@ -294,7 +294,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="first-policy-stays", owner=publishers.PublisherPolicy, target="hash",
         make=lambda _: property(lambda self: b""),
-        caught_by="policy-agrees", scenario="publishers_obey_the_policy_of_the_root", number=1,
+        caught_by="policy-agrees", scenario="publishers_obey_the_policy_of_the_root", number=7,
     ),
     Mutant(
         name="floor-never-given-up", owner=clocks.Clocks, target="_is_contradicted",
