@@ -362,45 +362,6 @@ def test_the_line_of_roots_does_not_depend_on_the_order() -> None:
     assert lines == {(ROOT, two, three)}
 
 
-def test_what_a_displaced_successor_denied_stays_denied_in_every_order() -> None:
-    """Its denies hold, and those of an admin that it made; also by what a third root comes to."""
-    stands, displaced, after = (make_key(f"trust-heir-{name}") for name in ("a", "b", "c"))
-    lost = admin_chain(OTHER, displaced)
-    below = make_deny(STRANGER, OTHER, evidence=member_chain(STRANGER, OTHER, lost))
-    records = [
-        record_of(ADMIN, "succession", stands, encode(make_succession(ROOT, stands, T0 + 1))),
-        record_of(ADMIN, "succession", displaced, encode(make_succession(ROOT, displaced, T0 + 2))),
-        record_of(ADMIN, "succession", after, encode(make_succession(displaced, after))),
-        deny_record(ADMIN, make_deny(LEAF, displaced, evidence=[])),
-        deny_record(ADMIN, make_deny(LEAF, after, evidence=[])),
-        deny_record(OTHER, below),
-    ]
-    seen = set()
-    for order in itertools.permutations(records):
-        trust = make_trust((LEAF, member_chain()), (STRANGER, member_chain(STRANGER)))
-        trust.apply(record_of(ADMIN, "cert", b"", encode(admin_chain())))
-        assert {LEAF, STRANGER} <= set(trust.certificates)
-        for record in order:
-            trust.apply(record)
-        denied = [len(trust.verdicts_of(peer)) for peer in (LEAF, STRANGER)]
-        seen.add((tuple(trust.roots), tuple(trust.certificates), *denied))
-    assert seen == {((ROOT, stands), (ADMIN,), 2, 1)}
-
-
-def test_a_displaced_successor_gives_nothing_and_lifts_nothing() -> None:
-    """Only what it denied counts: a certificate of it falls, and so does one that lifts a deny."""
-    stands, displaced = (make_key(f"trust-heir-{name}") for name in ("a", "b"))
-    deny = make_deny(by=ROOT)
-    trust = make_trust((LEAF, member_chain()))
-    trust.follow([make_succession(ROOT, displaced, T0 + 2), make_succession(ROOT, stands, T0 + 1)])
-    trust.apply(deny_record(ADMIN, deny))
-    back = admin_chain(LEAF, displaced, tier=Tier.LEAF, generation=2, cites=cited(deny))
-    for subject, chain in ((LEAF, back), (OTHER, admin_chain(OTHER, displaced))):
-        judged = trust.apply(record_of(subject, "cert", b"", encode(chain)))
-        assert kind_of(judged) == "certificate-of-another-root"
-    assert not trust.certificates
-
-
 def test_whoever_knows_the_first_root_only_follows_the_line_in_the_credentials() -> None:
     """A laptop that slept through a change of the root."""
     successor = make_key("trust-successor")

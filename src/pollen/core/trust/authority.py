@@ -71,7 +71,6 @@ class Trust:
         self.publishers = Publishers(cluster, verify)
         self.current = self._ends.current
         self.roots: dict[PeerId, Signed | None] = {root: None}
-        self._deniers: dict[PeerId, None] = {root: None}
         self.certificates: dict[PeerId, Certificate] = {}
         self.admins: dict[PeerId, None] = {}
         self.newest_not_before = 0
@@ -181,7 +180,7 @@ class Trust:
         self._refresh(subject)
 
     def _on_deny_record(self, record: Record) -> Rejection | None:
-        return self._note_deny(self._denials.apply(record, self._deniers))
+        return self._note_deny(self._denials.apply(record, self.roots))
 
     def _note_deny(self, news: ProvenDeny | Rejection | None) -> Rejection | None:
         """What hangs on the subject of a deny that is new is worked out again."""
@@ -204,26 +203,20 @@ class Trust:
 
         One of a root that is not known yet is kept for later, and forgotten first.
         """
-        is_news, fault = self._successions.learn(carried, self._deniers)
+        is_news, fault = self._successions.learn(carried, self.roots)
         if is_news:
             self._retrace()
         return fault
 
     def _retrace(self) -> None:
-        """The line of roots may have changed: whatever hung on it is judged again.
-
-        Who may deny is more than the line, and more at each succession: a deny never falls with it.
-        """
+        """The line of roots may have changed: whatever hung on it is judged again."""
         before, self.roots = self.roots, self._successions.line(self._root)
-        could, self._deniers = self._deniers, self._successions.deniers(self._root)
-        if before != self.roots:
-            self._judged, self._shown = {}, {}
-            self._changed |= dict.fromkeys(self._counted)  # what each shows now leads to the newest
-        if could != self._deniers:
-            for news in self._denials.judge_again(self._deniers):
-                self._note_deny(news)
         if before == self.roots:
             return
+        self._judged, self._shown = {}, {}
+        self._changed |= dict.fromkeys(self._counted)  # what each shows now leads to the newest
+        for news in self._denials.judge_again(self.roots):
+            self._note_deny(news)
         self.publishers.follow(self.roots)
         for subject, carried in list(self._carried.items()):
             self.declare(subject, carried)

@@ -3,8 +3,7 @@
 Decides: which deny is news, and which must be told again because its record was buried.
 Does not know: what follows from a deny for any chain but whether it is killed.
 Invariants: a deny that held is never forgotten. One that does not hold is kept, within
-    ``UNPROVEN_MAX``, until the keys that may deny as a root change. ``deniers`` of a call are those
-    keys: the line of roots, and every successor that another one displaced.
+    ``UNPROVEN_MAX``, until the roots that are known change.
 Source: docs/internals/trust.md#denies.
 """
 
@@ -32,7 +31,7 @@ class Denials:
         self._payloads: dict[bytes, bytes] = {}
         self._buried: dict[bytes, None] = {}
 
-    def apply(self, record: Record, deniers: Container[PeerId]) -> ProvenDeny | Rejection | None:
+    def apply(self, record: Record, roots: Container[PeerId]) -> ProvenDeny | Rejection | None:
         """A record of a deny: the deny when it is news, the fault in it, or None.
 
         A deny is not taken back: what its owner buries is owed to the others again.
@@ -45,14 +44,14 @@ class Denials:
             return None
         if denies.deny_key(payload) != record.body.key:
             return Rejection("deny-key")
-        news = self._judge(payload, deniers)
+        news = self._judge(payload, roots)
         if not isinstance(news, Rejection):
             self._payloads[record.body.key] = payload
         return news
 
-    def _judge(self, payload: bytes, deniers: Container[PeerId]) -> ProvenDeny | Rejection | None:
+    def _judge(self, payload: bytes, roots: Container[PeerId]) -> ProvenDeny | Rejection | None:
         verdict = denies.judge_deny(
-            payload, cluster=self._cluster, roots=deniers, verify=self._verify
+            payload, cluster=self._cluster, roots=roots, verify=self._verify
         )
         if isinstance(verdict, Rejection):
             if len(self._unproven) >= limits.UNPROVEN_MAX:
@@ -65,10 +64,10 @@ class Denials:
         known[verdict.hash] = verdict
         return verdict
 
-    def judge_again(self, deniers: Container[PeerId]) -> list[ProvenDeny | Rejection | None]:
-        """More keys may deny as a root: what was not proven may be now."""
+    def judge_again(self, roots: Container[PeerId]) -> list[ProvenDeny | Rejection | None]:
+        """The line of roots changed: what was not proven may be now."""
         waiting, self._unproven = self._unproven, {}
-        return [self._judge(payload, deniers) for payload in waiting]
+        return [self._judge(payload, roots) for payload in waiting]
 
     def take_buried(self) -> list[bytes]:
         """Denies that hold and whose record was buried since the last call."""

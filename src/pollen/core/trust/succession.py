@@ -4,8 +4,7 @@ Decides: whether a succession holds, and which roots count, from the first one o
 Does not know: records, links, the clock.
 Invariants: the cluster id stays that of the first root. The line of roots is a pure function of
     the first root and the successions that hold; every root of the line counts for what it signed.
-    Of two successors of one root the one signed earlier stands, by hash among equals. A key that
-    may deny as a root never ceases to: more successions only add to them.
+    Of two successors of one root the one signed earlier stands, by hash among equals.
 Source: docs/internals/trust.md#what-counts. Refused: ending the old root's certificates with it,
     which would end every member's. Not defended: an old root in the wrong hands; no record can tell
     whom its signatures are by.
@@ -104,19 +103,6 @@ class Successions:
     def line(self, first: PeerId) -> dict[PeerId, Signed | None]:
         """The roots from the first on, by what is known."""
         return line_of(first, [(judged, signed) for signed, judged in self._known.items()])
-
-    def deniers(self, first: PeerId) -> dict[PeerId, None]:
-        """The keys whose denies count as a root's: all that successions lead to, from the first.
-
-        The line is among them, and so is a successor that another one displaced: what it denied
-        while it stood may be known to some nodes only as its record.
-        """
-        found, newest = {first: None}, {first}
-        for _ in range(limits.SUCCESSIONS_MAX):
-            named = [PeerId(s.successor) for s in self._known.values() if s.root in newest]
-            newest = {successor for successor in named if successor not in found}
-            found |= dict.fromkeys(newest)
-        return found
 
 
 def line_of(

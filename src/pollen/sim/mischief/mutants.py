@@ -26,7 +26,7 @@ from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import attempts
-from pollen.core.trust import authority, denies, publishers, succession
+from pollen.core.trust import authority, denies, publishers
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,11 +265,6 @@ MUTANTS: list[Mutant] = [
         name="deny-ignored", owner=authority.Trust, target="killer_of", make=_always(None),
         caught_by="b hears of the deny",
         scenario="an_admin_renews_a_denied_node_in_the_other_half",
-    ),
-    Mutant(
-        name="line-alone-denies", owner=succession.Successions, target="deniers",
-        make=lambda _: lambda self, first: dict.fromkeys(self.line(first)),
-        caught_by="denies-agree", scenario="two_heirs_of_the_root_are_made_apart", number=3,
     ),
     Mutant(
         name="lifted-unnamed", owner=denies.ProvenDeny, target="covers", make=_always(True),
