@@ -165,7 +165,7 @@ def test_a_policy_is_asked_of_the_root_elsewhere_and_published_by_anybody() -> N
     done = world.ask("d", ApplyCommand(answer=answer))
     assert done.changed
     assert done.done == [
-        f"policy on publishers, number 1: only whom this is true of publishes: {RED}"
+        f"policy on publishers, number 1: a member publishes a name only if: {RED}"
     ]
     world.run(2 * SECOND)
     for name in "abcd":
@@ -206,7 +206,7 @@ def test_the_root_signs_no_policy_that_it_cannot_read() -> None:
             text="true",
             tree=tree,
         )  # type: ignore[call-arg]
-        papers = RootRequest.papers_of_policy(policy)  # type: ignore[arg-type]
+        papers = RootRequest.papers_of_policy(policy, None)  # type: ignore[arg-type]
         machine = world.machines["c"]
         request = RootRequest(world.cluster_id, world._root, machine.key, 7, papers)
         sealed.append(request.sealed(signer(machine.key, None)))

@@ -70,6 +70,48 @@ def test_the_highest_number_counts_in_every_order() -> None:
     assert {text_of(*order) for order in orders} == {""}
 
 
+def test_the_newest_root_counts_whatever_number_an_older_one_wrote() -> None:
+    """No retired key freezes the policy: each root counts its own from 1 on, in every order."""
+    heir, last = make_key("policy-heir"), PublisherPolicy.NUMBER_MAX
+    succession = record_of(ADMIN, "succession", heir, encode(make_succession(ROOT, heir, T0 + 5)))
+    old = [carried(LEAF, make_policy("false", last)[1])]
+    new = carried(ADMIN, make_policy("true", 1, heir)[1])
+    for order in itertools.permutations([*old, new, succession]):
+        trust = Trust(CLUSTER, ROOT, verify)
+        assert text_of(*order, trust=trust) == "true"
+        planned = trust.publishers.plan(heir, T0, "")
+        assert isinstance(planned, PublisherPolicy) and planned.number == 2
+        cleared = carried(ADMIN, planned.signed(signer(heir, heir)))
+        assert text_of(cleared, trust=trust) == ""
+
+
+def test_a_successor_counts_from_one_above_the_policy_before_it() -> None:
+    """Also when the root before it used its numbers up: that is the way on."""
+    heir = make_key("policy-heir")
+    trust = Trust(CLUSTER, ROOT, verify)
+    text_of(carried(ADMIN, make_policy("false", PublisherPolicy.NUMBER_MAX)[1]), trust=trust)
+    refusal = trust.publishers.plan(ROOT, T0, "true")
+    assert isinstance(refusal, Refusal) and "pln root succeed" in refusal.remedy
+    trust.follow([make_succession(ROOT, heir, T0 + 5)])
+    assert trust.publishers.text == "false", "what the root before it said still counts"
+    planned = trust.publishers.plan(heir, T0, "true")
+    assert isinstance(planned, PublisherPolicy) and planned.number == 1
+    assert text_of(carried(ADMIN, planned.signed(signer(heir, heir))), trust=trust) == "true"
+
+
+def test_a_record_under_another_key_changes_nothing_of_what_its_owner_carries() -> None:
+    """Live or buried, before or after: what counts does not follow the order."""
+    heir = make_key("policy-heir")
+    good = carried(OTHER, make_policy("false", 2, heir)[1])
+    junk = record_of(OTHER, "policy", b"zzz", b"\xc1")
+    buried = record_of(OTHER, "policy", b"yyy", b"", tombstone=True)
+    for order in itertools.permutations([good, junk, buried]):
+        trust = Trust(CLUSTER, ROOT, verify)
+        text_of(*order, trust=trust)
+        trust.follow([make_succession(ROOT, heir, T0 + 5)])
+        assert trust.publishers.text == "false"
+
+
 def test_a_document_that_does_not_hold_changes_nothing() -> None:
     """Of another cluster, signed by somebody else, under another key, about something else."""
     policy, signed = make_policy("true", 9)
@@ -105,18 +147,32 @@ def test_a_key_that_is_no_root_says_nothing_until_it_is_one() -> None:
     assert trust.publishers.text == "false"
 
 
-def test_a_policy_that_counted_is_not_forgotten_with_its_record() -> None:
+def test_a_policy_is_owed_until_an_admin_carries_it() -> None:
     """Its owner goes back to an older one: it stands, and is owed to the others once."""
-    trust = Trust(CLUSTER, ROOT, verify)
+    trust, admins = Trust(CLUSTER, ROOT, verify), {ADMIN, OTHER}
     old, new = make_policy("true", 1)[1], make_policy("false", 2)[1]
     trust.apply(carried(ADMIN, new))
-    assert trust.publishers.take_owed() is None
+    assert trust.publishers.take_owed(admins) is None
     trust.apply(carried(ADMIN, old))
     assert trust.publishers.text == "false"
-    assert trust.publishers.take_owed() == (b"publish", encode(new))
-    assert trust.publishers.take_owed() is None
+    assert trust.publishers.take_owed(admins) == (b"publish", encode(new))
+    assert trust.publishers.take_owed(admins) is None
     trust.apply(carried(OTHER, new))
-    assert trust.publishers.take_owed() is None
+    assert trust.publishers.take_owed(admins) is None
+    trust.apply(carried(OTHER, old))
+    assert trust.publishers.take_owed(admins) == (b"publish", encode(new))
+
+
+def test_a_policy_that_no_admin_carries_is_owed_at_once() -> None:
+    """A member that had it signed could go back to an older one, and joiners would follow that."""
+    trust = Trust(CLUSTER, ROOT, verify)
+    policy = make_policy("false", 2)[1]
+    trust.apply(carried(LEAF, policy))
+    assert trust.publishers.take_owed({ADMIN}) == (b"publish", encode(policy))
+    assert trust.publishers.take_owed({ADMIN}) is None
+    trust.apply(carried(ADMIN, policy))
+    assert trust.publishers.take_owed({ADMIN}) is None
+    assert trust.publishers.take_owed({OTHER}) == (b"publish", encode(policy)), "not an admin now"
 
 
 def test_a_policy_is_read_with_the_publisher_and_the_name() -> None:
@@ -149,7 +205,9 @@ def test_a_policy_that_cannot_be_read_lets_nobody_publish() -> None:
         trust = Trust(CLUSTER, ROOT, verify)
         trust.apply(carried(ADMIN, odd.signed(signer(ROOT, ROOT))))
         assert not trust.publishers.lets("echo", RED)
-        assert isinstance(trust.publishers.refusal("echo", RED), Refusal)
+        refusal = trust.publishers.refusal("echo", RED)
+        assert isinstance(refusal, Refusal)
+        assert "not readable here" in refusal.reason and "update Pollen" in refusal.remedy
         assert not odd.is_readable
 
 

@@ -159,7 +159,7 @@ class Consequences(Room):
         if self._is_lender:
             for payload in self._members.trust.take_buried():
                 self.publish_deny(payload, turn)
-            policy = self._members.trust.publishers.take_owed()
+            policy = self._members.trust.publishers.take_owed(self._members.trust.admins)
             if policy is not None:
                 turn.publish(POLICY, *policy)
             for peer in changed:

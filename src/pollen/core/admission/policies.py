@@ -131,10 +131,12 @@ class PublisherPolicies:
                 since_unix_ms=planned.issued // MILLISECOND,
                 root=root.hex(),
             ),
-            falls=self._told(self._names.standing(), planned.why_not),
+            falls=self._told(self._names.standing(), planned.judging()),
         )
         if command.by_root:
-            request = self._request(RootRequest.papers_of_policy(planned), turn)
+            request = self._request(
+                RootRequest.papers_of_policy(planned, self._publishers.before(root)), turn
+            )
             if isinstance(request, Refusal):
                 return request
             return msgspec.structs.replace(answer, request=request)

@@ -64,7 +64,8 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
     """One document for the root to sign: ``body`` is the exact bytes that it signs.
 
     Of its subject, as the asking node knows it: ``name``, the body of the certificate that counts
-    (``before``, empty for none) and the hashes of its denies.
+    (``before``, empty for none) and the hashes of its denies. ``before`` of a policy is the policy
+    that counts, signed, when this root signed it.
     """
 
     kind: U8
@@ -173,9 +174,10 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         return RootRequest(cluster, root, root, asked, [Paper(SUCCESSION, signed.body)])
 
     @staticmethod
-    def papers_of_policy(policy: PublisherPolicy) -> list[Paper]:
-        """The paper of a policy on publishers."""
-        return [Paper(POLICY, encode(policy))]
+    def papers_of_policy(policy: PublisherPolicy, before: Signed | None) -> list[Paper]:
+        """The paper of a policy on publishers; ``before`` is the one of this root that counts."""
+        held = b"" if before is None else encode(before)
+        return [Paper(POLICY, encode(policy), before=held)]
 
     @property
     def has_certificates(self) -> bool:
@@ -216,12 +218,12 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         if not 1 <= len(request.papers) <= RootRequest.PAPERS_MAX:
             return _invalid(f"it holds {len(request.papers)} documents")
         for paper in request.papers:
-            fault = request._fault_of(paper)
+            fault = request._fault_of(paper, verify)
             if fault:
                 return _invalid(fault)
         return request
 
-    def _fault_of(self, paper: Paper) -> str:
+    def _fault_of(self, paper: Paper, verify: Verify) -> str:
         document = paper.read()
         if isinstance(document, Rejection):
             return "a document in it cannot be read"
@@ -238,8 +240,28 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
                 return "a document in it is not the root's to sign"
             fault = certs.fault_of(document, ClusterId(self.cluster))
             return f"nobody would take a document in it: {fault}" if fault else ""
-        if isinstance(document, PublisherPolicy) and not document.is_readable:
+        if isinstance(document, PublisherPolicy):
+            return self._fault_of_policy(document, paper.before, verify)
+        return ""
+
+    def _fault_of_policy(self, policy: PublisherPolicy, carried: bytes, verify: Verify) -> str:
+        """Why the root does not sign a policy; the numbers of a root leave none out.
+
+        Else who asks could have it sign the last number that there is, and so no other after it.
+        """
+        if not policy.is_readable:
             return "a policy in it cannot be read here, and would let nobody publish"
+        newest = 0
+        if carried:
+            signed = decode(Signed, carried, "policy")
+            if isinstance(signed, Rejection):
+                return "the policy before the one in it cannot be read"
+            before = judge_policy(signed, ClusterId(self.cluster), verify)
+            if isinstance(before, Rejection) or before.root != self.root:
+                return "the policy before the one in it is not of this root"
+            newest = before.number
+        if policy.number != newest + 1:
+            return f"a policy in it has the number {policy.number}, and {newest + 1} is the next"
         return ""
 
     @staticmethod
@@ -335,14 +357,22 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
                 if document.root != list(trust.roots)[-1]:
                     late = f"the root {short(PeerId(document.root))} has a successor already"
             elif isinstance(document, PublisherPolicy):
-                newest = trust.publishers.newest
-                if document.number <= newest:
-                    late = f"the policy on publishers was changed since (number {newest})"
+                late = self._late_policy(document, trust)
             elif isinstance(document, Certificate | Deny):
                 late = self._late(paper, PeerId(document.subject), trust)
             if late:
                 return late
         return ""
+
+    @staticmethod
+    def _late_policy(policy: PublisherPolicy, trust: Trust) -> str:
+        """Numbers count for each root by itself, and the newest root speaks."""
+        if policy.root != list(trust.roots)[-1]:
+            return f"the root {short(PeerId(policy.root))} has a successor"
+        before = trust.publishers.counts
+        if before is None or before[0].root != policy.root or before[0].number < policy.number:
+            return ""
+        return f"the policy on publishers was changed since (number {before[0].number})"
 
     def _late(self, paper: Paper, subject: PeerId, trust: Trust) -> str:
         who = f"{paper.name} {short(subject)}"

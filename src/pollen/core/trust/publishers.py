@@ -3,14 +3,15 @@
 Decides: which of the policies that are known counts, and whether it lets a member have a name.
 Does not know: seeds, specs, who signs where; what an expression means (``policy``).
 Invariants: the policy that counts is a function of the records and the line of roots, whatever
-    their order: the highest number, among equals the largest hash. One that counted is not
+    their order: of the newest root that signed one, the highest number, among equals the largest
+    hash. So no number of an older root stands above the newest one's. One that counted is not
     forgotten while a root of the line signed it. One that cannot be read lets nobody publish.
 Source: docs/design/policy.md#who-may-publish.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Collection, Container
 from typing import ClassVar
 
 import msgspec
@@ -34,6 +35,8 @@ from pollen.core.records import Record
 from pollen.core.trust.certs import Certificate
 
 PUBLISH = "publish"
+# Why the subject of a certificate may not have a name; empty when it may.
+WhyNot = Callable[[str, Certificate], str]
 
 
 class PublisherPolicy(msgspec.Struct, frozen=True, array_like=True):
@@ -73,20 +76,26 @@ class PublisherPolicy(msgspec.Struct, frozen=True, array_like=True):
 
     def sentence(self) -> str:
         """What it does, in words."""
-        does = f"only whom this is true of publishes: {self.text}"
+        does = f"a member publishes a name only if: {self.text}"
         if not self.text:
-            does = "who may publish is said by the tier alone"
+            does = "the tier alone decides who may publish"
         return f"policy on publishers, number {self.number}: {does}"
 
-    def why_not(self, name: str, certificate: Certificate) -> str:
-        """The parts that keep it from letting somebody have a name, each with its value; empty when
-        it does."""
+    def judging(self) -> WhyNot:
+        """Says of a name and a certificate which parts keep it from being true, each with its
+        value. The text is read once, here."""
         rule = self.policy
-        rule = None if rule is None else msgspec.structs.replace(rule, seed=name)
-        if rule is None or rule.passes(certificate.party):
-            return ""
-        parts = rule.culprits(certificate.party)
-        return "; ".join(f"{part.text} is {part.value}" for part in parts)
+        if rule is None:
+            return lambda name, certificate: ""
+
+        def why_not(name: str, certificate: Certificate) -> str:
+            named = msgspec.structs.replace(rule, seed=name)
+            if named.passes(certificate.party):
+                return ""
+            parts = named.culprits(certificate.party)
+            return "; ".join(f"{part.text} is {part.value}" for part in parts)
+
+        return why_not
 
     def signed(self, sign: Sign) -> Signed:
         """As it is carried, signed by the root here."""
@@ -111,54 +120,82 @@ def judge_policy(signed: Signed, cluster: ClusterId, verify: Verify) -> Publishe
     return policy
 
 
+class _Held(msgspec.Struct, frozen=True, gc=False):
+    """A policy as it was judged, as it is carried, and its hash."""
+
+    policy: PublisherPolicy
+    signed: Signed
+    hash: Hash
+
+
 class Publishers:
     """The policies that a node knows, by who carries each, and the one that counts."""
 
     def __init__(self, cluster: ClusterId, verify: Verify) -> None:
         self._cluster = cluster
         self._verify = verify
-        self._carried: dict[PeerId, tuple[PublisherPolicy, Signed]] = {}
-        self._is_owed = False
+        self._carried: dict[PeerId, _Held] = {}
+        self._best: _Held | None = None
+        self._told: Hash | None = None
         self._rule: Policy | None = None
+        self._why_not: WhyNot = lambda name, certificate: ""
         self.counts: tuple[PublisherPolicy, Signed] | None = None
 
-    def apply(self, record: Record, roots: Container[PeerId]) -> Rejection | None:
-        """Take in a record of a policy; the fault in it, if it has one."""
-        owner, fault = record.body.owner, None
-        self._carried.pop(owner, None)
-        if record.is_live:
-            signed = decode(Signed, record.body.payload, "policy")
-            judged = (
-                signed
-                if isinstance(signed, Rejection)
-                else judge_policy(signed, self._cluster, self._verify)
-            )
-            if isinstance(judged, Rejection) or isinstance(signed, Rejection):
-                fault = judged if isinstance(judged, Rejection) else None
-            elif record.body.key != judged.about.encode():
-                fault = Rejection("policy-key")
-            else:
-                self._carried[owner] = judged, signed
+    def apply(self, record: Record, roots: Collection[PeerId]) -> Rejection | None:
+        """Take in a record of a policy; the fault in it, if it has one.
+
+        One under another key says nothing, also of what its owner carries.
+        """
+        if record.body.key != PUBLISH.encode():
+            return Rejection("policy-key")
+        owner = record.body.owner
+        held = self._judge(record.body.payload) if record.is_live else None
+        if isinstance(held, _Held):
+            self._carried[owner] = held
+        else:
+            self._carried.pop(owner, None)
         self.follow(roots)
-        return fault
+        return held if isinstance(held, Rejection) else None
 
-    def follow(self, roots: Container[PeerId]) -> None:
-        """What counts, by the line of roots as it is now."""
-        known = [*self._carried.values(), *([] if self.counts is None else [self.counts])]
-        able = [held for held in known if held[0].root in roots]
-        best = max(able, key=lambda held: (held[0].number, held[0].hash), default=None)
-        carried = [policy for policy, _ in self._carried.values()]
-        self._is_owed = best is not None and best[0] not in carried
-        if best != self.counts:
-            self.counts = best
-            self._rule = None if best is None else best[0].policy
+    def _judge(self, payload: bytes) -> _Held | Rejection:
+        signed = decode(Signed, payload, "policy")
+        if isinstance(signed, Rejection):
+            return signed
+        judged = judge_policy(signed, self._cluster, self._verify)
+        return judged if isinstance(judged, Rejection) else _Held(judged, signed, judged.hash)
 
-    def take_owed(self) -> tuple[bytes, bytes] | None:
-        """Key and payload of the policy that counts, when no record carries it any more; once."""
-        is_owed, self._is_owed = self._is_owed, False
-        if not is_owed or self.counts is None:
+    def follow(self, roots: Collection[PeerId]) -> None:
+        """What counts, by the line of roots, oldest first, as it is now."""
+        place = {root: at for at, root in enumerate(roots)}
+        known = [*self._carried.values(), *([] if self._best is None else [self._best])]
+        able = [held for held in known if held.policy.root in place]
+        best = max(
+            able,
+            key=lambda held: (place[PeerId(held.policy.root)], held.policy.number, held.hash),
+            default=None,
+        )
+        if (best and best.hash) == (self._best and self._best.hash):
+            return
+        self._best = best
+        self.counts = None if best is None else (best.policy, best.signed)
+        self._rule = None if best is None else best.policy.policy
+        self._why_not = (lambda name, certificate: "") if best is None else best.policy.judging()
+
+    def take_owed(self, admins: Container[PeerId]) -> tuple[bytes, bytes] | None:
+        """Key and payload of the policy that counts, while no record of an admin carries it.
+
+        It is told once, until one does.
+        """
+        best = self._best
+        if best is None:
             return None
-        return self.counts[0].about.encode(), encode(self.counts[1])
+        if any(o in admins and held.hash == best.hash for o, held in self._carried.items()):
+            self._told = None
+            return None
+        if self._told == best.hash:
+            return None
+        self._told = best.hash
+        return best.policy.about.encode(), encode(best.signed)
 
     def rule_for(self, name: str) -> Policy | None:
         """The policy as it reads for one name; None without any."""
@@ -171,16 +208,19 @@ class Publishers:
 
     def why_not(self, name: str, certificate: Certificate) -> str:
         """The parts that keep the policy from being true, each with its value; empty when it is."""
-        return "" if self.counts is None else self.counts[0].why_not(name, certificate)
+        return self._why_not(name, certificate)
 
     def refusal(self, name: str, certificate: Certificate) -> Refusal | None:
         """What the subject of a certificate is told that may not publish under a name, or None."""
-        if self.counts is None or self.lets(name, certificate):
+        if self._best is None or self.lets(name, certificate):
             return None
-        policy = self.counts[0]
+        policy = self._best.policy
         reason = f"the root's policy on publishers does not let this node publish {name!r}"
-        reason += f": {policy.why_not(name, certificate)}"
+        reason += f": {self.why_not(name, certificate)}"
         remedy = f"the policy is: {policy.text}\n"
+        if not policy.is_readable:
+            remedy += "update Pollen on this node: another version wrote the policy"
+            return Refusal("denied", reason, remedy)
         remedy += "choose a name that it allows, or have an admin change what this node is: "
         remedy += f"pln grant {short(PeerId(certificate.subject))} --prop key=value"
         return Refusal("denied", reason, remedy)
@@ -190,27 +230,33 @@ class Publishers:
         """The policy that counts, as it was written; empty for none."""
         return "" if self.counts is None else self.counts[0].text
 
-    @property
-    def newest(self) -> int:
-        """The number of the policy that counts; 0 without any."""
-        return 0 if self.counts is None else self.counts[0].number
+    def before(self, root: PeerId) -> Signed | None:
+        """The policy that counts, when this root signed it: its next one has one number more."""
+        best = self._best
+        return None if best is None or best.policy.root != root else best.signed
 
     def plan(self, root: PeerId, wall: int, text: str) -> PublisherPolicy | Refusal:
-        """The policy that takes the place of the one that counts; empty text takes it away.
+        """The next policy of a root; empty text takes the one that counts away.
 
-        ``bad-policy`` for a text that is none, ``denied`` when the numbers are used up.
+        ``bad-policy`` for a text that is none, ``denied`` when this root has no number left.
         """
         tree: Node | Refusal | None = parse(text, PUBLISHERS) if text else None
         if isinstance(tree, Refusal):
             return tree
-        if self.newest >= PublisherPolicy.NUMBER_MAX:
-            reason = f"the policy was changed {self.newest} times, which is the limit"
-            return Refusal("denied", reason, "make a new cluster: pln init, in another folder")
+        best, newest = self._best, 0
+        if best is not None and best.policy.root == root:
+            newest = best.policy.number
+        if newest >= PublisherPolicy.NUMBER_MAX:
+            reason = (
+                f"the last policy of this root has the number {newest}, the largest that there is"
+            )
+            remedy = "give it a successor, which counts from 1: pln root succeed"
+            return Refusal("denied", reason, remedy)
         return PublisherPolicy(
             cluster=self._cluster,
             root=root,
             about=PUBLISH,
-            number=self.newest + 1,
+            number=newest + 1,
             issued=wall,
             text=text,
             tree="" if tree is None else packed(tree),
