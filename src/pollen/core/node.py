@@ -439,6 +439,8 @@ class Node(Room):
             certificates=self._members.certificates,
             halted=self._situation.halted,
             refusal=self._members.trust.publishers.refusal,
+            top_epoch=self._situation.top_epoch,
+            fallen=self._situation.fallen,
         )
 
     def _screen(self, now: Now) -> Screen:

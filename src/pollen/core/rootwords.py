@@ -101,11 +101,24 @@ class RefusedName(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class GainedName(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that counts again or goes to another node: ``node`` has it then.
+
+    ``from_node`` has it now; empty when nobody does.
+    """
+
+    name: str
+    node: str
+    node_name: str
+    from_node: str = ""
+    from_name: str = ""
+
+
 class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     """A policy of the root. ``text`` is empty for none; ``number`` 0: there never was one.
 
     ``readable`` False: this node cannot read it, and counts no name. ``refused``: published names
-    that do not count because of it.
+    that do not count because of it; ``refused_more``: how many beside those that are listed.
     """
 
     about: str
@@ -115,6 +128,7 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     root: str = ""
     readable: bool = True
     refused: list[RefusedName] = []
+    refused_more: int = 0
 
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,13 +138,18 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
-    """The policy as it is set, and the names that fall by it. ``changed`` False: it was so already.
+    """The policy as it is set, and what it does to names. ``changed`` False: it was so already.
 
+    ``falls``: names that nobody has then. ``gains``: names that somebody has who has not now.
+    ``falls_more``, ``gains_more``: how many beside those that are listed.
     ``request``: what the root is asked to sign, as base64, when that was asked for.
     """
 
     policy: PolicyView
     falls: list[RefusedName]
+    falls_more: int = 0
+    gains: list[GainedName] = []
+    gains_more: int = 0
     changed: bool = True
     request: str = ""
 

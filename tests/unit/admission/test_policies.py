@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 
 from pollen.core import limits
+from pollen.core.admission.policies import NAMES_SHOWN
+from pollen.core.codec import Refusal, encode
 from pollen.core.commands import (
     AuditCommand,
     GrantCommand,
@@ -16,7 +19,7 @@ from pollen.core.commands import (
     WhyPlaceCommand,
 )
 from pollen.core.ids import SECOND
-from pollen.core.kinds import POLICY
+from pollen.core.kinds import POLICY, SUCCESSION
 from pollen.core.rootwords import (
     ApplyCommand,
     PoliciesCommand,
@@ -24,9 +27,10 @@ from pollen.core.rootwords import (
     SetPolicyCommand,
 )
 from pollen.core.trust import RootRequest
+from pollen.core.trust.succession import Succession, issue_succession
 from tests.unit.admission.test_granting import refused, with_leaf
 from tests.unit.admission.test_rooted import signed, without_root
-from tests.unit.world import World, signer, verify
+from tests.unit.world import World, make_key, signer, verify
 
 RED = 'has(caller.props.red) || caller.tier == "admin"'
 
@@ -49,7 +53,17 @@ def known(world: World, name: str) -> list[str]:
     """The live names at a node."""
     node = world.machines[name].node
     assert node is not None
-    return [held for held, _ in node._situation.standing()]
+    return sorted(held for held, holding in node._situation.names.items() if holding.is_live)
+
+
+def holder(world: World, at: str, name: str) -> str:
+    """Who has a name at a node, by its machine; empty for nobody."""
+    node = world.machines[at].node
+    assert node is not None
+    holding = node._situation.names.get(name)
+    if holding is None or not holding.is_live:
+        return ""
+    return next(m for m, held in world.machines.items() if held.key == holding.holder.owner)
 
 
 def test_without_a_policy_all_is_as_the_tiers_say() -> None:
@@ -106,6 +120,164 @@ def test_a_name_that_the_policy_refuses_falls_and_comes_back() -> None:
         since_unix_ms=shown(world, "a").since_unix_ms,
         root=shown(world, "a").root,
     )
+
+
+def test_a_policy_that_brings_a_withdrawn_name_back_says_so_first() -> None:
+    """The withdrawal of who may not publish counts no more than its seed would."""
+    world = with_leaf()
+    world.seed("c", "echo")
+    world.run(3 * SECOND)
+    world.ask("b", UnseedCommand(target="echo"))
+    world.run(3 * SECOND)
+    assert known(world, "d") == []
+    text = 'caller.tier == "publisher"'
+    planned = world.ask("a", SetPolicyCommand(expression=text, dry_run=True))
+    (gained,) = planned.gains
+    assert (gained.name, gained.node_name, gained.from_node) == ("echo", "c", "")
+    assert planned.falls == []
+    set_to(world, text)
+    assert known(world, "d") == ["echo"]
+    (lost,) = world.ask("a", SetPolicyCommand(clear=True, dry_run=True)).falls
+    assert (lost.name, lost.why) == ("echo", "a version that withdrew it counts again")
+
+
+def test_a_policy_that_moves_a_name_says_from_whom_to_whom() -> None:
+    """Before it is set: two nodes publish one name, and the policy refuses who has it."""
+    world = with_leaf()
+    world.seed("b", "echo")
+    world.run(3 * SECOND)
+    set_to(world, 'caller.tier == "publisher"')
+    world.seed("c", "echo", b"other")
+    world.run(3 * SECOND)
+    assert holder(world, "d", "echo") == "c"
+    planned = world.ask("a", SetPolicyCommand(expression=RED, dry_run=True))
+    (gained,) = planned.gains
+    assert (gained.name, gained.from_name, gained.node_name) == ("echo", "c", "b")
+    set_to(world, RED)
+    assert holder(world, "d", "echo") == "b"
+
+
+def test_a_name_stays_with_who_published_it_while_another_was_refused() -> None:
+    """However often the refused one had published it: it comes back below, not above."""
+    world = with_leaf()
+    for content in (b"1", b"2", b"3"):
+        world.seed("c", "echo", content)
+        world.run(SECOND)
+    set_to(world, RED)
+    assert not world.seed("b", "echo", b"admin").slug
+    world.run(2 * SECOND)
+    set_to(world, "", clear=True)
+    assert [holder(world, at, "echo") for at in "abcd"] == ["b"] * 4
+
+
+def test_a_withdrawal_from_before_does_not_kill_what_was_published_since() -> None:
+    """A refused member's withdrawal counts again with the policy gone, below the newer seed."""
+    world = with_leaf()
+    world.seed("c", "echo")
+    world.run(SECOND)
+    world.ask("c", UnseedCommand(target="echo"))
+    world.run(SECOND)
+    set_to(world, RED)
+    assert not world.seed("b", "echo", b"admin").slug
+    world.run(2 * SECOND)
+    set_to(world, "", clear=True)
+    assert [holder(world, at, "echo") for at in "abcd"] == ["b"] * 4
+
+
+def test_who_published_a_name_that_fell_may_withdraw_it() -> None:
+    """It does not come back then, and nobody loses the name who has it meanwhile."""
+    world = with_leaf()
+    world.seed("c", "echo")
+    world.seed("c", "radio")
+    world.run(SECOND)
+    set_to(world, RED)
+    assert not world.seed("b", "radio", b"admin").slug
+    world.run(2 * SECOND)
+    for name in ("echo", "seed/radio"):
+        world.ask("c", UnseedCommand(target=name))
+    world.run(2 * SECOND)
+    assert shown(world, "a").refused == []
+    set_to(world, "", clear=True)
+    assert [holder(world, at, "radio") for at in "abcd"] == ["b"] * 4
+    assert [holder(world, at, "echo") for at in "abcd"] == [""] * 4
+
+
+def test_an_answer_lists_so_many_names_and_says_how_many_more() -> None:
+    """Ten thousand names would not fit a body of the control API."""
+    world = with_leaf()
+    for number in range(NAMES_SHOWN + 3):
+        world.seed("c", f"radio-{number}")
+    world.run(3 * SECOND)
+    planned = set_to(world, RED)
+    assert (len(planned.falls), planned.falls_more) == (NAMES_SHOWN, 3)
+    view = shown(world, "a")
+    assert (len(view.refused), view.refused_more) == (NAMES_SHOWN, 3)
+    planned = set_to(world, "", clear=True)
+    assert (len(planned.gains), planned.gains_more) == (NAMES_SHOWN, 3)
+
+
+def test_nobody_has_the_root_sign_the_last_number() -> None:
+    """A request with harmless words would end all policies: the root signs the next number only."""
+    world = without_root(with_leaf())
+    set_by_paper(world, RED)
+    node, machine = world.machines["c"].node, world.machines["c"]
+    assert node is not None
+    publishers = node._members.trust.publishers
+    planned, before = publishers.plan(world._root, 7, "true"), publishers.before(world._root)
+    for number, held, is_good in (
+        (2, before, True),
+        ((1 << 32) - 2, before, False),
+        (1, before, False),
+        (2, None, False),
+        (3, before, False),
+    ):
+        policy = msgspec.structs.replace(planned, number=number)  # type: ignore[type-var]
+        papers = RootRequest.papers_of_policy(policy, held)  # type: ignore[arg-type]
+        request = RootRequest(world.cluster_id, world._root, machine.key, 7, papers)
+        sealed = request.sealed(signer(machine.key, None))
+        read = RootRequest.read(sealed, verify)
+        assert isinstance(read, RootRequest) == is_good, number
+        if not is_good:
+            drawer = signer(make_key("drawer"), world._root)
+            refusal = RootRequest.answered(sealed, drawer, verify)
+            assert isinstance(refusal, Refusal) and refusal.slug == "root-file-invalid"
+    assert set_by_paper(world, "", clear=True).changed
+    assert shown(world, "d").number == 2
+
+
+def set_by_paper(world: World, expression: str, **fields: Any) -> Any:
+    """d asks the root in the drawer and publishes its answer."""
+    command = SetPolicyCommand(expression=expression, by_root=True, **fields)
+    request = world.ask("d", command).request
+    done = world.ask("d", ApplyCommand(answer=signed(world, request)))
+    world.run(2 * SECOND)
+    return done
+
+
+def test_the_newest_root_takes_the_policy_over() -> None:
+    """The old key counts for it no more, on a node and on paper; the same text is said again."""
+    world = with_leaf()
+    set_to(world, RED)
+    old, heir, node = world._root, make_key("heir-of-policies"), world.machines["a"].node
+    assert node is not None
+    stale = world.ask("c", SetPolicyCommand(expression="true", by_root=True)).request
+    document = Succession(world.cluster_id, old, heir, 7)
+    node._records.publish(SUCCESSION, heir, encode(issue_succession(document, signer(old, old))))
+    world.run(3 * SECOND)
+    world.kill("a")
+    world.start("a")
+    world.run(3 * SECOND)
+    slug, reason = refused(world, "a", SetPolicyCommand(expression="true"))
+    assert slug == "root-not-here" and "has a successor" in reason
+    assert shown(world, "d").text == RED, "what the old root said still counts"
+    reply = world.command("b", ApplyCommand(answer=signed(world, stale)))
+    assert reply.slug == "root-file-stale" and "has a successor" in reply.reason
+    request = world.ask("c", SetPolicyCommand(expression=RED, by_root=True)).request
+    world.ask("c", ApplyCommand(answer=signed(world, request, heir)))
+    world.run(2 * SECOND)
+    for name in "abcd":
+        view = shown(world, name)
+        assert (view.text, view.number, view.root) == (RED, 1, heir.hex())
 
 
 def test_who_may_publish_again_by_a_grant_has_its_names_back() -> None:

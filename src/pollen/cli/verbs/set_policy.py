@@ -57,16 +57,16 @@ def set_policy_command(
     if request_file is not None:
         check_new(request_file)
         answer = asked.request("POST", "/v1/policies", {**body, "by_root": True})
-        for line in [*_falls_lines(answer["falls"]), *([] if answer["changed"] else [_SO])]:
+        for line in [*_moved_lines(answer), *([] if answer["changed"] else [_SO])]:
             click.echo(line, err=True)
         if answer["changed"]:
             write_request(answer, request_file, f"to set the policy {which}")
         return
     planned = asked.request("POST", "/v1/policies", {**body, "dry_run": True})
     if not as_json:
-        for line in _falls_lines(planned["falls"]):
+        for line in _moved_lines(planned):
             click.echo(line, err=True)
-    is_asked = bool(planned["falls"])
+    is_asked = bool(planned["falls"] or planned["gains"])
     if not dry_run and (not is_asked or may_go_on("set this?", yes, "pln set-policy")):
         planned = asked.request("POST", "/v1/policies", {**body, "dry_run": False})
     if as_json:
@@ -78,11 +78,25 @@ def set_policy_command(
 _SO = "it is so already"
 
 
-def _falls_lines(falls: list[dict[str, Any]]) -> list[str]:
-    return [
+def _moved_lines(planned: dict[str, Any]) -> list[str]:
+    """What the policy does to names: which fall, which count again, which go to another node."""
+    lines = [
         f"stops counting: {name['name']} of {name['node_name']} {name['node'][:8]}, {name['why']}"
-        for name in falls
+        for name in planned["falls"]
     ]
+    lines += _more_lines("stop counting", planned["falls_more"])
+    for name in planned["gains"]:
+        who = f"{name['node_name']} {name['node'][:8]}"
+        if name["from_node"]:
+            before = f"{name['from_name']} {name['from_node'][:8]}"
+            lines.append(f"goes to another node: {name['name']} from {before} to {who}")
+        else:
+            lines.append(f"counts again: {name['name']} of {who}")
+    return lines + _more_lines("count again or go to another node", planned["gains_more"])
+
+
+def _more_lines(does: str, more: int) -> list[str]:
+    return [f"{more} more names {does}"] if more else []
 
 
 def _line(planned: dict[str, Any], *, dry_run: bool) -> str:
@@ -115,7 +129,8 @@ def _policy_lines(policy: dict[str, Any]) -> list[str]:
     lines = [f"{about}: {policy['text']}", f"  number {policy['number']}, since {at}"]
     if not policy["readable"]:
         lines.append("  this node cannot read it and counts no name: a newer Pollen wrote it")
-    return lines + [
+    lines += [
         f"  does not count: {name['name']} of {name['node_name']} {name['node'][:8]}, {name['why']}"
         for name in policy["refused"]
     ]
+    return lines + _more_lines("do not count", policy["refused_more"])

@@ -10,7 +10,7 @@ Source: docs/design/policy.md#who-may-publish.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ from pollen.core.codec import Refusal, Signed, encode
 from pollen.core.ids import MILLISECOND, PeerId, Sign
 from pollen.core.kinds import POLICY
 from pollen.core.rootwords import (
+    GainedName,
     Policies,
     PoliciesCommand,
     PolicySet,
@@ -33,17 +34,22 @@ from pollen.core.turn import Asked, Handler, Turn
 Request = Callable[[Sequence[Any], Turn], str | Refusal]
 # The record of an act: verb, subject, detail.
 Note = Callable[[str, PeerId, str, Turn], None]
+# Names that one answer lists of each sort; how many more there are is said beside. Guess: what
+# somebody reads before answering, and far below the body of an answer of the control API.
+NAMES_SHOWN: Final = 100
 PUBLISH = "publish"
 
 
 class Names(Protocol):
-    """What is published: each live name with its owner."""
-
-    def standing(self) -> Sequence[tuple[str, PeerId]]:
-        """The names that count, by name."""
+    """What is published, and what a policy on publishers does to it."""
 
     def refused(self) -> Sequence[tuple[str, PeerId]]:
         """The names that are published and do not count, because of the policy; by name."""
+
+    def moved(
+        self, may: Callable[[str, Certificate], bool]
+    ) -> Sequence[tuple[str, PeerId | None, PeerId | None]]:
+        """The names that another policy would move: who has each live now, and who then."""
 
 
 class PublisherPolicies:
@@ -78,7 +84,7 @@ class PublisherPolicies:
         held = self._publishers.counts
         if held is None:
             return PolicyView(about=PUBLISH)
-        policy, why = held[0], self._publishers.why_not
+        policy, refused = held[0], self._names.refused()
         return PolicyView(
             about=policy.about,
             text=policy.text,
@@ -86,21 +92,45 @@ class PublisherPolicies:
             since_unix_ms=policy.issued // MILLISECOND,
             root=policy.root.hex(),
             readable=policy.is_readable,
-            refused=self._told(self._names.refused(), why),
+            refused=[
+                self._refused(name, owner, self._publishers.why_not)
+                for name, owner in refused[:NAMES_SHOWN]
+            ],
+            refused_more=max(len(refused) - NAMES_SHOWN, 0),
         )
 
-    def _told(
-        self, names: Sequence[tuple[str, PeerId]], why: Callable[[str, Certificate], str]
-    ) -> list[RefusedName]:
-        """Those of the names for which there is a reason."""
-        told = []
-        for name, owner in names:
-            certificate = self._members.certificates.get(owner)
-            reason = "" if certificate is None else why(name, certificate)
-            if reason:
-                shown = self._members.name_of(owner)
-                told.append(RefusedName(name=name, node=owner.hex(), node_name=shown, why=reason))
-        return told
+    def _refused(
+        self, name: str, owner: PeerId, why: Callable[[str, Certificate], str]
+    ) -> RefusedName:
+        certificate = self._members.certificates.get(owner)
+        reason = "" if certificate is None else why(name, certificate)
+        shown = self._members.name_of(owner)
+        # The policy lets its publisher have it: then what had withdrawn it before counts again.
+        reason = reason or "a version that withdrew it counts again"
+        return RefusedName(name=name, node=owner.hex(), node_name=shown, why=reason)
+
+    def _gained(self, name: str, owner: PeerId, before: PeerId | None) -> GainedName:
+        name_of = self._members.name_of
+        return GainedName(
+            name=name,
+            node=owner.hex(),
+            node_name=name_of(owner),
+            from_node="" if before is None else before.hex(),
+            from_name="" if before is None else name_of(before),
+        )
+
+    def _planned(self, view: PolicyView, why: Callable[[str, Certificate], str]) -> PolicySet:
+        """What a policy would do to the names that are published."""
+        moved = self._names.moved(lambda name, certificate: not why(name, certificate))
+        falls = [(name, now) for name, now, then in moved if now is not None and then is None]
+        gains = [(name, then, now) for name, now, then in moved if then is not None]
+        return PolicySet(
+            policy=view,
+            falls=[self._refused(name, owner, why) for name, owner in falls[:NAMES_SHOWN]],
+            falls_more=max(len(falls) - NAMES_SHOWN, 0),
+            gains=[self._gained(*row) for row in gains[:NAMES_SHOWN]],
+            gains_more=max(len(gains) - NAMES_SHOWN, 0),
+        )
 
     # -- setting --------------------------------------------------------------------------------
 
@@ -112,37 +142,42 @@ class PublisherPolicies:
         turn.answer(asked.request, answer, when_durable=is_told)
 
     def _set(self, command: SetPolicyCommand, turn: Turn) -> PolicySet | Refusal:
-        held, newest = self._publishers.counts, list(self._members.trust.roots)[-1]
-        here = self._redeeming.issuer().signing_root
-        root = newest if command.by_root or here is None else here
+        root = list(self._members.trust.roots)[-1]
         # A text that is no policy is refused with its place, also where there is no root key.
         planned = self._publishers.plan(root, turn.now.wall, command.expression)
         if isinstance(planned, Refusal):
             return planned
-        if command.expression == ("" if held is None else held[0].text):
+        if self._is_so(command.expression, root):
             return PolicySet(policy=self._view(), falls=[], changed=False)
-        if here is None and not command.by_root:
-            return Refusal("root-not-here", _WHO, _BRING)
-        answer = PolicySet(
-            policy=PolicyView(
-                about=PUBLISH,
-                text=planned.text,
-                number=planned.number,
-                since_unix_ms=planned.issued // MILLISECOND,
-                root=root.hex(),
-            ),
-            falls=self._told(self._names.standing(), planned.judging()),
+        here = self._redeeming.issuer().signing_root
+        if here != root and not command.by_root:
+            who = _WHO if here is None else _OLDER
+            return Refusal("root-not-here", who, _BRING)
+        view = PolicyView(
+            about=PUBLISH,
+            text=planned.text,
+            number=planned.number,
+            since_unix_ms=planned.issued // MILLISECOND,
+            root=root.hex(),
         )
+        answer = self._planned(view, planned.judging())
         if command.by_root:
-            request = self._request(
-                RootRequest.papers_of_policy(planned, self._publishers.before(root)), turn
-            )
+            papers = RootRequest.papers_of_policy(planned, self._publishers.before(root))
+            request = self._request(papers, turn)
             if isinstance(request, Refusal):
                 return request
             return msgspec.structs.replace(answer, request=request)
         if not command.dry_run:
             self.tell(planned.signed(self._sign), root, planned.sentence(), turn)
         return answer
+
+    def _is_so(self, text: str, root: PeerId) -> bool:
+        """Whether the newest root said just this, and this node can read it."""
+        held = self._publishers.counts
+        if held is None:
+            return not text
+        policy = held[0]
+        return policy.text == text and policy.root == root and policy.is_readable
 
     def tell(self, signed: Signed, root: PeerId, detail: str, turn: Turn) -> None:
         """Publish a policy that the root signed, here or elsewhere, and note the act."""
@@ -151,6 +186,7 @@ class PublisherPolicies:
 
 
 _WHO = "the root key is not on this node, and only the root says who may publish"
+_OLDER = "the root key on this node has a successor, and only the newest root says who may publish"
 _BRING = "bring it here: pln root import FILE\n"
 _BRING += "or ask it elsewhere: pln set-policy publish EXPR --request FILE"
 

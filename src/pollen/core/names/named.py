@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -21,6 +21,9 @@ from pollen.core.codec import Refusal
 from pollen.core.ids import Hash, PeerId, hash_of, short
 from pollen.core.trust import Certificate, Tier
 
+# The highest epoch of a refused spec that others step over: a refused member must not use the
+# epochs of a name up, which are of 32 bits. Guess: half of them.
+_REFUSED_EPOCH_MAX: Final = 1 << 31
 PREFIX = "seed/"
 MIN_PREFIX_HEX = 4
 
@@ -173,6 +176,8 @@ def _not_found(target: str, known: Sequence[str]) -> Refusal:
     return Refusal("seed-not-found", f"no seed named {target[:80]!r}", hint)
 
 
-def next_epoch(holding: Holding[T] | None) -> int:
-    """The name_epoch of the next spec under a name."""
-    return 1 if holding is None else holding.holder.name_epoch + 1
+def next_epoch(holding: Holding[T] | None, top: int = 0) -> int:
+    """The name_epoch of the next spec under a name; ``top`` is the highest of those that do not
+    count because of the root's policy. They may count again, and must not take the name back."""
+    held = 0 if holding is None else holding.holder.name_epoch
+    return max(held, top if top <= _REFUSED_EPOCH_MAX else 0) + 1

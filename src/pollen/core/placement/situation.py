@@ -29,7 +29,7 @@ from pollen.core.placement.plan import Need, NodeFacts, Placement, Takes, effect
 from pollen.core.placement.planner import Planner
 from pollen.core.records import Change, Record, as_buried
 from pollen.core.seeds import Seed, decode_seed
-from pollen.core.trust import Member, Members
+from pollen.core.trust import Certificate, Member, Members
 
 K = TypeVar("K")
 
@@ -40,6 +40,10 @@ def taken(waiting: dict[K, None], most: int) -> list[K]:
     for key in first:
         del waiting[key]
     return first
+
+
+def _live_owner(holding: Holding[Seed] | None) -> PeerId | None:
+    return holding.holder.owner if holding is not None and holding.is_live else None
 
 
 # What becomes of a record of one kind: a member that follows from it, or the fault in it.
@@ -382,9 +386,30 @@ class Situation:
         """Whether a member said so itself."""
         return self._membership.verdict_of(peer) is Verdict.LEFT
 
-    def standing(self) -> list[tuple[str, PeerId]]:
-        """The live names, each with who holds it."""
-        return sorted((n, h.holder.owner) for n, h in self.names.items() if h.is_live)
+    def moved(
+        self, may: Callable[[str, Certificate], bool]
+    ) -> list[tuple[str, PeerId | None, PeerId | None]]:
+        """The names that another policy on publishers would move, by name: who has each live now,
+        and who would have it then."""
+        found = []
+        for name in sorted(self._specs):
+            seeds = [self._specs[name][owner] for owner in sorted(self._specs[name])]
+            then = resolve(seeds, self._members.certificates, may).get(name)
+            before, after = _live_owner(self.names.get(name)), _live_owner(then)
+            if before != after:
+                found.append((name, before, after))
+        return found
+
+    def top_epoch(self, name: str) -> int:
+        """The highest epoch under a name of who has the tier, refused by the policy or not."""
+        members, specs = self._members.certificates, self._specs.get(name, {})
+        able = [o for o in specs if o in members and check_may_seed(members[o]) is None]
+        return max((specs[owner].name_epoch for owner in able), default=0)
+
+    def fallen(self, name: str, owner: PeerId) -> Seed | None:
+        """What somebody publishes under a name and the policy on publishers does not count."""
+        is_refused = owner in self.refused_by_name.get(name, ())
+        return self._specs.get(name, {}).get(owner) if is_refused else None
 
     def refused(self) -> list[tuple[str, PeerId]]:
         """The names that do not count because of the policy on publishers, with who publishes."""

@@ -45,13 +45,16 @@ REFUSED_FULL = Refusal(
 class Writer(msgspec.Struct, frozen=True, kw_only=True):
     """Who publishes, and what it may; ``certificates`` are those of all members, ``halted`` the
     versions that their hosts found at fault. ``refusal`` is what the root's policy on publishers
-    says against a name."""
+    says against a name; ``top_epoch`` the highest epoch under a name, refused or not; ``fallen``
+    what a node publishes under a name without counting, because of that policy."""
 
     node: PeerId
     certificate: Certificate
     certificates: Mapping[PeerId, Certificate]
     halted: Container[Hash] = ()
     refusal: Callable[[str, Certificate], Refusal | None] = lambda name, certificate: None
+    top_epoch: Callable[[str], int] = lambda name: 0
+    fallen: Callable[[str, PeerId], Seed | None] = lambda name, node: None
 
     def check_name(self, name: str) -> Refusal | None:
         """Why it may not publish under this name, whoever holds it: its tier, the root's policy."""
@@ -114,7 +117,7 @@ def plan_seed(
     holding = held.get(command.name)
     spec = specs.make_spec(
         name=command.name,
-        name_epoch=next_epoch(holding),
+        name_epoch=next_epoch(holding, writer.top_epoch(command.name)),
         content=module.content,
         size=module.size,
         functions=functions,
@@ -219,6 +222,10 @@ def plan_unseed(
     refusal = check_may_seed(writer.certificate)
     if refusal is not None:
         return refusal
+    fallen = writer.fallen(target.removeprefix("seed/"), writer.node)
+    if fallen is not None:
+        # Its own epoch, so that this withdraws nothing of whoever has the name meanwhile.
+        return _withdrawal(fallen, fallen.name_epoch)
     holding = find_named(target, held)
     if isinstance(holding, Refusal):
         return holding
@@ -233,10 +240,14 @@ def plan_unseed(
             f"node {seed.owner.hex()[:8]} published {holding.name!r}",
             "unseed it there, or on an admin node",
         )
-    spec = specs.withdrawn(seed.spec, next_epoch(holding))
-    answer = Unseeded(name=holding.name, seed=seed.seed.hex())
+    return _withdrawal(seed, next_epoch(holding, writer.top_epoch(holding.name)))
+
+
+def _withdrawal(seed: Seed, epoch: int) -> Publication:
+    spec = specs.withdrawn(seed.spec, epoch)
+    answer = Unseeded(name=seed.spec.name, seed=seed.seed.hex())
     payload = specs.encode_record(encode(spec), None)
-    return Publication(name=holding.name, payload=payload, answer=answer)
+    return Publication(name=seed.spec.name, payload=payload, answer=answer)
 
 
 def _answer(

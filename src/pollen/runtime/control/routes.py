@@ -333,7 +333,7 @@ ROUTES: tuple[Route, ...] = (
         "Have the root here say who may publish, or ask it on paper",
         PolicyRequest,
         rootwords.PolicySet,
-        ("bad-policy", "root-not-here", "denied"),
+        ("bad-policy", "bad-request", "root-not-here", "denied"),
         command=rootwords.SetPolicyCommand,
     ),
     Route(
