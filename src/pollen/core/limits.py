@@ -412,7 +412,7 @@ CHAIN_MAX_CERTIFICATES = 8
 # Chains that a node remembers as verified: one for each peer and one that it showed before. A lower
 # number checks signatures again; a higher one costs about 2 kB an entry. Guess.
 CHAINS_JUDGED_MAX = 8_192
-# Denies and successions that are kept until the root that they name is known. Guess: none in peace.
+# Successions that are kept until the root that they name is known. Guess: none in peace.
 UNPROVEN_MAX = 64
 # Default and longest life of a lease, and the shortest. Raising it lets a denied node that hides in
 # a partition live longer there; lowering it ends the membership of machines that sleep for long
