@@ -436,7 +436,7 @@ LEASES_A_TURN = 16
 STANDING_WAKE_MAX_NS = 60 * MINUTE
 # How often an admin looks again at a member that is past half life and not to be seen. Guess.
 LEASE_RECHECK_NS = 10 * MINUTE
-# The largest generation that a deny may kill: one more must fit its u32 to come back. Source:
+# The largest generation of certificates and denies: whom a deny of it kills stays out. Source:
 # docs/design/protocol.md#trust.
 DENY_GENERATION_MAX = (1 << 32) - 2
 # Denies of one key that a later one names; at the cap the key stays out. Guess: one a week, a year.
