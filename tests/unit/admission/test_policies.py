@@ -417,16 +417,19 @@ def records_of(world: World, name: str) -> list[Any]:
     return [*node._records.all_records()]
 
 
-def test_a_policy_survives_the_burial_of_its_owner_and_a_restart() -> None:
-    """Like a deny: what the root said stands without whoever had it signed."""
+def test_a_policy_survives_whoever_had_it_signed_and_a_restart() -> None:
+    """Like a deny: d carried it first, buries its record and is gone."""
     world = without_root(with_leaf())
     request = world.ask("d", SetPolicyCommand(expression=RED, by_root=True)).request
     world.ask("d", ApplyCommand(answer=signed(world, request)))
     world.run(2 * SECOND)
-    world.kill("d")
-    node = world.machines["b"].node
+    node = world.machines["d"].node
     assert node is not None
-    assert POLICY in {r.body.kind for r in records_of(world, "b")}
+    node._records.bury(POLICY, b"publish")
+    world.run(2 * SECOND)
+    world.kill("d")
+    held = [r for r in records_of(world, "c") if r.body.kind == POLICY]
+    assert {r.body.owner for r in held if r.is_live} == {world.machines[n].key for n in "ab"}
     for name in "bc":
         world.kill(name)
         world.start(name)

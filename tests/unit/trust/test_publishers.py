@@ -134,6 +134,17 @@ def test_a_document_that_does_not_hold_changes_nothing() -> None:
         assert trust.publishers.counts is None
 
 
+def test_a_policy_of_damaged_bytes_is_a_fault_and_says_nothing() -> None:
+    """One byte changed or cut anywhere: never an exception, and never a policy that counts."""
+    raw = encode(make_policy('caller.tier == "admin"', 3)[1])
+    damaged = [raw[:at] for at in range(len(raw))]
+    damaged += [raw[:at] + bytes([raw[at] ^ 0x41]) + raw[at + 1 :] for at in range(len(raw))]
+    for payload in damaged:
+        trust = Trust(CLUSTER, ROOT, verify)
+        assert isinstance(trust.apply(record_of(ADMIN, "policy", b"publish", payload)), Rejection)
+        assert trust.publishers.counts is None
+
+
 def test_a_key_that_is_no_root_says_nothing_until_it_is_one() -> None:
     """A successor's policy counts with the succession; a displaced one's falls with it."""
     heir, earlier = make_key("policy-heir"), make_key("policy-earlier-heir")

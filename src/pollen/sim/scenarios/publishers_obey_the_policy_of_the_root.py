@@ -5,7 +5,7 @@ Which policies, who is granted what, who publishes and where the cut runs is dra
 
 from __future__ import annotations
 
-from pollen.core.commands import GrantCommand
+from pollen.core.commands import GrantCommand, UnseedCommand
 from pollen.core.rootwords import SetPolicyCommand
 from pollen.sim.scenarios.scene import Scene
 from pollen.sim.scenarios.the_root_is_succeeded_in_cut_halves import holds
@@ -41,7 +41,7 @@ def play(scene: Scene) -> None:
 
 
 def acts(scene: Scene, names: list[str]) -> None:
-    """The root sets a policy, somebody is granted something, or somebody publishes."""
+    """The root sets a policy, somebody is granted something, publishes or withdraws."""
     draw, node = scene.rng.below(8), names[scene.rng.below(6)]
     if draw < 2:
         texts = list(POLICIES)
@@ -54,6 +54,10 @@ def acts(scene: Scene, names: list[str]) -> None:
         tier = ("leaf", "publisher", "")[scene.rng.below(3)] if node not in "ab" else ""
         grant = GrantCommand(target=node, properties=drawn, tier=tier)
         scene.world.command("ab"[scene.rng.below(2)], grant)
+    elif draw < 4:
+        name = NAMES[scene.rng.below(4)]
+        reply = scene.world.command(node, UnseedCommand(target=name))
+        scene.checks["withdrawn"] = scene.checks.get("withdrawn", 0) + (not reply.slug)
     else:
         name = NAMES[scene.rng.below(4)]
         reply = scene.world.seed(node, name, str(draw).encode(), take_over=True)

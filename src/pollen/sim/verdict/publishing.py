@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pollen.core.codec import Rejection, Signed, decode
+from pollen.core.ids import short
 from pollen.core.kinds import POLICY, SPEC
 from pollen.core.seeds import Seed, decode_seed
 from pollen.core.trust import Certificate, Tier
@@ -95,18 +96,28 @@ def names_wrongly_counted(machines: Sequence[Machine]) -> list[str]:
         held = policies_of(machine)
         if held and text not in held[max(held)]:
             found.append(f"{machine.name} follows {text!r}, not the newest policy")
-        certificates, able = observe.certificates_of(machine), set()
+        certificates = observe.certificates_of(machine)
+        able: dict[str, list[Seed]] = {}
         for (owner, kind, _key), record in observe.records_of(machine).items():
             seed: Seed | Rejection | None = None
             if kind == SPEC and record.is_live:
                 seed = decode_seed(owner, record.body.payload)
             if isinstance(seed, Seed) and may(text, certificates.get(owner), seed.spec.name):
-                able.add(seed.spec.name)
+                able.setdefault(seed.spec.name, []).append(seed)
         counted = observe.names_of(machine)
-        for name in sorted(able ^ set(counted)):
+        for name in sorted(set(able) ^ set(counted)):
             which = "counts" if name in counted else "misses"
             found.append(f"{machine.name} {which} {name} against the policy {text!r}")
         for name, holding in counted.items():
-            if not may(text, certificates.get(holding.holder.owner), name):
+            holder = holding.holder
+            if not may(text, certificates.get(holder.owner), name):
                 found.append(f"{machine.name} counts {name} of who may not have it")
+            elif name in able and holder.name_epoch < max(s.name_epoch for s in able[name]):
+                found.append(f"{machine.name} has {name} of {short(holder.owner)}, not the newest")
+    owners = [
+        {name: held.holder.owner for name, held in observe.names_of(machine).items()}
+        for machine in machines
+    ]
+    if any(other != owners[0] for other in owners):
+        found.append(f"the nodes do not agree who has which name under the policy {text!r}")
     return found
