@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
 
 from pollen.core.codec import Refusal, Rejection, Signed, encode
 from pollen.core.ids import PeerId
-from pollen.core.policy import PUBLISHERS, parse
+from pollen.core.policy import PUBLISHERS, Policy, parse, read_policy
 from pollen.core.records import Record
-from pollen.core.trust import Tier, Trust
+from pollen.core.trust import Tier, Trust, publishers
 from pollen.core.trust.publishers import PublisherPolicy
 from tests.unit.authority import (
     ADMIN,
@@ -203,6 +204,25 @@ def test_a_policy_is_read_with_the_publisher_and_the_name() -> None:
     assert isinstance(refusal, Refusal) and refusal.slug == "denied"
     assert 'seed.name.startsWith("red-") is false' in refusal.reason and text in refusal.remedy
     assert trust.publishers.refusal("red-echo", RED) is None
+
+
+def test_the_text_is_read_once_for_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing costs more than judging, and there may be ten thousand names and carriers."""
+    reads: list[object] = []
+
+    def counting(*given: Any, **named: Any) -> Policy:
+        reads.append(given)
+        return read_policy(*given, **named)
+
+    monkeypatch.setattr(publishers, "read_policy", counting)
+    policy, signed = make_policy('seed.name.startsWith("lab-")')
+    trust = Trust(CLUSTER, ROOT, verify)
+    text_of(*(carried(make_key(f"owner-{n}"), signed) for n in range(20)), trust=trust)
+    may, why_not = policy.letting(), policy.judging()
+    for name in (f"radio-{n}" for n in range(20)):
+        assert not may(name, RED) and why_not(name, RED)
+        assert not trust.publishers.lets(name, RED) and trust.publishers.why_not(name, RED)
+    assert len(reads) <= 4
 
 
 def test_a_policy_that_cannot_be_read_lets_nobody_publish() -> None:

@@ -119,9 +119,14 @@ class PublisherPolicies:
             from_name="" if before is None else name_of(before),
         )
 
-    def _planned(self, view: PolicyView, why: Callable[[str, Certificate], str]) -> PolicySet:
+    def _planned(
+        self,
+        view: PolicyView,
+        may: Callable[[str, Certificate], bool],
+        why: Callable[[str, Certificate], str],
+    ) -> PolicySet:
         """What a policy would do to the names that are published."""
-        moved = self._names.moved(lambda name, certificate: not why(name, certificate))
+        moved = self._names.moved(may)
         falls = [(name, now) for name, now, then in moved if now is not None and then is None]
         gains = [(name, then, now) for name, now, then in moved if then is not None]
         return PolicySet(
@@ -160,7 +165,7 @@ class PublisherPolicies:
             since_unix_ms=planned.issued // MILLISECOND,
             root=root.hex(),
         )
-        answer = self._planned(view, planned.judging())
+        answer = self._planned(view, planned.letting(), planned.judging())
         if command.by_root:
             papers = RootRequest.papers_of_policy(planned, self._publishers.before(root))
             request = self._request(papers, turn)

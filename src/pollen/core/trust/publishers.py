@@ -11,7 +11,7 @@ Source: docs/design/policy.md#who-may-publish.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -80,6 +80,16 @@ class PublisherPolicy(msgspec.Struct, frozen=True, array_like=True):
         if not self.text:
             does = "the tier alone decides who may publish"
         return f"policy on publishers, number {self.number}: {does}"
+
+    def letting(self) -> Callable[[str, Certificate], bool]:
+        """Says of a name and a certificate whether it lets the subject have it. The text is read
+        once, here."""
+        rule = self.policy
+        if rule is None:
+            return lambda name, certificate: True
+        return lambda name, certificate: msgspec.structs.replace(rule, seed=name).passes(
+            certificate.party
+        )
 
     def judging(self) -> WhyNot:
         """Says of a name and a certificate which parts keep it from being true, each with its
@@ -152,9 +162,10 @@ class Publishers:
         held = self._judge(record.body.payload) if record.is_live else None
         if isinstance(held, _Held):
             self._carried[owner] = held
+            # What counted before is not forgotten, so that nothing else can count now.
+            self._choose([held], roots)
         else:
             self._carried.pop(owner, None)
-        self.follow(roots)
         return held if isinstance(held, Rejection) else None
 
     def _judge(self, payload: bytes) -> _Held | Rejection:
@@ -166,8 +177,11 @@ class Publishers:
 
     def follow(self, roots: Collection[PeerId]) -> None:
         """What counts, by the line of roots, oldest first, as it is now."""
+        self._choose([*self._carried.values()], roots)
+
+    def _choose(self, among: Sequence[_Held], roots: Collection[PeerId]) -> None:
         place = {root: at for at, root in enumerate(roots)}
-        known = [*self._carried.values(), *([] if self._best is None else [self._best])]
+        known = [*among, *([] if self._best is None else [self._best])]
         able = [held for held in known if held.policy.root in place]
         best = max(
             able,
@@ -181,7 +195,7 @@ class Publishers:
         self._rule = None if best is None else best.policy.policy
         self._why_not = (lambda name, certificate: "") if best is None else best.policy.judging()
 
-    def take_owed(self, admins: Container[PeerId]) -> tuple[bytes, bytes] | None:
+    def take_owed(self, admins: Iterable[PeerId]) -> tuple[bytes, bytes] | None:
         """Key and payload of the policy that counts, while no record of an admin carries it.
 
         It is told once, until one does.
@@ -189,7 +203,8 @@ class Publishers:
         best = self._best
         if best is None:
             return None
-        if any(o in admins and held.hash == best.hash for o, held in self._carried.items()):
+        carried = [self._carried[admin] for admin in admins if admin in self._carried]
+        if any(held.hash == best.hash for held in carried):
             self._told = None
             return None
         if self._told == best.hash:
