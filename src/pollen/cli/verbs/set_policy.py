@@ -96,7 +96,7 @@ def _moved_lines(planned: dict[str, Any]) -> list[str]:
 
 
 def _more_lines(does: str, more: int) -> list[str]:
-    return [f"{more} more names {does}"] if more else []
+    return [f"names that also {does}: {more}"] if more else []
 
 
 def _line(planned: dict[str, Any], *, dry_run: bool) -> str:
