@@ -20,7 +20,7 @@
         TooLarge                input-too-large
         LimitExceeded           hop-limit, call-limit
       (PollenError itself)      port-in-use, state-unusable, already-running, path-too-long,
-                                forked, internal
+                                forked, host-unfit, internal
     InvariantError              a bug of ours; never caught on purpose
 
 Decides: class, exit code, HTTP status and "may have executed" of every slug.
@@ -230,6 +230,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "already-running": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "path-too-long": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "forked": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "host-unfit": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "version-mismatch": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, False),
     "internal": SlugRow(PollenError, EXIT_FAILURE, 500, None),
 }

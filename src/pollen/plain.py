@@ -34,6 +34,12 @@ def escaped_lines(text: str) -> list[str]:
     return [escaped(line) for line in text.replace("\r\n", "\n").split("\n")]
 
 
+def name_of_machine(text: str) -> str:
+    """The name that a node takes from its machine's hostname; empty when nothing of it is one."""
+    wild = text.split(".")[0].lower()
+    return re.sub(r"[^a-z0-9._-]", "-", wild).lstrip("._-")[:63]
+
+
 def tame(value: Any) -> Any:
     """A JSON value in which every text is ``escaped``, the names of fields too."""
     if isinstance(value, str):

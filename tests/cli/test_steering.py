@@ -53,6 +53,7 @@ LINES = [
     ["members", "--json"],
     ["props", "NODE"],
     ["audit"],
+    ["bootstrap", "ssh", POISON],
     ["grant", POISON, "--prop", "zone=home"],
     ["deny", POISON, "--dry-run"],
     ["undeny", POISON],

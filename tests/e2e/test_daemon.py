@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -63,6 +64,35 @@ def check_words(code: int, words: str, slug: str) -> None:
     assert lines[-1] == f"  [{slug}]"
     assert len(lines) >= 3, words
     assert "Traceback" not in words
+
+
+def is_up(node: subprocess.Popen[bytes], home: Path) -> bool:
+    """Whether it has a socket, or ended; looked at each tenth of a second."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        node.wait(0.1)
+    return (home / "control.sock").exists() or node.poll() is not None
+
+
+@pytest.mark.parametrize("way", [["up", "-d"], ["up"]])
+def test_a_node_is_not_made_of_what_lies_in_the_users_folder(folder: Path, way: list[str]) -> None:
+    """``python -m`` looks there first; a folder that is called pollen is no node."""
+    (folder / "here" / "pollen").mkdir(parents=True)
+    (folder / "here" / "pollen" / "__init__.py").write_text("raise SystemExit('not pollen')\n")
+    pln = [str(Path(sys.executable).with_name("pln")), "--dir", str(folder / "home")]
+    subprocess.run([*pln, "init"], check=True, capture_output=True)
+    line = [*pln, *way, "--ips", "127.0.0.1", "--port", "0"]
+    said = (folder / "said").open("wb")
+    with said, subprocess.Popen(line, cwd=folder / "here", stdout=said, stderr=said) as node:
+        try:
+            if way == ["up"]:
+                wait_for(lambda: is_up(node, folder / "home"), "the node answers")
+                assert node.poll() is None, (folder / "said").read_text()
+            else:
+                assert node.wait(30) == 0, (folder / "said").read_text()
+        finally:
+            subprocess.run([*pln, "down", "--force"], check=False, capture_output=True)
+            node.kill()
+    assert "not pollen" not in (folder / "said").read_text()
 
 
 # -- ports ------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ RUN = {"sh", "python"}
 # Errors that no command of one machine can show, and the test that raises them.
 WITHOUT_EXAMPLE = {
     "forked": "a handle of the native module, which the SDK does not hold: tests/native",
+    "host-unfit": "it takes a machine without a Python: tests/e2e/test_bootstrap.py",
     "version-mismatch": "it takes two builds that differ: tests/e2e/test_tokens.py",
 }
 

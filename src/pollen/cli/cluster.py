@@ -103,7 +103,10 @@ def up_command(
     held = starting.settings(where, options.settings())
     starting.check(held)
     if service.running(where) is None:
-        is_member = identity.is_enrolled(where)
+        # The folder of a system's service is its user's: root, who drives it, may not open a store
+        # there. A member it is all the same, and the service itself looks closer.
+        is_driven = unit is not None and not unit.is_user and where.member_file.exists()
+        is_member = is_driven or identity.is_enrolled(where)
         starting.check_addresses(held)
         if not is_member:
             founded = identity.init(where, name)
@@ -116,7 +119,9 @@ def up_command(
         start_detached(where, options)
         return
     # The daemon replaces this process: one pid, and signals reach it directly.
-    os.execv(sys.executable, [sys.executable, "-m", "pollen.runtime", *options.arguments(where)])
+    os.execv(
+        sys.executable, [sys.executable, "-P", "-m", "pollen.runtime", *options.arguments(where)]
+    )
 
 
 def _untaken(where: Paths, options: Any) -> PollenError:

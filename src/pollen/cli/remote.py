@@ -56,6 +56,7 @@ WAYS: dict[str, Way] = {
     "invite": Way.SOCKETS,
     "join": Way.BY_HAND,
     "audit": Way.SOCKETS,
+    "bootstrap": Way.SOCKETS,
     "context": Way.HERE,
     "deny": Way.SOCKETS,
     "grant": Way.SOCKETS,

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,16 +52,17 @@ _OPTIONS: Final = (
 )
 
 
-def ssh_line(paths: Paths, command: str, start: str = "pln") -> list[str]:
+def ssh_line(paths: Paths, command: str, start: str = "pln", more: Sequence[str] = ()) -> list[str]:
     """The ssh that runs ``pln COMMAND`` on the node's machine. ``PLN_SSH`` names another ssh.
 
-    ``start``: what stands for ``pln`` in the line of the shell there.
+    ``start``: what stands for ``pln`` in the line of the shell there. ``more``: options of ssh.
     """
     program = shlex.split(os.environ.get("PLN_SSH") or "ssh")
     *options, target = paths.ssh_words
     folder = f"--dir {shlex.quote(str(paths.home))} " if paths.is_given else ""
     wait = "-o", f"ConnectTimeout={CONNECT}"
-    return [*program, *_OPTIONS, *wait, *options, "--", target, f"{start} {folder}{command}"]
+    there = f"{start} {folder}{command}"
+    return [*program, *_OPTIONS, *wait, *more, *options, "--", target, there]
 
 
 class _Wish:

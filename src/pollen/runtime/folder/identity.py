@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import socket
 import time
@@ -27,6 +26,7 @@ from pollen.core.restoring import Identity
 from pollen.core.trust import Certificate, Tier, Trust, leases
 from pollen.errors import Conflict, PollenError
 from pollen.paths import Paths
+from pollen.plain import name_of_machine
 from pollen.runtime.loop import entropy
 from pollen.runtime.loop.native import Key, Native, RealNative, make_sign, make_verify
 from pollen.runtime.loop.store import REMEDY, Store
@@ -208,8 +208,7 @@ def check_or_default(name: str) -> str:
         if refusal is not None:
             raise refusal.to_error()
         return name
-    wild = socket.gethostname().split(".")[0].lower()
-    tame = re.sub(r"[^a-z0-9._-]", "-", wild).lstrip("._-")[:63]
+    tame = name_of_machine(socket.gethostname())
     return tame if check_name(tame) is None else "node"
 
 

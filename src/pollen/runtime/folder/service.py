@@ -27,6 +27,7 @@ START_SECONDS = 30.0
 STOP_MARGIN_SECONDS = 15.0
 KILL_SECONDS = 5.0
 POLL_SECONDS = 0.02
+_MODULE = ["-m", "pollen.runtime"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def start(where: Paths, options: StartOptions = StartOptions()) -> int:
 
 def _spawn(where: Paths, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """fork, setsid, fork, exec: what runs then belongs to init."""
-    line = [sys.executable, "-m", "pollen.runtime", *arguments]
+    line = [sys.executable, "-P", *_MODULE, *arguments]
     env = {**os.environ, **environment}
     middle = os.fork()
     if middle == 0:
