@@ -1,0 +1,308 @@
+"""``pln upgrade`` on real daemons, each in an environment of its own: forward, and back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pollen import lock
+from pollen.errors import PollenError
+from pollen.paths import Paths
+from pollen.sdk.client import connect
+from pollen.sdk.control import Control
+from pollen.testing import until
+from tests import wheels
+from tests.e2e.conftest import example
+from tests.wheels import NEW, Environment, environment, files_of_ours, repacked
+
+pytestmark = pytest.mark.timeout(240)
+OLD = "9.0.0"
+CRASH = {
+    "pollen/runtime/__main__.py": b"if __name__ == '__main__':\n    raise SystemExit('ouch')\n"
+}
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Path]:
+    """A folder for wheels."""
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def old(store: Path) -> Path:
+    return repacked(store, OLD)
+
+
+@pytest.fixture(scope="module")
+def new(store: Path) -> Path:
+    return repacked(store, NEW)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def attic(folder: Path, old: Path) -> Iterator[Environment]:
+    """A node on the old version, with a seed."""
+    with environment(folder, old) as made:
+        made.ok("seed", example("echo"), "echo")
+        yield made
+
+
+def runs(held: Environment) -> str:
+    """The version that the node says, after it answered a call."""
+    assert held.ok("call", "echo", "echo", "still here") == "still here"
+    version = Control(Paths(held.home)).get("/v1/health")["version"]
+    assert version == held.version, "what is installed is what runs"
+    assert held.leftovers() == []
+    return str(version)
+
+
+def test_a_node_is_upgraded_and_the_same_wheel_again_changes_nothing(
+    attic: Environment, new: Path
+) -> None:
+    """The same seeds are ready on it; a dry run and an older wheel leave it alone."""
+    before = lock.read_pid(Paths(attic.home))
+    assert f"would upgrade attic from {OLD} to {NEW}" in attic.ok("upgrade", "--dry-run", str(new))
+    assert lock.read_pid(Paths(attic.home)) == before and runs(attic) == OLD
+    assert f"upgraded attic from {OLD} to {NEW}" in attic.ok("upgrade", str(new))
+    after = lock.read_pid(Paths(attic.home))
+    assert runs(attic) == NEW and after != before
+    assert "nothing to do" in attic.ok("upgrade", str(new))
+    assert lock.read_pid(Paths(attic.home)) == after
+
+
+def test_other_files_of_the_same_version_are_put_in_place(attic: Environment, store: Path) -> None:
+    """The content counts, not the number alone; the metadata has one name then."""
+    other = repacked(store, OLD, patch={"pollen/examples/new.txt": b"new\n"})
+    assert f"upgraded attic from {OLD} to {OLD}" in attic.ok("upgrade", str(other))
+    assert (attic.site / "pollen" / "examples" / "new.txt").exists()
+    assert "nothing to do" in attic.ok("upgrade", str(other))
+    assert runs(attic) == OLD
+
+
+def test_an_older_wheel_needs_a_word(attic: Environment, store: Path) -> None:
+    older = repacked(store, "8.0.0")
+    done = attic("upgrade", str(older))
+    assert done.returncode == 2 and b"--allow-downgrade" in done.stderr
+    assert runs(attic) == OLD
+    attic.ok("upgrade", "--allow-downgrade", str(older))
+    assert runs(attic) == "8.0.0"
+
+
+def test_a_version_that_crashes_at_its_start_is_taken_back(attic: Environment, store: Path) -> None:
+    """The node runs on the old one again, with the flags it had, and the reason is said."""
+    done = attic("upgrade", str(repacked(store, "9.2.0", patch=CRASH)))
+    said = done.stderr.decode()
+    assert done.returncode == 1 and "[upgrade-failed]" in said
+    assert "ouch" in said and f"the node runs on {OLD} again" in said
+    assert runs(attic) == OLD
+
+
+def test_a_version_that_never_sees_its_neighbours_is_taken_back(
+    folder: Path, old: Path, store: Path
+) -> None:
+    """Its daemon starts and answers, and speaks a protocol that nobody else does."""
+    limits = files_of_ours()["pollen/core/limits.py"] + b"\nMINOR_MIN = MINOR_MAX = 99\n"
+    alone = repacked(store, "9.3.0", patch={"pollen/core/limits.py": limits})
+    with mesh(folder, old, ("attic", "barn")) as (attic, barn):
+        done = barn("upgrade", "--patience", "6s", str(alone))
+        said = done.stderr.decode()
+        assert done.returncode == 1, said
+        assert "it sees 0 of 1 neighbours that it had" in said and "[upgrade-failed]" in said
+        assert runs(barn) == OLD
+        see_each_other(attic, barn)
+
+
+@contextlib.contextmanager
+def mesh(folder: Path, wheel: Path, names: tuple[str, ...]) -> Iterator[list[Environment]]:
+    """A cluster of nodes that each have an environment; the first one has the seed ``echo``."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(environment(folder, wheel, names[0]))
+        made = [first]
+        for name in names[1:]:
+            token = first.ok("invite", "--publisher").strip()
+            made.append(stack.enter_context(environment(folder, wheel, name, token)))
+        see_each_other(*made)
+        first.ok("seed", example("echo"), "echo", "--idempotent")
+        yield made
+
+
+def see_each_other(*nodes: Environment) -> None:
+    """Wait until all of them are online for each of them."""
+
+    async def do_all() -> bool:
+        for held in nodes:
+            status = Control(Paths(held.home)).get("/v1/status")
+            live = [node for node in status["nodes"] if node["state"] in ("self", "online")]
+            if len(live) < len(nodes):
+                return False
+        return True
+
+    asyncio.run(until(do_all, 60, "all see each other"))
+
+
+class Stream:
+    """Calls one after another, a few at a time, through the door of a node that may change."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.answered: dict[Path, int] = {}
+        self.failed: list[str] = []
+        self._is_over = False
+
+    async def run(self) -> None:
+        """Until it is ended."""
+        while not self._is_over:
+            home = self.home
+            async with connect(home) as mesh:
+                while home == self.home and not self._is_over:
+                    await asyncio.gather(*(self._one(mesh, home, n) for n in range(4)))
+
+    async def _one(self, mesh: object, home: Path, number: int) -> None:
+        try:
+            text = f"call {number}"
+            reply = await mesh.call("echo", "echo", text, idempotent=True)  # type: ignore[attr-defined]
+            assert reply.text == text
+            self.answered[home] = self.answered.get(home, 0) + 1
+        except PollenError as error:
+            self.failed.append(f"through {home.name}: {error.slug}: {error}")
+
+    def end(self) -> None:
+        self._is_over = True
+
+
+async def test_no_call_fails_while_four_nodes_are_upgraded_one_by_one(
+    folder: Path, old: Path, new: Path
+) -> None:
+    """Two versions are in one cluster meanwhile. Calls go through a node that is not the one."""
+    with await asyncio.to_thread(stacked, folder, old) as (_, nodes):
+        stream = Stream(nodes[3].home)
+        running = asyncio.create_task(stream.run())
+        for node in nodes:
+            if node is nodes[3]:
+                stream.home = nodes[0].home
+
+                async def goes_there() -> bool:
+                    return stream.answered.get(nodes[0].home, 0) > 20
+
+                await until(goes_there, 30, "calls go through the other node")
+            said = await asyncio.to_thread(node.ok, "upgrade", str(new))
+            assert f"from {OLD} to {NEW}" in said
+        stream.end()
+        await running
+        print(stream.answered)
+        assert stream.failed == []
+        assert len(stream.answered) == 2 and min(stream.answered.values()) > 100
+        assert [await asyncio.to_thread(runs, node) for node in nodes] == [NEW] * 4
+
+
+class stacked:  # noqa: N801 - a context manager
+    """``mesh`` of four, entered in a thread and left at once."""
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        self._mesh = mesh(folder, wheel, ("attic", "barn", "cellar", "den"))
+        self._nodes = self._mesh.__enter__()
+
+    def __enter__(self) -> tuple[None, list[Environment]]:
+        return None, self._nodes
+
+    def __exit__(self, *error: object) -> None:
+        self._mesh.__exit__(None, None, None)
+
+
+LINES = ("checked", "draining", "putting", "starting")
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_a_killed_upgrade_is_finished_by_the_next(
+    attic: Environment, new: Path, moment: int
+) -> None:
+    """At each step, and between: a working version is there, and the second run ends it."""
+    process = subprocess.Popen(
+        attic.line("upgrade", str(new)),
+        env={**attic.environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    if moment < len(LINES):
+        while line := process.stdout.readline():
+            if line.decode().startswith(LINES[moment]):
+                break
+    else:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait((moment - len(LINES)) * 0.5 + 0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert attic.version in (OLD, NEW) or len(list(attic.site.glob("*.dist-info"))) == 2
+    assert attic("version").returncode == 0, "whatever is there works"
+    attic("up", "-d") if moment % 2 else None
+    if lock.read_pid(Paths(attic.home)) is None and attic.leftovers() == []:
+        attic.ok("up", "-d")
+    attic.ok("upgrade", str(new))
+    assert runs(attic) == NEW
+
+
+def test_an_upgrade_that_is_interrupted_goes_back(attic: Environment, new: Path) -> None:
+    """Ctrl-C after the switch: the old version runs again, and it is said why."""
+    process = subprocess.Popen(
+        attic.line("upgrade", str(new)),
+        env={**attic.environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    while line := process.stdout.readline():
+        if line.startswith(b"starting"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"interrupted by SIGINT" in said, said
+    assert runs(attic) == OLD
+
+
+def test_two_upgrades_do_not_meet(attic: Environment, new: Path) -> None:
+    """The second one says who is at it, and the first one ends well."""
+    process = subprocess.Popen(
+        attic.line("upgrade", str(new)), env=attic.environment, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+
+    async def has_lock() -> bool:
+        path = attic.site / ".pollen-upgrade" / "lock"
+        return path.exists() and path.read_text().strip() == str(process.pid)
+
+    asyncio.run(until(has_lock, 30, "the first one has the lock"))
+    done = attic("upgrade", str(new))
+    assert done.returncode == 1 and b"[already-running]" in done.stderr
+    assert str(process.pid).encode() in done.stderr
+    process.communicate(timeout=120)
+    assert process.returncode == 0 and runs(attic) == NEW
+
+
+def test_the_newest_wheel_of_the_index_is_taken(attic: Environment, new: Path) -> None:
+    """Without a file, pip fetches it; here from a folder, which is an index to pip."""
+    shelf = new.parent / "shelf"
+    shelf.mkdir()
+    named = shelf / f"pollen_mesh-{NEW}-{wheels.tag_of(new)}.whl"
+    os.link(new, named)
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf)}
+    assert f"to {NEW}" in attic.ok("upgrade", **index)
+    assert runs(attic) == NEW
+    named.unlink()
+    done = attic("upgrade", **index)
+    assert done.returncode == 2 and b"[wheel-invalid]" in done.stderr
