@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 import zipfile
@@ -29,6 +28,9 @@ Done = subprocess.CompletedProcess[bytes]
 # pip and the installation add these; no wheel has them.
 _ADDED = ("INSTALLER", "REQUESTED", "direct_url.json", "RECORD")
 NEW = "9.1.0"
+# A version that can be imported, and whose daemon ends at once.
+_ENDS = b"if __name__ == '__main__':\n    raise SystemExit('this version is broken')\n"
+CRASH = {"pollen/runtime/__main__.py": _ENDS}
 
 
 def files_of_ours() -> dict[str, bytes]:
@@ -55,15 +57,15 @@ def repacked(
     ``patch`` replaces or adds files of it; ``metadata`` replaces lines of METADATA, by key.
     """
     files, told = {}, {"Version": version, **(metadata or {})}
+    if tag:
+        told["Tag"] = tag
     for name, data in files_of_ours().items():
-        if name.endswith("/METADATA"):
-            text = data.decode()
+        text = data
+        if name.endswith(("/METADATA", "/WHEEL")):
             for key, value in told.items():
-                text = re.sub(rf"(?m)^{key}: .*$", f"{key}: {value}", text, count=1)
-            data = text.encode()
-        if name.endswith("/WHEEL") and tag:
-            data = re.sub(rb"(?m)^Tag: .*$", f"Tag: {tag}".encode(), data)
-        files[re.sub(r"^[^/]+\.dist-info", f"pollen_mesh-{version}.dist-info", name)] = data
+                line = f"{key}: {value}".encode()
+                text = re.sub(rb"(?m)^%s: .*$" % key.encode(), line, text, count=1)
+        files[re.sub(r"^[^/]+\.dist-info", f"pollen_mesh-{version}.dist-info", name)] = text
     files |= patch or {}
     path = folder / f"pollen_mesh-{version}-{len(list(folder.iterdir()))}.whl"
     write(path, files, f"pollen_mesh-{version}.dist-info")
@@ -102,6 +104,9 @@ class Environment:
         (self.site / "shared.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(self.site)
+        command = folder / "bin" / "pln"
+        command.write_text(f'#!/bin/sh\nexec "{self.python}" -m pollen.cli "$@"\n')
+        command.chmod(0o755)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PLN_", "PYTHON"))}
         self.environment = {**kept, "PLN_DIR": str(home), "HOME": str(home.parent)}
         self.environment["NO_COLOR"] = "1"

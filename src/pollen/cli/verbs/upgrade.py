@@ -64,21 +64,22 @@ def upgrade_command(
 
 
 def _here(where: Paths, source: str | None, wish: Any, dry_run: bool) -> None:
-    from pollen.runtime.upgrade import begin, drive
+    from pollen.cli import upgrader
+    from pollen.runtime.upgrade import begin
 
     site = begin.site_of_ours()
     site.check_writable()
     with site.lock() as descriptor:
         if (journal := site.read_journal()) is None:
             if _prepared(site, where, source, wish, dry_run):
-                drive.go_on(site, descriptor, [])
+                upgrader.go_on(site, descriptor, [])
             return
         if dry_run:
             reason = f"an upgrade to {journal.new.version} was cut off here"
             raise error_from("usage", reason, "go on with it: pln upgrade")
         click.echo(f"going on with an upgrade to {journal.new.version}, which was cut off")
         # Then what was asked for, by whichever version is here by then.
-        drive.go_on(site, descriptor, [] if source in (None, "-") else sys.argv[1:])
+        upgrader.go_on(site, descriptor, [] if source in (None, "-") else sys.argv[1:])
 
 
 def _prepared(site: Any, where: Paths, source: str | None, wish: Any, dry_run: bool) -> bool:

@@ -49,8 +49,7 @@ def fetch(folder: Path) -> Path:
     """The newest wheel of the package index, by pip. Raises ``usage`` without pip, else
     ``wheel-invalid`` with pip's words."""
     pip = [sys.executable, "-m", "pip"]
-    done = subprocess.run([*pip, "--version"], capture_output=True, check=False)
-    if done.returncode:
+    if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode:
         reason = f"{sys.executable} has no pip, which fetches from the package index"
         remedy = "give a wheel file: pln upgrade FILE.whl"
         raise error_from("usage", reason, remedy)
@@ -82,9 +81,9 @@ def look(where: Paths, site: Site) -> dict[str, Any]:
     others = list(_others(pid))
     own = _python_of(pid)
     if own and own != sys.executable:
-        reason = f"the node runs from {own}, and this pln from {sys.executable}"
+        reason = f"the node runs from {own}, and this command from {sys.executable}"
         line = shlex.join([own, "-m", "pollen.cli", "--dir", str(where.home), "upgrade"])
-        raise error_from("usage", reason, f"use the pln of its environment: {line} FILE.whl")
+        raise error_from("usage", reason, f"use the command of its environment: {line} FILE.whl")
     if others:
         reason = f"another node runs from this environment, with pid {others[0]}"
         remedy = "end it first, or give each node an environment of its own"

@@ -10,15 +10,13 @@ Source: docs/guide/upgrade.md.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pollen import lock
 from pollen.errors import PollenError, error_from
@@ -39,10 +37,6 @@ import pollen, pollen._native, pollen.cli.app, pollen.runtime.daemon, pollen.run
 assert pollen.__file__.startswith(sys.argv[1]), f"{pollen.__file__} was found before it"
 print(importlib.metadata.version("pollen-mesh"))
 """
-_CODE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from pollen.runtime.upgrade.drive import main; "
-    "main()"
-)
 
 Say = Callable[[str], None]
 
@@ -51,7 +45,7 @@ def try_import(folder: Path, version: str) -> None:
     """Import a version that is not installed, in a Python of its own. Raises ``wheel-invalid``."""
     from pollen.runtime.upgrade.wheel import invalid
 
-    line = [sys.executable, "-I", "-c", _TRY, str(folder)]
+    line = [sys.executable, "-I", "-B", "-c", _TRY, str(folder)]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=_IMPORT, check=False)
     except subprocess.TimeoutExpired:
@@ -61,45 +55,6 @@ def try_import(folder: Path, version: str) -> None:
         raise invalid(f"the new version cannot be imported: {last[-1]}")
     if done.stdout.strip() != version:
         raise invalid(f"the new version says that it is {done.stdout.strip()}, not {version}")
-
-
-def go_on(site: Site, descriptor: int, then: list[str]) -> NoReturn:
-    """Replace this process by one that runs from the copy, and holds the lock still.
-
-    ``then`` is the line of ``pln`` to run after an upgrade that was cut off before.
-    """
-    os.set_inheritable(descriptor, True)
-    told = json.dumps({"site": str(site.folder), "lock": descriptor, "then": then})
-    line = [sys.executable, "-P", "-c", _CODE, str(site.driver), told]
-    sys.stdout.flush()
-    os.execv(sys.executable, line)
-
-
-def main() -> NoReturn:
-    """The process that goes on; it ends as ``pln upgrade`` does."""
-    from pollen.cli import output
-
-    told = json.loads(sys.argv[2])
-    os.set_inheritable(told["lock"], False)
-    site = Site(Path(told["site"]))
-    try:
-        journal = site.read_journal()
-        assert journal is not None, "it is written before this process begins"
-        drive(site, journal, _say)
-    except PollenError as error:
-        with contextlib.suppress(OSError):
-            output.print_error(error, as_json=False)
-        sys.exit(error.exit_code)
-    if told["then"]:
-        os.close(told["lock"])
-        os.execv(sys.executable, [sys.executable, "-m", "pollen.cli", *told["then"]])
-    sys.exit(0)
-
-
-def _say(text: str) -> None:
-    """Whoever listened may be gone; the upgrade goes on."""
-    with contextlib.suppress(OSError):
-        print(text, flush=True)
 
 
 class _Interrupted(Exception):

@@ -4,7 +4,7 @@ Decides: where the other version waits, how the two are exchanged, what is writt
 Does not know: processes of nodes (``drive``).
 Invariants: the package changes by one rename, so a whole version is there at any moment. Whoever
     changes the environment holds its lock. Beside the package only ``.pollen-upgrade`` is written.
-Source: rename(2), RENAME_EXCHANGE and RENAME_SWAP; docs/decisions/an-upgrade-exchanges-two-folders.md.
+Source: rename(2) on RENAME_EXCHANGE; docs/decisions/an-upgrade-exchanges-two-folders.md.
 """
 
 from __future__ import annotations
@@ -146,8 +146,15 @@ class Site:
             raise PollenError("state-unusable", reason, remedy) from None
 
     def clear(self) -> None:
-        """Take away what an upgrade left that is over, or did not begin."""
-        for path in (self.other, self.driver, self.work / "driver.tmp"):
+        """Take away what an upgrade left that is over, or did not begin.
+
+        Moved aside first: what was killed may have left a process that still writes there.
+        """
+        for number, path in enumerate((self.other, self.driver, self.work / "driver.tmp")):
+            with self.writing():
+                if path.exists():
+                    path.rename(self.work / f"gone-{os.getpid()}-{number}")
+        for path in self.work.glob("gone-*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def stage(self, wheel: Wheel) -> None:
@@ -176,7 +183,7 @@ class Site:
                     sync_folder(path.parent)
                 os.sync()
         except BaseException:
-            shutil.rmtree(self.other, ignore_errors=True)
+            self.clear()
             raise
 
     def _sign(self, info: Path) -> None:

@@ -4,7 +4,8 @@ Decides: whether a file is a wheel of Pollen that this environment can run.
 Does not know: what is installed here already (``site``), who wants it.
 Invariants: each byte that is unpacked was held against the wheel's own RECORD. A wheel that writes
     outside its two folders is refused.
-Source: PEP 427 (wheels), PEP 425 (tags), PEP 376 (RECORD).
+Source: https://packaging.python.org/en/latest/specifications/binary-distribution-format/ and its
+    pages on tags and on RECORD.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def _hold_against(path: Path, archive: zipfile.ZipFile, info: str, rows: dict[st
         if name == f"{info}/RECORD":
             continue
         with archive.open(name) as file:
-            found, length = hash_of(iter(lambda: file.read(_PIECE), b""))  # noqa: B023
+            found, length = hash_of(iter(lambda: file.read(_PIECE), b""))
         size += length
         if rows.get(name) != found:
             why = "has another hash than" if rows.get(name) else "is not named in"
