@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -32,6 +33,8 @@ def go_on(site: Site, descriptor: int, then: list[str]) -> NoReturn:
     told = json.dumps({"site": str(site.folder), "lock": descriptor, "then": then})
     line = [sys.executable, "-P", "-c", _CODE, str(site.driver), told]
     sys.stdout.flush()
+    # Until the other process takes it, Ctrl-C would end it with a trace.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.execv(sys.executable, line)
 
 
@@ -52,6 +55,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     if told["then"]:
         os.close(told["lock"])
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execv(sys.executable, [sys.executable, "-m", "pollen.cli", *told["then"]])
     sys.exit(0)
 

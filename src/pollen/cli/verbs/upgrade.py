@@ -68,6 +68,7 @@ def _here(where: Paths, source: str | None, wish: Any, dry_run: bool) -> None:
     from pollen.runtime.upgrade import begin
 
     site = begin.site_of_ours()
+    site.installed()
     site.check_writable()
     with site.lock() as descriptor:
         if (journal := site.read_journal()) is None:
@@ -79,7 +80,7 @@ def _here(where: Paths, source: str | None, wish: Any, dry_run: bool) -> None:
             raise error_from("usage", reason, "go on with it: pln upgrade")
         click.echo(f"going on with an upgrade to {journal.new.version}, which was cut off")
         # Then what was asked for, by whichever version is here by then.
-        upgrader.go_on(site, descriptor, [] if source in (None, "-") else sys.argv[1:])
+        upgrader.go_on(site, descriptor, sys.argv[1:])
 
 
 def _prepared(site: Any, where: Paths, source: str | None, wish: Any, dry_run: bool) -> bool:
@@ -90,14 +91,14 @@ def _prepared(site: Any, where: Paths, source: str | None, wish: Any, dry_run: b
     with tempfile.TemporaryDirectory(prefix="pln-") as folder:
         new = wheel.check(_file_of(source, Path(folder)))
         old = site.installed()
-        click.echo(f"checked {wheel.DISTRIBUTION} {new.version} ({new.tags}, {new.size} bytes)")
+        click.echo(f"checked {wheel.DISTRIBUTION} {new.said} ({new.tags}, {new.size} bytes)")
         if begin.is_done(status, old, new):
             click.echo(f"nothing to do: {status['name']} runs {old.version}, the same files")
             return False
         begin.compare(old, new, wish)
         if dry_run:
             begin.rehearse(site, new)
-            click.echo(f"would upgrade {status['name']} from {old.version} to {new.version}")
+            click.echo(f"would upgrade {status['name']} from {old.version} to {new.said}")
             return False
         begin.prepare(site, where, new, status, wish)
     return True

@@ -117,14 +117,14 @@ def compare(old: Version, new: wheel.Wheel, wish: Wish) -> None:
     except InvalidVersion:
         is_older = False
     if is_older and not wish.allow_downgrade:
-        reason = f"{new.version} is older than {old.version}, which is installed"
+        reason = f"{new.said} is older than {old.version}, which is installed"
         remedy = "if that is meant: pln upgrade --allow-downgrade FILE.whl"
         raise error_from("usage", reason, remedy)
 
 
 def is_done(status: dict[str, Any], old: Version, new: wheel.Wheel) -> bool:
     """Whether this wheel is installed and runs. Raises ``usage`` when it waits for a restart."""
-    if (old.version, old.content) != (str(new.version), new.content):
+    if (old.version, old.content) != (new.said, new.content):
         return False
     if status["version"] != old.version:
         reason = f"{old.version} is installed already, and the node runs {status['version']} still"
@@ -138,7 +138,7 @@ def prepare(site: Site, where: Paths, new: wheel.Wheel, status: dict[str, Any], 
     site.clear()
     try:
         site.stage(new)
-        drive.try_import(site.other, str(new.version))
+        drive.try_import(site.other, new.said)
         site.keep_driver()
         flags = service.options_of(where).settings()
         journal = Journal(
@@ -161,7 +161,7 @@ def rehearse(site: Site, new: wheel.Wheel) -> None:
     site.clear()
     try:
         site.stage(new)
-        drive.try_import(site.other, str(new.version))
+        drive.try_import(site.other, new.said)
     finally:
         site.clear()
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pollen import lock
 from pollen.errors import PollenError, error_from
 from pollen.paths import Paths, resolve
@@ -63,7 +65,7 @@ class _Interrupted(Exception):
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
-    """A terminal that closes does not end an upgrade; Ctrl-C and a kill turn it back."""
+    """A terminal that closes does not end an upgrade; Ctrl-C and SIGTERM turn it back."""
 
     def interrupt(number: int, frame: object) -> None:
         # Once: the way back is not turned.
@@ -99,7 +101,10 @@ def drive(site: Site, journal: Journal, say: Say) -> None:
         return
     reason = f"the upgrade to {new} failed: {journal.fault}"
     remedy = f"the node runs on {old} again; its log has more: pln logs"
-    if work.fault:
+    if work.fault and site.held(journal) is Which.NEW:
+        reason = f"{reason}; and {old} could not be put back: {work.fault}"
+        remedy = "once that is cured, this puts it back: pln upgrade"
+    elif work.fault:
         reason = f"{reason}; and {old} does not come up either: {work.fault}"
         remedy = f"{old} is installed again; see: pln doctor"
     raise error_from("upgrade-failed", reason, remedy)
@@ -162,6 +167,9 @@ class _Work:
                 self._look()
             case Step.TURN_BACK:
                 self._turn_back()
+            case Step.GIVE_UP if self.site.held(self.journal) is not self.journal.goal:
+                # The version that is wanted waits still, for whoever tries again.
+                return False
             case Step.FINISH | Step.GIVE_UP:
                 self.site.remove_journal()
                 self.site.clear()
@@ -170,6 +178,9 @@ class _Work:
 
     def _drain(self) -> None:
         """End the node, and have its manager leave it so."""
+        # Whoever looks from here on must not take a node that ends for one that stays.
+        self.journal.started = {}
+        self.site.write_journal(self.journal)
         unit = supervised.of(self.where)
         is_back = self.journal.goal is Which.OLD
         if unit is not None and unit.state() == "active" and unit.takes_grace(self.where):
@@ -246,9 +257,22 @@ class _Work:
     def _turn_back(self) -> None:
         """From here on the old version is wanted. That is known before anything is undone."""
         self.say(f"going back to {self.journal.old.version}: {self.fault}")
+        _end_strays(self.where)
         self.journal.goal, self.journal.fault = Which.OLD, self.fault
         self.fault = self.found = ""
         self.site.write_journal(self.journal)
+
+
+def _end_strays(where: Paths) -> None:
+    """Kill what was started as the folder's node and never said that it is: it hangs."""
+    own, mark = service.running(where), ["-m", "pollen.runtime", "--dir", str(where.home)]
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[1:5] == mark and process.pid != own:
+                process.kill()
+                found.append(process)
+    psutil.wait_procs(found, timeout=service.KILL_SECONDS)
 
 
 def _process(pid: int) -> str:

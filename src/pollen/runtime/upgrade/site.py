@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -95,7 +96,7 @@ class Site:
             reason = f"the Pollen in {self.folder} was not installed from a wheel"
             remedy = "install it from one: python -m pip install FILE.whl"
             raise error_from("usage", reason, remedy)
-        version = infos[0].name.removesuffix(".dist-info").partition("-")[2]
+        version = importlib.metadata.PathDistribution(infos[0]).version
         return Version(version=version, content=content_of(rows), info=infos[0].name, inode=inode)
 
     def check_writable(self) -> None:
@@ -197,9 +198,7 @@ class Site:
     def staged(self, wheel: Wheel) -> Version:
         """The version that waits."""
         inode = (self.other / PACKAGE).stat().st_ino
-        return Version(
-            version=str(wheel.version), content=wheel.content, info=wheel.info, inode=inode
-        )
+        return Version(version=wheel.said, content=wheel.content, info=wheel.info, inode=inode)
 
     def keep_driver(self) -> None:
         """Copy our own Python, which goes on with the upgrade while the package changes."""

@@ -39,10 +39,14 @@ _REMEDY = "fetch or build it again, and compare its hash with the one that was p
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel that was checked. ``content`` is the hash of what it installs, whatever its file."""
+    """A wheel that was checked. ``content`` is the hash of what it installs, whatever its file.
+
+    ``said`` is its version as its metadata has it.
+    """
 
     path: Path
     version: Version
+    said: str
     tags: str
     info: str
     content: str
@@ -84,7 +88,7 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> Wheel:
     rows = rows_of(_text(path, archive, f"{info}/RECORD"))
     size = _hold_against(path, archive, info, rows)
     _have(path, raw.get("requires_dist", []))
-    return Wheel(path, version, shown, info, content_of(rows), size)
+    return Wheel(path, version, said, shown, info, content_of(rows), size)
 
 
 def _info_of(path: Path, archive: zipfile.ZipFile) -> str:

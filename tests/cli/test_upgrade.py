@@ -1,0 +1,273 @@
+"""``pln upgrade`` refused: each bad wheel, environment and moment has its own words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pollen import lock
+from pollen.errors import SLUGS
+from pollen.paths import Paths
+from tests.cli.conftest import EXAMPLES, Done, Pln, mount_small
+from tests.wheels import NEW, Environment, environment, files_of_ours, repacked
+
+pytestmark = pytest.mark.timeout(120)
+OLD = "9.0.0"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as made:
+        (Path(made) / "wheels").mkdir()
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Path:
+    return folder / "wheels"
+
+
+@pytest.fixture(scope="module")
+def new(store: Path) -> Path:
+    return repacked(store, NEW)
+
+
+@pytest.fixture(scope="module")
+def attic(folder: Path, store: Path) -> Iterator[Environment]:
+    """A node on the old version."""
+    with environment(folder, repacked(store, OLD)) as made:
+        yield made
+
+
+@pytest.fixture
+def same(attic: Environment) -> Iterator[None]:
+    """The same process runs the same version at the end, and nothing was left."""
+    before = lock.read_pid(Paths(attic.home))
+    yield
+    assert lock.read_pid(Paths(attic.home)) == before is not None
+    assert (attic.version, attic.leftovers()) == (OLD, [])
+
+
+def fails(done: Done, slug: str) -> str:
+    said = done.stderr.decode()
+    assert done.returncode == SLUGS[slug].exit_code, done.stdout.decode() + said
+    assert f"[{slug}]" in said and "Traceback" not in said
+    return said
+
+
+def cut(store: Path) -> Path:
+    whole = repacked(store, NEW)
+    os.truncate(whole, whole.stat().st_size // 2)
+    return whole
+
+
+def of_another_machine(store: Path) -> Path:
+    return repacked(store, NEW, tag="cp311-abi3-macosx_11_0_arm64")
+
+
+def of_another_python(store: Path) -> Path:
+    return repacked(store, NEW, tag="cp39-cp39-any")
+
+
+def of_somebody_else(store: Path) -> Path:
+    return repacked(store, NEW, metadata={"Name": "other"})
+
+
+def with_another_file(store: Path) -> Path:
+    path = repacked(store, NEW)
+    raw = path.read_bytes()
+    # The zip's own sum of it is left: RECORD is what differs.
+    inside = b"pollen/__init__.py,sha256="
+    at = raw.index(inside) + len(inside)
+    path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+    return path
+
+
+def that_cannot_be_imported(store: Path) -> Path:
+    native = {"pollen/_native.abi3.so": b"\x7fELF nothing"}
+    return repacked(store, NEW, patch=native)
+
+
+def that_lies(store: Path) -> Path:
+    init = files_of_ours()["pollen/__init__.py"] + b"\nimport sys\nsys.exit(3)\n"
+    return repacked(store, NEW, patch={"pollen/__init__.py": init})
+
+
+@pytest.mark.usefixtures("same")
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (cut, "not a whole zip file"),
+        (of_another_machine, "for another machine: cp311-abi3-macosx_11_0_arm64"),
+        (of_another_python, "for another Python: cp39-cp39-any"),
+        (of_somebody_else, "is a wheel of other, not of pollen-mesh"),
+        (with_another_file, "not a whole zip file"),
+        (that_cannot_be_imported, "cannot be imported"),
+        (that_lies, "cannot be imported: it ended with 3"),
+        (lambda _: EXAMPLES / "echo.wasm", "not a whole zip file"),
+        (lambda store: store, "cannot be read: Is a directory"),
+        (lambda store: store / "none.whl", "cannot be read: No such file"),
+    ],
+)
+def test_a_bad_wheel_is_refused(
+    attic: Environment, store: Path, made: Callable[[Path], Path], said: str
+) -> None:
+    """Before the node is touched; a dry run says the same."""
+    path = made(store)
+    for line in (("upgrade", str(path)), ("upgrade", "--dry-run", str(path))):
+        assert said in fails(attic(*line), "wheel-invalid")
+
+
+@pytest.mark.usefixtures("same")
+def test_standard_input_may_be_the_wheel_and_may_be_nothing(attic: Environment, new: Path) -> None:
+    assert "not a whole zip file" in fails(attic("upgrade", "-", stdin=b""), "wheel-invalid")
+    done = attic("upgrade", "--dry-run", "-", stdin=new.read_bytes())
+    assert done.returncode == 0 and f"to {NEW}" in done.stdout.decode()
+
+
+@pytest.mark.usefixtures("same")
+def test_without_a_file_and_without_pip_a_file_is_asked_for(
+    attic: Environment, folder: Path
+) -> None:
+    """The environment has no pip of its own; what it sees of others' is hidden here."""
+    hidden = folder / "hidden"
+    hidden.mkdir()
+    (hidden / "pip.py").write_text("raise SystemExit('No module named pip')\n")
+    said = fails(attic("upgrade", PYTHONPATH=str(hidden)), "usage")
+    assert "has no pip" in said and "pln upgrade FILE.whl" in said
+
+
+@pytest.mark.usefixtures("same")
+def test_an_index_that_has_nothing_is_told_in_the_words_of_pip(attic: Environment) -> None:
+    said = fails(attic("upgrade", PIP_NO_INDEX="1"), "wheel-invalid")
+    assert "pip fetched no wheel of pollen-mesh" in said
+
+
+@pytest.mark.usefixtures("same")
+def test_no_node_is_no_upgrade(attic: Environment, folder: Path, new: Path) -> None:
+    said = fails(attic("--dir", str(folder / "nobody"), "upgrade", str(new)), "daemon-not-running")
+    assert "pln --dir" in said and "up -d" in said
+
+
+@pytest.mark.usefixtures("same")
+def test_a_second_node_of_the_environment_forbids_it(
+    attic: Environment, folder: Path, new: Path
+) -> None:
+    """It would meet new files while old ones are in its memory."""
+    home = folder / "barn"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    attic.ok("--dir", str(home), "up", "-d")
+    pid = lock.read_pid(Paths(home))
+    try:
+        said = fails(attic("upgrade", str(new)), "usage")
+        assert f"another node runs from this environment, with pid {pid}" in said
+    finally:
+        attic.ok("--dir", str(home), "down")
+
+
+@pytest.mark.usefixtures("same")
+def test_a_node_of_another_environment_is_left_to_its_own(
+    attic: Environment, folder: Path, new: Path, store: Path
+) -> None:
+    """The remedy has the command that is meant."""
+    home = folder / "cellar"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    other = Environment(folder / "env-other", repacked(store, OLD), home)
+    try:
+        other.ok("up", "-d")
+        said = fails(attic("--dir", str(home), "upgrade", str(new)), "usage")
+        assert f"{other.python} -m pollen.cli --dir {home} upgrade FILE.whl" in said
+    finally:
+        other.end()
+
+
+@pytest.mark.usefixtures("same")
+def test_a_full_disk_is_told_before_anything_is_changed(
+    attic: Environment, folder: Path, new: Path, store: Path
+) -> None:
+    """Also one that is full only once the wheel is being unpacked."""
+    small = folder / "small"
+    small.mkdir()
+    mount_small(small, 130)
+    made = None
+    try:
+        with environment(small, repacked(store, OLD), "den") as made:
+            pid = lock.read_pid(Paths(made.home))
+            # 40 MB of the package are in it; 38 MB more would fit, with no room to work.
+            (small / "ballast").write_bytes(b"\0" * (30 << 20))
+            said = fails(made("upgrade", str(new)), "state-unusable")
+            assert "No space left" in said and "MiB free at" in said
+            assert made.leftovers() == [] and made.version == OLD
+            assert lock.read_pid(Paths(made.home)) == pid
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+@pytest.mark.usefixtures("same")
+def test_an_environment_that_is_read_only_is_told(attic: Environment, new: Path) -> None:
+    """Seen by a command whose environment is mounted so, for nobody else."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    fence = ["bwrap", "--dev-bind", "/", "/", "--ro-bind", str(attic.folder), str(attic.folder)]
+    line = [*fence, *attic.line("upgrade", str(new))]
+    done = subprocess.run(line, env=attic.environment, capture_output=True, check=False)
+    said = fails(done, "state-unusable")
+    assert "cannot be changed: its file system is read-only" in said
+
+
+@pytest.mark.usefixtures("same")
+def test_an_environment_of_somebody_else_is_told(attic: Environment, new: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("bwrap") is None:
+        pytest.skip("needs root, which becomes an ordinary user here")
+    drop = ["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
+    fence = ["bwrap", "--dev-bind", "/", "/", *drop]
+    attic.site.chmod(0o555)
+    try:
+        line = [*fence, *attic.line("upgrade", str(new))]
+        done = subprocess.run(line, env=attic.environment, capture_output=True, check=False)
+    finally:
+        attic.site.chmod(0o755)
+    said = fails(done, "state-unusable")
+    assert "it is not yours" in said and "sudo" in said
+
+
+def test_a_checkout_is_not_upgraded(pln: Pln, new: Path) -> None:
+    """It did not come as a wheel, so there is nothing that a wheel could take the place of."""
+    source = Path(__file__).parents[2] / "src"
+    said = fails(pln("upgrade", str(new), PYTHONPATH=str(source)), "usage")
+    assert f"the Pollen in {source} was not installed from a wheel" in said
+    assert not (source / ".pollen-upgrade").exists()
+
+
+def test_all_needs_contexts_and_no_other_machine(pln: Pln, new: Path) -> None:
+    assert "pln context add" in fails(pln("upgrade", "--all", str(new)), "usage")
+    assert "have no place" in fails(pln("-H", "lab.example", "upgrade", "--all"), "usage")
+
+
+def test_the_system_s_own_python_is_left_to_its_package_manager(tmp_path: Path) -> None:
+    """Where the marker of PEP 668 stands and no virtual environment is used."""
+    marked = tmp_path / "lib"
+    marked.mkdir()
+    (marked / "EXTERNALLY-MANAGED").write_text("")
+    script = (
+        "import sys, sysconfig\n"
+        f"sysconfig.get_path = lambda name: {str(marked)!r}\n"
+        "sys.prefix = sys.base_prefix\n"
+        "from pathlib import Path\n"
+        "from pollen.runtime.upgrade.site import Site\n"
+        "try:\n    Site(Path.cwd()).check_writable()\n"
+        "except Exception as error:\n    print(error.slug, error.reason, error.remedy)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.startswith("state-unusable") and "python3 -m venv" in done.stdout
