@@ -194,7 +194,6 @@ def test_a_node_of_another_environment_is_left_to_its_own(
 def test_a_full_disk_is_told_before_anything_is_changed(
     attic: Environment, folder: Path, new: Path, store: Path
 ) -> None:
-    """Also one that is full only once the wheel is being unpacked."""
     small = folder / "small"
     small.mkdir()
     mount_small(small, 130)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pollen import lock
@@ -19,8 +20,10 @@ from pollen.paths import Paths
 from pollen.sdk.client import connect
 from pollen.sdk.control import Control
 from pollen.testing import until
-from tests import wheels
+from tests import sshd, wheels
+from tests.cli.conftest import Pln
 from tests.e2e.conftest import example
+from tests.sshd import Sshd
 from tests.wheels import NEW, Environment, environment, files_of_ours, repacked
 
 pytestmark = pytest.mark.timeout(240)
@@ -306,3 +309,99 @@ def test_the_newest_wheel_of_the_index_is_taken(attic: Environment, new: Path) -
     named.unlink()
     done = attic("upgrade", **index)
     assert done.returncode == 2 and b"[wheel-invalid]" in done.stderr
+
+
+def test_a_version_that_hangs_at_its_start_is_taken_back(attic: Environment, store: Path) -> None:
+    """It never says that it runs, so its process is found by its command line, and ended."""
+    asleep = b"if __name__ == '__main__':\n    import threading\n    threading.Event().wait()\n"
+    hangs = repacked(store, "9.4.0", patch={"pollen/runtime/__main__.py": asleep})
+    said = attic("upgrade", str(hangs)).stderr.decode()
+    assert "did not answer within 30 s" in said and f"the node runs on {OLD} again" in said
+    assert runs(attic) == OLD
+    assert nodes_of(attic) == [lock.read_pid(Paths(attic.home))]
+
+
+def nodes_of(held: Environment) -> list[int]:
+    """The processes that were started as a folder's node."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if "pollen.runtime" in line and str(held.home) in line:
+                found.append(process.pid)
+    return found
+
+
+def test_whoever_asked_may_go_away(attic: Environment, new: Path) -> None:
+    """As when ssh breaks: nobody reads what is said, and the terminal hangs up."""
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        attic.line("upgrade", str(new)), env=attic.environment, stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    with os.fdopen(reader) as heard:
+        while not heard.readline().startswith("draining"):
+            pass
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 0
+    assert runs(attic) == NEW
+
+
+@pytest.fixture
+def desk(folder: Path, old: Path) -> Iterator[tuple[Pln, list[Environment]]]:
+    """A desk with a context for each of two machines, which it reaches by ssh."""
+    sshd.need()
+    with contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(mesh(folder, old, ("attic", "barn")))
+        (folder / "desk").mkdir()
+        made = Pln(folder / "desk")
+        del made.environment["PLN_DIR"]
+        config = []
+        for node in nodes:
+            name = node.home.name
+            server = Sshd(folder / f"ssh-{name}", {"PLN_DIR": str(node.home)})
+            (server.tools / "pln").unlink()
+            (server.tools / "pln").symlink_to(node.folder / "bin" / "pln")
+            server.trust()
+            server.start()
+            stack.callback(server.stop)
+            place = f"Host {name}\n HostName 127.0.0.1\n Port {server.port}\n User {server.user}\n"
+            key = f" IdentityFile {server.folder / 'user_key'}\n IdentitiesOnly yes\n"
+            config.append(f"{place}{key} UserKnownHostsFile {server.known_hosts}\n")
+        (folder / "config").write_text("".join(config))
+        made.environment["PLN_SSH"] = f"ssh -F {folder / 'config'}"
+        made.environment.pop("XDG_CONFIG_HOME", None)
+        for node in nodes:
+            made.ok("context", "add", node.home.name, f"ssh://{node.home.name}")
+        yield made, nodes
+
+
+def test_all_contexts_are_upgraded_one_by_one(
+    desk: tuple[Pln, list[Environment]], new: Path
+) -> None:
+    """A dry run changes nothing; a second run passes over those that are done."""
+    pln, nodes = desk
+    assert "could be upgraded: attic, barn" in pln.ok("upgrade", "--all", "--dry-run", str(new))
+    assert [runs(node) for node in nodes] == [OLD, OLD]
+    said = pln.ok("upgrade", "--all", str(new))
+    assert said.index("upgraded attic") < said.index("barn: ssh") < said.index("upgraded barn")
+    assert [runs(node) for node in nodes] == [NEW, NEW]
+    assert pln.ok("upgrade", "--all", str(new)).count("nothing to do") == 2
+
+
+def test_the_first_that_fails_ends_it_for_all(
+    desk: tuple[Pln, list[Environment]], store: Path, new: Path
+) -> None:
+    """It says who is upgraded and who is not; the others go on as they are."""
+    pln, (attic, barn) = desk
+    done = pln("upgrade", "--all", str(repacked(store, "9.2.0", patch=wheels.CRASH)))
+    said = done.stderr.decode()
+    assert done.returncode == 1 and "this version is broken" in said
+    assert "attic failed" in said and "not begun: barn" in said
+    barn.ok("down")
+    said = pln("upgrade", "--all", str(new)).stderr.decode()
+    assert "[daemon-not-running]" in said and "barn failed" in said and "upgraded: attic" in said
+    assert runs(attic) == NEW and barn.version == OLD
+    barn.ok("up", "-d")
+    pln.ok("-H", "barn", "upgrade", str(new))
+    assert runs(barn) == NEW

@@ -61,5 +61,8 @@ def main() -> NoReturn:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):
+    try:
         print(text, flush=True)
+    except OSError:
+        # Else what is left in the buffer would fail again at the end, and be our exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

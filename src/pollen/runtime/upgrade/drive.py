@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +59,28 @@ def try_import(folder: Path, version: str) -> None:
         raise invalid(f"the new version says that it is {done.stdout.strip()}, not {version}")
 
 
-class _Interrupted(Exception):
-    """Somebody asked this process to end."""
+class _Interrupts:
+    """A terminal that closes does not end an upgrade; Ctrl-C and SIGTERM turn it back.
 
+    They are noted, and looked at between steps: an exception at any moment could break a step.
+    """
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """A terminal that closes does not end an upgrade; Ctrl-C and SIGTERM turn it back."""
+    def __init__(self) -> None:
+        self.why = ""
+        self._kept: dict[int, Any] = {}
 
-    def interrupt(number: int, frame: object) -> None:
-        # Once: the way back is not turned.
-        for held in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(held, signal.SIG_IGN)
-        raise _Interrupted(f"it was interrupted by {signal.Signals(number).name}")
+    def __enter__(self) -> _Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._kept[number] = signal.signal(number, self._note)
+        self._kept[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    kept = {number: signal.getsignal(number) for number in numbers}
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    for number in numbers[:2]:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, former in kept.items():
+    def __exit__(self, *error: object) -> None:
+        for number, former in self._kept.items():
             signal.signal(number, former)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.why = f"it was interrupted by {signal.Signals(number).name}"
 
 
 def drive(site: Site, journal: Journal, say: Say) -> None:
@@ -91,8 +89,8 @@ def drive(site: Site, journal: Journal, say: Say) -> None:
     Raises ``upgrade-failed`` when that is the old one, or neither can be started.
     """
     site.settle(journal)
-    work = _Work(site, journal, say)
-    with _interrupts():
+    with _Interrupts() as interrupts:
+        work = _Work(site, journal, say, interrupts)
         while work.step():
             pass
     old, new = journal.old.version, journal.new.version
@@ -113,10 +111,11 @@ def drive(site: Site, journal: Journal, say: Say) -> None:
 class _Work:
     """The hands: what is seen, and each step."""
 
-    def __init__(self, site: Site, journal: Journal, say: Say) -> None:
+    def __init__(self, site: Site, journal: Journal, say: Say, interrupts: _Interrupts) -> None:
         self.site = site
         self.journal = journal
         self.say = say
+        self.interrupts = interrupts
         self.where: Paths = resolve(journal.home)
         self.name = str(self.where.home)
         self.fault = ""
@@ -128,11 +127,11 @@ class _Work:
 
     def step(self) -> bool:
         """Do the next step; False after the last one."""
-        step = next_step(self.seen())
+        if self.journal.goal is Which.NEW and not self.found:
+            # The way back is not turned, and what is healthy already stays.
+            self.fault = self.fault or self.interrupts.why
         try:
-            return self._do(step)
-        except _Interrupted as error:
-            self.fault = str(error)
+            return self._do(next_step(self.seen()))
         except PollenError as error:
             self.fault = error.reason
         except OSError as error:
@@ -239,6 +238,8 @@ class _Work:
         """Wait until the node is what it was. Raises ``upgrade-failed`` with what it lacks."""
         end, why = time.monotonic() + self.journal.patience, ""
         while time.monotonic() < end:
+            if self.interrupts.why and self.journal.goal is Which.NEW:
+                return
             if service.running(self.where) is None:
                 raise PollenError("upgrade-failed", f"the node ended; before that, {why}", "")
             try:
