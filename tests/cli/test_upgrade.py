@@ -15,8 +15,8 @@ import pytest
 from pollen import lock
 from pollen.errors import SLUGS
 from pollen.paths import Paths
-from tests.cli.conftest import EXAMPLES, Done, Pln, mount_small
-from tests.wheels import NEW, Environment, environment, files_of_ours, repacked
+from tests.cli.conftest import EXAMPLES, Done, Host, Pln, mount_small
+from tests.wheels import CRASH, NEW, Environment, environment, files_of_ours, repacked
 
 pytestmark = pytest.mark.timeout(120)
 OLD = "9.0.0"
@@ -270,3 +270,48 @@ def test_the_system_s_own_python_is_left_to_its_package_manager(tmp_path: Path) 
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     assert done.stdout.startswith("state-unusable") and "python3 -m venv" in done.stdout
+
+
+class Kept(Host):
+    """A machine with systemd whose node has an environment of its own."""
+
+    def __init__(self, made: Environment, folder: Path) -> None:
+        super().__init__(made.home, folder)
+        self.made = made
+
+    def line(self, *arguments: str) -> list[str]:
+        return [*self.fence, *self.who, *self.made.line(*arguments)]
+
+
+@pytest.fixture
+def kept(folder: Path, store: Path, tmp_path: Path) -> Iterator[Kept]:
+    """Its node is kept up by a service."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    home = folder / "kept"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    made = Environment(folder / "env-kept", repacked(store, OLD), home)
+    host = Kept(made, tmp_path)
+    try:
+        host.ok("init", "--name", "kept")
+        host.ok("service", "install", "--user")
+        host.ok("restart")
+        yield host
+    finally:
+        host("service", "uninstall", "--user", "--yes")
+        made.end()
+
+
+def test_a_service_stops_and_starts_its_node(kept: Kept, store: Path, new: Path) -> None:
+    """There, and back from a version that ends at once."""
+    kept.asked()
+    assert f"upgraded kept from {OLD} to {NEW}" in kept.ok("upgrade", str(new))
+    assert kept.asked()[0] == "stop" and lock.read_pid(Paths(kept.home)) is not None
+    assert kept.made.version == NEW
+    said = fails(kept("upgrade", str(repacked(store, "9.2.0", patch=CRASH))), "upgrade-failed")
+    assert "pln.service is inactive" in said and f"the node runs on {NEW} again" in said
+    asked = kept.asked()
+    assert asked.count("start") == 2 and asked[-1] == "start"
+    assert kept.made.version == NEW and kept.made.leftovers() == []
+    assert "healthy" in kept.ok("status")

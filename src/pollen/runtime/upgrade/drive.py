@@ -229,8 +229,9 @@ class _Work:
             with contextlib.suppress(PollenError):
                 Control(self.where).get("/v1/health", timeout=_IMPORT)
                 return
-            if time.monotonic() > end or unit.state() == "failed":
-                reason = f"{unit.path.name} is {unit.state()}, and the node does not answer"
+            state = unit.state()
+            if time.monotonic() > end or state in ("failed", "inactive"):
+                reason = f"{unit.path.name} is {state}, and the node does not answer"
                 raise error_from("daemon-not-running", reason, f"see {self.where.log_file}")
             time.sleep(_LOOK)
 
