@@ -116,9 +116,9 @@ impl Plane {
         self.0.memory_bytes.saturating_sub(self.0.sandbox.memory_available())
     }
 
-    /// What a guest counts at least, so that instances do not run out before memory does; bytes.
+    /// What a guest counts at least in a promise of memory, bytes.
     pub(crate) fn least_guest(&self) -> u64 {
-        self.0.memory_bytes / self.0.sandbox.instances_limit()
+        self.memory().least_guest(self.0.sandbox.instances_limit())
     }
 
     /// The brain lives.

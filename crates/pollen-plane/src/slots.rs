@@ -58,6 +58,8 @@ pub(crate) struct Slot {
     /// It counts as fresh while it is held, for so many slices more.
     fresh: Option<u32>,
     promised: u64,
+    /// Its drop gives it to the next one that waits.
+    hands_on: bool,
 }
 
 impl Slots {
@@ -227,7 +229,7 @@ impl Slots {
         let promised = if ask.depth == 0 { ask.tree_need } else { 0 };
         self.under_way.fetch_add(1, Relaxed);
         self.promised.fetch_add(promised, Relaxed);
-        Slot { slots: self.clone(), held, fresh: None, promised }
+        Slot { slots: self.clone(), held, fresh: None, promised, hands_on: true }
     }
 
     /// Gives free slots to those who wait; refuses who waited too long in a queue that grows.
@@ -258,9 +260,10 @@ impl Slots {
                 };
                 (waiter.turn, answer)
             };
-            // A waiter that gave up drops the slot, which hands it on: not under the lock.
+            // Of a waiter that gave up: not under the lock, and this loop hands it on. Would the
+            // drop do so, thousands of them were as deep a recursion.
             if let Err(Ok(mut slot)) = turn.send(answer) {
-                slot.put_down();
+                slot.hands_on = false;
             }
         }
         self.is_starved.store(false, Relaxed);
@@ -321,7 +324,9 @@ impl Drop for Slot {
         self.put_down();
         self.slots.promised.fetch_sub(self.promised, Relaxed);
         self.slots.under_way.fetch_sub(1, Relaxed);
-        self.slots.hand_on();
+        if self.hands_on {
+            self.slots.hand_on();
+        }
     }
 }
 
@@ -479,6 +484,26 @@ mod tests {
         assert_eq!(late.slug, "deadline");
         drop(running);
         assert!(take(&slots, 1000).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn any_number_of_waiters_that_gave_up_are_passed_over() {
+        let slots = one_slot(u64::MAX);
+        let running = take(&slots, 60_000).await.unwrap();
+        {
+            let mut queue = slots.waiting.lock();
+            for _ in 0..100_000 {
+                let (turn, _) = oneshot::channel();
+                queue.push(Waiter { ask: ask(60_000), since: Instant::now(), turn });
+            }
+            slots.note_length(&queue);
+        }
+        let last = spawn(&slots, ask(60_000));
+        until_queued(&slots, 100_001).await;
+        drop(running);
+        drop(last.await.unwrap().unwrap());
+        assert_eq!((slots.running(), slots.queued()), (0, 0));
+        assert_eq!(slots.under_way.load(Relaxed), 0);
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Size of the instance pool that is asked for.
-const INSTANCES: u32 = 10_000;
+const INSTANCES: u32 = 11_500;
 const GUEST_NICE: i32 = 10;
 
 /// What a node's muscles are built from.

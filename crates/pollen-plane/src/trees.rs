@@ -14,6 +14,14 @@ pub(crate) struct Memory {
     pub(crate) total: u64,
 }
 
+impl Memory {
+    /// What a guest counts at least in a promise, bytes: what is promised at depth 0 ends with
+    /// seven eighths of the instances, and the last eighth is for calls beneath those.
+    pub(crate) fn least_guest(&self, instances: u64) -> u64 {
+        self.total.saturating_sub(self.reserve) / (instances - instances / 8).max(1)
+    }
+}
+
 /// The largest tree of the calls that one call made, bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Below(AtomicU64);
@@ -50,7 +58,19 @@ impl HighWater {
 
 #[cfg(test)]
 mod tests {
-    use super::HighWater;
+    use super::{HighWater, Memory};
+
+    #[test]
+    fn seven_eighths_of_the_instances_are_promised_however_large_the_memory() {
+        for total in [1_u64 << 30, 12 << 30, 1 << 40] {
+            let memory = Memory { free: total, reserve: total / 4, total };
+            for instances in [64, 1_250, 11_500] {
+                let promised = (total - memory.reserve) / memory.least_guest(instances);
+                assert!((instances * 7 / 8..=instances * 8 / 9).contains(&promised), "{promised}");
+            }
+            assert_eq!(memory.least_guest(u64::MAX), 0);
+        }
+    }
 
     #[test]
     fn a_high_water_rises_at_once_and_fades_slowly() {

@@ -21,7 +21,7 @@ pub(crate) const MAX_MEMORIES: u32 = 1;
 const SMALLEST: u32 = 64;
 
 /// Mappings left to the rest of the process.
-const MAPPINGS_LEFT: u64 = 15_000;
+const MAPPINGS_LEFT: u64 = 8_000;
 
 /// Mappings that a suspended guest costs.
 const MAPPINGS_EACH: u64 = 5;
