@@ -179,7 +179,7 @@ class _Work:
         """End the node, and have its manager leave it so."""
         # Whoever looks from here on must not take a node that ends for one that stays.
         self.journal.started = {}
-        self.site.write_journal(self.journal)
+        self._note()
         unit = supervised.of(self.where)
         is_back = self.journal.goal is Which.OLD
         if unit is not None and unit.state() == "active" and unit.takes_grace(self.where):
@@ -212,7 +212,7 @@ class _Work:
         if pid is None:
             raise PollenError("upgrade-failed", "the node ended after its start", "")
         self.journal.started[self.journal.goal.value] = _process(pid)
-        self.site.write_journal(self.journal)
+        self._note()
 
     def _await_other(self) -> None:
         """Wait until a node that is starting already says who it is."""
@@ -262,7 +262,15 @@ class _Work:
         _end_strays(self.where)
         self.journal.goal, self.journal.fault = Which.OLD, self.fault
         self.fault = self.found = ""
-        self.site.write_journal(self.journal)
+        self._note()
+
+    def _note(self) -> None:
+        """Put the journal on the disk. On the way back a full disk is no reason to stop."""
+        try:
+            self.site.write_journal(self.journal)
+        except PollenError:
+            if self.journal.goal is Which.NEW:
+                raise
 
 
 def _end_strays(where: Paths) -> None:
