@@ -387,7 +387,10 @@ def test_all_contexts_are_upgraded_one_by_one(
     pln, nodes = desk
     assert "could be upgraded: attic, barn" in pln.ok("upgrade", "--all", "--dry-run", str(new))
     assert [runs(node) for node in nodes] == [OLD, OLD]
-    said = pln.ok("upgrade", "--all", str(new))
+    pln.ok("context", "use", "barn")
+    done = pln("upgrade", "--all", str(new))
+    said = done.stdout.decode()
+    assert done.returncode == 0 and done.stderr == b"", "no context in use is meant"
     assert said.index("upgraded attic") < said.index("barn: ssh") < said.index("upgraded barn")
     assert [runs(node) for node in nodes] == [NEW, NEW]
     assert pln.ok("upgrade", "--all", str(new)).count("nothing to do") == 2
@@ -407,8 +410,8 @@ def test_the_first_that_fails_ends_it_for_all(
     assert "[daemon-not-running]" in said and "barn failed" in said and "upgraded: attic" in said
     assert runs(attic) == NEW and barn.version == OLD
     barn.ok("up", "-d")
-    pln.ok("-H", "barn", "upgrade", str(new))
-    assert runs(barn) == NEW
+    done = pln("-H", "barn", "upgrade", str(new))
+    assert (done.returncode, done.stderr) == (0, b"on barn\n") and runs(barn) == NEW
 
 
 def test_what_only_a_newer_node_knows_is_kept_by_an_older_one(

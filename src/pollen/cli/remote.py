@@ -123,20 +123,19 @@ def check(ctx: click.Context, line: list[str]) -> int | None:
         raise _by_hand(held.get("host"), paths, without_place(line))
     if way is Way.SSH:
         if not held.get("json"):
-            _say_where(held["label"], "")
+            say_where(held["label"])
         return run_there(paths, without_place(line), is_exact=bool(held.get("json")))
     if way is Way.CARRIED:
-        _say_where(held["label"], "")
         return None
     if not held.get("json"):
         from pollen.sdk import far
 
         label = held["label"]
-        far.arrivals.append(lambda _, machine: _say_where(label, machine))
+        far.arrivals.append(lambda _, machine: say_where(label, machine))
     return None
 
 
-def _say_where(label: str, machine: str) -> None:
+def say_where(label: str, machine: str = "") -> None:
     """The machine as the user named it, and the name that it has for itself."""
     host = label.removeprefix("ssh://")
     known = f" ({machine})" if machine and machine not in host else ""

@@ -49,7 +49,7 @@ def upgrade_command(
       pln upgrade
       pln upgrade --all FILE.whl
     """
-    from pollen.cli import rollout
+    from pollen.cli import remote, rollout
     from pollen.runtime.upgrade.begin import Wish
 
     options = ["--dry-run"] * dry_run + ["--allow-downgrade"] * allow_downgrade
@@ -59,6 +59,7 @@ def upgrade_command(
         return
     where = paths_of(ctx)
     if where.host:
+        remote.say_where(ctx.ensure_object(dict)["label"])
         ctx.exit(rollout.far(where, wheel, options))
     _here(where, wheel, Wish(patience / 1000, allow_downgrade), dry_run)
 

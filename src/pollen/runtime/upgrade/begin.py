@@ -80,7 +80,7 @@ def look(where: Paths, site: Site) -> dict[str, Any]:
         paths.check_home(where)
     others = list(_others(pid))
     own = _python_of(pid)
-    if own and own != sys.executable:
+    if own and not _is_ours(own):
         reason = f"the node runs from {own}, and this command from {sys.executable}"
         line = shlex.join([own, "-m", "pollen.cli", "--dir", str(where.home), "upgrade"])
         raise error_from("usage", reason, f"use the command of its environment: {line} FILE.whl")
@@ -98,6 +98,11 @@ def _python_of(pid: int) -> str:
         return ""
 
 
+def _is_ours(python: str) -> bool:
+    """Whether an interpreter is of this environment, by whichever of its names."""
+    return Path(python).parent == Path(sys.executable).parent
+
+
 def _others(own: int) -> Iterator[int]:
     """Nodes of this environment but for one: they would meet new files with old ones in memory."""
     for process in psutil.process_iter():
@@ -105,7 +110,7 @@ def _others(own: int) -> Iterator[int]:
             line = process.cmdline()
         except psutil.Error:
             continue
-        is_node = line[:3] == [sys.executable, "-m", "pollen.runtime"]
+        is_node = line[1:3] == ["-m", "pollen.runtime"] and _is_ours(line[0])
         if is_node and process.pid != own:
             yield process.pid
 
