@@ -75,6 +75,9 @@ def look(where: Paths, site: Site) -> dict[str, Any]:
         paths.check_home(where)
         reason = f"no node runs in {where.home}, so nothing would show whether a new version works"
         raise Unreachable("daemon-not-running", reason, "pln up -d")
+    if pid == 1:
+        reason = "the node is the first process of a container, which ends with it"
+        raise error_from("usage", reason, "make an image with the new version, and start that")
     if supervised.of(where) is None:
         # Else the node would be started as another user.
         paths.check_home(where)
