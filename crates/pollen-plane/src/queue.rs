@@ -2,7 +2,7 @@
 //!
 //! Invariants: a call that a guest of this node made goes before all others, because its parent
 //! keeps memory until it has ended; the rest goes by age. Who waits for memory (depth 0 only) stands
-//! in nobody's way but of its own kind.
+//! in nobody's way but of its own kind. Who left counts for nothing, and is at the head of no line.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -66,6 +66,15 @@ pub(crate) struct Waiter<T> {
     pub(crate) ask: Ask,
     pub(crate) since: Instant,
     pub(crate) turn: T,
+    number: u64,
+    has_left: bool,
+}
+
+/// By which a waiter is found again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
+    line: Line,
+    number: u64,
 }
 
 /// The three lines.
@@ -76,6 +85,9 @@ pub(crate) struct Queue<T> {
     nested: VecDeque<Waiter<T>>,
     /// Calls at depth 0.
     roots: VecDeque<Waiter<T>>,
+    /// How many ever came, and how many of those in the lines have left; at most half of them.
+    came: u64,
+    left: usize,
     pub(crate) backlog: Backlog,
     /// From which the backlog counts time.
     pub(crate) born: Instant,
@@ -87,6 +99,8 @@ impl<T> Default for Queue<T> {
             children: VecDeque::new(),
             nested: VecDeque::new(),
             roots: VecDeque::new(),
+            came: 0,
+            left: 0,
             backlog: Backlog::default(),
             born: Instant::now(),
         }
@@ -102,8 +116,9 @@ pub(crate) enum Line {
 }
 
 impl<T> Queue<T> {
+    /// Those who wait.
     pub(crate) fn len(&self) -> usize {
-        self.children.len() + self.nested.len() + self.roots.len()
+        self.children.len() + self.nested.len() + self.roots.len() - self.left
     }
 
     fn length(&self) -> u64 {
@@ -114,8 +129,8 @@ impl<T> Queue<T> {
         micros(at.saturating_duration_since(self.born))
     }
 
-    pub(crate) fn children(&self) -> usize {
-        self.children.len()
+    pub(crate) fn has_children(&self) -> bool {
+        !self.children.is_empty()
     }
 
     fn line(&mut self, line: Line) -> &mut VecDeque<Waiter<T>> {
@@ -126,10 +141,48 @@ impl<T> Queue<T> {
         }
     }
 
-    pub(crate) fn push(&mut self, waiter: Waiter<T>) {
-        let (line, since) = (waiter.ask.line(), waiter.since);
-        self.line(line).push_back(waiter);
+    pub(crate) fn push(&mut self, ask: Ask, since: Instant, turn: T) -> Ticket {
+        let ticket = Ticket { line: ask.line(), number: self.came };
+        self.came += 1;
+        let waiter = Waiter { ask, since, turn, number: ticket.number, has_left: false };
+        self.line(ticket.line).push_back(waiter);
         self.backlog.came(self.clock_us(since), self.length());
+        ticket
+    }
+
+    /// Its caller has gone. Nothing happens to one that was popped or removed before.
+    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) {
+        let line = self.line(ticket.line);
+        let at = line.partition_point(|waiter| waiter.number < ticket.number);
+        match line.get_mut(at) {
+            Some(waiter) if waiter.number == ticket.number && !waiter.has_left => {
+                waiter.has_left = true;
+            }
+            _ => return,
+        }
+        self.left += 1;
+        if self.left > self.len() {
+            self.sweep();
+        }
+        self.trim(ticket.line);
+        self.backlog.left(self.clock_us(now), self.length());
+    }
+
+    /// Drops those who left.
+    pub(crate) fn sweep(&mut self) {
+        for line in [&mut self.children, &mut self.nested, &mut self.roots] {
+            line.retain(|waiter| !waiter.has_left);
+        }
+        self.left = 0;
+    }
+
+    /// Drops those who left and stand at the head of a line.
+    fn trim(&mut self, line: Line) {
+        let (mut left, line) = (0, self.line(line));
+        while line.pop_front_if(|waiter| waiter.has_left).is_some() {
+            left += 1;
+        }
+        self.left -= left;
     }
 
     /// Who is next, if the first root may be: a child, else the older of the two others.
@@ -151,22 +204,26 @@ impl<T> Queue<T> {
 
     pub(crate) fn pop(&mut self, line: Line, now: Instant) -> Option<Waiter<T>> {
         let waiter = self.line(line).pop_front();
+        self.trim(line);
         self.backlog.left(self.clock_us(now), self.length());
         waiter
     }
 
-    /// Times left of all that wait, in the order in which [`Queue::remove`] counts.
+    /// Times left of all in the lines, in the order in which [`Queue::remove`] counts. Who left is
+    /// among them, until [`Queue::sweep`].
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         self.children.iter().chain(&self.nested).chain(&self.roots).map(|w| w.ask.deadline)
     }
 
     pub(crate) fn remove(&mut self, mut index: usize) -> Option<Waiter<T>> {
         for line in [Line::Children, Line::Nested, Line::Roots] {
-            let line = self.line(line);
-            if index < line.len() {
-                return line.remove(index);
+            let length = self.line(line).len();
+            if index < length {
+                let waiter = self.line(line).remove(index);
+                self.trim(line);
+                return waiter;
             }
-            index -= line.len();
+            index -= length;
         }
         None
     }
@@ -199,9 +256,31 @@ mod tests {
 
     use super::*;
 
-    fn waiter(since: Instant) -> Waiter<()> {
+    fn push(queue: &mut Queue<()>, since: Instant) -> Ticket {
         let ask = Ask { depth: 0, deadline: since + Duration::from_secs(60), ..Ask::default() };
-        Waiter { ask, since, turn: () }
+        queue.push(ask, since, ())
+    }
+
+    #[test]
+    fn who_left_counts_for_nothing_and_is_never_next() {
+        let (mut queue, now) = (Queue::<()>::default(), Instant::now());
+        let tickets: Vec<Ticket> = (0..1_000).map(|_| push(&mut queue, now)).collect();
+        let stays = |number: usize| number % 10 == 7;
+        // In an order of its own: 7 and 1,000 have no common factor.
+        for number in (0..1_000).map(|turn| turn * 7 % 1_000).filter(|number| !stays(*number)) {
+            queue.leave(tickets[number], now);
+            queue.leave(tickets[number], now);
+            assert!(queue.deadlines().count() <= 2 * queue.len() + 1);
+        }
+        assert_eq!(queue.len(), 100);
+        let mut served = vec![];
+        while let Some((line, first)) = queue.next(|_| true) {
+            served.push(usize::try_from(first.number).unwrap());
+            queue.pop(line, now).unwrap();
+        }
+        assert_eq!(served, (0..1_000).filter(|number| stays(*number)).collect::<Vec<_>>());
+        tickets.iter().for_each(|ticket| queue.leave(*ticket, now));
+        assert_eq!((queue.len(), queue.deadlines().count()), (0, 0));
     }
 
     #[test]
@@ -211,7 +290,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let (mut first, mut last) = (0, 0);
         for ms in [0, 400, 800] {
-            queue.push(waiter(at(ms)));
+            push(&mut queue, at(ms));
             last = queue.backlog.standing_us(queue.clock_us(at(ms)));
             if ms == 0 {
                 first = last;
@@ -219,14 +298,16 @@ mod tests {
             queue.pop(Line::Roots, at(ms));
         }
         assert_eq!((first, last), (0, 800_000));
-        queue.push(waiter(at(1_301)));
+        push(&mut queue, at(1_301));
         assert_eq!(queue.backlog.standing_us(queue.clock_us(at(1_301))), 0);
     }
 
     /// A node that serves one call in 10 ms for 20 s; the refused of the last 10.
     fn refused(callers: usize, comes_in_10_ms: impl Fn(u64, bool) -> usize) -> usize {
         let (mut queue, start) = (Queue::<()>::default(), Instant::now());
-        (0..callers).for_each(|_| queue.push(waiter(start)));
+        for _ in 0..callers {
+            push(&mut queue, start);
+        }
         let mut refused = 0;
         for tick in 1..2_000 {
             let now = start + Duration::from_millis(10 * tick);
@@ -239,7 +320,9 @@ mod tests {
                 queue.backlog.refuse();
                 refused += usize::from(tick > 1_000);
             }
-            (0..comes_in_10_ms(tick, served)).for_each(|_| queue.push(waiter(now)));
+            for _ in 0..comes_in_10_ms(tick, served) {
+                push(&mut queue, now);
+            }
         }
         refused
     }

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::{
     call::CallError,
     counters::micros,
-    queue::{Ask, Line, Queue, Size, Waiter},
+    queue::{Ask, Line, Queue, Size, Ticket},
     trees::Memory,
 };
 
@@ -39,9 +39,9 @@ pub(crate) struct Slots {
     /// Those of them that are fresh, of seeds that are not short.
     fresh: AtomicU64,
     waiting: Mutex<Queue<Turn>>,
-    /// Length of the queue, readable without its lock; of it those that guests here made.
+    /// Length of the queue, readable without its lock, and whether guests here made some of it.
     queued: AtomicUsize,
-    children: AtomicUsize,
+    has_children: AtomicBool,
     /// The first at depth 0 waits for memory.
     is_starved: AtomicBool,
     /// Calls under way, suspended ones too, and the memory promised to those at depth 0.
@@ -49,6 +49,12 @@ pub(crate) struct Slots {
     promised: AtomicU64,
     memory: Box<dyn Fn() -> Memory + Send + Sync>,
     size: Size,
+}
+
+/// A place in the queue, which is left on drop.
+struct Place<'a> {
+    slots: &'a Arc<Slots>,
+    ticket: Ticket,
 }
 
 /// The right to run; given back on drop, and with it the memory that was promised.
@@ -72,7 +78,7 @@ impl Slots {
             fresh: AtomicU64::new(0),
             waiting: Mutex::default(),
             queued: AtomicUsize::new(0),
-            children: AtomicUsize::new(0),
+            has_children: AtomicBool::new(false),
             is_starved: AtomicBool::new(false),
             under_way: AtomicU64::new(0),
             promised: AtomicU64::new(0),
@@ -151,15 +157,20 @@ impl Slots {
     }
 
     async fn wait(self: &Arc<Self>, ask: &Ask) -> Result<Slot, CallError> {
-        let (turn, told) = oneshot::channel();
-        {
+        let (turn, mut told) = oneshot::channel();
+        let place = {
             let mut queue = self.waiting.lock();
-            queue.push(Waiter { ask: *ask, since: Instant::now(), turn });
+            let ticket = queue.push(*ask, Instant::now(), turn);
             self.note_length(&queue);
-        }
+            Place { slots: self, ticket }
+        };
         // A slot may have been given back between the decision and the push.
         self.hand_on();
-        match tokio::time::timeout_at(ask.deadline.into(), told).await {
+        let told = tokio::time::timeout_at(ask.deadline.into(), &mut told).await;
+        if told.is_ok() {
+            place.is_over();
+        }
+        match told {
             Ok(Ok(turn)) => turn,
             Ok(Err(_)) => Err(CallError::shutting_down()),
             Err(_) => Err(CallError::deadline(false)),
@@ -171,6 +182,7 @@ impl Slots {
         let now = Instant::now();
         let left = |deadline: Instant| micros(deadline.saturating_duration_since(now));
         let mut queue = self.waiting.lock();
+        queue.sweep();
         let wait_us = self.expected_us(queue.len(), ask.service_us);
         let victim = shed(queue.deadlines().map(left), left(ask.deadline), wait_us);
         queue.backlog.refuse();
@@ -196,15 +208,18 @@ impl Slots {
 
     fn note_length(&self, queue: &Queue<Turn>) {
         self.queued.store(queue.len(), Relaxed);
-        self.children.store(queue.children(), Relaxed);
+        self.has_children.store(queue.has_children(), Relaxed);
     }
 
     /// A slot, unless the last one was taken meanwhile or others wait that go first.
     fn try_occupy(self: &Arc<Self>, ask: &Ask) -> Option<Slot> {
         let is_short = is_short(ask.service_us);
-        let ahead = if ask.is_child { &self.children } else { &self.queued };
+        let is_behind = match ask.is_child {
+            true => self.has_children.load(Relaxed),
+            false => self.queued.load(Relaxed) > 0,
+        };
         let is_starved = ask.depth == 0 && self.is_starved.load(Relaxed);
-        if is_starved || (ahead.load(Relaxed) > 0 && !is_short) {
+        if is_starved || (is_behind && !is_short) {
             return None;
         }
         let below = |limit| move |taken| (taken < limit).then_some(taken + 1);
@@ -267,6 +282,27 @@ impl Slots {
             }
         }
         self.is_starved.store(false, Relaxed);
+    }
+}
+
+impl Place<'_> {
+    /// Its turn came.
+    fn is_over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        {
+            let mut queue = self.slots.waiting.lock();
+            queue.leave(self.ticket, Instant::now());
+            self.slots.note_length(&queue);
+        }
+        // Who stood behind it may need less memory.
+        if self.slots.is_starved.load(Relaxed) {
+            self.slots.hand_on();
+        }
     }
 }
 
@@ -487,6 +523,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn callers_who_left_take_no_place_in_the_queue() {
+        let slots = one_slot(4);
+        let running = take(&slots, 60_000).await.unwrap();
+        let gone: Vec<_> = (0..4).map(|_| spawn(&slots, ask(60_000))).collect();
+        until_queued(&slots, 4).await;
+        for caller in gone {
+            caller.abort();
+            assert!(caller.await.is_err());
+        }
+        assert_eq!(slots.queued(), 0);
+        let next = spawn(&slots, ask(60_000));
+        until_queued(&slots, 1).await;
+        drop(running);
+        assert!(next.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_behind_one_that_needs_more_memory_begins_when_that_one_leaves() {
+        let slots = Slots::new(Size { cores: 1, slots: 9, fresh_slots: 9, queue: 9 }, || MEMORY);
+        let (mut first, _) =
+            slots.take(&Ask { tree_need: 400, ..ask(60_000) }, Instant::now()).await.unwrap();
+        first.suspend();
+        let large = spawn(&slots, Ask { tree_need: 500, ..ask(60_000) });
+        until_queued(&slots, 1).await;
+        let small = spawn(&slots, ask(60_000));
+        until_queued(&slots, 2).await;
+        large.abort();
+        assert!(small.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
     async fn any_number_of_waiters_that_gave_up_are_passed_over() {
         let slots = one_slot(u64::MAX);
         let running = take(&slots, 60_000).await.unwrap();
@@ -494,7 +561,7 @@ mod tests {
             let mut queue = slots.waiting.lock();
             for _ in 0..100_000 {
                 let (turn, _) = oneshot::channel();
-                queue.push(Waiter { ask: ask(60_000), since: Instant::now(), turn });
+                queue.push(ask(60_000), Instant::now(), turn);
             }
             slots.note_length(&queue);
         }

@@ -58,7 +58,7 @@ impl Backlog {
         self.note(now_us, waiting);
     }
 
-    /// A call left the queue at its head; so many wait now.
+    /// A call left the queue; so many wait now.
     #[inline]
     pub fn left(&mut self, now_us: u64, waiting: u64) {
         self.note(now_us, waiting);

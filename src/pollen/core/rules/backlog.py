@@ -48,7 +48,7 @@ class Backlog:
         self._note(now_us, waiting)
 
     def left(self, now_us: int, waiting: int) -> None:
-        """A call left the queue at its head; so many wait now."""
+        """A call left the queue; so many wait now."""
         self._note(now_us, waiting)
         if waiting == 0:
             self.emptied = now_us
