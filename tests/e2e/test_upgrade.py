@@ -229,7 +229,7 @@ class stacked:  # noqa: N801 - a context manager
 LINES = ("checked", "draining", "putting", "starting")
 
 
-@pytest.mark.parametrize("moment", range(10))
+@pytest.mark.parametrize("moment", range(8))
 def test_a_killed_upgrade_is_finished_by_the_next(
     attic: Environment, new: Path, moment: int
 ) -> None:
