@@ -107,7 +107,9 @@ def handed_on(source: Path) -> dict[str, str]:
 def graph_of(crate: str, root: Path = CRATES) -> dict[str, set[str]]:
     """Each module of a crate, and those that it names."""
     source = root / crate / "src"
-    files = [path for path in sorted(source.rglob("*.rs")) if path != source / "lib.rs"]
+    # The tests of a module are a part of it.
+    aside = {"lib.rs", "tests.rs"}
+    files = [path for path in sorted(source.rglob("*.rs")) if path.name not in aside]
     places = {path: path.relative_to(source).with_suffix("").parts for path in files}
     own = {
         path: "/".join(part for part in parts[:2] if part != "mod")

@@ -85,8 +85,9 @@ pub(crate) struct Queue<T> {
     nested: VecDeque<Waiter<T>>,
     /// Calls at depth 0.
     roots: VecDeque<Waiter<T>>,
-    /// How many ever came, and how many of those in the lines have left; at most half of them.
+    /// How many ever came.
     came: u64,
+    /// How many of those in the lines have left; at most half of them.
     left: usize,
     pub(crate) backlog: Backlog,
     /// From which the backlog counts time.
@@ -150,15 +151,17 @@ impl<T> Queue<T> {
         ticket
     }
 
-    /// Its caller has gone. Nothing happens to one that was popped or removed before.
-    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) {
+    /// Its caller has gone, or its deadline; whether it was the first of its line. Nothing happens
+    /// to one that was popped or removed before. It counts as neither waiting nor refused: a queue
+    /// that callers leave does not grow.
+    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) -> bool {
         let line = self.line(ticket.line);
         let at = line.partition_point(|waiter| waiter.number < ticket.number);
         match line.get_mut(at) {
             Some(waiter) if waiter.number == ticket.number && !waiter.has_left => {
                 waiter.has_left = true;
             }
-            _ => return,
+            _ => return false,
         }
         self.left += 1;
         if self.left > self.len() {
@@ -166,6 +169,7 @@ impl<T> Queue<T> {
         }
         self.trim(ticket.line);
         self.backlog.left(self.clock_us(now), self.length());
+        at == 0
     }
 
     /// Drops those who left.
@@ -279,7 +283,7 @@ mod tests {
             queue.pop(line, now).unwrap();
         }
         assert_eq!(served, (0..1_000).filter(|number| stays(*number)).collect::<Vec<_>>());
-        tickets.iter().for_each(|ticket| queue.leave(*ticket, now));
+        assert!(tickets.iter().all(|ticket| !queue.leave(*ticket, now)), "all have gone");
         assert_eq!((queue.len(), queue.deadlines().count()), (0, 0));
     }
 

@@ -9,7 +9,11 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::{Duration, Instant},
 };
@@ -168,7 +172,7 @@ impl Slots {
         self.hand_on();
         let told = tokio::time::timeout_at(ask.deadline.into(), &mut told).await;
         if told.is_ok() {
-            place.is_over();
+            place.forget();
         }
         match told {
             Ok(Ok(turn)) => turn,
@@ -206,7 +210,11 @@ impl Slots {
         CallError::overloaded("the memory for guests is used up", 100)
     }
 
+    /// Under the queue's lock, after each change of it.
     fn note_length(&self, queue: &Queue<Turn>) {
+        if queue.len() == 0 {
+            self.is_starved.store(false, Relaxed);
+        }
         self.queued.store(queue.len(), Relaxed);
         self.has_children.store(queue.has_children(), Relaxed);
     }
@@ -248,7 +256,11 @@ impl Slots {
     }
 
     /// Gives free slots to those who wait; refuses who waited too long in a queue that grows.
+    ///
+    /// Who gives a slot back and who joins the queue both come here, and each after its own write:
+    /// between the fences one of them sees the other's.
     fn hand_on(self: &Arc<Self>) {
+        fence(SeqCst);
         while self.queued.load(Relaxed) > 0 {
             let (turn, answer) = {
                 let mut queue = self.waiting.lock();
@@ -280,27 +292,28 @@ impl Slots {
             if let Err(Ok(mut slot)) = turn.send(answer) {
                 slot.hands_on = false;
             }
+            fence(SeqCst);
         }
-        self.is_starved.store(false, Relaxed);
     }
 }
 
 impl Place<'_> {
     /// Its turn came.
-    fn is_over(self) {
+    fn forget(self) {
         std::mem::forget(self);
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        {
+        let was_first = {
             let mut queue = self.slots.waiting.lock();
-            queue.leave(self.ticket, Instant::now());
+            let was_first = queue.leave(self.ticket, Instant::now());
             self.slots.note_length(&queue);
-        }
-        // Who stood behind it may need less memory.
-        if self.slots.is_starved.load(Relaxed) {
+            was_first
+        };
+        // Who stood behind it may need less memory, or be short.
+        if was_first {
             self.slots.hand_on();
         }
     }
@@ -367,226 +380,4 @@ impl Drop for Slot {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use pollen_rules::Backlog;
-
-    use super::*;
-
-    const MEMORY: Memory = Memory { free: 1000, reserve: 250, total: 1000 };
-
-    fn one_slot(queue: u64) -> Arc<Slots> {
-        Slots::new(Size { cores: 1, slots: 1, fresh_slots: 1, queue }, || MEMORY)
-    }
-
-    fn ask(budget_ms: u64) -> Ask {
-        Ask {
-            memory_need: 1,
-            tree_need: 1,
-            deadline: Instant::now() + Duration::from_millis(budget_ms),
-            service_us: 1000,
-            ..Ask::default()
-        }
-    }
-
-    async fn take(slots: &Arc<Slots>, budget_ms: u64) -> Result<Slot, CallError> {
-        slots.take(&ask(budget_ms), Instant::now()).await.map(|(slot, _waited)| slot)
-    }
-
-    #[tokio::test]
-    async fn a_waiter_gets_the_slot_that_is_given_back() {
-        let slots = one_slot(4);
-        let first = take(&slots, 1000).await.unwrap();
-        let waiting = tokio::spawn({
-            let slots = slots.clone();
-            async move { take(&slots, 5000).await.map(|_| ()) }
-        });
-        while slots.queued() == 0 {
-            tokio::task::yield_now().await;
-        }
-        drop(first);
-        assert_eq!(waiting.await.unwrap(), Ok(()));
-        assert_eq!((slots.running(), slots.queued()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_suspended_call_frees_its_slot_and_resumes_without_queueing() {
-        let slots = one_slot(4);
-        let mut parent = take(&slots, 1000).await.unwrap();
-        parent.suspend();
-        let child = take(&slots, 1000).await.unwrap();
-        parent.resume();
-        assert_eq!(slots.running(), 2);
-        drop((parent, child));
-        assert_eq!(slots.running(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_with_a_time_to_come_back() {
-        let slots = one_slot(0);
-        let _running = take(&slots, 1000).await.unwrap();
-        let refused = take(&slots, 1000).await.map(|_| ()).unwrap_err();
-        assert_eq!((&*refused.slug, refused.may_have_executed), ("overloaded", false));
-        assert!(refused.retry_after_ms >= 10);
-    }
-
-    fn spawn(slots: &Arc<Slots>, ask: Ask) -> tokio::task::JoinHandle<Result<Slot, CallError>> {
-        let slots = slots.clone();
-        tokio::spawn(async move { slots.take(&ask, Instant::now()).await.map(|(slot, _)| slot) })
-    }
-
-    async fn until_queued(slots: &Arc<Slots>, count: u64) {
-        while slots.queued() < count {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_child_goes_before_those_that_begin() {
-        let slots = one_slot(9);
-        let running = take(&slots, 1000).await.unwrap();
-        let first = spawn(&slots, ask(60_000));
-        until_queued(&slots, 1).await;
-        let child = spawn(&slots, Ask { depth: 1, is_child: true, ..ask(60_000) });
-        until_queued(&slots, 2).await;
-        drop(running);
-        let child = child.await.unwrap().unwrap();
-        assert!(!first.is_finished());
-        drop(child);
-        assert!(first.await.unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_tree_begins_when_it_fits_and_what_is_beneath_one_never_waits_for_memory() {
-        let slots = Slots::new(Size { cores: 1, slots: 9, fresh_slots: 9, queue: 9 }, || MEMORY);
-        let tree = Ask { tree_need: 400, ..ask(60_000) };
-        let (mut first, _) = slots.take(&tree, Instant::now()).await.unwrap();
-        first.suspend();
-        // 750 are for those that begin, and 400 of them are promised.
-        let second = spawn(&slots, tree);
-        until_queued(&slots, 1).await;
-        let passes = Ask { depth: 1, is_child: true, ..ask(1000) };
-        drop(slots.take(&passes, Instant::now()).await.unwrap());
-        let from_afar = Ask { is_child: false, ..passes };
-        drop(slots.take(&from_afar, Instant::now()).await.unwrap());
-        // Nobody that begins overtakes the one that waits for memory, however short.
-        let third = spawn(&slots, Ask { service_us: 1, ..ask(60_000) });
-        until_queued(&slots, 2).await;
-        drop(first);
-        let second = second.await.unwrap().unwrap();
-        drop((third.await.unwrap().unwrap(), second));
-        let alone = Ask { tree_need: 5000, ..ask(1000) };
-        drop(slots.take(&alone, Instant::now()).await.unwrap());
-        assert_eq!((slots.running(), slots.promised.load(Relaxed)), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn who_waited_too_long_in_a_queue_that_grows_is_refused() {
-        let slots = one_slot(4);
-        let running = take(&slots, 60_000).await.unwrap();
-        let wait = |depth| {
-            let slots = slots.clone();
-            let ask = Ask { depth, ..ask(60_000) };
-            tokio::spawn(async move { slots.take(&ask, Instant::now()).await.map(|_| ()) })
-        };
-        let (first, nested) = (wait(0), wait(1));
-        while slots.queued() < 2 {
-            tokio::task::yield_now().await;
-        }
-        let long_ago = Instant::now() - Duration::from_secs(6);
-        {
-            let mut queue = slots.waiting.lock();
-            // It stood for 6 s, with up to four waiting and then four refused.
-            queue.born = long_ago;
-            queue.backlog = Backlog::default();
-            [(0, 1), (1_100_000, 2), (2_100_000, 2), (2_900_000, 3), (4_500_000, 4)]
-                .iter()
-                .for_each(|(us, waiting)| queue.backlog.came(*us, *waiting));
-            (0..4).for_each(|_| queue.backlog.refuse());
-            queue.waiters().for_each(|waiter| waiter.since = long_ago);
-        }
-        drop(running);
-        let refused = first.await.unwrap().unwrap_err();
-        assert_eq!((&*refused.slug, refused.may_have_executed), ("overloaded", false));
-        assert!(refused.retry_after_ms >= 10);
-        assert_eq!(nested.await.unwrap(), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn a_call_that_gave_up_leaves_no_slot_taken() {
-        let slots = one_slot(4);
-        let running = take(&slots, 1000).await.unwrap();
-        let late = take(&slots, 1).await.map(|_| ()).unwrap_err();
-        assert_eq!(late.slug, "deadline");
-        drop(running);
-        assert!(take(&slots, 1000).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn callers_who_left_take_no_place_in_the_queue() {
-        let slots = one_slot(4);
-        let running = take(&slots, 60_000).await.unwrap();
-        let gone: Vec<_> = (0..4).map(|_| spawn(&slots, ask(60_000))).collect();
-        until_queued(&slots, 4).await;
-        for caller in gone {
-            caller.abort();
-            assert!(caller.await.is_err());
-        }
-        assert_eq!(slots.queued(), 0);
-        let next = spawn(&slots, ask(60_000));
-        until_queued(&slots, 1).await;
-        drop(running);
-        assert!(next.await.unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn who_waits_behind_one_that_needs_more_memory_begins_when_that_one_leaves() {
-        let slots = Slots::new(Size { cores: 1, slots: 9, fresh_slots: 9, queue: 9 }, || MEMORY);
-        let (mut first, _) =
-            slots.take(&Ask { tree_need: 400, ..ask(60_000) }, Instant::now()).await.unwrap();
-        first.suspend();
-        let large = spawn(&slots, Ask { tree_need: 500, ..ask(60_000) });
-        until_queued(&slots, 1).await;
-        let small = spawn(&slots, ask(60_000));
-        until_queued(&slots, 2).await;
-        large.abort();
-        assert!(small.await.unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn any_number_of_waiters_that_gave_up_are_passed_over() {
-        let slots = one_slot(u64::MAX);
-        let running = take(&slots, 60_000).await.unwrap();
-        {
-            let mut queue = slots.waiting.lock();
-            for _ in 0..100_000 {
-                let (turn, _) = oneshot::channel();
-                queue.push(ask(60_000), Instant::now(), turn);
-            }
-            slots.note_length(&queue);
-        }
-        let last = spawn(&slots, ask(60_000));
-        until_queued(&slots, 100_001).await;
-        drop(running);
-        drop(last.await.unwrap().unwrap());
-        assert_eq!((slots.running(), slots.queued()), (0, 0));
-        assert_eq!(slots.under_way.load(Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn who_burns_on_makes_place_and_short_calls_pass() {
-        let slots = Slots::new(Size { cores: 1, slots: 3, fresh_slots: 1, queue: 0 }, || MEMORY);
-        let mut long = take(&slots, 1000).await.unwrap();
-        assert_eq!(take(&slots, 1000).await.map(|_| ()).unwrap_err().slug, "overloaded");
-        let short = Ask { service_us: 10, ..ask(1000) };
-        drop(slots.take(&short, Instant::now()).await.unwrap());
-        for _ in 0..BURST {
-            long.burned();
-            assert!(take(&slots, 1000).await.is_err());
-        }
-        long.burned();
-        let next = take(&slots, 1000).await.unwrap();
-        drop((long, next));
-        assert_eq!((slots.running(), slots.room().fresh), (0, 0));
-    }
-}
+mod tests;
