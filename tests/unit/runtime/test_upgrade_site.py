@@ -95,6 +95,41 @@ def test_a_switch_that_was_cut_off_is_settled(
     assert held(site) == ("new", new, [journal.new.info])
 
 
+def replaced(path: Path) -> None:
+    """As pip does it: the new folder is there before the old one goes."""
+    path.rename(path.with_name("aside"))
+    path.mkdir()
+    (path / "__init__.py").write_text("third")
+    for old in path.with_name("aside").iterdir():
+        old.unlink()
+    path.with_name("aside").rmdir()
+
+
+def test_a_folder_that_somebody_else_put_there_is_neither_of_the_two(tmp_path: Path) -> None:
+    """It is not taken for the old version, and nothing of it is moved."""
+    site, journal = two(tmp_path)
+    site.switch(journal, Which.NEW)
+    replaced(site.package)
+    assert site.held(journal) is None
+    before = held(site)
+    site.settle(journal)
+    assert held(site) == before and before[0] == "third"
+
+
+def test_a_third_version_in_a_folder_of_the_same_inode_is_told_by_its_record(
+    tmp_path: Path,
+) -> None:
+    site, journal = two(tmp_path)
+    (tmp_path / journal.old.info / "RECORD").write_text("pollen/__init__.py,sha256=third,1\n")
+    assert site.held(journal) is None
+
+
+def test_a_package_that_is_gone_is_neither_of_the_two(tmp_path: Path) -> None:
+    site, journal = two(tmp_path)
+    site.package.rename(tmp_path / "gone")
+    assert site.held(journal) is None
+
+
 def test_the_journal_is_read_as_it_was_written_or_refused(tmp_path: Path) -> None:
     site, journal = two(tmp_path)
     journal.started["old"] = "1:2"

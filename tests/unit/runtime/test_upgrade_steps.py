@@ -103,6 +103,13 @@ def test_when_neither_works_it_is_given_up_with_the_old_one_in_place(seen: Seen)
     assert world.seen.held is Which.OLD or running
 
 
+@pytest.mark.parametrize("seen", MOMENTS, ids=str)
+@pytest.mark.parametrize("fault", ["", "it crashed"])
+def test_whoever_put_a_third_version_there_has_the_last_word(seen: Seen, fault: str) -> None:
+    """Neither is put in its place, and nothing is undone."""
+    assert next_step(replace(seen, held=None, fault=fault)) is Step.FORSAKE
+
+
 @pytest.mark.parametrize("cut", range(12))
 def test_an_upgrade_cut_off_after_any_step_goes_on(cut: int) -> None:
     """Nothing but the journal and the machine outlives the cut: no fault, no health."""

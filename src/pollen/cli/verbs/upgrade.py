@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -72,16 +72,29 @@ def _here(where: Paths, source: str | None, wish: Any, dry_run: bool) -> None:
     site.installed()
     site.check_writable()
     with site.lock() as descriptor:
-        if (journal := site.read_journal()) is None:
-            if _prepared(site, where, source, wish, dry_run):
-                upgrader.go_on(site, descriptor, [])
-            return
-        if dry_run:
-            reason = f"an upgrade to {journal.new.version} was cut off here"
-            raise error_from("usage", reason, "go on with it: pln upgrade")
-        click.echo(f"going on with an upgrade to {journal.new.version}, which was cut off")
-        # Then what was asked for, by whichever version is here by then.
-        upgrader.go_on(site, descriptor, sys.argv[1:])
+        if (journal := site.read_journal()) is not None:
+            if site.held(journal) is not None:
+                _resume(site, descriptor, journal, dry_run)
+            click.echo(
+                f"the environment was changed since an upgrade to {journal.new.version} "
+                "was cut off: that one is dropped"
+            )
+            site.remove_journal()
+            site.clear()
+        if _prepared(site, where, source, wish, dry_run):
+            upgrader.go_on(site, descriptor, [])
+
+
+def _resume(site: Any, descriptor: int, journal: Any, dry_run: bool) -> NoReturn:
+    """Go on with an upgrade that was cut off, then with what was asked for."""
+    from pollen.cli import upgrader
+
+    if dry_run:
+        reason = f"an upgrade to {journal.new.version} was cut off here"
+        raise error_from("usage", reason, "go on with it: pln upgrade")
+    click.echo(f"going on with an upgrade to {journal.new.version}, which was cut off")
+    # By whichever version is here by then.
+    upgrader.go_on(site, descriptor, sys.argv[1:])
 
 
 def _prepared(site: Any, where: Paths, source: str | None, wish: Any, dry_run: bool) -> bool:

@@ -32,6 +32,9 @@ from pollen.sdk.control import Control
 _LOOK = 0.2
 # Seconds that the import of another version may take on a slow machine. Guess.
 _IMPORT = 120
+# Steps to one goal. Without accidents there are 5; whoever starts nodes meanwhile costs 2 each.
+# Beyond this somebody works against the upgrade without end. Guess.
+_STEPS = 24
 _TRY = """
 import importlib.metadata, sys
 sys.path.insert(0, sys.argv[1])
@@ -94,6 +97,8 @@ def drive(site: Site, journal: Journal, say: Say) -> None:
         while work.step():
             pass
     old, new = journal.old.version, journal.new.version
+    if work.is_forsaken:
+        raise _foreign(site, work.where)
     if journal.goal is Which.NEW:
         say(f"upgraded {work.name} from {old} to {new}: {work.found}")
         return
@@ -120,6 +125,8 @@ class _Work:
         self.name = str(self.where.home)
         self.fault = ""
         self.found = ""
+        self.is_forsaken = False
+        self._left = _STEPS
 
     @property
     def goal(self) -> Version:
@@ -131,6 +138,9 @@ class _Work:
             # The way back is not turned, and what is healthy already stays.
             self.fault = self.fault or self.interrupts.why
         try:
+            self._left -= 1
+            if not self._left:
+                raise PollenError("upgrade-failed", f"it does not end within {_STEPS} steps", "")
             return self._do(next_step(self.seen()))
         except PollenError as error:
             self.fault = error.reason
@@ -166,6 +176,11 @@ class _Work:
                 self._look()
             case Step.TURN_BACK:
                 self._turn_back()
+            case Step.FORSAKE:
+                self.is_forsaken = True
+                self.site.remove_journal()
+                self.site.clear()
+                return False
             case Step.GIVE_UP if self.site.held(self.journal) is not self.journal.goal:
                 # The version that is wanted waits still, for whoever tries again.
                 return False
@@ -262,6 +277,7 @@ class _Work:
         _end_strays(self.where)
         self.journal.goal, self.journal.fault = Which.OLD, self.fault
         self.fault = self.found = ""
+        self._left = _STEPS
         self._note()
 
     def _note(self) -> None:
@@ -271,6 +287,13 @@ class _Work:
         except PollenError:
             if self.journal.goal is Which.NEW:
                 raise
+
+
+def _foreign(site: Site, where: Paths) -> PollenError:
+    reason = f"somebody else changed the environment {site.folder} during the upgrade"
+    is_up = service.running(where) is not None
+    remedy = "pln restart" if is_up else "pln up -d"
+    return error_from("upgrade-failed", reason, f"to run on what is there now: {remedy}")
 
 
 def _end_strays(where: Paths) -> None:

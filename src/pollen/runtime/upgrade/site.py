@@ -210,9 +210,19 @@ class Site:
             shutil.copytree(self.package, temporary / PACKAGE, ignore=leave)
             temporary.rename(self.driver)
 
-    def held(self, journal: Journal) -> Which:
-        """Which of the two is in the environment."""
-        return Which.NEW if self.package.stat().st_ino == journal.new.inode else Which.OLD
+    def held(self, journal: Journal) -> Which | None:
+        """Which of the two is in the environment; None when somebody else put a third there.
+
+        A folder that was removed may leave its inode to the next one, so the metadata counts too.
+        """
+        two = {journal.old.inode: Which.OLD, journal.new.inode: Which.NEW}
+        try:
+            held = two.get(self.package.stat().st_ino)
+            records = [(info / "RECORD").read_text() for info in self.infos()]
+        except OSError:
+            return None
+        known = {journal.old.content, journal.new.content}
+        return held if {content_of(rows_of(text)) for text in records} <= known else None
 
     def switch(self, journal: Journal, wanted: Which) -> None:
         """Exchange the two, by one rename; then its metadata. Raises ``state-unusable``."""
@@ -222,9 +232,14 @@ class Site:
         self.settle(journal)
 
     def settle(self, journal: Journal) -> None:
-        """Bring the metadata to where its package is; a switch may have been cut off between."""
-        here, there = journal.old, journal.new
-        if self.held(journal) is Which.NEW:
+        """Bring the metadata to where its package is; a switch may have been cut off between.
+
+        Nothing is done where neither of the two is in the environment.
+        """
+        here, there, held = journal.old, journal.new, self.held(journal)
+        if held is None:
+            return
+        if held is Which.NEW:
             here, there = there, here
         with self.writing():
             inside, outside = self.folder / here.info, self.other / here.info

@@ -36,6 +36,8 @@ class Step(Enum):
     LOOK = "look"
     # From now on the old version is what is wanted.
     TURN_BACK = "turn back"
+    # Neither version is in the environment: somebody else changed it, and has the last word.
+    FORSAKE = "forsake"
     # The goal is reached.
     FINISH = "finish"
     # Not even the old version comes up.
@@ -46,12 +48,12 @@ class Step(Enum):
 class Seen:
     """Where an upgrade is.
 
-    ``held`` is the version in the environment. ``is_own``: the node that runs was started from the
+    ``held`` is the version in the environment, None for a third one. ``is_own``: the node that runs was started from the
     files of the goal. ``fault`` is why the goal cannot be reached, empty while it may be.
     """
 
     goal: Which
-    held: Which
+    held: Which | None
     is_running: bool
     is_own: bool
     is_healthy: bool
@@ -60,6 +62,8 @@ class Seen:
 
 def next_step(seen: Seen) -> Step:
     """The one step to take now."""
+    if seen.held is None:
+        return Step.FORSAKE
     if seen.fault:
         return Step.TURN_BACK if seen.goal is Which.NEW else Step.GIVE_UP
     if seen.held is not seen.goal:
