@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +17,8 @@ import pytest
 from pollen import lock
 from pollen.errors import SLUGS
 from pollen.paths import Paths
-from tests.cli.conftest import EXAMPLES, Done, Host, Pln, mount_small
+from pollen.testing import until
+from tests.cli.conftest import EXAMPLES, SYSTEMCTL, Done, Host, Pln, mount_small
 from tests.wheels import CRASH, NEW, Environment, environment, files_of_ours, repacked
 
 pytestmark = pytest.mark.timeout(120)
@@ -303,6 +306,8 @@ def kept(folder: Path, store: Path, tmp_path: Path) -> Iterator[Kept]:
     finally:
         host("service", "uninstall", "--user", "--yes")
         made.end()
+        for place in (home, made.folder):
+            shutil.rmtree(place)
 
 
 def test_a_service_stops_and_starts_its_node(kept: Kept, store: Path, new: Path) -> None:
@@ -317,3 +322,55 @@ def test_a_service_stops_and_starts_its_node(kept: Kept, store: Path, new: Path)
     assert asked.count("start") == 2 and asked[-1] == "start"
     assert kept.made.version == NEW and kept.made.leftovers() == []
     assert "healthy" in kept.ok("status")
+
+
+# Waits at a verb that is held back, until it is let go once.
+_HELD_BACK = """
+if [ -e "$FAKE/hold-$1" ]; then
+    touch "$FAKE/at-$1"
+    while [ ! -e "$FAKE/go-$1" ]; do sleep .05; done
+    rm "$FAKE/go-$1"
+fi
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "times", "asked"),
+    [
+        ("stop", 1, ["stop", "stop", "reset-failed", "start"]),
+        ("start", 2, ["stop", "stop", "reset-failed", "start"] * 2),
+    ],
+    ids=["drain", "the way back"],
+)
+def test_ctrl_c_does_not_reach_the_commands_of_the_manager(
+    kept: Kept, new: Path, verb: str, times: int, asked: list[str]
+) -> None:
+    """A terminal sends it to the whole group. The first one turns the upgrade back, a second one
+    changes nothing: the node is up at the end."""
+    kept.asked()
+    tool = kept.folder / "bin" / "systemctl"
+    tool.write_text(SYSTEMCTL.replace('case "$1" in', f'{_HELD_BACK}case "$1" in'))
+    hold, at, go = (kept.folder / f"{word}-{verb}" for word in ("hold", "at", "go"))
+    hold.touch()
+    line = [*kept.fence, *kept.who, "setsid", *kept.made.line("upgrade", str(new))]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(line, env=kept.environment, stdout=pipe, stderr=pipe)
+
+    async def waits() -> bool:
+        return at.exists() or process.poll() is not None
+
+    for left in reversed(range(times)):
+        asyncio.run(until(waits, 60, f"systemctl waits at {verb}"))
+        if process.poll() is not None:
+            break
+        at.unlink()
+        os.killpg(int((kept.made.site / ".pollen-upgrade" / "lock").read_text()), signal.SIGINT)
+        if not left:
+            hold.unlink()
+        go.touch()
+    said = process.communicate(timeout=90)[1].decode()
+    assert process.returncode == 1 and "interrupted by SIGINT" in said, said
+    assert f"the node runs on {OLD} again" in said, said
+    assert kept.asked() == asked
+    assert lock.read_pid(Paths(kept.home)) is not None
+    assert kept.made.version == OLD and kept.made.leftovers() == []

@@ -195,7 +195,7 @@ class _Work:
         # Whoever looks from here on must not take a node that ends for one that stays.
         self.journal.started = {}
         self._note()
-        unit = supervised.of(self.where)
+        unit = supervised.of(self.where, is_apart=True)
         is_back = self.journal.goal is Which.OLD
         if unit is not None and unit.state() == "active" and unit.takes_grace(self.where):
             unit.do("stop")
@@ -205,7 +205,7 @@ class _Work:
             unit.do("stop")
 
     def _start(self) -> None:
-        unit = supervised.of(self.where)
+        unit = supervised.of(self.where, is_apart=True)
         if unit is None:
             try:
                 service.start(self.where, _options(self.journal.flags))
@@ -216,6 +216,8 @@ class _Work:
                 self._await_other()
                 return
         else:
+            # One that crashed many times in a row would be refused, on the way back as well.
+            unit.forget_failures()
             try:
                 unit.do("start")
                 self._await_pid(unit)

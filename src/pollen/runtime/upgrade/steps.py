@@ -48,8 +48,9 @@ class Step(Enum):
 class Seen:
     """Where an upgrade is.
 
-    ``held`` is the version in the environment, None for a third one. ``is_own``: the node that runs was started from the
-    files of the goal. ``fault`` is why the goal cannot be reached, empty while it may be.
+    ``held`` is the version in the environment, None for a third one. ``is_own``: the node that
+    runs was started from the files of the goal. ``fault`` is why the goal cannot be reached, empty
+    while it may be.
     """
 
     goal: Which
