@@ -116,7 +116,9 @@ def up_command(
         start_detached(where, options)
         return
     # The daemon replaces this process: one pid, and signals reach it directly.
-    os.execv(sys.executable, [sys.executable, "-m", "pollen.runtime", *options.arguments(where)])
+    os.execv(
+        sys.executable, [sys.executable, "-P", "-m", "pollen.runtime", *options.arguments(where)]
+    )
 
 
 def _untaken(where: Paths, options: Any) -> PollenError:

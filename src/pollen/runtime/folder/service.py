@@ -27,6 +27,7 @@ START_SECONDS = 30.0
 STOP_MARGIN_SECONDS = 15.0
 KILL_SECONDS = 5.0
 POLL_SECONDS = 0.02
+_MODULE = ["-m", "pollen.runtime"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,13 @@ def running(where: Paths) -> int | None:
     return lock.read_pid(where)
 
 
+def node_of(line: Sequence[str]) -> list[str] | None:
+    """The arguments of a node whose command line this is, less interpreter and module; else
+    None."""
+    words = list(line[2:]) if line[1:2] == ["-P"] else list(line[1:])
+    return words[2:] if words[:2] == _MODULE else None
+
+
 def options_of(where: Paths) -> StartOptions:
     """How the daemon that runs here was started, or the one that did not end in order."""
     held = lock.read_flags(where)
@@ -101,7 +109,7 @@ def start(where: Paths, options: StartOptions = StartOptions()) -> int:
 
 def _spawn(where: Paths, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """fork, setsid, fork, exec: what runs then belongs to init."""
-    line = [sys.executable, "-m", "pollen.runtime", *arguments]
+    line = [sys.executable, "-P", *_MODULE, *arguments]
     env = {**os.environ, **environment}
     middle = os.fork()
     if middle == 0:
