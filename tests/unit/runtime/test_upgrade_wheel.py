@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,26 @@ def test_a_link_in_a_wheel_is_refused(tmp_path: Path) -> None:
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
     assert "leads out of its folder" in refused(path)
+
+
+def test_an_encrypted_wheel_is_refused(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    raw = bytearray(path.read_bytes())
+    # The flags of each entry, in its own header and in the directory.
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := raw.find(mark, at + 1)) >= 0:
+            raw[at + offset] |= 1
+    path.write_bytes(raw)
+    assert "encrypted" in refused(path)
+
+
+def test_a_python_that_was_built_from_a_checkout_has_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says 3.12.0+, which no rule of versions knows."""
+    monkeypatch.setattr(platform, "python_version", lambda: "3.12.0+")
+    assert wheel.check(made(tmp_path)).said == "3.1.0"
 
 
 def cut(path: Path) -> None:

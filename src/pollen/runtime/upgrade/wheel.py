@@ -16,11 +16,12 @@ import csv
 import hashlib
 import importlib.metadata
 import io
-import platform
+import shlex
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from packaging import metadata, specifiers, tags, utils
@@ -34,6 +35,8 @@ PACKAGE = "pollen"
 # Bytes that a wheel may unpack to. Guess: today's has 40 MB.
 UNPACKED_MAX = 1 << 30
 _PIECE = 1 << 20
+# Of a file in a zip: its general purpose bit flag, APPNOTE.TXT 4.4.4.
+_ENCRYPTED = 1
 _REMEDY = "fetch or build it again, and compare its hash with the one that was published"
 
 
@@ -54,20 +57,29 @@ class Wheel:
 
 
 def invalid(reason: str, remedy: str = _REMEDY) -> PollenError:
-    """The error of a file that is no wheel for this node."""
+    """The error of a file that is not a wheel for this node."""
     return error_from("wheel-invalid", reason, remedy)
 
 
-def check(path: Path) -> Wheel:
-    """Look at a wheel file. Raises ``wheel-invalid`` with the first thing that is wrong."""
+def unreadable(path: str | Path, error: OSError) -> PollenError:
+    """The error of a wheel that the disk does not give."""
+    reason = f"{path} cannot be read: {error.strerror or error}"
+    return invalid(reason, "name a file that ends with .whl")
+
+
+def check(path: Path, shown: Path | None = None) -> Wheel:
+    """Look at a wheel file. Raises ``wheel-invalid`` with the first thing that is wrong.
+
+    ``shown`` is how errors name it, when that is another name.
+    """
+    name = shown or path
     try:
         with zipfile.ZipFile(path) as archive:
-            return _checked(path, archive)
+            return replace(_checked(name, archive), path=path)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise invalid(f"{path} is not a whole zip file, so it is not a wheel: {error}") from None
+        raise invalid(f"{name} is not a whole zip file, so it is not a wheel: {error}") from None
     except OSError as error:
-        reason = f"{path} cannot be read: {error.strerror or error}"
-        raise invalid(reason, "name a file that ends with .whl") from None
+        raise unreadable(name, error) from None
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> Wheel:
@@ -81,8 +93,10 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> Wheel:
         python = specifiers.SpecifierSet(raw.get("requires_python", ""))
     except (InvalidVersion, specifiers.InvalidSpecifier) as error:
         raise invalid(f"{path} has metadata that cannot be read: {error}") from None
-    if not python.contains(platform.python_version(), prereleases=True):
-        reason = f"{path} needs Python {python}, and this is {platform.python_version()}"
+    # Not platform.python_version(): a build of a checkout is "3.12.0+", which is not a version.
+    ours = ".".join(map(str, sys.version_info[:3]))
+    if not python.contains(ours, prereleases=True):
+        reason = f"{path} needs Python {python}, and this is {ours}"
         raise invalid(reason, "make an environment with such a Python, and install the wheel there")
     shown = _fitting(path, _text(path, archive, f"{info}/WHEEL"))
     rows = rows_of(_text(path, archive, f"{info}/RECORD"))
@@ -101,6 +115,8 @@ def _info_of(path: Path, archive: zipfile.ZipFile) -> str:
     for held in archive.infolist():
         parts = PurePosixPath(held.filename).parts
         is_link = held.external_attr >> 28 == 0o12
+        if held.flag_bits & _ENCRYPTED:
+            raise invalid(f"{path} holds {held.filename!r} encrypted, and no wheel is that")
         if held.filename.startswith("/") or ".." in parts or is_link or "\\" in held.filename:
             raise invalid(f"{path} holds {held.filename!r}, which leads out of its folder")
     if sum(held.file_size for held in archive.infolist()) > UNPACKED_MAX:
@@ -143,7 +159,7 @@ def rows_of(text: str) -> dict[str, str]:
 
 
 def _hold_against(path: Path, archive: zipfile.ZipFile, info: str, rows: dict[str, str]) -> int:
-    """Read every file of the wheel; bytes in all. Raises when RECORD says otherwise."""
+    """Read every file of the wheel; bytes in all. Raises when RECORD has others."""
     size = 0
     files = {held.filename for held in archive.infolist() if not held.is_dir()}
     if missing := sorted(set(rows) - files):
@@ -185,11 +201,8 @@ def _have(path: Path, wanted: list[str]) -> None:
     """Raise when a package that the wheel needs is missing here, or too old."""
     lacking = list(_lacking(path, wanted))
     if lacking:
-        import shlex
-        import sys
-
         reason = f"{path} needs {lacking[0]}, which is not in this environment"
-        line = shlex.join([sys.executable, "-m", "pip", "install", *lacking])
+        line = shlex.join([sys.executable, "-P", "-m", "pip", "install", *lacking])
         raise invalid(reason, f"install what it needs first: {line}")
 
 
