@@ -139,6 +139,7 @@ def test_the_journal_is_read_as_it_was_written_or_refused(tmp_path: Path) -> Non
     with pytest.raises(PollenError, match="cannot be read") as held:
         site.read_journal()
     assert held.value.slug == "state-unusable" and "pip install" in held.value.remedy
+    assert f"rm {site.work / 'journal.json'}" in held.value.remedy
     site.remove_journal()
     assert site.read_journal() is None
 
@@ -163,6 +164,32 @@ def test_what_is_missing_cannot_be_exchanged(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(FileNotFoundError):
         exchange(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_driver_is_on_the_disk_before_a_journal_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut its files would be empty otherwise. It can be made again."""
+    site, _ = two(tmp_path)
+    seen = []
+    monkeypatch.setattr(os, "sync", lambda: seen.append((site.driver / "pollen").exists()))
+    site.keep_driver()
+    (site.driver / "pollen" / "__init__.py").write_text("")
+    site.keep_driver()
+    assert seen == [True, True]
+    assert (site.driver / "pollen" / "__init__.py").read_text() == "old"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_writes_belongs_to_the_owner_of_the_package(tmp_path: Path) -> None:
+    """Who could not remove it otherwise, nor upgrade again."""
+    site, journal = two(tmp_path)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 4711, 4711)
+    with site.lock():
+        site.keep_driver()
+        site.write_journal(journal)
+    assert {path.stat().st_uid for path in tmp_path.rglob("*")} == {4711}
 
 
 def test_one_environment_has_one_upgrade(tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ class Site:
         """Hold the environment, and keep the descriptor. Raises ``already-running``."""
         with self.writing():
             self.work.mkdir(mode=0o755, exist_ok=True)
-            descriptor = os.open(self.work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self.work / "lock", flags, 0o600)
+            self._give(self.work, self.work / "lock")
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +163,8 @@ class Site:
     def stage(self, wheel: Wheel) -> None:
         """Unpack a wheel beside the package, compiled. Raises ``state-unusable``; nothing is left.
 
-        Others than this user can read it, as they can read the package.
+        Others than this user can read it, as they can read the package. ``keep_driver`` puts it
+        on the disk.
         """
         import compileall
 
@@ -174,15 +177,14 @@ class Site:
                 self.other.mkdir()
                 with zipfile.ZipFile(wheel.path) as archive:
                     archive.extractall(self.other)
-                for path in self.other.rglob("*"):
-                    path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
-                self.other.chmod(0o755)
                 place = str(self.package)
                 compileall.compile_dir(self.other / PACKAGE, ddir=place, quiet=2)
                 self._sign(self.other / wheel.info)
-                for path in (self.other / PACKAGE / "__init__.py", self.other / wheel.info):
-                    sync_folder(path.parent)
-                os.sync()
+                # After the compiler, whose files have the umask of whoever runs this.
+                for path in self.other.rglob("*"):
+                    path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
+                self.other.chmod(0o755)
+                self._give(self.other, *self.other.rglob("*"))
         except BaseException:
             self.clear()
             raise
@@ -201,14 +203,26 @@ class Site:
         return Version(version=wheel.said, content=wheel.content, info=wheel.info, inode=inode)
 
     def keep_driver(self) -> None:
-        """Copy our own Python, which goes on with the upgrade while the package changes."""
+        """Copy our own Python, which goes on with the upgrade while the package changes.
+
+        It and all that was written before is on the disk then. Raises ``state-unusable``.
+        """
         temporary = self.work / "driver.tmp"
         with self.writing():
-            shutil.rmtree(self.driver, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
             leave = shutil.ignore_patterns("*.so", "__pycache__", "*.wasm")
             shutil.copytree(self.package, temporary / PACKAGE, ignore=leave)
+            shutil.rmtree(self.driver, ignore_errors=True)
             temporary.rename(self.driver)
+            self._give(self.driver, *self.driver.rglob("*"))
+            os.sync()
+
+    def _give(self, *paths: Path) -> None:
+        """What root writes belongs to the owner of the environment, who can remove it then."""
+        owner = self.folder.stat()
+        if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+            for path in paths:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def held(self, journal: Journal) -> Which | None:
         """Which of the two is in the environment; None when somebody else put a third there.
@@ -265,7 +279,8 @@ class Site:
             return None
         except (OSError, msgspec.MsgspecError) as error:
             reason = f"{self._journal} cannot be read: {error}"
-            remedy = "install Pollen again, as root or its owner: python -m pip install FILE.whl"
+            again = "python -P -m pip install --force-reinstall FILE.whl"
+            remedy = f"remove it, and install Pollen again: rm {self._journal} && {again}"
             raise PollenError("state-unusable", reason, remedy) from None
 
     def write_journal(self, journal: Journal) -> None:
@@ -276,6 +291,7 @@ class Site:
                 file.write(msgspec.json.encode(journal))
                 file.flush()
                 os.fsync(file.fileno())
+            self._give(temporary)
             temporary.replace(self._journal)
             sync_folder(self.work)
 
