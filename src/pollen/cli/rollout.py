@@ -10,6 +10,7 @@ Source: docs/guide/upgrade.md.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 
@@ -27,11 +28,17 @@ def far(where: Paths, source: str | None, options: Sequence[str]) -> int:
 
     Raises ``wheel-invalid`` when it cannot be read, ``unreachable`` and ``denied``.
     """
-    line = ["upgrade", *options]
     with _opened(source) as stdin:
-        if source is not None:
-            line += ["--", "-"]
-        return remote.run_there(where, line, stdin=stdin)
+        return _sent(where, stdin, options)
+
+
+def _sent(where: Paths, wheel: int, options: Sequence[str]) -> int:
+    """``wheel`` is a descriptor of it, which is read from its beginning; DEVNULL for none."""
+    line = ["upgrade", *options]
+    if wheel != subprocess.DEVNULL:
+        line += ["--", "-"]
+        os.lseek(wheel, 0, os.SEEK_SET)
+    return remote.run_there(where, line, stdin=wheel)
 
 
 @contextlib.contextmanager
@@ -48,6 +55,9 @@ def _opened(source: str | None) -> Iterator[int]:
         reason = f"{source} cannot be read: {error.strerror}"
         raise error_from("wheel-invalid", reason, "name a file that ends with .whl") from None
     with file:
+        if not file.seekable():
+            reason = f"{source} can be read once, as a pipe can"
+            raise error_from("wheel-invalid", reason, "name a file that ends with .whl")
         yield file.fileno()
 
 
@@ -61,24 +71,28 @@ def all_contexts(ctx: click.Context, source: str | None, options: Sequence[str])
         reason = f"there are no contexts in {contexts_file()}"
         raise error_from("usage", reason, "name the machines first: pln context add NAME HOST")
     done: list[str] = []
-    for name, host in held.items():
-        click.echo(f"{escaped(name)}: {escaped(host)}")
-        why = _tried(host, source, options)
-        if why:
-            raise _stopped(name, why, done, [left for left in held if left not in (*done, name)])
-        done.append(name)
+    # Opened once: a file that is replaced meanwhile would give the nodes two versions.
+    with _opened(source) as wheel:
+        for name, host in held.items():
+            click.echo(f"{escaped(name)}: {escaped(host)}")
+            if why := _tried(host, wheel, options):
+                left = [left for left in held if left not in (*done, name)]
+                raise _stopped(name, why, done, left)
+            done.append(name)
     verb = "could be upgraded" if "--dry-run" in options else "upgraded, or were so already"
     click.echo(f"{verb}: {escaped(', '.join(done))}")
 
 
-def _tried(host: str, source: str | None, options: Sequence[str]) -> str:
+def _tried(host: str, wheel: int, options: Sequence[str]) -> str:
     """Why it failed there; empty when it did not."""
     try:
-        code = far(hosts.parse(host), source, options)
+        code = _sent(hosts.parse(host), wheel, options)
     except PollenError as error:
-        if error.slug == "wheel-invalid":
-            raise
         return error.reason
+    except OSError as error:
+        return f"the wheel cannot be read: {error.strerror or error}"
+    except KeyboardInterrupt:
+        return "you interrupted it here; what was begun there may go on"
     return f"pln upgrade there ended with {code}" if code else ""
 
 
