@@ -17,6 +17,8 @@ import pytest
 from pollen import lock
 from pollen.errors import SLUGS
 from pollen.paths import Paths
+from pollen.runtime.upgrade.site import Journal, Site, Version
+from pollen.runtime.upgrade.steps import Before
 from pollen.testing import until
 from tests.cli.conftest import EXAMPLES, SYSTEMCTL, Done, Host, Pln, mount_small
 from tests.wheels import CRASH, NEW, Environment, environment, files_of_ours, repacked
@@ -143,14 +145,52 @@ def test_without_a_file_and_without_pip_a_file_is_asked_for(
     hidden = folder / "hidden"
     hidden.mkdir()
     (hidden / "pip.py").write_text("raise SystemExit('No module named pip')\n")
-    said = fails(attic("upgrade", PYTHONPATH=str(hidden)), "usage")
+    said = fails(attic("upgrade", "--index", PYTHONPATH=str(hidden)), "usage")
     assert "has no pip" in said and "pln upgrade FILE.whl" in said
 
 
 @pytest.mark.usefixtures("same")
 def test_an_index_that_has_nothing_is_told_in_the_words_of_pip(attic: Environment) -> None:
-    said = fails(attic("upgrade", PIP_NO_INDEX="1"), "wheel-invalid")
+    said = fails(attic("upgrade", "--index", PIP_NO_INDEX="1"), "wheel-invalid")
     assert "pip fetched no wheel of pollen-mesh" in said
+
+
+@pytest.mark.usefixtures("same")
+def test_nothing_is_fetched_unless_that_is_said(attic: Environment, new: Path) -> None:
+    """A bare ``pln upgrade`` goes on with what was cut off, and with nothing else."""
+    said = fails(attic("upgrade", PIP_NO_INDEX="1"), "usage")
+    assert "no wheel is named" in said and "pln upgrade --index" in said
+    assert "leave one of them out" in fails(attic("upgrade", "--index", str(new)), "usage")
+
+
+@pytest.mark.usefixtures("same")
+def test_a_slow_sender_keeps_nobody_else_out(attic: Environment, new: Path) -> None:
+    """The wheel is here before the environment is locked."""
+    line, pipe = attic.line("upgrade", "--dry-run", "-"), subprocess.PIPE
+    with subprocess.Popen(line, env=attic.environment, stdin=pipe, stderr=pipe) as slow:
+        assert slow.stdin is not None and slow.stderr is not None
+        raw = new.read_bytes()
+        # More than a pipe holds, so it is being read by then.
+        slow.stdin.write(raw[: 1 << 20])
+        slow.stdin.flush()
+        assert f"to {NEW}" in attic.ok("upgrade", "--dry-run", str(new))
+        slow.kill()
+
+
+@pytest.mark.usefixtures("same")
+def test_what_lies_in_the_current_folder_is_not_run(
+    attic: Environment, folder: Path, new: Path
+) -> None:
+    """Python puts it before its own modules, unless it is told not to."""
+    trap = folder / "trap"
+    trap.mkdir()
+    for name in ("pip.py", "psutil.py", "msgspec.py"):
+        (trap / name).write_text(f"open({str(folder / 'sprung')!r}, 'w')\nraise SystemExit(9)\n")
+    line = [str(attic.python), "-P", *attic.line("upgrade", "--index")[1:]]
+    env = {**attic.environment, "PIP_NO_INDEX": "1"}
+    done = subprocess.run(line, cwd=trap, env=env, capture_output=True, check=False)
+    assert "pip fetched no wheel" in fails(done, "wheel-invalid")
+    assert not (folder / "sprung").exists()
 
 
 @pytest.mark.usefixtures("same")
@@ -190,7 +230,7 @@ def test_a_node_of_another_environment_is_left_to_its_own(
     try:
         other.ok("up", "-d")
         said = fails(attic("--dir", str(home), "upgrade", str(new)), "usage")
-        assert f"{other.python} -m pollen.cli --dir {home} upgrade FILE.whl" in said
+        assert f"{other.python} -P -m pollen.cli --dir {home} upgrade FILE.whl" in said
     finally:
         other.end()
 
@@ -244,6 +284,27 @@ def test_an_environment_of_somebody_else_is_told(attic: Environment, new: Path) 
     assert "it is not yours" in said and "sudo" in said
 
 
+@pytest.mark.usefixtures("same")
+def test_root_does_not_go_on_in_the_folder_of_a_user(attic: Environment, folder: Path) -> None:
+    """The node could not be started, and the journal would be gone. The owner can still go on."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, who gives the folder away")
+    home = folder / "stranger"
+    home.mkdir(mode=0o700)
+    os.chown(home, 4711, 4711)
+    site = Site(attic.site)
+    old = site.installed()
+    site.work.mkdir(exist_ok=True)
+    before = Before(node="a", cluster="c")
+    new = Version(version=NEW, content="x", info="x", inode=0)
+    site.write_journal(Journal(home=str(home), old=old, new=new, before=before, patience=1.0))
+    try:
+        assert "belongs to user id 4711" in fails(attic("upgrade"), "state-unusable")
+        assert attic.leftovers() == ["journal.json"]
+    finally:
+        site.remove_journal()
+
+
 def test_a_checkout_is_not_upgraded(pln: Pln, new: Path) -> None:
     """It did not come as a wheel, so there is nothing that a wheel could take the place of."""
     source = Path(__file__).parents[2] / "src"
@@ -255,6 +316,41 @@ def test_a_checkout_is_not_upgraded(pln: Pln, new: Path) -> None:
 def test_all_needs_contexts_and_no_other_machine(pln: Pln, new: Path) -> None:
     assert "pln context add" in fails(pln("upgrade", "--all", str(new)), "usage")
     assert "have no place" in fails(pln("-H", "lab.example", "upgrade", "--all"), "usage")
+
+
+@pytest.fixture
+def fleet(pln: Pln, tmp_path: Path) -> Pln:
+    """Two contexts, and an ssh that keeps what it is sent. It takes the wheel away behind the first
+    one, and is interrupted at a third, if there is one."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f"#!/bin/sh\nexec 2>&1\n"
+        f'case "$*" in *attic*) to=attic;; *barn*) to=barn;;\n'
+        f"*) kill -INT $PPID; while kill -0 $PPID; do sleep .05; done; exit 1;; esac\n"
+        f"cat > {tmp_path}/$to.got\nrm -f {tmp_path}/new.whl\n"
+    )
+    ssh.chmod(0o755)
+    pln.environment["PLN_SSH"] = str(ssh)
+    for name in ("attic", "barn"):
+        pln.ok("context", "add", name, f"ssh://{name}")
+    (tmp_path / "new.whl").write_bytes(b"a wheel")
+    return pln
+
+
+def test_all_nodes_get_the_same_wheel(fleet: Pln, tmp_path: Path) -> None:
+    """Whatever becomes of the file meanwhile."""
+    said = fleet.ok("upgrade", "--all", str(tmp_path / "new.whl"))
+    assert "upgraded, or were so already: attic, barn" in said
+    assert not (tmp_path / "new.whl").exists()
+    assert (tmp_path / "barn.got").read_bytes() == b"a wheel"
+
+
+def test_ctrl_c_says_who_is_upgraded_and_who_is_not(fleet: Pln, tmp_path: Path) -> None:
+    for name in ("cellar", "den"):
+        fleet.ok("context", "add", name, f"ssh://{name}")
+    said = fails(fleet("upgrade", "--all", str(tmp_path / "new.whl")), "upgrade-failed")
+    assert "cellar failed: you interrupted it here" in said
+    assert "upgraded: attic, barn; not begun: den" in said
 
 
 def test_the_system_s_own_python_is_left_to_its_package_manager(tmp_path: Path) -> None:

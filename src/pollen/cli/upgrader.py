@@ -56,7 +56,7 @@ def main() -> NoReturn:
     if told["then"]:
         os.close(told["lock"])
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.execv(sys.executable, [sys.executable, "-m", "pollen.cli", *told["then"]])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "pollen.cli", *told["then"]])
     sys.exit(0)
 
 

@@ -9,6 +9,7 @@ Source: docs/guide/upgrade.md.
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,13 @@ from pollen.runtime.upgrade import drive, steps, wheel
 from pollen.runtime.upgrade.site import Journal, Site, Version
 from pollen.sdk.control import Control
 
+# Seconds that pip may take for one wheel of 40 MB. Guess.
+_FETCH = 600
+# Seconds without a byte on standard input after which the sender counts as gone. Guess.
+_SILENT = 60
+_PIECE = 1 << 20
+_GIVE = "give a wheel file: pln upgrade FILE.whl"
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -48,19 +56,20 @@ def site_of_ours() -> Site:
 def fetch(folder: Path) -> Path:
     """The newest wheel of the package index, by pip. Raises ``usage`` without pip, else
     ``wheel-invalid`` with pip's words."""
-    pip = [sys.executable, "-m", "pip"]
+    pip = [sys.executable, "-P", "-m", "pip"]
     if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode:
         reason = f"{sys.executable} has no pip, which fetches from the package index"
-        remedy = "give a wheel file: pln upgrade FILE.whl"
-        raise error_from("usage", reason, remedy)
+        raise error_from("usage", reason, _GIVE)
     more = ["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-input"]
     line = [*pip, *more, "--only-binary", ":all:", "--dest", str(folder), wheel.DISTRIBUTION]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=_FETCH, check=False)
+    except subprocess.TimeoutExpired:
+        raise wheel.invalid(f"pip fetched nothing within {_FETCH} s", _GIVE) from None
     found = sorted(folder.glob("*.whl"))
     if done.returncode or not found:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
-        remedy = "give a wheel file: pln upgrade FILE.whl"
-        raise wheel.invalid(f"pip fetched no wheel of {wheel.DISTRIBUTION}: {said[-1]}", remedy)
+        raise wheel.invalid(f"pip fetched no wheel of {wheel.DISTRIBUTION}: {said[-1]}", _GIVE)
     return found[0]
 
 
@@ -78,20 +87,27 @@ def look(where: Paths, site: Site) -> dict[str, Any]:
     if pid == 1:
         reason = "the node is the first process of a container, which ends with it"
         raise error_from("usage", reason, "make an image with the new version, and start that")
-    if supervised.of(where) is None:
-        # Else the node would be started as another user.
-        paths.check_home(where)
+    check_user(where)
     others = list(_others(pid))
     own = _python_of(pid)
     if own and not _is_ours(own):
         reason = f"the node runs from {own}, and this command from {sys.executable}"
-        line = shlex.join([own, "-m", "pollen.cli", "--dir", str(where.home), "upgrade"])
+        line = shlex.join([own, "-P", "-m", "pollen.cli", "--dir", str(where.home), "upgrade"])
         raise error_from("usage", reason, f"use the command of its environment: {line} FILE.whl")
     if others:
         reason = f"another node runs from this environment, with pid {others[0]}"
         remedy = "end it first, or give each node an environment of its own"
         raise error_from("usage", reason, remedy)
     return Control(where).get("/v1/status")
+
+
+def check_user(where: Paths) -> None:
+    """Raise ``state-unusable`` for a folder of somebody else, unless its service starts the node.
+
+    Else the node would be started as another user, and could not be.
+    """
+    if supervised.of(where) is None:
+        paths.check_home(where)
 
 
 def _python_of(pid: int) -> str:
@@ -113,7 +129,7 @@ def _others(own: int) -> Iterator[int]:
             line = process.cmdline()
         except psutil.Error:
             continue
-        is_node = line[1:3] == ["-m", "pollen.runtime"] and _is_ours(line[0])
+        is_node = service.node_of(line) is not None and _is_ours(line[0])
         if is_node and process.pid != own:
             yield process.pid
 
@@ -174,17 +190,43 @@ def rehearse(site: Site, new: wheel.Wheel) -> None:
         site.clear()
 
 
-def from_input(folder: Path) -> Path:
-    """A wheel that comes on standard input. Raises ``wheel-invalid`` when there is none."""
-    path, size = folder / "stdin.whl", 0
+def receive(source: str, folder: Path) -> Path:
+    """A copy of the wheel in a folder of ours, where nobody changes it after it was checked.
+
+    ``-`` is standard input. Raises ``wheel-invalid`` when it cannot be read, is silent for too
+    long or too large, ``state-unusable`` when the copy cannot be written.
+    """
+    if source == "-":
+        return _copied(0, folder / "stdin.whl")
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise wheel.unreadable(source, error) from None
+    try:
+        return _copied(descriptor, folder / "given.whl", source)
+    finally:
+        os.close(descriptor)
+
+
+def _copied(descriptor: int, path: Path, source: str = "standard input") -> Path:
+    size = 0
     try:
         with path.open("wb") as file:
-            while piece := os.read(0, 1 << 20):
+            while piece := _piece(descriptor, source):
                 size += file.write(piece)
                 if size > wheel.UNPACKED_MAX:
-                    raise wheel.invalid("standard input has more than any wheel")
+                    raise wheel.invalid(f"{source} has more than any wheel")
     except OSError as error:
-        raise PollenError(
-            "state-unusable", f"{path}: {error.strerror}", paths.cure(path, error)
-        ) from None
+        reason = f"{path}: {error.strerror}"
+        raise PollenError("state-unusable", reason, paths.cure(path, error)) from None
     return path
+
+
+def _piece(descriptor: int, source: str) -> bytes:
+    """The next bytes; empty at the end. Whoever sends nothing for long is not waited for."""
+    try:
+        if not select.select([descriptor], [], [], _SILENT)[0]:
+            raise wheel.invalid(f"{source} sent nothing for {_SILENT} s", "send it again")
+        return os.read(descriptor, _PIECE)
+    except OSError as error:
+        raise wheel.unreadable(source, error) from None

@@ -59,7 +59,7 @@ def try_import(folder: Path, version: str) -> None:
         last = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
         raise invalid(f"the new version cannot be imported: {last[-1]}")
     if done.stdout.strip() != version:
-        raise invalid(f"the new version says that it is {done.stdout.strip()}, not {version}")
+        raise invalid(f"the new version is {done.stdout.strip()} by its metadata, not {version}")
 
 
 class _Interrupts:
@@ -283,7 +283,7 @@ class _Work:
         self._note()
 
     def _note(self) -> None:
-        """Put the journal on the disk. On the way back a full disk is no reason to stop."""
+        """Put the journal on the disk. On the way back a full disk is not a reason to stop."""
         try:
             self.site.write_journal(self.journal)
         except PollenError:
@@ -300,11 +300,12 @@ def _foreign(site: Site, where: Paths) -> PollenError:
 
 def _end_strays(where: Paths) -> None:
     """Kill what was started as the folder's node and never said that it is: it hangs."""
-    own, mark = service.running(where), ["-m", "pollen.runtime", "--dir", str(where.home)]
+    own, mark = service.running(where), ["--dir", str(where.home)]
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cmdline()[1:5] == mark and process.pid != own:
+            words = service.node_of(process.cmdline()) or []
+            if words[:2] == mark and process.pid != own:
                 process.kill()
                 found.append(process)
     psutil.wait_procs(found, timeout=service.KILL_SECONDS)

@@ -87,7 +87,7 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def before_of(status: Mapping[str, Any]) -> Before:
-    """What a status says of a node that is about to be upgraded."""
+    """What is kept of the status of a node that is about to be upgraded."""
     return Before(
         node=status["node"],
         cluster=status["cluster"],
@@ -106,7 +106,7 @@ def lacking(status: Mapping[str, Any], before: Before, version: str) -> str:
     Half of the neighbours are enough: one of them may have gone for reasons of its own. Guess.
     """
     if status["version"] != version:
-        return f"it says that its version is {status['version']}, not {version}"
+        return f"its version is {status['version']}, not {version}"
     if (status["node"], status["cluster"]) != (before.node, before.cluster):
         return "it is another node, or in another cluster"
     found = len(set(before.peers) & set(_online(status)))
