@@ -6,6 +6,7 @@ it is made in a moment. What is installed here is never touched.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -22,6 +23,8 @@ from pathlib import Path
 
 from pollen.paths import Paths
 from pollen.runtime.folder import service
+from pollen.sdk.control import Control
+from pollen.testing import until
 from tests import recorder
 
 Done = subprocess.CompletedProcess[bytes]
@@ -168,3 +171,42 @@ def environment(
     finally:
         made.end()
         shutil.rmtree(made.folder, ignore_errors=True)
+
+
+def runs(held: Environment) -> str:
+    """The version that the node says, after it answered a call."""
+    assert held.ok("call", "echo", "echo", "still here") == "still here"
+    version = Control(Paths(held.home)).get("/v1/health")["version"]
+    assert version == held.version, "what is installed is what runs"
+    assert held.leftovers() == []
+    return str(version)
+
+
+@contextlib.contextmanager
+def mesh(
+    folder: Path, wheel: Path, names: tuple[str, ...], seed: str
+) -> Iterator[list[Environment]]:
+    """A cluster of nodes that each have an environment; the first one has ``seed`` as ``echo``."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(environment(folder, wheel, names[0]))
+        made = [first]
+        for name in names[1:]:
+            token = first.ok("invite", "--publisher").strip()
+            made.append(stack.enter_context(environment(folder, wheel, name, token)))
+        see_each_other(*made)
+        first.ok("seed", seed, "echo", "--idempotent")
+        yield made
+
+
+def see_each_other(*nodes: Environment) -> None:
+    """Wait until all of them are online for each of them."""
+
+    async def do_all() -> bool:
+        for held in nodes:
+            status = Control(Paths(held.home)).get("/v1/status")
+            live = [node for node in status["nodes"] if node["state"] in ("self", "online")]
+            if len(live) < len(nodes):
+                return False
+        return True
+
+    asyncio.run(until(do_all, 60, "all see each other"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -18,19 +19,24 @@ from pollen import lock
 from pollen.errors import PollenError
 from pollen.paths import Paths
 from pollen.sdk.client import connect
-from pollen.sdk.control import Control
 from pollen.testing import until
 from tests import sshd, wheels
 from tests.cli.conftest import Pln
 from tests.e2e.conftest import example
 from tests.sshd import Sshd
-from tests.wheels import NEW, Environment, environment, files_of_ours, repacked
+from tests.wheels import (
+    NEW,
+    Environment,
+    environment,
+    files_of_ours,
+    mesh,
+    repacked,
+    runs,
+    see_each_other,
+)
 
 pytestmark = pytest.mark.timeout(240)
 OLD = "9.0.0"
-CRASH = {
-    "pollen/runtime/__main__.py": b"if __name__ == '__main__':\n    raise SystemExit('ouch')\n"
-}
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +70,6 @@ def attic(folder: Path, old: Path) -> Iterator[Environment]:
         yield made
 
 
-def runs(held: Environment) -> str:
-    """The version that the node says, after it answered a call."""
-    assert held.ok("call", "echo", "echo", "still here") == "still here"
-    version = Control(Paths(held.home)).get("/v1/health")["version"]
-    assert version == held.version, "what is installed is what runs"
-    assert held.leftovers() == []
-    return str(version)
-
-
 def test_a_node_is_upgraded_and_the_same_wheel_again_changes_nothing(
     attic: Environment, new: Path
 ) -> None:
@@ -87,6 +84,7 @@ def test_a_node_is_upgraded_and_the_same_wheel_again_changes_nothing(
     assert lock.read_pid(Paths(attic.home)) == after
 
 
+@pytest.mark.slow
 def test_other_files_of_the_same_version_are_put_in_place(attic: Environment, store: Path) -> None:
     """The content counts, not the number alone; the metadata has one name then."""
     other = repacked(store, OLD, patch={"pollen/examples/new.txt": b"new\n"})
@@ -96,6 +94,7 @@ def test_other_files_of_the_same_version_are_put_in_place(attic: Environment, st
     assert runs(attic) == OLD
 
 
+@pytest.mark.slow
 def test_an_older_wheel_needs_a_word(attic: Environment, store: Path) -> None:
     older = repacked(store, "8.0.0")
     done = attic("upgrade", str(older))
@@ -114,47 +113,20 @@ def test_a_version_that_crashes_at_its_start_is_taken_back(attic: Environment, s
     assert runs(attic) == OLD
 
 
+@pytest.mark.slow
 def test_a_version_that_never_sees_its_neighbours_is_taken_back(
     folder: Path, old: Path, store: Path
 ) -> None:
     """Its daemon starts and answers, and speaks a protocol that nobody else does."""
     limits = files_of_ours()["pollen/core/limits.py"] + b"\nMINOR_MIN = MINOR_MAX = 99\n"
     alone = repacked(store, "9.3.0", patch={"pollen/core/limits.py": limits})
-    with mesh(folder, old, ("attic", "barn")) as (attic, barn):
+    with mesh(folder, old, ("attic", "barn"), example("echo")) as (attic, barn):
         done = barn("upgrade", "--patience", "6s", str(alone))
         said = done.stderr.decode()
         assert done.returncode == 1, said
         assert "it sees 0 of 1 neighbours that it had" in said and "[upgrade-failed]" in said
         assert runs(barn) == OLD
         see_each_other(attic, barn)
-
-
-@contextlib.contextmanager
-def mesh(folder: Path, wheel: Path, names: tuple[str, ...]) -> Iterator[list[Environment]]:
-    """A cluster of nodes that each have an environment; the first one has the seed ``echo``."""
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(environment(folder, wheel, names[0]))
-        made = [first]
-        for name in names[1:]:
-            token = first.ok("invite", "--publisher").strip()
-            made.append(stack.enter_context(environment(folder, wheel, name, token)))
-        see_each_other(*made)
-        first.ok("seed", example("echo"), "echo", "--idempotent")
-        yield made
-
-
-def see_each_other(*nodes: Environment) -> None:
-    """Wait until all of them are online for each of them."""
-
-    async def do_all() -> bool:
-        for held in nodes:
-            status = Control(Paths(held.home)).get("/v1/status")
-            live = [node for node in status["nodes"] if node["state"] in ("self", "online")]
-            if len(live) < len(nodes):
-                return False
-        return True
-
-    asyncio.run(until(do_all, 60, "all see each other"))
 
 
 class Stream:
@@ -216,7 +188,7 @@ class stacked:  # noqa: N801 - a context manager
     """``mesh`` of four, entered in a thread and left at once."""
 
     def __init__(self, folder: Path, wheel: Path) -> None:
-        self._mesh = mesh(folder, wheel, ("attic", "barn", "cellar", "den"))
+        self._mesh = mesh(folder, wheel, ("attic", "barn", "cellar", "den"), example("echo"))
         self._nodes = self._mesh.__enter__()
 
     def __enter__(self) -> tuple[None, list[Environment]]:
@@ -226,44 +198,109 @@ class stacked:  # noqa: N801 - a context manager
         self._mesh.__exit__(None, None, None)
 
 
-LINES = ("checked", "draining", "putting", "starting")
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """When ``pln upgrade`` is killed: at a line that it prints; ``is_up``: its node came up since.
+    ``crashes``: with a version that does. ``helps``: somebody starts the node afterwards."""
+
+    line: str
+    crashes: bool = False
+    is_up: bool = False
+    helps: bool = False
 
 
-@pytest.mark.parametrize("moment", range(8))
-def test_a_killed_upgrade_is_finished_by_the_next(
-    attic: Environment, new: Path, moment: int
-) -> None:
-    """At each step, and between: a working version is there, and the second run ends it."""
+MOMENTS = [
+    Moment(f"putting {NEW}"),
+    Moment(f"starting {OLD}", crashes=True),
+    *(
+        pytest.param(moment, marks=pytest.mark.slow)
+        for moment in (
+            Moment("checked"),
+            Moment("draining"),
+            Moment("draining", helps=True),
+            Moment(f"putting {NEW}", helps=True),
+            Moment(f"starting {NEW}"),
+            Moment(f"starting {NEW}", is_up=True),
+            Moment(f"starting {NEW}", helps=True),
+            Moment("going back", crashes=True),
+            Moment(f"putting {OLD}", crashes=True),
+            Moment(f"putting {OLD}", crashes=True, helps=True),
+            Moment(f"starting {OLD}", crashes=True, is_up=True),
+        )
+    ),
+]
+
+
+def killed(held: Environment, wheel: Path, moment: Moment) -> None:
+    """Begin an upgrade, and kill it at a moment."""
     process = subprocess.Popen(
-        attic.line("upgrade", str(new)),
-        env={**attic.environment, "PYTHONUNBUFFERED": "1"},
+        held.line("upgrade", str(wheel)),
+        env={**held.environment, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
     assert process.stdout is not None
-    if moment < len(LINES):
-        while line := process.stdout.readline():
-            if line.decode().startswith(LINES[moment]):
-                break
-    else:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait((moment - len(LINES)) * 0.5 + 0.1)
-    process.send_signal(signal.SIGKILL)
+    while (line := process.stdout.readline()) and not line.decode().startswith(moment.line):
+        pass
+
+    async def is_up() -> bool:
+        return lock.read_pid(Paths(held.home)) is not None
+
+    if moment.is_up:
+        asyncio.run(until(is_up, 30, "the node is up"))
+    process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was over before"
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def test_a_killed_upgrade_is_finished_by_the_next(
+    attic: Environment, store: Path, new: Path, moment: Moment
+) -> None:
+    """At each step, there and back: a working version is there, and a bare ``pln upgrade`` ends it
+    and does nothing else."""
+    bad = repacked(store, NEW, patch=wheels.CRASH) if moment.crashes else new
+    killed(attic, bad, moment)
     assert attic.version in (OLD, NEW) or len(list(attic.site.glob("*.dist-info"))) == 2
     assert attic("version").returncode == 0, "whatever is there works"
-    if attic.leftovers().count("journal.json"):
-        assert "is under way, or was cut off" in attic("doctor").stdout.decode()
-    if moment % 2:
-        # Somebody helps himself meanwhile, with whichever version is there.
+    is_begun = moment.line != "checked"
+    assert ("journal.json" in attic.leftovers()) == is_begun
+    if moment.helps:
         attic("up", "-d")
-    if lock.read_pid(Paths(attic.home)) is None and attic.leftovers() == []:
-        attic.ok("up", "-d")
-    attic.ok("upgrade", str(new))
-    assert runs(attic) == NEW
+    if is_begun:
+        assert "is under way, or was cut off" in attic("doctor").stdout.decode()
+        for path in (attic.site / ".pollen-upgrade" / "driver").rglob("*.py"):
+            # As a power cut leaves what was not on the disk.
+            os.truncate(path, 0)
+        done = attic("upgrade", PIP_NO_INDEX="1")
+        said = done.stdout.decode() + done.stderr.decode()
+        assert "going on with an upgrade" in said
+        assert (done.returncode, "[upgrade-failed]" in said) == (moment.crashes,) * 2, said
+        assert runs(attic) == (OLD if moment.crashes else NEW)
+    if not moment.crashes:
+        attic.ok("upgrade", str(new))
+        assert runs(attic) == NEW
 
 
+@pytest.mark.slow
+def test_a_version_that_pip_installed_after_a_kill_stays(attic: Environment, new: Path) -> None:
+    """It is neither of the two of the journal, which is dropped."""
+    named = new.parent / f"pollen_mesh-{NEW}-{wheels.tag_of(new)}.whl"
+    os.link(new, named)
+    killed(attic, new, Moment(f"starting {NEW}"))
+    pip = [str(attic.python), "-P", "-m", "pip", "install", "--no-index", "--no-deps"]
+    line = [*pip, "--force-reinstall", str(named)]
+    subprocess.run(line, env=attic.environment, check=True, capture_output=True)
+    named.unlink()
+    done = attic("upgrade")
+    assert b"somebody else changed the environment" in done.stdout and done.returncode == 2
+    assert attic.leftovers() == []
+    attic("up", "-d")
+    assert "nothing to do" in attic.ok("upgrade", str(new)) and runs(attic) == NEW
+
+
+@pytest.mark.slow
 def test_an_upgrade_that_is_interrupted_goes_back(attic: Environment, new: Path) -> None:
     """Ctrl-C after the switch: the old version runs again, and it is said why."""
     process = subprocess.Popen(
@@ -282,6 +319,7 @@ def test_an_upgrade_that_is_interrupted_goes_back(attic: Environment, new: Path)
     assert runs(attic) == OLD
 
 
+@pytest.mark.slow
 def test_two_upgrades_do_not_meet(attic: Environment, new: Path) -> None:
     """The second one says who is at it, and the first one ends well."""
     process = subprocess.Popen(
@@ -301,6 +339,7 @@ def test_two_upgrades_do_not_meet(attic: Environment, new: Path) -> None:
     assert process.returncode == 0 and runs(attic) == NEW
 
 
+@pytest.mark.slow
 def test_the_newest_wheel_of_the_index_is_taken(attic: Environment, new: Path) -> None:
     """Without a file, pip fetches it; here from a folder, which is an index to pip."""
     shelf = new.parent / "shelf"
@@ -308,13 +347,14 @@ def test_the_newest_wheel_of_the_index_is_taken(attic: Environment, new: Path) -
     named = shelf / f"pollen_mesh-{NEW}-{wheels.tag_of(new)}.whl"
     os.link(new, named)
     index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf)}
-    assert f"to {NEW}" in attic.ok("upgrade", **index)
+    assert f"to {NEW}" in attic.ok("upgrade", "--index", **index)
     assert runs(attic) == NEW
     named.unlink()
-    done = attic("upgrade", **index)
+    done = attic("upgrade", "--index", **index)
     assert done.returncode == 2 and b"[wheel-invalid]" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_version_that_hangs_at_its_start_is_taken_back(attic: Environment, store: Path) -> None:
     """It never says that it runs, so its process is found by its command line, and ended."""
     asleep = b"if __name__ == '__main__':\n    import threading\n    threading.Event().wait()\n"
@@ -336,6 +376,7 @@ def nodes_of(held: Environment) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_whoever_asked_may_go_away(attic: Environment, new: Path) -> None:
     """As when ssh breaks: nobody reads what is said, and the terminal hangs up."""
     reader, writer = os.pipe()
@@ -356,7 +397,7 @@ def desk(folder: Path, old: Path) -> Iterator[tuple[Pln, list[Environment]]]:
     """A desk with a context for each of two machines, which it reaches by ssh."""
     sshd.need()
     with contextlib.ExitStack() as stack:
-        nodes = stack.enter_context(mesh(folder, old, ("attic", "barn")))
+        nodes = stack.enter_context(mesh(folder, old, ("attic", "barn"), example("echo")))
         (folder / "desk").mkdir()
         made = Pln(folder / "desk")
         del made.environment["PLN_DIR"]
@@ -380,6 +421,7 @@ def desk(folder: Path, old: Path) -> Iterator[tuple[Pln, list[Environment]]]:
         yield made, nodes
 
 
+@pytest.mark.slow
 def test_all_contexts_are_upgraded_one_by_one(
     desk: tuple[Pln, list[Environment]], new: Path
 ) -> None:
@@ -397,7 +439,7 @@ def test_all_contexts_are_upgraded_one_by_one(
 
 
 def test_the_first_that_fails_ends_it_for_all(
-    desk: tuple[Pln, list[Environment]], store: Path, new: Path
+    desk: tuple[Pln, list[Environment]], store: Path
 ) -> None:
     """It says who is upgraded and who is not; the others go on as they are."""
     pln, (attic, barn) = desk
@@ -405,6 +447,15 @@ def test_the_first_that_fails_ends_it_for_all(
     said = done.stderr.decode()
     assert done.returncode == 1 and "this version is broken" in said
     assert "attic failed" in said and "not begun: barn" in said
+    assert runs(attic) == OLD and barn.version == OLD
+
+
+@pytest.mark.slow
+def test_a_later_one_that_fails_ends_it_too_and_can_be_made_up_for(
+    desk: tuple[Pln, list[Environment]], new: Path
+) -> None:
+    """It says who is upgraded by then. The last one is upgraded alone, once it is up again."""
+    pln, (attic, barn) = desk
     barn.ok("down")
     said = pln("upgrade", "--all", str(new)).stderr.decode()
     assert "[daemon-not-running]" in said and "barn failed" in said and "upgraded: attic" in said
@@ -414,6 +465,7 @@ def test_the_first_that_fails_ends_it_for_all(
     assert (done.returncode, done.stderr) == (0, b"on barn\n") and runs(barn) == NEW
 
 
+@pytest.mark.slow
 def test_what_only_a_newer_node_knows_is_kept_by_an_older_one(
     folder: Path, store: Path, new: Path
 ) -> None:
@@ -423,7 +475,7 @@ def test_what_only_a_newer_node_knows_is_kept_by_an_older_one(
     deaf = kinds.replace(b'ACT = "act"', b'ACT = "unheard"')
     assert deaf != kinds
     unknowing = repacked(store, "8.9.0", patch={"pollen/core/kinds.py": deaf})
-    with mesh(folder, unknowing, ("attic", "barn")) as (attic, barn):
+    with mesh(folder, unknowing, ("attic", "barn"), example("echo")) as (attic, barn):
         attic.ok("upgrade", str(new))
         see_each_other(attic, barn)
         attic.ok("grant", "barn", "--prop", "zone=home")
