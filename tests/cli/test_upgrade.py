@@ -193,6 +193,22 @@ def test_what_lies_in_the_current_folder_is_not_run(
     assert not (folder / "sprung").exists()
 
 
+def test_a_node_is_started_without_what_lies_in_the_current_folder(
+    attic: Environment, folder: Path, tmp_path: Path
+) -> None:
+    home = folder / "trapped"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    (tmp_path / "psutil.py").write_text("raise SystemExit('sprung')\n")
+    line = [str(attic.python), "-P", *attic.line("--dir", str(home), "up", "-d")[1:]]
+    env = attic.environment
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, check=False)
+    try:
+        assert done.returncode == 0, done.stderr
+    finally:
+        attic("--dir", str(home), "down")
+
+
 @pytest.mark.usefixtures("same")
 def test_no_node_is_no_upgrade(attic: Environment, folder: Path, new: Path) -> None:
     said = fails(attic("--dir", str(folder / "nobody"), "upgrade", str(new)), "daemon-not-running")

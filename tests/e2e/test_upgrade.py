@@ -200,7 +200,7 @@ class stacked:  # noqa: N801 - a context manager
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """When ``pln upgrade`` is killed: at a line that it prints; ``is_up``: its node came up since.
+    """When ``pln upgrade`` is killed: at a line that it prints; ``is_up``: its node was begun since.
     ``crashes``: with a version that does. ``helps``: somebody starts the node afterwards."""
 
     line: str
@@ -245,10 +245,10 @@ def killed(held: Environment, wheel: Path, moment: Moment) -> None:
         pass
 
     async def is_up() -> bool:
-        return lock.read_pid(Paths(held.home)) is not None
+        return nodes_of(held) != []
 
     if moment.is_up:
-        asyncio.run(until(is_up, 30, "the node is up"))
+        asyncio.run(until(is_up, 30, "the node's process is there"))
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was over before"
