@@ -200,8 +200,10 @@ class stacked:  # noqa: N801 - a context manager
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """When ``pln upgrade`` is killed: at a line that it prints; ``is_up``: its node was begun since.
-    ``crashes``: with a version that does. ``helps``: somebody starts the node afterwards."""
+    """When ``pln upgrade`` is killed: at a line that it prints; ``is_up``: once its node begins.
+
+    ``crashes``: with a version that does. ``helps``: somebody starts the node afterwards.
+    """
 
     line: str
     crashes: bool = False
