@@ -24,6 +24,7 @@ from pollen.core.records.record import Body, gc_key
 from pollen.core.rng import Rng
 from pollen.core.seeds.specs import Spec
 from pollen.core.trust import Certificate
+from pollen.core.trust.publishers import PublisherPolicy
 from tests.unit.world import make_key, sign_with
 
 _CALM = [HealthCheck.too_slow]
@@ -83,6 +84,17 @@ invites = st.builds(
     tier=st.integers(0, 2),
     properties=texts,
     access_ns=u64,
+)
+
+publisher_policies = st.builds(
+    PublisherPolicy,
+    cluster=raw_ids,
+    root=raw_ids,
+    about=texts,
+    number=u32,
+    issued=u64,
+    text=texts,
+    tree=texts,
 )
 
 specs = st.builds(

@@ -142,6 +142,18 @@ async def test_a_stranger_passes_a_policy_of_a_public_seed_only_with_the_tier_no
                 assert await asyncio.to_thread(ask, port, f"{name}-{host}") == (200, b"x")
 
 
+async def test_a_stranger_lacks_the_property_that_a_public_seed_asks_for() -> None:
+    """``--allow-prop`` beside ``--public``: for a stranger the seed does not exist."""
+    async with Cluster(1) as cluster:
+        port = await with_door(cluster[0])
+        await cluster.linked()
+        for name, allow in (("gated", [["team", "red"]]), ("open", [])):
+            await cluster.seed(example("echo"), name, public=True, allow=allow, min_replicas=1)
+        unknown = await asyncio.to_thread(ask, port, "nothing")
+        assert await asyncio.to_thread(ask, port, "gated") == unknown
+        assert await asyncio.to_thread(ask, port, "open") == (200, b"x")
+
+
 async def test_a_policy_on_hosts_moves_replicas_and_is_explained() -> None:
     """What is granted brings a replica, what is taken away drives it off; an update may name other
     hosts, or all; the node that fails is told with the part."""

@@ -23,6 +23,7 @@ from pollen.core.rules import routing
 from pollen.core.seeds import specs
 from pollen.core.seeds.specs import Spec, SpecRecord
 from pollen.core.trust import Certificate, NodeInfo
+from pollen.core.trust.publishers import PublisherPolicy
 from tests import strategies as own
 from tests.unit.world import make_key, signer, verify
 
@@ -76,7 +77,7 @@ def test_a_winner_is_one_of_the_two_and_the_same_from_both_sides(
         assert winner.digest == records.winner_of(other, one).digest
 
 
-@given(own.bodies | own.certificates | own.invites | own.specs)
+@given(own.bodies | own.certificates | own.invites | own.publisher_policies | own.specs)
 def test_codec_round_trips(value: msgspec.Struct) -> None:
     """What is encoded is decoded to the same, and encodes to the same bytes again."""
     raw = codec.encode(value)
@@ -85,14 +86,28 @@ def test_codec_round_trips(value: msgspec.Struct) -> None:
     assert raw == codec.encode(back)
 
 
-@given(own.bodies | own.certificates | own.invites | own.specs, st.binary(max_size=3))
+@given(
+    own.bodies | own.certificates | own.invites | own.publisher_policies | own.specs,
+    st.binary(max_size=3),
+)
 def test_appended_fields_are_ignored(value: msgspec.Struct, extra: bytes) -> None:
     """A newer writer appends; an older reader reads on."""
     fields = msgspec.msgpack.decode(codec.encode(value))
     assert value == codec.decode(type(value), codec.encode([*fields, extra]), "value")
 
 
-KINDS = [Body, Certificate, Invite, JoinRequest, JoinReply, Spec, SpecRecord, NodeInfo, Claim]
+KINDS = [
+    Body,
+    Certificate,
+    Invite,
+    JoinRequest,
+    JoinReply,
+    Spec,
+    SpecRecord,
+    NodeInfo,
+    Claim,
+    PublisherPolicy,
+]
 
 
 @given(st.binary(max_size=200), st.sampled_from([*KINDS, Signed, SignedRecord]))
@@ -101,7 +116,7 @@ def test_decoding_any_bytes_never_raises(raw: bytes, kind: type[msgspec.Struct])
     assert isinstance(codec.decode(kind, raw, "value"), kind | Rejection)
 
 
-@given(own.bodies | own.certificates | own.invites, st.data())
+@given(own.bodies | own.certificates | own.invites | own.publisher_policies, st.data())
 def test_decoding_damaged_bytes_never_raises(value: msgspec.Struct, data: st.DataObject) -> None:
     """Near misses are more searching than noise: one byte changed, cut or doubled."""
     raw = bytearray(codec.encode(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +14,11 @@ from pollen.cli import paper
 from pollen.core.codec import Refusal, encode
 from pollen.core.ids import ClusterId, PeerId
 from pollen.core.limits import DENY_GENERATION_MAX
+from pollen.core.policy import PUBLISHERS, Node, packed, parse
 from pollen.core.trust import Certificate, RootRequest
 from pollen.core.trust.denies import Deny
 from pollen.core.trust.papers import CERTIFICATE, DENY, SUCCESSION, Paper
+from pollen.core.trust.publishers import PublisherPolicy
 from pollen.core.trust.succession import Succession
 from pollen.errors import PollenError
 from pollen.plain import escaped
@@ -40,10 +43,25 @@ def successor(key: bytes) -> Paper:
     return Paper(SUCCESSION, encode(Succession(own.CLUSTER, ROOT, PeerId(key), 11)))
 
 
+def policy(text: str, number: int) -> Paper:
+    """The next policy on publishers of a root that signed the one before."""
+    tree = parse(text, PUBLISHERS)
+    assert isinstance(tree, Node)
+    before = PublisherPolicy(own.CLUSTER, ROOT, "publish", number, 12, text, packed(tree))
+    held = before.signed(DRAWER)
+    after = msgspec.structs.replace(before, number=number + 1)
+    return RootRequest.papers_of_policy(after, held)[0]
+
+
 papers = st.one_of(
     st.builds(certificate, own.raw_ids, st.integers(0, 2), st.integers(0, DENY_GENERATION_MAX)),
     st.builds(deny, own.raw_ids, own.texts),
     st.builds(successor, own.raw_ids),
+    st.builds(
+        policy,
+        st.sampled_from(["true", 'caller.tier == "admin"', 'seed.name.startsWith("lab-")']),
+        st.integers(0, PublisherPolicy.NUMBER_MAX - 1),
+    ),
 )
 requests = st.builds(
     RootRequest,

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pollen.core.codec import Refusal
-from pollen.core.policy import CALLERS, Node, Party, Policy, packed, parse, read_policy, text_of
+from pollen.core.policy import CALLERS, Node, Party, Policy, packed, parse, read_policy
+from pollen.core.policy.tree import text_of
 
 chars = st.characters(exclude_categories=["Cs"])
 texts = st.builds(lambda value: Node("text", value=value), st.text(chars, max_size=6))

@@ -95,8 +95,8 @@ def test_every_verb_says_how_it_gets_to_another_machine() -> None:
 def test_the_page_on_commands_has_the_way_of_every_verb() -> None:
     page = (ROOT / "docs" / "design" / "cli.md").read_text()
     told = {
-        way: set(re.findall(r"`([a-z]+)`", cells))
-        for way, cells in re.findall(r"^\| ([a-z ]+) \| ((?:`[a-z]+`(?:, )?)+) \|", page, re.M)
+        way: set(re.findall(r"`([a-z-]+)`", cells))
+        for way, cells in re.findall(r"^\| ([a-z ]+) \| ((?:`[a-z-]+`(?:, )?)+) \|", page, re.M)
     }
     known = {way.value: {verb for verb in WAYS if WAYS[verb] is way} for way in Way}
     assert {way: told.get(way) for way in known} == known

@@ -22,6 +22,7 @@ from pollen.core.trust import Certificate, NodeInfo
 from pollen.core.trust.denies import Deny, DenyPayload
 from pollen.core.trust.leases import Credentials, Lease
 from pollen.core.trust.papers import RootAnswer, RootRequest
+from pollen.core.trust.publishers import PublisherPolicy
 from pollen.core.trust.succession import Succession
 from tests.vectors.remake import remake, text_of, value_of
 
@@ -34,6 +35,7 @@ TYPES: dict[str, Any] = {
     "deny": Deny,
     "deny-payload": DenyPayload,
     "succession": Succession,
+    "publisher-policy": PublisherPolicy,
     "root-request": RootRequest,
     "root-answer": RootAnswer,
     "credentials": Credentials,

@@ -81,7 +81,7 @@ def test_no_vocabulary_grows_unseen() -> None:
     assert len(subclasses(Event)) == 20
     assert len(subclasses(Effect)) == 18
     assert len(messages.KINDS) == 12
-    assert len(node()._commands) == 19
+    assert len(node()._commands) == 22
 
 
 def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:

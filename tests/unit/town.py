@@ -20,12 +20,12 @@ from pollen.core.placement.hosting import Hosting
 from pollen.core.policy import Party
 from pollen.core.records import Change, Records
 from pollen.core.seeds import Seed, specs
-from pollen.core.trust import Certificate, Member, NodeInfo
+from pollen.core.trust import Certificate, Member, NodeInfo, Trust
 from pollen.options import SeedOptions
 from tests.strategies import CLUSTER, make_record
 from tests.unit.names.test_named import MEMBERS, A
 from tests.unit.turns import effects_of, turn_at
-from tests.unit.world import make_key, signer
+from tests.unit.world import make_key, signer, verify
 
 GIB = 1 << 30
 CONTENT = hash_of("content", b"echo")
@@ -34,12 +34,15 @@ CONTENT = hash_of("content", b"echo")
 class Folk:
     """The members, all alive unless said otherwise."""
 
+    ROOT = make_key("town-root")
+
     def __init__(self) -> None:
         self.certificates: dict[PeerId, Certificate] = {}
         self.members: dict[PeerId, Member] = {}
         self.live: dict[PeerId, int] = {}
         self.able: dict[PeerId, int] = {}
         self.left: list[PeerId] = []
+        self.trust = Trust(ClusterId(CLUSTER), self.ROOT, verify)
 
     def verdict_of(self, peer: PeerId) -> Verdict:
         return Verdict.LEFT if peer in self.left else Verdict.LIVE

@@ -75,7 +75,8 @@ def overview() -> dict[str, tuple[str, str]]:
     found = {}
     for path in sorted(Path(__file__).with_name("verbs").glob("[a-z]*.py")):
         with path.open(encoding="utf-8") as file:
-            found[path.stem] = (f"verbs.{path.stem}", file.readline().strip().strip('"'))
+            line = file.readline().strip().strip('"')
+        found[path.stem.replace("_", "-")] = (f"verbs.{path.stem}", line)
     verbs: dict[str, tuple[str, str]] = {}
     for verb, entry in VERBS.items():
         verbs[verb] = entry
@@ -97,7 +98,8 @@ class Verbs(click.Group):
             entry = found
         else:
             return None
-        command = getattr(import_module(f"pollen.cli.{entry[0]}"), f"{cmd_name}_command")
+        stem = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"pollen.cli.{entry[0]}"), f"{stem}_command")
         assert isinstance(command, click.Command)
         return command
 

@@ -64,6 +64,7 @@ WAYS: dict[str, Way] = {
     "members": Way.SOCKETS,
     "props": Way.SOCKETS,
     "root": Way.BY_HAND,
+    "set-policy": Way.SOCKETS,
     "service": Way.BY_HAND,
     "top": Way.SOCKETS,
     "undeny": Way.SOCKETS,

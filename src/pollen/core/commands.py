@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from pollen.core import limits
+from pollen.core.figures import Figures
 from pollen.core.rootwords import RootCommands
 from pollen.options import SeedOptions
 
@@ -22,6 +23,13 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="c"):
 
 class StatusCommand(_Command, frozen=True, kw_only=True, tag="status"):
     """Ask for one screen of everything; answered by ``Status``."""
+
+
+class FiguresCommand(_Command, frozen=True, kw_only=True, tag="figures"):
+    """Ask for this node's own figures; answered by ``OwnFigures``, with the nodes that are online
+    when ``nodes`` says so."""
+
+    nodes: bool = False
 
 
 class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
@@ -160,6 +168,7 @@ Command = (
     | UndenyCommand
     | WaitSeedCommand
     | StatusCommand
+    | FiguresCommand
     | SeedCommand
     | UnseedCommand
     | InviteCommand
@@ -269,6 +278,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     control_stalls: int
     member_until_unix_ms: int = 0
     clock: ClockView = ClockView()
+
+
+class OwnFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """This node's figures; ``nodes``, when asked for: those online, this one first."""
+
+    figures: Figures
+    nodes: list[NodeView] = []
 
 
 class SeedState(msgspec.Struct, frozen=True, kw_only=True):

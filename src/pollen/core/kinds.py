@@ -24,6 +24,8 @@ LEASE = "lease"
 DENY = "deny"
 SUCCESSION = "succession"
 GRANT = "grant"
+# What the root says of who may do what (``trust.publishers``); its key is what it is about.
+POLICY = "policy"
 # What an admin did to the cluster (``admission``); its key is when, and a number by chance.
 ACT = "act"
 # Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
@@ -34,6 +36,6 @@ EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds whose value this run states by itself, so that an older one of ours is never adopted.
 OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds that outlive a collected owner (docs/design/protocol.md#deleting).
-DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GRANT, ACT, GC})
+DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GRANT, POLICY, ACT, GC})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
 KIND_LEVELS: Mapping[str, int] = {}

@@ -412,7 +412,7 @@ CHAIN_MAX_CERTIFICATES = 8
 # Chains that a node remembers as verified: one for each peer and one that it showed before. A lower
 # number checks signatures again; a higher one costs about 2 kB an entry. Guess.
 CHAINS_JUDGED_MAX = 8_192
-# Denies and successions that are kept until the root that they name is known. Guess: none in peace.
+# Successions that are kept until the root that they name is known. Guess: none in peace.
 UNPROVEN_MAX = 64
 # Default and longest life of a lease, and the shortest. Raising it lets a denied node that hides in
 # a partition live longer there; lowering it ends the membership of machines that sleep for long
@@ -436,7 +436,7 @@ LEASES_A_TURN = 16
 STANDING_WAKE_MAX_NS = 60 * MINUTE
 # How often an admin looks again at a member that is past half life and not to be seen. Guess.
 LEASE_RECHECK_NS = 10 * MINUTE
-# The largest generation that a deny may kill: one more must fit its u32 to come back. Source:
+# The largest generation of certificates and denies: whom a deny of it kills stays out. Source:
 # docs/design/protocol.md#trust.
 DENY_GENERATION_MAX = (1 << 32) - 2
 # Denies of one key that a later one names; at the cap the key stays out. Guess: one a week, a year.

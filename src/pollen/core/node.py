@@ -58,7 +58,7 @@ from pollen.core.presence import Presence
 from pollen.core.records import Change, Gossip, Intake, Interned, Records, Retention
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
-from pollen.core.rootwords import ApplyCommand, SucceedCommand
+from pollen.core.rootwords import ApplyCommand, SetPolicyCommand, SucceedCommand
 from pollen.core.seeds import (
     SeedRequests,
     Writer,
@@ -137,7 +137,7 @@ class Node(Room):
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
         self._granting = Granting(
-            self._members, self._redeeming, sign, verify, rng, self._situation.held_by
+            self._members, self._redeeming, sign, verify, rng, self._situation
         )
         self._waits = Waits(self._screen)
         self._wire(self._rooms())
@@ -438,6 +438,9 @@ class Node(Room):
             certificate=self._members.certificates.get(self._config.node, self._certificate),
             certificates=self._members.certificates,
             halted=self._situation.halted,
+            refusal=self._members.trust.publishers.refusal,
+            top_epoch=self._situation.top_epoch,
+            fallen=self._situation.fallen,
         )
 
     def _screen(self, now: Now) -> Screen:
@@ -480,6 +483,7 @@ _PUBLISHING = (
     UndenyCommand,
     SucceedCommand,
     ApplyCommand,
+    SetPolicyCommand,
 )
 
 

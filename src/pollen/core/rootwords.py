@@ -1,4 +1,4 @@
-"""What a user can ask a running node about the root key, and the shape of each answer.
+"""What a user can ask a running node about the root and its policies, and how each is answered.
 
 Decides: nothing; these commands and answers belong to ``commands``, which lists them.
 Does not know: files and passphrases (``runtime.folder``), which the brain never sees.
@@ -40,6 +40,24 @@ class ApplyCommand(_Command, frozen=True, kw_only=True, tag="apply"):
     answer: str
 
 
+class PoliciesCommand(_Command, frozen=True, kw_only=True, tag="policies"):
+    """Ask which policies the root has set for the whole cluster; answered by ``Policies``."""
+
+
+class SetPolicyCommand(_Command, frozen=True, kw_only=True, tag="set_policy"):
+    """Have the root say who may do what ``about`` names; answered by ``PolicySet``.
+
+    ``clear`` takes the policy away. With ``dry_run`` nothing is done, and with ``by_root`` neither:
+    the answer then holds the request for the root to sign.
+    """
+
+    about: str = "publish"
+    expression: str = ""
+    clear: bool = False
+    dry_run: bool = False
+    by_root: bool = False
+
+
 class RootLink(msgspec.Struct, frozen=True, kw_only=True):
     """One root of the line. ``since_unix_ms``: when the one before it signed it, 0 for the first.
 
@@ -71,4 +89,76 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool = True
 
 
-RootCommands = RootCommand | HoldRootCommand | SucceedCommand | ApplyCommand
+class RefusedName(msgspec.Struct, frozen=True, kw_only=True):
+    """A name whose publisher may not publish it: ``why`` has the parts of the policy that say so.
+
+    ``node`` is that publisher's id, ``node_name`` its name.
+    """
+
+    name: str
+    node: str
+    node_name: str
+    why: str
+
+
+class GainedName(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that counts again or goes to another node: ``node`` has it then.
+
+    ``from_node`` has it now; empty when nobody does.
+    """
+
+    name: str
+    node: str
+    node_name: str
+    from_node: str = ""
+    from_name: str = ""
+
+
+class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy of the root. ``text`` is empty for none; ``number`` 0: there never was one.
+
+    ``readable`` False: this node cannot read it, and counts no name. ``refused``: published names
+    that do not count because of it; ``refused_more``: how many beside those that are listed.
+    """
+
+    about: str
+    text: str = ""
+    number: int = 0
+    since_unix_ms: int = 0
+    root: str = ""
+    readable: bool = True
+    refused: list[RefusedName] = []
+    refused_more: int = 0
+
+
+class Policies(msgspec.Struct, frozen=True, kw_only=True):
+    """Each policy that there can be, set or not."""
+
+    policies: list[PolicyView]
+
+
+class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy as it is set, and what it does to names. ``changed`` False: it was so already.
+
+    ``falls``: names that nobody has then. ``gains``: names that somebody has who has not now.
+    ``falls_more``, ``gains_more``: how many beside those that are listed.
+    ``request``: what the root is asked to sign, as base64, when that was asked for.
+    """
+
+    policy: PolicyView
+    falls: list[RefusedName]
+    falls_more: int = 0
+    gains: list[GainedName] = []
+    gains_more: int = 0
+    changed: bool = True
+    request: str = ""
+
+
+RootCommands = (
+    RootCommand
+    | HoldRootCommand
+    | SucceedCommand
+    | ApplyCommand
+    | PoliciesCommand
+    | SetPolicyCommand
+)

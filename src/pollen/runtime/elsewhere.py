@@ -20,8 +20,9 @@ from typing import TypeVar
 import msgspec
 
 from pollen.core import commands as cmd
+from pollen.core.figures import Figures
 from pollen.errors import BadRequest, PollenError, error_from
-from pollen.runtime.figures import Figures, FiguresList, NodeFigures, figures_of
+from pollen.runtime.figures import FiguresList, NodeFigures
 from pollen.runtime.watch import logs
 
 # How long another node has to answer: a link may have to be made first.
@@ -81,15 +82,15 @@ class Elsewhere:
     async def figures(self) -> FiguresList:
         """What each node that is online does now. One that does not tell in time has a problem
         instead; nothing is raised for it."""
-        status = await self._status()
+        own = await self._own_figures(with_nodes=True)
         # Nobody is asked in vain each second: a refusal is a warning in the other's log.
-        is_admin = any(n.state == "self" and n.tier == "admin" for n in status.nodes)
+        is_admin = any(n.state == "self" and n.tier == "admin" for n in own.nodes)
         room = asyncio.Semaphore(ASKED_AT_ONCE)
 
         async def asked(node: cmd.NodeView) -> NodeFigures:
             figures, problem = None, ""
             if node.node == self._own:
-                figures = figures_of(status)
+                figures = own.figures
             elif not is_admin:
                 problem = NOT_ADMIN
             else:
@@ -109,8 +110,7 @@ class Elsewhere:
                 figures=figures,
             )
 
-        online = [node for node in status.nodes if node.state in ("self", "online")]
-        return FiguresList(nodes=await asyncio.gather(*map(asked, online)))
+        return FiguresList(nodes=await asyncio.gather(*map(asked, own.nodes)))
 
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]:
         """Lines of a node's log, each a JSON object, oldest first."""
@@ -128,6 +128,11 @@ class Elsewhere:
         answered = await self._ask(command, wait_ms / 1000 + 1)
         assert isinstance(answered, cmd.Administered)
         return answered.body
+
+    async def _own_figures(self, *, with_nodes: bool) -> cmd.OwnFigures:
+        told = await self._ask(cmd.FiguresCommand(nodes=with_nodes), WAIT_MS / 1000)
+        assert isinstance(told, cmd.OwnFigures)
+        return told
 
     async def _status(self) -> cmd.Status:
         status = await self._ask(cmd.StatusCommand(), WAIT_MS / 1000)
@@ -157,7 +162,7 @@ class Elsewhere:
 
     async def tell_figures(self, args: bytes) -> bytes:
         """The verb ``figures``."""
-        return msgspec.json.encode(figures_of(await self._status()))
+        return msgspec.json.encode((await self._own_figures(with_nodes=False)).figures)
 
     async def tell_logs(self, args: bytes) -> bytes:
         """The verb ``logs``."""

@@ -11,7 +11,7 @@ from pollen.core import codec, limits, restoring
 from pollen.core.codec import Signed
 from pollen.core.commands import AuditCommand, DenyCommand, GrantCommand, UndenyCommand
 from pollen.core.ids import HOUR, SECOND, PeerId
-from pollen.core.kinds import SUCCESSION
+from pollen.core.kinds import DENY, SUCCESSION
 from pollen.core.records import Records
 from pollen.core.rootwords import (
     Applied,
@@ -23,9 +23,11 @@ from pollen.core.rootwords import (
 )
 from pollen.core.trust import RootRequest
 from pollen.core.trust.certs import Certificate
+from pollen.core.trust.denies import deny_key
 from pollen.core.trust.leases import Credentials, decode_credentials
 from tests.unit.admission.test_enrolment import key, trust_of
 from tests.unit.admission.test_granting import members, refused, with_leaf
+from tests.unit.authority import make_deny
 from tests.unit.world import Machine, World, make_key, signer, verify
 
 
@@ -428,3 +430,25 @@ def test_whoever_signs_reads_all_that_a_certificate_does() -> None:
         f'c {whole} is an admin, {{"x":1}}; it gives any property; its leases last 2 h; '
         "this lifts the deny abababab"
     )
+
+
+def test_a_key_that_no_certificate_can_bring_back_is_refused_in_words() -> None:
+    """A deny of the last generation: what would lift it nobody would take."""
+    world = with_leaf()
+    node = world.machines["a"].node
+    assert node is not None
+    deny = make_deny(
+        key(world, "c"),
+        world._root,
+        limits.DENY_GENERATION_MAX,
+        cluster=world.cluster_id,
+        evidence=[],
+    )
+    node._records.publish(DENY, deny_key(deny), deny)
+    world.run(2 * SECOND)
+    for name in "ab":
+        world.kill(name)
+        world.start(name)
+    world.run(2 * SECOND)
+    slug, reason = refused(world, "a", UndenyCommand(target="c"))
+    assert slug == "denied" and "too often" in reason

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
-from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing
+from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing, hosting
 from pollen.core.placement import planner as planner_of_all
-from pollen.core.placement.plan import plan
+from pollen.core.placement.plan import may_rank, plan
 from pollen.core.placement.planner import Planner
-from pollen.core.policy import HOSTS
+from pollen.core.policy import HOSTS, Party
 from tests.strategies import policy_of
+from tests.unit.placement.test_hosting import ECHO
 
 MANY = 1_000
 
@@ -121,6 +123,34 @@ def test_a_seed_with_a_policy_is_ranked_for_itself() -> None:
     placement = planner.placement(seed(1))
     assert placement is not None
     assert node(0) not in placement.ranks
+
+
+def test_host_plan_and_planner_ask_one_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a gate and a policy mean for a party is decided in one place (docs/design/policy.md)."""
+    facts = NodeFacts(memory_bytes=1 << 30, properties='{"zone":"attic"}')
+    needs = [
+        Need(copies=1, gate=(("zone", "attic"),)),
+        Need(copies=1, policy=policy_of('node.props.zone == "attic"', HOSTS)),
+    ]
+    node, key = PeerId(hash_of("node", b"1")), hash_of("seed", b"1")
+
+    def decided(need: Need) -> tuple[bool, bool, bool]:
+        held = Planner()
+        held.set_node(node, facts)
+        held.set_need(key, need)
+        held.advance(1_000)
+        placed = held.placement(key)
+        spec = msgspec.structs.replace(ECHO.spec, host=list(need.gate))
+        seed = msgspec.structs.replace(ECHO, spec=spec, host_if=need.policy)
+        return (
+            hosting.may_host(seed, facts.party),
+            may_rank(need, facts, None),
+            placed is not None and placed.chosen == (node,),
+        )
+
+    assert [decided(need) for need in needs] == [(True, True, True)] * 2
+    monkeypatch.setattr(Party, "meets", lambda party, gate, policy: False)
+    assert [decided(need) for need in needs] == [(False, False, False)] * 2
 
 
 def test_a_slice_looks_at_a_bounded_number_of_pairs() -> None:

@@ -202,6 +202,22 @@ def test_a_row_carries_the_policy_that_the_muscles_evaluate() -> None:
     assert row_with({}) is None
 
 
+def test_a_stranger_lacks_what_the_pairs_of_a_public_seed_ask_for() -> None:
+    """It has no properties: for the door such a seed is not public, as with a policy."""
+    for allow, is_open in (([], True), ([("team", "red")], False)):
+        options = SeedOptions(public=True, allow=allow)
+        spec = specs.make_spec(
+            name="echo", name_epoch=1, content=NEW.spec.content, size=9, functions=["run"],
+            options=options,
+        )  # fmt: skip
+        held = decode_seed(A, specs.encode_record(encode(spec), None))
+        assert isinstance(held, Seed)
+        row = tables.seed_row(held.seed, {}, Claims(), [], lambda peer: 1, held)
+        assert row is not None
+        assert (row.options.public, row.options.allow) == (is_open, allow)
+        assert held.options.public, "what was published is not rewritten"
+
+
 def row_with(options: dict[str, Any]) -> fx.PolicyRow | None:
     """The policy in the row of a spec with these options in its map."""
     spec = msgspec.structs.replace(NEW.spec, options=options)

@@ -6,8 +6,8 @@ import pytest
 
 from pollen.core import limits
 from pollen.core.codec import Refusal
-from pollen.core.policy import CALLERS, HOSTS, Node, packed, parse, text_of
-from pollen.core.policy.tree import UNSHOWN
+from pollen.core.policy import CALLERS, HOSTS, Node, packed, parse
+from pollen.core.policy.tree import UNSHOWN, text_of
 
 FAULTS = [
     ("", 1, "a path or a literal is expected"),

@@ -11,7 +11,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pollen.core.policy import CALLERS, Node, Party, Policy, packed, parse, text_of
+from pollen.core.policy import CALLERS, Node, Party, Policy, packed, parse
+from pollen.core.policy.tree import text_of
 
 FILE = Path(__file__).parents[2] / "vectors" / "policy.json"
 # So many rows that pass, as many that are false, and as many with a fault.

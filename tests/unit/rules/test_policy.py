@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pollen.core.policy import CALLERS, Node, Party, packed, parse, read_policy, text_of
+from pollen.core.policy import CALLERS, Node, Party, packed, parse, read_policy
+from pollen.core.policy.tree import text_of
 from tests.unit.rules import drawn_policies
 
 VECTORS = Path(__file__).parents[2] / "vectors"

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from pollen.core import commands as cmd
+from pollen.core.figures import Figures
 from pollen.errors import PollenError
 from pollen.runtime import elsewhere
 from pollen.runtime.elsewhere import Elsewhere, LogsWish, chosen, within
@@ -57,6 +58,12 @@ def status(name: str) -> cmd.Status:
     )
 
 
+def figures(name: str, command: cmd.FiguresCommand) -> cmd.OwnFigures:
+    """What a brain answers of itself, and of who is online when that is asked for."""
+    own = Figures(uptime_ms=0, memory_bytes=0, seeds=[])
+    return cmd.OwnFigures(figures=own, nodes=status(name).nodes if command.nodes else [])
+
+
 class Town:
     """Three nodes that ask each other as their brains would have it carried."""
 
@@ -72,6 +79,8 @@ class Town:
         async def ask(command: cmd.Command, seconds: float) -> msgspec.Struct:
             if isinstance(command, cmd.StatusCommand):
                 return status(name)
+            if isinstance(command, cmd.FiguresCommand):
+                return figures(name, command)
             assert isinstance(command, cmd.AdminCommand)
             self.asked.append((name, command.verb))
             body = await self.nodes[command.node].verbs()[command.verb](command.args)
@@ -187,8 +196,8 @@ def test_figures_that_no_node_has_are_a_problem_of_who_told_them(
     """All other nodes are shown to who looks."""
 
     async def as_admin(command: cmd.Command, seconds: float) -> msgspec.Struct:
-        if isinstance(command, cmd.StatusCommand):
-            held = status("attic")
+        if isinstance(command, cmd.FiguresCommand):
+            held = figures("attic", command)
             own = msgspec.structs.replace(held.nodes[0], state="self")
             return msgspec.structs.replace(held, nodes=[own, *held.nodes[1:]])
         return await town._ask_of("attic")(command, seconds)

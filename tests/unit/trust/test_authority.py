@@ -283,6 +283,57 @@ def test_a_deny_is_not_taken_back_by_its_record() -> None:
     assert trust.take_buried() == [make_deny()]
 
 
+def test_a_deny_that_was_proven_late_is_owed_when_its_record_is_buried() -> None:
+    """Whether the succession or the deny came first."""
+    heir = make_key("trust-heir")
+    succession, payload = make_succession(ROOT, heir), make_deny(by=heir, evidence=[])
+    record = deny_record(ADMIN, payload)
+    for is_late in (False, True):
+        trust = make_trust((ADMIN, admin_chain()), (LEAF, member_chain()))
+        if is_late:
+            assert trust.apply(record) is not None
+            trust.follow([succession])
+        else:
+            trust.follow([succession])
+            assert trust.apply(record) is None
+        assert counts(trust) == (False, False)
+        trust.apply(record_of(ADMIN, "deny", record.body.key, b"", tombstone=True))
+        assert trust.take_buried() == [payload]
+
+
+def test_no_number_of_other_denies_pushes_one_out_that_waits_for_its_root() -> None:
+    """Neither junk of a leaf nor denies of the same root: a node that joins counts all of them."""
+    heir = make_key("trust-heir")
+    wanted = deny_record(ADMIN, make_deny(by=heir, evidence=[]))
+    others = [
+        *(
+            deny_record(LEAF, make_deny(make_key(f"junk-{n}"), STRANGER, evidence=[]))
+            for n in range(70)
+        ),
+        *(
+            deny_record(ADMIN, make_deny(make_key(f"more-{n}"), heir, evidence=[]))
+            for n in range(70)
+        ),
+    ]
+    trust = make_trust((ADMIN, admin_chain()), (LEAF, member_chain()))
+    for record in [wanted, *others]:
+        trust.apply(record)
+    trust.follow([make_succession(ROOT, heir)])
+    assert counts(trust) == (False, False)
+    assert all(trust.verdicts_of(make_key(f"more-{n}")) for n in range(70))
+
+
+def test_a_deny_that_was_buried_before_it_was_proven_says_nothing() -> None:
+    """Nobody who joins would hear of it either."""
+    heir = make_key("trust-heir")
+    trust = make_trust((ADMIN, admin_chain()), (LEAF, member_chain()))
+    record = deny_record(ADMIN, make_deny(by=heir, evidence=[]))
+    trust.apply(record)
+    trust.apply(record_of(ADMIN, "deny", record.body.key, b"", tombstone=True))
+    trust.follow([make_succession(ROOT, heir)])
+    assert counts(trust) == (True, True)
+
+
 def cited(payload: bytes) -> bytes:
     carried = codec.decode(DenyPayload, payload, "deny")
     assert isinstance(carried, DenyPayload)

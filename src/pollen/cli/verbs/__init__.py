@@ -1,1 +1,1 @@
-"""A verb a file: the file's name is the verb, its first line stands in the overview of ``pln``."""
+"""A verb a file: its name is the verb, with `_` for `-`; its first line stands in the overview."""

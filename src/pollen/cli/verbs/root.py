@@ -221,8 +221,8 @@ def sign_command(
 ) -> None:
     """Sign what REQUEST asks of the root, on a machine that needs neither a network nor a node.
 
-    It says what it would sign, and asks. A request is made by grant, deny and undeny with
-    --request FILE.
+    It says what it would sign, and asks. A request is made by grant, deny, undeny and set-policy
+    with --request FILE.
 
     \b
     Example:

@@ -25,7 +25,7 @@ from pollen.core.durability import chain_row
 from pollen.core.effects import CloseLink, Log, SetHello, SetTimer
 from pollen.core.events import Event, HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, PeerId, short
-from pollen.core.kinds import ACT, CERT, DENY, LEASE
+from pollen.core.kinds import ACT, CERT, DENY, LEASE, POLICY
 from pollen.core.peers import Mesh
 from pollen.core.records import Records
 from pollen.core.trust import Certificate, Chain, HeldLease, Members, Trust
@@ -159,6 +159,9 @@ class Consequences(Room):
         if self._is_lender:
             for payload in self._members.trust.take_buried():
                 self.publish_deny(payload, turn)
+            policy = self._members.trust.publishers.take_owed(self._members.trust.admins)
+            if policy is not None:
+                turn.publish(POLICY, *policy)
             for peer in changed:
                 self._leasing.note(peer, self._is_seen)
             for peer in self._leasing.take_due(wall, self._is_seen):

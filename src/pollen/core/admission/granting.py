@@ -12,8 +12,8 @@ Source: docs/design/protocol.md#grants-and-denies.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ from pollen.core.admission.grants import (
     plan_grant,
     signer_for,
 )
+from pollen.core.admission.policies import Names, PublisherPolicies
 from pollen.core.admission.redeeming import Redeeming
 from pollen.core.admission.rooted import Rooted
 from pollen.core.codec import Refusal, Rejection, Signed
@@ -46,12 +47,16 @@ from pollen.core.rng import Rng
 from pollen.core.trust import Chain, Members, RootRequest, Tier, Trust
 from pollen.core.turn import Asked, Handler, Room, Turn
 
-# The names of the seeds that these members published, and how many replicas they host.
-Holds = Callable[[Collection[PeerId]], tuple[list[str], int]]
+
+class Holdings(Names, Protocol):
+    """What hangs on members."""
+
+    def held_by(self, peers: Collection[PeerId]) -> tuple[list[str], int]:
+        """The names of the seeds that they published, and how many replicas they host."""
 
 
 class Granting(Room):
-    """The administrative acts of this node. ``holds`` tells what hangs on members."""
+    """The administrative acts of this node. ``holdings`` tells what hangs on members."""
 
     def __init__(
         self,
@@ -60,15 +65,26 @@ class Granting(Room):
         sign: Sign,
         verify: Verify,
         rng: Rng,
-        holds: Holds,
+        holdings: Holdings,
     ) -> None:
         self._members = members
         self._trust = members.trust
         self._redeeming = redeeming
         self._sign = sign
         self._rng = rng
-        self._holds = holds
-        self._rooted = Rooted(members, redeeming, sign, verify, self._publish_chain, self._note)
+        self._holds = holdings.held_by
+        self._policies = PublisherPolicies(
+            members, redeeming, sign, holdings, self._request, self._note
+        )
+        self._rooted = Rooted(
+            members,
+            redeeming,
+            sign,
+            verify,
+            self._publish_chain,
+            self._policies.tell,
+            self._note,
+        )
 
     def commands(self) -> Mapping[type[object], Handler]:
         """To grant, to deny and to let in again; what has to do with the root key."""
@@ -77,6 +93,7 @@ class Granting(Room):
             DenyCommand: self.on_deny,
             UndenyCommand: self.on_undeny,
             **self._rooted.commands(),
+            **self._policies.commands(),
         }
 
     # -- grant ----------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def _documents(
     leaf, own = before.leaf, desk.issuer.chain
     takes = taken_by(leaf, wanted)
     killed = max([leaf.generation, *(v.deny.generation for v in verdicts)])
-    if killed > limits.DENY_GENERATION_MAX:
+    if killed >= limits.DENY_GENERATION_MAX:
         return Refusal("denied", "this key was granted too often", "let it join with a new key")
     lifted, deny, cites = ProvenDeny.covering(verdicts), None, b""
     if takes or (verdicts and lifted is None):

@@ -33,6 +33,8 @@ from pollen.core.turn import Asked, Handler, Turn
 
 # Tell credentials that the root signed, with a lease of this node's; the fault, if any.
 PublishChain = Callable[[PeerId, list[Signed], Turn], Refusal | None]
+# Tell a policy that the root signed: the document, the root, what it does in words.
+PublishPolicy = Callable[[Signed, PeerId, str, Turn], None]
 # The record of an act: verb, subject, detail.
 Note = Callable[[str, PeerId, str, Turn], None]
 
@@ -47,6 +49,7 @@ class Rooted:
         sign: Sign,
         verify: Verify,
         publish: PublishChain,
+        tell_policy: PublishPolicy,
         note: Note,
     ) -> None:
         self._members = members
@@ -55,6 +58,7 @@ class Rooted:
         self._sign = sign
         self._verify = verify
         self._publish = publish
+        self._tell_policy = tell_policy
         self._note = note
 
     def commands(self) -> Mapping[type[object], Handler]:
@@ -157,6 +161,8 @@ class Rooted:
         if late:
             remedy = "ask again with what holds now: pln grant PEER … --request FILE"
             remedy += "; for who was denied: pln undeny PEER --request FILE"
+            if any(paper.is_policy for paper in request.papers):
+                remedy = "ask again with what holds now: pln set-policy publish EXPR --request FILE"
             return Refusal("root-file-stale", f"the answer of the root is too old: {late}", remedy)
         for paper, signed in zip(request.papers, documents, strict=True):
             subject = paper.subject()
@@ -169,6 +175,8 @@ class Rooted:
                 payload = RootRequest.deny_payload(signed)
                 turn.publish(DENY, Trust.deny_key(payload), payload)
                 self._note("deny", subject, "signed by the root elsewhere", turn)
+            elif paper.is_policy:
+                self._tell_policy(signed, subject, paper.sentence(), turn)
             else:
                 self._tell_succession(signed, subject, turn)
         return Applied(done=done)

@@ -63,7 +63,7 @@ def answer(
 
 def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
     """The answer to ``WhyPlaceCommand``: nodes in the order of their rank, then the others."""
-    holding = find_named(target, screen.situation.names)
+    holding = _named(screen, target)
     if isinstance(holding, Refusal):
         return holding
     seed = screen.situation.serving(holding)
@@ -86,9 +86,41 @@ def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
         why=[
             *_why_so_many(holding, seed, snapshot, placement, list(hosts.values())),
             *_why_halted(screen, holding, seed),
+            *_why_published(screen, holding),
         ],
         nodes=nodes,
     )
+
+
+def _named(screen: Screen, target: str) -> Holding[Seed] | Refusal:
+    """What a user means; a name that the policy on publishers keeps from counting says so."""
+    found = find_named(target, screen.situation.names)
+    name = target.removeprefix("seed/")
+    refused = screen.situation.refused_by_name.get(name, ())
+    if not isinstance(found, Refusal) or not refused:
+        return found
+    why = "; ".join(_why_refused(screen, name, owner) for owner in refused)
+    text = screen.members.trust.publishers.text
+    return Refusal("seed-not-found", why, f"the policy is: {text}\nits rules: pln set-policy")
+
+
+def _why_refused(screen: Screen, name: str, owner: PeerId) -> str:
+    certificate = screen.members.certificates.get(owner)
+    publishers = screen.members.trust.publishers
+    why = "" if certificate is None else publishers.why_not(name, certificate)
+    who = screen.members.name_of(owner)
+    return f"the root's policy on publishers does not let {who} publish {name!r}: {why}"
+
+
+def _why_published(screen: Screen, holding: Holding[Seed]) -> list[str]:
+    """What the policy on publishers has to do with a name."""
+    text, owner = screen.members.trust.publishers.text, holding.holder.owner
+    refused = screen.situation.refused_by_name.get(holding.name, ())
+    why = [_why_refused(screen, holding.name, each) for each in refused]
+    if text:
+        who = screen.members.name_of(owner)
+        why.append(f"the root's policy on publishers lets {who} publish it: {text}")
+    return why
 
 
 def _why_so_many(
@@ -242,7 +274,7 @@ def _culprits_text(policy: Policy, party: Party) -> str:
 
 def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall | Refusal:
     """The answer to ``WhyCallCommand``; hosts nearest first, as a call tries them."""
-    holding = find_named(command.target, screen.situation.names)
+    holding = _named(screen, command.target)
     if isinstance(holding, Refusal):
         return holding
     seed = screen.situation.serving(holding)
@@ -270,6 +302,7 @@ def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall |
         allowed=has_properties and is_true,
         why=[
             *_why_version(screen, holding, seed),
+            *_why_published(screen, holding),
             *([] if has_properties else _why_gated(seed)),
             *([] if is_true or seed.allow_if is None else _why_false(seed.allow_if, party)),
             _why_way(ways),

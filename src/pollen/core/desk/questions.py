@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pollen.core.commands import StatusCommand, WhyCallCommand, WhyPlaceCommand
+from pollen.core.commands import FiguresCommand, StatusCommand, WhyCallCommand, WhyPlaceCommand
 from pollen.core.desk.explain import Price, answer
-from pollen.core.desk.views import Screen
+from pollen.core.desk.views import Screen, figures_view
 from pollen.core.ids import Now
 from pollen.core.turn import Asked, Handler, Room, Turn
 
@@ -26,8 +26,14 @@ class Questions(Room):
 
     def commands(self) -> Mapping[type[object], Handler]:
         """Every question."""
-        return dict.fromkeys((StatusCommand, WhyPlaceCommand, WhyCallCommand), self.on_question)
+        kinds = (StatusCommand, WhyPlaceCommand, WhyCallCommand)
+        return {**dict.fromkeys(kinds, self.on_question), FiguresCommand: self.on_figures}
 
     def on_question(self, asked: Asked, turn: Turn) -> None:
         """Somebody wants to know."""
         turn.answer(asked.request, answer(self._screen(turn.now), asked.command, self._price))
+
+    def on_figures(self, asked: Asked, turn: Turn) -> None:
+        """Somebody looks each second."""
+        screen = self._screen(turn.now)
+        turn.answer(asked.request, figures_view(screen, with_nodes=asked.command.nodes))

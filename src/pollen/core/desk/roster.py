@@ -109,6 +109,6 @@ def act_view(screen: Screen, owner: PeerId, act: Act) -> ActView:
         by_name=screen.members.name_of(owner),
         verb=act.verb,
         subject=subject.hex(),
-        subject_name=screen.members.name_of(subject),
+        subject_name=_namer(screen, subject),
         detail=act.detail,
     )

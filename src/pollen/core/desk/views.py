@@ -13,8 +13,17 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pollen.core import limits
-from pollen.core.commands import ClockView, NodeView, ReplicaView, SeedState, SeedView, Status
+from pollen.core.commands import (
+    ClockView,
+    NodeView,
+    OwnFigures,
+    ReplicaView,
+    SeedState,
+    SeedView,
+    Status,
+)
 from pollen.core.events import PeerSample, SeedSample, Telemetry
+from pollen.core.figures import Figures, SeedFigures
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
 from pollen.core.names import Holding
 from pollen.core.placement import Host, Situation, State
@@ -76,6 +85,42 @@ def status_view(screen: Screen) -> Status:
         member_until_unix_ms=screen.members.trust.ends(screen.node) // MILLISECOND,
         clock=screen.clock,
     )
+
+
+def figures_view(screen: Screen, *, with_nodes: bool) -> OwnFigures:
+    """The answer to ``FiguresCommand``: made of the samples of what ran here, and of no other seed.
+
+    A seed that no name leads to any more, or that never ran here, is left out.
+    """
+    telemetry, situation = screen.telemetry, screen.situation
+    seeds = []
+    for sample in telemetry.seeds if telemetry else ():
+        role, calls = situation.roles.get(sample.seed), sample.good + sample.failures
+        holding = None if role is None else situation.names.get(role.name)
+        is_served = holding is not None and holding.is_live
+        if holding is None or not is_served or situation.serving(holding).seed != sample.seed:
+            continue
+        if calls or sample.in_flight or sample.queued:
+            seeds.append(
+                SeedFigures(
+                    name=holding.name,
+                    calls=calls,
+                    failures=sample.failures,
+                    in_flight=sample.in_flight,
+                    queued=sample.queued,
+                    run_us=sample.run_us,
+                )
+            )
+    seeds.sort(key=lambda seed: seed.name)
+    figures = Figures(
+        uptime_ms=(screen.now - screen.started) // MILLISECOND,
+        memory_bytes=telemetry.memory_bytes if telemetry else 0,
+        seeds=seeds,
+    )
+    found = (screen.members.find(peer) for peer in {screen.node, *situation.live})
+    nodes = [_node_view(screen, m, None) for m in found if m is not None] if with_nodes else []
+    nodes.sort(key=lambda n: (n.state != "self", n.name, n.node))
+    return OwnFigures(figures=figures, nodes=nodes)
 
 
 def seed_state(screen: Screen, name: str) -> SeedState:

@@ -12,8 +12,8 @@ Source: docs/design/protocol.md#names-and-specs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -21,6 +21,9 @@ from pollen.core.codec import Refusal
 from pollen.core.ids import Hash, PeerId, hash_of, short
 from pollen.core.trust import Certificate, Tier
 
+# The highest epoch of a refused spec that others step over: a refused member must not use the
+# epochs of a name up, which are of 32 bits. Guess: half of them.
+_REFUSED_EPOCH_MAX: Final = 1 << 31
 PREFIX = "seed/"
 MIN_PREFIX_HEX = 4
 
@@ -69,7 +72,17 @@ class Holding(msgspec.Struct, Generic[T], frozen=True, gc=False, kw_only=True):
         return not self.holder.is_withdrawn
 
 
-def resolve(known: Sequence[T], members: Mapping[PeerId, Certificate]) -> dict[str, Holding[T]]:
+# Whether the subject of a certificate may publish under a name, its tier aside.
+May = Callable[[str, Certificate], bool]
+
+
+def _anybody(name: str, certificate: Certificate) -> bool:
+    return True
+
+
+def resolve(
+    known: Sequence[T], members: Mapping[PeerId, Certificate], may: May = _anybody
+) -> dict[str, Holding[T]]:
     """Every name, by (name_epoch, tier, hash(name, owner)); who may not publish does not count.
 
     The mapping is in the order of the names.
@@ -77,7 +90,9 @@ def resolve(known: Sequence[T], members: Mapping[PeerId, Certificate]) -> dict[s
     by_name: dict[str, list[T]] = {}
     for named in known:
         certificate = members.get(named.owner)
-        if certificate is not None and certificate.tier >= Tier.PUBLISHER:
+        if certificate is None or certificate.tier < Tier.PUBLISHER:
+            continue
+        if may(named.name, certificate):
             by_name.setdefault(named.name, []).append(named)
     found: dict[str, Holding[T]] = {}
     for name in sorted(by_name):
@@ -161,6 +176,8 @@ def _not_found(target: str, known: Sequence[str]) -> Refusal:
     return Refusal("seed-not-found", f"no seed named {target[:80]!r}", hint)
 
 
-def next_epoch(holding: Holding[T] | None) -> int:
-    """The name_epoch of the next spec under a name."""
-    return 1 if holding is None else holding.holder.name_epoch + 1
+def next_epoch(holding: Holding[T] | None, top: int = 0) -> int:
+    """The name_epoch of the next spec under a name; ``top`` is the highest of those that do not
+    count because of the root's policy. They may count again, and must not take the name back."""
+    held = 0 if holding is None else holding.holder.name_epoch
+    return max(held, top if top <= _REFUSED_EPOCH_MAX else 0) + 1

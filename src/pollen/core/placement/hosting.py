@@ -32,7 +32,6 @@ from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, step
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.policy import Party
-from pollen.core.rules import match_gate
 from pollen.core.seeds import Seed
 from pollen.core.turn import Turn
 
@@ -103,9 +102,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
 def may_host(seed: Seed, node: Party) -> bool:
     """Whether a node passes the seed's host gate and its policy."""
-    if not match_gate(seed.spec.host, node.properties):
-        return False
-    return seed.host_if is None or seed.host_if.passes(node)
+    return node.meets(tuple(seed.spec.host), seed.host_if)
 
 
 def plan_holders(

@@ -22,7 +22,6 @@ from pollen.core import limits
 from pollen.core.ids import Hash, PeerId
 from pollen.core.placement.rendezvous import draw_of, exponential, node_key_of, seed_key_of
 from pollen.core.policy import Party, Policy
-from pollen.core.rules import match_gate
 
 Pairs = tuple[tuple[str, str], ...]
 # A node's place in a ranking: the lower wins, the id decides among equals.
@@ -169,14 +168,7 @@ def may_rank(need: Need, facts: NodeFacts, standing: Standing | None) -> bool:
     """Whether a node is a candidate at all."""
     if not facts.is_open or standing is Standing.SKIPPED:
         return False
-    return not need.is_gated or may_hold(need, facts)
-
-
-def may_hold(need: Need, facts: NodeFacts) -> bool:
-    """Whether a node passes the gate and the policy of a thing."""
-    if not match_gate(need.gate, facts.properties):
-        return False
-    return need.policy is None or need.policy.passes(facts.party)
+    return not need.is_gated or facts.party.meets(need.gate, need.policy)
 
 
 # -- how many -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ Source: docs/design/protocol.md#placement. Refused: ranking every seed again whe
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
@@ -39,7 +40,6 @@ from pollen.core.placement.rendezvous import (
     node_key_of,
     seed_key_of,
 )
-from pollen.core.rules import match_gate
 
 # What ranking a seed from scratch costs, in pairs looked at one by one: so many, and a pair is then
 # cheaper. Measured.
@@ -84,6 +84,8 @@ class Planner:
         self._rows: dict[PeerId, _Row] = {}
         self._mark = 0
         self._rankings: dict[Hash, _Ranking] = {}
+        # The open nodes, once for all rankings between two changes of a node.
+        self._open: _Field | None = None
         self._changed_nodes: dict[PeerId, None] = {}
         self._sweep: tuple[list[PeerId], Iterator[Hash]] | None = None
         self._unsettled: dict[Hash, None] = {}
@@ -103,6 +105,7 @@ class Planner:
         if facts is not None:
             row = self._rows[node] = _row_of(node, facts)
             self._mark ^= row.mark
+        self._open = None
         self._changed_nodes[node] = None
 
     def set_need(self, seed: Hash, need: Need | None) -> None:
@@ -303,7 +306,7 @@ class Planner:
             self._rank_pair(ranking, node)
 
     def _first(self, seed_key: int, need: Need, size: int) -> _First:
-        """The lowest costs without bonus. The gate is asked once for nodes of equal properties.
+        """The lowest costs without bonus.
 
         Of an ungated seed they are remembered by what they follow from: many nodes of one process
         rank the same seeds among the same nodes.
@@ -320,15 +323,29 @@ class Planner:
             _remembered[asked] = held
         return held
 
-    def _candidates(self, need: Need) -> list[_Row]:
-        rows = [row for row in self._rows.values() if row.facts.is_open]
-        if need.gate:
-            texts = {row.facts.properties for row in rows}
-            passes = {text: match_gate(need.gate, text) for text in texts}
-            rows = [row for row in rows if passes[row.facts.properties]]
-        if need.policy is not None:
-            rows = [row for row in rows if need.policy.passes(row.facts.party)]
-        return rows
+    def _candidates(self, need: Need) -> _Field:
+        if self._open is None:
+            self._open = _Field([row for row in self._rows.values() if row.facts.is_open])
+        if not need.is_gated:
+            return self._open
+        able = [r for r in self._open.rows if r.facts.party.meets(need.gate, need.policy)]
+        return _Field(able)
+
+
+class _Field:
+    """Nodes to rank among. ``pairs`` are their keys and inverse weights as ``least_costs`` wants
+    them, made once for each of ``TAKES``."""
+
+    def __init__(self, rows: list[_Row]) -> None:
+        self.rows = rows
+        self._pairs: dict[int, list[tuple[int, int]]] = {}
+
+    def pairs(self, column: int) -> list[tuple[int, int]]:
+        """Of each node its key and its inverse weight."""
+        held = self._pairs.get(column)
+        if held is None:
+            held = self._pairs[column] = [(row.key, row.inverses[column]) for row in self.rows]
+        return held
 
 
 class _First(msgspec.Struct, frozen=True, gc=False):
@@ -352,24 +369,18 @@ def _row_of(node: PeerId, facts: NodeFacts) -> _Row:
     return _Row(node, key, inverses, facts, mark)
 
 
-def _rank_first(seed_key: int, need: Need, rows: list[_Row], size: int) -> _First:
+def _rank_first(seed_key: int, need: Need, field: _Field, size: int) -> _First:
     """The ``size`` lowest costs without bonus."""
-    size = min(size, len(rows))
+    rows, size = field.rows, min(size, len(field.rows))
     if size == 0:
         return _First([], None)
-    column = TAKES.index(need.takes)
-    bounds = least_costs(seed_key, [(row.key, row.inverses[column]) for row in rows])
-    limit = sorted(bounds)[size - 1]
+    bounds = least_costs(seed_key, field.pairs(TAKES.index(need.takes)))
+    limit = heapq.nsmallest(size, bounds)[-1]
     # The costs of these are at least ``size`` costs; whoever cannot be under them is out.
-    limit = max(
-        _cost(seed_key, row, need) for row, low in zip(rows, bounds, strict=True) if low <= limit
-    )
-    close = [
-        (_cost(seed_key, row, need), row.node)
-        for row, low in zip(rows, bounds, strict=True)
-        if low <= limit
-    ]
-    costs = sorted(close)[:size]
+    first = [at for at, low in enumerate(bounds) if low <= limit]
+    limit = max(_cost(seed_key, rows[at], need) for at in first)
+    close = [at for at, low in enumerate(bounds) if low <= limit]
+    costs = sorted((_cost(seed_key, rows[at], need), rows[at].node) for at in close)[:size]
     return _First(costs, costs[-1] if size < len(rows) else None)
 
 

@@ -62,9 +62,10 @@ def least_costs(seed_key: int, nodes: Sequence[tuple[int, int]]) -> list[int]:
     It is close for the draws that win. One expression, since it runs for every pair of a ranking.
     """
     return [
-        ((((product := (seed_key ^ key) * _FOLD) ^ (product >> 64)) & _MASK) >> 32)
-        * _LOG2_E
-        // 65_536
+        (
+            ((((product := (seed_key ^ key) * _FOLD) ^ (product >> 64)) & _MASK) >> 32) * _LOG2_E
+            >> 16
+        )
         * factor
         for key, factor in nodes
     ]

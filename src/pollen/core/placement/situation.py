@@ -11,14 +11,14 @@ Source: docs/design/protocol.md#names-and-specs, docs/design/protocol.md#placeme
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.kinds import ACCUSE, ACT, CLAIM, FAST, GC, NODE, REFUTE, SPEC
-from pollen.core.names import Holding, resolve
+from pollen.core.names import Holding, check_may_seed, resolve
 from pollen.core.peers import Facts, Membership, Verdict
 from pollen.core.placement.bundle import Bundles
 from pollen.core.placement.claims import Claims, State, is_halted
@@ -29,7 +29,7 @@ from pollen.core.placement.plan import Need, NodeFacts, Placement, Takes, effect
 from pollen.core.placement.planner import Planner
 from pollen.core.records import Change, Record, as_buried
 from pollen.core.seeds import Seed, decode_seed
-from pollen.core.trust import Member, Members
+from pollen.core.trust import Certificate, Member, Members
 
 K = TypeVar("K")
 
@@ -40,6 +40,10 @@ def taken(waiting: dict[K, None], most: int) -> list[K]:
     for key in first:
         del waiting[key]
     return first
+
+
+def _live_owner(holding: Holding[Seed] | None) -> PeerId | None:
+    return holding.holder.owner if holding is not None and holding.is_live else None
 
 
 # What becomes of a record of one kind: a member that follows from it, or the fault in it.
@@ -66,6 +70,9 @@ class Situation:
         self._touched_peers: dict[PeerId, None] = {}
         self.is_stale = True
         self.names: dict[str, Holding[Seed]] = {}
+        # Who publishes a name and does not count, because of the root's policy on publishers.
+        self.refused_by_name: dict[str, list[PeerId]] = {}
+        self._policy = members.trust.publishers.counts
         self.roles: dict[Hash, Role] = {}
         self._able: Mapping[PeerId, int] = {}
         self.live: dict[PeerId, int] = {}
@@ -175,6 +182,10 @@ class Situation:
     def refresh(self, now: Now) -> None:
         """Bring every projection but the plan up to date; the planner is told what changed."""
         self._wall = now.wall
+        policy = self._members.trust.publishers.counts
+        if policy is not self._policy:
+            self._policy = policy
+            self._stale_names.update(dict.fromkeys(self._specs))
         if self.is_stale:
             self._refresh_live()
         self._refresh_names()
@@ -203,7 +214,9 @@ class Situation:
         for name in taken(self._stale_names, limits.PLACE_SLICE_SEEDS):
             specs = self._specs.get(name, {})
             seeds = [specs[owner] for owner in sorted(specs)]
-            holding = resolve(seeds, self._members.certificates).get(name)
+            publishers, members = self._members.trust.publishers, self._members.certificates
+            holding = resolve(seeds, members, publishers.lets).get(name)
+            self._note_refused(name, seeds)
             held = self.names.get(name)
             before = self._roles_of(held)
             if holding is None:
@@ -214,6 +227,18 @@ class Situation:
             for known in (held, holding):
                 if known is not None:
                     self._check_halted(known.holder.seed)
+
+    def _note_refused(self, name: str, seeds: Sequence[Seed]) -> None:
+        """Whom the policy on publishers keeps from having a name that it publishes."""
+        self.refused_by_name.pop(name, None)
+        publishers, members = self._members.trust.publishers, self._members.certificates
+        if publishers.counts is None:
+            return
+        owners = [seed.owner for seed in seeds if not seed.is_withdrawn]
+        able = [o for o in owners if o in members and check_may_seed(members[o]) is None]
+        refused = [owner for owner in able if not publishers.lets(name, members[owner])]
+        if refused:
+            self.refused_by_name[name] = refused
 
     def _roles_of(self, holding: Holding[Seed] | None) -> list[Role]:
         if holding is None:
@@ -360,6 +385,35 @@ class Situation:
     def has_left(self, peer: PeerId) -> bool:
         """Whether a member said so itself."""
         return self._membership.verdict_of(peer) is Verdict.LEFT
+
+    def moved(
+        self, may: Callable[[str, Certificate], bool]
+    ) -> list[tuple[str, PeerId | None, PeerId | None]]:
+        """The names that another policy on publishers would move, by name: who has each live now,
+        and who would have it then."""
+        found = []
+        for name in sorted(self._specs):
+            seeds = [self._specs[name][owner] for owner in sorted(self._specs[name])]
+            then = resolve(seeds, self._members.certificates, may).get(name)
+            before, after = _live_owner(self.names.get(name)), _live_owner(then)
+            if before != after:
+                found.append((name, before, after))
+        return found
+
+    def top_epoch(self, name: str) -> int:
+        """The highest epoch under a name of who has the tier, refused by the policy or not."""
+        members, specs = self._members.certificates, self._specs.get(name, {})
+        able = [o for o in specs if o in members and check_may_seed(members[o]) is None]
+        return max((specs[owner].name_epoch for owner in able), default=0)
+
+    def fallen(self, name: str, owner: PeerId) -> Seed | None:
+        """What somebody publishes under a name and the policy on publishers does not count."""
+        is_refused = owner in self.refused_by_name.get(name, ())
+        return self._specs.get(name, {}).get(owner) if is_refused else None
+
+    def refused(self) -> list[tuple[str, PeerId]]:
+        """The names that do not count because of the policy on publishers, with who publishes."""
+        return sorted((n, owner) for n, owners in self.refused_by_name.items() for owner in owners)
 
     def held_by(self, peers: Collection[PeerId]) -> tuple[list[str], int]:
         """The names that these members publish, and how many replicas they host."""

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from pollen.core import limits, timers
 from pollen.core.effects import (
     PEERS,
@@ -37,6 +39,7 @@ from pollen.core.policy import STRANGER, Policy
 from pollen.core.seeds import Seed
 from pollen.core.trust import Certificate
 from pollen.core.turn import Turn
+from pollen.options import SeedOptions
 
 
 def seed_row(
@@ -85,9 +88,17 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
         functions=spec.functions,
         replicas=replicas,
         wake=list(wake),
-        options=seed.options,
+        options=_options_row(seed.options),
         policy=_policy_row(seed.allow_if),
     )
+
+
+def _options_row(options: SeedOptions) -> SeedOptions:
+    """The options as the muscles obey them. A seed whose pairs no stranger has is not public: the
+    muscles ask for pairs of members only."""
+    if options.public and not STRANGER.meets(tuple(options.allow), None):
+        return msgspec.structs.replace(options, public=False)
+    return options
 
 
 def _policy_row(policy: Policy | None) -> PolicyRow | None:

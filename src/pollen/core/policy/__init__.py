@@ -8,11 +8,12 @@ Source: docs/design/policy.md.
 
 from pollen.core.policy.judge import STRANGER, Part, Party, Policy, read_policy
 from pollen.core.policy.parse import parse
-from pollen.core.policy.tree import CALLERS, HOSTS, Node, Scope, packed, text_of
+from pollen.core.policy.tree import CALLERS, HOSTS, PUBLISHERS, Node, Scope, packed
 
 __all__ = [
     "CALLERS",
     "HOSTS",
+    "PUBLISHERS",
     "STRANGER",
     "Node",
     "Part",
@@ -22,5 +23,4 @@ __all__ = [
     "packed",
     "parse",
     "read_policy",
-    "text_of",
 ]

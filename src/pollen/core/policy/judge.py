@@ -9,6 +9,7 @@ Source: docs/design/policy.md#the-value-of-an-expression.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -29,6 +30,13 @@ from pollen.core.policy.tree import (
     quoted,
     text_of,
 )
+from pollen.core.rules import match_gate
+
+# Pairs of a property and its value, as ``match_gate`` reads them.
+Pairs = tuple[tuple[str, str], ...]
+# Answers of gates that are remembered: many nodes have the same properties, and a plan asks each
+# of them for each seed. Guess: a hundred gates among forty kinds of nodes.
+_GATES_REMEMBERED: Final = 4_096
 
 
 class Party(msgspec.Struct, frozen=True, gc=False):
@@ -45,6 +53,17 @@ class Party(msgspec.Struct, frozen=True, gc=False):
     def words(self) -> list[tuple[str, str]]:
         """What stands directly below the subject; an empty text leads nowhere."""
         return [("tier", self.tier), ("id", self.id)]
+
+    def meets(self, gate: Pairs, policy: Policy | None) -> bool:
+        """Whether a gate and a policy both let it pass: what a seed asks of a caller or a host."""
+        if gate and not _meets_gate(gate, self.properties):
+            return False
+        return policy is None or policy.passes(self)
+
+
+@functools.lru_cache(_GATES_REMEMBERED)
+def _meets_gate(gate: Pairs, properties: str) -> bool:
+    return match_gate(gate, properties)
 
 
 STRANGER: Final = Party()

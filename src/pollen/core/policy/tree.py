@@ -42,19 +42,25 @@ class Node(msgspec.Struct, frozen=True, gc=False):
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """Where an expression stands: the flag that users type, and the fields of each root."""
+    """Where an expression stands: the flag that users type, and the fields of each root.
+
+    ``known`` are the fields of the seed.
+    """
 
     flag: str
     subject: str
+    known: tuple[str, ...] = ("name", "owner")
 
     @property
     def fields(self) -> dict[str, tuple[str, ...]]:
         """What each root has; the steps below ``props`` are free."""
-        return {self.subject: ("tier", "id", "props"), "seed": ("name", "owner")}
+        return {self.subject: ("tier", "id", "props"), "seed": self.known}
 
 
 CALLERS: Final = Scope("--allow", "caller")
 HOSTS: Final = Scope("--host-if", "node")
+# The owner of a seed is the caller here: one word for one thing.
+PUBLISHERS: Final = Scope("set-policy publish", "caller", ("name",))
 
 
 def literal(value: str | int | bool) -> Node:

@@ -9,7 +9,7 @@ Source: docs/design/protocol.md#names-and-specs, docs/design/cli.md#seeding.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import msgspec
 
@@ -44,12 +44,21 @@ REFUSED_FULL = Refusal(
 
 class Writer(msgspec.Struct, frozen=True, kw_only=True):
     """Who publishes, and what it may; ``certificates`` are those of all members, ``halted`` the
-    versions that their hosts found at fault."""
+    versions that their hosts found at fault. ``refusal`` is what the root's policy on publishers
+    says against a name; ``top_epoch`` the highest epoch under a name, refused or not; ``fallen``
+    what a node publishes under a name without counting, because of that policy."""
 
     node: PeerId
     certificate: Certificate
     certificates: Mapping[PeerId, Certificate]
     halted: Container[Hash] = ()
+    refusal: Callable[[str, Certificate], Refusal | None] = lambda name, certificate: None
+    top_epoch: Callable[[str], int] = lambda name: 0
+    fallen: Callable[[str, PeerId], Seed | None] = lambda name, node: None
+
+    def check_name(self, name: str) -> Refusal | None:
+        """Why it may not publish under this name, whoever holds it: its tier, the root's policy."""
+        return check_may_seed(self.certificate) or self.refusal(name, self.certificate)
 
     def lineage_of(self, owner: PeerId) -> list[PeerId]:
         """The ancestors of an owner, as far as its certificate is known."""
@@ -91,7 +100,7 @@ def _check_name(
 ) -> Refusal | None:
     holding = held.get(command.name)
     lineage = [] if holding is None else writer.lineage_of(holding.holder.owner)
-    return check_may_hold(
+    return writer.check_name(command.name) or check_may_hold(
         command.name, holding, writer.node, writer.certificate, lineage, command.take_over
     )
 
@@ -108,7 +117,7 @@ def plan_seed(
     holding = held.get(command.name)
     spec = specs.make_spec(
         name=command.name,
-        name_epoch=next_epoch(holding),
+        name_epoch=next_epoch(holding, writer.top_epoch(command.name)),
         content=module.content,
         size=module.size,
         functions=functions,
@@ -213,9 +222,16 @@ def plan_unseed(
     refusal = check_may_seed(writer.certificate)
     if refusal is not None:
         return refusal
+    fallen = writer.fallen(target.removeprefix("seed/"), writer.node)
+    if fallen is not None:
+        # Its own epoch, so that this withdraws nothing of whoever has the name meanwhile.
+        return _withdrawal(fallen, fallen.name_epoch)
     holding = find_named(target, held)
     if isinstance(holding, Refusal):
         return holding
+    refusal = writer.check_name(holding.name)
+    if refusal is not None:
+        return refusal
     seed = holding.holder
     lineage = writer.lineage_of(seed.owner)
     if not has_authority(writer.node, writer.certificate, seed, lineage):
@@ -224,10 +240,14 @@ def plan_unseed(
             f"node {seed.owner.hex()[:8]} published {holding.name!r}",
             "unseed it there, or on an admin node",
         )
-    spec = specs.withdrawn(seed.spec, next_epoch(holding))
-    answer = Unseeded(name=holding.name, seed=seed.seed.hex())
+    return _withdrawal(seed, next_epoch(holding, writer.top_epoch(holding.name)))
+
+
+def _withdrawal(seed: Seed, epoch: int) -> Publication:
+    spec = specs.withdrawn(seed.spec, epoch)
+    answer = Unseeded(name=seed.spec.name, seed=seed.seed.hex())
     payload = specs.encode_record(encode(spec), None)
-    return Publication(name=holding.name, payload=payload, answer=answer)
+    return Publication(name=seed.spec.name, payload=payload, answer=answer)
 
 
 def _answer(

@@ -13,7 +13,6 @@ Source: docs/design/protocol.md#trust.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,17 +21,19 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import Rejection, Signed, decode, encode
 from pollen.core.ids import ClusterId, Hash, Nanos, PeerId, Verify, earlier
-from pollen.core.kinds import CERT, DENY, GRANT, LEASE, SUCCESSION
+from pollen.core.kinds import CERT, DENY, GRANT, LEASE, POLICY, SUCCESSION
 from pollen.core.records import Record
 from pollen.core.trust import certs, denies, leases
 from pollen.core.trust.certs import Certificate, Chain, Tier
 from pollen.core.trust.counting import counted_of, is_replaced
 from pollen.core.trust.denials import Denials
 from pollen.core.trust.denies import ProvenDeny
+from pollen.core.trust.ends import Ends
 from pollen.core.trust.leases import HeldLease, Lease
+from pollen.core.trust.publishers import Publishers
 from pollen.core.trust.succession import Successions
 
-TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION, GRANT})
+TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION, GRANT, POLICY})
 # The place of a lease that came with a Hello, beside those that came as records of somebody; and
 # of one that came with somebody's grant.
 _SHOWN = PeerId(b"shown")
@@ -65,11 +66,10 @@ class Trust:
         self._leases: dict[PeerId, dict[PeerId, HeldLease]] = {}
         self._leased_by: dict[PeerId, dict[PeerId, None]] = {}
         self._successions = Successions(cluster, verify)
-        self._ends: dict[PeerId, Nanos] = {}
-        self._due: list[tuple[Nanos, PeerId]] = []
-        self._wall = Nanos(0)
+        self._ends = Ends()
         self._changed: dict[PeerId, None] = {}
-        self.current: dict[PeerId, None] = {}
+        self.publishers = Publishers(cluster, verify)
+        self.current = self._ends.current
         self.roots: dict[PeerId, Signed | None] = {root: None}
         self.certificates: dict[PeerId, Certificate] = {}
         self.admins: dict[PeerId, None] = {}
@@ -89,6 +89,8 @@ class Trust:
             return self._on_deny_record(record)
         if record.body.kind == GRANT:
             return self._on_grant(record)
+        if record.body.kind == POLICY:
+            return self.publishers.apply(record, self.roots)
         if not record.is_live:
             return None
         return self._on_succession(record)
@@ -215,6 +217,7 @@ class Trust:
         self._changed |= dict.fromkeys(self._counted)  # what each shows now leads to the newest
         for news in self._denials.judge_again(self.roots):
             self._note_deny(news)
+        self.publishers.follow(self.roots)
         for subject, carried in list(self._carried.items()):
             self.declare(subject, carried)
         for (owner, subject), carried in list(self._grants.items()):
@@ -238,11 +241,10 @@ class Trust:
             self.newest_not_before = max(self.newest_not_before, chain.leaf.not_before)
         ends = max((self._end_of(c) for c in self._worths(subject, chain)), default=Nanos(0))
         held = self.certificates.get(subject)
-        if chain == before and ends == self._ends.get(subject, 0):
+        if chain == before and ends == self._ends.of(subject):
             return
         self._changed[subject] = None
-        self._ends[subject] = ends
-        self._note_end(subject, ends)
+        self._ends.note(subject, ends)
         self.admins.pop(subject, None)
         if counted is None:
             self.certificates.pop(subject, None)
@@ -255,33 +257,17 @@ class Trust:
         if counted != held:
             self._refresh_all([*self._leased_by.get(subject, ())])
 
-    def _note_end(self, subject: PeerId, ends: Nanos) -> None:
-        if ends > self._wall:
-            self.current[subject] = None
-            heapq.heappush(self._due, (ends, subject))
-        else:
-            self.current.pop(subject, None)
-
     def expire(self, wall: Nanos) -> None:
         """It is so late now: whoever ended meanwhile is current no more.
 
         When it is earlier than it seemed, whoever had not ended yet is current again.
         """
-        is_earlier, self._wall = wall < self._wall, wall
-        if is_earlier:
-            for subject, ends in self._ends.items():
-                if ends > wall and subject not in self.current:
-                    self._changed[subject] = None
-                    self._note_end(subject, ends)
-        while self._due and self._due[0][0] <= wall:
-            ends, subject = heapq.heappop(self._due)
-            if self._ends.get(subject) == ends and self.current.pop(subject, 0) is None:
-                self._changed[subject] = None
+        self._changed |= dict.fromkeys(self._ends.expire(wall))
 
     @property
     def next_end(self) -> Nanos | None:
         """The wall time at which somebody may end, or None."""
-        return self._due[0][0] if self._due else None
+        return self._ends.next
 
     def _choose(self, subject: PeerId) -> Chain | None:
         """The chain of a key that counts, by records alone."""
@@ -424,7 +410,7 @@ class Trust:
 
     def ends(self, peer: PeerId) -> Nanos:
         """The wall time at which a key's membership ends; 0 when it has none."""
-        return self._ends.get(peer, Nanos(0))
+        return self._ends.of(peer)
 
     def is_denied(self, peer: PeerId) -> bool:
         """True when some chain of this key is known and a deny killed all of them."""

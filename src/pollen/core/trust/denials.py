@@ -2,8 +2,9 @@
 
 Decides: which deny is news, and which must be told again because its record was buried.
 Does not know: what follows from a deny for any chain but whether it is killed.
-Invariants: a deny that held is never forgotten. One that does not hold is kept, within
-    ``UNPROVEN_MAX``, until the roots that are known change.
+Invariants: a deny that held is never forgotten. One that does not hold yet is kept as long as its
+    record, and judged again when the roots that are known change: what holds does not follow the
+    order, and nobody's denies push another one out.
 Source: docs/internals/trust.md#denies.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import ClusterId, Hash, PeerId, Verify
 from pollen.core.records import Record
@@ -27,7 +27,7 @@ class Denials:
         self._cluster = cluster
         self._verify = verify
         self._proven: dict[PeerId, dict[Hash, ProvenDeny]] = {}
-        self._unproven: dict[bytes, None] = {}
+        self._unproven: dict[tuple[PeerId, bytes], bytes] = {}
         self._payloads: dict[bytes, bytes] = {}
         self._buried: dict[bytes, None] = {}
 
@@ -36,7 +36,8 @@ class Denials:
 
         A deny is not taken back: what its owner buries is owed to the others again.
         """
-        payload = record.body.payload
+        payload, slot = record.body.payload, (record.body.owner, record.body.key)
+        self._unproven.pop(slot, None)
         if not record.is_live:
             held = self._payloads.get(record.body.key)
             if held is not None:
@@ -44,20 +45,18 @@ class Denials:
             return None
         if denies.deny_key(payload) != record.body.key:
             return Rejection("deny-key")
-        news = self._judge(payload, roots)
-        if not isinstance(news, Rejection):
-            self._payloads[record.body.key] = payload
-        return news
+        return self._judge(slot, payload, roots)
 
-    def _judge(self, payload: bytes, roots: Container[PeerId]) -> ProvenDeny | Rejection | None:
+    def _judge(
+        self, slot: tuple[PeerId, bytes], payload: bytes, roots: Container[PeerId]
+    ) -> ProvenDeny | Rejection | None:
         verdict = denies.judge_deny(
             payload, cluster=self._cluster, roots=roots, verify=self._verify
         )
         if isinstance(verdict, Rejection):
-            if len(self._unproven) >= limits.UNPROVEN_MAX:
-                del self._unproven[next(iter(self._unproven))]
-            self._unproven[payload] = None
+            self._unproven[slot] = payload
             return verdict
+        self._payloads[slot[1]] = payload
         known = self._proven.setdefault(PeerId(verdict.deny.subject), {})
         if verdict.hash in known:
             return None
@@ -67,7 +66,7 @@ class Denials:
     def judge_again(self, roots: Container[PeerId]) -> list[ProvenDeny | Rejection | None]:
         """The line of roots changed: what was not proven may be now."""
         waiting, self._unproven = self._unproven, {}
-        return [self._judge(payload, roots) for payload in waiting]
+        return [self._judge(slot, payload, roots) for slot, payload in waiting.items()]
 
     def take_buried(self) -> list[bytes]:
         """Denies that hold and whose record was buried since the last call."""

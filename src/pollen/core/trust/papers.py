@@ -18,6 +18,7 @@ import msgspec
 from pollen.core.codec import (
     CERTIFICATE_DOMAIN,
     DENY_DOMAIN,
+    POLICY_DOMAIN,
     ROOT_REQUEST_DOMAIN,
     SUCCESSION_DOMAIN,
     U8,
@@ -39,15 +40,23 @@ from pollen.core.trust import certs, denies
 from pollen.core.trust.authority import Trust
 from pollen.core.trust.certs import Certificate, Chain, Tier
 from pollen.core.trust.denies import Deny, DenyPayload, ProvenDeny, deny_hash
+from pollen.core.trust.publishers import PublisherPolicy, judge_policy
 from pollen.core.trust.succession import Succession, issue, issued_of, judge_succession
 
 # What a paper is, as its ``kind`` says.
-CERTIFICATE, DENY, SUCCESSION = 0, 1, 2
-_DOMAINS = {CERTIFICATE: CERTIFICATE_DOMAIN, DENY: DENY_DOMAIN, SUCCESSION: SUCCESSION_DOMAIN}
-_TYPES: dict[int, type[Certificate | Deny | Succession]] = {
+CERTIFICATE, DENY, SUCCESSION, POLICY = 0, 1, 2, 3
+_DOMAINS = {
+    CERTIFICATE: CERTIFICATE_DOMAIN,
+    DENY: DENY_DOMAIN,
+    SUCCESSION: SUCCESSION_DOMAIN,
+    POLICY: POLICY_DOMAIN,
+}
+Document = Certificate | Deny | Succession | PublisherPolicy
+_TYPES: dict[int, type[Document]] = {
     CERTIFICATE: Certificate,
     DENY: Deny,
     SUCCESSION: Succession,
+    POLICY: PublisherPolicy,
 }
 
 
@@ -55,7 +64,8 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
     """One document for the root to sign: ``body`` is the exact bytes that it signs.
 
     Of its subject, as the asking node knows it: ``name``, the body of the certificate that counts
-    (``before``, empty for none) and the hashes of its denies.
+    (``before``, empty for none) and the hashes of its denies. ``before`` of a policy is the policy
+    that counts, signed, when this root signed it.
     """
 
     kind: U8
@@ -64,7 +74,7 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
     before: bytes = b""
     denies: list[WireHash] = []
 
-    def read(self) -> Certificate | Deny | Succession | Rejection:
+    def read(self) -> Document | Rejection:
         """The document in the body."""
         known = _TYPES.get(self.kind)
         return Rejection("paper-kind") if known is None else decode(known, self.body, "paper")
@@ -79,11 +89,19 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
         """True for a deny."""
         return self.kind == DENY
 
+    @property
+    def is_policy(self) -> bool:
+        """True for a policy on publishers."""
+        return self.kind == POLICY
+
     def subject(self) -> PeerId:
-        """Whom the document is about: a member, or the next root; no id when it cannot be read."""
+        """Whom the document is about: a member, the next root, or the root that says who may
+        publish; no id when it cannot be read."""
         document = self.read()
         if isinstance(document, Rejection):
             return PeerId(b"")
+        if isinstance(document, PublisherPolicy):
+            return PeerId(document.root)
         if isinstance(document, Succession):
             return PeerId(document.successor)
         return PeerId(document.subject)
@@ -113,6 +131,8 @@ class Paper(msgspec.Struct, frozen=True, array_like=True):
         if isinstance(document, Deny):
             why = f": {document.reason}" if document.reason else ""
             return f"{who} loses what it had up to generation {document.generation}{why}"
+        if isinstance(document, PublisherPolicy):
+            return document.sentence()
         return f"the key {self.subject().hex()} is the next root, and signs like this one"
 
 
@@ -153,6 +173,12 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         """The request that a root makes of itself, to be succeeded."""
         return RootRequest(cluster, root, root, asked, [Paper(SUCCESSION, signed.body)])
 
+    @staticmethod
+    def papers_of_policy(policy: PublisherPolicy, before: Signed | None) -> list[Paper]:
+        """The paper of a policy on publishers; ``before`` is the one of this root that counts."""
+        held = b"" if before is None else encode(before)
+        return [Paper(POLICY, encode(policy), before=held)]
+
     @property
     def has_certificates(self) -> bool:
         """Whether somebody is given something: that takes a lease as well."""
@@ -192,18 +218,21 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         if not 1 <= len(request.papers) <= RootRequest.PAPERS_MAX:
             return _invalid(f"it holds {len(request.papers)} documents")
         for paper in request.papers:
-            fault = request._fault_of(paper)
+            fault = request._fault_of(paper, verify)
             if fault:
                 return _invalid(fault)
         return request
 
-    def _fault_of(self, paper: Paper) -> str:
+    def _fault_of(self, paper: Paper, verify: Verify) -> str:
         document = paper.read()
         if isinstance(document, Rejection):
             return "a document in it cannot be read"
         if paper.name and check_name(paper.name) is not None:
             return "a name in it is not one"
-        signer = document.root if isinstance(document, Succession) else document.issuer
+        if isinstance(document, Succession | PublisherPolicy):
+            signer = document.root
+        else:
+            signer = document.issuer
         if document.cluster != self.cluster or signer != self.root:
             return "a document in it is of another cluster or another root"
         if isinstance(document, Certificate):
@@ -211,6 +240,28 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
                 return "a document in it is not the root's to sign"
             fault = certs.fault_of(document, ClusterId(self.cluster))
             return f"nobody would take a document in it: {fault}" if fault else ""
+        if isinstance(document, PublisherPolicy):
+            return self._fault_of_policy(document, paper.before, verify)
+        return ""
+
+    def _fault_of_policy(self, policy: PublisherPolicy, carried: bytes, verify: Verify) -> str:
+        """Why the root does not sign a policy; the numbers of a root leave none out.
+
+        Else who asks could have it sign the last number that there is, and so no other after it.
+        """
+        if not policy.is_readable:
+            return "a policy in it cannot be read here, and would let nobody publish"
+        newest = 0
+        if carried:
+            signed = decode(Signed, carried, "policy")
+            if isinstance(signed, Rejection):
+                return "the policy before the one in it cannot be read"
+            before = judge_policy(signed, ClusterId(self.cluster), verify)
+            if isinstance(before, Rejection) or before.root != self.root:
+                return "the policy before the one in it is not of this root"
+            newest = before.number
+        if policy.number != newest + 1:
+            return f"a policy in it has the number {policy.number}, and {newest + 1} is the next"
         return ""
 
     @staticmethod
@@ -266,6 +317,8 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         elif isinstance(document, Deny):
             payload = self.deny_payload(signed)
             judged = denies.judge_deny(payload, cluster=cluster, roots=roots, verify=verify)
+        elif isinstance(document, PublisherPolicy):
+            judged = judge_policy(signed, cluster, verify)
         else:
             judged = judge_succession(signed, cluster, verify)
         return judged if isinstance(judged, Rejection) else None
@@ -281,6 +334,9 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
         document = paper.read()
         if isinstance(document, Succession):
             return document.successor in trust.roots
+        if isinstance(document, PublisherPolicy):
+            counts = trust.publishers.counts
+            return counts is not None and counts[0] == document
         if isinstance(document, Deny):
             digest = deny_hash(Signed(paper.body, bytes(64)))
             return digest in {v.hash for v in trust.verdicts_of(PeerId(document.subject))}
@@ -300,11 +356,23 @@ class RootRequest(msgspec.Struct, frozen=True, array_like=True):
             if isinstance(document, Succession):
                 if document.root != list(trust.roots)[-1]:
                     late = f"the root {short(PeerId(document.root))} has a successor already"
+            elif isinstance(document, PublisherPolicy):
+                late = self._late_policy(document, trust)
             elif isinstance(document, Certificate | Deny):
                 late = self._late(paper, PeerId(document.subject), trust)
             if late:
                 return late
         return ""
+
+    @staticmethod
+    def _late_policy(policy: PublisherPolicy, trust: Trust) -> str:
+        """Numbers count for each root by itself, and the newest root speaks."""
+        if policy.root != list(trust.roots)[-1]:
+            return f"the root {short(PeerId(policy.root))} has a successor"
+        before = trust.publishers.counts
+        if before is None or before[0].root != policy.root or before[0].number < policy.number:
+            return ""
+        return f"the policy on publishers was changed since (number {before[0].number})"
 
     def _late(self, paper: Paper, subject: PeerId, trust: Trust) -> str:
         who = f"{paper.name} {short(subject)}"

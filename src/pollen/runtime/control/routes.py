@@ -90,6 +90,9 @@ SucceedRequest = _body_of(
 ApplyRequest = _body_of(
     rootwords.ApplyCommand, "ApplyRequest", "The body of ``POST /v1/roots/answers``."
 )
+PolicyRequest = _body_of(
+    rootwords.SetPolicyCommand, "PolicyRequest", "The body of ``POST /v1/policies``."
+)
 UndenyRequest = _body_of(cmd.UndenyCommand, "UndenyRequest", "The body of ``POST /v1/undenies``.")
 
 
@@ -313,6 +316,25 @@ ROUTES: tuple[Route, ...] = (
         cmd.Granted,
         _MEMBER_ERRORS,
         command=cmd.UndenyCommand,
+    ),
+    Route(
+        "policies",
+        "GET",
+        "/v1/policies",
+        "Which policies the root has set for the whole cluster",
+        None,
+        rootwords.Policies,
+        command=rootwords.PoliciesCommand,
+    ),
+    Route(
+        "set_policy",
+        "POST",
+        "/v1/policies",
+        "Have the root here say who may publish, or ask it on paper",
+        PolicyRequest,
+        rootwords.PolicySet,
+        ("bad-policy", "bad-request", "root-not-here", "denied"),
+        command=rootwords.SetPolicyCommand,
     ),
     Route(
         "members",

@@ -26,7 +26,7 @@ from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import attempts
-from pollen.core.trust import authority, denies
+from pollen.core.trust import authority, denies, publishers
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,6 +281,15 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="fault-is-false", owner=judge, target="_joined", make=_faultless,
         caught_by="policy-agrees", scenario="policies_follow_what_is_granted",
+    ),
+    Mutant(
+        name="anybody-publishes", owner=publishers.Publishers, target="lets", make=_always(True),
+        caught_by="policy-agrees", scenario="publishers_obey_the_policy_of_the_root",
+    ),
+    Mutant(
+        name="first-policy-stays", owner=publishers.PublisherPolicy, target="hash",
+        make=lambda _: property(lambda self: b""),
+        caught_by="policy-agrees", scenario="publishers_obey_the_policy_of_the_root", number=7,
     ),
     Mutant(
         name="floor-never-given-up", owner=clocks.Clocks, target="_is_contradicted",
