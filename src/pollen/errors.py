@@ -6,7 +6,7 @@
       CallError                 whatever a call can raise
         BadRequest              usage, bad-request, name-invalid, config-invalid,
                                 module-invalid, import-unknown, root-file-invalid,
-                                bad-policy
+                                bad-policy, wheel-invalid
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found
         Denied                  denied, token-invalid, root-not-here, passphrase-wrong
         Conflict                name-taken, already-in-cluster, file-exists,
@@ -20,7 +20,7 @@
         TooLarge                input-too-large
         LimitExceeded           hop-limit, call-limit
       (PollenError itself)      port-in-use, state-unusable, already-running, path-too-long,
-                                forked, host-unfit, internal
+                               forked, host-unfit, internal, upgrade-failed
     InvariantError              a bug of ours; never caught on purpose
 
 Decides: class, exit code, HTTP status and "may have executed" of every slug.
@@ -221,6 +221,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "call-limit": SlugRow(LimitExceeded, EXIT_FAILURE, 508, None),
     "module-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "import-unknown": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "wheel-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "name-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "bad-policy": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "config-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
@@ -229,6 +230,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "state-unusable": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "already-running": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "path-too-long": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "upgrade-failed": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "forked": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "host-unfit": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "version-mismatch": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, False),

@@ -34,6 +34,7 @@ OWN = {"init", "up", "down", "restart", "join", "demo", "sim", "purge", "complet
     "service",
     "unset",
     "context",
+    "upgrade",
 }
 LINES = [
     ["status"],

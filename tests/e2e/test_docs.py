@@ -3,7 +3,8 @@
 A fenced ``sh`` or ``python`` block runs as it stands, in the order of its document. A block that
 begins with ``# on NAME`` runs on that machine, which here is a folder with a daemon on loopback;
 ``# on NAME, exit 3`` must end with that code, ``# on NAME, with go`` needs that program. ``faulty``
-is a machine whose node has planted bugs. ``desk`` is a user without a node here, whose ssh reaches
+is a machine whose node has planted bugs. The page on upgrades has machines with a Pollen of their
+own each, and wheels of three versions. ``desk`` is a user without a node here, whose ssh reaches
 the machine ``lab`` through a real server. Blocks of ``make`` are not run, but name targets. A ``c``
 block whose comment names a file is that file. A ``text`` block after another one is its output:
 each line must come, in that order, whatever the numbers and ids in it. What only looks
@@ -28,7 +29,7 @@ import pytest
 
 from pollen import lock
 from pollen.paths import Paths
-from tests import sshd
+from tests import sshd, wheels
 from tests.sshd import Sshd
 from tests.style.documents import Block, blocks_of
 from tests.style.tree import ROOT
@@ -44,6 +45,8 @@ FILE = re.compile(r"(?://|/\*) ([a-z-]+\.[a-z]+):")
 # What a terminal is told: to go somewhere, to clear.
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 FAULTY = "faulty"
+# The page whose machines are environments, not only folders, with the wheels that it names.
+UPGRADE, OWN = "upgrade.md", ("rack", "lab")
 DESK, LAB = "desk", "lab"
 LOOKS = (
     "pln status",
@@ -62,8 +65,8 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?(?: (?:us|ms|s|B|KiB|MiB|GiB)\b)?"
 class Stage:
     """Machines for one document: a folder each, a shared working directory, ``pln`` on PATH."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, own: tuple[str, ...] = ()) -> None:
+        self.folder, self.own = folder, own
         self.homes: dict[str, Path] = {}
         self.planted: list[subprocess.Popen[bytes]] = []
         self.server: Sshd | None = None
@@ -97,6 +100,9 @@ class Stage:
         if machine and machine[1] == DESK:
             del environment["PLN_DIR"]
             self._serve()
+        if machine and machine[1] in self.own:
+            place = self.folder / f"env-{machine[1]}" / "bin"
+            environment["PATH"] = f"{place}{os.pathsep}{environment['PATH']}"
         if block.language == "python":
             line = [sys.executable, "-W", "error", "-c", script]
         else:
@@ -124,6 +130,8 @@ class Stage:
             (home / "config.toml").write_text('listen = ["127.0.0.1:0"]\n')
             if name == FAULTY:
                 self._plant(home)
+            if name in self.own:
+                self._equip(name)
         return self.homes[name]
 
     def _serve(self) -> None:
@@ -132,6 +140,9 @@ class Stage:
             return
         sshd.need()
         self.server = server = sshd.Sshd(self.folder / "ssh", {"PLN_DIR": str(self.folder / LAB)})
+        if LAB in self.own:
+            (server.tools / "pln").unlink()
+            (server.tools / "pln").symlink_to(self.folder / f"env-{LAB}" / "bin" / "pln")
         server.trust()
         server.start()
         place = f"Host {LAB}\n HostName 127.0.0.1\n Port {server.port}\n User {server.user}\n"
@@ -139,6 +150,19 @@ class Stage:
         command = self.folder / "bin" / "ssh"
         command.write_text(f'#!/bin/sh\nexec "{shutil.which("ssh")}" -F "{config}" "$@"\n')
         command.chmod(0o755)
+
+    def _equip(self, name: str) -> None:
+        """Give a machine a Pollen of its own; the wheels are made with the first."""
+        store = self.folder / "wheels"
+        if not store.exists():
+            store.mkdir()
+            for file, version, patch in (
+                ("old", "9.1.0", {}),
+                ("new", "9.2.0", {}),
+                ("crash", "9.3.0", wheels.CRASH),
+            ):
+                wheels.repacked(store, version, patch=patch).rename(self.here / f"{file}.whl")
+        wheels.Environment(self.folder / f"env-{name}", self.here / "old.whl", self.homes[name])
 
     def _plant(self, home: Path) -> None:
         """Start the broken node there."""
@@ -182,9 +206,9 @@ def on_a_terminal(line: list[str], here: Path, environment: dict[str, str]) -> t
 
 
 @contextlib.contextmanager
-def stage() -> Iterator[Stage]:
+def stage(own: tuple[str, ...] = ()) -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as folder:
-        made = Stage(Path(folder))
+        made = Stage(Path(folder), own)
         try:
             yield made
         finally:
@@ -224,7 +248,7 @@ def check_shown(machines: Stage, done: Block, shown: Block, printed: str) -> Non
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_the_commands_of_a_document_run_and_print_what_it_shows(path: Path) -> None:
-    with stage() as machines:
+    with stage(OWN if path.name == UPGRADE else ()) as machines:
         printed, done = "", None
         for block in blocks_of(path):
             if block.language == "text":

@@ -40,6 +40,8 @@ class Way(Enum):
     SOCKETS = "sockets"
     # Run there by ssh: it is about that machine's folder or process, and asks nothing.
     SSH = "ssh"
+    # Run there by ssh as well, by the verb itself: a file of this machine goes along.
+    CARRIED = "ssh with a file"
     # Refused with the line to type: it makes a member or a process, shows secrets or removes.
     BY_HAND = "by hand"
     # About no node.
@@ -67,6 +69,7 @@ WAYS: dict[str, Way] = {
     "service": Way.BY_HAND,
     "top": Way.SOCKETS,
     "undeny": Way.SOCKETS,
+    "upgrade": Way.CARRIED,
     "seed": Way.SOCKETS,
     "unseed": Way.SOCKETS,
     "call": Way.SOCKETS,
@@ -122,17 +125,19 @@ def check(ctx: click.Context, line: list[str]) -> int | None:
         raise _by_hand(held.get("host"), paths, without_place(line))
     if way is Way.SSH:
         if not held.get("json"):
-            _say_where(held["label"], "")
+            say_where(held["label"])
         return run_there(paths, without_place(line), is_exact=bool(held.get("json")))
+    if way is Way.CARRIED:
+        return None
     if not held.get("json"):
         from pollen.sdk import far
 
         label = held["label"]
-        far.arrivals.append(lambda _, machine: _say_where(label, machine))
+        far.arrivals.append(lambda _, machine: say_where(label, machine))
     return None
 
 
-def _say_where(label: str, machine: str) -> None:
+def say_where(label: str, machine: str = "") -> None:
     """The machine as the user named it, and the name that it has for itself."""
     host = label.removeprefix("ssh://")
     known = f" ({machine})" if machine and machine not in host else ""
@@ -165,8 +170,12 @@ def without_place(line: list[str]) -> list[str]:
     return kept
 
 
-def run_there(paths: Paths, line: list[str], *, is_exact: bool = False) -> int:
+def run_there(
+    paths: Paths, line: list[str], *, is_exact: bool = False, stdin: int = subprocess.DEVNULL
+) -> int:
     """Run ``pln LINE`` on the node's machine, show what it prints, return its exit code.
+
+    ``stdin`` is a file of this machine, to be its standard input.
 
     Commands in what it prints are made to go there, unless ``is_exact``: it is for a program.
     Raises ``unreachable`` or ``denied`` when ssh does not get there.
@@ -175,7 +184,7 @@ def run_there(paths: Paths, line: list[str], *, is_exact: bool = False) -> int:
 
     try:
         command = tunnel.ssh_line(paths, shlex.join(line), _FAR_PLN)
-        code, printed, errors = _heard(paths, command)
+        code, printed, errors = _heard(paths, command, stdin)
     except (OSError, ValueError) as error:
         reason = f"ssh cannot be started: {error}"
         raise error_from("unreachable", reason, "install OpenSSH, or set PLN_SSH") from None
@@ -187,15 +196,13 @@ def run_there(paths: Paths, line: list[str], *, is_exact: bool = False) -> int:
     return code
 
 
-def _heard(paths: Paths, command: list[str]) -> tuple[int, bytes, bytes]:
+def _heard(paths: Paths, command: list[str], stdin: int) -> tuple[int, bytes, bytes]:
     """Run ssh; its code, stdout and stderr. Raises ``unreachable`` when it prints too much.
 
     It ends with ssh itself: a master that ssh leaves behind may hold its stderr for much longer.
     """
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0
-    ) as ssh:
+    with subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, bufsize=0) as ssh:
         assert ssh.stdout and ssh.stderr
         said = {ssh.stdout.fileno(): bytearray(), ssh.stderr.fileno(): bytearray()}
         poll = select.poll()

@@ -39,6 +39,7 @@ from pollen.runtime import starting
 from pollen.runtime.folder import identity, ports
 from pollen.runtime.folder.config import Config
 from pollen.runtime.loop.store import REMEDY as STORE_REMEDY
+from pollen.runtime.upgrade import begin
 from pollen.sdk import silence
 from pollen.sdk.control import Control
 from pollen.units import human_bytes
@@ -76,6 +77,7 @@ def examine(where: Paths) -> list[Finding]:
         lambda: check_clock(time.time()),
         lambda: check_limits(lock.read_pid(where)),
         lambda: check_settings(where),
+        check_upgrade,
         lambda: check_store(where),
     )
     if not _can_enter(where):
@@ -213,6 +215,19 @@ def check_settings(where: Paths) -> Iterator[Finding]:
     yield Finding("settings", "ok", f"{where.config_file} is fine")
     if lock.read_pid(where) is None:
         yield from check_ports(config)
+
+
+def check_upgrade() -> Iterator[Finding]:
+    """Whether an upgrade was cut off; nothing when none was."""
+    try:
+        journal = begin.site_of_ours().read_journal()
+    except PollenError as error:
+        yield Finding("upgrade", "failure", error.reason, error.remedy)
+        return
+    if journal is not None:
+        versions = f"from {journal.old.version} to {journal.new.version}"
+        text = f"an upgrade {versions} is under way, or was cut off"
+        yield Finding("upgrade", "warning", text, "pln upgrade; it goes on from there")
 
 
 def check_ports(config: Config) -> Iterator[Finding]:

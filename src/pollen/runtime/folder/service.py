@@ -70,6 +70,13 @@ def running(where: Paths) -> int | None:
     return lock.read_pid(where)
 
 
+def node_of(line: Sequence[str]) -> list[str] | None:
+    """The arguments of a node whose command line this is, less interpreter and module; else
+    None."""
+    words = list(line[2:]) if line[1:2] == ["-P"] else list(line[1:])
+    return words[2:] if words[:2] == _MODULE else None
+
+
 def options_of(where: Paths) -> StartOptions:
     """How the daemon that runs here was started, or the one that did not end in order."""
     held = lock.read_flags(where)

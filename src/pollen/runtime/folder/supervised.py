@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pollen
@@ -34,10 +34,15 @@ _HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")
 
 @dataclass(frozen=True)
 class Service:
-    """A unit of systemd, or a job of launchd, that is installed for a folder."""
+    """A unit of systemd, or a job of launchd, that is installed for a folder.
+
+    ``is_apart``: the Ctrl-C of a terminal does not reach the commands of the manager. They cannot
+    ask for a password there then.
+    """
 
     path: Path
     is_user: bool
+    is_apart: bool = False
 
     @property
     def is_launchd(self) -> bool:
@@ -47,16 +52,28 @@ class Service:
     def do(self, verb: str) -> None:
         """Start, stop or restart it. Raises ``state-unusable`` with the manager's words."""
         if not self.is_launchd:
-            _run([*self._systemctl, verb, units.UNIT], _PATIENCE + self.stop_seconds())
+            self._run([*self._systemctl, verb, units.UNIT], _PATIENCE + self.stop_seconds())
         elif verb == "stop" and self.state() == "inactive":
             return  # A job that is not loaded cannot be taken out.
         elif verb == "stop":
-            _run(["launchctl", "bootout", self._target], _PATIENCE + self.stop_seconds())
+            self._run(["launchctl", "bootout", self._target], _PATIENCE + self.stop_seconds())
         else:
             with contextlib.suppress(PollenError):
-                _run(["launchctl", "bootstrap", self._domain, str(self.path)])
+                self._run(["launchctl", "bootstrap", self._domain, str(self.path)])
             force = ["-k"] if verb == "restart" else []
-            _run(["launchctl", "kickstart", *force, self._target], _PATIENCE + self.stop_seconds())
+            line = ["launchctl", "kickstart", *force, self._target]
+            self._run(line, _PATIENCE + self.stop_seconds())
+
+    def forget_failures(self) -> None:
+        """A start is not refused because there were many: whoever asks has changed something."""
+        if not self.is_launchd:
+            self._ask([*self._systemctl, "reset-failed", units.UNIT])
+
+    def _run(self, line: Sequence[str], seconds: float = _PATIENCE) -> None:
+        _run(line, seconds, is_apart=self.is_apart)
+
+    def _ask(self, line: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+        return _ask(line, is_apart=self.is_apart)
 
     def stop_seconds(self) -> int:
         """Seconds that the manager gives the node for its end before it kills it."""
@@ -74,16 +91,16 @@ class Service:
     def state(self) -> str:
         """In the manager's word: active, inactive, failed, …; unknown where it says nothing."""
         if self.is_launchd:
-            done = _ask(["launchctl", "print", self._target])
+            done = self._ask(["launchctl", "print", self._target])
             return "inactive" if done is None or done.returncode else "active"
-        done = _ask([*self._systemctl, "is-active", units.UNIT])
+        done = self._ask([*self._systemctl, "is-active", units.UNIT])
         return "unknown" if done is None else done.stdout.strip() or "unknown"
 
     def enable(self) -> None:
         """From now on it is started with the machine."""
         if not self.is_launchd:
-            _run([*self._systemctl, "daemon-reload"])
-            _run([*self._systemctl, "enable", units.UNIT])
+            self._run([*self._systemctl, "daemon-reload"])
+            self._run([*self._systemctl, "enable", units.UNIT])
 
     def remove(self, where: Paths) -> None:
         """Stop the node of the folder, whoever started it, and forget the unit.
@@ -97,10 +114,10 @@ class Service:
             service.stop(where)
         has_links = has_manager and not self.is_launchd
         if has_links:
-            _run([*self._systemctl, "disable", units.UNIT])
+            self._run([*self._systemctl, "disable", units.UNIT])
         self.path.unlink()
         if has_links:
-            _run([*self._systemctl, "daemon-reload"])
+            self._run([*self._systemctl, "daemon-reload"])
 
     @property
     def _systemctl(self) -> list[str]:
@@ -120,10 +137,12 @@ def runs_manager() -> bool:
     return sys.platform == "darwin" or Path("/run/systemd/system").is_dir()
 
 
-def of(where: Paths) -> Service | None:
+def of(where: Paths, *, is_apart: bool = False) -> Service | None:
     """What is installed for this folder, when its init system runs; else None."""
     held = installed(where)
-    return held if held is not None and runs_manager() else None
+    if held is None or not runs_manager():
+        return None
+    return replace(held, is_apart=is_apart)
 
 
 def installed(where: Paths) -> Service | None:
@@ -262,17 +281,24 @@ def _write(path: Path, text: str) -> None:
 
 
 def _ask(
-    line: Sequence[str], seconds: float = _PATIENCE
+    line: Sequence[str], seconds: float = _PATIENCE, *, is_apart: bool = False
 ) -> subprocess.CompletedProcess[str] | None:
     """How a command of the manager ended; None where it cannot be run, or does not end."""
     try:
-        return subprocess.run(line, capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            start_new_session=is_apart,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
 
 
-def _run(line: Sequence[str], seconds: float = _PATIENCE) -> None:
-    done = _ask(line, seconds)
+def _run(line: Sequence[str], seconds: float = _PATIENCE, *, is_apart: bool = False) -> None:
+    done = _ask(line, seconds, is_apart=is_apart)
     if done is None:
         reason = f"{' '.join(line)} cannot be run, or does not end"
         raise PollenError("state-unusable", reason, _NO_MANAGER)
