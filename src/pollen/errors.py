@@ -20,7 +20,7 @@
         TooLarge                input-too-large
         LimitExceeded           hop-limit, call-limit
       (PollenError itself)      port-in-use, state-unusable, already-running, path-too-long,
-                               forked, host-unfit, internal, upgrade-failed
+                                forked, host-unfit, internal, upgrade-failed
     InvariantError              a bug of ours; never caught on purpose
 
 Decides: class, exit code, HTTP status and "may have executed" of every slug.
