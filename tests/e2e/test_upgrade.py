@@ -121,7 +121,7 @@ def test_a_version_that_never_sees_its_neighbours_is_taken_back(
     limits = files_of_ours()["pollen/core/limits.py"] + b"\nMINOR_MIN = MINOR_MAX = 99\n"
     alone = repacked(store, "9.3.0", patch={"pollen/core/limits.py": limits})
     with mesh(folder, old, ("attic", "barn"), example("echo")) as (attic, barn):
-        done = barn("upgrade", "--patience", "6s", str(alone))
+        done = barn("upgrade", "--patience", "20s", str(alone))
         said = done.stderr.decode()
         assert done.returncode == 1, said
         assert "it sees 0 of 1 neighbours that it had" in said and "[upgrade-failed]" in said
