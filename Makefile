@@ -95,10 +95,10 @@ bench: native ## the product against its anchors, interleaved; writes benchmarks
 # The worlds of tests/scenarios leave gigabytes of heap behind: no turn is timed in their process.
 .PHONY: accept
 accept: test ## strict numbers and long runs, on an otherwise idle machine
-	$(BIN)/pytest -q -n auto -m slow tests/scenarios/test_seeds.py
+	$(BIN)/pytest -q -n auto -m slow --ignore tests/scenarios/test_figures.py tests/scenarios
 	$(BIN)/pytest -q -m slow tests/unit
 	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m slow --ignore tests/unit --ignore tests/scenarios tests
-	$(BIN)/pytest -q -m slow --ignore tests/scenarios/test_seeds.py tests/scenarios
+	$(BIN)/pytest -q -m slow tests/scenarios/test_figures.py
 	$(MAKE) --no-print-directory bench BENCH=--strict
 	$(MAKE) --no-print-directory fuzz T=600
 
