@@ -157,17 +157,22 @@ def test_a_policy_that_moves_a_name_says_from_whom_to_whom() -> None:
     assert holder(world, "d", "echo") == "b"
 
 
+def assert_refused_stands_below(world: World) -> None:
+    """While c is refused b publishes its name; with the policy gone b has it everywhere."""
+    set_to(world, RED)
+    assert not world.seed("b", "echo", b"admin").slug
+    world.run(2 * SECOND)
+    set_to(world, "", clear=True)
+    assert [holder(world, at, "echo") for at in "abcd"] == ["b"] * 4
+
+
 def test_a_name_stays_with_who_published_it_while_another_was_refused() -> None:
     """However often the refused one had published it: it comes back below, not above."""
     world = with_leaf()
     for content in (b"1", b"2", b"3"):
         world.seed("c", "echo", content)
         world.run(SECOND)
-    set_to(world, RED)
-    assert not world.seed("b", "echo", b"admin").slug
-    world.run(2 * SECOND)
-    set_to(world, "", clear=True)
-    assert [holder(world, at, "echo") for at in "abcd"] == ["b"] * 4
+    assert_refused_stands_below(world)
 
 
 def test_a_withdrawal_from_before_does_not_kill_what_was_published_since() -> None:
@@ -177,11 +182,7 @@ def test_a_withdrawal_from_before_does_not_kill_what_was_published_since() -> No
     world.run(SECOND)
     world.ask("c", UnseedCommand(target="echo"))
     world.run(SECOND)
-    set_to(world, RED)
-    assert not world.seed("b", "echo", b"admin").slug
-    world.run(2 * SECOND)
-    set_to(world, "", clear=True)
-    assert [holder(world, at, "echo") for at in "abcd"] == ["b"] * 4
+    assert_refused_stands_below(world)
 
 
 def test_who_published_a_name_that_fell_may_withdraw_it() -> None:
