@@ -31,7 +31,7 @@ class Pile:
 def test_one_turn_spends_its_slice_and_asks_for_the_next() -> None:
     """The largest slice is told, and a timer at once goes on with the rest."""
     log: list[str] = []
-    work = Work([Pile("a", 12, 1_000, log)])
+    work = Work([Pile("a", 12, 700, log)])
     out = effects_of(NOW, work.go_on)
     assert out == [SetTimer(token=timers.token_for(timers.WORK), at=NOW.mono)]
     assert (len(log), work.largest_slice) == (5, limits.WORK_SLICE_UNITS)

@@ -342,8 +342,8 @@ WAKE_RANKS = 3
 RANKS_SPARE = 5
 # Rankings remembered by what they follow from: the simulator's nodes share them. Guess: 4 MB.
 RANKINGS_REMEMBERED = 4_096
-# Pairs of seed and node that one slice of planning looks at: about 3 ms. Measured: 1-4 us each.
-PLAN_SLICE_PAIRS = 700
+# Pairs of seed and node that one slice of planning looks at: about 2 ms. Measured: 1-4 us each.
+PLAN_SLICE_PAIRS = 500
 # The same when a turn follows what its own claims changed: the rest goes to the next turn. Guess:
 # under a millisecond.
 PLAN_FOLLOW_PAIRS = 100
@@ -477,8 +477,8 @@ TOKEN_MAX_CHARS = 16 * 1024
 # -- work ---------------------------------------------------------------------------------------
 # What one turn may spend on long work; a unit is about a microsecond of a slow machine (a
 # Raspberry Pi). Raising it makes turns longer, lowering it makes long work take more turns.
-# Source: docs/design/protocol.md#turns (10 ms; half for the rest).
-WORK_SLICE_UNITS = 5_000
+# Source: docs/design/protocol.md#turns (10 ms; two thirds for what follows from the work).
+WORK_SLICE_UNITS = 3_500
 
 # -- the node itself ----------------------------------------------------------------------------
 # The longest node name, in characters. Source: docs/design/protocol.md#names-and-specs.
