@@ -25,6 +25,7 @@ use tokio::sync::{Notify, futures::Notified, oneshot};
 use crate::{
     content::ContentStore,
     error::NetError,
+    lane::Lane,
     link::Link,
     up::{HelloData, Upcalls},
 };
@@ -34,6 +35,9 @@ pub(crate) const BULK: &[u8] = b"pollen-bulk/1";
 pub(crate) const JOIN: &[u8] = b"pollen-join/1";
 
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// The bulk connection that this side dialled to one peer.
+type LaneSlot = Arc<tokio::sync::Mutex<Option<Arc<Lane>>>>;
 
 /// The network side of one node; cheap to clone.
 #[derive(Clone)]
@@ -47,7 +51,7 @@ struct Inner {
     hello: RwLock<Option<Arc<HelloData>>>,
     links: RwLock<HashMap<u64, Arc<Link>>>,
     routes: RwLock<HashMap<Id, Arc<Link>>>,
-    bulk: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<Option<Connection>>>>>,
+    lanes: Mutex<HashMap<Id, LaneSlot>>,
     joins: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     ids: AtomicU64,
     routed: Notify,
@@ -68,7 +72,7 @@ impl Net {
             hello: RwLock::default(),
             links: RwLock::default(),
             routes: RwLock::default(),
-            bulk: Mutex::default(),
+            lanes: Mutex::default(),
             joins: Mutex::default(),
             ids: AtomicU64::new(1),
             routed: Notify::new(),
@@ -196,8 +200,8 @@ impl Net {
         &self.0.joins
     }
 
-    pub(crate) fn bulk_slot(&self, peer: Id) -> Arc<tokio::sync::Mutex<Option<Connection>>> {
-        self.0.bulk.lock().entry(peer).or_default().clone()
+    pub(crate) fn lane_slot(&self, peer: Id) -> LaneSlot {
+        self.0.lanes.lock().entry(peer).or_default().clone()
     }
 
     pub(crate) fn insert(&self, link: &Arc<Link>) {
@@ -208,7 +212,7 @@ impl Net {
         self.0.links.write().remove(&link.id());
         self.refresh(link.peer());
         if self.link(link.peer()).is_none() {
-            self.0.bulk.lock().remove(&link.peer());
+            self.0.lanes.lock().remove(&link.peer());
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -17,13 +17,16 @@ use iroh::{
     Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
     endpoint::{Connection, RecvStream, SendStream, presets},
 };
-use pollen_net::{HelloData, Link, Net, NetConfig, NetEvent, Upcalls, read_frame};
+use pollen_net::{
+    Arrived, HelloData, Link, Net, NetConfig, NetEvent, Upcalls, read_answer, read_frame,
+};
 use pollen_wire::{
     Id,
     control::{Control, RECORD_DOMAIN, SignedRecord},
     fetch::FetchRequest,
     frame,
     hello::Hello,
+    open::Opened,
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
@@ -53,6 +56,30 @@ impl Upcalls for Above {
 
     fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<(), &'static str> {
         if self.gives_content.load(Relaxed) { Ok(()) } else { Err("denied") }
+    }
+
+    fn tunnel(&self, mut arrived: Arrived) {
+        tokio::spawn(async move {
+            if arrived.service != "echo" {
+                let slug = "service-not-found";
+                return arrived.stream.refuse(&Opened { slug, reason: "no", remedy: "" }).await;
+            }
+            arrived.stream.answer(&Opened::default()).await.unwrap();
+            if let Some(mut session) = arrived.session {
+                while let Some(datagram) = session.next().await {
+                    session.send(&datagram).unwrap();
+                }
+            }
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(Some(length)) = arrived.stream.recv.read(&mut buffer).await {
+                if buffer[..length] == *b"stall" {
+                    std::future::pending::<()>().await;
+                }
+                arrived.stream.send.write_all(&buffer[..length]).await.unwrap();
+            }
+            let _ = arrived.stream.send.finish();
+            arrived.stream.complete();
+        });
     }
 
     fn brain_age_ms(&self) -> u32 {
@@ -392,4 +419,64 @@ async fn closing_tells_the_peers_why() {
     a.net.close().await;
     assert_eq!(b.closed().await, (5, "shutting down".to_owned()));
     until(|| b.net.link(a.net.id()).is_none()).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_bytes_that_were_sent_before_its_answer() {
+    let (a, b) = linked().await;
+    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+    stream.send.write_all(b"early").await.unwrap();
+    assert_eq!(read_answer(&mut stream.recv).await.unwrap(), Ok(()));
+    stream.send.finish().unwrap();
+    assert_eq!(stream.recv.read_to_end(16).await.unwrap(), b"early");
+    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "other", false).await.unwrap();
+    let refused = read_answer(&mut stream.recv).await.unwrap().unwrap_err();
+    assert_eq!((&*refused.slug, &*refused.reason), ("service-not-found", "no"));
+}
+
+#[tokio::test]
+async fn readers_that_never_read_do_not_stop_another_stream() {
+    const STALLED: usize = 300;
+    let (a, b) = linked().await;
+    let written = Arc::new(AtomicUsize::new(0));
+    for _ in 0..STALLED {
+        let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+        read_answer(&mut stream.recv).await.unwrap().unwrap();
+        stream.send.write_all(b"stall").await.unwrap();
+        let written = written.clone();
+        tokio::spawn(async move {
+            while let Ok(length) = stream.send.write(&[0; 16 * 1024]).await {
+                written.fetch_add(length, Relaxed);
+            }
+        });
+    }
+    // The windows of all of them: 75 MiB of one connection.
+    until(|| written.load(Relaxed) >= STALLED * 255 * 1024).await;
+    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+    stream.send.write_all(b"on").await.unwrap();
+    timeout(PATIENCE, read_answer(&mut stream.recv)).await.expect("in time").unwrap().unwrap();
+    stream.send.finish().unwrap();
+    let back = timeout(PATIENCE, stream.recv.read_to_end(16)).await.expect("in time");
+    assert_eq!(back.unwrap(), b"on");
+}
+
+#[tokio::test]
+async fn datagrams_of_two_sessions_never_cross() {
+    let (a, b) = linked().await;
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let (mut stream, session) = a.net.open_tunnel(b.net.id(), "echo", true).await.unwrap();
+        read_answer(&mut stream.recv).await.unwrap().unwrap();
+        sessions.push((stream, session.unwrap()));
+    }
+    for round in 0..200u32 {
+        for (at, (_, session)) in sessions.iter().enumerate() {
+            assert!(session.send(format!("{at} {round}").as_bytes()).unwrap());
+        }
+        for (at, (_, session)) in sessions.iter_mut().enumerate() {
+            let back = timeout(PATIENCE, session.next()).await.expect("in time").unwrap();
+            assert_eq!(back, format!("{at} {round}"));
+        }
+    }
+    assert!(!sessions[0].1.send(&[0; 8000]).unwrap(), "too large for a datagram");
 }

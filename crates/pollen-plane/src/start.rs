@@ -106,6 +106,7 @@ impl Plane {
             sandbox,
             memory_bytes: config.memory_bytes,
             net: OnceLock::new(),
+            tunnels: OnceLock::new(),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             handle: net.handle().clone(),

@@ -1,10 +1,10 @@
 //! What the network side asks of the call path, and its events as the brain reads them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
-use pollen_net::{Link, NetEvent, RecvStream, SendStream, Upcalls};
-use pollen_wire::{Id, fetch::FetchRequest};
+use pollen_net::{Arrived, Link, NetEvent, RecvStream, SendStream, Upcalls};
+use pollen_wire::{Id, fetch::FetchRequest, open::Opened};
 
 use crate::{
     events::{Event, raw},
@@ -31,6 +31,15 @@ impl Upcalls for Plane {
             entry.row.content == request.content && request.path == "module"
         };
         if tables.seed(&request.seed).is_some_and(lists) { Ok(()) } else { Err("blob-not-found") }
+    }
+
+    fn tunnel(&self, arrived: Arrived) {
+        if let Some(tunnels) = self.0.tunnels.get().and_then(Weak::upgrade) {
+            return tunnels.serve(arrived);
+        }
+        let reason = "this node is starting or shutting down";
+        let refused = Opened { slug: "unreachable", reason, remedy: "ask again" };
+        tokio::spawn(async move { arrived.stream.refuse(&refused).await });
     }
 
     fn brain_age_ms(&self) -> u32 {

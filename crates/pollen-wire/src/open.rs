@@ -35,12 +35,9 @@ impl<'a> Open<'a> {
         let mut writer = Writer::new(out);
         match self.session {
             None => writer.array(FIELDS).uint(OPEN).str(self.service).uint(0u8),
-            Some(session) => writer
-                .array(OF_SESSION)
-                .uint(OPEN)
-                .str(self.service)
-                .uint(DATAGRAMS)
-                .uint(session),
+            Some(session) => {
+                writer.array(OF_SESSION).uint(OPEN).str(self.service).uint(DATAGRAMS).uint(session)
+            }
         };
     }
 

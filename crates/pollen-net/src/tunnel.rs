@@ -1,0 +1,169 @@
+//! Tunnels over `pollen-bulk/1`: a stream each, opened here or by a peer. What is at their ends is
+//! not known here.
+
+use std::sync::Arc;
+
+use iroh::endpoint::{RecvStream, SendStream, VarInt};
+use pollen_wire::{
+    Id,
+    frame::MAX_HEADER,
+    open::{Open, Opened},
+};
+
+use crate::{
+    error::NetError,
+    lane::{Busy, Lane, Session},
+    net::Net,
+    streams::{read_frame, write_frame},
+};
+
+/// The local end broke.
+pub const BROKEN: u32 = 1;
+/// It is not allowed any more.
+pub const CUT: u32 = 2;
+
+/// The stream of a tunnel; dropped before both halves ended well, it is reset.
+pub struct TunnelStream {
+    /// Towards the peer.
+    pub send: SendStream,
+    /// From the peer.
+    pub recv: RecvStream,
+    peer: Id,
+    lane: Arc<Lane>,
+    is_complete: bool,
+    _busy: Busy,
+}
+
+/// A tunnel that a peer asks for: to be answered, and then the stream is it.
+pub struct Arrived {
+    /// The service.
+    pub service: String,
+    /// Its datagrams, when it is to carry such.
+    pub session: Option<Session>,
+    /// The way to the peer.
+    pub stream: TunnelStream,
+}
+
+/// Why a peer refused a tunnel: a slug of the table of errors, a reason, a remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Refusal {
+    pub slug: String,
+    pub reason: String,
+    pub remedy: String,
+}
+
+impl TunnelStream {
+    pub(crate) fn new(
+        peer: Id,
+        lane: Arc<Lane>,
+        busy: Busy,
+        send: SendStream,
+        recv: RecvStream,
+    ) -> Self {
+        Self { send, recv, peer, lane, is_complete: false, _busy: busy }
+    }
+
+    /// The node at the other end.
+    pub fn peer(&self) -> Id {
+        self.peer
+    }
+
+    /// Answers the peer's OPEN.
+    pub async fn answer(&mut self, opened: &Opened<'_>) -> Result<(), NetError> {
+        write_frame(&mut self.send, |out| opened.encode(out)).await
+    }
+
+    /// Refuses the peer's OPEN, and waits until the peer has it.
+    pub async fn refuse(mut self, refused: &Opened<'_>) {
+        if self.answer(refused).await.is_ok() && self.send.finish().is_ok() {
+            let _ = self.recv.stop(VarInt::from_u32(0));
+            self.is_complete = true;
+            let _ = tokio::time::timeout(crate::streams::FIRST_FRAME, self.send.stopped()).await;
+        }
+    }
+
+    /// Both halves ended well: dropping it resets nothing.
+    pub fn complete(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// Ends both halves at once, with a code that the peer sees.
+    pub fn cut(mut self, code: u32) {
+        self.end(code);
+    }
+
+    fn end(&mut self, code: u32) {
+        if !self.is_complete {
+            self.is_complete = true;
+            let _ = self.send.reset(VarInt::from_u32(code));
+            let _ = self.recv.stop(VarInt::from_u32(code));
+        }
+    }
+}
+
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        // Left to itself a dropped stream finishes: what was cut short would look whole.
+        self.end(BROKEN);
+    }
+}
+
+/// The peer's answer to an OPEN.
+pub async fn read_answer(recv: &mut RecvStream) -> Result<Result<(), Refusal>, NetError> {
+    let body = read_frame(recv, MAX_HEADER).await?;
+    let opened = Opened::decode(&body)
+        .map_err(|e| NetError::Invalid(format!("the answer to a tunnel was refused: {e}")))?;
+    if opened.slug.is_empty() {
+        return Ok(Ok(()));
+    }
+    Ok(Err(Refusal {
+        slug: opened.slug.to_owned(),
+        reason: opened.reason.to_owned(),
+        remedy: opened.remedy.to_owned(),
+    }))
+}
+
+impl Net {
+    /// Asks a linked peer for a tunnel; with `datagrams` for a session too. The answer is read by
+    /// [`read_answer`], and bytes of the client may be written before it comes.
+    ///
+    /// `Overloaded` when there are too many, `Unreachable` when the peer is not; nothing was sent then.
+    pub async fn open_tunnel(
+        &self,
+        peer: Id,
+        service: &str,
+        datagrams: bool,
+    ) -> Result<(TunnelStream, Option<Session>), NetError> {
+        let lane = self.lane(peer).await?;
+        let busy = lane.begin_tunnel()?;
+        let number = datagrams.then(|| lane.number());
+        let session = number.and_then(|number| lane.session(number));
+        let opened = lane.connection.open_bi().await;
+        let (send, recv) = opened.map_err(|e| NetError::lost("opening a tunnel", e))?;
+        let mut stream = TunnelStream::new(peer, lane, busy, send, recv);
+        let open = Open { service, session: number };
+        write_frame(&mut stream.send, |out| open.encode(out)).await?;
+        Ok((stream, session))
+    }
+
+    /// Hands a peer's OPEN up; a session whose number is taken is refused here.
+    pub(crate) async fn take_tunnel(&self, mut stream: TunnelStream, open: Open<'_>) {
+        let session = open.session.map(|number| stream.lane.session(number));
+        if matches!(session, Some(None)) {
+            let reason = "that session exists";
+            let refused = Opened { slug: "bad-request", reason, remedy: "" };
+            return stream.refuse(&refused).await;
+        }
+        match stream.lane.begin_tunnel() {
+            Ok(busy) => stream._busy = busy,
+            Err(error) => {
+                let reason = error.to_string();
+                let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
+                return stream.refuse(&refused).await;
+            }
+        }
+        let service = open.service.to_owned();
+        self.up().tunnel(Arrived { service, session: session.flatten(), stream });
+    }
+}
