@@ -20,6 +20,7 @@
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
 //! - `counters.rs`, `report.rs`: counters by seed and outcome, and what is told of them.
 //! - `trace.rs`, `spans.rs`: W3C trace context, and the spans of sampled calls.
+//! - `process.rs`, `quiet.rs`: user and open files of the process, and lines of the log that do not repeat, for doors and tunnels.
 //! - `call.rs`, `draw.rs`, `hex.rs`, `limits.rs`: the ground that all others stand on.
 //!
 //! No file needs another in a circle (`tests/style/test_crates.py`): `plane.rs` knows the parts, the
@@ -43,7 +44,9 @@ mod members;
 mod outlet;
 mod pieces;
 mod plane;
+mod process;
 mod queue;
+mod quiet;
 mod remote;
 mod report;
 mod route;
@@ -65,6 +68,8 @@ mod ways;
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;
+pub use process::{Patience, files, own_uid};
+pub use quiet::Quiet;
 pub use report::Metric;
 pub use spans::{Span, Spans};
 pub use start::{PlaneConfig, PlaneError};

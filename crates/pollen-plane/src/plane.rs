@@ -1,7 +1,7 @@
 //! One node's muscles: what they are made of, and the way to each part. `start.rs` puts them together.
 
 use std::sync::{
-    Arc, OnceLock, Weak,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct Inner {
     pub(crate) sandbox: Sandbox,
     pub(crate) memory_bytes: u64,
     pub(crate) net: OnceLock<Net>,
-    pub(crate) tunnels: OnceLock<Weak<dyn TakesTunnels>>,
+    pub(crate) tunnels: Mutex<Option<Arc<dyn TakesTunnels>>>,
     pub(crate) closing: AtomicBool,
     pub(crate) closed: AtomicBool,
     pub(crate) runtimes: Mutex<Option<Runtimes>>,

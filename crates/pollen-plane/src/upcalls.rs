@@ -1,6 +1,6 @@
 //! What the network side asks of the call path, and its events as the brain reads them.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use pollen_net::{Arrived, Link, NetEvent, RecvStream, SendStream, Upcalls};
@@ -34,7 +34,8 @@ impl Upcalls for Plane {
     }
 
     fn tunnel(&self, arrived: Arrived) {
-        if let Some(tunnels) = self.0.tunnels.get().and_then(Weak::upgrade) {
+        let tunnels = self.0.tunnels.lock().clone();
+        if let Some(tunnels) = tunnels {
             return tunnels.serve(arrived);
         }
         let reason = "this node is starting or shutting down";

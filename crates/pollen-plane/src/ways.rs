@@ -1,9 +1,6 @@
 //! The ways to a node as tunnels take them.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use pollen_net::Link;
 use pollen_rules::numbers::{BRAIN_DRAIN, WANTED};
@@ -29,9 +26,9 @@ pub enum Way {
 }
 
 impl Plane {
-    /// Hands peers' tunnels to `tunnels` as long as that lives; the first time only.
-    pub fn serve_tunnels(&self, tunnels: Weak<dyn TakesTunnels>) {
-        let _ = self.0.tunnels.set(tunnels);
+    /// Hands peers' tunnels to `tunnels` until the muscles end.
+    pub fn serve_tunnels(&self, tunnels: Arc<dyn TakesTunnels>) {
+        *self.0.tunnels.lock() = Some(tunnels);
     }
 
     /// The way to a node.

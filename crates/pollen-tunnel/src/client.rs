@@ -1,0 +1,86 @@
+//! A client of this machine is served.
+//!
+//! Decides: what becomes of a client that no provider takes.
+//! Does not know: how a provider is found.
+//! Invariants: a client that gets no tunnel is told so, or is reset.
+//! Source: docs/internals/seam.md, "Tunnels".
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use pollen_net::Refusal;
+use pollen_plane::tables::ServiceCounters;
+use pollen_wire::Id;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    open::OpenTunnel,
+    opener::{self, Found},
+    pump::{self, Counts},
+    refusal::{crowded, unknown},
+    shared::{Shared, Tunnels},
+    socket::Socket,
+};
+
+/// What a client wants.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// The service.
+    pub service: Arc<str>,
+    /// The only node that is asked for it; else whoever serves it.
+    pub node: Option<Id>,
+    /// By UDP.
+    pub datagrams: bool,
+}
+
+/// A tunnel that is open, and nothing runs in it yet.
+pub struct Opened {
+    found: Found,
+    counters: Arc<ServiceCounters>,
+    _file: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Opened {
+    /// The node that serves it.
+    pub fn node(&self) -> Id {
+        self.found.node
+    }
+}
+
+impl Tunnels {
+    /// Opens a tunnel for a client; what it says meanwhile is read, and goes first.
+    pub async fn open(&self, near: &Socket, want: &Want) -> Result<Opened, Refusal> {
+        open(&self.0, near, want).await
+    }
+
+    /// Runs an open tunnel to its end, or to that of the node.
+    pub async fn run(&self, near: Socket, opened: Opened) {
+        run(&self.0, near, opened, self.0.stop.child_token()).await;
+    }
+}
+
+pub(crate) async fn open(shared: &Shared, near: &Socket, want: &Want) -> Result<Opened, Refusal> {
+    let counters = {
+        let tables = shared.plane.tables().load();
+        tables.services.named(&want.service).map(|entry| entry.local.clone())
+    };
+    let Some(counters) = counters else { return Err(unknown(&want.service)) };
+    let Some(file) = shared.file() else { return Err(crowded()) };
+    match opener::find(shared, want, near).await {
+        Ok(found) => Ok(Opened { found, counters, _file: file }),
+        Err(refusal) => {
+            counters.refused.fetch_add(1, Relaxed);
+            Err(refusal)
+        }
+    }
+}
+
+/// Runs it to its end, or until `cut` says so.
+pub(crate) async fn run(shared: &Shared, near: Socket, opened: Opened, cut: CancellationToken) {
+    let Opened { found, counters, _file } = opened;
+    let open = OpenTunnel::begin(&shared.open, found.bonds, counters, cut);
+    // The tables may have changed since the provider was asked.
+    shared.open.judge(&shared.plane.tables().load());
+    let counters = open.counters();
+    let counts = Counts { there: &counters.bytes_in, back: &counters.bytes_out };
+    pump::run(near, found.far, found.rest, &open.cut, counts).await;
+}

@@ -1,0 +1,286 @@
+//! TCP and unix streams through two nodes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+        process::CommandExt,
+    },
+    process::Command,
+    thread,
+    time::Instant,
+};
+
+use common::{
+    NODES, Node, SOON, accept, at_b, connect, is_reset, link, read_all, reset, service, tunnel,
+    until,
+};
+
+#[test]
+fn the_end_of_one_direction_leaves_the_other_open() {
+    for client_first in [true, false] {
+        let name = if client_first { "half-there" } else { "half-back" };
+        let (client, end, _) = tunnel(name);
+        let (mut first, mut second) = if client_first { (client, end) } else { (end, client) };
+        first.write_all(b"question").unwrap();
+        first.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut second), b"question");
+        second.write_all(b"answer").unwrap();
+        second.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut first), b"answer");
+    }
+}
+
+#[test]
+fn a_reset_of_one_end_is_a_reset_at_the_other() {
+    let (client, mut end, _) = tunnel("reset-there");
+    reset(client);
+    is_reset(&mut end);
+    let (mut client, end, _) = tunnel("reset-back");
+    reset(end);
+    is_reset(&mut client);
+}
+
+#[test]
+fn a_client_that_is_reset_while_nobody_reads_is_noticed() {
+    let (mut client, end, _) = tunnel("reset-full");
+    client.set_write_timeout(Some(SOON)).unwrap();
+    while client.write(&[0; 1 << 16]).is_ok() {}
+    reset(client);
+    let open = || {
+        NODES
+            .0
+            .plane
+            .tables()
+            .load()
+            .services
+            .named("reset-full")
+            .unwrap()
+            .local
+            .open
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    until(|| open() == 0);
+    drop(end);
+}
+
+#[test]
+fn many_bytes_pass_both_ways_at_once_and_whole() {
+    let (client, end, _) = tunnel("bulk");
+    let sent: Vec<u8> = (0..4_000_000u32).map(|i| (i * 31 % 251) as u8).collect();
+    thread::scope(|scope| {
+        for (mut writer, mut reader) in
+            [(&client, client.try_clone().unwrap()), (&end, end.try_clone().unwrap())]
+        {
+            let sent = &sent;
+            scope.spawn(move || {
+                writer.write_all(sent).unwrap();
+                writer.shutdown(Shutdown::Write).unwrap();
+            });
+            scope.spawn(move || assert!(read_all(&mut reader) == *sent));
+        }
+    });
+}
+
+#[test]
+fn a_provider_whose_program_is_gone_is_passed_over_with_what_was_said() {
+    let (a, b) = &*NODES;
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let good = service("next", &server.local_addr().unwrap().to_string());
+    let bad = service("next", &gone.to_string());
+    b.serve(&bad);
+    a.serve(&good);
+    a.knows(&good, &[b, a]);
+    let mut client = a.client("next");
+    client.write_all(b"said before anybody answered").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut end = accept(&server);
+    assert_eq!(read_all(&mut end), b"said before anybody answered");
+    // Alone it is what the client is told.
+    a.knows(&good, &[b]);
+    let told = a.refusal("next");
+    assert_eq!(told.slug, "provider-refused");
+    assert!(told.reason.contains("refused"), "{}", told.reason);
+    let served = b.plane.tables().load().served.named("next").unwrap().local.clone();
+    assert_eq!(served.failing.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn who_gets_no_tunnel_is_told_why() {
+    let (a, b) = &*NODES;
+    assert_eq!(a.refusal("never-heard-of").slug, "service-not-found");
+    let mut gated = service("gated", "127.0.0.1:9");
+    gated.allow = vec![("team".to_owned(), "y".to_owned())];
+    b.serve(&gated);
+    a.knows(&gated, &[b]);
+    let told = a.refusal("gated");
+    assert_eq!(told.slug, "denied");
+    assert!(told.remedy.contains("team=y"), "{}", told.remedy);
+    // The same gate holds for this node's own clients.
+    a.serve(&gated);
+    a.knows(&gated, &[a]);
+    assert_eq!(a.refusal("gated").slug, "denied");
+    a.knows(&gated, &[]);
+    assert_eq!(a.refusal("gated").slug, "unreachable");
+}
+
+#[test]
+fn a_gate_that_closes_cuts_the_tunnels_that_are_open() {
+    let (_, b) = &*NODES;
+    let (mut client, mut end, mut served) = tunnel("closing");
+    served.allow = vec![("team".to_owned(), "x".to_owned())];
+    b.serve(&served);
+    client.write_all(b"y").unwrap();
+    end.read_exact(&mut [0]).unwrap();
+    served.allow = vec![("team".to_owned(), "y".to_owned())];
+    let began = Instant::now();
+    b.serve(&served);
+    is_reset(&mut client);
+    is_reset(&mut end);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_service_that_is_not_served_any_more_cuts_its_tunnels() {
+    let (_, b) = &*NODES;
+    let (mut client, mut end, served) = tunnel("unserved");
+    b.push(|push| push.served.gone.push(served.key));
+    is_reset(&mut client);
+    is_reset(&mut end);
+    let (mut client, _end, mut served) = tunnel("moved");
+    served.target = "127.0.0.1:9".into();
+    b.serve(&served);
+    is_reset(&mut client);
+}
+
+#[test]
+fn a_member_that_leaves_loses_its_tunnels() {
+    let (_, b) = &*NODES;
+    let c = Node::start();
+    link(&c, b);
+    let (server, served) = at_b("leaving");
+    c.knows(&served, &[b]);
+    let mut client = c.client("leaving");
+    let mut end = accept(&server);
+    let began = Instant::now();
+    b.push(|push| push.peers.gone.push(c.id()));
+    is_reset(&mut client);
+    is_reset(&mut end);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert!(b.metric("tunnels_cut") > 0);
+    c.tunnels.close();
+}
+
+#[test]
+fn a_closed_listener_takes_nobody_and_ends_its_clients() {
+    let (a, _) = &*NODES;
+    let (server, _) = at_b("disconnected");
+    let mut number = 0;
+    let bound = a.listen("disconnected", |asked| number = asked.listener).unwrap();
+    let mut client = connect(&bound);
+    let _end = accept(&server);
+    a.tunnels.close_listener(number);
+    is_reset(&mut client);
+    until(|| std::net::TcpStream::connect(&bound).is_err());
+}
+
+#[test]
+fn this_nodes_own_service_is_reached_without_a_link() {
+    let (a, _) = &*NODES;
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = service("own", &server.local_addr().unwrap().to_string());
+    a.serve(&own);
+    a.knows(&own, &[a]);
+    let mut client = a.client("own");
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut end = accept(&server);
+    assert_eq!(read_all(&mut end), b"question");
+    end.write_all(b"answer").unwrap();
+    drop(end);
+    assert_eq!(read_all(&mut client), b"answer");
+}
+
+#[test]
+fn a_service_that_wants_to_know_is_told_the_callers_node() {
+    let (a, b) = &*NODES;
+    let (server, mut served) = at_b("proxied");
+    served.proxy_header = true;
+    b.serve(&served);
+    let mut client = a.client("proxied");
+    client.write_all(b"x").unwrap();
+    let mut end = accept(&server);
+    let mut header = [0; 16 + 12 + 3 + 64 + 1];
+    end.read_exact(&mut header).unwrap();
+    assert_eq!(header[..16], *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x4f");
+    let port = server.local_addr().unwrap().port().to_be_bytes();
+    assert_eq!(header[26..28], port);
+    assert_eq!(header[31..95], *pollen_plane::hex::hex(&a.id()).as_bytes());
+    assert_eq!(header[95], b'x');
+}
+
+#[test]
+fn both_ends_may_be_unix_sockets() {
+    let (a, b) = &*NODES;
+    let folder = tempfile::tempdir().unwrap();
+    let (near, far) = (folder.path().join("near"), folder.path().join("far"));
+    let server = UnixListener::bind(&far).unwrap();
+    let served = service("unix", &format!("unix:{}", far.display()));
+    b.serve(&served);
+    a.knows(&served, &[b]);
+    let bind = format!("unix:{}", near.display());
+    let listen = || a.listen("unix", |asked| asked.bind.clone_from(&bind));
+    // A socket that nobody serves any more is replaced.
+    drop(UnixListener::bind(&near).unwrap());
+    assert_eq!(listen().unwrap(), bind);
+    assert_eq!(std::fs::metadata(&near).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut client = UnixStream::connect(&near).unwrap();
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let (mut end, _) = server.accept().unwrap();
+    assert_eq!(read_all(&mut end), b"question");
+    end.write_all(b"answer").unwrap();
+    drop(end);
+    assert_eq!(read_all(&mut client), b"answer");
+    assert_eq!(listen().unwrap_err(), "port-in-use");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "kept").unwrap();
+    let taken = a.listen("unix", |asked| asked.bind = format!("unix:{}", file.display()));
+    assert_eq!(taken.unwrap_err(), "usage");
+    assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+}
+
+#[test]
+fn another_user_of_this_machine_is_reset_unless_any_may_come() {
+    if pollen_plane::own_uid() != 0 {
+        eprintln!("not root: no other user to play");
+        return;
+    }
+    let (a, _) = &*NODES;
+    let (server, _) = at_b("users");
+    let said = |bound: &str| {
+        let (host, port) = bound.rsplit_once(':').unwrap();
+        let script = format!("exec 3<>/dev/tcp/{host}/{port}; echo hello >&3; cat <&3");
+        Command::new("bash").arg("-c").arg(script).uid(65534).gid(65534).output().unwrap()
+    };
+    let own = a.listen("users", |_| ()).unwrap();
+    let before = a.metric("tunnel_refused");
+    let refused = said(&own);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(a.metric("tunnel_refused"), before + 1);
+    let open = a.listen("users", |asked| asked.any_user = true).unwrap();
+    let server = thread::spawn(move || {
+        let mut end = accept(&server);
+        let mut line = [0; 6];
+        end.read_exact(&mut line).unwrap();
+        end.write_all(&line).unwrap();
+    });
+    assert_eq!(said(&open).stdout, b"hello\n");
+    server.join().unwrap();
+}
