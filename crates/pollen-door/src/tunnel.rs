@@ -3,7 +3,7 @@
 //! Decides: nothing.
 //! Does not know: who serves what.
 //! Invariants: the client is always answered; what it sends behind its frame goes to the service.
-//! Source: docs/internals/seam.md, "Doors".
+//! Source: docs/internals/seam.md#doors.
 
 use pollen_net::Refusal;
 use pollen_tunnel::{Socket, Tunnels, Want};

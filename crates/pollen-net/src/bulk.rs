@@ -7,15 +7,15 @@ use pollen_wire::{
     Id, close,
     fetch::{FetchRequest, decode_answer, encode_answer},
     frame::MAX_HEADER,
-    open::Asked,
+    open::{Asked, Open, Opened},
 };
 
 use crate::{
     error::NetError,
-    lane::{IDLE, Lane},
+    lane::{IDLE, Lane, Session},
     net::{BULK, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
-    tunnel::TunnelStream,
+    tunnel::{Arrived, TunnelStream},
 };
 
 impl Net {
@@ -122,5 +122,47 @@ impl Net {
         let _ = stream.send.finish();
         stream.complete();
         Ok(())
+    }
+
+    /// Asks a linked peer for a tunnel; with `datagrams` for a session too. The answer is read by
+    /// [`crate::read_answer`], and bytes of the client may be written before it comes.
+    ///
+    /// `Overloaded` when there are too many, `Unreachable` when the peer is not; nothing was sent then.
+    pub async fn open_tunnel(
+        &self,
+        peer: Id,
+        service: &str,
+        datagrams: bool,
+    ) -> Result<(TunnelStream, Option<Session>), NetError> {
+        let lane = self.lane(peer).await?;
+        let busy = lane.begin_tunnel()?;
+        let number = datagrams.then(|| lane.number());
+        let session = number.and_then(|number| lane.session(number));
+        let opened = lane.connection.open_bi().await;
+        let (send, recv) = opened.map_err(|e| NetError::lost("opening a tunnel", e))?;
+        let mut stream = TunnelStream::new(peer, lane, busy, send, recv);
+        let open = Open { service, session: number };
+        write_frame(&mut stream.send, |out| open.encode(out)).await?;
+        Ok((stream, session))
+    }
+
+    /// Hands a peer's OPEN up; a session whose number is taken is refused here.
+    pub(crate) async fn take_tunnel(&self, mut stream: TunnelStream, open: Open<'_>) {
+        let session = open.session.map(|number| stream.lane.session(number));
+        if matches!(session, Some(None)) {
+            let reason = "that session exists";
+            let refused = Opened { slug: "bad-request", reason, remedy: "" };
+            return stream.refuse(&refused).await;
+        }
+        match stream.lane.begin_tunnel() {
+            Ok(busy) => stream.busy = busy,
+            Err(error) => {
+                let reason = error.to_string();
+                let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
+                return stream.refuse(&refused).await;
+            }
+        }
+        let service = open.service.to_owned();
+        self.up().tunnel(Arrived { service, session: session.flatten(), stream });
     }
 }

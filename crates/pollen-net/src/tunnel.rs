@@ -4,16 +4,11 @@
 use std::sync::Arc;
 
 use iroh::endpoint::{RecvStream, SendStream, VarInt};
-use pollen_wire::{
-    Id,
-    frame::MAX_HEADER,
-    open::{Open, Opened},
-};
+use pollen_wire::{Id, frame::MAX_HEADER, open::Opened};
 
 use crate::{
     error::NetError,
     lane::{Busy, Lane, Session},
-    net::Net,
     streams::{read_frame, write_frame},
 };
 
@@ -29,9 +24,9 @@ pub struct TunnelStream {
     /// From the peer.
     pub recv: RecvStream,
     peer: Id,
-    lane: Arc<Lane>,
+    pub(crate) lane: Arc<Lane>,
     is_complete: bool,
-    _busy: Busy,
+    pub(crate) busy: Busy,
 }
 
 /// A tunnel that a peer asks for: to be answered, and then the stream is it.
@@ -61,7 +56,7 @@ impl TunnelStream {
         send: SendStream,
         recv: RecvStream,
     ) -> Self {
-        Self { send, recv, peer, lane, is_complete: false, _busy: busy }
+        Self { send, recv, peer, lane, is_complete: false, busy }
     }
 
     /// The node at the other end.
@@ -122,48 +117,4 @@ pub async fn read_answer(recv: &mut RecvStream) -> Result<Result<(), Refusal>, N
         reason: opened.reason.to_owned(),
         remedy: opened.remedy.to_owned(),
     }))
-}
-
-impl Net {
-    /// Asks a linked peer for a tunnel; with `datagrams` for a session too. The answer is read by
-    /// [`read_answer`], and bytes of the client may be written before it comes.
-    ///
-    /// `Overloaded` when there are too many, `Unreachable` when the peer is not; nothing was sent then.
-    pub async fn open_tunnel(
-        &self,
-        peer: Id,
-        service: &str,
-        datagrams: bool,
-    ) -> Result<(TunnelStream, Option<Session>), NetError> {
-        let lane = self.lane(peer).await?;
-        let busy = lane.begin_tunnel()?;
-        let number = datagrams.then(|| lane.number());
-        let session = number.and_then(|number| lane.session(number));
-        let opened = lane.connection.open_bi().await;
-        let (send, recv) = opened.map_err(|e| NetError::lost("opening a tunnel", e))?;
-        let mut stream = TunnelStream::new(peer, lane, busy, send, recv);
-        let open = Open { service, session: number };
-        write_frame(&mut stream.send, |out| open.encode(out)).await?;
-        Ok((stream, session))
-    }
-
-    /// Hands a peer's OPEN up; a session whose number is taken is refused here.
-    pub(crate) async fn take_tunnel(&self, mut stream: TunnelStream, open: Open<'_>) {
-        let session = open.session.map(|number| stream.lane.session(number));
-        if matches!(session, Some(None)) {
-            let reason = "that session exists";
-            let refused = Opened { slug: "bad-request", reason, remedy: "" };
-            return stream.refuse(&refused).await;
-        }
-        match stream.lane.begin_tunnel() {
-            Ok(busy) => stream._busy = busy,
-            Err(error) => {
-                let reason = error.to_string();
-                let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
-                return stream.refuse(&refused).await;
-            }
-        }
-        let service = open.service.to_owned();
-        self.up().tunnel(Arrived { service, session: session.flatten(), stream });
-    }
 }

@@ -3,7 +3,7 @@
 //! Decides: what becomes of a client that no provider takes.
 //! Does not know: how a provider is found.
 //! Invariants: a client that gets no tunnel is told so, or is reset.
-//! Source: docs/internals/seam.md, "Tunnels".
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -14,23 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     open::OpenTunnel,
-    opener::{self, Found},
+    opener::{self, Found, Want},
     pump::{self, Counts},
     refusal::{crowded, unknown},
     shared::{Shared, Tunnels},
     socket::Socket,
 };
-
-/// What a client wants.
-#[derive(Debug, Clone)]
-pub struct Want {
-    /// The service.
-    pub service: Arc<str>,
-    /// The only node that is asked for it; else whoever serves it.
-    pub node: Option<Id>,
-    /// By UDP.
-    pub datagrams: bool,
-}
 
 /// A tunnel that is open, and nothing runs in it yet.
 pub struct Opened {

@@ -3,7 +3,7 @@
 //! Decides: whether a member passes, by the row that the brain pushed.
 //! Does not know: how the member came.
 //! Invariants: a peer that is no member learns nothing of the services here.
-//! Source: docs/internals/seam.md, "Tunnels".
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 

@@ -3,7 +3,7 @@
 //! Decides: nothing.
 //! Does not know: what a tunnel is for.
 //! Invariants: a change of the tables is judged at once, and each change once.
-//! Source: docs/internals/seam.md, "Tunnels".
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::{
     collections::BTreeMap,

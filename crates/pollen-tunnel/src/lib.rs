@@ -31,7 +31,7 @@ mod shared;
 mod socket;
 mod target;
 
-pub use client::Want;
 pub use listen::Listener;
+pub use opener::Want;
 pub use shared::Tunnels;
 pub use socket::Socket;

@@ -3,7 +3,7 @@
 //! Decides: how much of the node tunnels may hold, and for how long somebody waits.
 //! Does not know: who is refused.
 //! Invariants: tunnels leave files for the doors, the stores and QUIC.
-//! Source: each number names its own.
+//! Source: docs/internals/seam.md#tunnels; each number names its own.
 
 use std::time::Duration;
 

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bind::{self, Bound},
-    client::{self, Want},
+    client,
     limits::CONNECTIONS,
+    opener::Want,
     owner::{self, Kind},
     refusal::refused,
     shared::{Reason, Shared, Tunnels},

@@ -3,7 +3,7 @@
 //! Decides: which end when the tables change.
 //! Does not know: what runs in them.
 //! Invariants: one that is not allowed any more is cut at the push that says so.
-//! Source: docs/internals/seam.md, "Tunnels".
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::{
     collections::HashMap,

@@ -3,7 +3,7 @@
 //! Decides: who is asked next.
 //! Does not know: where the client came from.
 //! Invariants: bytes of the client go to another provider only when the one before refused them.
-//! Source: docs/internals/seam.md, "Tunnels".
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::{
     future::{pending, poll_fn},
@@ -21,7 +21,6 @@ use pollen_rules::numbers::REACH;
 use pollen_wire::Id;
 
 use crate::{
-    client::Want,
     gate,
     limits::{ANSWER, EARLY, WANTED},
     open::Bond,
@@ -31,6 +30,17 @@ use crate::{
     socket::Socket,
     target,
 };
+
+/// What a client wants.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// The service.
+    pub service: Arc<str>,
+    /// The only node that is asked for it; else whoever serves it.
+    pub node: Option<Id>,
+    /// By UDP.
+    pub datagrams: bool,
+}
 
 /// A tunnel that a provider has opened.
 pub(crate) struct Found {

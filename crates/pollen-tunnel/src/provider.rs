@@ -3,7 +3,7 @@
 //! Decides: whether this node takes it.
 //! Does not know: why the peer may reach the service.
 //! Invariants: who is refused has executed nothing: no byte of it reached the service.
-//! Source: docs/internals/seam.md, "Tunnels".
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 

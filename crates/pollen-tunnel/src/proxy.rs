@@ -3,7 +3,8 @@
 //! Decides: nothing.
 //! Does not know: who the caller is.
 //! Invariants: a reader that knows the protocol and not our type of TLV finds the end of the header.
-//! Source: haproxy's proxy-protocol.txt, 2.2; types from 0xE0 are for an application's own use.
+//! Source: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, 2.2; types from 0xE0 are an
+//!     application's own.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

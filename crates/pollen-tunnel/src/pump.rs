@@ -4,7 +4,7 @@
 //! Does not know: who is at the ends, and whether they may be.
 //! Invariants: the end of one direction leaves the other open; what broke is a reset at both ends,
 //!     never an end; a tunnel that is idle holds no buffer.
-//! Source: docs/internals/seam.md, "Tunnels".
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::{
     cell::RefCell,

@@ -1,5 +1,5 @@
 //! The first frames of a tunnel: between nodes on a stream of `pollen-bulk/1`, and of a local client on
-//! `call.sock` (docs/internals/seam.md, "Tunnels").
+//! `call.sock` (docs/internals/seam.md#tunnels).
 
 use crate::{
     Id, WireError,

@@ -99,7 +99,7 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_queue_wait_seconds_total": Meaning("counter", "Time that calls waited for a slot"),
     # tunnels
     "pollen_tunnels_open": Meaning("gauge", "Tunnels that are open here, at either end"),
-    "pollen_tunnels_cut_total": Meaning("counter", "Tunnels ended as they were not allowed any more"),
+    "pollen_tunnels_cut_total": Meaning("counter", "Tunnels ended as not allowed any more"),
     "pollen_tunnel_listeners": Meaning("gauge", "Listeners of this machine for services"),
     "pollen_tunnel_refusals_total": Meaning(
         "counter", "Clients of this machine that got no tunnel", ("reason",)
