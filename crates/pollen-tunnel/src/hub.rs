@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use pollen_net::Arrived;
 use pollen_plane::{Metric, Plane, TakesTunnels};
 
 use crate::{
-    provider,
+    datagrams, provider,
     shared::{Shared, Tunnels},
 };
 
@@ -28,7 +28,12 @@ struct Taker(Arc<Shared>);
 impl TakesTunnels for Taker {
     fn serve(&self, arrived: Arrived) {
         let shared = self.0.clone();
-        self.0.plane.handle().spawn(provider::serve(shared, arrived));
+        self.0.plane.handle().spawn(async move {
+            match arrived.session {
+                None => provider::serve(&shared, arrived).await,
+                Some(_) => datagrams::serve(&shared, arrived).await,
+            }
+        });
     }
 }
 
@@ -54,6 +59,8 @@ impl Tunnels {
             ("tunnels_open", Metric::Number(shared.open.count() as u64)),
             ("tunnels_cut", Metric::Number(shared.open.cut())),
             ("tunnel_listeners", Metric::Number(shared.listeners.lock().len() as u64)),
+            ("tunnel_sessions", Metric::Number(shared.sessions.count() as u64)),
+            ("tunnel_datagrams_dropped", Metric::Number(shared.dropped.load(Relaxed))),
             ("tunnel_refused", Metric::Counts(refused)),
         ]
     }

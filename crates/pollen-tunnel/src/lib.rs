@@ -5,7 +5,7 @@
 //! - `opener.rs`: a provider is found for a client; `provider.rs`: a peer's client is served.
 //! - `listen.rs`: [`Listener`]s of this machine; `bind.rs`: their sockets; `owner.rs`: whose a client is;
 //!   `client.rs`: a client served.
-//! - `datagrams.rs`: sessions of UDP; `client_udp.rs`, `provider_udp.rs`: their two ends.
+//! - `datagrams.rs`: sessions of UDP begin; `session.rs`: one of them; `recent.rs`: which one makes room.
 //! - `pump.rs`: bytes between both ends; `socket.rs`: a stream socket; `target.rs`: where a service is;
 //!   `proxy.rs`: who calls, told to a service.
 //! - `limits.rs`: every number; `refusal.rs`: what is said to who is refused.
@@ -16,6 +16,7 @@
 
 mod bind;
 mod client;
+mod datagrams;
 mod gate;
 mod hub;
 mod limits;
@@ -26,7 +27,9 @@ mod owner;
 mod provider;
 mod proxy;
 mod pump;
+mod recent;
 mod refusal;
+mod session;
 mod shared;
 mod socket;
 mod target;

@@ -21,3 +21,19 @@ pub(crate) const SCRATCH: usize = 64 * 1024;
 pub(crate) const WANTED: usize = 3;
 /// Connections of one listener. What a bulk connection carries.
 pub(crate) const CONNECTIONS: usize = 10_000;
+/// Sessions of datagrams of a node; beyond, the one that was idle longest goes.
+pub(crate) const SESSIONS: usize = 4096;
+/// Datagrams of a client that wait for its session. Guess: 0.2 s of 5,000 a second.
+pub(crate) const DATAGRAMS: usize = 1024;
+/// The largest datagram, bytes: what UDP carries.
+pub(crate) const DATAGRAM: usize = 65_535;
+/// What the kernel is asked to buffer for a UDP socket, bytes: 0.3 s of 5,000 datagrams of 1,400 a
+/// second. It may give less (`net.core.rmem_max`).
+pub(crate) const UDP_BUFFER: usize = 2 * 1024 * 1024;
+/// Least idle time of a session. One that a row ends at once would carry no answer. Guess.
+pub(crate) const IDLE_LEAST: Duration = Duration::from_millis(100);
+/// Datagrams of a client that got no session are thrown away for so long: each of them would ask
+/// all providers again. Guess.
+pub(crate) const REFUSED: Duration = Duration::from_secs(1);
+/// A large datagram must be on its way within this time, or its session ends.
+pub(crate) const LARGE: Duration = Duration::from_secs(1);

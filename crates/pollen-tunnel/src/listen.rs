@@ -6,17 +6,21 @@
 //!     log without filling it.
 //! Source: crates/pollen-tunnel/src/limits.rs.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use pollen_net::Refusal;
 use pollen_plane::{Patience, events::Event};
 use pollen_wire::Id;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    net::UdpSocket,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bind::{self, Bound},
     client,
+    datagrams::{self, UdpListener},
     limits::CONNECTIONS,
     opener::Want,
     owner::{self, Kind},
@@ -79,29 +83,55 @@ async fn listen(shared: Arc<Shared>, asked: Listener, stop: CancellationToken) {
     };
     let none = String::new;
     tell(&shared, number, bound.text(), none(), none(), none()).await;
+    let idle = Duration::from_millis(asked.idle_ms);
     let want =
         Want { service: asked.service.into(), node: asked.provider, datagrams: asked.datagrams };
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let held = Arc::new(Held { shared, want, any_user: asked.any_user, room, stop });
-    accept(&held, bound).await;
+    match bound {
+        Open::Datagrams(socket, _) => {
+            UdpListener::new(shared, want, asked.any_user, idle, stop).run(socket).await;
+        }
+        Open::Streams(bound) => {
+            let room = Arc::new(Semaphore::new(CONNECTIONS));
+            let held = Arc::new(Held { shared, want, any_user: asked.any_user, room, stop });
+            accept(&held, bound).await;
+        }
+    }
 }
 
-async fn open(asked: &Listener) -> Result<Bound, Refusal> {
+/// What clients come to.
+enum Open {
+    Streams(Bound),
+    Datagrams(UdpSocket, SocketAddr),
+}
+
+impl Open {
+    fn text(&self) -> String {
+        match self {
+            Self::Streams(bound) => bound.text(),
+            Self::Datagrams(_, address) => address.to_string(),
+        }
+    }
+}
+
+async fn open(asked: &Listener) -> Result<Open, Refusal> {
     if asked.datagrams {
-        return Err(refused("usage", "this version has no listeners of datagrams", ""));
+        let socket = datagrams::bind(&asked.bind).await?;
+        let address = socket.local_addr().map_err(|e| bind::taken(&asked.bind, &e))?;
+        check_users(asked, address)?;
+        return Ok(Open::Datagrams(socket, address));
     }
     let bound = bind::bind(&asked.bind, asked.any_user).await?;
     if let Bound::Tcp(_, address) = &bound {
         check_users(asked, *address)?;
     }
-    Ok(bound)
+    Ok(Open::Streams(bound))
 }
 
 /// Where the system does not say whose a client is, a listener is for everybody or not at all.
 fn check_users(asked: &Listener, bound: SocketAddr) -> Result<(), Refusal> {
     let must_know = bound.ip().is_loopback() && !asked.any_user;
     if must_know && !cfg!(target_os = "linux") {
-        let reason = "this system does not say which user a client of a TCP listener is";
+        let reason = "this system does not say which user a client of this machine is";
         return Err(refused("usage", reason, "listen on unix:/path, or take any user"));
     }
     Ok(())

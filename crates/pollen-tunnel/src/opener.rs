@@ -42,6 +42,13 @@ pub struct Want {
     pub datagrams: bool,
 }
 
+const LATE: &str = "the provider did not answer";
+
+/// A provider took longer than it may.
+pub(crate) fn late() -> Refusal {
+    lost(&NetError::Unreachable(LATE.to_owned()))
+}
+
 /// A tunnel that a provider has opened.
 pub(crate) struct Found {
     pub(crate) node: Id,
@@ -221,8 +228,7 @@ async fn talk(
         tokio::select! {
             biased;
             answered = &mut answer => {
-                let late = || NetError::Unreachable("the provider did not answer".into());
-                return answered.map_err(|_| late())?;
+                return answered.map_err(|_| NetError::Unreachable(LATE.to_owned()))?;
             }
             moved = move_early(near, send, rest) => moved?,
         }

@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// Serves one to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, arrived: Arrived) {
+pub(crate) async fn serve(shared: &Shared, arrived: Arrived) {
     let caller = arrived.stream.peer();
-    match admit(&shared, &caller, &arrived.service, false) {
-        Ok(entry) => stream(&shared, caller, &entry, arrived).await,
+    match admit(shared, &caller, &arrived.service, false) {
+        Ok(entry) => stream(shared, caller, &entry, arrived).await,
         Err(refusal) => arrived.stream.refuse(&said(&refusal)).await,
     }
 }

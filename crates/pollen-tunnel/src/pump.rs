@@ -23,6 +23,11 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
+/// Lends the thread's buffer, which is at least as large as any datagram.
+pub(crate) fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| use_it(buffer))
+}
+
 /// The other end of a tunnel.
 pub(crate) enum Far {
     /// A peer.

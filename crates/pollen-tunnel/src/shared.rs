@@ -19,7 +19,7 @@ use pollen_plane::{Plane, Quiet, files};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::open::OpenTunnels;
+use crate::{limits::SESSIONS, open::OpenTunnels, recent::Recent};
 
 /// The tunnels of a node; cheap to clone.
 #[derive(Clone)]
@@ -29,6 +29,9 @@ pub(crate) struct Shared {
     pub(crate) plane: Plane,
     pub(crate) open: OpenTunnels,
     pub(crate) listeners: Mutex<HashMap<u64, CancellationToken>>,
+    pub(crate) sessions: Recent,
+    /// Datagrams that were lost here.
+    pub(crate) dropped: AtomicU64,
     /// Cancelled when the node ends.
     pub(crate) stop: CancellationToken,
     files: Arc<Semaphore>,
@@ -62,6 +65,8 @@ impl Shared {
             plane,
             open: OpenTunnels::default(),
             listeners: Mutex::default(),
+            sessions: Recent::new(SESSIONS),
+            dropped: AtomicU64::new(0),
             stop: CancellationToken::new(),
             files: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             refused: Default::default(),
