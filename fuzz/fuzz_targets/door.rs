@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
         }
         if let Ok((opened, node)) = Opened::decode_at(body) {
             let mut out = Vec::new();
-            opened.encode_at(&node, &mut out);
+            opened.encode_at(node.as_ref(), &mut out);
             assert_eq!(Opened::decode_at(&out), Ok((opened, node)));
         }
         rest = rest.get(used..).unwrap_or_default();

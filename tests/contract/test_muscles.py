@@ -37,8 +37,9 @@ class Side:
             directory=str(place),
             memory_bytes=1 << 28,
         )
+        self.call_socket = place / "call.sock"
         self.addresses = self.muscles.start(
-            listen=["127.0.0.1:0"], call_socket=str(place / "call.sock")
+            listen=["127.0.0.1:0"], call_socket=str(self.call_socket)
         )
         self.faults: list[Any] = []
         self.port = Port(self.muscles, lambda event, fields: self.faults.append((event, fields)))
@@ -346,6 +347,48 @@ def test_what_a_client_of_a_listener_says_comes_to_the_service_and_back(
                 end.sendall(asked.upper())
             assert b"".join(iter(lambda: client.recv(4096), b"")) == b"QUESTION"
     a.port.carry_out(fx.CloseListener(listener=5))
+
+
+def asked_at_the_door(side: Side, body: object, ahead: bytes = b"") -> tuple[socket.socket, Any]:
+    """A client of ``call.sock`` that wants a tunnel, and what it is answered."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(DEADLINE)
+    client.connect(str(side.call_socket))
+    asked = msgspec.msgpack.encode(body)
+    client.sendall(b"\0pln-t1\n" + len(asked).to_bytes(4, "big") + asked + ahead)
+    length = int.from_bytes(client.recv(4, socket.MSG_WAITALL), "big")
+    return client, msgspec.msgpack.decode(client.recv(length, socket.MSG_WAITALL))
+
+
+def test_a_client_of_the_door_names_a_service_and_its_socket_is_the_tunnel(
+    sides: Callable[[str], Side], native: Any
+) -> None:
+    """What it sent behind its frame goes first; who gets none reads a slug, and then the end."""
+    if not isinstance(native, RealNative):
+        pytest.skip("the fake has no sockets")
+    a, b = linked(sides)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(DEADLINE)
+        serve(a, b, f"127.0.0.1:{server.getsockname()[1]}")
+        for want in (["api", None], ["api", b.peer]):
+            client, answer = asked_at_the_door(a, want, b"early")
+            assert answer == ["", "", "", b.peer]
+            end, _ = server.accept()
+            with client, end:
+                assert end.recv(5, socket.MSG_WAITALL) == b"early"
+                end.sendall(b"late")
+                end.shutdown(socket.SHUT_WR)
+                assert client.recv(64, socket.MSG_WAITALL) == b"late"
+    for want, slug in (
+        (["api", None], "provider-refused"),
+        (["other", None], "service-not-found"),
+        (["api", a.peer], "service-not-found"),
+        ("nonsense", "bad-request"),
+    ):
+        client, answer = asked_at_the_door(a, want, b"early")
+        with client:
+            assert (answer[0], answer[3], client.recv(1)) == (slug, None, b"")
+            assert answer[1]
 
 
 def test_a_delta_on_another_generation_is_stale(sides: Callable[[str], Side]) -> None:

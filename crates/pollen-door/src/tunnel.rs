@@ -35,7 +35,7 @@ pub(crate) async fn serve(tunnels: &Tunnels, mut stream: UnixStream) {
     };
     match tunnels.open(&near, &want).await {
         Ok(opened) => {
-            let answer = answer(&Opened::default(), &opened.node());
+            let answer = answer(&Opened::default(), Some(&opened.node()));
             if near.write_all(&answer).await.is_ok() {
                 tunnels.run(near, opened).await;
             }
@@ -57,12 +57,12 @@ async fn read(stream: &mut UnixStream) -> Option<Vec<u8>> {
 /// peer, which would not read the answer.
 async fn refuse(near: Socket, refusal: &Refusal) {
     let opened = Opened { slug: &refusal.slug, reason: &refusal.reason, remedy: &refusal.remedy };
-    if near.write_all(&answer(&opened, &[0; 32])).await.is_ok() && near.finish().is_ok() {
+    if near.write_all(&answer(&opened, None)).await.is_ok() && near.finish().is_ok() {
         let _ = tokio::time::timeout(LINGER, near.drain()).await;
     }
 }
 
-fn answer(opened: &Opened<'_>, node: &Id) -> Vec<u8> {
+fn answer(opened: &Opened<'_>, node: Option<&Id>) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     frame::append(&mut out, 0, |out| opened.encode_at(node, out));
     out

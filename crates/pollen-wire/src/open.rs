@@ -101,10 +101,14 @@ impl<'a> Opened<'a> {
         Writer::new(out).array(3).str(self.slug).str(cut(self.reason)).str(cut(self.remedy));
     }
 
-    /// The same with the node at the other end, for a client of `call.sock`.
-    pub fn encode_at(&self, node: &Id, out: &mut Vec<u8>) {
+    /// The same with the node at the other end, for a client of `call.sock`; none when refused.
+    pub fn encode_at(&self, node: Option<&Id>, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
-        writer.array(4).str(self.slug).str(cut(self.reason)).str(cut(self.remedy)).bytes(node);
+        writer.array(4).str(self.slug).str(cut(self.reason)).str(cut(self.remedy));
+        match node {
+            Some(node) => writer.bytes(node),
+            None => writer.nil(),
+        };
     }
 
     /// Reads the body of a frame.
@@ -115,10 +119,12 @@ impl<'a> Opened<'a> {
     }
 
     /// Reads what a client of `call.sock` is answered.
-    pub fn decode_at(body: &'a [u8]) -> Result<(Self, Id), WireError> {
+    pub fn decode_at(body: &'a [u8]) -> Result<(Self, Option<Id>), WireError> {
         let mut reader = Reader::new(body);
         reader.array(4)?;
-        Ok((Self::read(&mut reader)?, reader.id("node")?))
+        let opened = Self::read(&mut reader)?;
+        let node = if reader.nil() { None } else { Some(reader.id("node")?) };
+        Ok((opened, node))
     }
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {

@@ -358,9 +358,14 @@ fn the_frames_of_a_tunnel_are_golden() {
         assert_eq!(Want::decode(&golden), Ok(expected), "{name}");
         assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
     }
-    let golden = vector("opened at a node");
-    assert_eq!(Opened::decode_at(&golden), Ok((Opened::default(), run(0))));
-    assert_eq!(encoded(|out| Opened::default().encode_at(&run(0), out)), golden);
+    for (name, expected, node) in [
+        ("opened at a node", Opened::default(), Some(run(0))),
+        ("refused by no node", refused, None),
+    ] {
+        let golden = vector(name);
+        assert_eq!(Opened::decode_at(&golden), Ok((expected, node)), "{name}");
+        assert_eq!(encoded(|out| expected.encode_at(node.as_ref(), out)), golden, "{name}");
+    }
 }
 
 #[test]
