@@ -228,10 +228,10 @@ fn another_user_of_this_machine_is_not_heard() {
     let echo = Echo::start("127.0.0.1:0");
     let (bound, _) = at_b("others", echo.address);
     let (host, port) = bound.rsplit_once(':').unwrap();
-    let before = NODES.0.metric("tunnel_refused");
+    let before = NODES.0.refused("user");
     let script = format!("exec 3<>/dev/udp/{host}/{port}; echo hello >&3; read -t 1 <&3");
     let said = Command::new("bash").arg("-c").arg(script).uid(65534).gid(65534).output().unwrap();
     assert!(!said.status.success(), "{said:?}");
-    assert_eq!(NODES.0.metric("tunnel_refused"), before + 1);
+    assert_eq!(NODES.0.refused("user"), before + 1);
     assert!(echo.asked.lock().is_empty());
 }

@@ -270,10 +270,10 @@ fn another_user_of_this_machine_is_reset_unless_any_may_come() {
         Command::new("bash").arg("-c").arg(script).uid(65534).gid(65534).output().unwrap()
     };
     let own = a.listen("users", |_| ()).unwrap();
-    let before = a.metric("tunnel_refused");
+    let before = a.refused("user");
     let refused = said(&own);
     assert!(!refused.status.success(), "{refused:?}");
-    assert_eq!(a.metric("tunnel_refused"), before + 1);
+    assert_eq!(a.refused("user"), before + 1);
     let open = a.listen("users", |asked| asked.any_user = true).unwrap();
     let server = thread::spawn(move || {
         let mut end = accept(&server);

@@ -149,8 +149,16 @@ impl Node {
         let found = self.tunnels.metrics().into_iter().find(|(named, _)| *named == name);
         match found {
             Some((_, Metric::Number(number))) => number,
-            Some((_, Metric::Counts(counts))) => counts.values().sum(),
             _ => panic!("no metric {name}"),
+        }
+    }
+
+    /// How many clients were turned away for a reason.
+    pub fn refused(&self, reason: &str) -> u64 {
+        let found = self.tunnels.metrics().into_iter().find(|(named, _)| *named == "tunnel_refused");
+        match found {
+            Some((_, Metric::Counts(counts))) => counts[reason],
+            _ => panic!("no counts"),
         }
     }
 }
