@@ -440,9 +440,13 @@ async fn readers_that_never_read_do_not_stop_another_stream() {
     let (a, b) = linked().await;
     let written = Arc::new(AtomicUsize::new(0));
     for _ in 0..STALLED {
-        let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
-        read_answer(&mut stream.recv).await.unwrap().unwrap();
-        stream.send.write_all(b"stall").await.unwrap();
+        let opened = async {
+            let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+            read_answer(&mut stream.recv).await.unwrap().unwrap();
+            stream.send.write_all(b"stall").await.unwrap();
+            stream
+        };
+        let mut stream = timeout(PATIENCE, opened).await.expect("those before stop nobody");
         let written = written.clone();
         tokio::spawn(async move {
             while let Ok(length) = stream.send.write(&[0; 16 * 1024]).await {
@@ -452,7 +456,8 @@ async fn readers_that_never_read_do_not_stop_another_stream() {
     }
     // The windows of all of them: 75 MiB of one connection.
     until(|| written.load(Relaxed) >= STALLED * 255 * 1024).await;
-    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+    let opened = timeout(PATIENCE, a.net.open_tunnel(b.net.id(), "echo", false)).await;
+    let (mut stream, _) = opened.expect("in time").unwrap();
     stream.send.write_all(b"on").await.unwrap();
     timeout(PATIENCE, read_answer(&mut stream.recv)).await.expect("in time").unwrap().unwrap();
     stream.send.finish().unwrap();

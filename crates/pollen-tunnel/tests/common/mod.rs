@@ -155,7 +155,8 @@ impl Node {
 
     /// How many clients were turned away for a reason.
     pub fn refused(&self, reason: &str) -> u64 {
-        let found = self.tunnels.metrics().into_iter().find(|(named, _)| *named == "tunnel_refused");
+        let found =
+            self.tunnels.metrics().into_iter().find(|(named, _)| *named == "tunnel_refused");
         match found {
             Some((_, Metric::Counts(counts))) => counts[reason],
             _ => panic!("no counts"),
