@@ -11,7 +11,8 @@ from pollen.core import codec, limits
 from pollen.core.codec import Signed, encode
 from pollen.core.ids import PeerId
 from pollen.core.records import Record
-from pollen.core.trust import ProvenDeny, Tier, Trust
+from pollen.core.trust import ProvenDeny, Tier, Trust, leases
+from pollen.core.trust.authority import Admitted
 from pollen.core.trust.denies import DenyPayload, deny_hash, deny_key
 from tests.unit.authority import (
     ADMIN,
@@ -23,6 +24,7 @@ from tests.unit.authority import (
     admin_chain,
     deny_record,
     make_deny,
+    make_lease,
     make_succession,
     make_trust,
     member_chain,
@@ -195,3 +197,34 @@ def test_whose_deny_is_void_from_now_on_is_told_once() -> None:
     assert trust.take_voided() == [LEAF]
     assert trust.take_voided() == []
     assert told([*DISPLACES, deny_record(ADMIN, BY_DISPLACED)]).take_voided() == []
+
+
+def test_who_only_showed_a_chain_of_a_displaced_successor_is_no_member_any_more() -> None:
+    """Its records are still on their way: nothing of it was published here."""
+    trust = told([DISPLACES[1]])
+    chain = admin_chain(OTHER, DISPLACED)
+    raw = leases.encode_credentials(chain, make_lease(chain, OTHER, OTHER), (), [LATER])
+    assert isinstance(trust.admit(OTHER, raw, T0), Admitted)
+    assert trust.ends(OTHER) > T0
+    trust.take_changed()
+    trust.apply(DISPLACES[0])
+    assert trust.ends(OTHER) == 0
+    assert OTHER not in trust.current
+    assert OTHER in trust.take_changed()
+
+
+def test_who_only_showed_a_chain_of_the_line_stays_when_the_root_is_succeeded() -> None:
+    """Nor whoever lives by its lease: no link is cut for a succession that came before records."""
+    trust = told([])
+    chain, below = admin_chain(OTHER), member_chain(STRANGER, OTHER)
+    for peer, shows in ((OTHER, chain), (STRANGER, below)):
+        lease = make_lease(shows, peer, OTHER)
+        raw = leases.encode_credentials(shows, lease, (), [])
+        assert isinstance(trust.admit(peer, raw, T0), Admitted)
+    trust.apply(record_of(STRANGER, "cert", b"", encode(below)))
+    trust.expire(T0)
+    ends = [trust.ends(peer) for peer in (OTHER, STRANGER)]
+    assert min(ends) > T0
+    trust.apply(DISPLACES[0])
+    assert [trust.ends(peer) for peer in (OTHER, STRANGER)] == ends
+    assert {OTHER, STRANGER} <= set(trust.current)

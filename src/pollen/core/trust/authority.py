@@ -223,7 +223,10 @@ class Trust:
         before, self.roots = self.roots, self._successions.line(self._root)
         if before == self.roots:
             return
-        self._judged, self._shown = {}, {}
+        shown, self._shown, self._judged = self._shown, {}, {}
+        for subject, chain in shown.items():
+            if isinstance(self.judge(subject, chain.carried), Chain):
+                self._show(chain)
         self._changed |= dict.fromkeys(self._counted)  # what each shows now leads to the newest
         for subject in self._denials.judge_again(self.roots):
             self._on_denied(subject)
@@ -233,6 +236,7 @@ class Trust:
         for (owner, subject), carried in list(self._grants.items()):
             judged = self.judge(subject, carried)
             self._grant(owner, subject, judged if isinstance(judged, Chain) else None)
+        self._refresh_all([*shown])
 
     # -- what follows ---------------------------------------------------------------------------
 
