@@ -24,6 +24,11 @@ class NotAsRecordedError(Exception):
     """An archive is not what its RECORD says: ``str`` of it names the file and what is wrong."""
 
 
+def unread(path: object, error: OSError) -> str:
+    """The reason of the error for a wheel, or a folder of wheels, that the disk does not give."""
+    return f"{path} cannot be read: {error.strerror or error}"
+
+
 def rows_of(text: str) -> dict[str, str]:
     """The hash of each file that a RECORD names; empty where it has none."""
     return {row[0]: row[1] for row in csv.reader(io.StringIO(text)) if len(row) == 3}

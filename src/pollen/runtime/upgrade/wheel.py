@@ -61,8 +61,7 @@ def invalid(reason: str, remedy: str = _REMEDY) -> PollenError:
 
 def unreadable(path: str | Path, error: OSError) -> PollenError:
     """The error of a wheel that the disk does not give."""
-    reason = f"{path} cannot be read: {error.strerror or error}"
-    return invalid(reason, "name a file that ends with .whl")
+    return invalid(recorded.unread(path, error), "name a file that ends with .whl")
 
 
 def check(path: Path, shown: Path | None = None) -> Wheel:
