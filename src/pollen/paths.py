@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +81,18 @@ class Paths:
         import shlex
 
         place = ["--dir", str(self.home)] if self.is_given else ["-H", "local"]
-        words = [_for_two_shells(word) for word in (*place, *shlex.split(line))]
         # Without a line it is the start of one.
-        return f"ssh {' '.join(self.ssh_words)} pln {' '.join(words)}{'' if line else ' '}"
+        return self.ssh("pln", *place, *shlex.split(line)) + ("" if line else " ")
+
+    def ssh(self, *words: str, options: Sequence[str] = ()) -> str:
+        """What to type here so that these words run on the node's machine; a shell without any.
+
+        Each word passes the shell here and the one there. ``options`` are those of ssh.
+        """
+        import shlex
+
+        line = [shlex.join(["ssh", *options, *self.ssh_words]), *map(_for_two_shells, words)]
+        return " ".join(line)
 
     @property
     def control_socket(self) -> Path:

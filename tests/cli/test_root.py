@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pollen.cli import paper
-from pollen.cli.verbs.root import root_command
+from pollen.cli.verbs.root import displaced_lines, root_command
 from pollen.core.codec import Refusal
 from pollen.core.trust.papers import RootRequest
 from pollen.errors import SLUGS, PollenError
@@ -472,3 +472,15 @@ def test_a_purge_of_keys_takes_those_of_other_roots_as_well(made: Pln) -> None:
     assert all((made.home / name).exists() for name in names)
     made.ok("purge", "--include-keys", "--yes")
     assert not any((made.home / name).exists() for name in names)
+
+
+def test_a_successor_that_does_not_count_is_shown_with_whom_it_denied() -> None:
+    """And the command that keeps that member out."""
+    root = {"root": "9f" * 32, "before": "68" * 32, "since_unix_ms": 1_700_000_000_000}
+    lines = displaced_lines({"displaced": [{**root, "denied": ["shed"], "ids": ["55" * 32]}]})
+    assert lines[0].startswith("void     9f9f9f9f, signed by 68686868 on 2023-11-1")
+    assert lines[1:] == [
+        "void     its deny of shed, which is a member; to keep it out:",
+        "         pln deny 55555555",
+    ]
+    assert displaced_lines({"displaced": []}) == displaced_lines({}) == []

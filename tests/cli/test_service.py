@@ -7,6 +7,8 @@ need the sign of a running systemd see it in a mount of their own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import shlex
@@ -14,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +26,19 @@ from pollen.errors import SLUGS
 from pollen.paths import Paths
 from pollen.runtime.folder import units
 from pollen.testing import until
+from tests import seccomp
 from tests.cli.conftest import EXAMPLES, Done, Host, Pln
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or sys.platform == "darwin", reason="bubblewrap is not installed"
 )
 RUNS = Path("/run/systemd/system").is_dir()
+# A process asks to be traced: no privilege is needed, and no group of the unit has it.
+TRACED = """
+import ctypes
+library = ctypes.CDLL(None, use_errno=True)
+print(ctypes.get_errno() if library.ptrace(0, 0, 0, 0) else 0)
+"""
 
 
 def fails(done: Done, slug: str) -> str:
@@ -287,9 +297,13 @@ def test_a_service_of_the_system_has_its_place(pln: Pln) -> None:
     assert "/var/lib" in said or "sees nothing below" in said
 
 
-def test_what_a_unit_starts_runs_fenced_in(host: Host) -> None:
+@pytest.mark.parametrize("is_filtered", [False, True])
+def test_what_a_unit_starts_runs_fenced_in(host: Host, tmp_path: Path, is_filtered: bool) -> None:
     """A disk that is read-only but for the folder, no privileges, devices and homes of its own: it
-    answers, compiles a module and runs it. The filter of system calls is systemd's own to test."""
+    answers, compiles a module and runs it. Also under the unit's filter of system calls, which
+    refuses a call that is not among its groups."""
+    if is_filtered and (why := seccomp.lacks()):
+        pytest.skip(why)
     text = units.systemd_unit(units.Plan(sys.executable, host.home, ""))
     line = next(t for t in text.splitlines() if t.startswith("ExecStart="))
     command = shlex.split(line.removeprefix("ExecStart="))
@@ -297,7 +311,14 @@ def test_what_a_unit_starts_runs_fenced_in(host: Host) -> None:
     own = ["--bind", str(host.home), str(host.home)]
     fence = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *hidden, *own]
     fence += ["--cap-drop", "ALL", "--unshare-ipc", "--unshare-uts", "--new-session"]
-    process = subprocess.Popen([*fence, *command], env=host.environment)
+    with filter_of(text, tmp_path / "filter", is_wanted=is_filtered) as fds:
+        fence += [word for descriptor in fds for word in ("--seccomp", str(descriptor))]
+        traced = subprocess.run(
+            [*fence, sys.executable, "-c", TRACED], pass_fds=fds, capture_output=True, check=True
+        )
+        assert int(traced.stdout) == (errno.EPERM if is_filtered else 0)
+    with filter_of(text, tmp_path / "filter", is_wanted=is_filtered) as fds:
+        process = subprocess.Popen([*fence, *command], env=host.environment, pass_fds=fds)
     try:
         wait_for_pid(Paths(host.home))
         plain = Pln(host.home)
@@ -305,8 +326,20 @@ def test_what_a_unit_starts_runs_fenced_in(host: Host) -> None:
         assert plain.ok("call", "echo", "echo", "hi") == "hi"
         status = Path(f"/proc/{lock.read_pid(Paths(host.home))}/status").read_text()
         assert "NoNewPrivs:\t1" in status and "CapEff:\t0000000000000000" in status
+        assert f"Seccomp:\t{2 if is_filtered else 0}" in status
         plain.ok("down")
         assert process.wait(timeout=30) == 0
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def filter_of(unit: str, path: Path, *, is_wanted: bool) -> Iterator[list[int]]:
+    """A descriptor of the unit's filter, to be read from its beginning; none when not wanted."""
+    if not is_wanted:
+        yield []
+        return
+    assert seccomp.write_program(unit, path) > 100
+    with path.open("rb") as file:
+        yield [file.fileno()]

@@ -167,6 +167,48 @@ async def test_a_successor_counts_on_every_node_also_one_that_was_away() -> None
             assert "already in" in await ok(b, "init")
 
 
+async def test_what_a_displaced_successor_denied_is_void_on_every_node() -> None:
+    """Two halves each succeed the root; who was denied in vain is shown, and denied again."""
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as folder:
+        async with Cluster(3) as cluster:
+            a, b, c = cluster.nodes
+            (first,) = await line_of(a)
+            copy = Path(folder) / "root.key"
+            copy.write_bytes(a.paths.root_key.read_bytes())
+            await ok(b, "root", "import", str(copy))
+            await ok(b, "grant", "b", "--admin")
+            await shows(a, "b", tier="admin")
+            await b.stop()
+            await c.stop()
+            await ok(a, "root", "succeed", "--yes")
+            stands = (await a.get("/v1/root"))["held"]
+            await a.stop()
+            await b.start()
+            await c.start()
+            await until(lambda: sees(b, "c"), 60, "the other half is linked")
+            await ok(b, "root", "succeed", "--yes")
+            void = (await b.get("/v1/root"))["held"]
+            await ok(b, "deny", "c", "--yes")
+            await shows(b, "c", state="denied")
+            await a.start()
+            await cluster.linked(120)
+            for node in cluster:
+                assert await line_of(node) == [first, stands]
+                said = await ok(node, "root", "status")
+                assert f"void     {void[:8]}, signed by {first[:8]}" in said
+                assert "its deny of c, which is a member" in said
+            assert "deny-void" in await ok(b, "logs")
+            await ok(a, "deny", "c", "--yes")
+            await shows(b, "c", state="denied")
+            assert "its deny of c" not in await ok(b, "root", "status")
+
+
+async def sees(node: Node, name: str) -> bool:
+    """Whether a member is online for a node."""
+    nodes = (await node.get("/v1/status"))["nodes"]
+    return any(held["name"] == name and held["state"] == "online" for held in nodes)
+
+
 async def test_a_cluster_whose_root_key_is_lost_goes_on_with_its_admins() -> None:
     """They invite, renew, and grant and deny those below them; nobody makes or unmakes an admin."""
     async with Cluster(1) as cluster:

@@ -10,6 +10,7 @@ from pollen.sim import scenarios
 
 SCENARIO = "admins_decide_in_cut_halves"
 SUCCESSION = "the_root_is_succeeded_in_cut_halves"
+HEIRS = "two_heirs_of_the_root_are_made_apart"
 # ``make check`` plays ten, ``make test`` sixty; the slow test goes on from there.
 SEEDS = int(os.environ.get("POLLEN_SIM_SEEDS", "10")) // 2
 ALL = 300
@@ -31,6 +32,14 @@ def test_a_root_that_is_succeeded_apart_is_one_line_everywhere(number: int) -> N
     report = scenarios.play(SUCCESSION, number).report
     assert report.failures == []
     assert report.checks["successions"] > 0
+
+
+@pytest.mark.parametrize("number", range(2, 2 + SEEDS))
+def test_two_heirs_made_apart_leave_one_line_and_the_same_denies(number: int) -> None:
+    """Nodes that counted the displaced one's deny, that restarted and that joined later agree."""
+    report = scenarios.play(HEIRS, number).report
+    assert report.failures == []
+    assert report.checks["denies-agree"] == 1
 
 
 @pytest.mark.slow

@@ -180,6 +180,7 @@ class Turns:
 
 @contextlib.contextmanager
 def without_full_collections() -> Iterator[None]:
+    """As the driver of a daemon has it: what is measured is the turn, not the heap of all tests."""
     held = gc.get_threshold()
     gc.collect()
     gc.set_threshold(held[0], held[1], 1_000_000)

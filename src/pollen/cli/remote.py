@@ -234,8 +234,7 @@ def _heard(paths: Paths, command: list[str], stdin: int) -> tuple[int, bytes, by
 
 def _prints_too_much(paths: Paths) -> PollenError:
     host, most = paths.host.removeprefix("ssh://"), _PRINTS >> 20
-    remedy = "what was asked may have been done: look there with: "
-    remedy += f"ssh {' '.join(paths.ssh_words)}"
+    remedy = f"what was asked may have been done: look there with: {paths.ssh()}"
     return error_from("unreachable", f"{host} printed more than {most} MiB", remedy)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from pollen import recorded
 from pollen.cli import remote
 from pollen.errors import PollenError, error_from
 from pollen.paths import Paths, contexts_file
@@ -28,7 +29,7 @@ def far(where: Paths, source: str | None, options: Sequence[str]) -> int:
 
     Raises ``wheel-invalid`` when it cannot be read, ``unreachable`` and ``denied``.
     """
-    with _opened(source) as stdin:
+    with opened(source) as stdin:
         return _sent(where, stdin, options)
 
 
@@ -42,7 +43,11 @@ def _sent(where: Paths, wheel: int, options: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _opened(source: str | None) -> Iterator[int]:
+def opened(source: str | None) -> Iterator[int]:
+    """A descriptor of the wheel that the user named; ``DEVNULL`` for none.
+
+    Raises ``usage`` for standard input and ``wheel-invalid`` for what cannot be read again.
+    """
     if source is None:
         yield subprocess.DEVNULL
         return
@@ -52,7 +57,7 @@ def _opened(source: str | None) -> Iterator[int]:
     try:
         file = open(source, "rb")  # noqa: SIM115, PTH123 - closed below
     except OSError as error:
-        reason = f"{source} cannot be read: {error.strerror}"
+        reason = recorded.unread(source, error)
         raise error_from("wheel-invalid", reason, "name a file that ends with .whl") from None
     with file:
         if not file.seekable():
@@ -72,7 +77,7 @@ def all_contexts(ctx: click.Context, source: str | None, options: Sequence[str])
         raise error_from("usage", reason, "name the machines first: pln context add NAME HOST")
     done: list[str] = []
     # Opened once: a file that is replaced meanwhile would give the nodes two versions.
-    with _opened(source) as wheel:
+    with opened(source) as wheel:
         for name, host in held.items():
             click.echo(f"{escaped(name)}: {escaped(host)}")
             if why := _tried(host, wheel, options):
@@ -90,7 +95,7 @@ def _tried(host: str, wheel: int, options: Sequence[str]) -> str:
     except PollenError as error:
         return error.reason
     except OSError as error:
-        return f"the wheel cannot be read: {error.strerror or error}"
+        return recorded.unread("the wheel", error)
     except KeyboardInterrupt:
         return "you interrupted it here; what was begun there may go on"
     return f"pln upgrade there ended with {code}" if code else ""

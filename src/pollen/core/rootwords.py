@@ -69,10 +69,25 @@ class RootLink(msgspec.Struct, frozen=True, kw_only=True):
     members: list[str] = []
 
 
+class DisplacedRoot(msgspec.Struct, frozen=True, kw_only=True):
+    """A successor that another one took the place of: nothing that it signed counts.
+
+    ``before``: the root that signed it, at ``since_unix_ms``. ``denied``: the names of the members
+    that it, or an admin that it made, denied in vain; ``ids``: their ids, in the same order.
+    """
+
+    root: str
+    before: str
+    since_unix_ms: int
+    denied: list[str] = []
+    ids: list[str] = []
+
+
 class RootView(msgspec.Struct, frozen=True, kw_only=True):
     """The roots, oldest first. ``held``: the one whose key is on this node and counts, or empty.
 
     ``here`` is this node's name; ``admins`` are those of the members that are admins now.
+    ``displaced`` are the successors that do not count, oldest first.
     """
 
     cluster: str
@@ -80,6 +95,7 @@ class RootView(msgspec.Struct, frozen=True, kw_only=True):
     held: str
     line: list[RootLink]
     admins: list[str]
+    displaced: list[DisplacedRoot] = []
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):

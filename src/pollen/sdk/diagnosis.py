@@ -40,7 +40,8 @@ def problem(slug: str, title: str, remedy: str) -> dict[str, object]:
 def of_ssh(paths: Paths, code: int | None, said: str, noise: str = "") -> dict[str, object]:
     """The problem of an ssh that ended with ``code``; ``said`` is its stderr, ``noise`` what came
     on stdout in place of our frames."""
-    words = " ".join(paths.ssh_words)
+    batch = paths.ssh("true", options=["-o", "BatchMode=yes"])
+    looks = f"see: {paths.ssh('true', options=['-v'])}"
     host, low = paths.host.removeprefix("ssh://"), said.lower()
     if "remote host identification has changed" in low:
         title = f"the host key of {host} has changed: another machine, or somebody in between"
@@ -48,22 +49,23 @@ def of_ssh(paths: Paths, code: int | None, said: str, noise: str = "") -> dict[s
         return problem("unreachable", title, remedy)
     if "host key verification failed" in low or "host key is known" in low:
         title = f"the host key of {host} is not known here"
-        return problem("unreachable", title, f"connect once and compare the key: ssh {words} true")
+        remedy = f"connect once and compare the key: {paths.ssh('true')}"
+        return problem("unreachable", title, remedy)
     if "permission denied" in low and code == SSH_FAILED:
         title = f"{host} does not let you in: {_line(said, 'permission denied')}"
-        return problem("denied", title, f"see that this works: ssh -o BatchMode=yes {words} true")
+        return problem("denied", title, f"see that this works: {batch}")
     if code in (_NOT_FOUND, _NOT_RUNNABLE):
         title = f"the PATH of {host} has no pln: {_last(said)}"
-        remedy = f"install it there, or put it on the PATH of: ssh {words} 'command -v pln'"
+        remedy = f"install it there, or put it on the PATH of: {paths.ssh('command', '-v', 'pln')}"
         return problem("unreachable", title, remedy)
     if "_stdio" in low:
         title = f"{host} has an older pln, without contexts: {_last(said)}"
-        return problem("unreachable", title, f"compare: ssh {words} pln version")
+        return problem("unreachable", title, f"compare: {paths.ssh('pln', 'version')}")
     if code == SSH_FAILED and (what := [text for text in _UNREACHABLE if text in low]):
         title = f"{host} cannot be reached: {_line(said, what[0])}"
-        return problem("unreachable", title, f"see: ssh -v {words} true")
+        return problem("unreachable", title, looks)
     told = _last(said) or _last(noise) or f"it ended with code {code}"
-    return problem("unreachable", f"ssh to {host} failed: {told}", f"see: ssh -v {words} true")
+    return problem("unreachable", f"ssh to {host} failed: {told}", looks)
 
 
 def of_socket(paths: Paths, why: str, text: str) -> dict[str, object]:

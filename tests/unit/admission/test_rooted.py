@@ -286,6 +286,36 @@ def test_a_successor_signs_like_the_root_on_every_node_and_for_newcomers() -> No
     assert tiers(world, "e")["d"] == "admin"
 
 
+def test_whom_a_displaced_successor_denied_is_a_member_and_shown_everywhere() -> None:
+    """Two successors made apart: each node says alike which is void, and whose deny with it."""
+    world, stands, void = with_leaf(), make_key("stands"), make_key("void")
+    for name in "bcd":
+        world.kill(name)
+    succeed(world, "a", stands)
+    world.kill("a")
+    world.machines["b"].root = world._root
+    for name in "bcd":
+        world.start(name)
+    world.run(5 * SECOND)
+    succeed(world, "b", void)
+    assert world.ask("b", DenyCommand(targets=["c"])).denied[0].name == "c"
+    world.run(3 * SECOND)
+    assert members(world, "d")["c"].state == "denied"
+    world.start("a")
+    world.run(200 * SECOND)
+    for name in "abcd":
+        view = world.ask(name, RootCommand())
+        assert [link.root for link in view.line] == [world._root.hex(), stands.hex()]
+        shown = [(r.root, r.before, r.denied, r.ids) for r in view.displaced]
+        assert shown == [(void.hex(), world._root.hex(), ["c"], [key(world, "c").hex()])]
+        assert members(world, name)["c"].state in ("online", "self"), name
+    world.ask("a", DenyCommand(targets=["c"]))
+    world.run(3 * SECOND)
+    for name in "abd":
+        assert world.ask(name, RootCommand()).displaced[0].denied == []
+        assert members(world, name)["c"].state == "denied"
+
+
 def test_a_succession_that_was_signed_elsewhere_is_published() -> None:
     world, successor = without_root(with_leaf()), make_key("next")
     drawer = signer(world._root, world._root)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from pollen.errors import PollenError
+from pollen.recorded import rows_of
 from pollen.runtime.upgrade import site as module
 from pollen.runtime.upgrade.site import Journal, Site, Version, exchange
 from pollen.runtime.upgrade.steps import Before, Which
-from pollen.runtime.upgrade.wheel import content_of, rows_of
+from pollen.runtime.upgrade.wheel import content_of
 
 
 def put(folder: Path, version: str, mark: str) -> Version:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pollen.errors import PollenError
+from pollen.recorded import rows_of
 from pollen.runtime.upgrade import wheel
 from tests import recorder
 from tests.wheels import write
@@ -49,7 +50,7 @@ def test_the_content_is_the_same_whatever_the_file_is(tmp_path: Path) -> None:
     """What pip adds to RECORD does not count; another byte of the package does."""
     first = wheel.check(made(tmp_path)).content
     with zipfile.ZipFile(tmp_path / "made.whl") as archive:
-        rows = wheel.rows_of(archive.read(f"{INFO}/RECORD").decode())
+        rows = rows_of(archive.read(f"{INFO}/RECORD").decode())
     more = {"../../../bin/pln": "sha256=x", f"{INFO}/INSTALLER": "sha256=y", "pollen/a.pyc": ""}
     assert wheel.content_of({**rows, **more}) == first
     assert wheel.check(made(tmp_path, **{"pollen/__init__.py": b"#"})).content != first

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from pollen import recorded
 from pollen.cli import output
 from pollen.cli.app import control_of, with_globals, with_json
 from pollen.cli.values import with_properties
@@ -78,12 +79,10 @@ def ssh_command(
       pln bootstrap ssh root@192.0.2.8 --wheel dist/pollen.whl --dry-run
     """
     targets = targets_of(machines)
-    for path, is_there in ((wheel, Path.is_file), (wheels, Path.is_dir)):
-        if path is not None and not is_there(Path(path).expanduser()):
-            raise click.BadParameter(f"{path} is not there")
+    given = readable(wheel, is_folder=False), readable(wheels, is_folder=True)
     desk = Desk(control_of(ctx), Grant(tier or "", props))
     desk.check()
-    bundles = Bundles(_path(wheel), _path(wheels))
+    bundles = Bundles(*given)
     bundles.prepare()
     options = Options(is_own=is_own, is_dry=dry_run, accepts_new_keys=accept_new_keys)
     screen = Screen([target.host for target in targets], is_silent=as_json)
@@ -112,8 +111,20 @@ def ssh_command(
         ctx.exit(worst)
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text).expanduser()
+def readable(text: str | None, *, is_folder: bool) -> Path | None:
+    """What the user named, before any machine is asked. Raises ``usage`` when it cannot be read."""
+    if text is None:
+        return None
+    path = Path(text).expanduser()
+    try:
+        if is_folder:
+            next(path.iterdir(), None)
+        else:
+            path.open("rb").close()
+    except OSError as error:
+        remedy = "name a folder of wheels" if is_folder else "name a file that ends with .whl"
+        raise error_from("usage", recorded.unread(text, error), remedy) from None
+    return path
 
 
 def targets_of(texts: tuple[str, ...]) -> list[Target]:

@@ -67,8 +67,24 @@ def _status_lines(view: dict[str, Any], where: Paths) -> list[str]:
         begins = f"since {since}" if link["since_unix_ms"] else "the first root"
         signed = ", ".join(link["members"]) or "nobody"
         lines.append(f"line     {link['root'][:8]}, {begins}; it certified: {signed}")
+    lines += displaced_lines(view)
     lines.append(f"admins   {', '.join(view['admins']) or 'none'}")
     return [*lines, *_without_lines(view)]
+
+
+def displaced_lines(view: dict[str, Any]) -> list[str]:
+    """The successors that do not count, with whom they denied in vain."""
+    lines = []
+    for root in view.get("displaced", ()):
+        since = time.strftime("%Y-%m-%d", time.localtime(root["since_unix_ms"] / 1000))
+        lines.append(
+            f"void     {root['root'][:8]}, signed by {root['before'][:8]} on {since}: another"
+            " successor stands in its place, and nothing that it signed counts"
+        )
+        for name, peer in zip(root["denied"], root["ids"], strict=True):
+            lines.append(f"void     its deny of {name}, which is a member; to keep it out:")
+            lines.append(f"         pln deny {peer[:8]}")
+    return lines
 
 
 def _without_lines(view: dict[str, Any]) -> list[str]:

@@ -156,6 +156,8 @@ class Consequences(Room):
             self._cut(peer, turn)
             if peer == self._config.node:
                 self._on_own(turn)
+        for peer in self._members.trust.take_voided():
+            turn.do(Log(level="warning", event="deny-void", fields={"peer": short(peer)}))
         if self._is_lender:
             for payload in self._members.trust.take_buried():
                 self.publish_deny(payload, turn)

@@ -22,6 +22,7 @@ from pollen.core.kinds import DENY, SUCCESSION
 from pollen.core.rootwords import (
     Applied,
     ApplyCommand,
+    DisplacedRoot,
     HoldRootCommand,
     RootCommand,
     RootLink,
@@ -89,7 +90,25 @@ class Rooted:
             held="" if held is None else held.hex(),
             line=line,
             admins=sorted(name_of(peer) for peer in trust.admins),
+            displaced=self._displaced(),
         )
+
+    def _displaced(self) -> list[DisplacedRoot]:
+        """The successors that do not count, each with the members that it denied in vain."""
+        found = []
+        for link, void in self._trust.displaced():
+            subjects = dict.fromkeys(PeerId(verdict.deny.subject) for verdict in void)
+            denied = [peer for peer in subjects if peer in self._trust.certificates]
+            found.append(
+                DisplacedRoot(
+                    root=link.successor.hex(),
+                    before=link.root.hex(),
+                    since_unix_ms=link.issued // MILLISECOND,
+                    denied=[self._members.name_of(peer) for peer in denied],
+                    ids=[peer.hex() for peer in denied],
+                )
+            )
+        return found
 
     def on_hold(self, asked: Asked, turn: Turn) -> None:
         """The key of a root came to this machine, or left it."""

@@ -5,9 +5,9 @@ Decides: the certificate that counts for each peer, the wall time at which its m
 Does not know: links, node records, names; who renews leases (``lending``).
 Invariants: ``certificates`` is a function of the records alone, whatever their order; no clock is
     read to make it. ``ends`` is a function of the records and of what peers showed; ``current`` is
-    who had not ended at the wall time of the last ``expire``. A deny is never forgotten. Only what
-    depends on a record is worked out again when it comes, and no signature of a chain is checked
-    twice while it is remembered.
+    who had not ended at the wall time of the last ``expire``. A deny that holds is never forgotten.
+    Only what depends on a record is worked out again when it comes, and no signature of a chain is
+    checked twice while it is remembered.
 Source: docs/design/protocol.md#trust.
 """
 
@@ -31,7 +31,7 @@ from pollen.core.trust.denies import ProvenDeny
 from pollen.core.trust.ends import Ends
 from pollen.core.trust.leases import HeldLease, Lease
 from pollen.core.trust.publishers import Publishers
-from pollen.core.trust.succession import Successions
+from pollen.core.trust.succession import Succession, Successions
 
 TRUST_KINDS = frozenset({CERT, LEASE, DENY, SUCCESSION, GRANT, POLICY})
 # The place of a lease that came with a Hello, beside those that came as records of somebody; and
@@ -180,19 +180,29 @@ class Trust:
         self._refresh(subject)
 
     def _on_deny_record(self, record: Record) -> Rejection | None:
-        return self._note_deny(self._denials.apply(record, self.roots))
-
-    def _note_deny(self, news: ProvenDeny | Rejection | None) -> Rejection | None:
-        """What hangs on the subject of a deny that is new is worked out again."""
+        news = self._denials.apply(record, self.roots)
         if isinstance(news, ProvenDeny):
-            subject = PeerId(news.deny.subject)
-            hanging = (*self._below.get(subject, ()), *self._leased_by.get(subject, ()))
-            self._refresh_all([subject, *hanging])
+            self._on_denied(PeerId(news.deny.subject))
         return news if isinstance(news, Rejection) else None
+
+    def _on_denied(self, subject: PeerId) -> None:
+        """Other denies of this key hold than before: what hangs on it is worked out again."""
+        hanging = (*self._below.get(subject, ()), *self._leased_by.get(subject, ()))
+        self._refresh_all([subject, *hanging])
 
     def take_buried(self) -> list[bytes]:
         """Denies that hold and whose record was buried since the last call."""
         return self._denials.take_buried()
+
+    def take_voided(self) -> list[PeerId]:
+        """Whom a deny kept out here that ceased to hold since the last call."""
+        return self._denials.take_voided()
+
+    def displaced(self) -> list[tuple[Succession, list[ProvenDeny]]]:
+        """The successors that another one took the place of, with the denies void by each."""
+        made = self._successions.displaced(self.roots)
+        void = self._denials.void_by({PeerId(link.successor) for link in made})
+        return [(link, [v for v in void if v.root == link.successor]) for link in made]
 
     def _on_succession(self, record: Record) -> Rejection | None:
         carried = decode(Signed, record.body.payload, "succession")
@@ -213,16 +223,20 @@ class Trust:
         before, self.roots = self.roots, self._successions.line(self._root)
         if before == self.roots:
             return
-        self._judged, self._shown = {}, {}
+        shown, self._shown, self._judged = self._shown, {}, {}
+        for subject, chain in shown.items():
+            if isinstance(self.judge(subject, chain.carried), Chain):
+                self._show(chain)
         self._changed |= dict.fromkeys(self._counted)  # what each shows now leads to the newest
-        for news in self._denials.judge_again(self.roots):
-            self._note_deny(news)
+        for subject in self._denials.judge_again(self.roots):
+            self._on_denied(subject)
         self.publishers.follow(self.roots)
         for subject, carried in list(self._carried.items()):
             self.declare(subject, carried)
         for (owner, subject), carried in list(self._grants.items()):
             judged = self.judge(subject, carried)
             self._grant(owner, subject, judged if isinstance(judged, Chain) else None)
+        self._refresh_all([*shown])
 
     # -- what follows ---------------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 Decides: whether a deny holds, and whether a chain survives the denies that are known.
 Does not know: links, records, the clock. It keeps nothing.
-Invariants: a deny that held once holds for ever: it proves by itself that its issuer is a root or
-    an ancestor of its subject, so that neither its issuer's end nor the order of arrival matters.
-    More denies never revive a chain. Nothing but a higher generation brings a key back, given by
-    the denier, an ancestor of the denier or a root, and it cites this very deny or a later one that
-    names it: a deny and a grant that did not know of each other end denied.
+Invariants: a deny holds for ever while its root is in the line: it proves by itself that its issuer
+    is a root or an ancestor of its subject, so that neither its issuer's end nor the order of
+    arrival matters. More denies never revive a chain. Nothing but a higher generation brings a key
+    back, given by the denier, an ancestor of the denier or a root, and it cites this very deny or a
+    later one that names it: a deny and a grant that did not know of each other end denied.
 Source: docs/design/protocol.md#trust. Refused: a deny that counts for the chains of its issuer
     only, which would leave a denied key that holds an invite of another admin inside.
 """
@@ -65,12 +65,14 @@ class DenyPayload(msgspec.Struct, frozen=True, array_like=True):
 class ProvenDeny(msgspec.Struct, frozen=True, kw_only=True):
     """A deny that holds: ``lifters`` are the nodes that may bring its subject back, next to a root.
 
-    It has none when a root denied. ``hash`` is what the certificate that lifts it cites.
+    It has none when a root denied. ``hash`` is what the certificate that lifts it cites. ``root``
+    denied, or is where the evidence ends: the deny is void while that is not in the line.
     """
 
     deny: Deny
     hash: Hash
     lifters: tuple[PeerId, ...]
+    root: PeerId
 
     def may_be_lifted_by(self, issuer: PeerId, roots: Container[PeerId]) -> bool:
         """Whether certificates of this issuer may bring the subject back."""
@@ -149,8 +151,9 @@ def judge_deny(
         return Rejection("deny-generation")
     if len(deny.after) > limits.DENIES_NAMED_MAX:
         return Rejection("deny-names-too-many")
+    root = PeerId(deny.issuer)
     lifters: tuple[PeerId, ...] = ()
-    if deny.issuer not in roots:
+    if root not in roots:
         chain = certs.judge_chain(
             carried.evidence, cluster=cluster, roots=roots, subject=deny.subject, verify=verify
         )
@@ -159,11 +162,11 @@ def judge_deny(
         ancestors = chain.leaf.lineage
         if deny.issuer not in ancestors:
             return Rejection("deny-of-no-descendant")
-        lifters = tuple(ancestors[: ancestors.index(deny.issuer) + 1])
+        root, lifters = chain.root, tuple(ancestors[: ancestors.index(deny.issuer) + 1])
     message = signing_bytes(DENY_DOMAIN, carried.deny.body)
     if verify([(deny.issuer, message, carried.deny.signature)]) != [True]:
         return Rejection("deny-signature")
-    return ProvenDeny(deny=deny, hash=deny_hash(carried.deny), lifters=lifters)
+    return ProvenDeny(deny=deny, hash=deny_hash(carried.deny), lifters=lifters, root=root)
 
 
 def killer_of(

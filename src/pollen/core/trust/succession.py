@@ -104,6 +104,20 @@ class Successions:
         """The roots from the first on, by what is known."""
         return line_of(first, [(judged, signed) for signed, judged in self._known.items()])
 
+    def displaced(self, line: Container[PeerId]) -> list[Succession]:
+        """What made each key that successions lead to from the line and that is not in it.
+
+        Oldest first. As far as a line may be long; what strange keys signed leads nowhere.
+        """
+        found: dict[PeerId, Succession] = {}
+        known = sorted(self._known.values(), key=lambda s: (s.issued, s.successor))
+        for _ in range(limits.SUCCESSIONS_MAX):
+            for made in known:
+                successor = PeerId(made.successor)
+                if successor not in line and (made.root in line or made.root in found):
+                    found.setdefault(successor, made)
+        return sorted(found.values(), key=lambda s: (s.issued, s.successor))
+
 
 def line_of(
     first: PeerId, known: Iterable[tuple[Succession, Signed]]

@@ -25,10 +25,11 @@ from pathlib import Path
 import msgspec
 from packaging import utils
 
+from pollen import recorded
 from pollen.errors import PollenError, error_from
 from pollen.paths import cure, sync_folder
 from pollen.runtime.upgrade.steps import Before, Which
-from pollen.runtime.upgrade.wheel import DISTRIBUTION, PACKAGE, Wheel, content_of, rows_of
+from pollen.runtime.upgrade.wheel import DISTRIBUTION, PACKAGE, Wheel, content_of
 
 _WORK = ".pollen-upgrade"
 # What an upgrade needs beside the new files: compiled Python, a copy of ours, room. Bytes. Guess.
@@ -88,7 +89,7 @@ class Site:
         """What is installed. Raises ``usage`` where it did not come as a wheel."""
         infos = self.infos()
         try:
-            rows = rows_of((infos[0] / "RECORD").read_text())
+            rows = recorded.rows_of((infos[0] / "RECORD").read_text())
             inode = self.package.stat().st_ino
         except (IndexError, OSError):
             rows = {}
@@ -236,7 +237,7 @@ class Site:
         except OSError:
             return None
         known = {journal.old.content, journal.new.content}
-        return held if {content_of(rows_of(text)) for text in records} <= known else None
+        return held if {content_of(recorded.rows_of(text)) for text in records} <= known else None
 
     def switch(self, journal: Journal, wanted: Which) -> None:
         """Exchange the two, by one rename; then its metadata. Raises ``state-unusable``."""
@@ -268,7 +269,7 @@ class Site:
     def _settle_same(self, here: Version) -> None:
         """Two versions of one number have metadata of one name."""
         inside, outside = self.folder / here.info, self.other / here.info
-        if content_of(rows_of((inside / "RECORD").read_text())) != here.content:
+        if content_of(recorded.rows_of((inside / "RECORD").read_text())) != here.content:
             exchange(inside, outside)
 
     def read_journal(self) -> Journal | None:

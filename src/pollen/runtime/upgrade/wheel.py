@@ -2,7 +2,8 @@
 
 Decides: whether a file is a wheel of Pollen that this environment can run.
 Does not know: what is installed here already (``site``), who wants it.
-Invariants: each byte that is unpacked was held against the wheel's own RECORD. A wheel that writes
+Invariants: each byte that is unpacked was held against the wheel's own RECORD
+    (``pollen.recorded``). A wheel that writes
     outside its two folders is refused.
 Source: https://packaging.python.org/en/latest/specifications/binary-distribution-format/ and its
     pages on tags and on RECORD.
@@ -10,17 +11,14 @@ Source: https://packaging.python.org/en/latest/specifications/binary-distributio
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import csv
 import hashlib
 import importlib.metadata
-import io
 import shlex
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -28,13 +26,13 @@ from packaging import metadata, specifiers, tags, utils
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+from pollen import recorded
 from pollen.errors import PollenError, error_from
 
 DISTRIBUTION = "pollen-mesh"
 PACKAGE = "pollen"
 # Bytes that a wheel may unpack to. Guess: today's has 40 MB.
 UNPACKED_MAX = 1 << 30
-_PIECE = 1 << 20
 # Of a file in a zip: its general purpose bit flag, APPNOTE.TXT 4.4.4.
 _ENCRYPTED = 1
 _REMEDY = "fetch or build it again, and compare its hash with the one that was published"
@@ -63,8 +61,7 @@ def invalid(reason: str, remedy: str = _REMEDY) -> PollenError:
 
 def unreadable(path: str | Path, error: OSError) -> PollenError:
     """The error of a wheel that the disk does not give."""
-    reason = f"{path} cannot be read: {error.strerror or error}"
-    return invalid(reason, "name a file that ends with .whl")
+    return invalid(recorded.unread(path, error), "name a file that ends with .whl")
 
 
 def check(path: Path, shown: Path | None = None) -> Wheel:
@@ -99,8 +96,11 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> Wheel:
         reason = f"{path} needs Python {python}, and this is {ours}"
         raise invalid(reason, "make an environment with such a Python, and install the wheel there")
     shown = _fitting(path, _text(path, archive, f"{info}/WHEEL"))
-    rows = rows_of(_text(path, archive, f"{info}/RECORD"))
-    size = _hold_against(path, archive, info, rows)
+    rows = recorded.rows_of(_text(path, archive, f"{info}/RECORD"))
+    try:
+        size = recorded.hold_against(archive, f"{info}/RECORD", rows)
+    except recorded.NotAsRecordedError as error:
+        raise invalid(f"{path}: {error}") from None
     _have(path, raw.get("requires_dist", []))
     return Wheel(path, version, said, shown, info, content_of(rows), size)
 
@@ -151,38 +151,6 @@ def _fitting(path: Path, text: str) -> str:
     else:
         what, ours = "for another Python", f"{here[0].interpreter}-{here[0].abi}"
     raise invalid(f"{path} is {what}: {','.join(said) or 'it has no tag'}, and this is {ours}")
-
-
-def rows_of(text: str) -> dict[str, str]:
-    """The hash of each file that a RECORD names; empty where it has none."""
-    return {row[0]: row[1] for row in csv.reader(io.StringIO(text)) if len(row) == 3}
-
-
-def _hold_against(path: Path, archive: zipfile.ZipFile, info: str, rows: dict[str, str]) -> int:
-    """Read every file of the wheel; bytes in all. Raises when RECORD has others."""
-    size = 0
-    files = {held.filename for held in archive.infolist() if not held.is_dir()}
-    if missing := sorted(set(rows) - files):
-        raise invalid(f"{path} lacks {missing[0]}, which its RECORD names")
-    for name in sorted(files):
-        if name == f"{info}/RECORD":
-            continue
-        with archive.open(name) as file:
-            found, length = hash_of(iter(lambda: file.read(_PIECE), b""))
-        size += length
-        if rows.get(name) != found:
-            why = "has another hash than" if rows.get(name) else "is not named in"
-            raise invalid(f"{path}: {name} {why} its RECORD")
-    return size
-
-
-def hash_of(pieces: Iterable[bytes]) -> tuple[str, int]:
-    """A hash as RECORD writes it, and how many bytes there were."""
-    made, size = hashlib.sha256(), 0
-    for piece in pieces:
-        made.update(piece)
-        size += len(piece)
-    return f"sha256={base64.urlsafe_b64encode(made.digest()).rstrip(b'=').decode()}", size
 
 
 def content_of(rows: dict[str, str]) -> str:

@@ -28,6 +28,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from pollen import recorded
 from pollen.errors import PollenError, error_from
 from pollen.paths import cure
 from pollen.sdk.bootstrap import wheels
@@ -162,7 +163,7 @@ def _read_wheel(path: Path) -> tuple[str, bytes]:
         data = path.read_bytes()
     except OSError as error:
         remedy = "name a wheel of pollen; one is made by: make wheel"
-        raise error_from("usage", f"{path} cannot be read: {error.strerror}", remedy) from None
+        raise error_from("usage", recorded.unread(path, error), remedy) from None
     wheels.check_file(path)
     return path.name, data
 

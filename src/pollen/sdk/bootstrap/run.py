@@ -10,7 +10,6 @@ Source: docs/internals/bootstrap.md#steps.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import subprocess
 import threading
 import time
@@ -301,10 +300,7 @@ class Machine:
         """What to type here so that something is done with the node there."""
         sudo = ["sudo"] if facts.root == "sudo" and facts.folder.startswith("/var/lib/") else []
         line = [*sudo, facts.command, "--dir", escaped(facts.folder), *words]
-        inner = shlex.join(line)
-        # It passes two shells, ours and theirs.
-        given = inner if inner == " ".join(line) else shlex.quote(inner)
-        return f"ssh {shlex.join(self._target.paths.ssh_words)} {given}"
+        return self._target.paths.ssh(*line)
 
     def _notes(self, facts: Facts) -> tuple[str, ...]:
         notes: list[str] = []

@@ -10,9 +10,7 @@ Source: docs/internals/bootstrap.md#the-archive; the tags are those of PEP 425, 
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import csv
 import hashlib
 import io
 import os
@@ -24,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from pollen import recorded
 from pollen.errors import PollenError, error_from
 
 DISTRIBUTION: Final = "pollen-mesh"
@@ -33,6 +32,8 @@ _LEGACY: Final = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
 # The oldest glibc for which wheels of the dependencies are looked for: 2.5, manylinux1.
 _GLIBC_LEAST: Final = 5
 _MUSL_NEWEST: Final = 2
+# What ``zipfile`` raises for an archive that is damaged, encrypted or of a strange sort.
+_DAMAGES: Final = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 _GIVE: Final = "make a wheel that fits: make wheel, then: pln bootstrap ssh --wheel dist/FILE.whl"
 
 
@@ -79,7 +80,7 @@ def _takes_python(tag: str, abi: str, python: tuple[int, int]) -> bool:
 
 def check_file(path: Path) -> str:
     """The version in the name of a wheel of pollen. Raises ``usage`` for anything else, and for one
-    that holds other bytes than its RECORD says."""
+    that holds other files or other bytes than its RECORD says."""
     found = _NAME.fullmatch(path.name)
     if found is None or found[1].replace("_", "-") != DISTRIBUTION:
         raise _unusable(f"{path} is not a wheel of pollen (pollen_mesh-….whl)")
@@ -88,10 +89,11 @@ def check_file(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             (record,) = (name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
-            for name, listed, *_ in csv.reader(archive.read(record).decode().splitlines()):
-                if listed and listed.removeprefix("sha256=") != hash_of(archive.read(name)):
-                    raise _unusable(f"{path} is damaged: {name} is not what its RECORD says")
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+            rows = recorded.rows_of(archive.read(record).decode())
+            recorded.hold_against(archive, record, rows)
+    except recorded.NotAsRecordedError as error:
+        raise _unusable(f"{path} is damaged: {error}") from None
+    except _DAMAGES:
         raise _unusable(f"{path} is damaged: its RECORD does not lead to its files") from None
     return found[2]
 
@@ -121,7 +123,7 @@ def running_wheel(cache: Path | None = None) -> tuple[str, bytes]:
             data = Path(str(file.locate())).read_bytes()
         except OSError as error:
             raise _unusable(f"{file.locate()} cannot be read: {error.strerror}") from None
-        if file.hash is None or hash_of(data) != file.hash.value:
+        if file.hash is None or hash_of(data) != f"{file.hash.mode}={file.hash.value}":
             raise _unusable(f"{file.locate()} was changed since it was installed")
         kept.append((name, data))
     kept.sort()
@@ -156,7 +158,7 @@ def _belongs(name: str) -> bool:
 
 def hash_of(data: bytes) -> str:
     """A hash as RECORD has it."""
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return recorded.hash_of([data])[0]
 
 
 def content_of(data: bytes) -> str:
@@ -165,7 +167,10 @@ def content_of(data: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in sorted(archive.namelist()):
-                seen.update(f"{hashlib.sha256(archive.read(name)).hexdigest()} {name}\n".encode())
+                made = hashlib.sha256()
+                for piece in recorded.pieces_of(archive, name):
+                    made.update(piece)
+                seen.update(f"{made.hexdigest()} {name}\n".encode())
     except (zipfile.BadZipFile, zlib.error, EOFError):
         return hashlib.sha256(data).hexdigest()
     return seen.hexdigest()
@@ -180,7 +185,7 @@ def _label(held: metadata.Distribution, files: list[tuple[str, bytes]]) -> tuple
     tags = re.findall(r"^Tag: (\S+)$", held.read_text("WHEEL") or "", re.MULTILINE)
     if not tags:
         raise _unusable("the installed pollen does not say what it runs on")
-    record = "".join(f"{name},sha256={hash_of(data)},{len(data)}\n" for name, data in files)
+    record = "".join(f"{name},{hash_of(data)},{len(data)}\n" for name, data in files)
     record += f"{_folder(files)}/RECORD,,\n"
     return f"{_folder(files).removesuffix('.dist-info')}-{tags[0]}.whl", record.encode()
 

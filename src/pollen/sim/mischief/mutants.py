@@ -26,7 +26,7 @@ from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import attempts
-from pollen.core.trust import authority, denies, publishers
+from pollen.core.trust import authority, denials, denies, publishers
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +210,19 @@ def _faultless(held: Any) -> Any:
     )
 
 
+def _once_proven(true: Any) -> Any:
+    """What held once holds for ever, at those nodes where it did."""
+
+    def judge_again(self: Any, roots: Any) -> Any:
+        before = self._proven
+        moved = true(self, roots)
+        for subject, held in before.items():
+            self._proven[subject] = {**held, **self._proven.get(subject, {})}
+        return moved
+
+    return judge_again
+
+
 MUTANTS: list[Mutant] = [
     Mutant(
         name="no-tie-break", owner=owners.OwnerSet, target="judge",
@@ -265,6 +278,11 @@ MUTANTS: list[Mutant] = [
         name="deny-ignored", owner=authority.Trust, target="killer_of", make=_always(None),
         caught_by="b hears of the deny",
         scenario="an_admin_renews_a_denied_node_in_the_other_half",
+    ),
+    Mutant(
+        name="void-denies-stay", owner=denials.Denials, target="judge_again",
+        make=_once_proven, caught_by="who was denied in vain is back",
+        scenario="two_heirs_of_the_root_are_made_apart",
     ),
     Mutant(
         name="lifted-unnamed", owner=denies.ProvenDeny, target="covers", make=_always(True),

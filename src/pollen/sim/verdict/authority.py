@@ -8,6 +8,8 @@ Source: docs/internals/trust.md#invariants.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from pollen.core.codec import Rejection, decode
 from pollen.core.ids import PeerId, hash_of
 from pollen.core.kinds import DENY
@@ -43,8 +45,8 @@ def _unproved(world: World, machine: Machine) -> list[str]:
     """Certificates that count though a deny of somebody in their chain is neither cited nor named
     by what they cite, and the root did not give what an admin alone denied."""
     found = []
-    denies = _denies_of(machine)
     trust = observe.trust_of(machine)
+    denies = _denies_of(machine, trust.roots)
     for peer, certificate in trust.certificates.items():
         chain = trust.chain_of(peer)
         name = world.by_key[peer].name
@@ -58,7 +60,8 @@ def _unproved(world: World, machine: Machine) -> list[str]:
     return found
 
 
-def _denies_of(machine: Machine) -> dict[PeerId, dict[bytes, Deny]]:
+def _denies_of(machine: Machine, roots: Container[PeerId]) -> dict[PeerId, dict[bytes, Deny]]:
+    """All but those of a root outside the line, or of an admin below one: they are void."""
     found: dict[PeerId, dict[bytes, Deny]] = {}
     for (_, kind, _key), record in observe.records_of(machine).items():
         if kind != DENY or not record.is_live:
@@ -68,9 +71,19 @@ def _denies_of(machine: Machine) -> dict[PeerId, dict[bytes, Deny]]:
             carried if isinstance(carried, Rejection) else decode(Deny, carried.deny.body, "deny")
         )
         if isinstance(carried, DenyPayload) and isinstance(deny, Deny):
+            if _root_of(carried, deny) not in roots:
+                continue
             key = hash_of("deny", carried.deny.body)
             found.setdefault(PeerId(deny.subject), {})[key] = deny
     return found
+
+
+def _root_of(carried: DenyPayload, deny: Deny) -> PeerId:
+    """Whom a deny goes back to: the issuer of the first certificate in its proof, or its own."""
+    if not carried.evidence:
+        return PeerId(deny.issuer)
+    first = decode(Certificate, carried.evidence[0].body, "certificate")
+    return PeerId(b"" if isinstance(first, Rejection) else first.issuer)
 
 
 def _is_answered(
