@@ -12,7 +12,7 @@ use pollen_wire::{
 
 use crate::{
     error::NetError,
-    lane::{IDLE, Lane, Session},
+    lane::{Busy, LEFT, Lane, Session},
     net::{BULK, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
     tunnel::{Arrived, TunnelStream},
@@ -31,8 +31,7 @@ impl Net {
         if self.content().has(request.content).await? {
             return Ok(());
         }
-        let lane = self.lane(peer).await?;
-        let _busy = lane.begin();
+        let (lane, _busy) = self.lane(peer).await?;
         let opened = lane.connection.open_bi().await;
         let (mut send, mut recv) = opened.map_err(|e| NetError::lost("asking for content", e))?;
         write_frame(&mut send, |out| request.encode(out)).await?;
@@ -45,42 +44,55 @@ impl Net {
         }
     }
 
-    /// The connection on which streams to a linked peer are opened.
-    pub(crate) async fn lane(&self, peer: Id) -> Result<Arc<Lane>, NetError> {
+    /// The connection on which streams to a linked peer are opened, and a place on it.
+    async fn lane(&self, peer: Id) -> Result<(Arc<Lane>, Busy), NetError> {
         let slot = self.lane_slot(peer);
         let mut held = slot.lock().await;
-        if let Some(lane) = held.as_ref().filter(|lane| lane.is_fresh()) {
-            return Ok(lane.clone());
+        if let Some((lane, busy)) = held.as_ref().and_then(|lane| Some((lane, lane.begin()?))) {
+            return Ok((lane.clone(), busy));
         }
         let link =
             self.link(peer).ok_or_else(|| NetError::Unreachable("no link to that peer".into()))?;
         let address: Vec<_> = link.address().into_iter().collect();
         let lane = Lane::new(self.connect(peer, &address, BULK).await?);
+        let Some(busy) = lane.begin() else {
+            return Err(NetError::Unreachable("the peer closed the connection".into()));
+        };
+        tokio::spawn(lane.clone().end_idle());
         *held = Some(lane.clone());
-        Ok(lane)
+        Ok((lane, busy))
     }
 
     pub(crate) async fn serve_bulk(self, connection: Connection) {
         let peer = *connection.remote_id().as_bytes();
         let lane = Lane::new(connection);
+        let _counted = match self.count_bulk(peer) {
+            Some(counted) => counted,
+            None => return lane.connection.close(VarInt::from_u32(close::DUPLICATE_LINK), b""),
+        };
+        let mut wait = LEFT;
         loop {
-            let came = tokio::time::timeout(IDLE, lane.connection.accept_bi()).await;
-            // Membership is looked up for each request: a peer cut off meanwhile gets no more.
-            let is_linked = self.link(peer).is_some();
+            let came = tokio::time::timeout(wait, lane.connection.accept_bi()).await;
             match came {
-                Ok(Ok((send, recv))) if is_linked => {
-                    let stream = TunnelStream::new(peer, lane.clone(), lane.begin(), send, recv);
-                    tokio::spawn(self.clone().serve_stream(stream));
-                }
                 Ok(Ok((send, recv))) => {
-                    drop(TunnelStream::new(peer, lane.clone(), lane.begin(), send, recv));
-                    if lane.is_idle() {
-                        break;
+                    let Some(busy) = lane.begin() else { break };
+                    let stream = TunnelStream::new(peer, lane.clone(), busy, send, recv);
+                    // Membership is looked up for each request: a peer cut off meanwhile gets no more.
+                    if self.link(peer).is_some() {
+                        tokio::spawn(self.clone().serve_stream(stream));
+                    } else {
+                        drop(stream);
+                        if lane.is_idle() {
+                            break;
+                        }
                     }
                 }
-                // What is open goes on, however long nothing new comes.
-                Err(_) if !lane.is_idle() => {}
-                _ => break,
+                Ok(Err(_)) => break,
+                // The other side closes it. One that does not is closed here, much later.
+                Err(_) => match lane.close_idle(LEFT) {
+                    Some(left) => wait = left,
+                    None => break,
+                },
             }
         }
         lane.connection.close(VarInt::from_u32(close::NOT_A_MEMBER), b"");
@@ -134,8 +146,9 @@ impl Net {
         service: &str,
         datagrams: bool,
     ) -> Result<(TunnelStream, Option<Session>), NetError> {
-        let lane = self.lane(peer).await?;
-        let busy = lane.begin_tunnel()?;
+        let (lane, mut busy) = self.lane(peer).await?;
+        busy.begin_tunnel()?;
+        busy.let_in();
         let number = datagrams.then(|| lane.number());
         let session = number.and_then(|number| lane.session(number));
         let opened = lane.connection.open_bi().await;
@@ -146,23 +159,14 @@ impl Net {
         Ok((stream, session))
     }
 
-    /// Hands a peer's OPEN up; a session whose number is taken is refused here.
-    pub(crate) async fn take_tunnel(&self, mut stream: TunnelStream, open: Open<'_>) {
-        let session = open.session.map(|number| stream.lane.session(number));
-        if matches!(session, Some(None)) {
-            let reason = "that session exists";
-            let refused = Opened { slug: "bad-request", reason, remedy: "" };
+    /// Hands a peer's OPEN up.
+    async fn take_tunnel(&self, mut stream: TunnelStream, open: Open<'_>) {
+        if let Err(error) = stream.busy.begin_tunnel() {
+            let reason = error.to_string();
+            let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
             return stream.refuse(&refused).await;
         }
-        match stream.lane.begin_tunnel() {
-            Ok(busy) => stream.busy = busy,
-            Err(error) => {
-                let reason = error.to_string();
-                let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
-                return stream.refuse(&refused).await;
-            }
-        }
         let service = open.service.to_owned();
-        self.up().tunnel(Arrived { service, session: session.flatten(), stream });
+        self.up().tunnel(Arrived { service, session: open.session, stream });
     }
 }

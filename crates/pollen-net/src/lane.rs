@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -14,93 +14,166 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use iroh::endpoint::{Connection, SendDatagramError, VarInt};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use pollen_wire::close;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::NetError;
 
 /// Tunnels of one connection. A peer allows some thousand streams more, for content.
 pub(crate) const MAX_TUNNELS: usize = 10_000;
-/// An idle bulk connection is closed by the side that accepted it after this time.
+/// The side that dialled closes a bulk connection on which nothing ran for so long: only that side
+/// opens streams, and it has read all that came. Content and a tunnel are followed by others.
 pub(crate) const IDLE: Duration = Duration::from_secs(30);
-/// The side that dialled does not use it any more when it was idle for so long: the other side may
-/// be closing it. Guess: more than a round trip before [`IDLE`].
-const FRESH: Duration = Duration::from_secs(25);
+/// The side that accepted closes one that the other left behind.
+pub(crate) const LEFT: Duration = Duration::from_secs(600);
+/// What of one connection is not read yet, bytes, beside that of tunnels that were let in.
+const WINDOW: u64 = 64 * 1024 * 1024;
+/// What a tunnel may have unread, bytes: the window of its stream.
+const OF_TUNNEL: u64 = 256 * 1024;
 /// Datagrams that wait for one session; the next is dropped. A guess: 0.2 s of 5,000 a second.
 const WAITING: usize = 1024;
+/// What waits for all sessions of a connection, bytes. Guess: 2 s of 5,000 of the largest a second.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Datagrams that are taken from the connection at once.
 const BATCH: usize = 32;
 
 /// A bulk connection; its datagrams are read as long as it lives.
 pub(crate) struct Lane {
     pub(crate) connection: Connection,
-    /// Streams under way, contents included.
-    busy: AtomicUsize,
-    tunnels: AtomicUsize,
+    state: Mutex<State>,
     numbers: AtomicU64,
-    used: Mutex<Instant>,
-    sessions: Mutex<HashMap<u64, mpsc::Sender<Bytes>>>,
+    room: Arc<Semaphore>,
+    sessions: Mutex<HashMap<u64, mpsc::Sender<Waiting>>>,
+}
+
+/// A datagram, and the room that it takes until it is read.
+type Waiting = (Bytes, OwnedSemaphorePermit);
+
+struct State {
+    /// Streams under way, contents included.
+    busy: usize,
+    tunnels: usize,
+    /// The most tunnels that were let in at once: the window never shrinks.
+    let_in: usize,
+    most_let_in: usize,
+    /// When the last one ended.
+    used: Instant,
+    is_closed: bool,
 }
 
 /// A stream that is under way; dropped, it is over.
 pub(crate) struct Busy {
     lane: Arc<Lane>,
     is_tunnel: bool,
+    is_let_in: bool,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.lane.busy.fetch_sub(1, Relaxed);
-        if self.is_tunnel {
-            self.lane.tunnels.fetch_sub(1, Relaxed);
+        let mut state = self.lane.state.lock();
+        state.busy -= 1;
+        state.tunnels -= usize::from(self.is_tunnel);
+        state.let_in -= usize::from(self.is_let_in);
+        state.used = Instant::now();
+    }
+}
+
+impl Busy {
+    /// It becomes a tunnel; `Overloaded` when there are as many as there may be.
+    pub(crate) fn begin_tunnel(&mut self) -> Result<(), NetError> {
+        let mut state = self.lane.state.lock();
+        if state.tunnels >= MAX_TUNNELS {
+            let reason = format!("{MAX_TUNNELS} tunnels are open between these nodes");
+            return Err(NetError::Overloaded(reason));
         }
-        *self.lane.used.lock() = Instant::now();
+        state.tunnels += 1;
+        self.is_tunnel = true;
+        Ok(())
+    }
+
+    /// The tunnel was let in: what it has unread takes nothing from the others.
+    ///
+    /// A stream's unread bytes count against the connection: without this, 256 readers that do not
+    /// read would stop all others.
+    pub(crate) fn let_in(&mut self) {
+        let mut state = self.lane.state.lock();
+        if std::mem::replace(&mut self.is_let_in, true) {
+            return;
+        }
+        state.let_in += 1;
+        if state.let_in > state.most_let_in {
+            state.most_let_in = state.let_in;
+            let window = WINDOW + OF_TUNNEL * state.let_in as u64;
+            let window = VarInt::from_u64(window).unwrap_or(VarInt::MAX);
+            self.lane.connection.set_receive_window(window);
+        }
     }
 }
 
 impl Lane {
     pub(crate) fn new(connection: Connection) -> Arc<Self> {
-        // A stream's unread bytes count against the connection: 256 readers that do not read would
-        // stop all others. Each stream has its own window.
-        connection.set_receive_window(VarInt::MAX);
+        let state = State {
+            busy: 0,
+            tunnels: 0,
+            let_in: 0,
+            most_let_in: 0,
+            used: Instant::now(),
+            is_closed: false,
+        };
         let lane = Arc::new(Self {
             connection: connection.clone(),
-            busy: AtomicUsize::new(0),
-            tunnels: AtomicUsize::new(0),
+            state: Mutex::new(state),
             numbers: AtomicU64::new(1),
-            used: Mutex::new(Instant::now()),
+            room: Arc::new(Semaphore::new(WAITING_BYTES)),
             sessions: Mutex::default(),
         });
         tokio::spawn(read_datagrams(connection, Arc::downgrade(&lane)));
         lane
     }
 
+    /// A stream begins; none on a connection that is closed.
+    pub(crate) fn begin(self: &Arc<Self>) -> Option<Busy> {
+        let mut state = self.state.lock();
+        if state.is_closed || self.connection.close_reason().is_some() {
+            return None;
+        }
+        state.busy += 1;
+        Some(Busy { lane: self.clone(), is_tunnel: false, is_let_in: false })
+    }
+
+    /// Whether streams may be opened on it.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.connection.close_reason().is_none() && !self.state.lock().is_closed
+    }
+
     /// Whether nothing runs on it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.busy.load(Relaxed) == 0
+        self.state.lock().busy == 0
     }
 
-    /// Whether the side that dialled may open another stream.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.connection.close_reason().is_none()
-            && (!self.is_idle() || self.used.lock().elapsed() < FRESH)
-    }
-
-    /// Content begins to move.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
-        self.busy.fetch_add(1, Relaxed);
-        Busy { lane: self.clone(), is_tunnel: false }
-    }
-
-    /// A tunnel begins; `Overloaded` when there are as many as there may be.
-    pub(crate) fn begin_tunnel(self: &Arc<Self>) -> Result<Busy, NetError> {
-        let before = self.tunnels.fetch_add(1, Relaxed);
-        self.busy.fetch_add(1, Relaxed);
-        let begun = Busy { lane: self.clone(), is_tunnel: true };
-        if before >= MAX_TUNNELS {
-            let reason = format!("{MAX_TUNNELS} tunnels are open between these nodes");
-            return Err(NetError::Overloaded(reason));
+    /// Closes it when nothing ran on it for `idle`; else how long to wait for the next look.
+    pub(crate) fn close_idle(&self, idle: Duration) -> Option<Duration> {
+        let mut state = self.state.lock();
+        if state.busy > 0 {
+            return Some(idle);
         }
-        Ok(begun)
+        let left = idle.saturating_sub(state.used.elapsed());
+        if !left.is_zero() {
+            return Some(left);
+        }
+        state.is_closed = true;
+        None
+    }
+
+    /// Closes it, from the side that dialled, once it was idle for long.
+    pub(crate) async fn end_idle(self: Arc<Self>) {
+        while let Some(left) = self.close_idle(IDLE) {
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                _ = self.connection.closed() => return,
+            }
+        }
+        self.connection.close(VarInt::from_u32(close::IDLE), b"idle");
     }
 
     /// A number that no session of this connection had.
@@ -129,7 +202,9 @@ async fn read_datagrams(connection: Connection, lane: std::sync::Weak<Lane>) {
             let Some((number, length)) = read_varint(&datagram) else { continue };
             if let Some(session) = sessions.get(&number) {
                 // A session that does not keep up loses datagrams, as a socket does.
-                let _ = session.try_send(datagram.slice(length..));
+                let size = u32::try_from(datagram.len()).unwrap_or(u32::MAX);
+                let Ok(room) = lane.room.clone().try_acquire_many_owned(size) else { continue };
+                let _ = session.try_send((datagram.slice(length..), room));
             }
         }
     }
@@ -139,7 +214,7 @@ async fn read_datagrams(connection: Connection, lane: std::sync::Weak<Lane>) {
 pub struct Session {
     lane: Arc<Lane>,
     number: u64,
-    inbox: mpsc::Receiver<Bytes>,
+    inbox: mpsc::Receiver<Waiting>,
 }
 
 impl Session {
@@ -150,7 +225,7 @@ impl Session {
 
     /// The next datagram from the peer. Cancel safe.
     pub async fn next(&mut self) -> Option<Bytes> {
-        self.inbox.recv().await
+        self.inbox.recv().await.map(|(datagram, _)| datagram)
     }
 
     /// Sends one; false when it is too large for a datagram of this path and nothing was sent.

@@ -36,6 +36,28 @@ pub(crate) const JOIN: &[u8] = b"pollen-join/1";
 
 const CLOSE: Duration = Duration::from_secs(2);
 
+/// Bulk connections that a peer may have dialled. It needs one; another while the first is being
+/// given up. Guess.
+const BULK_OF_PEER: usize = 4;
+
+/// A bulk connection that a peer dialled; dropped, it is over.
+pub(crate) struct Counted {
+    net: Net,
+    peer: Id,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut accepted = self.net.0.accepted.lock();
+        if let Some(count) = accepted.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                accepted.remove(&self.peer);
+            }
+        }
+    }
+}
+
 /// The bulk connection that this side dialled to one peer.
 type LaneSlot = Arc<tokio::sync::Mutex<Option<Arc<Lane>>>>;
 
@@ -52,6 +74,8 @@ struct Inner {
     links: RwLock<HashMap<u64, Arc<Link>>>,
     routes: RwLock<HashMap<Id, Arc<Link>>>,
     lanes: Mutex<HashMap<Id, LaneSlot>>,
+    /// Bulk connections that each peer dialled.
+    accepted: Mutex<HashMap<Id, usize>>,
     joins: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     ids: AtomicU64,
     routed: Notify,
@@ -73,6 +97,7 @@ impl Net {
             links: RwLock::default(),
             routes: RwLock::default(),
             lanes: Mutex::default(),
+            accepted: Mutex::default(),
             joins: Mutex::default(),
             ids: AtomicU64::new(1),
             routed: Notify::new(),
@@ -204,6 +229,17 @@ impl Net {
         self.0.lanes.lock().entry(peer).or_default().clone()
     }
 
+    /// Counts a bulk connection that a peer dialled; none when it has as many as it may.
+    pub(crate) fn count_bulk(&self, peer: Id) -> Option<Counted> {
+        let mut accepted = self.0.accepted.lock();
+        let count = accepted.entry(peer).or_default();
+        if *count >= BULK_OF_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { net: self.clone(), peer })
+    }
+
     pub(crate) fn insert(&self, link: &Arc<Link>) {
         self.0.links.write().insert(link.id(), link.clone());
     }
@@ -212,7 +248,15 @@ impl Net {
         self.0.links.write().remove(&link.id());
         self.refresh(link.peer());
         if self.link(link.peer()).is_none() {
-            self.0.lanes.lock().remove(&link.peer());
+            // What runs on a bulk connection goes on, and the next stream may be opened on it.
+            let is_alive = |slot: &LaneSlot| match slot.try_lock() {
+                Ok(held) => held.as_ref().is_some_and(|lane| lane.is_alive()),
+                Err(_) => true,
+            };
+            let mut lanes = self.0.lanes.lock();
+            if !lanes.get(&link.peer()).is_some_and(is_alive) {
+                lanes.remove(&link.peer());
+            }
         }
     }
 

@@ -33,8 +33,8 @@ pub struct TunnelStream {
 pub struct Arrived {
     /// The service.
     pub service: String,
-    /// Its datagrams, when it is to carry such.
-    pub session: Option<Session>,
+    /// The number of its session, when it is to carry datagrams: for [`TunnelStream::session`].
+    pub session: Option<u64>,
     /// The way to the peer.
     pub stream: TunnelStream,
 }
@@ -64,8 +64,17 @@ impl TunnelStream {
         self.peer
     }
 
+    /// The datagrams of a session that a peer opened; `None` when its number is taken. Before this
+    /// none of them is kept.
+    pub fn session(&self, number: u64) -> Option<Session> {
+        self.lane.session(number)
+    }
+
     /// Answers the peer's OPEN.
     pub async fn answer(&mut self, opened: &Opened<'_>) -> Result<(), NetError> {
+        if opened.slug.is_empty() {
+            self.busy.let_in();
+        }
         write_frame(&mut self.send, |out| opened.encode(out)).await
     }
 

@@ -15,27 +15,30 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pollen_net::{Arrived, Refusal, read_answer};
+use pollen_net::{Arrived, NetError, Refusal, read_answer};
 use pollen_plane::tables::{Entry, ServedRow};
 use pollen_wire::{Id, open::Opened};
 use socket2::SockRef;
 use tokio::{
     net::UdpSocket,
-    sync::mpsc::{self, error::TrySendError},
+    sync::{
+        Semaphore,
+        mpsc::{self, error::TrySendError},
+    },
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bind, gate,
-    limits::{ANSWER, CONNECT, DATAGRAMS, REFUSED, UDP_BUFFER},
+    limits::{ANSWER, CONNECT, DATAGRAMS, REFUSED, SESSIONS, UDP_BUFFER, WAITING_BYTES},
     open::{Bond, OpenTunnel},
     opener::{self, Search, Want},
     owner::{self, Kind},
     provider,
     pump::{Counts, with_buffer},
-    refusal::{crowded, lost, said, unknown},
-    session::{self, Peer, Side, Terms},
+    refusal::{crowded, lost, refused, said, unknown},
+    session::{self, Peer, Side, Terms, Waiting},
     shared::{Reason, Shared},
     target,
 };
@@ -47,7 +50,15 @@ pub(crate) struct UdpListener {
     pub(crate) any_user: bool,
     pub(crate) idle: Duration,
     pub(crate) stop: CancellationToken,
-    clients: Mutex<HashMap<SocketAddr, mpsc::Sender<Bytes>>>,
+    clients: Mutex<HashMap<SocketAddr, Client>>,
+    /// For datagrams that wait for their sessions, bytes.
+    room: Arc<Semaphore>,
+}
+
+/// A client that has a session, or waits for one, or is not heard for a while.
+enum Client {
+    Heard(mpsc::Sender<Waiting>),
+    Refused,
 }
 
 /// Binds the socket of one.
@@ -73,7 +84,9 @@ impl UdpListener {
         idle: Duration,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { shared, want, any_user, idle, stop, clients: Mutex::default() })
+        let room = Arc::new(Semaphore::new(WAITING_BYTES));
+        let clients = Mutex::default();
+        Arc::new(Self { shared, want, any_user, idle, stop, clients, room })
     }
 
     /// Takes datagrams until it is closed.
@@ -110,57 +123,75 @@ impl UdpListener {
         from: SocketAddr,
         datagram: Bytes,
     ) {
+        // One byte more, so that empty ones take room as well.
+        let size = u32::try_from(datagram.len() + 1).unwrap_or(u32::MAX);
+        let Ok(room) = self.room.clone().try_acquire_many_owned(size) else {
+            return self.drop_one();
+        };
         let mut clients = self.clients.lock();
-        let datagram = match clients.get(&from).map(|client| client.try_send(datagram.clone())) {
-            Some(Ok(())) => return,
-            Some(Err(TrySendError::Full(_))) => return self.drop_one(),
-            Some(Err(TrySendError::Closed(datagram))) => datagram,
-            None => datagram,
+        let count = clients.len();
+        let waiting = match clients.get(&from) {
+            Some(Client::Refused) => return self.drop_one(),
+            Some(Client::Heard(client)) => match client.try_send((datagram, room)) {
+                Ok(()) => return,
+                Err(TrySendError::Full(_)) => return self.drop_one(),
+                Err(TrySendError::Closed(waiting)) => waiting,
+            },
+            // Each waits for a provider with a task of its own.
+            None if count >= SESSIONS => {
+                return self.shared.refuse(Reason::Connections, &self.want.service, &"dropped");
+            }
+            None => (datagram, room),
         };
         if !self.any_user && bound.ip().is_loopback() && !owner::of_internet(Kind::Udp, from, bound)
         {
             return self.shared.refuse(Reason::User, &self.want.service, &"dropped");
         }
         let (sender, inbox) = mpsc::channel(DATAGRAMS);
-        let _ = sender.try_send(datagram);
-        clients.insert(from, sender);
+        let _ = sender.try_send(waiting);
+        clients.insert(from, Client::Heard(sender));
         let near = Side::Client { inbox, socket: socket.clone(), address: from };
         tokio::spawn(self.clone().serve(near, from));
     }
 
     async fn serve(self: Arc<Self>, near: Side, from: SocketAddr) {
-        if let Err((refusal, _near)) = self.session(near).await {
+        if let Err(refusal) = self.session(near).await {
             let what = format!("{}: {}", refusal.slug, refusal.reason);
             self.shared.refuse(Reason::Provider, &self.want.service, &what);
+            // What waited is given up; each datagram would ask all providers again.
+            self.clients.lock().insert(from, Client::Refused);
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(REFUSED) => {}
             }
+            self.clients.lock().remove(&from);
+            return;
         }
-        // The next datagram of this client begins another session.
+        // The next datagram of this client begins another session, if it has not done so.
         let mut clients = self.clients.lock();
-        if clients.get(&from).is_some_and(mpsc::Sender::is_closed) {
+        if matches!(clients.get(&from), Some(Client::Heard(client)) if client.is_closed()) {
             clients.remove(&from);
         }
     }
 
-    async fn session(&self, near: Side) -> Result<(), (Refusal, Side)> {
+    async fn session(&self, near: Side) -> Result<(), Refusal> {
         let shared = &self.shared;
         let counters = {
             let tables = shared.plane.tables().load();
             tables.services.named(&self.want.service).map(|entry| entry.local.clone())
         };
-        let Some(counters) = counters else { return Err((unknown(&self.want.service), near)) };
+        let Some(counters) = counters else { return Err(unknown(&self.want.service)) };
         let used = shared.sessions.enter();
         let found = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
+            () = used.displaced() => return Ok(()),
             found = find(shared, &self.want) => found,
         };
         let (far, bonds) = match found {
             Ok(found) => found,
             Err(refusal) => {
                 counters.refused.fetch_add(1, Relaxed);
-                return Err((refusal, near));
+                return Err(refusal);
             }
         };
         let cut = self.stop.child_token();
@@ -198,10 +229,14 @@ async fn ask_here(shared: &Shared, want: &Want) -> Result<(Side, Vec<Bond>), Ref
 }
 
 async fn ask_there(shared: &Shared, want: &Want, node: Id) -> Result<(Side, Vec<Bond>), Refusal> {
-    let opened = shared.plane.net().open_tunnel(node, &want.service, true).await;
-    let (mut stream, session) = opened.map_err(|error| lost(&error))?;
-    let answered = timeout(ANSWER, read_answer(&mut stream.recv)).await;
-    answered.map_err(|_| opener::late())?.map_err(|error| lost(&error))??;
+    let opened = async {
+        let (mut stream, session) =
+            shared.plane.net().open_tunnel(node, &want.service, true).await?;
+        Ok::<_, NetError>((read_answer(&mut stream.recv).await?, stream, session))
+    };
+    let opened = timeout(ANSWER, opened).await.map_err(|_| opener::late())?;
+    let (answer, stream, session) = opened.map_err(|error| lost(&error))?;
+    answer?;
     let Some(session) = session else { return Err(opener::late()) };
     Ok((Side::Peer(Peer::new(session, stream)), vec![Bond::Uses { provider: node }]))
 }
@@ -238,7 +273,11 @@ pub(crate) async fn serve(shared: &Shared, mut arrived: Arrived) {
         Ok(admitted) => admitted,
         Err(refusal) => return arrived.stream.refuse(&said(&refusal)).await,
     };
-    let Some(session) = arrived.session else { return };
+    // Not before it was let in: what waits for a session takes memory.
+    let Some(session) = arrived.session.and_then(|number| arrived.stream.session(number)) else {
+        let refusal = refused("bad-request", "that session exists", "");
+        return arrived.stream.refuse(&said(&refusal)).await;
+    };
     let used = shared.sessions.enter();
     let bonds = vec![Bond::Serves { caller, entry: entry.clone() }];
     let open =

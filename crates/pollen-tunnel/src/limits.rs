@@ -25,6 +25,8 @@ pub(crate) const CONNECTIONS: usize = 10_000;
 pub(crate) const SESSIONS: usize = 4096;
 /// Datagrams of a client that wait for its session. Guess: 0.2 s of 5,000 a second.
 pub(crate) const DATAGRAMS: usize = 1024;
+/// What waits for the sessions of one listener, bytes. Guess: 2 s of 5,000 of the largest a second.
+pub(crate) const WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// The largest datagram, bytes: what UDP carries.
 pub(crate) const DATAGRAM: usize = 65_535;
 /// What the kernel is asked to buffer for a UDP socket, bytes: 0.3 s of 5,000 datagrams of 1,400 a

@@ -206,7 +206,9 @@ async fn ask_there(
     near: &Socket,
     rest: &mut Rest,
 ) -> Result<(Far, Vec<Bond>), Asked> {
-    let opened = shared.plane.net().open_tunnel(node, &want.service, false).await;
+    let opened = shared.plane.net().open_tunnel(node, &want.service, false);
+    let opened = tokio::time::timeout(ANSWER, opened).await;
+    let opened = opened.map_err(|_| Asked::Refused(late()))?;
     let (mut stream, _) = opened.map_err(|error| Asked::Refused(lost(&error)))?;
     match talk(near, &mut stream, rest).await {
         Ok(Ok(())) => Ok((Far::Peer(Box::new(stream)), vec![Bond::Uses { provider: node }])),

@@ -34,12 +34,15 @@ use crate::{
 /// One side of a session.
 pub(crate) enum Side {
     /// A client of a listener, which has the listener's socket for its answers.
-    Client { inbox: mpsc::Receiver<Bytes>, socket: Arc<UdpSocket>, address: SocketAddr },
+    Client { inbox: mpsc::Receiver<Waiting>, socket: Arc<UdpSocket>, address: SocketAddr },
     /// The service, by a connected socket.
     Service { socket: UdpSocket, _file: OwnedSemaphorePermit },
     /// A peer: what fits by datagrams of the connection, what does not on the stream.
     Peer(Box<Peer>),
 }
+
+/// A datagram of a client, and the room that it takes until it is read.
+pub(crate) type Waiting = (Bytes, OwnedSemaphorePermit);
 
 /// The way to a peer.
 pub(crate) struct Peer {
@@ -102,7 +105,7 @@ impl Side {
     /// The next datagram of this side; `None` when there will be none. Cancel safe.
     async fn next(&mut self, dropped: &AtomicU64) -> Option<Bytes> {
         match self {
-            Self::Client { inbox, .. } => inbox.recv().await,
+            Self::Client { inbox, .. } => inbox.recv().await.map(|(datagram, _)| datagram),
             Self::Peer(peer) => peer.next().await,
             Self::Service { socket, .. } => loop {
                 socket.readable().await.ok()?;
