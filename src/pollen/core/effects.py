@@ -178,8 +178,8 @@ class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 class ServiceRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Where a service is: ``providers`` are the live nodes that serve it, in the order in which
-    they are tried, this node among them. ``key`` is the hash of the name. ``datagrams``: it is
-    spoken to by UDP."""
+    they are tried, this node among them; none while all are down. ``key`` is the hash of the name.
+    ``datagrams``: it is spoken to by UDP."""
 
     key: Hash
     name: str
@@ -261,9 +261,9 @@ class Persist(Effect, frozen=True, kw_only=True):
 class OpenListener(Effect, frozen=True, kw_only=True):
     """Take clients of this machine for a service; ``ListenerOpened`` with the same number follows.
 
-    ``bind``: ``IP:PORT`` (port 0 takes any) or ``unix:PATH``. ``provider`` is the only node that
-    serves them, else whoever does. ``any_user``: every user of this machine may come, else only
-    the one whose daemon this is.
+    ``bind``: ``IP:PORT`` (port 0 takes any) or ``unix:PATH``. Without a ``service`` it is a proxy.
+    ``provider`` is the only node that serves them, else whoever does. ``any_user``: every user of
+    this machine may come, else only the one whose daemon this is.
     """
 
     listener: int
