@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     open::OpenTunnel,
     opener::{self, Found, Want},
-    pump::{self, Counts},
+    pump::{self, Counts, Rest},
     refusal::{crowded, unknown},
     shared::{Shared, Tunnels},
     socket::Socket,
@@ -48,13 +48,23 @@ impl Tunnels {
 }
 
 pub(crate) async fn open(shared: &Shared, near: &Socket, want: &Want) -> Result<Opened, Refusal> {
+    open_after(shared, near, want, Rest::default()).await
+}
+
+/// The same of a client that said something already, which goes first.
+pub(crate) async fn open_after(
+    shared: &Shared,
+    near: &Socket,
+    want: &Want,
+    rest: Rest,
+) -> Result<Opened, Refusal> {
     let counters = {
         let tables = shared.plane.tables().load();
         tables.services.named(&want.service).map(|entry| entry.local.clone())
     };
     let Some(counters) = counters else { return Err(unknown(&want.service)) };
     let Some(file) = shared.file() else { return Err(crowded()) };
-    match opener::find(shared, want, near).await {
+    match opener::find(shared, want, near, rest).await {
         Ok(found) => Ok(Opened { found, counters, _file: file }),
         Err(refusal) => {
             counters.refused.fetch_add(1, Relaxed);
@@ -68,7 +78,7 @@ pub(crate) async fn run(shared: &Shared, near: Socket, opened: Opened, cut: Canc
     let Opened { found, counters, _file } = opened;
     let open = OpenTunnel::begin(&shared.open, found.bonds, counters, cut);
     // The tables may have changed since the provider was asked.
-    shared.open.judge(&shared.plane.tables().load());
+    open.judge(&shared.plane.tables().load());
     let counters = open.counters();
     let counts = Counts { there: &counters.bytes_in, back: &counters.bytes_out };
     pump::run(near, found.far, found.rest, &open.cut, counts).await;

@@ -196,7 +196,7 @@ impl UdpListener {
         };
         let cut = self.stop.child_token();
         let open = OpenTunnel::begin(&shared.open, bonds, counters, cut);
-        shared.open.judge(&shared.plane.tables().load());
+        open.judge(&shared.plane.tables().load());
         let counted = open.counters();
         let counts = Counts { there: &counted.bytes_in, back: &counted.bytes_out };
         let dropped = &shared.dropped;
@@ -282,7 +282,7 @@ pub(crate) async fn serve(shared: &Shared, mut arrived: Arrived) {
     let bonds = vec![Bond::Serves { caller, entry: entry.clone() }];
     let open =
         OpenTunnel::begin(&shared.open, bonds, entry.local.clone(), shared.stop.child_token());
-    shared.open.judge(&shared.plane.tables().load());
+    open.judge(&shared.plane.tables().load());
     if arrived.stream.answer(&Opened::default()).await.is_err() {
         return;
     }

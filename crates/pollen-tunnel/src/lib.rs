@@ -8,6 +8,7 @@
 //! - `datagrams.rs`: sessions of UDP begin; `session.rs`: one of them; `recent.rs`: which one makes room.
 //! - `pump.rs`: bytes between both ends; `socket.rs`: a stream socket; `target.rs`: where a service is;
 //!   `proxy.rs`: who calls, told to a service.
+//! - `proxying/`: the proxy door, where a client says which service it wants.
 //! - `limits.rs`: every number; `refusal.rs`: what is said to who is refused.
 //!
 //! The call path (`pollen-plane`) does not know them, and they do not know the doors.
@@ -26,6 +27,7 @@ mod opener;
 mod owner;
 mod provider;
 mod proxy;
+mod proxying;
 mod pump;
 mod recent;
 mod refusal;

@@ -19,6 +19,10 @@ pub(crate) const EARLY: usize = 64 * 1024;
 pub(crate) const SCRATCH: usize = 64 * 1024;
 /// Providers without a link that are asked for at once.
 pub(crate) const WANTED: usize = 3;
+/// How long a client of the proxy door may take to say what it wants, and to take a refusal. Guess.
+pub(crate) const PROXY_HEAD: Duration = Duration::from_secs(10);
+/// Bytes of the head of a request at the proxy door. As at the doors of a node.
+pub(crate) const PROXY_HEAD_BYTES: usize = 16 * 1024;
 /// Connections of one listener. What a bulk connection carries.
 pub(crate) const CONNECTIONS: usize = 10_000;
 /// Sessions of datagrams of a node; beyond, the one that was idle longest goes.

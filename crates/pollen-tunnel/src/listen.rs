@@ -24,12 +24,13 @@ use crate::{
     limits::CONNECTIONS,
     opener::Want,
     owner::{self, Kind},
+    proxying,
     refusal::refused,
     shared::{Reason, Shared, Tunnels},
     socket::Socket,
 };
 
-/// What the brain asks for; the fields are those of `OpenListener` in `pollen.core.effects`.
+/// What the brain asks for. Clients of one without a service say by a name which they want. The fields are those of `OpenListener` in `pollen.core.effects`.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Listener {
@@ -213,6 +214,9 @@ fn is_own(socket: &Socket, addresses: Option<(SocketAddr, SocketAddr)>) -> bool 
 }
 
 async fn serve(held: Arc<Held>, near: Socket, _room: OwnedSemaphorePermit) {
+    if held.want.service.is_empty() {
+        return proxying::serve(&held.shared, near, &held.stop).await;
+    }
     let opened = tokio::select! {
         () = held.stop.cancelled() => return near.abort(),
         () = near.broken() => return,

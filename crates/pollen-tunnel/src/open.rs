@@ -38,10 +38,13 @@ impl Bond {
     }
 }
 
+/// What must hold for one of them, and what ends it.
+type Held = (Vec<Bond>, CancellationToken);
+
 /// All of a node.
 #[derive(Default)]
 pub(crate) struct OpenTunnels {
-    held: Mutex<HashMap<u64, (Vec<Bond>, CancellationToken)>>,
+    held: Mutex<HashMap<u64, Held>>,
     numbers: AtomicU64,
     cut: AtomicU64,
 }
@@ -59,11 +62,15 @@ impl OpenTunnels {
 
     /// Cuts those that may not stay.
     pub(crate) fn judge(&self, tables: &Tables) {
-        for (bonds, token) in self.held.lock().values() {
-            if !token.is_cancelled() && !bonds.iter().all(|bond| bond.holds(tables)) {
-                self.cut.fetch_add(1, Relaxed);
-                token.cancel();
-            }
+        for held in self.held.lock().values() {
+            self.judge_one(held, tables);
+        }
+    }
+
+    fn judge_one(&self, (bonds, token): &Held, tables: &Tables) {
+        if !token.is_cancelled() && !bonds.iter().all(|bond| bond.holds(tables)) {
+            self.cut.fetch_add(1, Relaxed);
+            token.cancel();
         }
     }
 }
@@ -90,6 +97,13 @@ impl<'a> OpenTunnel<'a> {
         counters.open.fetch_add(1, Relaxed);
         all.held.lock().insert(number, (bonds, cut.clone()));
         Self { all, number, counters, cut }
+    }
+
+    /// Cuts it when it may not stay.
+    pub(crate) fn judge(&self, tables: &Tables) {
+        if let Some(held) = self.all.held.lock().get(&self.number) {
+            self.all.judge_one(held, tables);
+        }
     }
 
     pub(crate) fn counters(&self) -> &ServiceCounters {

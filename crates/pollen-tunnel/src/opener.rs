@@ -58,9 +58,13 @@ pub(crate) struct Found {
 }
 
 /// Asks one provider after another.
-pub(crate) async fn find(shared: &Shared, want: &Want, near: &Socket) -> Result<Found, Refusal> {
+pub(crate) async fn find(
+    shared: &Shared,
+    want: &Want,
+    near: &Socket,
+    mut rest: Rest,
+) -> Result<Found, Refusal> {
     let mut search = Search::new(shared, want);
-    let mut rest = Rest::default();
     loop {
         let node = search.next().await?;
         rest.sent = 0;

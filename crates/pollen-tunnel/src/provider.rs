@@ -61,7 +61,7 @@ async fn stream(shared: &Shared, caller: Id, entry: &Arc<Entry<ServedRow>>, mut 
     let cut = shared.stop.child_token();
     let open = OpenTunnel::begin(&shared.open, bonds, entry.local.clone(), cut);
     // The tables may have changed since it was let in.
-    shared.open.judge(&shared.plane.tables().load());
+    open.judge(&shared.plane.tables().load());
     if arrived.stream.answer(&Opened::default()).await.is_err() {
         return;
     }

@@ -46,14 +46,16 @@ pub(crate) enum Reason {
     Connections,
     Files,
     Provider,
+    Proxy,
 }
 
 /// Each reason: its label on the metrics page, and what the log says.
-pub(crate) const REASONS: [(Reason, &str, &str); 4] = [
+pub(crate) const REASONS: [(Reason, &str, &str); 5] = [
     (Reason::User, "user", "a client of another user came to a listener"),
     (Reason::Connections, "connections", "a listener has as many clients as it may"),
     (Reason::Files, "files", "no file is left for a client of a listener"),
     (Reason::Provider, "provider", "no provider took a client of a listener"),
+    (Reason::Proxy, "proxy", "a client of the proxy door was refused"),
 ];
 
 impl Shared {
