@@ -2,18 +2,19 @@
 //!
 //! Decides: when the file of a unix socket may be replaced.
 //! Does not know: who comes.
-//! Invariants: a file that is no socket, and a socket that somebody serves, stay.
-//! Source: `unix(7)`: a socket nobody listens on refuses.
+//! Invariants: a file that is no socket, and a socket that somebody serves, stay. Nothing waits for
+//!     whoever serves it.
+//! Source: `unix(7)`: a socket nobody listens on refuses; one with a full backlog says EAGAIN.
 
 use std::{
     io,
     net::SocketAddr,
-    os::unix::{fs::FileTypeExt, fs::PermissionsExt, net},
+    os::unix::{fs::FileTypeExt, fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use pollen_net::Refusal;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::{
     refusal::refused,
@@ -48,7 +49,7 @@ impl Drop for Unlink {
 /// Binds a listener of streams.
 pub(crate) async fn bind(text: &str, any_user: bool) -> Result<Bound, Refusal> {
     if let Some(path) = text.strip_prefix(UNIX) {
-        return bind_unix(Path::new(path), any_user);
+        return bind_unix(Path::new(path), any_user).await;
     }
     let address = address(text)?;
     let listener = TcpListener::bind(address).await.map_err(|e| taken(text, &e))?;
@@ -74,7 +75,7 @@ pub(crate) fn taken(text: &str, error: &io::Error) -> Refusal {
     }
 }
 
-fn bind_unix(path: &Path, any_user: bool) -> Result<Bound, Refusal> {
+async fn bind_unix(path: &Path, any_user: bool) -> Result<Bound, Refusal> {
     let shown = path.display();
     let failed = |e: io::Error| {
         let reason = format!("cannot listen on {UNIX}{shown}: {}", reason_of(&e));
@@ -85,7 +86,8 @@ fn bind_unix(path: &Path, any_user: bool) -> Result<Bound, Refusal> {
             let reason = format!("{shown} is there and is not a socket");
             return Err(refused("usage", reason, "take another path"));
         }
-        match net::UnixStream::connect(path) {
+        // Not a connect that blocks: where the backlog is full it would wait for a stranger.
+        match UnixStream::connect(path).await {
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).map_err(failed)?;
             }

@@ -257,6 +257,19 @@ fn both_ends_may_be_unix_sockets() {
 }
 
 #[test]
+fn a_unix_socket_of_another_program_never_holds_a_node_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("busy");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    let _waits = UnixStream::connect(&path).unwrap();
+    let bind = format!("unix:{}", path.display());
+    let taken = NODES.0.listen("unix", |asked| asked.bind = bind);
+    assert_eq!(taken.unwrap_err(), "port-in-use");
+}
+
+#[test]
 fn another_user_of_this_machine_is_reset_unless_any_may_come() {
     if pollen_plane::own_uid() != 0 {
         eprintln!("not root: no other user to play");
