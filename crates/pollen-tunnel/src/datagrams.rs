@@ -143,8 +143,7 @@ impl UdpListener {
             }
             None => (datagram, room),
         };
-        if !self.any_user && bound.ip().is_loopback() && !owner::of_internet(Kind::Udp, from, bound)
-        {
+        if !self.any_user && !owner::of_internet(Kind::Udp, from, bound) {
             return self.shared.refuse(Reason::User, &self.want.service, &"dropped");
         }
         let (sender, inbox) = mpsc::channel(DATAGRAMS);

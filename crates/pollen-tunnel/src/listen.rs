@@ -128,10 +128,17 @@ async fn open(asked: &Listener) -> Result<Open, Refusal> {
     Ok(Open::Streams(bound))
 }
 
-/// Where the system does not say whose a client is, a listener is for everybody or not at all.
+/// Where nobody says whose a client is, a listener is for everybody or not at all: whoever comes to
+/// an address of the network has no user here.
 fn check_users(asked: &Listener, bound: SocketAddr) -> Result<(), Refusal> {
-    let must_know = bound.ip().is_loopback() && !asked.any_user;
-    if must_know && !cfg!(target_os = "linux") {
+    if asked.any_user {
+        return Ok(());
+    }
+    if !bound.ip().to_canonical().is_loopback() {
+        let reason = format!("clients of {bound} have no user of this machine");
+        return Err(refused("usage", reason, "listen on 127.0.0.1, or take any user"));
+    }
+    if !cfg!(target_os = "linux") {
         let reason = "this system does not say which user a client of this machine is";
         return Err(refused("usage", reason, "listen on unix:/path, or take any user"));
     }
@@ -201,15 +208,12 @@ fn take(held: &Arc<Held>, (socket, addresses): Came) {
     tokio::spawn(serve(held.clone(), socket, room));
 }
 
-/// Whether the client is of the user whose daemon this is. Who comes to an address of the network
-/// has no user here.
+/// Whether the client is of the user whose daemon this is.
 fn is_own(socket: &Socket, addresses: Option<(SocketAddr, SocketAddr)>) -> bool {
     match (socket, addresses) {
         (Socket::Unix(stream), _) => owner::of_unix(stream),
-        (Socket::Tcp(_), Some((from, to))) if to.ip().is_loopback() => {
-            owner::of_internet(Kind::Tcp, from, to)
-        }
-        (Socket::Tcp(_), _) => true,
+        (Socket::Tcp(_), Some((from, to))) => owner::of_internet(Kind::Tcp, from, to),
+        (Socket::Tcp(_), None) => false,
     }
 }
 

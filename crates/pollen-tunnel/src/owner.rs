@@ -29,7 +29,9 @@ pub(crate) enum Kind {
 
 /// Whether a client on this machine may come: `from` is its own address, `to` the one it came to.
 pub(crate) fn of_internet(kind: Kind, from: SocketAddr, to: SocketAddr) -> bool {
-    match holder(kind, from, to) {
+    // A socket at ::ffff:127.0.0.1 is one of IPv4 to the kernel.
+    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    match holder(kind, plain(from), plain(to)) {
         Ok(Some(uid)) => is_own(uid),
         Ok(None) => false,
         Err(error) => {

@@ -270,6 +270,45 @@ fn a_unix_socket_of_another_program_never_holds_a_node_up() {
 }
 
 #[test]
+fn an_address_whose_clients_have_no_user_is_for_any_user_or_not_at_all() {
+    let (a, _) = &*NODES;
+    let (_server, _) = at_b("everybody");
+    for bind in ["0.0.0.0:0", "[::]:0"] {
+        for datagrams in [false, true] {
+            let listen = |any_user| {
+                a.listen("everybody", |asked| {
+                    (asked.bind, asked.datagrams) = (bind.to_owned(), datagrams);
+                    asked.any_user = any_user;
+                })
+            };
+            assert_eq!(listen(false).unwrap_err(), "usage", "{bind}");
+            assert!(listen(true).is_ok(), "{bind}");
+        }
+    }
+}
+
+#[test]
+fn loopback_that_is_written_as_ipv6_asks_whose_a_client_is() {
+    if pollen_plane::own_uid() != 0 {
+        eprintln!("not root: no other user to play");
+        return;
+    }
+    let (a, _) = &*NODES;
+    let (server, _) = at_b("mapped");
+    let bound = a.listen("mapped", |asked| asked.bind = "[::ffff:127.0.0.1]:0".to_owned()).unwrap();
+    let port = bound.rsplit_once(':').unwrap().1;
+    let before = a.refused("user");
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; timeout 5 cat <&3");
+    let refused =
+        Command::new("bash").arg("-c").arg(script).uid(65534).gid(65534).output().unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(a.refused("user"), before + 1);
+    let mut client = connect(&format!("127.0.0.1:{port}"));
+    client.write_all(b"own").unwrap();
+    accept(&server).read_exact(&mut [0; 3]).unwrap();
+}
+
+#[test]
 fn another_user_of_this_machine_is_reset_unless_any_may_come() {
     if pollen_plane::own_uid() != 0 {
         eprintln!("not root: no other user to play");
