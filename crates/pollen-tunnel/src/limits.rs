@@ -38,6 +38,8 @@ pub(crate) const DATAGRAM: usize = 65_535;
 pub(crate) const UDP_BUFFER: usize = 2 * 1024 * 1024;
 /// Least idle time of a session. One that a row ends at once would carry no answer. Guess.
 pub(crate) const IDLE_LEAST: Duration = Duration::from_millis(100);
+/// Most idle time of a session: a clock cannot add every number of milliseconds. As for the brain.
+pub(crate) const IDLE_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Datagrams of a client that got no session are thrown away for so long: each of them would ask
 /// all providers again. Guess.
 pub(crate) const REFUSED: Duration = Duration::from_secs(1);

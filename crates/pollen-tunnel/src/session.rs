@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    limits::{DATAGRAM, IDLE_LEAST, LARGE},
+    limits::{DATAGRAM, IDLE_LEAST, IDLE_MOST, LARGE},
     pump::{Counts, Ended, with_buffer},
     recent::Used,
 };
@@ -170,7 +170,7 @@ pub(crate) struct Terms<'a> {
 
 /// Runs a session to its end.
 pub(crate) async fn run(mut near: Side, mut far: Side, terms: Terms<'_>) {
-    let idle = terms.idle.max(IDLE_LEAST);
+    let idle = terms.idle.clamp(IDLE_LEAST, IDLE_MOST);
     let mut last = Instant::now();
     let ended = loop {
         let goes_on = tokio::select! {

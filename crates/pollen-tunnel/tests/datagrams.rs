@@ -170,6 +170,15 @@ fn an_idle_session_ends_at_both_ends_and_the_next_datagram_begins_another() {
 }
 
 #[test]
+fn an_idle_time_that_no_clock_reaches_is_a_long_one() {
+    let echo = Echo::start("127.0.0.1:0");
+    let (_, mut served) = at_b("forever", echo.address);
+    served.idle_ms = u64::MAX;
+    NODES.1.serve(&served);
+    assert_eq!(ask(&client(&listen("forever", u64::MAX)), b"1"), b"re:1");
+}
+
+#[test]
 fn a_program_that_comes_back_is_reached_in_the_same_session() {
     let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (bound, _) = at_b("back", address);
