@@ -6,7 +6,7 @@
 //! Source: docs/internals/seam.md#doors.
 
 use pollen_net::Refusal;
-use pollen_tunnel::{Socket, Tunnels, Want};
+use pollen_tunnel::{Missed, Socket, Tunnels, Want};
 use pollen_wire::{
     Id,
     frame::{self, MAX_HEADER},
@@ -40,7 +40,8 @@ pub(crate) async fn serve(tunnels: &Tunnels, mut stream: UnixStream) {
                 tunnels.run(near, opened).await;
             }
         }
-        Err(refusal) => refuse(near, &refusal).await,
+        Err(Missed::Refused(refusal)) => refuse(near, &refusal).await,
+        Err(Missed::Left) => {}
     }
 }
 

@@ -7,14 +7,13 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use pollen_net::Refusal;
 use pollen_plane::tables::ServiceCounters;
 use pollen_wire::Id;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     open::OpenTunnel,
-    opener::{self, Found, Want},
+    opener::{self, Found, Missed, Want},
     pump::{self, Counts, Rest},
     refusal::{crowded, unknown},
     shared::{Shared, Tunnels},
@@ -36,8 +35,9 @@ impl Opened {
 }
 
 impl Tunnels {
-    /// Opens a tunnel for a client; what it says meanwhile is read, and goes first.
-    pub async fn open(&self, near: &Socket, want: &Want) -> Result<Opened, Refusal> {
+    /// Opens a tunnel for a client; what it says meanwhile is read, and goes first. A client that is
+    /// reset meanwhile ends it: what it said is no whole upload.
+    pub async fn open(&self, near: &Socket, want: &Want) -> Result<Opened, Missed> {
         open(&self.0, near, want).await
     }
 
@@ -47,7 +47,7 @@ impl Tunnels {
     }
 }
 
-pub(crate) async fn open(shared: &Shared, near: &Socket, want: &Want) -> Result<Opened, Refusal> {
+pub(crate) async fn open(shared: &Shared, near: &Socket, want: &Want) -> Result<Opened, Missed> {
     open_after(shared, near, want, Rest::default()).await
 }
 
@@ -57,20 +57,22 @@ pub(crate) async fn open_after(
     near: &Socket,
     want: &Want,
     rest: Rest,
-) -> Result<Opened, Refusal> {
+) -> Result<Opened, Missed> {
     let counters = {
         let tables = shared.plane.tables().load();
         tables.services.named(&want.service).map(|entry| entry.local.clone())
     };
-    let Some(counters) = counters else { return Err(unknown(&want.service)) };
-    let Some(file) = shared.file() else { return Err(crowded()) };
-    match opener::find(shared, want, near, rest).await {
-        Ok(found) => Ok(Opened { found, counters, _file: file }),
-        Err(refusal) => {
-            counters.refused.fetch_add(1, Relaxed);
-            Err(refusal)
-        }
+    let Some(counters) = counters else { return Err(unknown(&want.service).into()) };
+    let Some(file) = shared.file() else { return Err(crowded().into()) };
+    let found = tokio::select! {
+        biased;
+        () = near.broken() => Err(Missed::Left),
+        found = opener::find(shared, want, near, rest) => found,
+    };
+    if let Err(Missed::Refused(_)) = found {
+        counters.refused.fetch_add(1, Relaxed);
     }
+    Ok(Opened { found: found?, counters, _file: file })
 }
 
 /// Runs it to its end, or until `cut` says so.

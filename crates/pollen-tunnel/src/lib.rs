@@ -37,6 +37,6 @@ mod socket;
 mod target;
 
 pub use listen::Listener;
-pub use opener::Want;
+pub use opener::{Missed, Want};
 pub use shared::Tunnels;
 pub use socket::Socket;

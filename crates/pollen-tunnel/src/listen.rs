@@ -22,7 +22,7 @@ use crate::{
     client,
     datagrams::{self, UdpListener},
     limits::CONNECTIONS,
-    opener::Want,
+    opener::{Missed, Want},
     owner::{self, Kind},
     proxying,
     refusal::refused,
@@ -223,12 +223,12 @@ async fn serve(held: Arc<Held>, near: Socket, _room: OwnedSemaphorePermit) {
     }
     let opened = tokio::select! {
         () = held.stop.cancelled() => return near.abort(),
-        () = near.broken() => return,
         opened = client::open(&held.shared, &near, &held.want) => opened,
     };
     match opened {
         Ok(opened) => client::run(&held.shared, near, opened, held.stop.child_token()).await,
-        Err(refusal) => {
+        Err(Missed::Left) => near.abort(),
+        Err(Missed::Refused(refusal)) => {
             let what = format!("{}: {}", refusal.slug, refusal.reason);
             held.shared.refuse(Reason::Provider, &held.want.service, &what);
             near.abort();

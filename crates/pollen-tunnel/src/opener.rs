@@ -24,7 +24,7 @@ use crate::{
     gate,
     limits::{ANSWER, EARLY, WANTED},
     open::Bond,
-    pump::{self, Far, Rest},
+    pump::{self, Broken, Far, Rest},
     refusal::{crowded, lost, refused, unknown},
     shared::Shared,
     socket::Socket,
@@ -57,13 +57,27 @@ pub(crate) struct Found {
     pub(crate) bonds: Vec<Bond>,
 }
 
+/// Why there is no tunnel.
+pub enum Missed {
+    /// The client is to be told.
+    Refused(Refusal),
+    /// The client was reset: nobody is there to be told.
+    Left,
+}
+
+impl From<Refusal> for Missed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// Asks one provider after another.
 pub(crate) async fn find(
     shared: &Shared,
     want: &Want,
     near: &Socket,
     mut rest: Rest,
-) -> Result<Found, Refusal> {
+) -> Result<Found, Missed> {
     let mut search = Search::new(shared, want);
     loop {
         let node = search.next().await?;
@@ -76,7 +90,8 @@ pub(crate) async fn find(
         match asked {
             Ok((far, bonds)) => return Ok(Found { node, far, rest, bonds }),
             Err(Asked::Refused(refusal)) => search.refused(node, refusal),
-            Err(Asked::Lost(refusal)) => return Err(refusal),
+            Err(Asked::Lost(refusal)) => return Err(Missed::Refused(refusal)),
+            Err(Asked::Left) => return Err(Missed::Left),
         }
     }
 }
@@ -189,6 +204,8 @@ enum Asked {
     Refused(Refusal),
     /// Nobody knows what became of the bytes that were sent.
     Lost(Refusal),
+    /// The client was reset meanwhile.
+    Left,
 }
 
 async fn ask_here(shared: &Shared, want: &Want) -> Result<(Far, Vec<Bond>), Asked> {
@@ -217,9 +234,17 @@ async fn ask_there(
     match talk(near, &mut stream, rest).await {
         Ok(Ok(())) => Ok((Far::Peer(Box::new(stream)), vec![Bond::Uses { provider: node }])),
         Ok(Err(refusal)) => Err(Asked::Refused(refusal)),
-        Err(error) if rest.sent == 0 => Err(Asked::Refused(lost(&error))),
-        Err(error) => Err(Asked::Lost(lost(&error))),
+        // Dropped, the stream is reset.
+        Err(Stopped::Near) => Err(Asked::Left),
+        Err(Stopped::Peer(error)) if rest.sent == 0 => Err(Asked::Refused(lost(&error))),
+        Err(Stopped::Peer(error)) => Err(Asked::Lost(lost(&error))),
     }
+}
+
+/// Which side ended the talk before the provider answered.
+enum Stopped {
+    Near,
+    Peer(NetError),
 }
 
 /// Sends what the client says until the provider answers.
@@ -227,14 +252,15 @@ async fn talk(
     near: &Socket,
     stream: &mut TunnelStream,
     rest: &mut Rest,
-) -> Result<Result<(), Refusal>, NetError> {
+) -> Result<Result<(), Refusal>, Stopped> {
     let TunnelStream { send, recv, .. } = stream;
     let mut answer = pin!(tokio::time::timeout(ANSWER, read_answer(recv)));
     loop {
         tokio::select! {
             biased;
             answered = &mut answer => {
-                return answered.map_err(|_| NetError::Unreachable(LATE.to_owned()))?;
+                let late = |_| NetError::Unreachable(LATE.to_owned());
+                return answered.map_err(late).flatten().map_err(Stopped::Peer);
             }
             moved = move_early(near, send, rest) => moved?,
         }
@@ -242,14 +268,16 @@ async fn talk(
 }
 
 /// Sends once or reads once; cancelled, it has done neither.
-async fn move_early(near: &Socket, send: &mut SendStream, rest: &mut Rest) -> Result<(), NetError> {
+async fn move_early(near: &Socket, send: &mut SendStream, rest: &mut Rest) -> Result<(), Stopped> {
     if !rest.unsent().is_empty() {
         let written = send.write(rest.unsent()).await;
-        rest.sent += written.map_err(|e| NetError::Unreachable(format!("sending to it: {e}")))?;
+        let lost = |e| Stopped::Peer(NetError::Unreachable(format!("sending to it: {e}")));
+        rest.sent += written.map_err(lost)?;
     } else if rest.is_over || rest.bytes.len() >= EARLY {
         pending::<()>().await;
     } else {
-        poll_fn(|cx| pump::poll_early(cx, near, rest, EARLY)).await;
+        let read = poll_fn(|cx| pump::poll_early(cx, near, rest, EARLY)).await;
+        read.map_err(|Broken| Stopped::Near)?;
     }
     Ok(())
 }

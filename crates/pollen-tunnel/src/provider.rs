@@ -63,7 +63,7 @@ async fn stream(shared: &Shared, caller: Id, entry: &Arc<Entry<ServedRow>>, mut 
     // The tables may have changed since it was let in.
     open.judge(&shared.plane.tables().load());
     if arrived.stream.answer(&Opened::default()).await.is_err() {
-        return;
+        return socket.abort();
     }
     let counters = open.counters();
     // Seen from here the service is near: what comes from it goes back to the client.

@@ -63,22 +63,22 @@ impl Rest {
     }
 }
 
-/// Reads of the near side into `rest`, up to `most` bytes in all. A side that is gone has ended.
+/// Reads of the near side into `rest`, up to `most` bytes in all.
 pub(crate) fn poll_early(
     cx: &mut Context<'_>,
     near: &Socket,
     rest: &mut Rest,
     most: usize,
-) -> Poll<()> {
+) -> Poll<Result<(), Broken>> {
     BUFFER.with_borrow_mut(|buffer| {
         let room = most.saturating_sub(rest.bytes.len()).min(buffer.len());
         let room = buffer.get_mut(..room).unwrap_or_default();
-        let read = ready!(near.poll_read(cx, room));
-        match room.get(..read.unwrap_or(0)) {
+        let read = ready!(near.poll_read(cx, room)).map_err(|_| Broken)?;
+        match room.get(..read) {
             Some(bytes) if !bytes.is_empty() => rest.bytes.extend_from_slice(bytes),
             _ => rest.is_over = true,
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     })
 }
 
@@ -169,7 +169,7 @@ async fn both(
 }
 
 /// One of the sides was reset.
-struct Broken;
+pub(crate) struct Broken;
 
 enum Source<'a> {
     Socket(&'a Socket),
@@ -279,4 +279,36 @@ fn poll_move(
     }
     let moved = (length - rest.len()) as u64;
     Poll::Ready(Ok((moved, Left::Bytes(rest.to_vec()))))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{io::Write, net::TcpListener, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_reset_has_not_ended() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let near = server.accept().unwrap().0;
+        near.set_nonblocking(true).unwrap();
+        client.write_all(b"partial").unwrap();
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let mut rest = Rest::default();
+        let is_reset = runtime.block_on(async {
+            let near = Socket::Tcp(tokio::net::TcpStream::from_std(near).unwrap());
+            loop {
+                match poll_fn(|cx| poll_early(cx, &near, &mut rest, 64)).await {
+                    Ok(()) if rest.is_over => return false,
+                    Ok(()) => {}
+                    Err(Broken) => return true,
+                }
+            }
+        });
+        assert!(is_reset && !rest.is_over);
+    }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpListener},
+    net::{Shutdown, TcpListener, TcpStream},
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -15,6 +15,7 @@ use std::{
     thread,
     time::Instant,
 };
+
 
 use common::{
     NODES, Node, SOON, accept, at_b, connect, is_reset, link, read_all, reset, service, tunnel,
@@ -254,6 +255,63 @@ fn both_ends_may_be_unix_sockets() {
     let taken = a.listen("unix", |asked| asked.bind = format!("unix:{}", file.display()));
     assert_eq!(taken.unwrap_err(), "usage");
     assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+}
+
+/// A service whose program takes no client yet: its backlog is full.
+fn full(name: &str) -> (TcpListener, Vec<TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(0).unwrap();
+    let server = TcpListener::from(socket);
+    let address = server.local_addr().unwrap();
+    let waits: Vec<_> = std::iter::from_fn(|| {
+        TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)).ok()
+    })
+    .take(16)
+    .collect();
+    assert!(waits.len() < 16, "the backlog never filled");
+    let (a, b) = &*NODES;
+    let served = service(name, &address.to_string());
+    b.serve(&served);
+    a.knows(&served, &[b]);
+    (server, waits)
+}
+
+/// Takes who comes until nobody came for a while; what each said, or why that ended.
+fn said_to(server: &TcpListener) -> Vec<std::io::Result<Vec<u8>>> {
+    server.set_nonblocking(true).unwrap();
+    let mut said = Vec::new();
+    let mut last = Instant::now();
+    // Longer than the kernel takes to try again: 1, 2 s.
+    while last.elapsed() < std::time::Duration::from_secs(5) {
+        let Ok((mut end, _)) = server.accept() else {
+            thread::sleep(std::time::Duration::from_millis(5));
+            continue;
+        };
+        end.set_nonblocking(false).unwrap();
+        let mut bytes = Vec::new();
+        said.push(end.read_to_end(&mut bytes).map(|_| bytes));
+        last = Instant::now();
+    }
+    said
+}
+
+#[test]
+fn a_client_that_resets_while_a_provider_is_asked_is_no_whole_upload() {
+    let (server, waits) = full("early-reset");
+    let bound = NODES.0.listen("early-reset", |_| ()).unwrap();
+    let clients: Vec<_> = (0..12).map(|_| connect(&bound)).collect();
+    for mut client in clients {
+        client.write_all(b"partial").unwrap();
+        thread::sleep(std::time::Duration::from_millis(20));
+        reset(client);
+    }
+    drop(waits);
+    for said in said_to(&server) {
+        // Those that filled the backlog said nothing and ended.
+        assert!(said.as_ref().map_or(true, |bytes| bytes.is_empty()), "{said:?}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ use self::asked::{Asked, Reading, say};
 use crate::{
     client,
     limits::PROXY_HEAD,
+    opener::Missed,
     shared::{Reason, Shared},
     socket::Socket,
 };
@@ -38,10 +39,9 @@ pub(crate) async fn serve(shared: &Shared, near: Socket, stop: &CancellationToke
     };
     let Asked { want, rest, manners } = asked;
     let opened = match want {
-        Err(refusal) => Err(refusal),
+        Err(refusal) => Err(Missed::Refused(refusal)),
         Ok(want) => tokio::select! {
             () = stop.cancelled() => return near.abort(),
-            () = near.broken() => return,
             opened = client::open_after(shared, &near, &want, rest) => opened,
         },
     };
@@ -51,7 +51,8 @@ pub(crate) async fn serve(shared: &Shared, near: Socket, stop: &CancellationToke
                 client::run(shared, near, opened, stop.child_token()).await;
             }
         }
-        Err(refusal) => {
+        Err(Missed::Left) => near.abort(),
+        Err(Missed::Refused(refusal)) => {
             let what = format!("{}: {}", refusal.slug, refusal.reason);
             shared.refuse(Reason::Proxy, "", &what);
             say(&near, &manners.refused(&refusal)).await;

@@ -23,7 +23,7 @@ use pollen_plane::{
     events::Event,
     tables::{Lane, PeerRow, Push, ServedRow, ServiceRow, Words},
 };
-use pollen_tunnel::{Listener, Socket, Tunnels, Want};
+use pollen_tunnel::{Listener, Missed, Socket, Tunnels, Want};
 use pollen_wire::Id;
 use tempfile::TempDir;
 
@@ -139,8 +139,8 @@ impl Node {
         self.plane.handle().block_on(async {
             let near = Socket::Unix(tokio::net::UnixStream::from_std(near).unwrap());
             match self.tunnels.open(&near, &want).await {
-                Ok(_) => panic!("a tunnel was opened"),
-                Err(refusal) => refusal,
+                Err(Missed::Left) | Ok(_) => panic!("a tunnel was opened"),
+                Err(Missed::Refused(refusal)) => refusal,
             }
         })
     }
