@@ -17,6 +17,8 @@ from typing import Any, cast
 
 import pytest
 
+from pollen import connect_sync
+from pollen.errors import PollenError
 from pollen.testing import Cluster
 from tests.e2e.conftest import running
 from tests.e2e.serving import (
@@ -242,6 +244,56 @@ async def test_a_tunnel_on_standard_input_and_output(trio: Cluster) -> None:
     assert (done.returncode, b"[provider-refused]" in done.stderr) == (6, True)
     done = await trio[1].pln("connect", "--stdio", "nobody")
     assert (done.returncode, b"[service-not-found]" in done.stderr) == (3, True)
+
+
+@contextlib.asynccontextmanager
+async def halves() -> AsyncIterator[tuple[int, asyncio.Queue[asyncio.StreamWriter]]]:
+    """The port of a server that says a half and never the rest, and its clients."""
+    came: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half")
+        await writer.drain()
+        came.put_nowait(writer)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(-1)
+
+    async with server(handler) as port:
+        yield port, came
+
+
+async def test_a_tunnel_that_is_cut_is_no_end(trio: Cluster) -> None:
+    """A download that broke off must not look whole: both SDKs and --stdio say unreachable."""
+
+    async def aside() -> None:
+        async with trio[1].connect() as mesh, mesh.open("cut") as (reader, _):
+            await reader.read(-1)
+
+    def blocking() -> None:
+        with connect_sync(trio[1].home) as mesh, mesh.open("cut") as held:
+            held.shutdown(socket.SHUT_WR)
+            while held.recv(64):
+                pass
+
+    async with halves() as (port, came):
+        for kind in (aside, lambda: asyncio.to_thread(blocking)):
+            await serve(trio[0], port, "cut")
+            await knows(trio[1], "cut", "a")
+            reading = asyncio.ensure_future(kind())
+            await came.get()
+            await trio[0].pln("unserve", "cut")
+            with pytest.raises(PollenError) as caught:
+                await asyncio.wait_for(reading, 10)
+            assert caught.value.slug == "unreachable"
+            await knows(trio[1], "cut")
+        await serve(trio[0], port, "cut")
+        await knows(trio[1], "cut", "a")
+        joined = asyncio.ensure_future(trio[1].pln("connect", "--stdio", "cut"))
+        await came.get()
+        await trio[0].pln("unserve", "cut")
+        done = await asyncio.wait_for(joined, 10)
+        assert (done.returncode, done.stdout) == (6, b"half")
+        assert b"[unreachable]" in done.stderr
 
 
 async def test_a_service_is_told_who_comes(trio: Cluster) -> None:

@@ -3,6 +3,7 @@
 //! Decides: nothing.
 //! Does not know: who serves what.
 //! Invariants: the client is always answered; what it sends behind its frame goes to the service.
+//!     However its socket is closed it sees a reset, unless the tunnel ended well or was refused.
 //! Source: docs/internals/seam.md#doors.
 
 use pollen_net::Refusal;
@@ -12,16 +13,16 @@ use pollen_wire::{
     frame::{self, MAX_HEADER},
     open::{self, Opened},
 };
-use tokio::{io::AsyncReadExt, net::UnixStream};
+use tokio::net::UnixStream;
 
 use crate::limits::{FIRST_BYTE, LINGER};
 
 /// Serves one client, which has said the preface, to its end.
-pub(crate) async fn serve(tunnels: &Tunnels, mut stream: UnixStream) {
-    let Ok(Some(asked)) = tokio::time::timeout(FIRST_BYTE, read(&mut stream)).await else {
+pub(crate) async fn serve(tunnels: &Tunnels, stream: UnixStream) {
+    let near = Socket::holding(stream);
+    let Ok(Some(asked)) = tokio::time::timeout(FIRST_BYTE, read(&near)).await else {
         return;
     };
-    let near = Socket::Unix(stream);
     let want = match open::Want::decode(&asked) {
         Ok(want) => Want { service: want.service.into(), node: want.node, datagrams: false },
         Err(error) => {
@@ -46,11 +47,11 @@ pub(crate) async fn serve(tunnels: &Tunnels, mut stream: UnixStream) {
 }
 
 /// The body of one frame; not a byte behind it is read.
-async fn read(stream: &mut UnixStream) -> Option<Vec<u8>> {
+async fn read(near: &Socket) -> Option<Vec<u8>> {
     let mut prefix = [0; frame::PREFIX];
-    stream.read_exact(&mut prefix).await.ok()?;
+    near.read_exact(&mut prefix).await.ok()?;
     let mut body = vec![0; frame::length(prefix, MAX_HEADER).ok()?];
-    stream.read_exact(&mut body).await.ok()?;
+    near.read_exact(&mut body).await.ok()?;
     Some(body)
 }
 
@@ -60,6 +61,7 @@ async fn refuse(near: Socket, refusal: &Refusal) {
     let opened = Opened { slug: &refusal.slug, reason: &refusal.reason, remedy: &refusal.remedy };
     if near.write_all(&answer(&opened, None)).await.is_ok() && near.finish().is_ok() {
         let _ = tokio::time::timeout(LINGER, near.drain()).await;
+        near.release();
     }
 }
 

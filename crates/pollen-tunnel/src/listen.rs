@@ -211,7 +211,7 @@ fn take(held: &Arc<Held>, (socket, addresses): Came) {
 /// Whether the client is of the user whose daemon this is.
 fn is_own(socket: &Socket, addresses: Option<(SocketAddr, SocketAddr)>) -> bool {
     match (socket, addresses) {
-        (Socket::Unix(stream), _) => owner::of_unix(stream),
+        (Socket::Unix(stream) | Socket::Holding(stream, _), _) => owner::of_unix(stream),
         (Socket::Tcp(_), Some((from, to))) => owner::of_internet(Kind::Tcp, from, to),
         (Socket::Tcp(_), None) => false,
     }

@@ -126,7 +126,10 @@ async fn run_over(
         () = stopped => Ended::Broken,
     };
     match ended {
-        Ended::Well => stream.complete(),
+        Ended::Well => {
+            stream.complete();
+            near.release();
+        }
         Ended::Broken => stream.cut(BROKEN),
         Ended::Cut => stream.cut(CUT),
     }
@@ -151,7 +154,9 @@ async fn run_here(
         () = near.broken() => Ended::Broken,
         () = far.broken() => Ended::Broken,
     };
-    if ended != Ended::Well {
+    if ended == Ended::Well {
+        near.release();
+    } else {
         near.abort();
         far.abort();
     }

@@ -16,6 +16,7 @@ use std::{
     time::Instant,
 };
 
+use pollen_tunnel::Socket;
 
 use common::{
     NODES, Node, SOON, accept, at_b, connect, is_reset, link, read_all, reset, service, tunnel,
@@ -393,4 +394,77 @@ fn another_user_of_this_machine_is_reset_unless_any_may_come() {
     });
     assert_eq!(said(&open).stdout, b"hello\n");
     server.join().unwrap();
+}
+
+/// A client of the door, with a tunnel to the service that runs until it ends.
+fn at_the_door(name: &str) -> (UnixStream, TcpStream, pollen_tunnel::Want) {
+    let (a, _) = &*NODES;
+    let (server, _) = at_b(name);
+    let want = pollen_tunnel::Want { service: name.into(), node: None, datagrams: false };
+    let (near, mut client) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    client.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    client.write_all(b"frame").unwrap();
+    let (tunnels, wanted) = (a.tunnels.clone(), want.clone());
+    a.plane.handle().spawn(async move {
+        let near = Socket::holding(tokio::net::UnixStream::from_std(near).unwrap());
+        let mut frame = [0; 5];
+        near.read_exact(&mut frame).await.unwrap();
+        assert_eq!(&frame, b"frame");
+        if let Ok(opened) = tunnels.open(&near, &wanted).await {
+            tunnels.run(near, opened).await;
+        }
+    });
+    let end = accept(&server);
+    (client, end, want)
+}
+
+#[test]
+fn a_client_of_the_door_sees_a_reset_where_a_tunnel_broke() {
+    for says in [&b""[..], b"x", &[7; 300_000]] {
+        for ends in [false, true] {
+            let (mut client, mut end, _) = at_the_door(&format!("door-{}-{ends}", says.len()));
+            client.write_all(says).unwrap();
+            if ends {
+                client.shutdown(Shutdown::Write).unwrap();
+                assert!(read_all(&mut end) == says);
+            } else {
+                end.read_exact(&mut vec![0; says.len()]).unwrap();
+            }
+            end.write_all(b"half").unwrap();
+            client.read_exact(&mut [0; 4]).unwrap();
+            reset(end);
+            let error = client.read(&mut [0; 64]).expect_err("a reset, not an end");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+#[test]
+fn a_client_of_the_door_sees_the_end_of_a_tunnel_that_ended_well() {
+    let said: Vec<u8> = (0..3_000_000u32).map(|i| (i * 31 % 251) as u8).collect();
+    for client_first in [true, false] {
+        let (mut client, mut end, _) = at_the_door(&format!("door-well-{client_first}"));
+        thread::scope(|scope| {
+            let mut writer = client.try_clone().unwrap();
+            let said = &said;
+            scope.spawn(move || {
+                for piece in said.chunks(70_001) {
+                    writer.write_all(piece).unwrap();
+                }
+                if client_first {
+                    writer.shutdown(Shutdown::Write).unwrap();
+                }
+            });
+            let mut came = vec![0; said.len()];
+            end.read_exact(&mut came).unwrap();
+            assert!(came == *said);
+        });
+        end.write_all(b"answer").unwrap();
+        end.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), b"answer");
+        client.shutdown(Shutdown::Write).ok();
+        assert_eq!(read_all(&mut end), b"");
+        assert_eq!(read_all(&mut client), b"");
+    }
 }

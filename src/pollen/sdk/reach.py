@@ -3,7 +3,9 @@
 Decides: what is asked of the node, and the error that its refusal is.
 Does not know: who serves a name, or the way there; the node does.
 Invariants: a socket or stream that is returned is open at the service's node, and says nothing but
-    the bytes of the service. Its half-closes are those of the service.
+    the bytes of the service. Its half-closes are those of the service. Where a tunnel broke or was
+    cut, reading raises ``ConnectionResetError``; the end of bytes is the service's own. Over ssh
+    that is not so: the way there knows no reset.
 Source: docs/internals/seam.md#doors (``pollen-tunnel/1``).
 """
 
@@ -127,13 +129,20 @@ async def open_stream(
     return await asyncio.open_unix_connection(sock=held)
 
 
+def cut() -> PollenError:
+    """The error of a tunnel that broke or was cut."""
+    reason = "the service, or a node on the way, ended the connection"
+    return error_from("unreachable", reason, "pln status services")
+
+
 # -- standard input and output --------------------------------------------------------------------
 
 
 def join_stdio(paths: Paths, service: str) -> int:
     """Standard input goes to the service and its answer to standard output, until both ended.
 
-    Returns the exit code: 0, also when the reader of standard output went away.
+    Returns the exit code: 0, also when the reader of standard output went away. Raises
+    ``unreachable`` where the tunnel broke, after what came is written.
     """
     held = opened(paths, service)
     with held:
@@ -149,7 +158,7 @@ class _Joined:
         self._held = held
         self._up, self._down = bytearray(), bytearray()
         self._reads_in, self._reads_far = True, True
-        self._is_up_over = False
+        self._is_up_over, self._is_cut = False, False
 
     def run(self) -> None:
         """Until the service has ended and all of it is written."""
@@ -172,6 +181,8 @@ class _Joined:
                 self._is_up_over = True
                 with contextlib.suppress(OSError):
                     self._held.shutdown(socket.SHUT_WR)
+        if self._is_cut:
+            raise cut()
 
     def _take_in(self) -> None:
         data = os.read(0, _PIECE)
@@ -184,9 +195,7 @@ class _Joined:
         except BlockingIOError:
             return
         except ConnectionResetError:
-            raise error_from(
-                "unreachable", "the service, or its node, ended the connection"
-            ) from None
+            data, self._is_cut = b"", True
         self._down += data
         self._reads_far = bool(data)
 

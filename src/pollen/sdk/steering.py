@@ -87,13 +87,18 @@ class Steering:
 
         ``async with mesh.open("api") as (reader, writer)``. ``writer.write_eof()`` tells the
         service the end and leaves its answer to come. Raises ``service-not-found``,
-        ``provider-refused``, ``denied``, ``unreachable``.
+        ``provider-refused``, ``denied``, ``unreachable``. Where the tunnel broke or was cut, reading
+        raises ``ConnectionResetError``; not caught inside, it becomes ``unreachable``.
         """
         from pollen.sdk import reach
 
         reader, writer = await reach.open_stream(self._paths, service, timeout)
         try:
             yield reader, writer
+        except ConnectionError as error:
+            if reader.exception() is not error:
+                raise
+            raise reach.cut() from error
         finally:
             writer.close()
             with contextlib.suppress(OSError):
@@ -142,11 +147,14 @@ class SyncSteering:
     @contextlib.contextmanager
     def open(self, service: str, *, timeout: float = _PATIENCE) -> Iterator[socket.socket]:
         """A socket that is the service: ``with mesh.open("api") as held``. ``timeout`` seconds to
-        get it; the socket itself has none."""
+        get it; the socket itself has none. Where the tunnel broke or was cut, ``recv`` raises
+        ``ConnectionResetError``; not caught inside, it becomes ``unreachable``."""
         from pollen.sdk import reach
 
         held = reach.opened(self._paths, service, timeout)
         try:
             yield held
+        except ConnectionResetError as error:
+            raise reach.cut() from error
         finally:
             held.close()
