@@ -87,8 +87,8 @@ class Steering:
 
         ``async with mesh.open("api") as (reader, writer)``. ``writer.write_eof()`` tells the
         service the end and leaves its answer to come. Raises ``service-not-found``,
-        ``provider-refused``, ``denied``, ``unreachable``. Where the tunnel broke or was cut, reading
-        raises ``ConnectionResetError``; not caught inside, it becomes ``unreachable``.
+        ``provider-refused``, ``denied``, ``unreachable``. Where the tunnel broke or was cut,
+        reading raises ``ConnectionResetError``; not caught inside, it becomes ``unreachable``.
         """
         from pollen.sdk import reach
 
