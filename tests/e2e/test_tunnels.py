@@ -247,19 +247,25 @@ async def test_a_tunnel_on_standard_input_and_output(trio: Cluster) -> None:
 
 
 @contextlib.asynccontextmanager
-async def halves() -> AsyncIterator[tuple[int, asyncio.Queue[asyncio.StreamWriter]]]:
-    """The port of a server that says a half and never the rest, and its clients."""
-    came: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+async def halves() -> AsyncIterator[tuple[int, asyncio.Queue[None]]]:
+    """The port of a server that says a half and never the rest, and an item for each client."""
+    came: asyncio.Queue[None] = asyncio.Queue()
+    over = asyncio.Event()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"half")
         await writer.drain()
-        came.put_nowait(writer)
-        with contextlib.suppress(ConnectionError):
-            await reader.read(-1)
+        came.put_nowait(None)
+        await over.wait()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     async with server(handler) as port:
-        yield port, came
+        try:
+            yield port, came
+        finally:
+            over.set()
 
 
 async def test_a_tunnel_that_is_cut_is_no_end(trio: Cluster) -> None:
