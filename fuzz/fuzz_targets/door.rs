@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use pollen_wire::{
     door::{Answer, Ask},
     frame,
+    open::{Opened, Want},
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -19,6 +20,16 @@ fuzz_target!(|data: &[u8]| {
             let mut out = Vec::new();
             answer.encode(&mut out);
             assert_eq!(Answer::decode(&out), Ok(answer));
+        }
+        if let Ok(want) = Want::decode(body) {
+            let mut out = Vec::new();
+            want.encode(&mut out);
+            assert_eq!(Want::decode(&out), Ok(want));
+        }
+        if let Ok((opened, node)) = Opened::decode_at(body) {
+            let mut out = Vec::new();
+            opened.encode_at(node.as_ref(), &mut out);
+            assert_eq!(Opened::decode_at(&out), Ok((opened, node)));
         }
         rest = rest.get(used..).unwrap_or_default();
     }

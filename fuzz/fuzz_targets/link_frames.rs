@@ -7,6 +7,7 @@ use pollen_wire::{
     control::Control,
     fetch::FetchRequest,
     frame,
+    open::{Asked, Open, Opened},
     probe::Probe,
 };
 
@@ -43,5 +44,15 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(request) = FetchRequest::decode(body) {
         let bytes = again(|out| request.encode(out));
         assert_eq!(FetchRequest::decode(&bytes), Ok(request));
+        assert_eq!(Asked::decode(body), Ok(Asked::Fetch(request)));
+    }
+    if let Ok(open) = Open::decode(body) {
+        let bytes = again(|out| open.encode(out));
+        assert_eq!(Open::decode(&bytes), Ok(open));
+        assert_eq!(Asked::decode(body), Ok(Asked::Open(open)));
+    }
+    if let Ok(opened) = Opened::decode(body) {
+        let bytes = again(|out| opened.encode(out));
+        assert_eq!(Opened::decode(&bytes), Ok(opened));
     }
 });

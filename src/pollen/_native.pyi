@@ -44,7 +44,7 @@ class _LaneRows(Protocol):
     """``pollen.core.effects.LaneRows``: rows of the lane's kind, and 32-byte keys."""
 
     @property
-    def rows(self) -> Sequence[_SeedRow | _PeerRow]: ...
+    def rows(self) -> Sequence[_SeedRow | _PeerRow | _ServiceRow | _ServedRow]: ...
     @property
     def gone(self) -> Sequence[bytes]: ...
 
@@ -59,6 +59,34 @@ class _PeerRow(Protocol):
     def price_us(self) -> int: ...
     @property
     def words(self) -> Sequence[tuple[str, str]]: ...
+
+class _ServiceRow(Protocol):
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def providers(self) -> Sequence[bytes]: ...
+    @property
+    def datagrams(self) -> bool: ...
+
+class _ServedRow(Protocol):
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def datagrams(self) -> bool: ...
+    @property
+    def allow(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def policy(self) -> _PolicyRow | None: ...
+    @property
+    def proxy_header(self) -> bool: ...
+    @property
+    def idle_ms(self) -> int: ...
 
 class _SignedRecord(Protocol):
     @property
@@ -151,6 +179,21 @@ class Muscles:
     ) -> None:
         """NativeError ``stale-generation`` when ``base`` is not the one held: push whole;
         ``bad-request`` for a lane that the muscles do not know."""
+    def open_listener(
+        self,
+        *,
+        listener: int,
+        bind: str,
+        service: str,
+        datagrams: bool,
+        provider: bytes | None,
+        any_user: bool,
+        idle_ms: int,
+    ) -> None:
+        """Take clients of this machine for a service; ``listener_opened`` follows with what is
+        bound, or with the slug ``port-in-use`` or ``usage``."""
+    def close_listener(self, listener: int) -> None:
+        """Take no more, and end those that there are; an unknown number is not an error."""
     def run_workload(
         self,
         *,

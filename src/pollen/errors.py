@@ -7,13 +7,14 @@
         BadRequest              usage, bad-request, name-invalid, config-invalid,
                                 module-invalid, import-unknown, root-file-invalid,
                                 bad-policy, wheel-invalid
-        NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found
+        NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found,
+                                service-not-found
         Denied                  denied, token-invalid, root-not-here, passphrase-wrong
         Conflict                name-taken, already-in-cluster, file-exists,
                                 root-file-foreign, root-file-stale
         Ambiguous               ambiguous
         Unreachable             unreachable, daemon-not-running, daemon-not-answering,
-                                version-mismatch
+                                version-mismatch, provider-refused
         Overloaded              overloaded
         DeadlineExceeded        deadline
         GuestError              guest-*
@@ -191,6 +192,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "usage": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "bad-request": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "seed-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
+    "service-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "function-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "peer-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "blob-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
@@ -205,6 +207,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "file-exists": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "ambiguous": SlugRow(Ambiguous, EXIT_AMBIGUOUS, 409, False),
     "unreachable": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),
+    "provider-refused": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, False),
     "daemon-not-running": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),
     "daemon-not-answering": SlugRow(Unreachable, EXIT_UNREACHABLE, 504, None),
     "overloaded": SlugRow(Overloaded, EXIT_FAILURE, 503, False),

@@ -94,6 +94,9 @@ class FakeMuscles:
         self.content: dict[bytes, bytes] = {}
         self.seeds: dict[bytes, Any] = {}
         self.peers: dict[bytes, Any] = {}
+        self.services: dict[bytes, Any] = {}
+        self.served: dict[bytes, Any] = {}
+        self.listeners: dict[int, str] = {}
         self.generation = 0
         self.loaded: set[bytes] = set()
         self.is_open = False
@@ -288,8 +291,13 @@ class FakeMuscles:
         if base not in (0, self.generation):
             raise NativeError("stale-generation", f"{self.generation} is held, not {base}")
         if base == 0:
-            self.seeds, self.peers = {}, {}
-        held = {"seeds": (self.seeds, "seed"), "peers": (self.peers, "peer")}
+            self.seeds, self.peers, self.services, self.served = {}, {}, {}, {}
+        held = {
+            "seeds": (self.seeds, "seed"),
+            "peers": (self.peers, "peer"),
+            "services": (self.services, "key"),
+            "served": (self.served, "key"),
+        }
         for name, lane in lanes.items():
             if name not in held:
                 raise NativeError("bad-request", f"there is no lane of rows {name!r}")
@@ -298,6 +306,39 @@ class FakeMuscles:
             for gone in lane.gone:
                 table.pop(gone, None)
         self.generation = generation
+
+    def open_listener(
+        self,
+        *,
+        listener: int,
+        bind: str,
+        service: str,
+        datagrams: bool,
+        provider: bytes | None,
+        any_user: bool,
+        idle_ms: int,
+    ) -> None:
+        """Nobody can connect to these: they have an address and no socket."""
+        bound, slug = bind, ""
+        if not bind.startswith("unix:"):
+            host, _, port = bind.rpartition(":")
+            if not host or not port.isdigit():
+                slug = "usage"
+            elif port == "0":
+                self._network.ports += 1
+                bound = f"{host}:{self._network.ports}"
+        if bound in self.listeners.values():
+            slug = "port-in-use"
+        if not slug:
+            self.listeners[listener] = bound
+        reason = slug and f"cannot listen on {bind}"
+        event = ev.ListenerOpened(
+            listener=listener, bound="" if slug else bound, slug=slug, reason=reason
+        )
+        self._emit(event)
+
+    def close_listener(self, listener: int) -> None:
+        self.listeners.pop(listener, None)
 
     def beat(self) -> None:
         """The real ones tell telemetry by their own clock; these when a link is admitted."""
@@ -347,6 +388,10 @@ class FakeMuscles:
             memory_bytes=0,
             events_dropped=0,
             control_stalls=0,
+            services=[
+                ev.ServiceSample(Hash(key), 0, 0, 0, 0, 0)
+                for key in {**self.services, **self.served}
+            ],
         )
 
     def _check_room(self) -> None:

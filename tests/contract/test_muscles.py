@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +37,9 @@ class Side:
             directory=str(place),
             memory_bytes=1 << 28,
         )
+        self.call_socket = place / "call.sock"
         self.addresses = self.muscles.start(
-            listen=["127.0.0.1:0"], call_socket=str(place / "call.sock")
+            listen=["127.0.0.1:0"], call_socket=str(self.call_socket)
         )
         self.faults: list[Any] = []
         self.port = Port(self.muscles, lambda event, fields: self.faults.append((event, fields)))
@@ -259,7 +261,8 @@ def test_telemetry_names_each_field_of_its_samples(sides: Callable[[str], Side])
         wake=[],
         options=SeedOptions(),
     )
-    lanes = {"seeds": fx.LaneRows(rows=[row])}
+    service = fx.ServiceRow(key=Hash(b"k" * 32), name="api", providers=[], datagrams=False)
+    lanes = {"seeds": fx.LaneRows(rows=[row]), "services": fx.LaneRows(rows=[service])}
     a.port.carry_out(fx.PushTables(generation=1, base=0, lanes=lanes, lease_ms=15_000))
     end = time.monotonic() + DEADLINE
     told: dict[str, Any] = {}
@@ -269,10 +272,123 @@ def test_telemetry_names_each_field_of_its_samples(sides: Callable[[str], Side])
         select.select([a.muscles.event_fd()], [], [], 0.2)
         for event in msgspec.msgpack.decode(a.muscles.drain()):
             told = event if event["t"] == "telemetry" else told
-    (peer,), (seed,) = told["peers"], told["seeds"]
-    assert (peer["peer"], seed["seed"]) == (b.peer, row.seed)
+    (peer,), (seed,), (reached,) = told["peers"], told["seeds"], told["services"]
+    assert (peer["peer"], seed["seed"], reached["key"]) == (b.peer, row.seed, service.key)
+    assert reached.keys() == set(ev.ServiceSample.__struct_fields__)
     assert peer.keys() == set(ev.PeerSample.__struct_fields__)
     assert seed.keys() == set(ev.SeedSample.__struct_fields__)
+
+
+def listener(number: int, bind: str, **more: Any) -> fx.OpenListener:
+    return fx.OpenListener(
+        listener=number, bind=bind, service="api", datagrams=False, idle_ms=1_000, **more
+    )
+
+
+def test_a_listener_is_answered_with_its_address_or_a_slug(
+    sides: Callable[[str], Side], folder: Path
+) -> None:
+    """Port 0 becomes a port; what is taken is ``port-in-use``, what is no address ``usage``."""
+    a = sides("a")
+    a.port.carry_out(listener(1, "127.0.0.1:0"))
+    first = a.wait(ev.ListenerOpened)
+    assert (first.listener, first.slug) == (1, "")
+    host, _, port = first.bound.rpartition(":")
+    assert host == "127.0.0.1" and int(port) > 0
+    a.port.carry_out(listener(2, first.bound))
+    assert (a.wait(ev.ListenerOpened, 2).listener, a.events[-1].slug) == (2, "port-in-use")
+    a.port.carry_out(listener(3, "nowhere"))
+    assert (a.wait(ev.ListenerOpened, 3).listener, a.events[-1].slug) == (3, "usage")
+    a.port.carry_out(listener(4, f"unix:{folder}/s"))
+    assert a.wait(ev.ListenerOpened, 4).bound == f"unix:{folder}/s"
+    for number in (1, 2, 3, 4):
+        a.port.carry_out(fx.CloseListener(listener=number))
+    assert a.faults == []
+
+
+def member(side: Side) -> fx.PeerRow:
+    return fx.PeerRow(peer=side.peer, name=side.key.public.hex(), properties="{}", price_us=0)
+
+
+def serve(a: Side, b: Side, target: str) -> None:
+    """B serves ``api`` at ``target``, and both know of it."""
+    key = Hash(b"s" * 32)
+    peers = fx.LaneRows(rows=[member(side) for side in (a, b)])
+    row = fx.ServiceRow(key=key, name="api", providers=[b.peer], datagrams=False)
+    served = fx.ServedRow(
+        key=key, name="api", target=target, datagrams=False, allow=[], idle_ms=1_000
+    )
+    services = fx.LaneRows(rows=[row])
+    both = {"peers": peers, "services": services}
+    here = both | {"served": fx.LaneRows(rows=[served])}
+    for side, lanes in ((a, both), (b, here)):
+        side.port.carry_out(fx.PushTables(generation=1, base=0, lanes=lanes, lease_ms=15_000))
+        assert side.faults == []
+
+
+def test_what_a_client_of_a_listener_says_comes_to_the_service_and_back(
+    sides: Callable[[str], Side], native: Any
+) -> None:
+    """Through two muscles and a link; the client ends its half first, and hears the rest."""
+    if not isinstance(native, RealNative):
+        pytest.skip("the fake has no sockets")
+    a, b = linked(sides)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serve(a, b, f"127.0.0.1:{server.getsockname()[1]}")
+        a.port.carry_out(listener(5, "127.0.0.1:0"))
+        host, _, port = a.wait(ev.ListenerOpened).bound.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=DEADLINE) as client:
+            client.sendall(b"question")
+            client.shutdown(socket.SHUT_WR)
+            server.settimeout(DEADLINE)
+            end, _ = server.accept()
+            with end:
+                asked = b"".join(iter(lambda: end.recv(4096), b""))
+                end.sendall(asked.upper())
+            assert b"".join(iter(lambda: client.recv(4096), b"")) == b"QUESTION"
+    a.port.carry_out(fx.CloseListener(listener=5))
+
+
+def asked_at_the_door(side: Side, body: object, ahead: bytes = b"") -> tuple[socket.socket, Any]:
+    """A client of ``call.sock`` that wants a tunnel, and what it is answered."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(DEADLINE)
+    client.connect(str(side.call_socket))
+    asked = msgspec.msgpack.encode(body)
+    client.sendall(b"\0pln-t1\n" + len(asked).to_bytes(4, "big") + asked + ahead)
+    length = int.from_bytes(client.recv(4, socket.MSG_WAITALL), "big")
+    return client, msgspec.msgpack.decode(client.recv(length, socket.MSG_WAITALL))
+
+
+def test_a_client_of_the_door_names_a_service_and_its_socket_is_the_tunnel(
+    sides: Callable[[str], Side], native: Any
+) -> None:
+    """What it sent behind its frame goes first; who gets none reads a slug, and then the end."""
+    if not isinstance(native, RealNative):
+        pytest.skip("the fake has no sockets")
+    a, b = linked(sides)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(DEADLINE)
+        serve(a, b, f"127.0.0.1:{server.getsockname()[1]}")
+        for want in (["api", None], ["api", b.peer]):
+            client, answer = asked_at_the_door(a, want, b"early")
+            assert answer == ["", "", "", b.peer]
+            end, _ = server.accept()
+            with client, end:
+                assert end.recv(5, socket.MSG_WAITALL) == b"early"
+                end.sendall(b"late")
+                end.shutdown(socket.SHUT_WR)
+                assert client.recv(64, socket.MSG_WAITALL) == b"late"
+    for want, slug in (
+        (["api", None], "provider-refused"),
+        (["other", None], "service-not-found"),
+        (["api", a.peer], "service-not-found"),
+        ("nonsense", "bad-request"),
+    ):
+        client, answer = asked_at_the_door(a, want, b"early")
+        with client:
+            assert (answer[0], answer[3], client.recv(1)) == (slug, None, b"")
+            assert answer[1]
 
 
 def test_a_delta_on_another_generation_is_stale(sides: Callable[[str], Side]) -> None:

@@ -149,7 +149,7 @@ class Town:
         self.changes = self.records.take_changes()
         for change in self.changes:
             self.situation.note_change(change, Nanos(self.mono))
-        self.placing.push(turn, is_urgent=True)
+        self.placing.push(turn, is_urgent=True, follow=lambda moved, at: None)
         for effect in turn.effects():
             if isinstance(effect, fx.PushTables):
                 seeds = effect.lanes.get(fx.SEEDS, fx.LaneRows())

@@ -8,7 +8,7 @@
 //!
 //! - `listen.rs`: the accept loops; `visitors.rs`: who is inside, and the account of bytes.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
-//! - `body.rs`: a request's body; `quiet.rs`: lines of the log that do not repeat.
+//! - `body.rs`: a request's body.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pollen_plane::{Metric, Plane};
+use pollen_plane::{Metric, Plane, Quiet, files};
+use pollen_tunnel::Tunnels;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::{BYTES_LEAST, BYTES_MOST, GIVE_BACK},
-    quiet::Quiet,
-    visitors::{self, Visitors},
+    visitors::Visitors,
 };
 
 /// Why somebody was turned away at a door.
@@ -65,6 +65,7 @@ pub struct Doors(pub(crate) Arc<Shared>);
 /// What all connections of a node share.
 pub(crate) struct Shared {
     pub(crate) plane: Plane,
+    pub(crate) tunnels: Tunnels,
     pub(crate) visitors: Arc<Visitors>,
     /// Cancelled when the node drains.
     pub(crate) stop: CancellationToken,
@@ -77,11 +78,12 @@ pub(crate) struct Shared {
 
 impl Doors {
     /// Of this node; none is open yet. `memory_bytes` is what guests may have.
-    pub fn new(plane: Plane, memory_bytes: u64) -> Self {
+    pub fn new(plane: Plane, tunnels: Tunnels, memory_bytes: u64) -> Self {
         let bytes = (memory_bytes / 4).clamp(BYTES_LEAST, BYTES_MOST);
         Self(Arc::new(Shared {
             plane,
-            visitors: Visitors::new(visitors::files(), bytes),
+            tunnels,
+            visitors: Visitors::new(files(), bytes),
             stop: CancellationToken::new(),
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use pollen_plane::{CallError, Extras, Outlet, Plane, Reply, Request, SeedRef, Trace};
 use pollen_wire::{
@@ -50,12 +50,13 @@ struct Client {
 }
 
 /// Serves one connection to its end; its calls are cancelled with it.
-pub(crate) async fn serve(plane: Plane, stream: UnixStream) {
+/// `preface` is what it said first.
+pub(crate) async fn serve(plane: Plane, stream: UnixStream, preface: [u8; PREFACE.len()]) {
     let (read, write) = stream.into_split();
     let (answers, queue) = mpsc::channel(REPLIES);
     let writer = tokio::spawn(write_replies(write, queue));
     let client = Client { plane, calls: Calls::default(), answers, room: credit::room() };
-    if let Some(reason) = client.read_asks(read).await {
+    if let Some(reason) = client.read_asks(read, preface).await {
         let mut out = Vec::new();
         frame::append(&mut out, 0, |out| Answer::Goodbye { reason }.encode(out));
         let _ = client.answers.send(Outgoing::new(out, Bytes::new())).await;
@@ -69,17 +70,15 @@ pub(crate) async fn serve(plane: Plane, stream: UnixStream) {
 
 impl Client {
     /// Reads until the client closes (`None`) or breaks the protocol (the reason).
-    async fn read_asks(&self, mut read: OwnedReadHalf) -> Option<&'static str> {
+    async fn read_asks(
+        &self,
+        mut read: OwnedReadHalf,
+        preface: [u8; PREFACE.len()],
+    ) -> Option<&'static str> {
+        if preface != PREFACE {
+            return Some("this is neither pollen-call/1 nor a tunnel");
+        }
         let mut buffer = BytesMut::with_capacity(READ);
-        while buffer.len() < PREFACE.len() {
-            if read.read_buf(&mut buffer).await.ok()? == 0 {
-                return None;
-            }
-        }
-        if buffer.get(..PREFACE.len()) != Some(&PREFACE) {
-            return Some("this is not pollen-call/1");
-        }
-        buffer.advance(PREFACE.len());
         loop {
             loop {
                 let length = match frame::split(&buffer, MAX_DOOR) {

@@ -24,10 +24,11 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use pollen_plane::{
     CallError, Plane, Principal, Reply, Request, SeedRef, Trace, hex::hex, limits::STORE_REMEDY,
+    own_uid,
 };
-use pollen_wire::{door::PREFACE, fetch::MAX_MODULE, frame::MAX_INPUT};
+use pollen_wire::{door::PREFACE, fetch::MAX_MODULE, frame::MAX_INPUT, open};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
 
@@ -38,6 +39,7 @@ use crate::{
     framed,
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
     screen::{Screen, Told},
+    tunnel,
     visitors::{Account, Hold, Visit},
 };
 
@@ -72,7 +74,7 @@ pub(crate) async fn serve_local(shared: Arc<Shared>, stream: UnixStream) {
     }
     let principal = Principal::Node(shared.plane.id());
     match is_framed(&stream).await {
-        Some(true) => framed::serve(shared.plane.clone(), stream).await,
+        Some(true) => serve_binary(&shared, stream).await,
         Some(false) => {
             let visitor = Visitor {
                 shared,
@@ -84,6 +86,19 @@ pub(crate) async fn serve_local(shared: Arc<Shared>, stream: UnixStream) {
             visitor.serve(stream).await;
         }
         None => {}
+    }
+}
+
+/// Serves a client that speaks no HTTP; the first eight bytes tell what it speaks.
+async fn serve_binary(shared: &Shared, mut stream: UnixStream) {
+    let mut preface = [0; PREFACE.len()];
+    if stream.read_exact(&mut preface).await.is_err() {
+        return;
+    }
+    if preface == open::PREFACE {
+        tunnel::serve(&shared.tunnels, stream).await;
+    } else {
+        framed::serve(shared.plane.clone(), stream, preface).await;
     }
 }
 
@@ -343,12 +358,6 @@ fn peek(fd: i32, into: &mut [u8]) -> std::io::Result<usize> {
         libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT)
     };
     usize::try_from(got).map_err(|_| std::io::Error::last_os_error())
-}
-
-#[allow(unsafe_code)]
-fn own_uid() -> u32 {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    unsafe { libc::geteuid() }
 }
 
 /// `/call/<seed>[/<function>]`, percent-encoded; an encoded slash stays within its part.

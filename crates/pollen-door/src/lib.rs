@@ -6,8 +6,9 @@
 //! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`, its streamed
 //!   replies in `credit.rs`.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
+//! - `tunnel.rs`: a client that wants a tunnel (`pollen-tunnel`).
 //! - `body.rs`: a request's body; `visitors.rs`: who is inside, and the account of bytes.
-//! - `limits.rs`: every number of the doors; `quiet.rs`: lines of the log that do not repeat.
+//! - `limits.rs`: every number of the doors.
 //! - [`load`]: the load generator, a caller that needs no door.
 
 mod answer;
@@ -20,8 +21,8 @@ mod gateway;
 mod head;
 mod limits;
 mod listen;
-mod quiet;
 mod screen;
+mod tunnel;
 mod visitors;
 pub mod workload;
 

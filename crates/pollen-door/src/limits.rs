@@ -67,11 +67,6 @@ pub(crate) const DEFAULT_BUDGET: Duration = Duration::from_secs(30);
 /// The longest that one may name, and that an upload of the owner takes.
 pub(crate) const MAX_BUDGET: Duration = Duration::from_secs(3600);
 
-/// Without files the accept loops wait: first so long, doubled up to the second. asyncio waits 1 s.
-pub(crate) const BACK_OFF: Duration = Duration::from_millis(50);
-pub(crate) const BACK_OFF_MOST: Duration = Duration::from_secs(1);
-/// One line of the log of each kind in so long, with the number of those left out.
-pub(crate) const QUIET: Duration = Duration::from_secs(10);
 /// The allocator is asked for its free pages when the account was so full and is empty again. Bytes.
 /// After 210 hostile clients with 4 MiB each the process then has 78 MiB of 656, 72 before (measured).
 /// Refused: a fixed `M_MMAP_THRESHOLD`, which lowers the peak by 200 MiB and doubles the time of a

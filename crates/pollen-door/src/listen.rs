@@ -13,11 +13,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
 };
 
 use pollen_net::NetError;
-use pollen_plane::{CallError, PlaneError};
+use pollen_plane::{CallError, Patience, PlaneError};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     time::{Instant, sleep, sleep_until},
@@ -27,7 +26,7 @@ use crate::{
     answer,
     doors::{Doors, Reason, Shared},
     gateway,
-    limits::{BACK_OFF, BACK_OFF_MOST, LINGER, LINGERING},
+    limits::{LINGER, LINGERING},
     visitors::Crowded,
 };
 
@@ -75,7 +74,7 @@ async fn accept_local(listener: UnixListener, shared: Arc<Shared>) {
                     patience = Patience::default();
                     drop(tokio::spawn(gateway::serve_local(shared.clone(), stream)));
                 }
-                Err(error) => patience.wait(&shared, &"call.sock", &error).await,
+                Err(error) => wait(&mut patience, &shared, &"call.sock", &error).await,
             },
         }
     }
@@ -96,7 +95,7 @@ async fn accept_strangers(listener: TcpListener, shared: Arc<Shared>) {
                 Err(error) => {
                     // Those that only linger give their files back first.
                     refused = Refused::default();
-                    patience.wait(&shared, &"TCP", &error).await;
+                    wait(&mut patience, &shared, &"TCP", &error).await;
                 }
             },
         }
@@ -121,20 +120,16 @@ fn admit(shared: &Arc<Shared>, refused: &mut Refused, stream: TcpStream, from: S
     }
 }
 
-/// How long a loop waits that could not accept.
-#[derive(Default)]
-struct Patience(Duration);
-
-impl Patience {
-    async fn wait(&mut self, shared: &Shared, door: &'static &'static str, error: &io::Error) {
-        // The client's own fault ends its connection alone.
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
-        {
-            return;
-        }
+/// After an error the client's connection is over, or the loop waits for files.
+async fn wait(
+    patience: &mut Patience,
+    shared: &Shared,
+    door: &'static &'static str,
+    error: &io::Error,
+) {
+    if let Some(time) = patience.after(error) {
         shared.refuse(Reason::Files, door, &error.to_string());
-        self.0 = (self.0 * 2).clamp(BACK_OFF, BACK_OFF_MOST);
-        sleep(self.0).await;
+        sleep(time).await;
     }
 }
 

@@ -278,16 +278,6 @@ fn party_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The files that this process may open.
-#[allow(unsafe_code)]
-pub(crate) fn files() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is that of a live, writable struct of the type that the call wants.
-    let asked = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    // POSIX promises 20 at least; every system gives 256.
-    if asked == 0 { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 256 }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

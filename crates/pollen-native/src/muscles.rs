@@ -22,6 +22,7 @@ use pollen_plane::{
     begin::OwnCall,
     tables::{Lane, Push},
 };
+use pollen_tunnel::{Listener, Tunnels};
 use pollen_wire::control::SignedRecord;
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -29,7 +30,7 @@ use crate::{
     error::{native, of_net, of_plane},
     keys::KeyPair,
     logging,
-    rows::{PyLane, PyPeerRow, PySeedRow, PySignedRecord, id, ids},
+    rows::{PyLane, PyPeerRow, PySeedRow, PyServedRow, PyServiceRow, PySignedRecord, id, ids},
 };
 
 /// The data plane of one node: endpoint, sandbox, gateway. One a process; closes idempotently.
@@ -45,6 +46,7 @@ pub struct Muscles {
 struct Running {
     plane: Plane,
     doors: Doors,
+    tunnels: Tunnels,
     workloads: Workloads,
 }
 
@@ -275,12 +277,21 @@ impl Muscles {
         lease_ms: u64,
     ) -> PyResult<()> {
         let lease = Duration::from_millis(lease_ms);
-        let mut push =
-            Push { generation, base, lease, seeds: Lane::default(), peers: Lane::default() };
+        let mut push = Push {
+            generation,
+            base,
+            lease,
+            seeds: Lane::default(),
+            peers: Lane::default(),
+            services: Lane::default(),
+            served: Lane::default(),
+        };
         for (name, lane) in lanes {
             match name.as_str() {
                 "seeds" => push.seeds = lane.lane(PySeedRow::row)?,
                 "peers" => push.peers = lane.lane(PyPeerRow::row)?,
+                "services" => push.services = lane.lane(PyServiceRow::row)?,
+                "served" => push.served = lane.lane(PyServedRow::row)?,
                 _ => {
                     let reason = format!("there is no lane of rows {name:?}");
                     return Err(native("bad-request", reason));
@@ -290,6 +301,28 @@ impl Muscles {
         let plane = self.plane()?;
         let _inside = plane.handle().enter();
         plane.push(push).map_err(|e| native("stale-generation", e.to_string()))
+    }
+
+    /// Take clients of this machine for a service; `ListenerOpened` with the number follows.
+    #[pyo3(signature = (*, listener, bind, service, datagrams, provider, any_user, idle_ms))]
+    #[allow(clippy::too_many_arguments)]
+    fn open_listener(
+        &self,
+        listener: u64,
+        bind: String,
+        service: String,
+        datagrams: bool,
+        provider: Option<Vec<u8>>,
+        any_user: bool,
+        idle_ms: u64,
+    ) -> PyResult<()> {
+        let provider = provider.map(|provider| id(&provider, "provider")).transpose()?;
+        let asked = Listener { listener, bind, service, datagrams, provider, any_user, idle_ms };
+        self.part(|running| running.tunnels.open_listener(asked))
+    }
+
+    fn close_listener(&self, listener: u64) -> PyResult<()> {
+        self.part(|running| running.tunnels.close_listener(listener))
     }
 
     fn beat(&self) -> PyResult<()> {
@@ -334,7 +367,10 @@ impl Muscles {
         let plane = self.plane()?;
         let doors = {
             let held = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            held.as_ref().map(|running| running.doors.metrics()).unwrap_or_default()
+            held.as_ref().map_or_else(Vec::new, |running| {
+                let tunnels = running.tunnels.metrics();
+                running.doors.metrics().into_iter().chain(tunnels).collect()
+            })
         };
         let all = plane.metrics().into_iter().chain(doors);
         let map: std::collections::BTreeMap<_, _> = all.collect();
@@ -362,13 +398,14 @@ impl Muscles {
         self.check_process()?;
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         logging::direct(None);
-        if let Some(Running { plane, doors, workloads }) = running {
+        if let Some(Running { plane, doors, tunnels, workloads }) = running {
             py.detach(|| {
                 let end = Instant::now() + Duration::from_millis(grace_ms);
                 plane.refuse_calls();
                 workloads.end(None);
                 // An answer that is being written belongs to a call under way.
                 doors.drain(Duration::from_millis(grace_ms));
+                tunnels.close();
                 plane.close(end.saturating_duration_since(Instant::now()));
             });
         }
@@ -400,7 +437,8 @@ impl Muscles {
             listen,
         };
         let plane = Plane::start(config, wake)?;
-        let doors = Doors::new(plane.clone(), self.config.memory_bytes);
+        let tunnels = Tunnels::new(plane.clone());
+        let doors = Doors::new(plane.clone(), tunnels.clone(), self.config.memory_bytes);
         let opened = doors
             .open_socket(call_socket)
             .and_then(|()| http.map_or(Ok(()), |address| doors.open_http(address).map(drop)));
@@ -409,7 +447,7 @@ impl Muscles {
             return Err(error);
         }
         let bound = plane.net().bound().iter().map(ToString::to_string).collect();
-        Ok((Running { plane, doors, workloads: Workloads::default() }, bound))
+        Ok((Running { plane, doors, tunnels, workloads: Workloads::default() }, bound))
     }
 }
 

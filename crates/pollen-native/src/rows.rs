@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use pollen_plane::tables::{Lane, PeerRow, Policy, SeedPolicy, SeedRow, Words};
+use pollen_plane::tables::{
+    Lane, PeerRow, Policy, SeedPolicy, SeedRow, ServedRow, ServiceRow, Words,
+};
 use pollen_wire::Id;
 use pyo3::prelude::*;
 
@@ -109,6 +111,54 @@ impl PyPeerRow {
             price_us: self.price_us,
             words: words(self.words),
             held: Arc::default(),
+        })
+    }
+}
+
+/// `pollen.core.effects.ServiceRow`.
+#[derive(FromPyObject)]
+pub(crate) struct PyServiceRow {
+    key: Vec<u8>,
+    name: String,
+    providers: Vec<Vec<u8>>,
+    datagrams: bool,
+}
+
+impl PyServiceRow {
+    pub(crate) fn row(self) -> PyResult<ServiceRow> {
+        Ok(ServiceRow {
+            key: id(&self.key, "key")?,
+            name: self.name.into(),
+            providers: ids(&self.providers, "providers")?,
+            datagrams: self.datagrams,
+        })
+    }
+}
+
+/// `pollen.core.effects.ServedRow`.
+#[derive(FromPyObject)]
+pub(crate) struct PyServedRow {
+    key: Vec<u8>,
+    name: String,
+    target: String,
+    datagrams: bool,
+    allow: Vec<(String, String)>,
+    policy: Option<PyPolicyRow>,
+    proxy_header: bool,
+    idle_ms: u64,
+}
+
+impl PyServedRow {
+    pub(crate) fn row(self) -> PyResult<ServedRow> {
+        Ok(ServedRow {
+            key: id(&self.key, "key")?,
+            name: self.name.into(),
+            target: self.target.into(),
+            datagrams: self.datagrams,
+            allow: self.allow,
+            policy: self.policy.map(|held| Arc::new(held.policy())),
+            proxy_header: self.proxy_header,
+            idle_ms: self.idle_ms,
         })
     }
 }

@@ -1,22 +1,22 @@
-//! Content over `pollen-bulk/1`: a connection a peer that carries nothing else, closed when idle.
+//! Content and tunnels over `pollen-bulk/1`: a connection a peer beside its link, closed when idle.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use iroh::endpoint::{Connection, VarInt};
 use pollen_wire::{
     Id, close,
     fetch::{FetchRequest, decode_answer, encode_answer},
     frame::MAX_HEADER,
+    open::{Asked, Open, Opened},
 };
 
 use crate::{
     error::NetError,
+    lane::{Busy, LEFT, Lane, Session},
     net::{BULK, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
+    tunnel::{Arrived, TunnelStream},
 };
-
-/// An idle bulk connection is closed after this time.
-const IDLE: Duration = Duration::from_secs(30);
 
 impl Net {
     /// Fetches content from a linked peer into the store; nothing is done when it is held.
@@ -31,9 +31,9 @@ impl Net {
         if self.content().has(request.content).await? {
             return Ok(());
         }
-        let connection = self.bulk(peer).await?;
-        let (mut send, mut recv) =
-            connection.open_bi().await.map_err(|e| NetError::lost("asking for content", e))?;
+        let (lane, _busy) = self.lane(peer).await?;
+        let opened = lane.connection.open_bi().await;
+        let (mut send, mut recv) = opened.map_err(|e| NetError::lost("asking for content", e))?;
         write_frame(&mut send, |out| request.encode(out)).await?;
         let _ = send.finish();
         let answer = read_frame(&mut recv, MAX_HEADER).await?;
@@ -44,58 +44,129 @@ impl Net {
         }
     }
 
-    async fn bulk(&self, peer: Id) -> Result<Connection, NetError> {
-        let slot = self.bulk_slot(peer);
+    /// The connection on which streams to a linked peer are opened, and a place on it.
+    async fn lane(&self, peer: Id) -> Result<(Arc<Lane>, Busy), NetError> {
+        let slot = self.lane_slot(peer);
         let mut held = slot.lock().await;
-        if let Some(connection) = held.as_ref().filter(|c| c.close_reason().is_none()) {
-            return Ok(connection.clone());
+        if let Some((lane, busy)) = held.as_ref().and_then(|lane| Some((lane, lane.begin()?))) {
+            return Ok((lane.clone(), busy));
         }
         let link =
             self.link(peer).ok_or_else(|| NetError::Unreachable("no link to that peer".into()))?;
         let address: Vec<_> = link.address().into_iter().collect();
-        let connection = self.connect(peer, &address, BULK).await?;
-        *held = Some(connection.clone());
-        Ok(connection)
+        let lane = Lane::new(self.connect(peer, &address, BULK).await?);
+        let Some(busy) = lane.begin() else {
+            return Err(NetError::Unreachable("the peer closed the connection".into()));
+        };
+        tokio::spawn(lane.clone().end_idle());
+        *held = Some(lane.clone());
+        Ok((lane, busy))
     }
 
     pub(crate) async fn serve_bulk(self, connection: Connection) {
         let peer = *connection.remote_id().as_bytes();
-        while let Ok(Ok((send, recv))) = tokio::time::timeout(IDLE, connection.accept_bi()).await {
-            // Membership is looked up for each request: a peer cut off meanwhile gets no more.
-            if self.link(peer).is_none() {
-                break;
+        let lane = Lane::new(connection);
+        let _counted = match self.count_bulk(peer) {
+            Some(counted) => counted,
+            None => return lane.connection.close(VarInt::from_u32(close::DUPLICATE_LINK), b""),
+        };
+        let mut wait = LEFT;
+        loop {
+            let came = tokio::time::timeout(wait, lane.connection.accept_bi()).await;
+            match came {
+                Ok(Ok((send, recv))) => {
+                    let Some(busy) = lane.begin() else { break };
+                    let stream = TunnelStream::new(peer, lane.clone(), busy, send, recv);
+                    // Membership is looked up for each request: a peer cut off meanwhile gets no more.
+                    if self.link(peer).is_some() {
+                        tokio::spawn(self.clone().serve_stream(stream));
+                    } else {
+                        drop(stream);
+                        if lane.is_idle() {
+                            break;
+                        }
+                    }
+                }
+                Ok(Err(_)) => break,
+                // The other side closes it. One that does not is closed here, much later.
+                Err(_) => match lane.close_idle(LEFT) {
+                    Some(left) => wait = left,
+                    None => break,
+                },
             }
-            let net = self.clone();
-            tokio::spawn(async move {
-                if let Err(error) = net.serve_fetch(peer, send, recv).await {
+        }
+        lane.connection.close(VarInt::from_u32(close::NOT_A_MEMBER), b"");
+    }
+
+    async fn serve_stream(self, mut stream: TunnelStream) {
+        let body = match tokio::time::timeout(FIRST_FRAME, read_frame(&mut stream.recv, MAX_HEADER))
+            .await
+        {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return tracing::debug!(%error, "a bulk stream ended early"),
+            Err(_) => return tracing::debug!("no request came on a bulk stream"),
+        };
+        match Asked::decode(&body) {
+            Ok(Asked::Open(open)) => self.take_tunnel(stream, open).await,
+            Ok(Asked::Fetch(request)) => {
+                if let Err(error) = self.serve_fetch(&request, &mut stream).await {
                     tracing::debug!(%error, "serving content ended early");
                 }
-            });
+            }
+            Err(error) => tracing::debug!(%error, "a request on a bulk stream was refused"),
         }
-        connection.close(VarInt::from_u32(close::NOT_A_MEMBER), b"");
     }
 
     async fn serve_fetch(
         &self,
-        peer: Id,
-        mut send: SendStream,
-        mut recv: RecvStream,
+        request: &FetchRequest<'_>,
+        stream: &mut TunnelStream,
     ) -> Result<(), NetError> {
-        let body = tokio::time::timeout(FIRST_FRAME, read_frame(&mut recv, MAX_HEADER))
-            .await
-            .map_err(|_| NetError::Unreachable("no request came".into()))??;
-        let request = FetchRequest::decode(&body)
-            .map_err(|e| NetError::Invalid(format!("a content request was refused: {e}")))?;
-        let slug = match self.up().may_fetch(&peer, &request) {
+        let slug = match self.up().may_fetch(&stream.peer(), request) {
             Err(slug) => slug,
             Ok(()) if !self.content().has(request.content).await? => "blob-not-found",
             Ok(()) => "",
         };
-        write_frame(&mut send, |out| encode_answer(slug, out)).await?;
+        write_frame(&mut stream.send, |out| encode_answer(slug, out)).await?;
         if slug.is_empty() {
-            self.content().send(request.content, &mut send).await?;
+            self.content().send(request.content, &mut stream.send).await?;
         }
-        let _ = send.finish();
+        let _ = stream.send.finish();
+        stream.complete();
         Ok(())
+    }
+
+    /// Asks a linked peer for a tunnel; with `datagrams` for a session too. The answer is read by
+    /// [`crate::read_answer`], and bytes of the client may be written before it comes.
+    ///
+    /// `Overloaded` when there are too many, `Unreachable` when the peer is not; nothing was sent then.
+    pub async fn open_tunnel(
+        &self,
+        peer: Id,
+        service: &str,
+        datagrams: bool,
+    ) -> Result<(TunnelStream, Option<Session>), NetError> {
+        let (lane, mut busy) = self.lane(peer).await?;
+        busy.begin_tunnel()?;
+        busy.let_in();
+        let number = datagrams.then(|| lane.number());
+        let session = number.and_then(|number| lane.session(number));
+        let opened = lane.connection.open_bi().await;
+        let (send, recv) = opened.map_err(|e| NetError::lost("opening a tunnel", e))?;
+        let mut stream = TunnelStream::new(peer, lane, busy, send, recv);
+        let open = Open { service, session: number };
+        write_frame(&mut stream.send, |out| open.encode(out)).await?;
+        Ok((stream, session))
+    }
+
+    /// Hands a peer's OPEN up.
+    async fn take_tunnel(&self, mut stream: TunnelStream, open: Open<'_>) {
+        if let Err(error) = stream.busy.begin_tunnel() {
+            let reason = error.to_string();
+            let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
+            return stream.refuse(&refused).await;
+        }
+        let service = open.service.to_owned();
+        self.up().tunnel(Arrived { service, session: open.session, stream });
     }
 }

@@ -5,7 +5,9 @@
 //!   `control_stream.rs`: what is said on it; `silence.rs`: probes and ejection.
 //! - [`Upcalls`], [`NetEvent`] (`up.rs`): what is handed up, and asked of those above.
 //! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs.
-//! - `disk.rs`: whether a disk is full; `bulk.rs`: content over `pollen-bulk/1`; `join.rs`: enrolment over `pollen-join/1`.
+//! - `bulk.rs`: content over `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on it; `lane.rs`: one such
+//!   connection and its datagrams.
+//! - `disk.rs`: whether a disk is full; `join.rs`: enrolment over `pollen-join/1`.
 //!
 //! Nothing here decides who is a member: a Hello goes up as [`NetEvent::Hello`] and waits for
 //! [`Net::admit`] or [`Net::close_link`] (docs/internals/seam.md).
@@ -19,18 +21,22 @@ mod disk;
 mod error;
 mod greet;
 mod join;
+mod lane;
 mod link;
 mod net;
 mod silence;
 mod start;
 mod streams;
+mod tunnel;
 mod up;
 
 pub use content::ContentStore;
 pub use error::NetError;
 pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::SendStream};
+pub use lane::Session;
 pub use link::{CallStream, Link, Serving, Streaming};
 pub use net::Net;
 pub use start::NetConfig;
 pub use streams::{read_frame, verify_record};
+pub use tunnel::{Arrived, BROKEN, CUT, Refusal, TunnelStream, read_answer};
 pub use up::{HelloData, NetEvent, Upcalls, VerifiedRecord};

@@ -25,6 +25,7 @@ use tokio::sync::{Notify, futures::Notified, oneshot};
 use crate::{
     content::ContentStore,
     error::NetError,
+    lane::Lane,
     link::Link,
     up::{HelloData, Upcalls},
 };
@@ -34,6 +35,31 @@ pub(crate) const BULK: &[u8] = b"pollen-bulk/1";
 pub(crate) const JOIN: &[u8] = b"pollen-join/1";
 
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// Bulk connections that a peer may have dialled. It needs one; another while the first is being
+/// given up. Guess.
+const BULK_OF_PEER: usize = 4;
+
+/// A bulk connection that a peer dialled; dropped, it is over.
+pub(crate) struct Counted {
+    net: Net,
+    peer: Id,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut accepted = self.net.0.accepted.lock();
+        if let Some(count) = accepted.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                accepted.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// The bulk connection that this side dialled to one peer.
+type LaneSlot = Arc<tokio::sync::Mutex<Option<Arc<Lane>>>>;
 
 /// The network side of one node; cheap to clone.
 #[derive(Clone)]
@@ -47,7 +73,9 @@ struct Inner {
     hello: RwLock<Option<Arc<HelloData>>>,
     links: RwLock<HashMap<u64, Arc<Link>>>,
     routes: RwLock<HashMap<Id, Arc<Link>>>,
-    bulk: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<Option<Connection>>>>>,
+    lanes: Mutex<HashMap<Id, LaneSlot>>,
+    /// Bulk connections that each peer dialled.
+    accepted: Mutex<HashMap<Id, usize>>,
     joins: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     ids: AtomicU64,
     routed: Notify,
@@ -68,7 +96,8 @@ impl Net {
             hello: RwLock::default(),
             links: RwLock::default(),
             routes: RwLock::default(),
-            bulk: Mutex::default(),
+            lanes: Mutex::default(),
+            accepted: Mutex::default(),
             joins: Mutex::default(),
             ids: AtomicU64::new(1),
             routed: Notify::new(),
@@ -196,8 +225,19 @@ impl Net {
         &self.0.joins
     }
 
-    pub(crate) fn bulk_slot(&self, peer: Id) -> Arc<tokio::sync::Mutex<Option<Connection>>> {
-        self.0.bulk.lock().entry(peer).or_default().clone()
+    pub(crate) fn lane_slot(&self, peer: Id) -> LaneSlot {
+        self.0.lanes.lock().entry(peer).or_default().clone()
+    }
+
+    /// Counts a bulk connection that a peer dialled; none when it has as many as it may.
+    pub(crate) fn count_bulk(&self, peer: Id) -> Option<Counted> {
+        let mut accepted = self.0.accepted.lock();
+        let count = accepted.entry(peer).or_default();
+        if *count >= BULK_OF_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { net: self.clone(), peer })
     }
 
     pub(crate) fn insert(&self, link: &Arc<Link>) {
@@ -208,7 +248,15 @@ impl Net {
         self.0.links.write().remove(&link.id());
         self.refresh(link.peer());
         if self.link(link.peer()).is_none() {
-            self.0.bulk.lock().remove(&link.peer());
+            // What runs on a bulk connection goes on, and the next stream may be opened on it.
+            let is_alive = |slot: &LaneSlot| match slot.try_lock() {
+                Ok(held) => held.as_ref().is_some_and(|lane| lane.is_alive()),
+                Err(_) => true,
+            };
+            let mut lanes = self.0.lanes.lock();
+            if !lanes.get(&link.peer()).is_some_and(is_alive) {
+                lanes.remove(&link.peer());
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use iroh::endpoint::{RecvStream, SendStream};
 use pollen_wire::{Id, fetch::FetchRequest, hello::Hello};
 
-use crate::link::Link;
+use crate::{link::Link, tunnel::Arrived};
 
 /// What this node says in its Hello, or a peer said in its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub trait Upcalls: Send + Sync + 'static {
     fn serve(&self, link: &Arc<Link>, send: SendStream, recv: RecvStream);
     /// Whether the pushed tables let this peer have that content; else the slug to refuse with.
     fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<(), &'static str>;
+    /// Serves a tunnel that a linked peer asks for; must not block.
+    fn tunnel(&self, arrived: Arrived);
     /// Milliseconds since the brain last beat.
     fn brain_age_ms(&self) -> u32;
 }

@@ -1,187 +1,20 @@
 //! Two endpoints on loopback: what passes a link, and what a peer that misbehaves meets.
-//!
-//! The brains are played by the tests, through the events that they get.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod common;
 
-use futures_util::future::BoxFuture;
-use iroh::{
-    Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
-    endpoint::{Connection, RecvStream, SendStream, presets},
-};
-use pollen_net::{HelloData, Link, Net, NetConfig, NetEvent, Upcalls, read_frame};
+use std::time::Duration;
+
+use iroh::{Endpoint, RelayMode, SecretKey, endpoint::presets};
+use pollen_net::{NetEvent, read_frame};
 use pollen_wire::{
-    Id,
     control::{Control, RECORD_DOMAIN, SignedRecord},
-    fetch::FetchRequest,
     frame,
     hello::Hello,
 };
-use tempfile::TempDir;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(15);
-const CLUSTER: Id = [7; 32];
-
-/// What stands above a node's network in these tests: events go to a channel, calls are echoed.
-struct Above {
-    events: mpsc::UnboundedSender<NetEvent>,
-    gives_content: AtomicBool,
-}
-
-impl Upcalls for Above {
-    fn emit(&self, event: NetEvent) -> BoxFuture<'_, ()> {
-        let _ = self.events.send(event);
-        Box::pin(async {})
-    }
-
-    fn serve(&self, _: &Arc<Link>, mut send: SendStream, mut recv: RecvStream) {
-        tokio::spawn(async move {
-            let input = recv.read_to_end(1 << 16).await.unwrap();
-            send.write_all(&input).await.unwrap();
-            send.finish().unwrap();
-        });
-    }
-
-    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<(), &'static str> {
-        if self.gives_content.load(Relaxed) { Ok(()) } else { Err("denied") }
-    }
-
-    fn brain_age_ms(&self) -> u32 {
-        5
-    }
-}
-
-struct TestNode {
-    net: Net,
-    key: SecretKey,
-    above: Arc<Above>,
-    events: mpsc::UnboundedReceiver<NetEvent>,
-    _folder: TempDir,
-}
-
-impl TestNode {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (sender, events) = mpsc::unbounded_channel();
-        let above = Arc::new(Above { events: sender, gives_content: AtomicBool::new(true) });
-        let key = SecretKey::generate();
-        let config = NetConfig {
-            secret: key.clone(),
-            boot: [1; 16],
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            content: folder.path().join("content"),
-        };
-        let net = Net::start(config, above.clone()).await.unwrap();
-        net.set_hello(hello());
-        Self { net, key, above, events, _folder: folder }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.net.bound()[0]
-    }
-
-    /// The next event, within the patience of the tests.
-    async fn event(&mut self) -> NetEvent {
-        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap()
-    }
-
-    /// The link of the Hello that comes next.
-    async fn hello(&mut self) -> u64 {
-        match self.event().await {
-            NetEvent::Hello { link, .. } => link,
-            other => panic!("no Hello: {other:?}"),
-        }
-    }
-
-    async fn closed(&mut self) -> (u32, String) {
-        match self.event().await {
-            NetEvent::LinkClosed { code, reason, .. } => (code, reason),
-            other => panic!("no end of a link: {other:?}"),
-        }
-    }
-}
-
-fn hello() -> HelloData {
-    HelloData { cluster: CLUSTER, minor_min: 0, minor_max: 3, chain: b"opaque".to_vec() }
-}
-
-/// Two nodes whose brains admitted their link.
-async fn linked() -> (TestNode, TestNode) {
-    let (mut a, mut b) = (TestNode::start().await, TestNode::start().await);
-    a.net.dial(b.net.id(), vec![b.address()]);
-    let (at_a, at_b) = (a.hello().await, b.hello().await);
-    a.net.admit(at_a);
-    b.net.admit(at_b);
-    until(|| a.net.link(b.net.id()).is_some() && b.net.link(a.net.id()).is_some()).await;
-    (a, b)
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    timeout(PATIENCE, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await
-    .expect("the condition comes true in time");
-}
-
-/// A peer that speaks the transport and then whatever a test makes it say.
-struct Stranger {
-    connection: Connection,
-    _endpoint: Endpoint,
-}
-
-impl Stranger {
-    async fn dial(node: &TestNode, alpn: &[u8]) -> Result<Self, String> {
-        let endpoint = Endpoint::builder(presets::Minimal)
-            .secret_key(SecretKey::generate())
-            .relay_mode(RelayMode::Disabled)
-            .bind()
-            .await
-            .unwrap();
-        let id = PublicKey::from_bytes(&node.net.id()).unwrap();
-        let to = EndpointAddr::new(id).with_ip_addr(node.address());
-        match timeout(PATIENCE, endpoint.connect(to, alpn)).await.expect("an answer in time") {
-            Ok(connection) => Ok(Self { connection, _endpoint: endpoint }),
-            Err(error) => Err(format!("{error:#}")),
-        }
-    }
-
-    /// Opens the control stream with a good Hello.
-    async fn greet(&self) -> (SendStream, RecvStream) {
-        let (mut send, recv) = self.connection.open_bi().await.unwrap();
-        let said =
-            Hello { cluster: CLUSTER, minor_min: 0, minor_max: 3, boot: [2; 16], chain: b"" };
-        write(&mut send, |out| said.encode(out)).await;
-        (send, recv)
-    }
-
-    /// The code with which the node closed.
-    async fn close_code(&self) -> u64 {
-        match timeout(PATIENCE, self.connection.closed()).await.expect("closed in time") {
-            iroh::endpoint::ConnectionError::ApplicationClosed(close) => {
-                close.error_code.into_inner()
-            }
-            other => panic!("closed without a code: {other}"),
-        }
-    }
-}
-
-async fn write(send: &mut SendStream, body: impl FnOnce(&mut Vec<u8>)) {
-    let mut out = Vec::new();
-    frame::append(&mut out, 0, body);
-    send.write_all(&out).await.unwrap();
-}
+use common::*;
 
 #[tokio::test]
 async fn a_hello_is_told_to_both_brains_with_its_chain_unread() {
@@ -255,22 +88,6 @@ async fn probes_carry_the_age_of_the_brain() {
     // 5 ms is what the other brain says; the rest is the time since the probe, under a heartbeat.
     until(|| (5..1_500).contains(&link.brain_age_ms()) && link.silent_ms() < 1_500).await;
     assert!(!link.is_ejected());
-}
-
-#[tokio::test]
-async fn content_moves_verified_to_whoever_may_have_it() {
-    let (a, b) = linked().await;
-    let content = b.net.content().add(vec![9; 300_000].into()).await.unwrap();
-    let request = || FetchRequest { seed: [1; 32], path: "module", content };
-    b.above.gives_content.store(false, Relaxed);
-    assert!(a.net.fetch(b.net.id(), request(), 1 << 20).await.is_err());
-    assert!(!a.net.content().has(content).await.unwrap());
-    b.above.gives_content.store(true, Relaxed);
-    // Over the limit that the fetcher set: refused by it, nothing kept.
-    assert!(a.net.fetch(b.net.id(), request(), 1_000).await.is_err());
-    assert!(!a.net.content().has(content).await.unwrap());
-    a.net.fetch(b.net.id(), request(), 1 << 20).await.unwrap();
-    assert_eq!(a.net.content().read(content).await.unwrap(), vec![9; 300_000]);
 }
 
 #[tokio::test]

@@ -6,17 +6,17 @@ use std::{sync::Arc, time::Instant};
 use pollen_net::Link;
 use pollen_rules::{
     Action, Attempts, End, Event, Place, View,
-    numbers::{BRAIN_DRAIN, FULL, ROW_REPLICAS, WANTED},
+    numbers::{FULL, ROW_REPLICAS},
 };
 use pollen_wire::Id;
 
 use crate::{
     call::{CallError, SeedRef},
     draw::draw,
-    events,
     host::no_such_function,
     plane::Plane,
-    tables::{PeerEntry, SeedEntry, Tables},
+    tables::{SeedEntry, Tables},
+    ways::is_usable,
 };
 
 /// What a call does next.
@@ -131,24 +131,6 @@ impl Plane {
         }
         (place, link)
     }
-
-    /// Tells the brain, once a second a peer, that calls would use a link to it.
-    fn want(&self, peer: &Arc<PeerEntry>) {
-        let now = Instant::now();
-        let mut wanted = peer.local.wanted_until.lock();
-        if wanted.is_some_and(|until| now < until) {
-            return;
-        }
-        *wanted = Some(now + WANTED);
-        let (plane, peer) = (self.clone(), peer.row.peer);
-        tokio::spawn(async move { plane.events().emit(events::Event::LinkWanted { peer }).await });
-    }
-}
-
-/// Heard of lately, and its brain is alive: a dead one is drained
-/// (docs/design/protocol.md#liveness).
-fn is_usable(link: &Link) -> bool {
-    !link.is_ejected() && u128::from(link.brain_age_ms()) < BRAIN_DRAIN.as_millis()
 }
 
 pub(crate) fn resolve<'a>(

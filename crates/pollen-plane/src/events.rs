@@ -46,6 +46,19 @@ pub struct SeedSample {
     pub cancelled: u64,
 }
 
+/// One service on this node, as `pollen.core.events.ServiceSample`.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct ServiceSample {
+    #[serde(serialize_with = "id")]
+    pub key: Id,
+    pub opened: u64,
+    pub open: u64,
+    pub refused: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
 /// What the brain is told; names and fields are those of `pollen.core.events`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
@@ -133,10 +146,18 @@ pub enum Event {
         memory_bytes: u64,
         events_dropped: u64,
         control_stalls: u64,
+        services: Vec<ServiceSample>,
     },
     LinkWanted {
         #[serde(serialize_with = "id")]
         peer: Id,
+    },
+    ListenerOpened {
+        listener: u64,
+        bound: String,
+        slug: String,
+        reason: String,
+        remedy: String,
     },
     Log {
         level: String,

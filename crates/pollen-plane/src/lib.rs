@@ -1,7 +1,9 @@
 //! The call path: from a door (`pollen-door`) to a guest here or on a peer, and back. No call enters Python. What is
 //! decided for a call is decided by `pollen-rules`.
 //!
-//! - [`tables`]: what the brain pushed, swapped whole, under a lease.
+//! - [`tables`]: what the brain pushed, swapped whole, under a lease; `lanes.rs`: its rows; `members.rs`,
+//!   `services.rs`: those of members, and of services.
+//! - [`TakesTunnels`] (`tunnels.rs`): whoever serves tunnels (`pollen-tunnel`); [`Way`] (`ways.rs`): how it gets to a peer.
 //! - [`Plane`] (`plane.rs`): what a node's muscles are made of; `start.rs`: how they begin and end;
 //!   `upcalls.rs`: what the network side asks of them.
 //! - `route.rs`: the caller's side of a call, as the rule of attempts says; `tries.rs`: one attempt;
@@ -18,6 +20,7 @@
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
 //! - `counters.rs`, `report.rs`: counters by seed and outcome, and what is told of them.
 //! - `trace.rs`, `spans.rs`: W3C trace context, and the spans of sampled calls.
+//! - `process.rs`, `quiet.rs`: user and open files of the process, and lines of the log that do not repeat, for doors and tunnels.
 //! - `call.rs`, `draw.rs`, `hex.rs`, `limits.rs`: the ground that all others stand on.
 //!
 //! No file needs another in a circle (`tests/style/test_crates.py`): `plane.rs` knows the parts, the
@@ -34,16 +37,21 @@ pub mod hex;
 mod host;
 mod inbound;
 mod inspect;
+mod lanes;
 pub mod limits;
 mod loading;
+mod members;
 mod outlet;
 mod pieces;
 mod plane;
+mod process;
 mod queue;
+mod quiet;
 mod remote;
 mod report;
 mod route;
 mod seen;
+mod services;
 mod slots;
 mod spans;
 mod start;
@@ -52,13 +60,19 @@ mod tail;
 mod trace;
 mod trees;
 mod tries;
+mod tunnels;
 mod upcalls;
 mod watchdog;
+mod ways;
 
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;
+pub use process::{Patience, files, own_uid};
+pub use quiet::Quiet;
 pub use report::Metric;
 pub use spans::{Span, Spans};
 pub use start::{PlaneConfig, PlaneError};
 pub use trace::Trace;
+pub use tunnels::TakesTunnels;
+pub use ways::Way;

@@ -19,6 +19,7 @@ use crate::{
     spans::Spans,
     tables::{Held, Push, SeedRow, StaleGeneration},
     trees::Memory,
+    tunnels::TakesTunnels,
     watchdog::Heart,
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) sandbox: Sandbox,
     pub(crate) memory_bytes: u64,
     pub(crate) net: OnceLock<Net>,
+    pub(crate) tunnels: Mutex<Option<Arc<dyn TakesTunnels>>>,
     pub(crate) closing: AtomicBool,
     pub(crate) closed: AtomicBool,
     pub(crate) runtimes: Mutex<Option<Runtimes>>,

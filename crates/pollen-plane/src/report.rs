@@ -1,15 +1,19 @@
 //! What the muscles tell of themselves: the metrics page, telemetry, the watchdog's last words.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use serde::Serialize;
 
 use crate::{
     counters::{BOUNDS_US, OutcomesView, TimesView, micros},
-    events::{Event, PeerSample, SeedSample},
+    events::{Event, PeerSample, SeedSample, ServiceSample},
     hex::hex,
     plane::Plane,
-    tables::SeedEntry,
+    tables::{SeedEntry, ServiceCounters, Tables},
 };
 
 /// How often the brain gets telemetry.
@@ -142,6 +146,7 @@ impl Plane {
             memory_bytes: self.memory_taken(),
             events_dropped,
             control_stalls,
+            services: samples(&tables),
         }
     }
 
@@ -156,6 +161,31 @@ impl Plane {
             self.tables().load().generation,
         )
     }
+}
+
+/// What both ends of the services counted here, by service.
+fn samples(tables: &Tables) -> Vec<ServiceSample> {
+    let here = tables.services.values().map(|entry| (entry.row.key, entry.local.clone()));
+    let there = tables.served.values().map(|entry| (entry.row.key, entry.local.clone()));
+    let mut samples: BTreeMap<_, ServiceSample> = BTreeMap::new();
+    for (key, counted) in here.chain(there) {
+        let ServiceCounters { opened, open, refused, bytes_in, bytes_out, .. } = &*counted;
+        let add = |sum: &mut u64, count: &AtomicU64| *sum += count.load(Relaxed);
+        let sample = samples.entry(key).or_insert(ServiceSample {
+            key,
+            opened: 0,
+            open: 0,
+            refused: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        });
+        add(&mut sample.opened, opened);
+        add(&mut sample.open, open);
+        add(&mut sample.refused, refused);
+        add(&mut sample.bytes_in, bytes_in);
+        add(&mut sample.bytes_out, bytes_out);
+    }
+    samples.into_values().collect()
 }
 
 fn view(entry: &SeedEntry) -> SeedView {

@@ -106,6 +106,7 @@ impl Plane {
             sandbox,
             memory_bytes: config.memory_bytes,
             net: OnceLock::new(),
+            tunnels: Mutex::new(None),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             handle: net.handle().clone(),
@@ -144,6 +145,8 @@ impl Plane {
         if self.0.closed.swap(true, Relaxed) {
             return;
         }
+        // Who takes them holds this plane.
+        drop(self.0.tunnels.lock().take());
         let end = Instant::now() + grace;
         while self.is_busy() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -13,13 +13,19 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use pollen_rules::{Party, match_gate};
+use pollen_rules::match_gate;
 pub use pollen_rules::{Policy, Words};
 use pollen_wasm::Seed;
 use pollen_wire::{Id, options::SeedOptions};
-use serde_json::Value;
 
-use crate::{call::CallError, chatter::Chatter, counters::SeedCounters, trees::HighWater};
+use crate::{
+    call::CallError, chatter::Chatter, counters::SeedCounters, members::lets, trees::HighWater,
+};
+pub use crate::{
+    lanes::{Entry, Lane, Row, Table},
+    members::{PeerEntry, PeerLocal, PeerRow, SeedPolicy},
+    services::{ServedRow, ServiceCounters, ServiceRow, Services},
+};
 
 /// The end of a load of a seed, for all who wait for it.
 pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
@@ -38,19 +44,10 @@ pub struct SeedRow {
     pub policy: Option<Arc<SeedPolicy>>,
 }
 
-/// A seed's policy on callers; the fields are those of `PolicyRow` in `pollen.core.effects`.
-#[derive(Debug)]
-#[allow(missing_docs)]
-pub struct SeedPolicy {
-    pub policy: Policy,
-    pub lets_strangers: bool,
-}
-
 impl SeedRow {
     /// Whether a member may call it: the pairs of the seed, and its policy where it has one.
     pub fn lets(&self, peer: &PeerRow) -> bool {
-        self.matches(peer)
-            && self.policy.as_ref().is_none_or(|held| held.policy.passes(&peer.party()))
+        lets(&self.options.allow, self.policy.as_deref(), peer)
     }
 
     /// Whether a member has the properties that its pairs ask for.
@@ -64,51 +61,8 @@ impl SeedRow {
     }
 }
 
-/// What the muscles know of a member; as `PeerRow` in `pollen.core.effects`.
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub struct PeerRow {
-    pub peer: Id,
-    pub name: String,
-    pub properties: Arc<str>,
-    pub price_us: u64,
-    pub words: Words,
-    pub held: Arc<OnceLock<Option<Value>>>,
-}
-
-impl PeerRow {
-    /// The member as policies read it. Its properties are read at the first call that needs them.
-    fn party(&self) -> Party<'_> {
-        let held = self
-            .held
-            .get_or_init(|| serde_json::from_str(&self.properties).ok().filter(Value::is_object));
-        Party { words: &self.words, props: held.as_ref() }
-    }
-}
-
-/// A row that the brain pushes. Its key names it; what this node keeps beside it survives a change.
-pub trait Row {
-    /// What belongs to the row on this node.
-    type Local: Default;
-    /// The 32 bytes that name it.
-    fn key(&self) -> Id;
-    /// The row came, or changed: `local` may note what stands in it.
-    fn settle(&self, _local: &Self::Local) {}
-}
-
-/// A row with what belongs to it on this node.
-pub struct Entry<R: Row> {
-    /// As pushed.
-    pub row: R,
-    /// Shared by successive rows of one key.
-    pub local: Arc<R::Local>,
-}
-
 /// A seed row with its counters and its loaded module.
 pub type SeedEntry = Entry<SeedRow>;
-/// A member with what this node noticed of it.
-pub type PeerEntry = Entry<PeerRow>;
-
 impl Row for SeedRow {
     type Local = SeedLocal;
 
@@ -120,74 +74,6 @@ impl Row for SeedRow {
         if !self.name.is_empty() {
             local.counters.name.get_or_init(|| self.name.clone());
         }
-    }
-}
-
-impl Row for PeerRow {
-    type Local = PeerLocal;
-
-    fn key(&self) -> Id {
-        self.peer
-    }
-}
-
-/// What is new or changed in one lane of rows, and the keys of those that go.
-pub struct Lane<R> {
-    /// Rows that are new or changed.
-    pub rows: Vec<R>,
-    /// Keys of rows that go.
-    pub gone: Vec<Id>,
-}
-
-impl<R> Default for Lane<R> {
-    fn default() -> Self {
-        Self { rows: Vec::new(), gone: Vec::new() }
-    }
-}
-
-/// All rows of one lane.
-pub struct Table<R: Row>(HashMap<Id, Arc<Entry<R>>>);
-
-impl<R: Row> Default for Table<R> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<R: Row> Table<R> {
-    /// By key.
-    pub fn get(&self, key: &Id) -> Option<&Arc<Entry<R>>> {
-        self.0.get(key)
-    }
-
-    /// Whether there is a row of this key.
-    pub fn contains_key(&self, key: &Id) -> bool {
-        self.0.contains_key(key)
-    }
-
-    /// All of them.
-    pub fn values(&self) -> impl Iterator<Item = &Arc<Entry<R>>> {
-        self.0.values()
-    }
-
-    /// The table after a push; `is_whole` drops the rows that the push does not name.
-    fn after(&self, lane: Lane<R>, is_whole: bool) -> Self {
-        let mut entries = if is_whole { HashMap::new() } else { self.0.clone() };
-        for gone in &lane.gone {
-            entries.remove(gone);
-        }
-        for row in lane.rows {
-            let key = row.key();
-            let local = self.0.get(&key).map_or_else(Arc::default, |entry| entry.local.clone());
-            row.settle(&local);
-            entries.insert(key, Arc::new(Entry { row, local }));
-        }
-        Self(entries)
-    }
-
-    /// The keys that another table does not have.
-    fn keys_without(&self, other: &Self) -> Vec<Id> {
-        self.0.keys().filter(|key| !other.contains_key(key)).copied().collect()
     }
 }
 
@@ -264,15 +150,6 @@ impl SeedLocal {
     }
 }
 
-/// What this node noticed of a member.
-#[derive(Default)]
-pub struct PeerLocal {
-    /// Its last reply said that its queue is full: avoided until this time.
-    pub saturated_until: Mutex<Option<Instant>>,
-    /// The brain knows until then that calls would use a link to it.
-    pub wanted_until: Mutex<Option<Instant>>,
-}
-
 /// One consistent view.
 #[derive(Default)]
 pub struct Tables {
@@ -282,6 +159,10 @@ pub struct Tables {
     names: HashMap<Arc<str>, Arc<SeedEntry>>,
     /// Members.
     pub peers: Table<PeerRow>,
+    /// Who provides which service.
+    pub services: Services<ServiceRow>,
+    /// What this node provides.
+    pub served: Services<ServedRow>,
 }
 
 impl Tables {
@@ -311,6 +192,10 @@ pub struct Push {
     pub seeds: Lane<SeedRow>,
     /// Members.
     pub peers: Lane<PeerRow>,
+    /// Who provides which service.
+    pub services: Lane<ServiceRow>,
+    /// What this node provides.
+    pub served: Lane<ServedRow>,
     /// How long the tables hold without another push.
     pub lease: Duration,
 }
@@ -385,7 +270,11 @@ impl Held {
         let peers = old.peers.after(push.peers, is_whole);
         let names = seeds.values().map(|entry| (entry.row.name.clone(), entry.clone())).collect();
         let left = old.peers.keys_without(&peers);
-        self.tables.store(Arc::new(Tables { generation: push.generation, seeds, names, peers }));
+        let services = old.services.after(push.services, is_whole);
+        let served = old.served.after(push.served, is_whole);
+        let generation = push.generation;
+        let tables = Tables { generation, seeds, names, peers, services, served };
+        self.tables.store(Arc::new(tables));
         self.pushed.notify_waiters();
         let lease = u64::try_from(push.lease.as_nanos()).unwrap_or(u64::MAX);
         self.until.store(self.nanos().saturating_add(lease), Relaxed);

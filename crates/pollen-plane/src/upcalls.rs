@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use pollen_net::{Link, NetEvent, RecvStream, SendStream, Upcalls};
-use pollen_wire::{Id, fetch::FetchRequest};
+use pollen_net::{Arrived, Link, NetEvent, RecvStream, SendStream, Upcalls};
+use pollen_wire::{Id, fetch::FetchRequest, open::Opened};
 
 use crate::{
     events::{Event, raw},
@@ -31,6 +31,16 @@ impl Upcalls for Plane {
             entry.row.content == request.content && request.path == "module"
         };
         if tables.seed(&request.seed).is_some_and(lists) { Ok(()) } else { Err("blob-not-found") }
+    }
+
+    fn tunnel(&self, arrived: Arrived) {
+        let tunnels = self.0.tunnels.lock().clone();
+        if let Some(tunnels) = tunnels {
+            return tunnels.serve(arrived);
+        }
+        let reason = "this node is starting or shutting down";
+        let refused = Opened { slug: "unreachable", reason, remedy: "ask again" };
+        tokio::spawn(async move { arrived.stream.refuse(&refused).await });
     }
 
     fn brain_age_ms(&self) -> u32 {

@@ -7,6 +7,7 @@
 //! - [`door`]: `pollen-call/1`, the framed protocol of the local socket.
 //! - [`probe`]: the 13-byte datagrams.
 //! - [`fetch`]: the request for content.
+//! - [`open`]: the first frames of a tunnel.
 //! - [`close`]: the codes with which a link ends.
 //!
 //! All are positional msgpack arrays; fields are only appended and a reader ignores what follows
@@ -22,6 +23,7 @@ pub mod door;
 pub mod fetch;
 pub mod frame;
 pub mod hello;
+pub mod open;
 pub mod options;
 pub mod probe;
 mod reader;

@@ -10,6 +10,7 @@ use pollen_wire::{
     fetch::{FetchRequest, decode_answer, encode_answer},
     frame::{MAX_CHUNK, MAX_HEAD},
     hello::Hello,
+    open::{Asked, Open, Opened, Want},
 };
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -304,6 +305,9 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
         "door credit",
         "door reply",
         "door chunk",
+        "open of datagrams",
+        "refused",
+        "want of one node",
     ] {
         let golden = vector(name);
         for cut in 0..golden.len() {
@@ -317,6 +321,9 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
                 "reply ok" => ReplyHeader::decode(part).is_err(),
                 "chunk" => Answered::decode(part).is_err(),
                 "fetch" => FetchRequest::decode(part).is_err(),
+                "open of datagrams" => Asked::decode(part).is_err(),
+                "refused" => Opened::decode(part).is_err(),
+                "want of one node" => Want::decode(part).is_err(),
                 "door call" | "door call with a head and a credit" | "door credit" => {
                     Ask::decode(part).is_err()
                 }
@@ -325,6 +332,57 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
             assert!(refused, "{name} cut at {cut}");
         }
     }
+}
+
+#[test]
+fn the_frames_of_a_tunnel_are_golden() {
+    let api = Open { service: "api", session: None };
+    let dns = Open { service: "dns", session: Some(70_000) };
+    for (name, expected) in [("open", api), ("open of datagrams", dns)] {
+        let golden = vector(name);
+        assert_eq!(Open::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(Asked::decode(&golden), Ok(Asked::Open(expected)), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+    assert_eq!(Open::decode(&vector("open of a later version")), Ok(api));
+    let refused = Opened { slug: "denied", reason: "why", remedy: "hm" };
+    for (name, expected) in [("opened", Opened::default()), ("refused", refused)] {
+        let golden = vector(name);
+        assert_eq!(Opened::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+    let anywhere = Want { service: "api", node: None };
+    let there = Want { service: "api", node: Some(run(0)) };
+    for (name, expected) in [("want", anywhere), ("want of one node", there)] {
+        let golden = vector(name);
+        assert_eq!(Want::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+    for (name, expected, node) in [
+        ("opened at a node", Opened::default(), Some(run(0))),
+        ("refused by no node", refused, None),
+    ] {
+        let golden = vector(name);
+        assert_eq!(Opened::decode_at(&golden), Ok((expected, node)), "{name}");
+        assert_eq!(encoded(|out| expected.encode_at(node.as_ref(), out)), golden, "{name}");
+    }
+}
+
+#[test]
+fn a_request_for_content_is_told_from_a_tunnel_by_its_first_element() {
+    let fetch = FetchRequest { seed: run(32), path: "module", content: run(0) };
+    assert_eq!(Asked::decode(&vector("fetch")), Ok(Asked::Fetch(fetch)));
+    let mut of_later_kind = vector("open");
+    of_later_kind[1] = 2;
+    assert_eq!(Asked::decode(&of_later_kind), Err(WireError::Shape("kind")));
+    // A session without its number, and one that no varint holds.
+    let mut unnumbered = vector("open of a later version");
+    unnumbered.truncate(unnumbered.len() - 7);
+    unnumbered[0] = 0x93;
+    unnumbered[6] = 1;
+    assert_eq!(Asked::decode(&unnumbered), Err(WireError::Shape("session")));
+    let huge = encoded(|out| Open { service: "dns", session: Some(1 << 62) }.encode(out));
+    assert_eq!(Open::decode(&huge), Err(WireError::Limit("session")));
 }
 
 #[test]

@@ -265,28 +265,34 @@ def complete_either(ctx: click.Context, param: click.Parameter, incomplete: str)
     return complete_seeds(ctx, param, incomplete) + complete_nodes(ctx, param, incomplete)
 
 
+def complete_services(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The names that somebody serves."""
+    return _plain((held["name"] for held in _asked(ctx, "services")["services"]), incomplete)
+
+
 def complete_functions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The functions of the seed that the line names."""
     seed = str(ctx.params.get("name") or ctx.params.get("seed") or "").removeprefix("seed/")
-    found = [held for held in _status(ctx)["seeds"] if held["name"] == seed]
+    found = [held for held in _asked(ctx, "status")["seeds"] if held["name"] == seed]
     return _plain((name for held in found for name in held["functions"]), incomplete)
 
 
 def _names(ctx: click.Context, kind: str, incomplete: str) -> list[str]:
-    return _plain((held["name"] for held in _status(ctx)[kind]), incomplete)
+    return _plain((held["name"] for held in _asked(ctx, "status")[kind]), incomplete)
 
 
 def _plain(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete) and name == escaped(name)]
 
 
-def _status(ctx: click.Context) -> dict[str, Any]:
+def _asked(ctx: click.Context, what: str) -> dict[str, Any]:
+    """What the node answers within the time that a shell has; nothing of a silent one."""
     try:
         where = paths_of(ctx)
         timeout = _COMPLETION_SECONDS_THERE if where.host else _COMPLETION_SECONDS
-        return control.Control(where).get("/v1/status", timeout=timeout)
+        return control.Control(where).get(f"/v1/{what}", timeout=timeout)
     except PollenError:
-        return {"seeds": [], "nodes": []}
+        return {"seeds": [], "nodes": [], "services": []}
 
 
 @click.group(

@@ -11,9 +11,10 @@ import click
 from pollen.cli import output
 from pollen.cli.app import complete_nodes, control_of, with_globals, with_json
 from pollen.cli.proposals import here
+from pollen.errors import error_from
 from pollen.units import human_bytes
 
-_SECTIONS = ("nodes", "seeds")
+_SECTIONS = ("nodes", "seeds", "services")
 
 
 @click.command("status")
@@ -34,7 +35,7 @@ def status_command(
     node: str | None,
     as_json: bool,
 ) -> None:
-    """Show nodes, seeds and replicas as this node sees them.
+    """Show nodes, seeds, replicas and services as this node sees them.
 
     With --node as another one sees them, over its link; that needs an admin's node here.
 
@@ -42,12 +43,18 @@ def status_command(
     Examples:
       pln status
       pln status seeds --wide
+      pln status services
       pln status --node attic
     """
     control = control_of(ctx)
+    if section == "services" and node is not None:
+        reason = "services are shown as this node sees them"
+        raise error_from("usage", reason, f"there: pln status services; or: pln -H {node} status")
     path = "/v1/status" if node is None else _path_of(node)
     while True:
         status = control.get(path)
+        if node is None and section in (None, "services"):
+            status = {**status, "services": control.get("/v1/services")}
         if as_json:
             output.print_json(status[section] if section else status)
         else:
@@ -79,6 +86,8 @@ def status_lines(
         lines += ["", *_node_lines(status, columns, include_offline)]
     if "seeds" in sections:
         lines += ["", *_seed_lines(status, columns)]
+    if "services" in sections:
+        lines += service_lines(status.get("services"), columns, is_asked=len(sections) == 1)
     lines += [f"hint: {text}" for text in status["hints"]]
     return lines
 
@@ -108,6 +117,58 @@ def _node_lines(status: dict[str, Any], columns: int, include_offline: bool) -> 
     if hidden and not include_offline:
         lines.append(f"{', '.join(hidden)}; see them with --include-offline")
     return lines
+
+
+def service_lines(services: dict[str, Any] | None, columns: int, *, is_asked: bool) -> list[str]:
+    """What is served and what listens here; nothing where there is neither and nobody asked."""
+    if services is None or not (is_asked or services["services"] or services["listeners"]):
+        return []
+    lines = ["", *_served_lines(services["services"], columns)]
+    if services["listeners"]:
+        lines += ["", *_listener_lines(services["listeners"], columns)]
+    return lines
+
+
+def _served_lines(services: list[dict[str, Any]], columns: int) -> list[str]:
+    if not services:
+        return ["no services; serve one with: pln serve PORT NAME"]
+    rows = [
+        (
+            held["name"],
+            "udp" if held["datagrams"] else "tcp",
+            ", ".join(_provider_text(provider) for provider in held["providers"]),
+            held["target"] or "-",
+            str(held["open"]),
+            str(held["opened"]),
+            str(held["refused"]),
+            human_bytes(held["bytes_in"] + held["bytes_out"]),
+        )
+        for held in services
+    ]
+    head = ("SERVICE", "KIND", "SERVED BY", "TARGET", "OPEN", "OPENED", "REFUSED", "BYTES")
+    drop = ("BYTES", "REFUSED", "OPENED", "KIND", "TARGET")
+    return output.table_lines(head, rows, drop=drop, columns=columns)
+
+
+def _provider_text(provider: dict[str, Any]) -> str:
+    name, state = provider["name"], provider["state"]
+    if state == "self":
+        return f"{name}*"
+    return name if state == "online" else f"{name} ({state})"
+
+
+def _listener_lines(listeners: list[dict[str, Any]], columns: int) -> list[str]:
+    rows = [
+        (
+            f"{held['service']}@{held['provider']}"
+            if held["provider"]
+            else held["service"] or "(proxy)",
+            f"udp {held['bound']}" if held["datagrams"] else held["bound"],
+            (held["reason"] and f"{held['state']}: {held['reason']}") or held["state"],
+        )
+        for held in listeners
+    ]
+    return output.table_lines(("LISTENER OF", "AT", "STATE"), rows, columns=columns)
 
 
 def _seed_lines(status: dict[str, Any], columns: int) -> list[str]:

@@ -14,6 +14,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.figures import Figures
 from pollen.core.rootwords import RootCommands
+from pollen.core.servicewords import ServiceCommands
 from pollen.options import SeedOptions
 
 
@@ -89,7 +90,7 @@ class GrantCommand(_Command, frozen=True, kw_only=True, tag="grant"):
     ``target``: a name or the first digits of an id. ``tier``: empty leaves it. ``properties``: a
     JSON object of those to set; ``drops``: those to take away. ``until_unix_ms``: when its access
     ends, 0 for never, below 0 leaves it. ``dry_run``: only say what would come of it. ``by_root``:
-    change nothing, and answer with the request for the root to sign.
+    only answer with the request for the root to sign.
     """
 
     target: str
@@ -177,6 +178,7 @@ Command = (
     | WhyPlaceCommand
     | WhyCallCommand
     | RootCommands
+    | ServiceCommands
 )
 
 
@@ -222,8 +224,8 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One member. ``state`` is self, online, left (``pln down``) or offline; ``rtt_us`` is 0 while
-    unknown. ``disk_bytes`` is about what is free where it keeps content, 0 while unknown."""
+    """One member. ``state`` is self, online, left (``pln down``) or offline. ``disk_bytes`` is
+    about what is free where it keeps content; it and ``rtt_us`` are 0 while unknown."""
 
     node: str
     name: str
@@ -256,9 +258,7 @@ class ClockView(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One screen: ``summary`` is its first line, ``warnings`` and ``hints`` are sentences.
-
-    ``member_until_unix_ms``: when this node's membership ends unless an admin renews it.
-    """
+    ``member_until_unix_ms``: when this node's membership ends unless an admin renews it."""
 
     cluster: str
     node: str
@@ -360,13 +360,14 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True):
 
 class Denied(msgspec.Struct, frozen=True, kw_only=True):
     """Who is out now. ``falls``: members below them that fall as well; ``kept``: those that were
-    certified from here instead. ``seeds``: the names that nobody publishes any more; ``replicas``
-    run elsewhere soon. ``request`` as in ``Granted``."""
+    certified from here instead. ``seeds``, ``services``: names that nobody publishes or serves any
+    more; ``replicas`` run elsewhere soon. ``request`` as in ``Granted``."""
 
     denied: list[Fallen]
     falls: list[Fallen] = []
     kept: list[Fallen] = []
     seeds: list[str] = []
+    services: list[str] = []
     replicas: int = 0
     request: str = ""
 
@@ -485,9 +486,7 @@ class WayView(msgspec.Struct, frozen=True, kw_only=True):
 
 class WhyCall(msgspec.Struct, frozen=True, kw_only=True):
     """Where a call from this node would go; ``ways`` in the order in which they are tried.
-
-    ``policy``: the parts of the seed's policy on callers, as they are of this node.
-    """
+    ``policy``: the parts of the seed's policy on callers, as they are of this node."""
 
     name: str
     seed: str

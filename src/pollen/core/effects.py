@@ -127,9 +127,9 @@ class BeginCall(Effect, frozen=True, kw_only=True):
 
 
 class PolicyRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Who may call a seed: a packed tree (docs/design/policy.md#the-tree), the words below
-    ``seed`` with what they lead to, and whether a client of the TCP door passes. A tree that is not
-    one lets nobody pass."""
+    """Who may call a seed or reach a service: a packed tree (docs/design/policy.md#the-tree), the
+    words below ``seed`` with what they lead to, and whether a client of the TCP door passes. A tree
+    that is not one lets nobody pass."""
 
     tree: str
     seed: list[tuple[str, str]]
@@ -176,9 +176,41 @@ class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     words: list[tuple[str, str]] = []
 
 
+class ServiceRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Where a service is: ``providers`` are the live nodes that serve it, in the order in which
+    they are tried, this node among them; none while all are down. ``key`` is the hash of the name.
+    ``datagrams``: it is spoken to by UDP."""
+
+    key: Hash
+    name: str
+    providers: list[PeerId]
+    datagrams: bool
+
+
+class ServedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What this node serves: where it is (``target``: ``IP:PORT``, ``NAME:PORT`` or ``unix:PATH``)
+    and whom it is for.
+
+    ``allow`` and ``policy`` are asked of the member at the other end, and again when anything of
+    it changed: a tunnel that is not allowed any more is cut. ``proxy_header``: a PROXY header of
+    version 2 goes ahead of a stream. ``idle_ms`` ends a session of datagrams.
+    """
+
+    key: Hash
+    name: str
+    target: str
+    datagrams: bool
+    allow: list[tuple[str, str]]
+    policy: PolicyRow | None = None
+    proxy_header: bool = False
+    idle_ms: int
+
+
 # The lanes of rows that the muscles know.
 SEEDS = "seeds"
 PEERS = "peers"
+SERVICES = "services"
+SERVED = "served"
 
 
 class LaneRows(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,7 +226,7 @@ class LaneRows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushTables(Effect, frozen=True, kw_only=True):
-    """Change the leased tables in one swap, ``SEEDS`` and ``PEERS`` by lane.
+    """Change the leased tables in one swap, by lane.
 
     Source: docs/design/protocol.md#tables.
 
@@ -224,6 +256,29 @@ class Persist(Effect, frozen=True, kw_only=True):
 
     token: Token
     batch: list[Row]
+
+
+class OpenListener(Effect, frozen=True, kw_only=True):
+    """Take clients of this machine for a service; ``ListenerOpened`` with the same number follows.
+
+    ``bind``: ``IP:PORT`` (port 0 takes any) or ``unix:PATH``. Without a ``service`` it is a proxy.
+    ``provider`` is the only node that serves them, else whoever does. ``any_user``: every user of
+    this machine may come, else only the one whose daemon this is.
+    """
+
+    listener: int
+    bind: str
+    service: str
+    datagrams: bool
+    provider: PeerId | None = None
+    any_user: bool = False
+    idle_ms: int
+
+
+class CloseListener(Effect, frozen=True, kw_only=True):
+    """Take no more clients, and end those that there are."""
+
+    listener: int
 
 
 class RunVerb(Effect, frozen=True, kw_only=True):

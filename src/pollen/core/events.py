@@ -198,6 +198,19 @@ class SeedSample(msgspec.Struct, frozen=True):
     cancelled: int = 0
 
 
+class ServiceSample(msgspec.Struct, frozen=True):
+    """One service on this node, since start: tunnels ``opened`` and ``open`` now at either end,
+    those that a gate or a provider ``refused``, and the bytes of its clients (``bytes_in``: towards
+    the service)."""
+
+    key: Hash
+    opened: int
+    open: int
+    refused: int
+    bytes_in: int
+    bytes_out: int
+
+
 class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     """Counters of the muscles since start, twice a second; at most one is ever queued.
 
@@ -210,12 +223,24 @@ class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     events_dropped: int
     control_stalls: int
     disk_bytes: int = 0
+    services: list[ServiceSample] = []
 
 
 class LinkWanted(Event, frozen=True, kw_only=True, tag="link_wanted"):
     """A call found its nearest replica unlinked; told once a second a peer while calls need it."""
 
     peer: PeerId
+
+
+class ListenerOpened(Event, frozen=True, kw_only=True, tag="listener_opened"):
+    """The answer to ``OpenListener``: ``bound`` is where clients find it, or a slug says why they
+    do not."""
+
+    listener: int
+    bound: str = ""
+    slug: str = ""
+    reason: str = ""
+    remedy: str = ""
 
 
 class VerbEnded(Event, frozen=True, kw_only=True, tag="verb_ended"):

@@ -28,6 +28,8 @@ GRANT = "grant"
 POLICY = "policy"
 # What an admin did to the cluster (``admission``); its key is when, and a number by chance.
 ACT = "act"
+# That a node serves something under a name (``services``), which is its key.
+SERVICE = "service"
 # Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
 GC = "gc"
 
@@ -36,6 +38,6 @@ EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds whose value this run states by itself, so that an older one of ours is never adopted.
 OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE})
 # Kinds that outlive a collected owner (docs/design/protocol.md#deleting).
-DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GRANT, POLICY, ACT, GC})
+DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GRANT, POLICY, ACT, GC, SERVICE})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.
 KIND_LEVELS: Mapping[str, int] = {}

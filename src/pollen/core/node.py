@@ -19,18 +19,13 @@ from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Rejection, encode
 from pollen.core.commands import (
     ClockView,
-    DenyCommand,
     DrainCommand,
     Drained,
-    GrantCommand,
-    InviteCommand,
-    SeedCommand,
-    UndenyCommand,
-    UnseedCommand,
 )
 from pollen.core.config import NodeConfig
 from pollen.core.desk import Admin, News, Questions, Roster, Screen, Waits
 from pollen.core.durability import Durability
+from pollen.core.early import publishes
 from pollen.core.effects import Effect, LoadSeed, Log, SetTimer
 from pollen.core.events import (
     Commanded,
@@ -39,7 +34,6 @@ from pollen.core.events import (
     LinkClosed,
     LoadFinished,
     MessageReceived,
-    ModuleInspected,
     PeerFound,
     Persisted,
     Started,
@@ -58,12 +52,12 @@ from pollen.core.presence import Presence
 from pollen.core.records import Change, Gossip, Intake, Interned, Records, Retention
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
-from pollen.core.rootwords import ApplyCommand, SetPolicyCommand, SucceedCommand
 from pollen.core.seeds import (
     SeedRequests,
     Writer,
 )
-from pollen.core.trust import Members
+from pollen.core.services import Services
+from pollen.core.trust import Certificate, Members
 from pollen.core.turn import Asked, Handler, Heard, Room, Turn, merged
 from pollen.core.work import Work
 
@@ -117,16 +111,12 @@ class Node(Room):
         self._drains: list[tuple[RequestId, int]] = []
         # Peers that let this node in no more, and when they last said so.
         self._shut_out: dict[PeerId, Nanos] = {}
-        self._retention = Retention(owner, cluster, self._records)
-        kept = restore(
-            restored, cluster, self._records, self._retention, self._peers, self._redeeming
+        places = (self._situation, self._placing)
+        self._services = Services(
+            owner, self._members, *places, self._own_certificate, self._has_room
         )
-        self._clocks.restore(kept.wall)
-        self._presence = Presence(config, kept.starts)
-        for record in self._records.all_records():
-            is_own = record.body.owner == config.node
-            if not (is_own and record.body.kind in (NODE, CERT)):
-                self._situation.note_change(Change(record, None), Nanos(0))
+        self._retention = Retention(owner, cluster, self._records)
+        self._presence = Presence(config, self._restore(restored))
         self._carrying = Carrying(
             self._redeeming,
             self._consequences,
@@ -136,13 +126,25 @@ class Node(Room):
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
+        held_by = self._services.held_by
         self._granting = Granting(
-            self._members, self._redeeming, sign, verify, rng, self._situation
+            self._members, self._redeeming, sign, verify, rng, self._situation, held_by
         )
         self._waits = Waits(self._screen)
         self._wire(self._rooms())
         # Machines with long work, see ``core.work``.
         self._work = Work([self._gossip, self._retention])
+
+    def _restore(self, restored: Restored) -> list[int]:
+        """Take over what is on disk; returns when the last runs began."""
+        machines = (self._records, self._retention, self._peers, self._redeeming, self._services)
+        kept = restore(restored, self._config.cluster, *machines)
+        self._clocks.restore(kept.wall)
+        for record in self._records.all_records():
+            is_own = record.body.owner == self._config.node
+            if not (is_own and record.body.kind in (NODE, CERT)):
+                self._situation.note_change(Change(record, None), Nanos(0))
+        return kept.starts
 
     def _rooms(self) -> list[Room]:
         requests = SeedRequests(
@@ -155,7 +157,7 @@ class Node(Room):
         spread = [self._gossip, self._mesh, self._consequences, self._carrying]
         roster = Roster(self._screen, lambda: self._records.live_of(ACT))
         asked = [self._granting, requests, self._admin, questions, roster, self._waits]
-        return [*spread, self._placing, *asked, self]
+        return [*spread, self._placing, *asked, *self._services.rooms(), self]
 
     def _has_room(self, slot: tuple[str, bytes], size: int) -> bool:
         return self._intake.has_room(slot, size)
@@ -209,7 +211,7 @@ class Node(Room):
 
     def _take(self, event: Event, turn: Turn) -> None:
         """Give an event to who takes it; what publishes waits for this run's epoch."""
-        if not self._records.is_open and _publishes(event):
+        if not self._records.is_open and publishes(event):
             self._early.append(event)
         else:
             self._events[type(event)](event, turn)
@@ -235,6 +237,7 @@ class Node(Room):
         self._mesh.start(turn)
         self._gossip.start(turn)
         self._retention.start(turn)
+        self._services.start(turn)
 
     def _declare_self(self, turn: Turn) -> None:
         """Publish our node record; we are a member before it is on disk."""
@@ -358,7 +361,7 @@ class Node(Room):
             self._news.follow_halted(turn)
             self._news.of_hosting(turn)
             is_urgent = any(isinstance(effect, LoadSeed) for effect in turn.last)
-            self._placing.push(turn, is_urgent=is_urgent)
+            self._placing.push(turn, is_urgent=is_urgent, follow=self._services.follow)
         self._waits.settle(turn)
         self._persist(changes, turn)
         self._gossip.spread(changes, turn)
@@ -432,13 +435,19 @@ class Node(Room):
 
     # -- views ----------------------------------------------------------------------------------
 
+    def _own_certificate(self) -> Certificate:
+        return self._members.certificates.get(self._config.node, self._certificate)
+
     def _writer(self) -> Writer:
         return Writer(
             node=self._config.node,
-            certificate=self._members.certificates.get(self._config.node, self._certificate),
+            certificate=self._own_certificate(),
             certificates=self._members.certificates,
             halted=self._situation.halted,
-            refusal=self._members.trust.publishers.refusal,
+            refusal=lambda name, certificate: (
+                self._members.trust.publishers.refusal(name, certificate)
+                or self._services.refusal_for_seed(name)
+            ),
             top_epoch=self._situation.top_epoch,
             fallen=self._situation.fallen,
         )
@@ -470,24 +479,3 @@ class Node(Room):
                 members_ahead_ms=[ahead // MILLISECOND for ahead in self._clocks.heard()],
             ),
         )
-
-
-# What writes records of our own, and so waits until this run's epoch is on disk.
-_PUBLISHING = (
-    SeedCommand,
-    UnseedCommand,
-    InviteCommand,
-    DrainCommand,
-    GrantCommand,
-    DenyCommand,
-    UndenyCommand,
-    SucceedCommand,
-    ApplyCommand,
-    SetPolicyCommand,
-)
-
-
-def _publishes(event: Event) -> bool:
-    if isinstance(event, Commanded):
-        return isinstance(event.command, _PUBLISHING)
-    return isinstance(event, ModuleInspected)

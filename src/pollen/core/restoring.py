@@ -20,6 +20,7 @@ from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.peers import PEER_TABLE, KnownPeer, Peers
 from pollen.core.records import ZERO, Record, Records, Retention, decode_record, read_lease
+from pollen.core.services import Services
 from pollen.errors import PollenError
 
 RECORD_TABLE = "record"
@@ -47,6 +48,7 @@ def restore(
     retention: Retention,
     peers: Peers,
     redeeming: Redeeming,
+    services: Services,
 ) -> Kept:
     """Fill the machines from disk. Raises ``PollenError`` (``state-unusable``)."""
     meta = dict(restored.get(META_TABLE, ()))
@@ -59,6 +61,7 @@ def restore(
     records.restore(kept, *(lease or ZERO), proofs)
     faults += peers.restore(restored.get(PEER_TABLE, ()))
     faults += redeeming.restore(restored.get(NONCE_TABLE, ()))
+    faults += services.restore(restored)
     if lease is None:
         faults.append(Rejection("epoch-row-malformed"))
     faults += [value for value in (wall, starts) if isinstance(value, Rejection)]

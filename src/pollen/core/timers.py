@@ -32,6 +32,7 @@ ASK = "ask"
 ADMIN = "admin"
 WAIT = "wait"
 CHECK = "check"
+LISTENER = "listener"
 
 # These only give the node a turn; each look at its own state follows in every turn anyhow.
 TURN_ONLY = (WORK, RENEW, TABLES, OVERDUE, VERDICT, ASK)

@@ -11,12 +11,23 @@ Source: docs/design/protocol.md#turns. Refused: a time limit, since the core has
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pollen.core import limits, timers
 from pollen.core.effects import SetTimer
 from pollen.core.turn import Turn
+
+K = TypeVar("K")
+
+
+def taken(waiting: dict[K, None], most: int) -> list[K]:
+    """Take at most so many out, the oldest first."""
+    first = list(itertools.islice(waiting, most))
+    for key in first:
+        del waiting[key]
+    return first
 
 
 class Machine(Protocol):

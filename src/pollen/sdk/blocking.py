@@ -16,10 +16,9 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Literal, Self, overload
 
 from pollen.errors import CallError, Unreachable
-from pollen.options import SeedKeywords
 from pollen.paths import Paths
 from pollen.sdk import door, inflow, replies
 from pollen.sdk.asking import (
@@ -30,15 +29,14 @@ from pollen.sdk.asking import (
     Payload,
     check_in_flight,
     placed,
-    seed_options,
 )
-from pollen.sdk.control import Control
 from pollen.sdk.hosts import connecting
 from pollen.sdk.replies import Reply, broken, closed, forked, late, reply, silent
+from pollen.sdk.steering import SyncSteering
 from pollen.sdk.streams import RECEIVE, SyncStream, opened
 
 
-class SyncMesh:
+class SyncMesh(SyncSteering):
     """The blocking twin of ``Mesh``: one socket; other threads wait their turn.
 
     In a forked process it connects again.
@@ -127,20 +125,6 @@ class SyncMesh:
         """Call once and take the output in pieces: ``for piece in mesh.stream(...)``."""
         function = SyncFunction(self, seed, name, Options(timeout, retries, idempotent))
         return function.stream(data, json=json, traceparent=traceparent, head=head)
-
-    def seed(
-        self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
-    ) -> dict[str, Any]:
-        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
-        return Control(self._paths).publish(source, name, seed_options(options))
-
-    def unseed(self, target: str) -> dict[str, Any]:
-        """Withdraw a seed by name or hash."""
-        return Control(self._paths).withdraw(target)
-
-    def status(self) -> dict[str, Any]:
-        """What ``pln status --json`` prints."""
-        return Control(self._paths).get("/v1/status")
 
     def _line(self) -> _Line:
         """This process's own; those of the processes that it was forked from are dropped.

@@ -13,10 +13,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, Unpack, overload
+from typing import Literal, NoReturn, Self, overload
 
 from pollen.errors import BadRequest, CallError, Overloaded, Unreachable
-from pollen.options import SeedKeywords
 from pollen.paths import Paths
 from pollen.sdk import door, inflow, replies
 from pollen.sdk.asking import (
@@ -27,11 +26,10 @@ from pollen.sdk.asking import (
     Payload,
     check_in_flight,
     placed,
-    seed_options,
 )
-from pollen.sdk.control import Control
 from pollen.sdk.hosts import connecting
 from pollen.sdk.replies import Reply, broken, closed, forked, gone, reply, silent
+from pollen.sdk.steering import Steering
 from pollen.sdk.streams import Stream
 
 
@@ -167,7 +165,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(frame)
 
 
-class Mesh:
+class Mesh(Steering):
     """A connection to the nearest node, for asyncio; safe to share among tasks of one loop."""
 
     def __init__(self, paths: Paths) -> None:
@@ -259,21 +257,6 @@ class Mesh:
         """Call once and take the output in pieces: ``async with mesh.stream(...) as pieces``."""
         function = Function(self, seed, name, Options(timeout, retries, idempotent))
         return function.stream(data, json=json, traceparent=traceparent, head=head)
-
-    async def seed(
-        self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
-    ) -> dict[str, Any]:
-        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
-        control, given = Control(self._paths), seed_options(options)
-        return await asyncio.to_thread(control.publish, source, name, given)
-
-    async def unseed(self, target: str) -> dict[str, Any]:
-        """Withdraw a seed by name or hash."""
-        return await asyncio.to_thread(Control(self._paths).withdraw, target)
-
-    async def status(self) -> dict[str, Any]:
-        """What ``pln status --json`` prints."""
-        return await asyncio.to_thread(Control(self._paths).get, "/v1/status")
 
     def _settle(self) -> None:
         """From here on this mesh belongs to the running loop of this process.

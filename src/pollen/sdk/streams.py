@@ -207,8 +207,9 @@ class SyncStream:
             self._flow.end(broken(error))
 
 
-def opened(paths: Paths, seconds: float = math.inf) -> socket.socket:
-    """A socket to the node. Raises ``CallError`` when none answers, over ssh within ``seconds``."""
+def opened(paths: Paths, seconds: float = math.inf, preface: bytes = door.PREFACE) -> socket.socket:
+    """A socket to the node, on which ``preface`` was said. Raises ``CallError`` when none answers,
+    over ssh within ``seconds``."""
     if paths.host:
         from pollen.sdk import far
 
@@ -219,7 +220,7 @@ def opened(paths: Paths, seconds: float = math.inf) -> socket.socket:
     try:
         if not paths.host:
             opened.connect(str(paths.call_socket))
-        opened.sendall(door.PREFACE)
+        opened.sendall(preface)
     except OSError as error:
         opened.close()
         raise gone(paths, error) from None

@@ -73,6 +73,8 @@ def _plan_lines(planned: dict[str, Any]) -> list[str]:
     lines += [f"stays: {n['name']} {n['node'][:8]}, certified from here" for n in planned["kept"]]
     if planned["seeds"]:
         lines.append(f"seeds that go with their publisher: {', '.join(planned['seeds'])}")
+    if planned["services"]:
+        lines.append(f"services that nobody serves any more: {', '.join(planned['services'])}")
     if planned["replicas"]:
         lines.append(f"replicas that find another host: {planned['replicas']}")
     return lines

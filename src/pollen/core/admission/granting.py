@@ -12,7 +12,7 @@ Source: docs/design/protocol.md#grants-and-denies.
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -56,7 +56,8 @@ class Holdings(Names, Protocol):
 
 
 class Granting(Room):
-    """The administrative acts of this node. ``holdings`` tells what hangs on members."""
+    """The administrative acts of this node. ``holdings`` tells what hangs on members, and
+    ``services_of`` which names nobody but them serves."""
 
     def __init__(
         self,
@@ -66,13 +67,14 @@ class Granting(Room):
         verify: Verify,
         rng: Rng,
         holdings: Holdings,
+        services_of: Callable[[Collection[PeerId]], list[str]],
     ) -> None:
         self._members = members
         self._trust = members.trust
         self._redeeming = redeeming
         self._sign = sign
         self._rng = rng
-        self._holds = holdings.held_by
+        self._holds, self._services_of = holdings.held_by, services_of
         self._policies = PublisherPolicies(
             members, redeeming, sign, holdings, self._request, self._note
         )
@@ -261,6 +263,7 @@ class Granting(Room):
             falls=[self._below(peer, above) for peer, above in falls],
             kept=[self._fallen(peer, "") for peer in sorted(saved)],
             seeds=seeds,
+            services=self._services_of(gone),
             replicas=replicas,
         )
         if command.by_root:

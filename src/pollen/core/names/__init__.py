@@ -8,23 +8,27 @@ Source: docs/internals/placement.md#names.
 """
 
 from pollen.core.names.named import (
+    MIN_PREFIX_HEX,
     Holding,
     Named,
     check_may_hold,
     check_may_seed,
     find_named,
     has_authority,
+    near_names,
     next_epoch,
     resolve,
 )
 
 __all__ = [
+    "MIN_PREFIX_HEX",
     "Holding",
     "Named",
     "check_may_hold",
     "check_may_seed",
     "find_named",
     "has_authority",
+    "near_names",
     "next_epoch",
     "resolve",
 ]

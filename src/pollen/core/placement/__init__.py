@@ -8,6 +8,7 @@ Source: docs/internals/placement.md.
 """
 
 from pollen.core.placement.claims import Host, State
+from pollen.core.placement.lanes import Lane
 from pollen.core.placement.placing import Placing
 from pollen.core.placement.plan import (
     Need,
@@ -22,6 +23,7 @@ from pollen.core.placement.situation import Situation
 
 __all__ = [
     "Host",
+    "Lane",
     "Need",
     "NodeFacts",
     "Placement",

@@ -9,7 +9,7 @@ Source: docs/design/protocol.md#placement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pollen.core import limits, timers
 from pollen.core.codec import encode
@@ -30,11 +30,15 @@ from pollen.core.placement import tables
 from pollen.core.placement.bundle import Bundle
 from pollen.core.placement.checking import seed_of
 from pollen.core.placement.hosting import Hosting, View
-from pollen.core.placement.situation import Situation, taken
+from pollen.core.placement.situation import Situation
 from pollen.core.placement.tables import Tables
 from pollen.core.policy import Party
 from pollen.core.trust import Members
 from pollen.core.turn import Handler, Room, Turn
+from pollen.core.work import taken
+
+# Brings the rows of another room up to date, given the peers that moved.
+Follow = Callable[[Collection[PeerId], Turn], None]
 
 
 class Placing(Room):
@@ -57,6 +61,7 @@ class Placing(Room):
         self._hosting = hosting
         self._bundle = bundle
         self._tables = Tables()
+        self.services, self.served = self._tables.services, self._tables.served
         self._prices: dict[PeerId, int] = {}
         self._claimed: dict[Hash, None] = {}
         self._unrouted: dict[Hash, None] = {}
@@ -224,11 +229,16 @@ class Placing(Room):
 
     # -- tables ---------------------------------------------------------------------------------
 
-    def push(self, turn: Turn, *, is_urgent: bool) -> None:
-        """Bring the rows up to date that something touched, and tell the muscles."""
+    def push(self, turn: Turn, *, is_urgent: bool, follow: Follow) -> None:
+        """Bring the rows up to date that something touched, and tell the muscles.
+
+        ``follow`` does so with the rows of other rooms, and is told which peers moved: they came,
+        went, have another certificate or another price.
+        """
         unpriced = taken(self._unpriced, limits.PLACE_SLICE_SEEDS)
         for peer in (*self._situation.take_touched_peers(), *unpriced):
             self._unrouted_peers[peer] = None
+        follow(self._unrouted_peers, turn)
         for peer in self._unrouted_peers:
             self._tables.peers.set(peer, self._peer_row(peer))
         for key in self._unrouted:
@@ -238,14 +248,15 @@ class Placing(Room):
                 self._situation.roles,
                 self._situation.claims,
                 () if placement is None else placement.wake,
-                self._price_of,
+                self.price_of,
                 self._hosting.seed(key),
             )
             self._tables.seeds.set(key, row)
         self._unrouted, self._unrouted_peers = {}, {}
         self._tables.push(turn, is_urgent=is_urgent)
 
-    def _price_of(self, peer: PeerId) -> int:
+    def price_of(self, peer: PeerId) -> int:
+        """What a call to a peer costs, in microseconds."""
         return self.price(peer)[0]
 
     def price(self, peer: PeerId) -> tuple[int, str]:
@@ -262,7 +273,7 @@ class Placing(Room):
         member = self._members.find(peer)
         if member is None or not (peer in self._situation.live or self._is_leaving(peer)):
             return None
-        return tables.peer_row(peer, member.certificate, member.info.name, self._price_of(peer))
+        return tables.peer_row(peer, member.certificate, member.info.name, self.price_of(peer))
 
     def _is_leaving(self, peer: PeerId) -> bool:
         """It said that it left, and what it has in flight ends before its link does."""

@@ -10,9 +10,7 @@ Source: docs/design/protocol.md#names-and-specs, docs/design/protocol.md#placeme
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeVar
 
 from pollen.core import limits
 from pollen.core.codec import Rejection
@@ -30,16 +28,7 @@ from pollen.core.placement.planner import Planner
 from pollen.core.records import Change, Record, as_buried
 from pollen.core.seeds import Seed, decode_seed
 from pollen.core.trust import Certificate, Member, Members
-
-K = TypeVar("K")
-
-
-def taken(waiting: dict[K, None], most: int) -> list[K]:
-    """Take at most so many out, the oldest first."""
-    first = list(itertools.islice(waiting, most))
-    for key in first:
-        del waiting[key]
-    return first
+from pollen.core.work import taken
 
 
 def _live_owner(holding: Holding[Seed] | None) -> PeerId | None:

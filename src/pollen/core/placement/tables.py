@@ -24,11 +24,15 @@ from pollen.core import limits, timers
 from pollen.core.effects import (
     PEERS,
     SEEDS,
+    SERVED,
+    SERVICES,
     LaneRows,
     PeerRow,
     PolicyRow,
     PushTables,
     SeedRow,
+    ServedRow,
+    ServiceRow,
     SetTimer,
 )
 from pollen.core.ids import Hash, Nanos, PeerId
@@ -133,7 +137,14 @@ class Tables:
         self._is_held = False
         self.seeds: Lane[Hash, SeedRow] = Lane(_meaning_moved)
         self.peers: Lane[PeerId, PeerRow] = Lane(_gates_moved)
-        self._lanes: dict[str, Lane[Any, Any]] = {SEEDS: self.seeds, PEERS: self.peers}
+        self.services: Lane[Hash, ServiceRow] = Lane(_providers_moved)
+        self.served: Lane[Hash, ServedRow] = Lane(_always)
+        self._lanes: dict[str, Lane[Any, Any]] = {
+            SEEDS: self.seeds,
+            PEERS: self.peers,
+            SERVICES: self.services,
+            SERVED: self.served,
+        }
         self._is_waiting = False
         self.pushed_at = Nanos(0)
 
@@ -190,6 +201,16 @@ class Tables:
 def _gates_moved(row: PeerRow, held: PeerRow) -> bool:
     """What gates read of a member."""
     return (row.properties, row.words) != (held.properties, held.words)
+
+
+def _providers_moved(row: ServiceRow, held: ServiceRow) -> bool:
+    """Who serves a name; the order among them follows prices and may wait."""
+    return set(row.providers) != set(held.providers) or row.datagrams != held.datagrams
+
+
+def _always(row: ServedRow, held: ServedRow) -> bool:
+    """Where a service is and whom it lets in: whoever may no more is cut at once."""
+    return True
 
 
 def _meaning_moved(row: SeedRow, held: SeedRow) -> bool:

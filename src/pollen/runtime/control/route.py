@@ -1,9 +1,10 @@
-"""One line of the table of routes, and one parameter of its query string."""
+"""One line of the table of routes: its query string, and the body that makes a command."""
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -54,3 +55,33 @@ class Route:
     query: tuple[Query, ...] = field(default=())
     media: str = "application/json"
     command: type[cmd.Command] | None = None
+
+
+def body_of(
+    command: type[cmd.Command], title: str, summary: str, /, **told: object
+) -> type[msgspec.Struct]:
+    """The body that makes a command: its fields and no others, with its defaults.
+
+    ``told``: for a field, what a reader of the schema should know of its values.
+    """
+    hints = typing.get_type_hints(command)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for held in msgspec.structs.fields(command):
+        kind = told.get(held.name, hints[held.name])
+        has_none = held.default is msgspec.NODEFAULT and held.default_factory is msgspec.NODEFAULT
+        fields.append((held.name, kind) if has_none else (held.name, kind, _default_of(held)))
+    made = msgspec.defstruct(
+        title,
+        fields,
+        module=__name__,
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+    made.__doc__ = summary
+    return made
+
+
+def _default_of(held: msgspec.structs.FieldInfo) -> Any:
+    is_made = held.default is msgspec.NODEFAULT
+    return msgspec.field(default_factory=held.default_factory) if is_made else held.default

@@ -5,9 +5,8 @@ The server, the OpenAPI document (``openapi``) and the tests are made from it; s
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -15,7 +14,8 @@ from pollen.core import commands as cmd
 from pollen.core import limits, rootwords
 from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
-from pollen.runtime.control.route import Query, Route
+from pollen.runtime.control.route import Query, Route, body_of
+from pollen.runtime.control.services import SERVICE_ROUTES, Name
 from pollen.runtime.figures import FiguresList
 
 # So many lines of the log at most are told at once.
@@ -28,7 +28,6 @@ def _said(**schema: object) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=schema)
 
 
-Name = Annotated[str, _said(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
 Content = Annotated[str, _said(pattern="^[0-9a-f]{64}$")]
 Subject = Annotated[str, _said(pattern="^([0-9a-f]{64})?$")]
 Tier = Annotated[str, _said(enum=["leaf", "publisher", "admin"])]
@@ -36,41 +35,16 @@ TtlMs = Annotated[int, _said(minimum=1, maximum=limits.INVITE_TTL_MAX_NS // MILL
 Millis = Annotated[int, _said(minimum=0)]
 
 
-def _body_of(
-    command: type[cmd.Command], title: str, summary: str, /, **told: object
-) -> type[msgspec.Struct]:
-    """The body that makes a command: its fields and no others, with its defaults.
-
-    ``told``: for a field, what a reader of the schema should know of its values.
-    """
-    hints = typing.get_type_hints(command)
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for held in msgspec.structs.fields(command):
-        kind = told.get(held.name, hints[held.name])
-        has_none = held.default is msgspec.NODEFAULT and held.default_factory is msgspec.NODEFAULT
-        fields.append((held.name, kind) if has_none else (held.name, kind, _default_of(held)))
-    made = msgspec.defstruct(
-        title, fields, module=__name__, frozen=True, kw_only=True, forbid_unknown_fields=True
-    )
-    made.__doc__ = summary
-    return made
-
-
-def _default_of(held: msgspec.structs.FieldInfo) -> Any:
-    is_made = held.default is msgspec.NODEFAULT
-    return msgspec.field(default_factory=held.default_factory) if is_made else held.default
-
-
-SeedRequest = _body_of(
+SeedRequest = body_of(
     cmd.SeedCommand, "SeedRequest", "The body of ``POST /v1/seeds``.", name=Name, content=Content
 )
-CheckRequest = _body_of(
+CheckRequest = body_of(
     cmd.CheckSeedCommand,
     "CheckRequest",
     "The body of ``POST /v1/seeds/check``: what ``POST /v1/seeds`` will say, but the module.",
     name=Name,
 )
-InviteRequest = _body_of(
+InviteRequest = body_of(
     cmd.InviteCommand,
     "InviteRequest",
     "The body of ``POST /v1/invites``.",
@@ -82,18 +56,18 @@ InviteRequest = _body_of(
 )
 
 
-GrantRequest = _body_of(cmd.GrantCommand, "GrantRequest", "The body of ``POST /v1/grants``.")
-DenyRequest = _body_of(cmd.DenyCommand, "DenyRequest", "The body of ``POST /v1/denies``.")
-SucceedRequest = _body_of(
+GrantRequest = body_of(cmd.GrantCommand, "GrantRequest", "The body of ``POST /v1/grants``.")
+DenyRequest = body_of(cmd.DenyCommand, "DenyRequest", "The body of ``POST /v1/denies``.")
+SucceedRequest = body_of(
     rootwords.SucceedCommand, "SucceedRequest", "The body of ``POST /v1/roots/successor``."
 )
-ApplyRequest = _body_of(
+ApplyRequest = body_of(
     rootwords.ApplyCommand, "ApplyRequest", "The body of ``POST /v1/roots/answers``."
 )
-PolicyRequest = _body_of(
+PolicyRequest = body_of(
     rootwords.SetPolicyCommand, "PolicyRequest", "The body of ``POST /v1/policies``."
 )
-UndenyRequest = _body_of(cmd.UndenyCommand, "UndenyRequest", "The body of ``POST /v1/undenies``.")
+UndenyRequest = body_of(cmd.UndenyCommand, "UndenyRequest", "The body of ``POST /v1/undenies``.")
 
 
 class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -277,6 +251,7 @@ ROUTES: tuple[Route, ...] = (
         ("seed-not-found", "ambiguous", "denied"),
         command=cmd.UnseedCommand,
     ),
+    *SERVICE_ROUTES,
     Route(
         "invite",
         "POST",

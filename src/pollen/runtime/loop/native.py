@@ -52,6 +52,7 @@ Drained = (
     | ev.CallEnded
     | ev.Telemetry
     | ev.LinkWanted
+    | ev.ListenerOpened
     | LogLine
 )
 
@@ -106,6 +107,18 @@ class Muscles(Protocol):
         lanes: Mapping[str, fx.LaneRows],
         lease_ms: int,
     ) -> None: ...
+    def open_listener(
+        self,
+        *,
+        listener: int,
+        bind: str,
+        service: str,
+        datagrams: bool,
+        provider: bytes | None,
+        any_user: bool,
+        idle_ms: int,
+    ) -> None: ...
+    def close_listener(self, listener: int) -> None: ...
     def run_workload(
         self,
         *,
@@ -418,5 +431,17 @@ class Port:
                     lanes=effect.lanes,
                     lease_ms=effect.lease_ms,
                 )
+            case fx.OpenListener():
+                muscles.open_listener(
+                    listener=effect.listener,
+                    bind=effect.bind,
+                    service=effect.service,
+                    datagrams=effect.datagrams,
+                    provider=effect.provider,
+                    any_user=effect.any_user,
+                    idle_ms=effect.idle_ms,
+                )
+            case fx.CloseListener(listener=listener):
+                muscles.close_listener(listener)
             case _:
                 raise InvariantError(f"{type(effect).__name__} is not for the muscles")

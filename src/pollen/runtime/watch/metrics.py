@@ -97,6 +97,13 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_calls_running": Meaning("gauge", "Calls that hold a slot"),
     "pollen_calls_queued": Meaning("gauge", "Calls that wait for a slot"),
     "pollen_queue_wait_seconds_total": Meaning("counter", "Time that calls waited for a slot"),
+    # tunnels
+    "pollen_tunnels_open": Meaning("gauge", "Tunnels that are open here, at either end"),
+    "pollen_tunnels_cut_total": Meaning("counter", "Tunnels ended as not allowed any more"),
+    "pollen_tunnel_listeners": Meaning("gauge", "Listeners of this machine for services"),
+    "pollen_tunnel_refusals_total": Meaning(
+        "counter", "Clients of this machine that got no tunnel", ("reason",)
+    ),
     # guests
     "pollen_guest_instances": Meaning("gauge", "Living guests, idle ones included"),
     "pollen_guest_instances_idle": Meaning("gauge", "Guests that wait for their next call"),
@@ -164,6 +171,9 @@ NATIVE: Mapping[str, tuple[str, float]] = {
     "running": ("pollen_calls_running", 1),
     "queued": ("pollen_calls_queued", 1),
     "queued_us": ("pollen_queue_wait_seconds_total", _MICROS),
+    "tunnels_open": ("pollen_tunnels_open", 1),
+    "tunnels_cut": ("pollen_tunnels_cut_total", 1),
+    "tunnel_listeners": ("pollen_tunnel_listeners", 1),
     "guest_instances": ("pollen_guest_instances", 1),
     "guest_idle": ("pollen_guest_instances_idle", 1),
     "pool_memories": ("pollen_guest_pool_memories", 1),
@@ -215,6 +225,7 @@ class NativeView(msgspec.Struct, frozen=True):
     bounds_us: list[int] = []
     wakes: TimesView = TimesView([], 0)
     door_refused: dict[str, int] = {}
+    tunnel_refused: dict[str, int] = {}
 
 
 class Timings:
@@ -254,6 +265,7 @@ def metrics_page(
         _of_wakes(view),
         _of_numbers({**_of_native(native), **numbers}),
         [_by_kind("pollen_door_refusals_total", view.door_refused)],
+        [_by_kind("pollen_tunnel_refusals_total", view.tunnel_refused)],
         [_by_kind("pollen_rejections_total", rejections)],
         [_build(engine)],
     )

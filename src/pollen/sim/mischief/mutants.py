@@ -26,6 +26,8 @@ from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
 from pollen.core.rules import attempts
+from pollen.core.services import directory, serving
+from pollen.core.services.records import key_of
 from pollen.core.trust import authority, denials, denies, publishers
 
 
@@ -95,6 +97,23 @@ def _always(value: Any) -> Callable[[Any], Any]:
         return same
 
     return make
+
+
+def _refreshed_once(true: Any) -> Any:
+    """What is served here follows its record the first time only."""
+
+    def refresh(self: Any) -> None:
+        for name in list(self._directory.touched):
+            if key_of(name) in self._lane._rows:
+                del self._directory.touched[name]
+        true(self)
+
+    return refresh
+
+
+def _all_who_served(self: Any, name: str) -> list[Any]:
+    """Whatever the epoch of the name."""
+    return [held for held in self._known.get(name, {}).values() if not held.is_withdrawn]
 
 
 def _lease_not_renewed(true: Any) -> Any:
@@ -308,6 +327,19 @@ MUTANTS: list[Mutant] = [
         name="first-policy-stays", owner=publishers.PublisherPolicy, target="hash",
         make=lambda _: property(lambda self: b""),
         caught_by="policy-agrees", scenario="publishers_obey_the_policy_of_the_root", number=7,
+    ),
+    Mutant(
+        name="dead-are-tried", owner=directory.Directory, target="_is_live", make=_always(True),
+        caught_by="services-agree", scenario="services_are_found_where_they_are",
+    ),
+    Mutant(
+        name="served-for-ever", owner=serving.Serving, target="refresh", make=_refreshed_once,
+        caught_by="services-agree", scenario="services_are_found_where_they_are",
+    ),
+    Mutant(
+        name="replaced-serve-on", owner=directory.Directory, target="providers",
+        make=lambda _: _all_who_served,
+        caught_by="services-agree", scenario="services_are_found_where_they_are", number=2,
     ),
     Mutant(
         name="floor-never-given-up", owner=clocks.Clocks, target="_is_contradicted",

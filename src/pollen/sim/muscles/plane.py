@@ -64,6 +64,8 @@ class Plane:
         self.boots = machine.boots
         self.seeds: dict[bytes, fx.SeedRow] = {}
         self.peers: dict[bytes, fx.PeerRow] = {}
+        self.services: dict[bytes, fx.ServiceRow] = {}
+        self.served: dict[bytes, fx.ServedRow] = {}
         self.names: dict[str, bytes] = {}
         self.generation = 0
         self.lease_until = 0
@@ -83,7 +85,7 @@ class Plane:
         if push.base not in (0, self.generation):
             return False
         if push.base == 0:
-            self.seeds, self.peers = {}, {}
+            self.seeds, self.peers, self.services, self.served = {}, {}, {}, {}
         self.generation = push.generation
         seeds = push.lanes.get(fx.SEEDS, fx.LaneRows())
         peers = push.lanes.get(fx.PEERS, fx.LaneRows())
@@ -95,6 +97,11 @@ class Plane:
             self.peers[peer_row.peer] = peer_row
         for seed in seeds.gone:
             self.seeds.pop(seed, None)
+        for name, held in ((fx.SERVICES, self.services), (fx.SERVED, self.served)):
+            lane = push.lanes.get(name, fx.LaneRows())
+            held.update((row.key, row) for row in lane.rows)
+            for key in lane.gone:
+                held.pop(key, None)
         gone = [peer for peer in peers.gone if self.peers.pop(peer, None) is not None]
         if push.base == 0 or not seeds.is_empty:
             self.names = {row.name: seed for seed, row in self.seeds.items() if row.name}

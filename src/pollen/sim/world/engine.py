@@ -175,6 +175,11 @@ class Engine:
                 _plane(machine).unload(seed, keep=keep)
             case fx.BeginCall():
                 _plane(machine).begin_call(effect)
+            case fx.OpenListener(listener=listener, bind=bind):
+                # Nobody comes through a listener here: it stands or not, and that is told.
+                self.post(machine.name, machine.opened(listener, bind), MILLISECOND)
+            case fx.CloseListener():
+                pass
             case fx.RunVerb(peer=peer, key=key, args=args):
                 # Nobody makes loads here: a verb gives back what it was given, a second later.
                 self.post(machine.name, ev.VerbEnded(peer=peer, key=key, body=args), SECOND)

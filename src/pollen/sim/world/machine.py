@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pollen.core import durability, restoring
-from pollen.core.effects import Effect, Log, PeerRow, Reply, SeedRow
-from pollen.core.events import Event
+from pollen.core.effects import Effect, Log, PeerRow, Reply, SeedRow, ServedRow, ServiceRow
+from pollen.core.events import Event, ListenerOpened
 from pollen.core.ids import BOOT_BYTES, SECOND, Nanos, Now, PeerId, Token
 from pollen.core.node import Node
 from pollen.core.restoring import Identity, Restored
@@ -130,7 +130,8 @@ class Machine:
     """One machine. ``node`` is None while no process runs; ``boots`` counts its starts.
 
     ``busy_until``: the brain takes no turn before (a stall). ``is_frozen``: the whole process
-    stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``.
+    stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``. ``taken_ports``:
+    where no listener can be opened.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Machine:
     is_denied: bool = False
     cannot_load: bool = False
     fails_checks: bool = False
+    taken_ports: set[str] = field(default_factory=set)
     handled: int = 0
 
     @property
@@ -192,9 +194,28 @@ class Machine:
         return {} if self.plane is None else self.plane.peers
 
     @property
+    def services(self) -> dict[bytes, ServiceRow]:
+        """The rows of services that the muscles hold."""
+        return {} if self.plane is None else self.plane.services
+
+    @property
+    def served(self) -> dict[bytes, ServedRow]:
+        """The rows of what this machine serves that the muscles hold."""
+        return {} if self.plane is None else self.plane.served
+
+    @property
     def loaded(self) -> dict[bytes, PeerId]:
         """The seeds that can run here, and from whom each was fetched."""
         return {} if self.plane is None else self.plane.loaded
+
+    def opened(self, listener: int, bind: str) -> ListenerOpened:
+        """What comes of opening a listener: any port is one that no other listener was given."""
+        if bind in self.taken_ports:
+            reason = f"cannot listen on {bind}: address already in use"
+            return ListenerOpened(listener=listener, slug="port-in-use", reason=reason)
+        if bind.endswith(":0"):
+            bind = f"{bind[:-1]}{40_000 + listener}"
+        return ListenerOpened(listener=listener, bound=bind)
 
     def beat_age(self, true: int) -> int:
         """Nanoseconds since the brain's last turn, as probes report it."""

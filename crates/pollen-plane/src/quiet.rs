@@ -5,15 +5,16 @@
 //! Invariants: strangers write less than 100 kB of log a minute, whatever they do.
 //! Source: measured: 878,320 tracebacks (362 MB) of one attack of four minutes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::limits::QUIET;
+/// One line of the log of each kind in so long, with the number of those left out.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// One kind of line.
 #[derive(Default)]
-pub(crate) struct Quiet(Mutex<Held>);
+pub struct Quiet(Mutex<Held>);
 
 #[derive(Default)]
 struct Held {
@@ -23,7 +24,7 @@ struct Held {
 
 impl Quiet {
     /// When a line may be written: how many were left out since the last one.
-    pub(crate) fn speak(&self) -> Option<u64> {
+    pub fn speak(&self) -> Option<u64> {
         let mut held = self.0.lock();
         let now = Instant::now();
         if held.last.is_some_and(|last| now.duration_since(last) < QUIET) {

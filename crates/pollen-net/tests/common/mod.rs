@@ -1,0 +1,201 @@
+//! Two endpoints on loopback; the brains are played by the tests, through the events that they get.
+#![allow(dead_code)]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use iroh::{
+    Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
+    endpoint::{Connection, RecvStream, SendStream, presets},
+};
+use pollen_net::{Arrived, HelloData, Link, Net, NetConfig, NetEvent, Upcalls};
+use pollen_wire::{Id, fetch::FetchRequest, frame, hello::Hello, open::Opened};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::timeout};
+
+pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const CLUSTER: Id = [7; 32];
+
+/// What stands above a node's network in these tests: events go to a channel, calls are echoed.
+pub struct Above {
+    pub events: mpsc::UnboundedSender<NetEvent>,
+    pub gives_content: AtomicBool,
+}
+
+impl Upcalls for Above {
+    fn emit(&self, event: NetEvent) -> BoxFuture<'_, ()> {
+        let _ = self.events.send(event);
+        Box::pin(async {})
+    }
+
+    fn serve(&self, _: &Arc<Link>, mut send: SendStream, mut recv: RecvStream) {
+        tokio::spawn(async move {
+            let input = recv.read_to_end(1 << 16).await.unwrap();
+            send.write_all(&input).await.unwrap();
+            send.finish().unwrap();
+        });
+    }
+
+    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<(), &'static str> {
+        if self.gives_content.load(Relaxed) { Ok(()) } else { Err("denied") }
+    }
+
+    fn tunnel(&self, mut arrived: Arrived) {
+        tokio::spawn(async move {
+            if arrived.service != "echo" {
+                let slug = "service-not-found";
+                return arrived.stream.refuse(&Opened { slug, reason: "no", remedy: "" }).await;
+            }
+            let session = arrived.session.and_then(|number| arrived.stream.session(number));
+            arrived.stream.answer(&Opened::default()).await.unwrap();
+            if let Some(mut session) = session {
+                while let Some(datagram) = session.next().await {
+                    session.send(&datagram).unwrap();
+                }
+            }
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(Some(length)) = arrived.stream.recv.read(&mut buffer).await {
+                if buffer[..length] == *b"stall" {
+                    std::future::pending::<()>().await;
+                }
+                arrived.stream.send.write_all(&buffer[..length]).await.unwrap();
+            }
+            let _ = arrived.stream.send.finish();
+            arrived.stream.complete();
+        });
+    }
+
+    fn brain_age_ms(&self) -> u32 {
+        5
+    }
+}
+
+pub struct TestNode {
+    pub net: Net,
+    pub key: SecretKey,
+    pub above: Arc<Above>,
+    pub events: mpsc::UnboundedReceiver<NetEvent>,
+    _folder: TempDir,
+}
+
+impl TestNode {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, events) = mpsc::unbounded_channel();
+        let above = Arc::new(Above { events: sender, gives_content: AtomicBool::new(true) });
+        let key = SecretKey::generate();
+        let config = NetConfig {
+            secret: key.clone(),
+            boot: [1; 16],
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            content: folder.path().join("content"),
+        };
+        let net = Net::start(config, above.clone()).await.unwrap();
+        net.set_hello(hello());
+        Self { net, key, above, events, _folder: folder }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.net.bound()[0]
+    }
+
+    /// The next event, within the patience of the tests.
+    pub async fn event(&mut self) -> NetEvent {
+        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap()
+    }
+
+    /// The link of the Hello that comes next.
+    pub async fn hello(&mut self) -> u64 {
+        match self.event().await {
+            NetEvent::Hello { link, .. } => link,
+            other => panic!("no Hello: {other:?}"),
+        }
+    }
+
+    pub async fn closed(&mut self) -> (u32, String) {
+        match self.event().await {
+            NetEvent::LinkClosed { code, reason, .. } => (code, reason),
+            other => panic!("no end of a link: {other:?}"),
+        }
+    }
+}
+
+pub fn hello() -> HelloData {
+    HelloData { cluster: CLUSTER, minor_min: 0, minor_max: 3, chain: b"opaque".to_vec() }
+}
+
+/// Two nodes whose brains admitted their link.
+pub async fn linked() -> (TestNode, TestNode) {
+    let (mut a, mut b) = (TestNode::start().await, TestNode::start().await);
+    a.net.dial(b.net.id(), vec![b.address()]);
+    let (at_a, at_b) = (a.hello().await, b.hello().await);
+    a.net.admit(at_a);
+    b.net.admit(at_b);
+    until(|| a.net.link(b.net.id()).is_some() && b.net.link(a.net.id()).is_some()).await;
+    (a, b)
+}
+
+pub async fn until(condition: impl Fn() -> bool) {
+    timeout(PATIENCE, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .expect("the condition comes true in time");
+}
+
+/// A peer that speaks the transport and then whatever a test makes it say.
+pub struct Stranger {
+    pub connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl Stranger {
+    pub async fn dial(node: &TestNode, alpn: &[u8]) -> Result<Self, String> {
+        let endpoint = Endpoint::builder(presets::Minimal)
+            .secret_key(SecretKey::generate())
+            .relay_mode(RelayMode::Disabled)
+            .bind()
+            .await
+            .unwrap();
+        let id = PublicKey::from_bytes(&node.net.id()).unwrap();
+        let to = EndpointAddr::new(id).with_ip_addr(node.address());
+        match timeout(PATIENCE, endpoint.connect(to, alpn)).await.expect("an answer in time") {
+            Ok(connection) => Ok(Self { connection, _endpoint: endpoint }),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    }
+
+    /// Opens the control stream with a good Hello.
+    pub async fn greet(&self) -> (SendStream, RecvStream) {
+        let (mut send, recv) = self.connection.open_bi().await.unwrap();
+        let said =
+            Hello { cluster: CLUSTER, minor_min: 0, minor_max: 3, boot: [2; 16], chain: b"" };
+        write(&mut send, |out| said.encode(out)).await;
+        (send, recv)
+    }
+
+    /// The code with which the node closed.
+    pub async fn close_code(&self) -> u64 {
+        match timeout(PATIENCE, self.connection.closed()).await.expect("closed in time") {
+            iroh::endpoint::ConnectionError::ApplicationClosed(close) => {
+                close.error_code.into_inner()
+            }
+            other => panic!("closed without a code: {other}"),
+        }
+    }
+}
+
+pub async fn write(send: &mut SendStream, body: impl FnOnce(&mut Vec<u8>)) {
+    let mut out = Vec::new();
+    frame::append(&mut out, 0, body);
+    send.write_all(&out).await.unwrap();
+}

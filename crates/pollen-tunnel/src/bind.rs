@@ -1,0 +1,105 @@
+//! The sockets of listeners.
+//!
+//! Decides: when the file of a unix socket may be replaced.
+//! Does not know: who comes.
+//! Invariants: a file that is no socket, and a socket that somebody serves, stay. Nothing waits for
+//!     whoever serves it.
+//! Source: `unix(7)`: a socket nobody listens on refuses; one with a full backlog says EAGAIN.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::{fs::FileTypeExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use pollen_net::Refusal;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use crate::{
+    refusal::refused,
+    target::{UNIX, reason_of},
+};
+
+/// Where clients come to.
+pub(crate) enum Bound {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, Unlink),
+}
+
+impl Bound {
+    /// As the brain and people read it.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Tcp(_, address) => address.to_string(),
+            Self::Unix(_, Unlink(path)) => format!("{UNIX}{}", path.display()),
+        }
+    }
+}
+
+/// The file of a unix socket; dropped, it goes.
+pub(crate) struct Unlink(PathBuf);
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Binds a listener of streams.
+pub(crate) async fn bind(text: &str, any_user: bool) -> Result<Bound, Refusal> {
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return bind_unix(Path::new(path), any_user).await;
+    }
+    let address = address(text)?;
+    let listener = TcpListener::bind(address).await.map_err(|e| taken(text, &e))?;
+    let bound = listener.local_addr().map_err(|e| taken(text, &e))?;
+    Ok(Bound::Tcp(listener, bound))
+}
+
+/// An address to bind.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, Refusal> {
+    text.parse().map_err(|_| {
+        let reason = format!("\"{text}\" is not an address to listen on");
+        refused("usage", reason, "write 127.0.0.1:8080, [::1]:8080 or unix:/path")
+    })
+}
+
+/// The system does not give the address.
+pub(crate) fn taken(text: &str, error: &io::Error) -> Refusal {
+    let reason = format!("cannot listen on {text}: {}", reason_of(error));
+    match error.kind() {
+        io::ErrorKind::AddrInUse => refused("port-in-use", reason, "take another one; 0 is any"),
+        io::ErrorKind::PermissionDenied => refused("usage", reason, "take a port over 1023"),
+        _ => refused("usage", reason, "take an address of this machine"),
+    }
+}
+
+async fn bind_unix(path: &Path, any_user: bool) -> Result<Bound, Refusal> {
+    let shown = path.display();
+    let failed = |e: io::Error| {
+        let reason = format!("cannot listen on {UNIX}{shown}: {}", reason_of(&e));
+        refused("usage", reason, "take a path in a folder of yours, of 107 bytes at most")
+    };
+    if let Ok(held) = std::fs::symlink_metadata(path) {
+        if !held.file_type().is_socket() {
+            let reason = format!("{shown} is there and is not a socket");
+            return Err(refused("usage", reason, "take another path"));
+        }
+        // Not a connect that blocks: where the backlog is full it would wait for a stranger.
+        match UnixStream::connect(path).await {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            _ => {
+                let reason = format!("somebody listens on {UNIX}{shown}");
+                return Err(refused("port-in-use", reason, "take another path"));
+            }
+        }
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    let file = Unlink(path.to_owned());
+    let mode = if any_user { 0o666 } else { 0o600 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    Ok(Bound::Unix(listener, file))
+}

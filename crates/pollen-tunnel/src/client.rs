@@ -1,0 +1,87 @@
+//! A client of this machine is served.
+//!
+//! Decides: what becomes of a client that no provider takes.
+//! Does not know: how a provider is found.
+//! Invariants: a client that gets no tunnel is told so, or is reset.
+//! Source: docs/internals/seam.md#tunnels.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use pollen_plane::tables::ServiceCounters;
+use pollen_wire::Id;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    open::OpenTunnel,
+    opener::{self, Found, Missed, Want},
+    pump::{self, Counts, Rest},
+    refusal::{crowded, unknown},
+    shared::{Shared, Tunnels},
+    socket::Socket,
+};
+
+/// A tunnel that is open, and nothing runs in it yet.
+pub struct Opened {
+    found: Found,
+    counters: Arc<ServiceCounters>,
+    _file: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Opened {
+    /// The node that serves it.
+    pub fn node(&self) -> Id {
+        self.found.node
+    }
+}
+
+impl Tunnels {
+    /// Opens a tunnel for a client; what it says meanwhile is read, and goes first. A client that is
+    /// reset meanwhile ends it: what it said is no whole upload.
+    pub async fn open(&self, near: &Socket, want: &Want) -> Result<Opened, Missed> {
+        open(&self.0, near, want).await
+    }
+
+    /// Runs an open tunnel to its end, or to that of the node.
+    pub async fn run(&self, near: Socket, opened: Opened) {
+        run(&self.0, near, opened, self.0.stop.child_token()).await;
+    }
+}
+
+pub(crate) async fn open(shared: &Shared, near: &Socket, want: &Want) -> Result<Opened, Missed> {
+    open_after(shared, near, want, Rest::default()).await
+}
+
+/// The same of a client that said something already, which goes first.
+pub(crate) async fn open_after(
+    shared: &Shared,
+    near: &Socket,
+    want: &Want,
+    rest: Rest,
+) -> Result<Opened, Missed> {
+    let counters = {
+        let tables = shared.plane.tables().load();
+        tables.services.named(&want.service).map(|entry| entry.local.clone())
+    };
+    let Some(counters) = counters else { return Err(unknown(&want.service).into()) };
+    let Some(file) = shared.file() else { return Err(crowded().into()) };
+    let found = tokio::select! {
+        biased;
+        () = near.broken() => Err(Missed::Left),
+        found = opener::find(shared, want, near, rest) => found,
+    };
+    if let Err(Missed::Refused(_)) = found {
+        counters.refused.fetch_add(1, Relaxed);
+    }
+    Ok(Opened { found: found?, counters, _file: file })
+}
+
+/// Runs it to its end, or until `cut` says so.
+pub(crate) async fn run(shared: &Shared, near: Socket, opened: Opened, cut: CancellationToken) {
+    let Opened { found, counters, _file } = opened;
+    let open = OpenTunnel::begin(&shared.open, found.bonds, counters, cut);
+    // The tables may have changed since the provider was asked.
+    open.judge(&shared.plane.tables().load());
+    let counters = open.counters();
+    let counts = Counts { there: &counters.bytes_in, back: &counters.bytes_out };
+    pump::run(near, found.far, found.rest, &open.cut, counts).await;
+}

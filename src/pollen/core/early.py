@@ -1,0 +1,44 @@
+"""What waits until this run's epoch is on disk: whatever writes records of this node's own.
+
+Decides: which events publish.
+Does not know: when the epoch is on disk; the node keeps what waits.
+Invariants: a command that publishes stands in ``_PUBLISHING``; the rest is answered at once.
+Source: docs/design/protocol.md#durability.
+"""
+
+from __future__ import annotations
+
+from pollen.core.commands import (
+    DenyCommand,
+    DrainCommand,
+    GrantCommand,
+    InviteCommand,
+    SeedCommand,
+    UndenyCommand,
+    UnseedCommand,
+)
+from pollen.core.events import Commanded, Event, ModuleInspected
+from pollen.core.rootwords import ApplyCommand, SetPolicyCommand, SucceedCommand
+from pollen.core.servicewords import ServeCommand, UnserveCommand
+
+_PUBLISHING = (
+    SeedCommand,
+    UnseedCommand,
+    InviteCommand,
+    DrainCommand,
+    GrantCommand,
+    DenyCommand,
+    UndenyCommand,
+    SucceedCommand,
+    ApplyCommand,
+    SetPolicyCommand,
+    ServeCommand,
+    UnserveCommand,
+)
+
+
+def publishes(event: Event) -> bool:
+    """Whether taking it in writes a record of this node's own."""
+    if isinstance(event, Commanded):
+        return isinstance(event.command, _PUBLISHING)
+    return isinstance(event, ModuleInspected)

@@ -1,0 +1,161 @@
+"""What a user can ask a running node about services, and how each is answered.
+
+Decides: nothing; these commands and answers belong to ``commands``, which lists them.
+Does not know: sockets; the muscles open them.
+Invariants: as in ``commands``: ids are lower-case hex, times integers with the unit in the name.
+Source: docs/design/services.md; docs/internals/control-api.md.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="c"):
+    """Base of these commands, with the tag of all commands."""
+
+
+class ServeCommand(_Command, frozen=True, kw_only=True, tag="serve"):
+    """Serve what listens at ``target`` under a name; answered by ``Served`` when it is on disk.
+
+    ``target``: ``[tcp:|udp:]PORT``, ``[tcp:|udp:]HOST:PORT`` or ``unix:PATH``; a port alone is of
+    this machine. ``allow``, ``allow_if``: who may reach it. ``proxy_header``: a PROXY header of
+    version 2 tells it who is calling. ``idle_ms`` ends a session of datagrams, 0 is the default.
+    ``beside``: other nodes may serve the same name. ``take_over``: they do so no more.
+    """
+
+    name: str
+    target: str
+    allow: list[tuple[str, str]] = []
+    allow_if: str = ""
+    proxy_header: bool = False
+    idle_ms: int = 0
+    beside: bool = False
+    take_over: bool = False
+
+
+class UnserveCommand(_Command, frozen=True, kw_only=True, tag="unserve"):
+    """Serve a name here no more; answered by ``Unserved``. ``everywhere``: withdraw the name from
+    all nodes that serve it."""
+
+    name: str
+    everywhere: bool = False
+
+
+class ConnectCommand(_Command, frozen=True, kw_only=True, tag="connect"):
+    """Take clients of this machine for a service; answered by ``Connected``.
+
+    ``service``: ``NAME`` or ``NAME@NODE``; empty for a proxy, whose clients say by the host name
+    ``NAME.pln`` or ``NAME--NODE.pln`` what they want (SOCKS5, HTTP CONNECT, absolute URLs).
+    ``local``: ``PORT``, ``IP:PORT`` or ``unix:PATH``; empty takes the port of the service itself,
+    or any when that is taken; of a proxy 1080. ``any_user``: other users of this machine may come
+    as well. ``idle_ms`` as in ``ServeCommand``.
+    """
+
+    service: str
+    local: str = ""
+    any_user: bool = False
+    idle_ms: int = 0
+
+
+class DisconnectCommand(_Command, frozen=True, kw_only=True, tag="disconnect"):
+    """Close local listeners, with their tunnels; answered by ``Disconnected``.
+
+    ``target``: where one listens, as ``pln status services`` shows it, or a service for all of it.
+    """
+
+    target: str
+
+
+class ServicesCommand(_Command, frozen=True, kw_only=True, tag="services"):
+    """Ask what is served where, and what listens here; answered by ``ServiceList``."""
+
+
+ServiceCommands = (
+    ServeCommand | UnserveCommand | ConnectCommand | DisconnectCommand | ServicesCommand
+)
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """A node serves a name. ``providers``: names of all nodes that do, this one first.
+    ``unchanged``: it was so before."""
+
+    name: str
+    target: str
+    datagrams: bool
+    name_epoch: int
+    providers: list[str]
+    unchanged: bool = False
+
+
+class Unserved(msgspec.Struct, frozen=True, kw_only=True):
+    """A node serves a name no more. ``providers``: names of the nodes that still do."""
+
+    name: str
+    providers: list[str] = []
+
+
+class Connected(msgspec.Struct, frozen=True, kw_only=True):
+    """Clients find the service at ``bound``. ``provider``: the only node that serves them, by name,
+    else empty. ``unchanged``: it was so before."""
+
+    service: str
+    bound: str
+    datagrams: bool
+    provider: str = ""
+    unchanged: bool = False
+
+
+class Disconnected(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing listens there any more."""
+
+    bound: list[str]
+
+
+class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node that serves a name. ``state``: self, online, offline or left. ``rtt_us`` is 0 while
+    unknown. ``allow``, ``allow_if``: whom it lets in."""
+
+    node: str
+    name: str
+    state: str
+    port: int
+    rtt_us: int = 0
+    allow: list[tuple[str, str]] = []
+    allow_if: str = ""
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One name and who serves it, in the order in which they are tried. ``target``: where it is on
+    this node, empty where this node does not serve it. The counters are this node's own, of both
+    ends: ``opened`` and ``refused`` since the start, ``open`` now."""
+
+    name: str
+    datagrams: bool
+    name_epoch: int
+    providers: list[ProviderView]
+    target: str = ""
+    opened: int = 0
+    open: int = 0
+    refused: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class ListenerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One local listener. ``state``: open, opening or failed, then with ``reason``."""
+
+    service: str
+    bound: str
+    datagrams: bool
+    state: str
+    provider: str = ""
+    any_user: bool = False
+    reason: str = ""
+
+
+class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
+    """What is served in the cluster, by name, and what listens here."""
+
+    services: list[ServiceView]
+    listeners: list[ListenerView]

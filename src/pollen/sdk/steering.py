@@ -1,0 +1,160 @@
+"""What a mesh can do beside calls: publish, serve, reach services, look around.
+
+Decides: nothing; each is a request to the node's control socket, or a tunnel through it.
+Does not know: calls and their connection (``client``, ``blocking``).
+Invariants: the blocking twin has the same names. The SDK starts no listener of its own.
+Source: docs/design/sdk.md#services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Unpack
+from urllib.parse import quote
+
+from pollen.options import SeedKeywords
+from pollen.paths import Paths
+from pollen.sdk.asking import seed_options
+from pollen.sdk.control import Control
+
+# Seconds until a service has answered. Guess: a link that must come up first.
+_PATIENCE = 20.0
+
+
+def _serve(paths: Paths, target: int | str, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    body = {"target": str(target), "name": name, **options}
+    return Control(paths).request("POST", "/v1/services", body)
+
+
+def _unserve(paths: Paths, name: str) -> dict[str, Any]:
+    return Control(paths).request("DELETE", f"/v1/services/{quote(name, safe='')}")
+
+
+def _gate(allow: dict[str, str] | None, allow_if: str) -> dict[str, Any]:
+    return {"allow": [[key, value] for key, value in (allow or {}).items()], "allow_if": allow_if}
+
+
+class Steering:
+    """For asyncio."""
+
+    _paths: Paths
+
+    async def seed(
+        self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
+    ) -> dict[str, Any]:
+        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
+        control, given = Control(self._paths), seed_options(options)
+        return await asyncio.to_thread(control.publish, source, name, given)
+
+    async def unseed(self, target: str) -> dict[str, Any]:
+        """Withdraw a seed by name or hash."""
+        return await asyncio.to_thread(Control(self._paths).withdraw, target)
+
+    async def status(self) -> dict[str, Any]:
+        """What ``pln status --json`` prints."""
+        return await asyncio.to_thread(Control(self._paths).get, "/v1/status")
+
+    async def serve(
+        self,
+        target: int | str,
+        name: str,
+        *,
+        allow: dict[str, str] | None = None,
+        allow_if: str = "",
+        beside: bool = False,
+        take_over: bool = False,
+        proxy_header: bool = False,
+    ) -> dict[str, Any]:
+        """Serve what listens at ``target`` (a port, ``HOST:PORT``, ``udp:PORT``, ``unix:PATH``)
+        under a name, until ``unserve``; the answer is what ``pln serve --json`` prints."""
+        options = _gate(allow, allow_if) | {"beside": beside, "take_over": take_over}
+        options["proxy_header"] = proxy_header
+        return await asyncio.to_thread(_serve, self._paths, target, name, options)
+
+    async def unserve(self, name: str) -> dict[str, Any]:
+        """Serve a name on this node no more."""
+        return await asyncio.to_thread(_unserve, self._paths, name)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, service: str, *, timeout: float = _PATIENCE
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection to a service, ``NAME`` or ``NAME@NODE``; ``timeout`` seconds to get it.
+
+        ``async with mesh.open("api") as (reader, writer)``. ``writer.write_eof()`` tells the
+        service the end and leaves its answer to come. Raises ``service-not-found``,
+        ``provider-refused``, ``denied``, ``unreachable``. Where the tunnel broke or was cut,
+        reading raises ``ConnectionResetError``; not caught inside, it becomes ``unreachable``.
+        """
+        from pollen.sdk import reach
+
+        reader, writer = await reach.open_stream(self._paths, service, timeout)
+        try:
+            yield reader, writer
+        except ConnectionError as error:
+            if reader.exception() is not error:
+                raise
+            raise reach.cut() from error
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+class SyncSteering:
+    """The blocking twin."""
+
+    _paths: Paths
+
+    def seed(
+        self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
+    ) -> dict[str, Any]:
+        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
+        return Control(self._paths).publish(source, name, seed_options(options))
+
+    def unseed(self, target: str) -> dict[str, Any]:
+        """Withdraw a seed by name or hash."""
+        return Control(self._paths).withdraw(target)
+
+    def status(self) -> dict[str, Any]:
+        """What ``pln status --json`` prints."""
+        return Control(self._paths).get("/v1/status")
+
+    def serve(
+        self,
+        target: int | str,
+        name: str,
+        *,
+        allow: dict[str, str] | None = None,
+        allow_if: str = "",
+        beside: bool = False,
+        take_over: bool = False,
+        proxy_header: bool = False,
+    ) -> dict[str, Any]:
+        """As ``Steering.serve``."""
+        options = _gate(allow, allow_if) | {"beside": beside, "take_over": take_over}
+        options["proxy_header"] = proxy_header
+        return _serve(self._paths, target, name, options)
+
+    def unserve(self, name: str) -> dict[str, Any]:
+        """Serve a name on this node no more."""
+        return _unserve(self._paths, name)
+
+    @contextlib.contextmanager
+    def open(self, service: str, *, timeout: float = _PATIENCE) -> Iterator[socket.socket]:
+        """A socket that is the service: ``with mesh.open("api") as held``. ``timeout`` seconds to
+        get it; the socket itself has none. Where the tunnel broke or was cut, ``recv`` raises
+        ``ConnectionResetError``; not caught inside, it becomes ``unreachable``."""
+        from pollen.sdk import reach
+
+        held = reach.opened(self._paths, service, timeout)
+        try:
+            yield held
+        except ConnectionResetError as error:
+            raise reach.cut() from error
+        finally:
+            held.close()
