@@ -360,7 +360,7 @@ fn loopback_that_is_written_as_ipv6_asks_whose_a_client_is() {
     let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; timeout 5 cat <&3");
     let refused =
         Command::new("bash").arg("-c").arg(script).uid(65534).gid(65534).output().unwrap();
-    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(refused.stdout, b"");
     assert_eq!(a.refused("user"), before + 1);
     let mut client = connect(&format!("127.0.0.1:{port}"));
     client.write_all(b"own").unwrap();
@@ -382,8 +382,8 @@ fn another_user_of_this_machine_is_reset_unless_any_may_come() {
     };
     let own = a.listen("users", |_| ()).unwrap();
     let before = a.refused("user");
-    let refused = said(&own);
-    assert!(!refused.status.success(), "{refused:?}");
+    // The reset may meet its first write, and then bash still ends well.
+    assert_eq!(said(&own).stdout, b"");
     assert_eq!(a.refused("user"), before + 1);
     let open = a.listen("users", |asked| asked.any_user = true).unwrap();
     let server = thread::spawn(move || {
