@@ -196,3 +196,14 @@ def test_a_place_of_another_listener_is_refused() -> None:
         reply = world.command("c", ConnectCommand(service=name, local="7000"))
         assert (reply.slug, "(failed)" in reply.reason) == ("port-in-use", True)
     assert len(listeners(world, "c")) == 1
+
+
+def test_a_listener_never_stands_where_a_service_of_this_node_is() -> None:
+    """Its clients would be led back to it, each with another tunnel, until no file is left."""
+    world = three()
+    serve(world, "b")
+    said = world.ask("b", ConnectCommand(service="api"))
+    assert said.bound.startswith("127.0.0.1:") and not said.bound.endswith((":0", ":8080"))
+    reply = world.command("b", ConnectCommand(service="api", local="8080"))
+    assert (reply.slug, "for ever" in reply.reason) == ("port-in-use", True)
+    assert slug_of(world, "b", ConnectCommand(service="", local="8080")) == "port-in-use"

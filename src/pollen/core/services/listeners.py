@@ -10,7 +10,7 @@ Source: docs/design/services.md#reaching.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -67,12 +67,18 @@ class Listener(msgspec.Struct, kw_only=True):
 
 
 class Listeners(Room):
-    """``party`` is what gates read of this node; ``name_of`` a node's name."""
+    """``party`` is what gates read of this node; ``name_of`` a node's name; ``targets`` where the
+    services of this node are."""
 
     def __init__(
-        self, directory: Directory, party: Callable[[], Party], name_of: Callable[[PeerId], str]
+        self,
+        directory: Directory,
+        party: Callable[[], Party],
+        name_of: Callable[[PeerId], str],
+        targets: Callable[[], Collection[str]],
     ) -> None:
         self._directory = directory
+        self._targets = targets
         self._party = party
         self._name_of = name_of
         self._held: dict[int, Listener] = {}
@@ -125,8 +131,12 @@ class Listeners(Room):
             turn.answer(asked.request, answer)
             return
         there = self._at(bind, kept)
-        if there is not None and may_move:
+        is_target = bind in self._targets()
+        if may_move and (is_target or there is not None):
             bind = f"{LOOPBACK}:0"
+        elif is_target:
+            turn.answer(asked.request, _circle(bind))
+            return
         elif there is not None:
             turn.answer(asked.request, _taken(there))
             return
@@ -317,6 +327,14 @@ def _taken(held: Listener) -> Refusal:
         "port-in-use",
         f"this node has a listener of {what} at {held.bind} ({held.state})",
         f"choose another place, or first: pln disconnect {held.bind}",
+    )
+
+
+def _circle(bind: str) -> Refusal:
+    return Refusal(
+        "port-in-use",
+        f"a service of this node is at {bind}: clients would come back here for ever",
+        "choose another place: pln connect NAME 0",
     )
 
 

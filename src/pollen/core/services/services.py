@@ -42,7 +42,9 @@ class Services:
             own, members, situation, self._directory, certificate, has_room, placing.served
         )
         situation.kinds[SERVICE] = lambda record, now: self._directory.note_record(record)
-        self._listeners = Listeners(self._directory, lambda: certificate().party, members.name_of)
+        self._listeners = Listeners(
+            self._directory, lambda: certificate().party, members.name_of, self._serving.places
+        )
         self._shown = Shown(
             own,
             members,

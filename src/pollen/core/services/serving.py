@@ -85,6 +85,10 @@ class Serving(Room):
                 self.targets[key.decode("utf-8", "replace")] = target
         return faults
 
+    def places(self) -> list[str]:
+        """Where the services of this node are."""
+        return [target.text for target in self.targets.values()]
+
     def commands(self) -> Mapping[type[object], Handler]:
         """To serve, and to serve no more."""
         return {ServeCommand: self.on_serve, UnserveCommand: self.on_unserve}
