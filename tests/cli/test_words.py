@@ -80,10 +80,10 @@ def test_the_doctor_tells_the_limits_of_the_daemon(up: Pln) -> None:
 def test_a_start_in_too_small_a_space_names_the_limit(pln: Pln) -> None:
     """Not the last line of a crash dump."""
     line = pln.line("up", "-d", "--ips", "127.0.0.1", "--port", "0")
-    small = ["sh", "-c", 'ulimit -v 300000; exec "$@"', "sh", *line]
+    small = ["sh", "-c", 'ulimit -v 250000; exec "$@"', "sh", *line]
     done = subprocess.run(small, env=pln.environment, capture_output=True, check=False)
     assert done.returncode == 1
-    assert b"in an address space of 292 MiB" in done.stderr, done.stderr
+    assert b"in an address space of 244 MiB" in done.stderr, done.stderr
     assert b"ulimit -v unlimited" in done.stderr
 
 

@@ -30,4 +30,4 @@ def unserve_command(ctx: click.Context, name: str, everywhere: bool, as_json: bo
         output.print_json(answer)
         return
     where = "by nobody" if not answer["providers"] else f"by {', '.join(answer['providers'])}"
-    click.echo(f"{name} is served here no more; it is served {where}")
+    click.echo(f"{answer['name']} is served here no more; it is served {where}")
