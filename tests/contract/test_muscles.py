@@ -338,10 +338,12 @@ def test_what_a_client_of_a_listener_says_comes_to_the_service_and_back(
         serve(a, b, f"127.0.0.1:{server.getsockname()[1]}")
         a.port.carry_out(listener(5, "127.0.0.1:0"))
         host, _, port = a.wait(ev.ListenerOpened).bound.rpartition(":")
+        once_reachable(lambda: asked_at_the_door(a, ["api", None]))[0].close()
+        server.settimeout(DEADLINE)
+        server.accept()[0].close()
         with socket.create_connection((host, int(port)), timeout=DEADLINE) as client:
             client.sendall(b"question")
             client.shutdown(socket.SHUT_WR)
-            server.settimeout(DEADLINE)
             end, _ = server.accept()
             with end:
                 asked = b"".join(iter(lambda: end.recv(4096), b""))
@@ -361,6 +363,17 @@ def asked_at_the_door(side: Side, body: object, ahead: bytes = b"") -> tuple[soc
     return client, msgspec.msgpack.decode(client.recv(length, socket.MSG_WAITALL))
 
 
+def once_reachable(ask: Callable[[], tuple[socket.socket, Any]]) -> tuple[socket.socket, Any]:
+    """What is answered when the peer can be reached: on a busy machine its link may be silent for
+    a moment, and then it is not waited for."""
+    until = time.monotonic() + DEADLINE
+    while True:
+        client, answer = ask()
+        if answer[0] != "unreachable" or time.monotonic() > until:
+            return client, answer
+        client.close()
+
+
 @pytest.mark.parametrize("native", REAL, indirect=True)
 def test_a_client_of_the_door_names_a_service_and_its_socket_is_the_tunnel(
     sides: Callable[[str], Side],
@@ -371,7 +384,7 @@ def test_a_client_of_the_door_names_a_service_and_its_socket_is_the_tunnel(
         server.settimeout(DEADLINE)
         serve(a, b, f"127.0.0.1:{server.getsockname()[1]}")
         for want in (["api", None], ["api", b.peer]):
-            client, answer = asked_at_the_door(a, want, b"early")
+            client, answer = once_reachable(lambda want=want: asked_at_the_door(a, want, b"early"))
             assert answer == ["", "", "", b.peer]
             end, _ = server.accept()
             with client, end:
