@@ -99,8 +99,7 @@ class Serving(Room):
         for name in touched:
             service = self._directory.of_node(name, self._own)
             target = self.targets.get(name)
-            is_served = service is not None and target is not None
-            row = _row(service, target) if service and target and is_served else None
+            row = None if service is None or target is None else _row(service, target)
             self._lane.set(key_of(name), row)
 
     # -- to serve -------------------------------------------------------------------------------
