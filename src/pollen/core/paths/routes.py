@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pollen.core.ids import PeerId, hash_of
 
-# Members between the two ends; a packet is passed on as often. Source: the packet's ttl of 4.
+# Members between the two ends; a packet is passed on as often.
+# Source: docs/design/protocol.md#transport (a ttl of 4).
 BETWEEN_MAX = 3
 # Next members that the muscles know for one member: the first that is there is taken. Guess.
 HOPS_MAX = 4

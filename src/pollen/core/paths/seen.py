@@ -22,7 +22,7 @@ from pollen.core.ids import SECOND, Nanos, PeerId
 from pollen.core.paths.near import Nat
 from pollen.core.peers import is_dialable
 
-# Source: four are tried at once by no more than a dozen packets.
+# Guess: one attempt at four sends no more than a dozen packets.
 ADDRESSES_MAX = 4
 # What a member said counts for so long after its link ended. Source: mappings of UDP last two
 # minutes or more (RFC 4787 REQ-5).

@@ -62,7 +62,7 @@ class Stage(Protocol):
 class Network:
     """All links of one world."""
 
-    # How often each machine looks at its links. Source: the telemetry.
+    # How often each machine looks at its links: with its telemetry.
     LOOK_NS = SECOND // 2
 
     def __init__(self, stage: Stage, rng: Rng) -> None:
