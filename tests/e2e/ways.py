@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from pollen.sdk.control import Control
 from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example, running
 from tests.e2e.serving import LOOPBACK, knows, listener, serve
@@ -76,6 +77,15 @@ async def until_way(node: Node, peer: str, seconds: float, *, direct: bool) -> f
     kind = "directly" if direct else "through another member"
     await until(is_so, seconds, f"{node.name} reaches {peer} {kind}")
     return time.monotonic() - began
+
+
+async def passed_on(node: Node) -> int:
+    """How many packets of others a node has passed on since its start."""
+    page = await asyncio.to_thread(Control(node.paths).text, "/v1/metrics")
+    for line in page.splitlines():
+        if line.startswith("pollen_mesh_packets_total{") and 'way="passed_on"' in line:
+            return int(float(line.split()[-1]))
+    raise AssertionError(f"{node.name} does not count what it passes on")
 
 
 class Echoes:
