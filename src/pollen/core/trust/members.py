@@ -43,6 +43,7 @@ class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
     phase: U8 = 0
     restarts: U32 = 0
     speaks: U32 = 1
+    relays: bool = True
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
