@@ -12,8 +12,9 @@ Source: docs/decisions/the-mesh-is-the-relay.md; the kinds of translation: RFC 4
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from pollen.core.ids import MILLISECOND, PeerId
@@ -91,17 +92,18 @@ class Ways:
     def through(self, network: Network, source: Machine, target: Machine) -> list[Machine] | None:
         """The machines that a packet passes on its way, as each one's muscles decide; None when it
         does not arrive."""
-        between: list[Machine] = []
+        steps = list(islice(self.steps(network, source, target), TTL))
+        return steps[:-1] if steps and steps[-1] is target else None
+
+    def steps(self, network: Network, source: Machine, target: Machine) -> Iterator[Machine]:
+        """To which machine a packet is handed, again and again; without an end when it turns."""
         here, before = source, source
-        for _ in range(TTL):
+        while here is not target:
             following = self._next(network, here, before, source, target)
             if following is None:
-                return None
-            if following is target:
-                return between
+                return
+            yield following
             before, here = here, following
-            between.append(here)
-        return None
 
     def _next(
         self, network: Network, here: Machine, before: Machine, source: Machine, target: Machine

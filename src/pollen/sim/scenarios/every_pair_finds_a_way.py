@@ -88,6 +88,8 @@ def all_reach(scene: Scene, names: list[str], *, within: float) -> None:
 
     held = scene.world.run_until(lambda: not odd(), int(within * 1_000_000_000))
     scene.expect("every-live-pair-has-a-path", held, "; ".join(odd()[:4]))
+    # Rows follow what changed within two looks of the muscles.
+    scene.passes(2)
     turning = reaching.circles(machines, network)
     scene.expect("no-forwarding-loop", not turning, "; ".join(turning[:2]))
 

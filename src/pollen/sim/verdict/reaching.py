@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations, permutations
 
-from pollen.core.ids import PeerId
 from pollen.sim.muscles.network import Network
 from pollen.sim.world.machine import Machine
 
@@ -45,19 +44,13 @@ def pairs_on_the_wrong_way(
 def circles(machines: Sequence[Machine], network: Network) -> list[str]:
     """``no-forwarding-loop``: by the rows of all muscles as they stand no packet that is passed on
     for ever comes to a machine twice. The ttl ends what turns while rows change."""
-    by_key = {machine.key: machine for machine in machines}
     found = []
     for source, target in permutations(machines, 2):
-        seen: dict[PeerId, None] = {}
-        here: Machine | None = source
-        while here is not None and here is not target:
-            if here.key in seen:
-                names = " ".join(by_key[key].name for key in seen)
+        seen = {source.name: None}
+        for step in network.ways.steps(network, source, target):
+            if step.name in seen:
+                names = " ".join(seen)
                 found.append(f"packets from {source.name} to {target.name} turn: {names}")
                 break
-            seen[here.key] = None
-            end = None if here is source else network.routed(here, target.key)
-            row = here.peers.get(target.key)
-            is_last = end is not None and not end.is_meshed
-            here = None if is_last or row is None or not row.hops else by_key.get(row.hops[0])
+            seen[step.name] = None
     return found
