@@ -52,6 +52,16 @@ pub struct Link {
     pub(crate) heard: parking_lot::Mutex<Instant>,
     pub(crate) nonce: AtomicU64,
     rtt_us: AtomicU64,
+    path: parking_lot::Mutex<OnPath>,
+}
+
+/// The way that the packets of a link go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnPath {
+    /// Where the peer is; `None` through other members.
+    pub(crate) address: Option<SocketAddr>,
+    /// Since when.
+    pub(crate) since: Instant,
 }
 
 /// A call of the peer that runs here; counts as under way until dropped.
@@ -133,7 +143,18 @@ impl Link {
             heard: parking_lot::Mutex::new(Instant::now()),
             nonce: AtomicU64::new(1),
             rtt_us: AtomicU64::new(0),
+            path: parking_lot::Mutex::new(OnPath { address: None, since: Instant::now() }),
         }
+    }
+
+    /// The way that its packets go, as far as it was told.
+    pub(crate) fn on_path(&self) -> OnPath {
+        *self.path.lock()
+    }
+
+    /// Its packets go another way from now on.
+    pub(crate) fn move_to(&self, address: Option<SocketAddr>) {
+        *self.path.lock() = OnPath { address, since: Instant::now() };
     }
 
     /// Its number on this node, never used twice by one process.
@@ -339,13 +360,13 @@ impl Link {
     }
 }
 
-/// The address a connection came from, for people.
+/// The address that the packets of a connection come from; empty when they come through others.
 pub(crate) fn remote_text(connection: &Connection) -> String {
     let paths = connection.paths();
     let address =
-        paths.iter().find(|path| path.is_selected()).map(|path| match path.remote_addr() {
-            TransportAddr::Ip(address) => address.to_string(),
-            other => format!("{other:?}"),
+        paths.iter().find(|path| path.is_selected()).and_then(|path| match path.remote_addr() {
+            TransportAddr::Ip(address) => Some(address.to_string()),
+            _ => None,
         });
     address.unwrap_or_default()
 }

@@ -1,0 +1,117 @@
+//! Connections of `pollen-mesh/1`: a carrier to a neighbour is opened when packets want one, over
+//! the IP path that its link has.
+
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use iroh::{
+    Endpoint, EndpointAddr, PublicKey, TransportAddr,
+    endpoint::{ConnectOptions, Connection, Incoming, QuicTransportConfig, ServerConfig, VarInt},
+};
+use pollen_mesh::{RECEIVE_BUFFER, SEND_BUFFER, Wanted, carry};
+use pollen_wire::{Id, close};
+
+use crate::{
+    error::NetError,
+    net::{MESH, Net},
+};
+
+/// A neighbour that does not answer for so long is passed over: its link is there.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long one who dialled a carrier may be ahead of its link: it was admitted there, and not yet
+/// here.
+const AHEAD: Duration = Duration::from_secs(1);
+/// A carrier on which nothing goes is kept alive so seldom: the link beside it keeps the NATs open.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Without a packet for so long a carrier ends by itself.
+const IDLE_END_MS: u32 = 20_000;
+
+impl Net {
+    /// Dials the neighbours that packets want; ends with its runtime.
+    pub(crate) async fn open_wanted(self, mut wanted: Wanted) {
+        while let Some(hop) = wanted.next().await {
+            let net = self.clone();
+            tokio::spawn(async move {
+                match net.dial_carrier(hop).await {
+                    Ok(connection) => carry(net.mesh().clone(), connection, true).await,
+                    Err(error) => {
+                        tracing::debug!(%error, "no carrier");
+                        net.mesh().refused(&hop);
+                    }
+                }
+            });
+        }
+    }
+
+    async fn dial_carrier(&self, hop: Id) -> Result<Connection, NetError> {
+        let unreachable = |reason: &str| NetError::Unreachable(reason.to_owned());
+        let address = self.link(hop).and_then(|link| link.address());
+        let address = address.ok_or_else(|| unreachable("no direct link to that neighbour"))?;
+        let id = PublicKey::from_bytes(&hop)
+            .map_err(|e| NetError::Invalid(format!("that is not a node's key: {e}")))?;
+        let to = EndpointAddr::new(id).with_addrs([TransportAddr::Ip(address)]);
+        let options = ConnectOptions::new().with_transport_config(transport());
+        let dialled = async {
+            let connecting = self.endpoint().connect_with_opts(to, MESH, options).await;
+            let connecting = connecting.map_err(|e| NetError::lost("a carrier", e))?;
+            connecting.await.map_err(|e| NetError::lost("a carrier", e))
+        };
+        match tokio::time::timeout(ANSWER, dialled).await {
+            Ok(dialled) => dialled,
+            Err(_) => Err(unreachable("no answer within 1 s")),
+        }
+    }
+
+    /// Carries packets for a peer that has a link.
+    pub(crate) async fn serve_carrier(self, connection: Connection) {
+        let peer = *connection.remote_id().as_bytes();
+        let close = |code| connection.close(VarInt::from_u32(code), b"");
+        let Some(_counted) = self.count_accepted(peer, MESH) else {
+            return close(close::DUPLICATE_LINK);
+        };
+        if !self.is_linked_soon(peer).await {
+            return close(close::NOT_A_MEMBER);
+        }
+        carry(self.mesh().clone(), connection, false).await;
+    }
+
+    async fn is_linked_soon(&self, peer: Id) -> bool {
+        let end = Instant::now() + AHEAD;
+        loop {
+            let mut routed = pin!(self.routed());
+            routed.as_mut().enable();
+            if self.link(peer).is_some() {
+                return true;
+            }
+            if tokio::time::timeout_at(end.into(), routed).await.is_err() {
+                return false;
+            }
+        }
+    }
+}
+
+/// Whether who comes asks for a carrier. One that is not told apart has a link's settings.
+pub(crate) fn is_carrier(incoming: &Incoming) -> bool {
+    let alpns = incoming.decrypt().and_then(|first| first.alpns());
+    alpns.is_some_and(|mut alpns| alpns.any(|alpn| alpn.is_ok_and(|alpn| alpn == MESH)))
+}
+
+/// How carriers that peers dial are accepted.
+pub(crate) fn server(endpoint: &Endpoint) -> ServerConfig {
+    let builder = endpoint.create_server_config_builder(vec![MESH.to_vec()]);
+    builder.set_transport_config(transport()).build()
+}
+
+fn transport() -> QuicTransportConfig {
+    QuicTransportConfig::builder()
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(Some(RECEIVE_BUFFER))
+        .datagram_send_buffer_size(SEND_BUFFER)
+        .keep_alive_interval(KEEP_ALIVE)
+        .default_path_keep_alive_interval(KEEP_ALIVE)
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_END_MS).into()))
+        .build()
+}
