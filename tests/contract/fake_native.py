@@ -97,6 +97,9 @@ class FakeMuscles:
         self.services: dict[bytes, Any] = {}
         self.served: dict[bytes, Any] = {}
         self.listeners: dict[int, str] = {}
+        self.vias: dict[int, bytes | None] = {}
+        self.relays = False
+        self.seen: list[str] = []
         self.generation = 0
         self.loaded: set[bytes] = set()
         self.is_open = False
@@ -138,11 +141,13 @@ class FakeMuscles:
     def set_hello(self, *, cluster: bytes, minor_min: int, minor_max: int, chain: bytes) -> None:
         self._hello = (cluster, minor_min, minor_max, chain)
 
-    def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
+    def dial(self, peer: bytes, addresses: Sequence[str], by_mesh: bool = False) -> None:
         self._check_room()
-        target = next(
-            (self._network.by_address[a] for a in addresses if a in self._network.by_address), None
-        )
+        there = self._network.by_address
+        target = next((there[a] for a in addresses if a in there), None)
+        via = self._via(peer) if target is None and by_mesh else None
+        if via is not None:
+            target = self._network.by_key.get(peer)
         if target is None or target.key.public != peer or target._hello is None:
             self._emit(ev.DialFailed(peer=PeerId(peer), slug="unreachable", reason="nobody"))
             return
@@ -150,8 +155,38 @@ class FakeMuscles:
         link = LinkId(self._network.links)
         self.links[link] = (target, True)
         target.links[link] = (self, False)
+        self.vias[link], target.vias[link] = via, via
         self._emit_hello(link, target, True)
         target._emit_hello(link, self, False)
+        for one, other in ((self, target), (target, self)):
+            seen = "" if via else next(a for a, m in there.items() if m is other)
+            peer_id = PeerId(other.key.public)
+            one._emit(ev.PathMoved(link=link, peer=peer_id, address=seen))
+
+    def set_relay(self, relays: bool, bytes_per_s: int) -> None:
+        self.relays = relays and bytes_per_s > 0
+
+    def set_seen(self, addresses: Sequence[str]) -> None:
+        if any(not address.rpartition(":")[2].isdigit() for address in addresses):
+            raise NativeError("bad-request", "that is not an address")
+        self.seen = list(addresses)
+
+    def paths(self, peer: bytes) -> bytes:
+        links = [link for link, (other, _) in self.links.items() if other.key.public == peer]
+        known = [
+            {
+                "kind": "mesh" if self.vias[link] else "ip",
+                "address": "" if self.vias[link] else self._address_of(self.links[link][0]),
+                "via": self.vias[link] or b"",
+                "selected": True,
+                "rtt_us": 100,
+            }
+            for link in links[:1]
+        ]
+        candidates = [
+            {"kind": one["kind"], "address": one["address"], "active": True} for one in known
+        ]
+        return msgspec.msgpack.encode({"since_ms": 0, "paths": known, "candidates": candidates})
 
     def admit_link(self, link: int) -> None:
         self._check_room()
@@ -380,7 +415,14 @@ class FakeMuscles:
     def _telemetry(self) -> ev.Telemetry:
         return ev.Telemetry(
             peers=[
-                ev.PeerSample(PeerId(other.key.public), 100, 0, 0, True)
+                ev.PeerSample(
+                    peer=PeerId(other.key.public),
+                    rtt_us=100,
+                    bytes_out=0,
+                    bytes_in=0,
+                    direct=not self.vias[link],
+                    via=PeerId(self.vias[link] or b""),
+                )
                 for link, (other, _) in self.links.items()
                 if link in self.admitted
             ],
@@ -393,6 +435,20 @@ class FakeMuscles:
                 for key in {**self.services, **self.served}
             ],
         )
+
+    def _via(self, peer: bytes) -> bytes | None:
+        """The first hop to a peer that relays and is linked with both."""
+        row = self.peers.get(peer)
+        for hop in row.hops if row is not None else []:
+            between = self._network.by_key.get(hop)
+            if between is None or not between.relays or not self._to(hop):
+                continue
+            if between._to(peer) and {peer, self.key.public} <= between.peers.keys():
+                return bytes(hop)
+        return None
+
+    def _address_of(self, other: FakeMuscles) -> str:
+        return next((a for a, m in self._network.by_address.items() if m is other), "")
 
     def _check_room(self) -> None:
         if self.fail_next:

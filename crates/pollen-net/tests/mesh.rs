@@ -253,7 +253,8 @@ async fn packets_in_a_circle_end() {
     let sum =
         |of: fn(&Counts) -> u64| circle.iter().map(|(node, _)| of(&node.net.mesh_counts())).sum();
     let (passed, sent): (u64, u64) = (sum(|counts| counts.passed_on), a.net.mesh_counts().sent);
-    assert!(passed <= 3 * sent, "{passed} of {sent}");
+    // Three members pass each packet on, and a fresh carrier takes it in two halves.
+    assert!(passed <= 3 * 2 * sent, "{passed} of {sent}");
 }
 
 /// A member that speaks the protocol and then whatever a test makes it say.
