@@ -471,6 +471,7 @@ class Node(Room):
             has_root=self._redeeming.issuer().signing_root is not None,
             members=self._members,
             situation=self._situation,
+            paths=self._paths,
             telemetry=self._placing.telemetry,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),

@@ -229,6 +229,8 @@ class Daemon:
                 successor=PeerId(root.public) if root is not None else None,
                 slots=self._config.guest_slots(),
                 idle_ns=self._config.idle_ms * MILLISECOND,
+                relays=self._config.relay != "off",
+                relay_bytes_per_s=self._config.relay_bytes,
             )
             rng, sign = Rng(entropy.draw_seed()), self._keys.sign
             verify = make_verify(self._native)

@@ -19,6 +19,7 @@ import msgspec
 import psutil
 
 from pollen.core import limits
+from pollen.core.config import RELAY_BYTES_PER_S
 from pollen.core.ids import MILLISECOND
 from pollen.core.labels import check_name
 from pollen.errors import BadRequest, PollenError
@@ -37,6 +38,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
     ``idle_ms``: a seed without a call from here for so long is in no demand from here.
     ``code_cache_bytes``: disk for compiled code.
+    ``relay``: ``auto`` passes on packets of members that cannot reach each other, ``off`` none;
+    ``relay_bytes``: at most so many a second.
     ``discovery``: words, as in ``"static:192.0.2.7:60611 multicast"``.
     """
 
@@ -50,6 +53,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     idle_ms: int = limits.DEMAND_KEEP_NS // MILLISECOND
     code_cache_bytes: int = 2 << 30
     discovery: str | list[str] = ""
+    relay: str = "auto"
+    relay_bytes: int = RELAY_BYTES_PER_S
     otlp_endpoint: str = ""
     otlp_sample_percent: int = 100
 
@@ -74,10 +79,13 @@ MEANINGS: dict[str, str] = {
     "idle_ms": "without a call from here for so long a seed may go to sleep",
     "code_cache_bytes": "disk for compiled modules; those unused for longest go first",
     "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
+    "relay": "auto: pass on packets of members that cannot reach each other; off: none",
+    "relay_bytes": "what is passed on for others at most, in a second",
     "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
     "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
 }
 LEVELS = ("debug", "info", "warning")
+RELAYS = ("auto", "off")
 
 
 def read_config(path: Path) -> Config:
@@ -143,6 +151,10 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     refusal = check_name(config.name) if config.name else None
     if refusal is not None:
         yield "name", f"cannot be so: {refusal.reason}", refusal.remedy
+    if config.relay not in RELAYS:
+        yield "relay", f"is {config.relay!r}", f"one of: {', '.join(RELAYS)}"
+    if config.relay_bytes < 1:
+        yield "relay_bytes", f"is {config.relay_bytes}", "to pass on nothing: pln set relay off"
     if config.log_level not in LEVELS:
         yield "log_level", f"is {config.log_level!r}", f"one of: {', '.join(LEVELS)}"
 
