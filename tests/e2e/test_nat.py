@@ -68,6 +68,7 @@ async def measured(made: Town, kinds: tuple[str, str], patience: float) -> Figur
         figures.direct_after = await until_way(made["a"], "b", patience, direct=True)
         figures.path = "direct"
     else:
+        await until_way(made["a"], "b", patience, direct=False)
         found = await stays(made, patience)
         figures.path = f"via {found.via}" if found.via else str(found)
     return figures
