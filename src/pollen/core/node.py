@@ -439,10 +439,13 @@ class Node(Room):
         if self._is_started:
             self._records.ask_lease(turn)
 
-    def figures(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Counters and gauges by metric, and peers' faults by kind, for the metrics page."""
-        gossip = {f"pollen_gossip_{name}": n for name, n in self._gossip.figures().items()}
-        return {**gossip, "pollen_records": self._records.count}, dict(self._faults.counts)
+    def figures(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Counters and gauges by metric, peers' faults by kind, and packets through the mesh by
+        their way, for the metrics page."""
+        numbers = {f"pollen_gossip_{name}": n for name, n in self._gossip.figures().items()}
+        numbers["pollen_records"] = self._records.count
+        gauges, mesh = self._paths.figures()
+        return {**numbers, **gauges}, dict(self._faults.counts), mesh
 
     # -- views ----------------------------------------------------------------------------------
 

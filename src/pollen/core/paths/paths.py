@@ -18,7 +18,7 @@ from pollen.core import limits, timers
 from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
 from pollen.core.effects import SendMessage, SetRelay, SetSeen, SetTimer
-from pollen.core.events import Event, HelloReceived, PathMoved, Telemetry
+from pollen.core.events import Event, HelloReceived, MeshSample, PathMoved, Telemetry
 from pollen.core.ids import SECOND, LinkId, Nanos, PeerId
 from pollen.core.kinds import NEAR
 from pollen.core.messages import Message, Seen, encode_message
@@ -75,6 +75,7 @@ class Paths(Room):
         self._lacks: dict[PeerId, Nanos] = {}
         self._told: dict[PeerId, str] = {}
         self._sightings: list[str] = []
+        self._sample = MeshSample()
 
     def events(self) -> Mapping[type[Event], Handler]:
         """The muscles say how a link's packets go."""
@@ -148,6 +149,7 @@ class Paths(Room):
     def on_telemetry(self, event: Telemetry, turn: Turn) -> None:
         """Say what is to be said, and follow what changed meanwhile."""
         now = turn.now.mono
+        self._sample = event.mesh
         self._rtts = {sample.peer: sample.rtt_us for sample in event.peers}
         self._seen.forget_old(now)
         self._tell(turn)
@@ -254,3 +256,12 @@ class Paths(Room):
     def seen_at(self) -> Sequence[str]:
         """Where others see this node."""
         return self._sightings
+
+    def figures(self) -> tuple[dict[str, int], dict[str, int]]:
+        """For the metrics page: plain numbers by metric, and packets by their way."""
+        ways: dict[str, int] = msgspec.structs.asdict(self._sample)
+        gauges = {
+            "pollen_mesh_passed_bytes_total": ways.pop("passed_bytes"),
+            "pollen_mesh_carriers": ways.pop("carriers"),
+        }
+        return gauges, ways
