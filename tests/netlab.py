@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import os
 import shutil
 import socket
 import struct
@@ -438,8 +437,8 @@ def _senders(held: socket.socket) -> list[tuple[str, int]]:
     return found
 
 
-def left_over() -> list[str]:
-    """Namespaces of this process that are still there."""
+def left_over(lab: Lab) -> list[str]:
+    """Namespaces of a laboratory that are still there."""
     done = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-    own = f"p{os.getpid() % 100_000}x"
+    own = lab.space("")
     return [line.split()[0] for line in done.stdout.splitlines() if line.startswith(own)]

@@ -111,7 +111,7 @@ def test_the_laboratory_keeps_the_truth_of_nat() -> None:
         assert lab.strays() == (0, [])
     finally:
         lab.remove()
-    assert left_over() == []
+    assert left_over(lab) == []
 
 
 def test_the_tripwire_counts_who_leaves_the_laboratory() -> None:

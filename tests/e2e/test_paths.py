@@ -105,6 +105,7 @@ async def test_the_member_that_passes_packets_on_is_killed(
     seen = await under(home, kill, LOOK)
     check(seen, RELAY_DIES, capsys)
     other = {"p1": "p2", "p2": "p1"}[found.via]
+    await until_way(home["a"], "b", SETTLE, direct=False)
     assert await way(home["a"], "b") == Way(via=other)
     home.check_quiet()
 
@@ -190,6 +191,8 @@ async def test_two_members_in_the_middle_make_a_chain(row: Town) -> None:
     await asyncio.gather(row["a"].start(), row["b"].start())
     await knows(row["a"], SERVICE, "b")
     assert await row.first_byte() < 20
+    for node, peer in (("a", "b"), ("b", "a")):
+        await until_way(row[node], peer, SETTLE, direct=False)
     assert await way(row["a"], "b") == Way(via="p1")
     assert await way(row["b"], "a") == Way(via="p2")
     row.check_quiet()

@@ -126,9 +126,9 @@ class Town:
     async def again(self, **kinds: str) -> None:
         """Begin again: every cut is healed, members get their kinds and start without a link.
 
-        Those that have a kind begin new; who does not run, starts.
+        Those that have a kind are stopped in order before; who does not run, starts.
         """
-        await asyncio.gather(*(self[name].kill() for name in kinds))
+        await asyncio.gather(*(self[name].stop() for name in kinds))
         self.lab.heal()
         for name, kind in kinds.items():
             self.lab.become(name, kind)
@@ -179,7 +179,7 @@ def town(kinds: Mapping[str, str], *, first: str = "p1") -> Iterator[Town]:
             yield made
         finally:
             made.close()
-    assert left_over() == []
+    assert left_over(lab) == []
 
 
 async def _furnish(made: Town) -> None:
