@@ -33,5 +33,5 @@ pub use forwarder::{Mesh, Wanted};
 pub use life::carry;
 pub use members::{Member, Members};
 pub use pollen_wire::packet::{Short, short};
-pub use prefer::Prefer;
+pub use prefer::{Prefer, in_use};
 pub use transport::{Transport, address};

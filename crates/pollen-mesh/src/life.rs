@@ -9,13 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use iroh::{TransportAddr, endpoint::Connection};
+use iroh::endpoint::Connection;
 use pollen_rules::eject_after;
 use pollen_wire::close;
 
 use crate::{
     carrier::Carrier,
     forwarder::Mesh,
+    prefer::in_use,
     silence::{LOOK, Look, Silence, Verdict},
 };
 
@@ -65,10 +66,7 @@ pub async fn carry(mesh: Arc<Mesh>, connection: Connection, dialled: bool) {
 }
 
 fn is_on_ip(connection: &Connection) -> bool {
-    let paths = connection.paths();
-    paths
-        .iter()
-        .any(|path| path.is_selected() && matches!(path.remote_addr(), TransportAddr::Ip(_)))
+    in_use(&connection.paths()).is_some_and(|path| path.is_ip())
 }
 
 /// Ends when the connection leaves its IP path: which path is used is one matter of all
@@ -76,8 +74,7 @@ fn is_on_ip(connection: &Connection) -> bool {
 async fn follow(connection: &Connection) -> End {
     let mut changes = pin!(connection.paths_stream());
     while let Some(paths) = changes.next().await {
-        let mut selected = paths.iter().filter(|path| path.is_selected());
-        if selected.next().is_some_and(|path| !path.is_ip()) {
+        if in_use(&paths).is_some_and(|path| !path.is_ip()) {
             return End::Indirect;
         }
     }
@@ -126,10 +123,7 @@ async fn watch(carrier: &Carrier) -> End {
 
 fn look(carrier: &Carrier) -> Look {
     let stats = carrier.connection.stats();
-    let trip = {
-        let paths = carrier.connection.paths();
-        paths.iter().find(|path| path.is_selected()).map(|path| path.rtt())
-    };
+    let trip = in_use(&carrier.connection.paths()).map(|path| path.rtt());
     Look {
         now: Instant::now(),
         received: stats.udp_rx.datagrams,

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use iroh::endpoint::transports::{
-    Addr, FourTuple, PathSelection, PathSelectionContext, PathSelector,
+use iroh::endpoint::{
+    Path, PathList,
+    transports::{Addr, FourTuple, PathSelection, PathSelectionContext, PathSelector},
 };
 
 /// What a path must be faster by, for a change within one kind. As iroh's own selector has it.
@@ -54,6 +55,16 @@ impl PathSelector for Prefer {
         }
         chosen
     }
+}
+
+/// The path that a connection's packets go on; `None` when it has none.
+///
+/// iroh selects one for all connections to a peer. A peer that was killed and began again has another
+/// port behind many a NAT: until the old connection ends, and beyond, its path stays the selected
+/// one, which the new connection does not have. Then the new one's packets go on what it has.
+pub fn in_use<'a>(paths: &'a PathList<'_>) -> Option<Path<'a>> {
+    let selected = paths.iter().find(Path::is_selected);
+    selected.or_else(|| paths.iter().find(Path::is_ip)).or_else(|| paths.iter().next())
 }
 
 #[cfg(test)]

@@ -80,7 +80,8 @@ impl Net {
                     let Some(busy) = lane.begin() else { break };
                     let stream = TunnelStream::new(peer, lane.clone(), busy, send, recv);
                     // Membership is looked up for each request: a peer cut off meanwhile gets no more.
-                    if self.link(peer).is_some() {
+                    // One that asks at once may be ahead of its link, or between two of them.
+                    if self.is_linked_soon(peer).await {
                         tokio::spawn(self.clone().serve_stream(stream));
                     } else {
                         drop(stream);

@@ -77,7 +77,8 @@ impl Net {
         carry(self.mesh().clone(), connection, false).await;
     }
 
-    async fn is_linked_soon(&self, peer: Id) -> bool {
+    /// Whether a peer has a link, or has one within a second.
+    pub(crate) async fn is_linked_soon(&self, peer: Id) -> bool {
         let end = Instant::now() + AHEAD;
         loop {
             let mut routed = pin!(self.routed());

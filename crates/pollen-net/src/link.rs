@@ -14,6 +14,7 @@ use iroh::{
     TransportAddr,
     endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt},
 };
+use pollen_mesh::in_use;
 use pollen_rules::numbers::{DUPLICATE_GRACE, DUPLICATE_LOOK};
 use pollen_wire::{
     Id, close,
@@ -211,8 +212,7 @@ impl Link {
     }
 
     pub(crate) fn sample_rtt(&self) {
-        let paths = self.connection.paths();
-        if let Some(path) = paths.iter().find(|path| path.is_selected()) {
+        if let Some(path) = in_use(&self.connection.paths()) {
             let micros = u64::try_from(path.rtt().as_micros()).unwrap_or(u64::MAX);
             self.rtt_us.store(micros, Relaxed);
         }
@@ -220,16 +220,14 @@ impl Link {
 
     /// Whether the selected path is direct, not relayed.
     pub fn is_direct(&self) -> bool {
-        self.connection.paths().iter().any(|path| path.is_selected() && path.is_ip())
+        in_use(&self.connection.paths()).is_some_and(|path| path.is_ip())
     }
 
     /// The peer's address on the selected path, when it is direct.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.connection.paths().iter().find(|path| path.is_selected()).and_then(|path| {
-            match path.remote_addr() {
-                TransportAddr::Ip(address) => Some(*address),
-                _ => None,
-            }
+        in_use(&self.connection.paths()).and_then(|path| match path.remote_addr() {
+            TransportAddr::Ip(address) => Some(*address),
+            _ => None,
         })
     }
 
@@ -362,12 +360,10 @@ impl Link {
 
 /// The address that the packets of a connection come from; empty when they come through others.
 pub(crate) fn remote_text(connection: &Connection) -> String {
-    let paths = connection.paths();
-    let address =
-        paths.iter().find(|path| path.is_selected()).and_then(|path| match path.remote_addr() {
-            TransportAddr::Ip(address) => Some(address.to_string()),
-            _ => None,
-        });
+    let address = in_use(&connection.paths()).and_then(|path| match path.remote_addr() {
+        TransportAddr::Ip(address) => Some(address.to_string()),
+        _ => None,
+    });
     address.unwrap_or_default()
 }
 

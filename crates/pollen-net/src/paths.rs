@@ -7,6 +7,7 @@ use iroh::{
     PublicKey, TransportAddr,
     endpoint::{PathList, TransportAddrUsage},
 };
+use pollen_mesh::in_use;
 use pollen_wire::Id;
 
 use crate::{link::Link, net::Net, up::NetEvent};
@@ -53,14 +54,14 @@ impl Net {
         if let Some(link) = link {
             let via = self.via(peer);
             known.since = link.on_path().since.elapsed();
-            known.paths = link
-                .connection
-                .paths()
+            let paths = link.connection.paths();
+            let used = in_use(&paths).map(|path| path.id());
+            known.paths = paths
                 .iter()
                 .map(|path| {
                     let address = ip(path.remote_addr());
                     let via = if address.is_none() { via } else { None };
-                    LinkPath { address, via, is_selected: path.is_selected(), rtt: path.rtt() }
+                    LinkPath { address, via, is_selected: Some(path.id()) == used, rtt: path.rtt() }
                 })
                 .collect();
         }
@@ -110,7 +111,7 @@ pub(crate) async fn follow(net: &Net, link: &Link) -> Infallible {
 
 /// The address of the path in use, `Some(None)` through other members; `None` when there is none.
 fn selected(paths: &PathList<'_>) -> Option<Option<SocketAddr>> {
-    paths.iter().find(|path| path.is_selected()).map(|path| ip(path.remote_addr()))
+    in_use(paths).map(|path| ip(path.remote_addr()))
 }
 
 fn ip(address: &TransportAddr) -> Option<SocketAddr> {
