@@ -332,7 +332,7 @@ def test_what_is_passed_on_and_where_a_node_is_seen_are_set(sides: Callable[[str
     a.port.carry_out(fx.SetSeen(addresses=["127.0.0.1:60611", "[::1]:60611"]))
     a.port.carry_out(fx.SetSeen(addresses=[]))
     assert a.faults == []
-    with pytest.raises(Exception) as raised:  # noqa: PT011 the fake raises another class
+    with pytest.raises(Exception) as raised:
         a.muscles.set_seen(["nowhere"])
     assert slug_of(raised.value) == "bad-request"
 
