@@ -15,8 +15,8 @@ use pollen_wire::{Id, close};
 
 use crate::{
     error::NetError,
-    net::{MESH, Net},
-    transports,
+    net::Net,
+    transports::{self, MESH},
 };
 
 /// A neighbour that does not answer for so long is passed over: its link is there.

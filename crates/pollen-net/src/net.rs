@@ -32,11 +32,6 @@ use crate::{
     up::{HelloData, Upcalls},
 };
 
-pub(crate) const LINK: &[u8] = b"pollen/1";
-pub(crate) const BULK: &[u8] = b"pollen-bulk/1";
-pub(crate) const JOIN: &[u8] = b"pollen-join/1";
-pub(crate) const MESH: &[u8] = b"pollen-mesh/1";
-
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// Bulk connections that a peer may have dialled, and as many carriers. It needs one; another while

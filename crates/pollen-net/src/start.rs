@@ -16,8 +16,8 @@ use crate::{
     content::BlobStore,
     error::NetError,
     greet,
-    net::{Aim, BULK, JOIN, LINK, MESH, Net},
-    transports::{self, Accept},
+    net::{Aim, Net},
+    transports::{self, Accept, BULK, JOIN, LINK, MESH},
     up::{NetEvent, Upcalls},
 };
 

@@ -12,10 +12,12 @@ use iroh::{
 use pollen_mesh::{RECEIVE_BUFFER, SEND_BUFFER};
 use pollen_rules::numbers::{HEARTBEAT, LINK_IDLE_END};
 
-use crate::{
-    link::MAX_CALLS,
-    net::{BULK, JOIN, LINK, MESH},
-};
+use crate::link::MAX_CALLS;
+
+pub(crate) const LINK: &[u8] = b"pollen/1";
+pub(crate) const BULK: &[u8] = b"pollen-bulk/1";
+pub(crate) const JOIN: &[u8] = b"pollen-join/1";
+pub(crate) const MESH: &[u8] = b"pollen-mesh/1";
 
 /// Datagrams that wait on a connection, bytes. 1,400 of the largest: at 5,000 a second a reader may
 /// be 0.2 s late.
@@ -25,7 +27,7 @@ const PATH_IDLE: Duration = Duration::from_secs(4);
 
 /// The same of a connection that has a path through other members. The time begins again with what
 /// is sent first after a silence, so a cut is noticed after this and one [`MESH_KEEP_ALIVE`] at most.
-const MESH_PATH_IDLE: Duration = Duration::from_millis(2_300);
+const MESH_PATH_IDLE: Duration = Duration::from_millis(2_100);
 /// Who has two paths acknowledges on the better one alone. When that is cut, the other stays alive
 /// by pings of both sides, and a ping is put off by what comes. QUIC's repeats come after 60, 120,
 /// 240, 480 and 960 ms and so on: the interval must be shorter than a gap among those that lies well
