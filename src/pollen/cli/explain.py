@@ -297,7 +297,8 @@ def _way_text(told: dict[str, Any]) -> str:
     way = f"packets go through {told['path'].removeprefix('via ')}"
     if told["path"] == "direct":
         way = f"packets go directly to {told['address']}"
-    return f"{way}, {output.human_us(told['rtt_us'])}, for {output.human_age(told['path_ms'])}"
+    far = f", {output.human_us(told['rtt_us'])}" if told["rtt_us"] else ""
+    return f"{way}{far}, for {output.human_age(told['path_ms'])}"
 
 
 def _print_policy(parts: Sequence[dict[str, Any]], title: str) -> None:

@@ -189,14 +189,14 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
 def path_of(screen: Screen, peer: PeerId, sample: PeerSample | None) -> tuple[str, int]:
     """How packets to a member go, and for how many milliseconds they have; empty without a link."""
     state = screen.paths.state(peer)
-    if state is None or sample is None:
+    if state is None:
         return "", 0
     since_ms = (screen.now - state.since) // MILLISECOND
-    if state.address or sample.direct:
+    if state.address or (sample is not None and sample.direct):
         return "direct", since_ms
     hops = screen.paths.hops(peer)
-    via = sample.via or (hops[0] if hops else PeerId(b""))
-    return f"via {screen.members.name_of(via) if via else '?'}", since_ms
+    via = (sample.via if sample is not None else b"") or (hops[0] if hops else b"")
+    return f"via {screen.members.name_of(PeerId(via)) if via else '?'}", since_ms
 
 
 def absence_of(screen: Screen, peer: PeerId) -> str:
