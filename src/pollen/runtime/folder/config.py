@@ -38,6 +38,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``idle_ms``: a seed without a call from here for so long is in no demand from here.
     ``code_cache_bytes``: disk for compiled code.
     ``discovery``: words, as in ``"static:192.0.2.7:60611 multicast"``.
+    ``takes_from``: who may upgrade this node over the mesh; ``upgrade.from`` in the file. It is
+    read each time that an upgrade comes.
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
@@ -52,6 +54,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     discovery: str | list[str] = ""
     otlp_endpoint: str = ""
     otlp_sample_percent: int = 100
+    takes_from: str = msgspec.field(default="nobody", name="upgrade.from")
 
     def guest_memory(self) -> int:
         """Bytes that guests may use."""
@@ -76,8 +79,20 @@ MEANINGS: dict[str, str] = {
     "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
     "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
     "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
+    "upgrade.from": "who may upgrade this node over the mesh: root or nobody",
 }
+TAKES_FROM = ("root", "nobody")
+# Read when it is asked for, not when the node starts.
+AT_ONCE = frozenset({"upgrade.from"})
+# The settings whose name is not that of a field.
+_FIELDS = {"upgrade.from": "takes_from"}
 LEVELS = ("debug", "info", "warning")
+
+
+def value_of(config: Config, key: str) -> str | int | list[str]:
+    """A setting by its name."""
+    value: str | int | list[str] = getattr(config, _FIELDS.get(key, key))
+    return value
 
 
 def read_config(path: Path) -> Config:
@@ -104,6 +119,9 @@ def parse_config(text: str, where: str = "") -> Config:
         table = tomllib.loads(text)
     except ValueError as error:
         raise BadRequest("config-invalid", f"{at}{error}", "mend the file") from error
+    if isinstance(table.get("upgrade"), dict):
+        # ``upgrade.from = "root"`` without quotes is a table to TOML.
+        table |= {f"upgrade.{key}": value for key, value in table.pop("upgrade").items()}
     for key in table:
         check_key(key, where)
     try:
@@ -143,6 +161,8 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     refusal = check_name(config.name) if config.name else None
     if refusal is not None:
         yield "name", f"cannot be so: {refusal.reason}", refusal.remedy
+    if config.takes_from not in TAKES_FROM:
+        yield "upgrade.from", f"is {config.takes_from!r}", f"one of: {', '.join(TAKES_FROM)}"
     if config.log_level not in LEVELS:
         yield "log_level", f"is {config.log_level!r}", f"one of: {', '.join(LEVELS)}"
 
@@ -183,6 +203,11 @@ def write_setting(
     read_config(path)
     held = path.read_text(encoding="utf-8") if path.exists() else ""
     document = tomlkit.parse(held)
+    outer, _, inner = key.partition(".")
+    if inner and isinstance(document.get(outer), dict):
+        document[outer].pop(inner, None)
+        if not document[outer]:
+            document.pop(outer)
     if value is None:
         document.pop(key, None)
     else:
