@@ -132,7 +132,7 @@ def _list_settings(where: Paths, as_json: bool) -> None:
     for key, meaning in config.MEANINGS.items():
         click.echo(f"{key} = {_shown(key, config.value_of(held, key))}")
         click.echo(f"    {meaning}")
-    click.echo(f"in {where.config_file}; each is read when the node starts, upgrade.from at once")
+    click.echo(f"in {where.config_file}; each is read when the node starts")
 
 
 @click.command("purge")

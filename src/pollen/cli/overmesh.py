@@ -37,6 +37,9 @@ _LOOK = 0.5
 # Seconds beyond its patience after which a node that does not answer is given up: it drains, starts
 # and perhaps goes back. Guess.
 _SILENT = 120
+# Seconds after which a node that answers and comes to no end is given up: a slow way for 20 MB.
+# Guess.
+_LONGEST = 3_600
 # Seconds that one answer of another node may take.
 _ANSWER = 30.0
 
@@ -207,8 +210,11 @@ class _Rollout:
     def _await(self, node: str) -> None:
         """Until the node says how it went. It does not answer while it starts again."""
         silent, why = self.asked.patience_ms / 1000 + _SILENT, ""
-        heard = time.monotonic()
+        heard = began = time.monotonic()
         while time.monotonic() < heard + silent:
+            if time.monotonic() > began + _LONGEST:
+                remedy = "look there: pln doctor"
+                raise error_from("upgrade-failed", f"no end within {_LONGEST} s", remedy)
             time.sleep(_LOOK)
             try:
                 state = self._look(node)

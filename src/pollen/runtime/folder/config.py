@@ -1,7 +1,8 @@
 """``<dir>/config.toml``: what a daemon is told about its machine; ``pln set`` writes it.
 
 Unknown keys and wrong types are ``config-invalid``, naming the key and the known ones. Comments and
-order of a file survive a change. Every setting is read when the daemon starts.
+order of a file survive a change. Every setting is read when the daemon starts, but those in
+``AT_ONCE``.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ MEANINGS: dict[str, str] = {
     "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
     "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
     "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
-    "upgrade.from": "who may upgrade this node over the mesh: root or nobody",
+    "upgrade.from": "who may upgrade this node over the mesh, from now on: root or nobody",
 }
 TAKES_FROM = ("root", "nobody")
 # Read when it is asked for, not when the node starts.
