@@ -82,7 +82,7 @@ def test_no_vocabulary_grows_unseen() -> None:
     assert len(subclasses(Event)) == 21
     assert len(subclasses(Effect)) == 20
     assert len(messages.KINDS) == 12
-    assert len(node()._commands) == 27
+    assert len(node()._commands) == 29
 
 
 def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:
