@@ -486,3 +486,37 @@ def test_ctrl_c_does_not_reach_the_commands_of_the_manager(
     assert kept.asked() == asked
     assert lock.read_pid(Paths(kept.home)) is not None
     assert kept.made.version == OLD and kept.made.leftovers() == []
+
+
+@pytest.mark.usefixtures("same")
+def test_over_the_mesh_a_wheel_and_nodes_are_named(attic: Environment, new: Path) -> None:
+    """Else nothing is signed and nothing changes; a dry run says who would be upgraded."""
+    wheel = str(new)
+    for line in (
+        ["--mesh", wheel],
+        ["--mesh", "--all"],
+        ["--mesh", "--all", wheel, "attic"],
+        ["--mesh", "--index", "--all"],
+        [wheel, "attic"],
+    ):
+        assert "--mesh" in fails(attic("upgrade", *line), "usage")
+    assert "'shed' means no nodes" in fails(
+        attic("upgrade", "--mesh", wheel, "shed"), "peer-not-found"
+    )
+    broken = attic("upgrade", "--mesh", "--all", str(EXAMPLES / "echo.wasm"))
+    assert "not a whole zip file" in fails(broken, "wheel-invalid")
+    said = attic.ok("upgrade", "--mesh", "--all", "--dry-run", wheel)
+    assert f"would upgrade to {NEW}: attic" in said
+    assert "release" not in attic.ok("audit")
+
+
+@pytest.mark.usefixtures("same")
+def test_a_wheel_for_another_machine_is_left_out_over_the_mesh(
+    attic: Environment, store: Path
+) -> None:
+    """With --all it is said and the command fails at its end; by name it fails at once."""
+    other = str(of_another_machine(store))
+    said = fails(attic("upgrade", "--mesh", "--all", other), "upgrade-not-taken")
+    assert "attic is left out: the wheel is for another machine" in said
+    said = fails(attic("upgrade", "--mesh", other, "attic"), "upgrade-not-taken")
+    assert "attic: the wheel is for another machine" in said

@@ -28,6 +28,7 @@ from pollen.core.admission.grants import (
 )
 from pollen.core.admission.policies import Names, PublisherPolicies
 from pollen.core.admission.redeeming import Redeeming
+from pollen.core.admission.releases import Releases
 from pollen.core.admission.rooted import Rooted
 from pollen.core.codec import Refusal, Rejection, Signed
 from pollen.core.commands import Denied, DenyCommand, Fallen, GrantCommand, Granted, UndenyCommand
@@ -78,6 +79,7 @@ class Granting(Room):
         self._policies = PublisherPolicies(
             members, redeeming, sign, holdings, self._request, self._note
         )
+        self._releases = Releases(self._trust, redeeming, sign, verify, self._note)
         self._rooted = Rooted(
             members,
             redeeming,
@@ -96,6 +98,7 @@ class Granting(Room):
             UndenyCommand: self.on_undeny,
             **self._rooted.commands(),
             **self._policies.commands(),
+            **self._releases.commands(),
         }
 
     # -- grant ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
 from pollen.runtime.control.route import Query, Route, body_of
 from pollen.runtime.control.services import SERVICE_ROUTES, Name
+from pollen.runtime.control.upgrades import UPGRADE_ROUTES
 from pollen.runtime.figures import FiguresList
 
 # So many lines of the log at most are told at once.
@@ -471,5 +472,6 @@ ROUTES: tuple[Route, ...] = (
         ),
         media="application/x-ndjson",
     ),
+    *UPGRADE_ROUTES,
     Route("openapi", "GET", "/v1/openapi.json", "This table as OpenAPI 3.1"),
 )

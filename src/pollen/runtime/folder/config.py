@@ -1,7 +1,8 @@
 """``<dir>/config.toml``: what a daemon is told about its machine; ``pln set`` writes it.
 
 Unknown keys and wrong types are ``config-invalid``, naming the key and the known ones. Comments and
-order of a file survive a change. Every setting is read when the daemon starts.
+order of a file survive a change. Every setting is read when the daemon starts, but those in
+``AT_ONCE``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``relay``: ``auto`` passes on packets of members that cannot reach each other, ``off`` none;
     ``relay_bytes``: at most so many a second.
     ``discovery``: words, as in ``"static:192.0.2.7:60611 multicast"``.
+    ``takes_from``: who may upgrade this node over the mesh; ``upgrade.from`` in the file. It is
+    read each time that an upgrade comes.
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
@@ -57,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     relay_bytes: int = RELAY_BYTES_PER_S
     otlp_endpoint: str = ""
     otlp_sample_percent: int = 100
+    takes_from: str = msgspec.field(default="nobody", name="upgrade.from")
 
     def guest_memory(self) -> int:
         """Bytes that guests may use."""
@@ -83,9 +87,21 @@ MEANINGS: dict[str, str] = {
     "relay_bytes": "what is passed on for others at most, in a second",
     "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
     "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
+    "upgrade.from": "who may upgrade this node over the mesh, from now on: root or nobody",
 }
+TAKES_FROM = ("root", "nobody")
+# Read when it is asked for, not when the node starts.
+AT_ONCE = frozenset({"upgrade.from"})
+# The settings whose name is not that of a field.
+_FIELDS = {"upgrade.from": "takes_from"}
 LEVELS = ("debug", "info", "warning")
 RELAYS = ("auto", "off")
+
+
+def value_of(config: Config, key: str) -> str | int | list[str]:
+    """A setting by its name."""
+    value: str | int | list[str] = getattr(config, _FIELDS.get(key, key))
+    return value
 
 
 def read_config(path: Path) -> Config:
@@ -112,6 +128,9 @@ def parse_config(text: str, where: str = "") -> Config:
         table = tomllib.loads(text)
     except ValueError as error:
         raise BadRequest("config-invalid", f"{at}{error}", "mend the file") from error
+    if isinstance(table.get("upgrade"), dict):
+        # ``upgrade.from = "root"`` without quotes is a table to TOML.
+        table |= {f"upgrade.{key}": value for key, value in table.pop("upgrade").items()}
     for key in table:
         check_key(key, where)
     try:
@@ -155,6 +174,8 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
         yield "relay", f"is {config.relay!r}", f"one of: {', '.join(RELAYS)}"
     if config.relay_bytes < 1:
         yield "relay_bytes", f"is {config.relay_bytes}", "to pass on nothing: pln set relay off"
+    if config.takes_from not in TAKES_FROM:
+        yield "upgrade.from", f"is {config.takes_from!r}", f"one of: {', '.join(TAKES_FROM)}"
     if config.log_level not in LEVELS:
         yield "log_level", f"is {config.log_level!r}", f"one of: {', '.join(LEVELS)}"
 
@@ -195,6 +216,11 @@ def write_setting(
     read_config(path)
     held = path.read_text(encoding="utf-8") if path.exists() else ""
     document = tomlkit.parse(held)
+    outer, _, inner = key.partition(".")
+    if inner and isinstance(document.get(outer), dict):
+        document[outer].pop(inner, None)
+        if not document[outer]:
+            document.pop(outer)
     if value is None:
         document.pop(key, None)
     else:
