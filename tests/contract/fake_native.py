@@ -1,8 +1,7 @@
 """A small faithful stand-in for ``pollen._native``, trusted only as far as ``test_muscles`` runs it
 through the same claims as the real module.
 
-All its muscles of one process share one ``Network``. Keys sign with a keyed hash whose secret the
-verifier looks up, so that a forged signature fails as it does in reality.
+All its muscles of one process share one ``Network``.
 """
 
 from __future__ import annotations
@@ -21,46 +20,9 @@ import msgspec
 from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
+from tests.contract.fake_keys import FakeKey, NativeError, verify_signatures
 
 QUEUE_MAX = 512
-_SECRETS: dict[bytes, bytes] = {}
-
-
-class NativeError(Exception):
-    """As the real one: ``args`` is (slug, reason)."""
-
-    def __init__(self, slug: str, reason: str) -> None:
-        super().__init__(slug, reason)
-        self.slug = slug
-        self.reason = reason
-
-
-class FakeKey:
-    """A key pair whose signatures only this process can check."""
-
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
-        self._public = hashlib.blake2b(b"public" + secret, digest_size=32).digest()
-        _SECRETS[self._public] = secret
-
-    @property
-    def public(self) -> bytes:
-        return self._public
-
-    def save(self, path: str) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(self._secret)
-
-    def sign(self, message: bytes) -> bytes:
-        return hashlib.blake2b(message, key=self._secret, digest_size=64).digest()
-
-
-def verify_signatures(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
-    return [
-        key in _SECRETS and FakeKey(_SECRETS[key]).sign(message) == signature
-        for key, message, signature in items
-    ]
 
 
 class Network:
@@ -159,9 +121,8 @@ class FakeMuscles:
         self._emit_hello(link, target, True)
         target._emit_hello(link, self, False)
         for one, other in ((self, target), (target, self)):
-            seen = "" if via else next(a for a, m in there.items() if m is other)
-            peer_id = PeerId(other.key.public)
-            one._emit(ev.PathMoved(link=link, peer=peer_id, address=seen))
+            far = PeerId(other.key.public)
+            one._emit(ev.PathMoved(link=link, peer=far, address=one._seen(link)))
 
     def set_relay(self, relays: bool, bytes_per_s: int) -> None:
         self.relays = relays and bytes_per_s > 0
@@ -173,20 +134,18 @@ class FakeMuscles:
 
     def paths(self, peer: bytes) -> bytes:
         links = [link for link, (other, _) in self.links.items() if other.key.public == peer]
-        known = [
-            {
-                "kind": "mesh" if self.vias[link] else "ip",
-                "address": "" if self.vias[link] else self._address_of(self.links[link][0]),
-                "via": self.vias[link] or b"",
-                "selected": True,
-                "rtt_us": 100,
-            }
-            for link in links[:1]
-        ]
-        candidates = [
-            {"kind": one["kind"], "address": one["address"], "active": True} for one in known
-        ]
-        return msgspec.msgpack.encode({"since_ms": 0, "paths": known, "candidates": candidates})
+        known: dict[str, Any] = {"since_ms": 0, "paths": [], "candidates": []}
+        if links:
+            via = self.vias[links[0]]
+            way = {"kind": "mesh" if via else "ip", "address": self._seen(links[0])}
+            known["paths"] = [{**way, "via": via or b"", "selected": True, "rtt_us": 100}]
+            known["candidates"] = [{**way, "active": True}]
+        return msgspec.msgpack.encode(known)
+
+    def _seen(self, link: int) -> str:
+        """Where the peer of a link is; empty through others."""
+        other, there = self.links[link][0], self._network.by_address
+        return "" if self.vias[link] else next(a for a, m in there.items() if m is other)
 
     def admit_link(self, link: int) -> None:
         self._check_room()
@@ -415,16 +374,10 @@ class FakeMuscles:
     def _telemetry(self) -> ev.Telemetry:
         return ev.Telemetry(
             peers=[
-                ev.PeerSample(
-                    peer=PeerId(other.key.public),
-                    rtt_us=100,
-                    bytes_out=0,
-                    bytes_in=0,
-                    direct=not self.vias[link],
-                    via=PeerId(self.vias[link] or b""),
-                )
+                ev.PeerSample(PeerId(other.key.public), 100, 0, 0, not via, via=PeerId(via or b""))
                 for link, (other, _) in self.links.items()
                 if link in self.admitted
+                for via in (self.vias[link],)
             ],
             seeds=[ev.SeedSample(Hash(seed), 0, 0, 0, 0, 0) for seed in self.seeds],
             memory_bytes=0,
@@ -438,17 +391,10 @@ class FakeMuscles:
 
     def _via(self, peer: bytes) -> bytes | None:
         """The first hop to a peer that relays and is linked with both."""
-        row = self.peers.get(peer)
-        for hop in row.hops if row is not None else []:
-            between = self._network.by_key.get(hop)
-            if between is None or not between.relays or not self._to(hop):
-                continue
-            if between._to(peer) and {peer, self.key.public} <= between.peers.keys():
-                return bytes(hop)
-        return None
-
-    def _address_of(self, other: FakeMuscles) -> str:
-        return next((a for a, m in self._network.by_address.items() if m is other), "")
+        row, network = self.peers.get(peer), self._network.by_key
+        hops = [hop for hop in (row.hops if row else []) if hop in network and self._to(hop)]
+        takes = (hop for hop in hops if network[hop].relays and network[hop]._to(peer))
+        return next(takes, None)
 
     def _check_room(self) -> None:
         if self.fail_next:

@@ -229,7 +229,7 @@ impl Stranger {
         let id = PublicKey::from_bytes(&node.net.id()).unwrap();
         let to = EndpointAddr::new(id).with_ip_addr(node.address());
         match timeout(PATIENCE, endpoint.connect(to, alpn)).await.expect("an answer in time") {
-            Ok(connection) => Ok(Self { connection, endpoint: endpoint }),
+            Ok(connection) => Ok(Self { connection, endpoint }),
             Err(error) => Err(format!("{error:#}")),
         }
     }
