@@ -313,10 +313,12 @@ impl Mesh {
                 all.push(Candidate { hop, id: Some(*id) });
             }
         }
-        if is_own && let Some((via, at)) = self.learned.lock().get(&to).copied() {
-            if at.elapsed() < LEARNED && via != to {
-                all.push(Candidate { hop: via, id: None });
-            }
+        let learned = self.learned.lock().get(&to).copied().filter(|_| is_own);
+        if let Some((via, at)) = learned
+            && at.elapsed() < LEARNED
+            && via != to
+        {
+            all.push(Candidate { hop: via, id: None });
         }
         all
     }

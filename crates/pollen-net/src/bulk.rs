@@ -13,8 +13,9 @@ use pollen_wire::{
 use crate::{
     error::NetError,
     lane::{Busy, LEFT, Lane, Session},
-    net::{Aim, BULK, Net},
+    net::{Aim, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
+    transports::BULK,
     tunnel::{Arrived, TunnelStream},
 };
 

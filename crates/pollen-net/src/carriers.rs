@@ -7,15 +7,16 @@ use std::{
 };
 
 use iroh::{
-    Endpoint, EndpointAddr, PublicKey, TransportAddr,
-    endpoint::{ConnectOptions, Connection, Incoming, QuicTransportConfig, ServerConfig, VarInt},
+    EndpointAddr, PublicKey, TransportAddr,
+    endpoint::{ConnectOptions, Connection, VarInt},
 };
-use pollen_mesh::{RECEIVE_BUFFER, SEND_BUFFER, Wanted, carry};
+use pollen_mesh::{Wanted, carry};
 use pollen_wire::{Id, close};
 
 use crate::{
     error::NetError,
-    net::{MESH, Net},
+    net::Net,
+    transports::{self, MESH},
 };
 
 /// A neighbour that does not answer for so long is passed over: its link is there.
@@ -23,11 +24,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// How long one who dialled a carrier may be ahead of its link: it was admitted there, and not yet
 /// here.
 const AHEAD: Duration = Duration::from_secs(1);
-/// A carrier on which nothing goes is kept alive so seldom: the link beside it keeps the NATs open.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Without a packet for so long a carrier ends by itself.
-const IDLE_END_MS: u32 = 20_000;
-
 impl Net {
     /// Dials the neighbours that packets want; ends with its runtime.
     pub(crate) async fn open_wanted(self, mut wanted: Wanted) {
@@ -52,7 +48,7 @@ impl Net {
         let id = PublicKey::from_bytes(&hop)
             .map_err(|e| NetError::Invalid(format!("that is not a node's key: {e}")))?;
         let to = EndpointAddr::new(id).with_addrs([TransportAddr::Ip(address)]);
-        let options = ConnectOptions::new().with_transport_config(transport());
+        let options = ConnectOptions::new().with_transport_config(transports::of_carriers());
         let dialled = async {
             let connecting = self.endpoint().connect_with_opts(to, MESH, options).await;
             let connecting = connecting.map_err(|e| NetError::lost("a carrier", e))?;
@@ -91,28 +87,4 @@ impl Net {
             }
         }
     }
-}
-
-/// Whether who comes asks for a carrier. One that is not told apart has a link's settings.
-pub(crate) fn is_carrier(incoming: &Incoming) -> bool {
-    let alpns = incoming.decrypt().and_then(|first| first.alpns());
-    alpns.is_some_and(|mut alpns| alpns.any(|alpn| alpn.is_ok_and(|alpn| alpn == MESH)))
-}
-
-/// How carriers that peers dial are accepted.
-pub(crate) fn server(endpoint: &Endpoint) -> ServerConfig {
-    let builder = endpoint.create_server_config_builder(vec![MESH.to_vec()]);
-    builder.set_transport_config(transport()).build()
-}
-
-fn transport() -> QuicTransportConfig {
-    QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(Some(RECEIVE_BUFFER))
-        .datagram_send_buffer_size(SEND_BUFFER)
-        .keep_alive_interval(KEEP_ALIVE)
-        .default_path_keep_alive_interval(KEEP_ALIVE)
-        .max_idle_timeout(Some(VarInt::from_u32(IDLE_END_MS).into()))
-        .build()
 }

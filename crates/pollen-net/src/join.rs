@@ -8,8 +8,9 @@ use pollen_wire::{Id, close, frame::MAX_HELLO};
 use crate::{
     error::NetError,
     link::remote_text,
-    net::{Aim, JOIN, Net},
+    net::{Aim, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
+    transports::JOIN,
     up::NetEvent,
 };
 

@@ -6,7 +6,7 @@
 //! - [`Upcalls`], [`NetEvent`] (`up.rs`): what is handed up, and asked of those above.
 //! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs.
 //! - `carriers.rs`: connections over which packets of others go (`pollen-mesh/1`); `paths.rs`: how the
-//!   packets of a link go; `nudge.rs`: a direct path is looked for again.
+//!   packets of a link go; `transports.rs`: the settings of all of them; `nudge.rs`: a direct path is looked for again.
 //! - `bulk.rs`: content over `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on it; `lane.rs`: one such
 //!   connection and its datagrams.
 //! - `disk.rs`: whether a disk is full; `join.rs`: enrolment over `pollen-join/1`.
@@ -32,6 +32,7 @@ mod paths;
 mod silence;
 mod start;
 mod streams;
+mod transports;
 mod tunnel;
 mod up;
 

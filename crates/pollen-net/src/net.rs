@@ -12,7 +12,7 @@ use std::{
 
 use iroh::{
     Endpoint, EndpointAddr, PublicKey, TransportAddr,
-    endpoint::{ConnectError, ConnectingError, Connection, ConnectionError, TransportErrorCode},
+    endpoint::{ConnectOptions, ConnectingError, Connection, ConnectionError, TransportErrorCode},
 };
 use parking_lot::{Mutex, RwLock};
 use pollen_mesh::{Counts, Mesh, address, short};
@@ -28,13 +28,9 @@ use crate::{
     error::NetError,
     lane::Lane,
     link::Link,
+    transports,
     up::{HelloData, Upcalls},
 };
-
-pub(crate) const LINK: &[u8] = b"pollen/1";
-pub(crate) const BULK: &[u8] = b"pollen-bulk/1";
-pub(crate) const JOIN: &[u8] = b"pollen-join/1";
-pub(crate) const MESH: &[u8] = b"pollen-mesh/1";
 
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -231,14 +227,22 @@ impl Net {
         let id = PublicKey::from_bytes(&peer)
             .map_err(|e| NetError::Invalid(format!("that is not a node's key: {e}")))?;
         let to = aim.to(&peer, id);
-        let dialled = tokio::time::timeout(HANDSHAKE, self.0.endpoint.connect(to, alpn)).await;
-        match dialled {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(if is_other_protocol(&error) {
-                NetError::VersionMismatch("the peer speaks another protocol version".into())
-            } else {
-                NetError::Unreachable(format!("no link to the peer: {error:#}"))
-            }),
+        let mut options = ConnectOptions::new();
+        if aim.by_mesh {
+            options = options.with_transport_config(transports::by_mesh());
+        }
+        let dial = async {
+            let connecting = self.0.endpoint.connect_with_opts(to, alpn, options).await;
+            let connecting = connecting.map_err(|error| unreachable(&error))?;
+            connecting.await.map_err(|error| match is_other_protocol(&error) {
+                true => {
+                    NetError::VersionMismatch("the peer speaks another protocol version".into())
+                }
+                false => unreachable(&error),
+            })
+        };
+        match tokio::time::timeout(HANDSHAKE, dial).await {
+            Ok(dialled) => dialled,
             Err(_) => Err(NetError::Unreachable(format!(
                 "no answer within {} s from {aim}",
                 HANDSHAKE.as_secs(),
@@ -375,16 +379,12 @@ impl Net {
     }
 }
 
+fn unreachable(error: &impl std::fmt::Display) -> NetError {
+    NetError::Unreachable(format!("no link to the peer: {error:#}"))
+}
+
 /// Whether the peer offers none of our protocols: TLS alert 120, `no_application_protocol`.
-fn is_other_protocol(error: &ConnectError) -> bool {
-    let ended = match error {
-        ConnectError::Connecting {
-            source: ConnectingError::ConnectionError { source, .. },
-            ..
-        }
-        | ConnectError::Connection { source, .. } => source,
-        _ => return false,
-    };
-    matches!(ended, ConnectionError::ConnectionClosed(close)
+fn is_other_protocol(error: &ConnectingError) -> bool {
+    matches!(error, ConnectingError::ConnectionError { source: ConnectionError::ConnectionClosed(close), .. }
         if close.error_code == TransportErrorCode::crypto(120))
 }

@@ -1,44 +1,28 @@
 //! The network side begins, dials peers and takes those who come.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use iroh::{
     Endpoint, RelayMode, SecretKey,
     dns::DnsResolver,
-    endpoint::{
-        Connection, Incoming, MtuDiscoveryConfig, QuicTransportConfig, ServerConfig, VarInt,
-        presets,
-    },
+    endpoint::{Connection, Incoming, VarInt, presets},
 };
 use pollen_mesh::{Mesh, Prefer, Transport};
-use pollen_rules::numbers::{HANDSHAKE, HEARTBEAT, LINK_IDLE_END};
+use pollen_rules::numbers::HANDSHAKE;
 use pollen_wire::Id;
 use tokio::sync::Semaphore;
 
 use crate::{
-    carriers,
     content::BlobStore,
     error::NetError,
     greet,
-    link::MAX_CALLS,
-    net::{Aim, BULK, JOIN, LINK, MESH, Net},
+    net::{Aim, Net},
+    transports::{self, Accept, BULK, JOIN, LINK, MESH},
     up::{NetEvent, Upcalls},
 };
 
 /// Handshakes under way from strangers before further ones are ignored.
 const MAX_HANDSHAKES: usize = 256;
-
-/// Datagrams that wait on a connection, bytes. 1,400 of the largest: at 5,000 a second a reader may
-/// be 0.2 s late.
-const DATAGRAMS: usize = 2 * 1024 * 1024;
-
-/// A path on which nothing came for so long is given up, and another one takes over. Probes and
-/// keep-alives go each second, and QUIC repeats a lost one within some round trips: this is no loss
-/// of one or two. Measured: packets go through other members 2.6 to 2.7 s after a cut.
-const PATH_IDLE: Duration = Duration::from_millis(2_500);
-/// How often a path is probed for larger packets. A connection through other members that probed
-/// while the carrier beneath it was fresh found none; QUIC's own 10 minutes are long for that.
-const MTU_AGAIN: Duration = Duration::from_secs(60);
 
 /// How to start the muscles' network side.
 pub struct NetConfig {
@@ -65,7 +49,7 @@ impl Net {
             // No name is ever looked up; without this a resolver of somebody else's stood ready.
             .dns_resolver(DnsResolver::builder().disable_fallback().build())
             .alpns([LINK, BULK, JOIN, MESH].map(<[u8]>::to_vec).to_vec())
-            .transport_config(transport())
+            .transport_config(transports::over_ip())
             .add_custom_transport(Arc::new(Transport::new(mesh.clone())))
             .path_selector(Arc::new(Prefer))
             .clear_ip_transports();
@@ -103,15 +87,15 @@ impl Net {
 
     async fn accept(self) {
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-        let of_carriers = Arc::new(carriers::server(self.endpoint()));
+        let accept = Arc::new(Accept::new(self.endpoint()));
         while let Some(incoming) = self.endpoint().accept().await {
             let Ok(permit) = handshakes.clone().try_acquire_owned() else {
                 incoming.ignore();
                 continue;
             };
-            let (net, of_carriers) = (self.clone(), of_carriers.clone());
+            let (net, accept) = (self.clone(), accept.clone());
             tokio::spawn(async move {
-                let shaken = tokio::time::timeout(HANDSHAKE, shake(incoming, of_carriers)).await;
+                let shaken = tokio::time::timeout(HANDSHAKE, shake(incoming, accept)).await;
                 drop(permit);
                 match shaken {
                     Ok(Ok(connection)) => net.route(connection).await,
@@ -141,37 +125,11 @@ fn is_foreign(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
-async fn shake(incoming: Incoming, carriers: Arc<ServerConfig>) -> Result<Connection, NetError> {
-    let accepting = match carriers::is_carrier(&incoming) {
-        true => incoming.accept_with(carriers),
-        false => incoming.accept(),
+async fn shake(incoming: Incoming, accept: Arc<Accept>) -> Result<Connection, NetError> {
+    let accepting = match accept.for_whom(&incoming) {
+        Some(config) => incoming.accept_with(config),
+        None => incoming.accept(),
     };
     let accepting = accepting.map_err(|e| NetError::lost("accepting", e))?;
     accepting.await.map_err(|e| NetError::lost("accepting", e))
-}
-
-/// The transport's settings and why: docs/design/protocol.md#transport.
-fn transport() -> QuicTransportConfig {
-    const KIB: u32 = 1024;
-    let streams = u32::try_from(MAX_CALLS + 64).unwrap_or(u32::MAX);
-    let idle_ms = u32::try_from(LINK_IDLE_END.as_millis()).unwrap_or(u32::MAX);
-    QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(256 * KIB))
-        .receive_window(VarInt::from_u32(64 * 1024 * KIB))
-        .send_window(64 * 1024 * 1024)
-        .datagram_receive_buffer_size(Some(DATAGRAMS))
-        .datagram_send_buffer_size(DATAGRAMS)
-        .default_path_keep_alive_interval(HEARTBEAT)
-        .default_path_max_idle_timeout(PATH_IDLE)
-        .mtu_discovery_config(Some(mtu()))
-        .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
-        .build()
-}
-
-fn mtu() -> MtuDiscoveryConfig {
-    let mut config = MtuDiscoveryConfig::default();
-    config.interval(MTU_AGAIN);
-    config
 }

@@ -91,6 +91,9 @@ def all_reach(scene: Scene, names: list[str], *, within: float) -> None:
     # Rows follow what changed within two looks of the muscles.
     scene.passes(2)
     turning = reaching.circles(machines, network)
+    unwilling = {machine.key for machine in machines if not machine.relays}
+    asked = [m.name for m in machines for row in m.peers.values() if unwilling & {*row.hops}]
+    scene.expect("only-the-willing-pass-on", not asked, f"{asked} would ask others")
     scene.expect("no-forwarding-loop", not turning, "; ".join(turning[:2]))
 
 
