@@ -79,11 +79,13 @@ async def until_way(node: Node, peer: str, seconds: float, *, direct: bool) -> f
     return time.monotonic() - began
 
 
-async def passed_on(node: Node) -> int:
-    """How many packets of others a node has passed on since its start."""
+async def passed_on(node: Node, *, sized: bool = False) -> int:
+    """How many packets of others a node has passed on since its start, or their bytes."""
+    named = 'pollen_mesh_packets_total{way="passed_on"}'
+    name = "pollen_mesh_passed_bytes_total" if sized else named
     page = await asyncio.to_thread(Control(node.paths).text, "/v1/metrics")
     for line in page.splitlines():
-        if line.startswith("pollen_mesh_packets_total{") and 'way="passed_on"' in line:
+        if line.startswith(f"{name} "):
             return int(float(line.split()[-1]))
     raise AssertionError(f"{node.name} does not count what it passes on")
 
