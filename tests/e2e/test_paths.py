@@ -74,6 +74,12 @@ def row() -> Iterator[Town]:
         yield made
 
 
+# A tunnel's connection is dialled while its pair has a direct path, so it has no other one: iroh
+# adds no path of ours afterwards (docs/decisions/the-mesh-is-the-relay.md, trap 3). Links that
+# began on the mesh do go on.
+BEGAN_DIRECTLY = pytest.mark.xfail(strict=True, reason="tunnels begin on the direct path")
+
+
 async def begun(made: Town, kind: str, *, direct: bool) -> Way:
     """Both members behind this kind of router, with a way of this sort; what it is."""
     await made.close_listeners()
@@ -112,6 +118,8 @@ async def test_the_member_that_passes_packets_on_is_killed(
     home.check_quiet()
 
 
+@pytest.mark.slow
+@BEGAN_DIRECTLY
 @pytest.mark.parametrize("kind", ["none", "home"])
 async def test_a_direct_way_is_cut_and_comes_back(
     kind: str, home: Town, capsys: pytest.CaptureFixture[str]
@@ -145,8 +153,17 @@ def heal(made: Town) -> Callable[[], Awaitable[None]]:
     "who",
     ["a", pytest.param("b", marks=pytest.mark.slow), pytest.param("ab", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("kind", ["home", "sym"])
-@pytest.mark.parametrize("change", ["move", "renew", "forget"])
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        pytest.param("move", "home", marks=[pytest.mark.slow, BEGAN_DIRECTLY]),
+        pytest.param("renew", "home", marks=[pytest.mark.slow, BEGAN_DIRECTLY]),
+        ("forget", "home"),
+        ("move", "sym"),
+        ("renew", "sym"),
+        ("forget", "sym"),
+    ],
+)
 async def test_an_address_changes_or_a_router_forgets(
     change: str, kind: str, who: str, home: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
