@@ -20,8 +20,17 @@ from pollen.paths import Paths
 from pollen.runtime.upgrade.site import Journal, Site, Version
 from pollen.runtime.upgrade.steps import Before
 from pollen.testing import until
+from tests.cli.badwheels import (
+    cut,
+    of_another_machine,
+    of_another_python,
+    of_somebody_else,
+    that_cannot_be_imported,
+    that_lies,
+    with_another_file,
+)
 from tests.cli.conftest import EXAMPLES, SYSTEMCTL, Done, Host, Pln, mount_small
-from tests.wheels import CRASH, NEW, Environment, environment, files_of_ours, repacked
+from tests.wheels import CRASH, NEW, Environment, environment, repacked
 
 pytestmark = pytest.mark.timeout(120)
 OLD = "9.0.0"
@@ -67,45 +76,6 @@ def fails(done: Done, slug: str) -> str:
     return said
 
 
-def cut(store: Path) -> Path:
-    whole = repacked(store, NEW)
-    os.truncate(whole, whole.stat().st_size // 2)
-    return whole
-
-
-def of_another_machine(store: Path) -> Path:
-    return repacked(store, NEW, tag="cp311-abi3-macosx_11_0_arm64")
-
-
-def of_another_python(store: Path) -> Path:
-    return repacked(store, NEW, tag="cp39-cp39-any")
-
-
-def of_somebody_else(store: Path) -> Path:
-    return repacked(store, NEW, metadata={"Name": "other"})
-
-
-def with_another_file(store: Path) -> Path:
-    path = repacked(store, NEW)
-    raw = path.read_bytes()
-    # The zip's own sum of it is left: RECORD is what differs.
-    inside = b"pollen/__init__.py,sha256="
-    at = raw.index(inside) + len(inside)
-    path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
-    return path
-
-
-def that_cannot_be_imported(store: Path) -> Path:
-    native = {"pollen/_native.abi3.so": b"\x7fELF nothing"}
-    return repacked(store, NEW, patch=native)
-
-
-def that_lies(store: Path) -> Path:
-    init = files_of_ours()["pollen/__init__.py"] + b"\nimport sys\nsys.exit(3)\n"
-    return repacked(store, NEW, patch={"pollen/__init__.py": init})
-
-
-@pytest.mark.usefixtures("same")
 @pytest.mark.parametrize(
     ("made", "said"),
     [
