@@ -44,6 +44,3 @@ def that_cannot_be_imported(store: Path) -> Path:
 def that_lies(store: Path) -> Path:
     init = files_of_ours()["pollen/__init__.py"] + b"\nimport sys\nsys.exit(3)\n"
     return repacked(store, NEW, patch={"pollen/__init__.py": init})
-
-
-@pytest.mark.usefixtures("same")

@@ -76,6 +76,7 @@ def fails(done: Done, slug: str) -> str:
     return said
 
 
+@pytest.mark.usefixtures("same")
 @pytest.mark.parametrize(
     ("made", "said"),
     [

@@ -19,7 +19,7 @@ from tests.e2e.serving import knows
 from tests.e2e.ways import SERVICE, SETTLE, Town, Way, town, until_way, way
 from tests.netlab import KINDS, PUBLIC, Lab, can_be_direct, left_over, need
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
 CELLS = list(itertools.combinations_with_replacement(KINDS, 2))
 TOWN = {"p1": PUBLIC, "p2": PUBLIC, "a": "home", "b": "home"}

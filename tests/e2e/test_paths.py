@@ -31,7 +31,7 @@ from tests.e2e.ways import (
 )
 from tests.netlab import PUBLIC
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(240)]
 
 TOWN = {"p1": PUBLIC, "p2": PUBLIC, "a": "sym", "b": "sym"}
 CHAIN = {"p1": PUBLIC, "p2": PUBLIC, "a": PUBLIC, "b": PUBLIC}
