@@ -79,7 +79,8 @@ test: $(VENV)/.otel ## everything that proves the product
 	$(MAKE) --no-print-directory SIM_SEEDS=60 check rust native
 	$(BIN)/python -m tests.recorder --begin
 	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -n auto tests/contract tests/native tests/cli
-	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. tests/e2e
+	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -n 3 --dist loadfile -m 'not slow and not alone' tests/e2e
+	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m 'alone and not slow' tests/e2e
 	$(BIN)/python -m tests.recorder
 	$(MAKE) --no-print-directory fuzz T=20
 

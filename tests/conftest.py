@@ -20,6 +20,9 @@ NO_SKIP = os.environ.get("POLLEN_NO_SKIP") == "1"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: long or strict; only make accept runs it")
+    config.addinivalue_line(
+        "markers", "alone: fills the machine or judges times: nothing beside it"
+    )
     # A shell that starts us in the background makes us, and all that we start, deaf to Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

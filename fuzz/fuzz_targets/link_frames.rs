@@ -8,6 +8,7 @@ use pollen_wire::{
     fetch::FetchRequest,
     frame,
     open::{Asked, Open, Opened},
+    packet::{Half, Header},
     probe::Probe,
 };
 
@@ -20,6 +21,13 @@ fn again(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 fuzz_target!(|data: &[u8]| {
     if let Some(probe) = Probe::decode(data) {
         assert_eq!(Probe::decode(&probe.encode()), Some(probe));
+    }
+    if let Some((header, body)) = Header::decode(data) {
+        assert_eq!(&header.encode()[..], &data[..data.len() - body.len()]);
+        assert!(header.passed_on().is_none_or(|passed| passed.ttl() + 1 == header.ttl()));
+        if let Some((half, part)) = Half::decode(body) {
+            assert_eq!([&half.encode()[..], part].concat(), body);
+        }
     }
     let Ok(Some((body, used))) = frame::split(data, frame::MAX_CONTROL) else { return };
     assert!(used <= data.len());

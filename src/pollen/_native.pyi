@@ -142,7 +142,16 @@ class Muscles:
         """At most 512 events as one msgpack array of maps tagged ``t``; empty array when none."""
     def set_hello(self, *, cluster: bytes, minor_min: int, minor_max: int, chain: bytes) -> None:
         """What this node says in every later Hello; before it, links are refused uniformly."""
-    def dial(self, peer: bytes, addresses: Sequence[str]) -> None: ...
+    def dial(self, peer: bytes, addresses: Sequence[str], by_mesh: bool = False) -> None:
+        """With ``by_mesh`` also through other members, and without an address there alone."""
+    def set_relay(self, relays: bool, bytes_per_s: int) -> None:
+        """Whether packets of others are passed on; before the first call they are not."""
+    def set_seen(self, addresses: Sequence[str]) -> None:
+        """Where others see this node, all of it; NativeError ``bad-request`` for no address."""
+    def paths(self, peer: bytes) -> bytes:
+        """What is known of the ways to a peer, a msgpack map; waits 250 ms at most (GIL released):
+        ``since_ms``, ``paths`` (maps of ``kind`` ``ip`` or ``mesh``, ``address``, ``via``,
+        ``selected``, ``rtt_us``) and ``candidates`` (``kind``, ``address``, ``active``)."""
     def admit_link(self, link: int) -> None: ...
     def close_link(self, link: int, code: int, reason: str) -> None: ...
     def send_message(self, peer: bytes, body: bytes) -> None:

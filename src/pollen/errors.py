@@ -9,9 +9,10 @@
                                 bad-policy, wheel-invalid
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found,
                                 service-not-found
-        Denied                  denied, token-invalid, root-not-here, passphrase-wrong
+        Denied                  denied, token-invalid, root-not-here, passphrase-wrong,
+                                release-denied, upgrade-not-taken
         Conflict                name-taken, already-in-cluster, file-exists,
-                                root-file-foreign, root-file-stale
+                                root-file-foreign, root-file-stale, release-stale
         Ambiguous               ambiguous
         Unreachable             unreachable, daemon-not-running, daemon-not-answering,
                                 version-mismatch, provider-refused
@@ -204,6 +205,9 @@ SLUGS: Mapping[str, SlugRow] = {
     "root-file-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "root-file-foreign": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "root-file-stale": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
+    "release-denied": SlugRow(Denied, EXIT_PERMISSION, 403, False),
+    "release-stale": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
+    "upgrade-not-taken": SlugRow(Denied, EXIT_PERMISSION, 403, False),
     "file-exists": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "ambiguous": SlugRow(Ambiguous, EXIT_AMBIGUOUS, 409, False),
     "unreachable": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, None),

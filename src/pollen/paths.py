@@ -36,6 +36,7 @@ _STATE = (
     "*.sock",
     "pollen.log*",
     "seed-logs",
+    "upgrade",
     "daemon.err*",
     "pollen.pid",
     "lock",
@@ -151,6 +152,16 @@ class Paths:
     @property
     def config_file(self) -> Path:
         return self.home / "config.toml"
+
+    @property
+    def upgrade_folder(self) -> Path:
+        """What an upgrade over the mesh keeps: the release, the wheel, how it went."""
+        return self.home / "upgrade"
+
+    @property
+    def wheel_socket(self) -> Path:
+        """Where other nodes fetch a wheel from this one."""
+        return self.home / "wheel.sock"
 
     def state(self) -> list[Path]:
         """What a node made here that is neither a key nor a setting; whatever else lies in the

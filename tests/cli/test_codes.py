@@ -87,7 +87,7 @@ def test_2_another_word_for_deny_leads_to_it(pln: Pln, word: str) -> None:
 def test_2_why_of_a_seed_shows_the_questions(pln: Pln) -> None:
     done = pln("why", "wc")
     assert done.returncode == 2
-    assert b"  pln why place wc\n  pln why call wc\n  [usage]" in done.stderr
+    assert b"  pln why place wc\n  pln why call wc\n  pln why path wc\n  [usage]" in done.stderr
     assert pln("why").returncode == 0 and pln("why", "--help").returncode == 0
 
 

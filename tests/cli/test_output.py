@@ -310,7 +310,15 @@ def test_a_status_of_a_folder_that_was_given_names_it_in_its_hints(up: Pln) -> N
 
 def test_a_status_counts_each_kind_of_absent_node() -> None:
     """Shown with --include-offline, they are not counted."""
-    node = {"name": "a", "node": "00", "tier": "leaf", "rtt_us": 0, "ready": 0, "addresses": []}
+    node = {
+        "name": "a",
+        "node": "00",
+        "tier": "leaf",
+        "rtt_us": 0,
+        "path": "",
+        "ready": 0,
+        "addresses": [],
+    }
     nodes = [{**node, "memory_bytes": 1, "state": state} for state in ("left", "offline", "left")]
     status = {"nodes": nodes, "summary": "x: y", "healthy": True, "warnings": [], "hints": []}
     assert status_lines(status, ("nodes",), 80, include_offline=False)[-1] == (

@@ -20,8 +20,17 @@ from pollen.paths import Paths
 from pollen.runtime.upgrade.site import Journal, Site, Version
 from pollen.runtime.upgrade.steps import Before
 from pollen.testing import until
+from tests.cli.badwheels import (
+    cut,
+    of_another_machine,
+    of_another_python,
+    of_somebody_else,
+    that_cannot_be_imported,
+    that_lies,
+    with_another_file,
+)
 from tests.cli.conftest import EXAMPLES, SYSTEMCTL, Done, Host, Pln, mount_small
-from tests.wheels import CRASH, NEW, Environment, environment, files_of_ours, repacked
+from tests.wheels import CRASH, NEW, Environment, environment, repacked
 
 pytestmark = pytest.mark.timeout(120)
 OLD = "9.0.0"
@@ -65,44 +74,6 @@ def fails(done: Done, slug: str) -> str:
     assert done.returncode == SLUGS[slug].exit_code, done.stdout.decode() + said
     assert f"[{slug}]" in said and "Traceback" not in said
     return said
-
-
-def cut(store: Path) -> Path:
-    whole = repacked(store, NEW)
-    os.truncate(whole, whole.stat().st_size // 2)
-    return whole
-
-
-def of_another_machine(store: Path) -> Path:
-    return repacked(store, NEW, tag="cp311-abi3-macosx_11_0_arm64")
-
-
-def of_another_python(store: Path) -> Path:
-    return repacked(store, NEW, tag="cp39-cp39-any")
-
-
-def of_somebody_else(store: Path) -> Path:
-    return repacked(store, NEW, metadata={"Name": "other"})
-
-
-def with_another_file(store: Path) -> Path:
-    path = repacked(store, NEW)
-    raw = path.read_bytes()
-    # The zip's own sum of it is left: RECORD is what differs.
-    inside = b"pollen/__init__.py,sha256="
-    at = raw.index(inside) + len(inside)
-    path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
-    return path
-
-
-def that_cannot_be_imported(store: Path) -> Path:
-    native = {"pollen/_native.abi3.so": b"\x7fELF nothing"}
-    return repacked(store, NEW, patch=native)
-
-
-def that_lies(store: Path) -> Path:
-    init = files_of_ours()["pollen/__init__.py"] + b"\nimport sys\nsys.exit(3)\n"
-    return repacked(store, NEW, patch={"pollen/__init__.py": init})
 
 
 @pytest.mark.usefixtures("same")
@@ -486,3 +457,37 @@ def test_ctrl_c_does_not_reach_the_commands_of_the_manager(
     assert kept.asked() == asked
     assert lock.read_pid(Paths(kept.home)) is not None
     assert kept.made.version == OLD and kept.made.leftovers() == []
+
+
+@pytest.mark.usefixtures("same")
+def test_over_the_mesh_a_wheel_and_nodes_are_named(attic: Environment, new: Path) -> None:
+    """Else nothing is signed and nothing changes; a dry run says who would be upgraded."""
+    wheel = str(new)
+    for line in (
+        ["--mesh", wheel],
+        ["--mesh", "--all"],
+        ["--mesh", "--all", wheel, "attic"],
+        ["--mesh", "--index", "--all"],
+        [wheel, "attic"],
+    ):
+        assert "--mesh" in fails(attic("upgrade", *line), "usage")
+    assert "'shed' means no nodes" in fails(
+        attic("upgrade", "--mesh", wheel, "shed"), "peer-not-found"
+    )
+    broken = attic("upgrade", "--mesh", "--all", str(EXAMPLES / "echo.wasm"))
+    assert "not a whole zip file" in fails(broken, "wheel-invalid")
+    said = attic.ok("upgrade", "--mesh", "--all", "--dry-run", wheel)
+    assert f"would upgrade to {NEW}: attic" in said
+    assert "release" not in attic.ok("audit")
+
+
+@pytest.mark.usefixtures("same")
+def test_a_wheel_for_another_machine_is_left_out_over_the_mesh(
+    attic: Environment, store: Path
+) -> None:
+    """With --all it is said and the command fails at its end; by name it fails at once."""
+    other = str(of_another_machine(store))
+    said = fails(attic("upgrade", "--mesh", "--all", other), "upgrade-not-taken")
+    assert "attic is left out: the wheel is for another machine" in said
+    said = fails(attic("upgrade", "--mesh", other, "attic"), "upgrade-not-taken")
+    assert "attic: the wheel is for another machine" in said

@@ -1,8 +1,7 @@
 """A small faithful stand-in for ``pollen._native``, trusted only as far as ``test_muscles`` runs it
 through the same claims as the real module.
 
-All its muscles of one process share one ``Network``. Keys sign with a keyed hash whose secret the
-verifier looks up, so that a forged signature fails as it does in reality.
+All its muscles of one process share one ``Network``.
 """
 
 from __future__ import annotations
@@ -21,46 +20,9 @@ import msgspec
 from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
+from tests.contract.fake_keys import FakeKey, NativeError, verify_signatures
 
 QUEUE_MAX = 512
-_SECRETS: dict[bytes, bytes] = {}
-
-
-class NativeError(Exception):
-    """As the real one: ``args`` is (slug, reason)."""
-
-    def __init__(self, slug: str, reason: str) -> None:
-        super().__init__(slug, reason)
-        self.slug = slug
-        self.reason = reason
-
-
-class FakeKey:
-    """A key pair whose signatures only this process can check."""
-
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
-        self._public = hashlib.blake2b(b"public" + secret, digest_size=32).digest()
-        _SECRETS[self._public] = secret
-
-    @property
-    def public(self) -> bytes:
-        return self._public
-
-    def save(self, path: str) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(self._secret)
-
-    def sign(self, message: bytes) -> bytes:
-        return hashlib.blake2b(message, key=self._secret, digest_size=64).digest()
-
-
-def verify_signatures(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
-    return [
-        key in _SECRETS and FakeKey(_SECRETS[key]).sign(message) == signature
-        for key, message, signature in items
-    ]
 
 
 class Network:
@@ -97,6 +59,9 @@ class FakeMuscles:
         self.services: dict[bytes, Any] = {}
         self.served: dict[bytes, Any] = {}
         self.listeners: dict[int, str] = {}
+        self.vias: dict[int, bytes | None] = {}
+        self.relays = False
+        self.seen: list[str] = []
         self.generation = 0
         self.loaded: set[bytes] = set()
         self.is_open = False
@@ -138,11 +103,13 @@ class FakeMuscles:
     def set_hello(self, *, cluster: bytes, minor_min: int, minor_max: int, chain: bytes) -> None:
         self._hello = (cluster, minor_min, minor_max, chain)
 
-    def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
+    def dial(self, peer: bytes, addresses: Sequence[str], by_mesh: bool = False) -> None:
         self._check_room()
-        target = next(
-            (self._network.by_address[a] for a in addresses if a in self._network.by_address), None
-        )
+        there = self._network.by_address
+        target = next((there[a] for a in addresses if a in there), None)
+        via = self._via(peer) if target is None and by_mesh else None
+        if via is not None:
+            target = self._network.by_key.get(peer)
         if target is None or target.key.public != peer or target._hello is None:
             self._emit(ev.DialFailed(peer=PeerId(peer), slug="unreachable", reason="nobody"))
             return
@@ -150,8 +117,35 @@ class FakeMuscles:
         link = LinkId(self._network.links)
         self.links[link] = (target, True)
         target.links[link] = (self, False)
+        self.vias[link], target.vias[link] = via, via
         self._emit_hello(link, target, True)
         target._emit_hello(link, self, False)
+        for one, other in ((self, target), (target, self)):
+            far = PeerId(other.key.public)
+            one._emit(ev.PathMoved(link=link, peer=far, address=one._seen(link)))
+
+    def set_relay(self, relays: bool, bytes_per_s: int) -> None:
+        self.relays = relays and bytes_per_s > 0
+
+    def set_seen(self, addresses: Sequence[str]) -> None:
+        if any(not address.rpartition(":")[2].isdigit() for address in addresses):
+            raise NativeError("bad-request", "that is not an address")
+        self.seen = list(addresses)
+
+    def paths(self, peer: bytes) -> bytes:
+        links = [link for link, (other, _) in self.links.items() if other.key.public == peer]
+        known: dict[str, Any] = {"since_ms": 0, "paths": [], "candidates": []}
+        if links:
+            via = self.vias[links[0]]
+            way = {"kind": "mesh" if via else "ip", "address": self._seen(links[0])}
+            known["paths"] = [{**way, "via": via or b"", "selected": True, "rtt_us": 100}]
+            known["candidates"] = [{**way, "active": True}]
+        return msgspec.msgpack.encode(known)
+
+    def _seen(self, link: int) -> str:
+        """Where the peer of a link is; empty through others."""
+        other, there = self.links[link][0], self._network.by_address
+        return "" if self.vias[link] else next(a for a, m in there.items() if m is other)
 
     def admit_link(self, link: int) -> None:
         self._check_room()
@@ -380,9 +374,10 @@ class FakeMuscles:
     def _telemetry(self) -> ev.Telemetry:
         return ev.Telemetry(
             peers=[
-                ev.PeerSample(PeerId(other.key.public), 100, 0, 0, True)
+                ev.PeerSample(PeerId(other.key.public), 100, 0, 0, not via, via=PeerId(via or b""))
                 for link, (other, _) in self.links.items()
                 if link in self.admitted
+                for via in (self.vias[link],)
             ],
             seeds=[ev.SeedSample(Hash(seed), 0, 0, 0, 0, 0) for seed in self.seeds],
             memory_bytes=0,
@@ -393,6 +388,13 @@ class FakeMuscles:
                 for key in {**self.services, **self.served}
             ],
         )
+
+    def _via(self, peer: bytes) -> bytes | None:
+        """The first hop to a peer that relays and is linked with both."""
+        row, network = self.peers.get(peer), self._network.by_key
+        hops = [hop for hop in (row.hops if row else []) if hop in network and self._to(hop)]
+        takes = (hop for hop in hops if network[hop].relays and network[hop]._to(peer))
+        return next(takes, None)
 
     def _check_room(self) -> None:
         if self.fail_next:

@@ -77,7 +77,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and isinstance(item, pytest.Function):
-        held = [value for value in item.funcargs.values() if isinstance(value, Cluster)]
+        values = [getattr(value, "cluster", value) for value in item.funcargs.values()]
+        held = [value for value in values if isinstance(value, Cluster)]
         words = "\n".join(node.last_words() for cluster in held for node in cluster)
         if words:
             report.sections.append(("the nodes", words))

@@ -16,7 +16,7 @@ from pollen.testing import Cluster, until
 from tests.e2e.conftest import example, running, with_seeds
 from tests.e2e.talk import alive, check_error, logged, metric, over_http, refusal, settles
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(60)]
 
 LIMIT = 4 * 1024 * 1024
 

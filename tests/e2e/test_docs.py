@@ -46,7 +46,7 @@ FILE = re.compile(r"(?://|/\*) ([a-z-]+\.[a-z]+):")
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 FAULTY = "faulty"
 # The page whose machines are environments, not only folders, with the wheels that it names.
-UPGRADE, OWN = "upgrade.md", ("rack", "lab")
+UPGRADE, OWN = "upgrade.md", ("rack", "lab", "shed", "barn")
 DESK, LAB = "desk", "lab"
 LOOKS = (
     "pln status",

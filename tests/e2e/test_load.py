@@ -19,7 +19,7 @@ from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example
 from tests.e2e.talk import alive, metric, settles
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 
 
 async def link_ages(cluster: Cluster) -> dict[tuple[str, str], int]:

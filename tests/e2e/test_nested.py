@@ -12,7 +12,7 @@ from pollen.testing import Cluster, Node
 from tests.e2e.conftest import example
 from tests.e2e.talk import metric
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 CALLERS = 4_096
 
 

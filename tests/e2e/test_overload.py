@@ -19,6 +19,8 @@ from tests.e2e.conftest import example
 from tests.e2e.talk import metric
 from tests.e2e.test_load import resident_mb
 
+pytestmark = pytest.mark.alone
+
 # About 10 ms of one core; many times what it takes to bring the call there.
 WORK = "100000"
 

@@ -29,7 +29,7 @@ CUT = 2.0
 
 async def join(cluster: Cluster, name: str, tier: str, at: int = 0, **wish: object) -> Node:
     """Another node, enrolled by one of the cluster's, started and linked."""
-    node = cluster._node(len(cluster.nodes))
+    node = cluster._node(chr(ord("a") + len(cluster.nodes)))
     assert node.name == name
     body = {"tier": tier, **wish}
     token = (await cluster[at].post("/v1/invites", body))["token"]

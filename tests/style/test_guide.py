@@ -25,6 +25,9 @@ RUN = {"sh", "python"}
 WITHOUT_EXAMPLE = {
     "forked": "a handle of the native module, which the SDK does not hold: tests/native",
     "host-unfit": "it takes a machine without a Python: tests/e2e/test_bootstrap.py",
+    "release-denied": "it takes a signature that the root did not make: "
+    "tests/e2e/test_upgrade_mesh.py",
+    "release-stale": "it takes an older signature: tests/e2e/test_upgrade_mesh.py",
     "provider-refused": "it takes two machines that are linked: tests/e2e/test_services.py",
     "version-mismatch": "it takes two builds that differ: tests/e2e/test_tokens.py",
 }

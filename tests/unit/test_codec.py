@@ -11,6 +11,7 @@ import pytest
 
 from pollen.core import codec
 from pollen.core.admission import Invite, JoinReply, JoinRequest, invites
+from pollen.core.admission.releases import Release
 from pollen.core.codec import Rejection, Signed
 from pollen.core.ids import hash_of
 from pollen.core.peers.liveness import Accusation, Refutation
@@ -36,6 +37,7 @@ TYPES: dict[str, Any] = {
     "deny-payload": DenyPayload,
     "succession": Succession,
     "publisher-policy": PublisherPolicy,
+    "release": Release,
     "root-request": RootRequest,
     "root-answer": RootAnswer,
     "credentials": Credentials,

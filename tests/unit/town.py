@@ -73,6 +73,7 @@ class Town:
             self.situation,
             lambda peer: peer in self.linked,
             self.estimates.get,
+            lambda peer: [],
             self.hosting,
             Bundle(64 * GIB, 4),
         )

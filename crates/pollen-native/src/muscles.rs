@@ -170,12 +170,35 @@ impl Muscles {
         Ok(())
     }
 
-    fn dial(&self, peer: &[u8], addresses: Vec<String>) -> PyResult<()> {
+    #[pyo3(signature = (peer, addresses, by_mesh = false))]
+    fn dial(&self, peer: &[u8], addresses: Vec<String>, by_mesh: bool) -> PyResult<()> {
         let (peer, to) = (id(peer, "peer")?, self::addresses(&addresses)?);
         let plane = self.plane()?;
         let _inside = plane.handle().enter();
-        plane.net().dial(peer, to);
+        plane.net().dial(peer, to, by_mesh);
         Ok(())
+    }
+
+    fn set_relay(&self, relays: bool, bytes_per_s: u64) -> PyResult<()> {
+        self.plane()?.net().set_relay(relays, bytes_per_s);
+        Ok(())
+    }
+
+    fn set_seen(&self, addresses: Vec<String>) -> PyResult<()> {
+        let seen = self::addresses(&addresses)?;
+        let plane = self.plane()?;
+        let _inside = plane.handle().enter();
+        plane.net().set_seen(seen);
+        Ok(())
+    }
+
+    /// What is known of the ways to a peer, as a msgpack map; waits for the endpoint, a millisecond.
+    fn paths<'py>(&self, py: Python<'py>, peer: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let (plane, peer) = (self.plane()?, id(peer, "peer")?);
+        let view = py.detach(|| plane.paths(peer));
+        let packed =
+            rmp_serde::to_vec_named(&view).map_err(|e| native("internal", e.to_string()))?;
+        Ok(PyBytes::new(py, &packed))
     }
 
     fn admit_link(&self, link: u64) -> PyResult<()> {

@@ -100,6 +100,7 @@ pub(crate) struct PyPeerRow {
     properties: String,
     price_us: u64,
     words: Vec<(String, String)>,
+    hops: Vec<Vec<u8>>,
 }
 
 impl PyPeerRow {
@@ -110,6 +111,7 @@ impl PyPeerRow {
             properties: self.properties.into(),
             price_us: self.price_us,
             words: words(self.words),
+            hops: ids(&self.hops, "hops")?,
             held: Arc::default(),
         })
     }

@@ -13,8 +13,9 @@ use pollen_wire::{
 use crate::{
     error::NetError,
     lane::{Busy, LEFT, Lane, Session},
-    net::{BULK, Net},
+    net::{Aim, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
+    transports::BULK,
     tunnel::{Arrived, TunnelStream},
 };
 
@@ -53,8 +54,10 @@ impl Net {
         }
         let link =
             self.link(peer).ok_or_else(|| NetError::Unreachable("no link to that peer".into()))?;
-        let address: Vec<_> = link.address().into_iter().collect();
-        let lane = Lane::new(self.connect(peer, &address, BULK).await?);
+        let addresses: Vec<_> = link.address().into_iter().collect();
+        let by_mesh = addresses.is_empty() || self.has_hops(&peer);
+        let aim = Aim { addresses: &addresses, by_mesh };
+        let lane = Lane::new(self.connect(peer, aim, BULK).await?);
         let Some(busy) = lane.begin() else {
             return Err(NetError::Unreachable("the peer closed the connection".into()));
         };
@@ -66,7 +69,7 @@ impl Net {
     pub(crate) async fn serve_bulk(self, connection: Connection) {
         let peer = *connection.remote_id().as_bytes();
         let lane = Lane::new(connection);
-        let _counted = match self.count_bulk(peer) {
+        let _counted = match self.count_accepted(peer, BULK) {
             Some(counted) => counted,
             None => return lane.connection.close(VarInt::from_u32(close::DUPLICATE_LINK), b""),
         };
@@ -78,7 +81,8 @@ impl Net {
                     let Some(busy) = lane.begin() else { break };
                     let stream = TunnelStream::new(peer, lane.clone(), busy, send, recv);
                     // Membership is looked up for each request: a peer cut off meanwhile gets no more.
-                    if self.link(peer).is_some() {
+                    // One that asks at once may be ahead of its link, or between two of them.
+                    if self.is_linked_soon(peer).await {
                         tokio::spawn(self.clone().serve_stream(stream));
                     } else {
                         drop(stream);

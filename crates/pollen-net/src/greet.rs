@@ -12,7 +12,7 @@ use crate::{
     error::NetError,
     link::{Link, close_code, remote_text},
     net::Net,
-    silence,
+    paths, silence,
     streams::{FIRST_FRAME, read_frame, write_frame},
     up::{HelloData, NetEvent},
 };
@@ -43,6 +43,7 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         () = silence::read_probes(net.up(), &link) => "closed".to_owned(),
         () = accept_calls(&net, &link) => "closed".to_owned(),
         () = silence::watch(net.up(), &link) => "closed".to_owned(),
+        never = paths::follow(&net, &link) => match never {},
         error = connection.closed() => error.to_string(),
     };
     if connection.close_reason().is_none() {

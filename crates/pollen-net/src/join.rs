@@ -8,8 +8,9 @@ use pollen_wire::{Id, close, frame::MAX_HELLO};
 use crate::{
     error::NetError,
     link::remote_text,
-    net::{JOIN, Net},
+    net::{Aim, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
+    transports::JOIN,
     up::NetEvent,
 };
 
@@ -24,7 +25,7 @@ impl Net {
         addresses: &[SocketAddr],
         body: &[u8],
     ) -> Result<Vec<u8>, NetError> {
-        let connection = self.connect(peer, addresses, JOIN).await?;
+        let connection = self.connect(peer, Aim { addresses, by_mesh: false }, JOIN).await?;
         let (mut send, mut recv) =
             connection.open_bi().await.map_err(|e| NetError::lost("asking to join", e))?;
         write_frame(&mut send, |out| out.extend_from_slice(body)).await?;
@@ -40,7 +41,11 @@ impl Net {
         }
     }
 
+    /// Who asks comes over IP: for a node that is no member yet, nobody passes packets on.
     pub(crate) async fn serve_join(self, connection: Connection) {
+        if remote_text(&connection).is_empty() {
+            return connection.close(VarInt::from_u32(close::NOT_A_MEMBER), b"");
+        }
         let peer = *connection.remote_id().as_bytes();
         let served =
             tokio::time::timeout(FIRST_FRAME + ANSWER, self.serve_one_join(&connection, peer));

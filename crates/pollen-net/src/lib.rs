@@ -5,6 +5,8 @@
 //!   `control_stream.rs`: what is said on it; `silence.rs`: probes and ejection.
 //! - [`Upcalls`], [`NetEvent`] (`up.rs`): what is handed up, and asked of those above.
 //! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs.
+//! - `carriers.rs`: connections over which packets of others go (`pollen-mesh/1`); `paths.rs`: how the
+//!   packets of a link go; `transports.rs`: the settings of all of them; `nudge.rs`: a direct path is looked for again.
 //! - `bulk.rs`: content over `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on it; `lane.rs`: one such
 //!   connection and its datagrams.
 //! - `disk.rs`: whether a disk is full; `join.rs`: enrolment over `pollen-join/1`.
@@ -15,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+mod carriers;
 pub mod content;
 mod control_stream;
 mod disk;
@@ -24,9 +27,12 @@ mod join;
 mod lane;
 mod link;
 mod net;
+mod nudge;
+mod paths;
 mod silence;
 mod start;
 mod streams;
+mod transports;
 mod tunnel;
 mod up;
 
@@ -36,6 +42,8 @@ pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::
 pub use lane::Session;
 pub use link::{CallStream, Link, Serving, Streaming};
 pub use net::Net;
+pub use paths::{Candidate, LinkPath, Paths};
+pub use pollen_mesh::{Counts, Member, Members, Short, short};
 pub use start::NetConfig;
 pub use streams::{read_frame, verify_record};
 pub use tunnel::{Arrived, BROKEN, CUT, Refusal, TunnelStream, read_answer};

@@ -14,6 +14,7 @@ use iroh::{
     TransportAddr,
     endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt},
 };
+use pollen_mesh::in_use;
 use pollen_rules::numbers::{DUPLICATE_GRACE, DUPLICATE_LOOK};
 use pollen_wire::{
     Id, close,
@@ -52,6 +53,16 @@ pub struct Link {
     pub(crate) heard: parking_lot::Mutex<Instant>,
     pub(crate) nonce: AtomicU64,
     rtt_us: AtomicU64,
+    path: parking_lot::Mutex<OnPath>,
+}
+
+/// The way that the packets of a link go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnPath {
+    /// Where the peer is; `None` through other members.
+    pub(crate) address: Option<SocketAddr>,
+    /// Since when.
+    pub(crate) since: Instant,
 }
 
 /// A call of the peer that runs here; counts as under way until dropped.
@@ -133,7 +144,18 @@ impl Link {
             heard: parking_lot::Mutex::new(Instant::now()),
             nonce: AtomicU64::new(1),
             rtt_us: AtomicU64::new(0),
+            path: parking_lot::Mutex::new(OnPath { address: None, since: Instant::now() }),
         }
+    }
+
+    /// The way that its packets go, as far as it was told.
+    pub(crate) fn on_path(&self) -> OnPath {
+        *self.path.lock()
+    }
+
+    /// Its packets go another way from now on.
+    pub(crate) fn move_to(&self, address: Option<SocketAddr>) {
+        *self.path.lock() = OnPath { address, since: Instant::now() };
     }
 
     /// Its number on this node, never used twice by one process.
@@ -190,8 +212,7 @@ impl Link {
     }
 
     pub(crate) fn sample_rtt(&self) {
-        let paths = self.connection.paths();
-        if let Some(path) = paths.iter().find(|path| path.is_selected()) {
+        if let Some(path) = in_use(&self.connection.paths()) {
             let micros = u64::try_from(path.rtt().as_micros()).unwrap_or(u64::MAX);
             self.rtt_us.store(micros, Relaxed);
         }
@@ -199,16 +220,14 @@ impl Link {
 
     /// Whether the selected path is direct, not relayed.
     pub fn is_direct(&self) -> bool {
-        self.connection.paths().iter().any(|path| path.is_selected() && path.is_ip())
+        in_use(&self.connection.paths()).is_some_and(|path| path.is_ip())
     }
 
     /// The peer's address on the selected path, when it is direct.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.connection.paths().iter().find(|path| path.is_selected()).and_then(|path| {
-            match path.remote_addr() {
-                TransportAddr::Ip(address) => Some(*address),
-                _ => None,
-            }
+        in_use(&self.connection.paths()).and_then(|path| match path.remote_addr() {
+            TransportAddr::Ip(address) => Some(*address),
+            _ => None,
         })
     }
 
@@ -339,14 +358,12 @@ impl Link {
     }
 }
 
-/// The address a connection came from, for people.
+/// The address that the packets of a connection come from; empty when they come through others.
 pub(crate) fn remote_text(connection: &Connection) -> String {
-    let paths = connection.paths();
-    let address =
-        paths.iter().find(|path| path.is_selected()).map(|path| match path.remote_addr() {
-            TransportAddr::Ip(address) => address.to_string(),
-            other => format!("{other:?}"),
-        });
+    let address = in_use(&connection.paths()).and_then(|path| match path.remote_addr() {
+        TransportAddr::Ip(address) => Some(address.to_string()),
+        _ => None,
+    });
     address.unwrap_or_default()
 }
 

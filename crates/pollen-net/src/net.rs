@@ -1,7 +1,7 @@
 //! The endpoint and the table of its links; `start.rs` begins, dials and accepts.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,9 +12,10 @@ use std::{
 
 use iroh::{
     Endpoint, EndpointAddr, PublicKey, TransportAddr,
-    endpoint::{ConnectError, ConnectingError, Connection, ConnectionError, TransportErrorCode},
+    endpoint::{ConnectOptions, ConnectingError, Connection, ConnectionError, TransportErrorCode},
 };
 use parking_lot::{Mutex, RwLock};
+use pollen_mesh::{Counts, Mesh, address, short};
 use pollen_rules::numbers::HANDSHAKE;
 use pollen_wire::{
     Id, close,
@@ -27,32 +28,54 @@ use crate::{
     error::NetError,
     lane::Lane,
     link::Link,
+    transports,
     up::{HelloData, Upcalls},
 };
 
-pub(crate) const LINK: &[u8] = b"pollen/1";
-pub(crate) const BULK: &[u8] = b"pollen-bulk/1";
-pub(crate) const JOIN: &[u8] = b"pollen-join/1";
-
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Bulk connections that a peer may have dialled. It needs one; another while the first is being
-/// given up. Guess.
-const BULK_OF_PEER: usize = 4;
+/// Bulk connections that a peer may have dialled, and as many carriers. It needs one; another while
+/// the first is being given up. Guess.
+const OF_PEER: usize = 4;
 
-/// A bulk connection that a peer dialled; dropped, it is over.
+/// Where a peer is dialled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aim<'a> {
+    /// Over IP.
+    pub(crate) addresses: &'a [SocketAddr],
+    /// Through other members, too.
+    pub(crate) by_mesh: bool,
+}
+
+impl Aim<'_> {
+    fn to(self, peer: &Id, id: PublicKey) -> EndpointAddr {
+        let ip = self.addresses.iter().map(|address| TransportAddr::Ip(*address));
+        let mesh = self.by_mesh.then(|| TransportAddr::Custom(address(peer)));
+        EndpointAddr::new(id).with_addrs(ip.chain(mesh))
+    }
+}
+
+impl std::fmt::Display for Aim<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut all: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        all.extend(self.by_mesh.then(|| "through other members".to_owned()));
+        f.write_str(&all.join(", "))
+    }
+}
+
+/// A connection that a peer dialled beside its link; dropped, it is over.
 pub(crate) struct Counted {
     net: Net,
-    peer: Id,
+    of: (Id, &'static [u8]),
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut accepted = self.net.0.accepted.lock();
-        if let Some(count) = accepted.get_mut(&self.peer) {
+        if let Some(count) = accepted.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                accepted.remove(&self.peer);
+                accepted.remove(&self.of);
             }
         }
     }
@@ -74,16 +97,21 @@ struct Inner {
     links: RwLock<HashMap<u64, Arc<Link>>>,
     routes: RwLock<HashMap<Id, Arc<Link>>>,
     lanes: Mutex<HashMap<Id, LaneSlot>>,
-    /// Bulk connections that each peer dialled.
-    accepted: Mutex<HashMap<Id, usize>>,
+    /// Bulk connections and carriers that each peer dialled.
+    accepted: Mutex<HashMap<(Id, &'static [u8]), usize>>,
     joins: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     ids: AtomicU64,
     routed: Notify,
+    mesh: Arc<Mesh>,
+    moved: Notify,
+    seen: Mutex<BTreeSet<SocketAddr>>,
+    offered: tokio::sync::Mutex<BTreeSet<SocketAddr>>,
 }
 
 impl Net {
     pub(crate) fn new(
         endpoint: Endpoint,
+        mesh: Arc<Mesh>,
         boot: [u8; 16],
         content: Box<dyn ContentStore>,
         up: Arc<dyn Upcalls>,
@@ -101,6 +129,10 @@ impl Net {
             joins: Mutex::default(),
             ids: AtomicU64::new(1),
             routed: Notify::new(),
+            mesh,
+            moved: Notify::new(),
+            seen: Mutex::default(),
+            offered: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -161,6 +193,17 @@ impl Net {
         self.0.routes.read().values().cloned().collect()
     }
 
+    /// Whether packets of others are passed on, and how many bytes a second in all. Nothing is, at
+    /// first.
+    pub fn set_relay(&self, relays: bool, bytes_per_s: u64) {
+        self.0.mesh.set_relay(relays, bytes_per_s);
+    }
+
+    /// What went through other members, and what for others.
+    pub fn mesh_counts(&self) -> Counts {
+        self.0.mesh.counts()
+    }
+
     /// The content store.
     pub fn content(&self) -> &dyn ContentStore {
         &*self.0.content
@@ -168,8 +211,7 @@ impl Net {
 
     /// Closes every link with `shutting-down`, the endpoint and the store.
     pub async fn close(&self) {
-        let links: Vec<_> = self.0.links.read().values().cloned().collect();
-        for link in links {
+        for link in self.greeted() {
             link.close(close::SHUTTING_DOWN, "shutting down");
         }
         let _ = tokio::time::timeout(CLOSE, self.0.endpoint.close()).await;
@@ -179,30 +221,66 @@ impl Net {
     pub(crate) async fn connect(
         &self,
         peer: Id,
-        addresses: &[SocketAddr],
+        aim: Aim<'_>,
         alpn: &[u8],
     ) -> Result<Connection, NetError> {
         let id = PublicKey::from_bytes(&peer)
             .map_err(|e| NetError::Invalid(format!("that is not a node's key: {e}")))?;
-        let to = EndpointAddr::new(id).with_addrs(addresses.iter().map(|a| TransportAddr::Ip(*a)));
-        let dialled = tokio::time::timeout(HANDSHAKE, self.0.endpoint.connect(to, alpn)).await;
-        match dialled {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(if is_other_protocol(&error) {
-                NetError::VersionMismatch("the peer speaks another protocol version".into())
-            } else {
-                NetError::Unreachable(format!("no link to the peer: {error:#}"))
-            }),
+        let to = aim.to(&peer, id);
+        let mut options = ConnectOptions::new();
+        if aim.by_mesh {
+            options = options.with_transport_config(transports::by_mesh());
+        }
+        let dial = async {
+            let connecting = self.0.endpoint.connect_with_opts(to, alpn, options).await;
+            let connecting = connecting.map_err(|error| unreachable(&error))?;
+            connecting.await.map_err(|error| match is_other_protocol(&error) {
+                true => {
+                    NetError::VersionMismatch("the peer speaks another protocol version".into())
+                }
+                false => unreachable(&error),
+            })
+        };
+        match tokio::time::timeout(HANDSHAKE, dial).await {
+            Ok(dialled) => dialled,
             Err(_) => Err(NetError::Unreachable(format!(
-                "no answer within {} s from {}",
+                "no answer within {} s from {aim}",
                 HANDSHAKE.as_secs(),
-                addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ))),
         }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
+    }
+
+    pub(crate) fn mesh(&self) -> &Arc<Mesh> {
+        &self.0.mesh
+    }
+
+    /// Rung when the packets of a link go another way.
+    pub(crate) fn moved(&self) -> &Notify {
+        &self.0.moved
+    }
+
+    /// Where others see this node, as the brain said last.
+    pub(crate) fn seen(&self) -> &Mutex<BTreeSet<SocketAddr>> {
+        &self.0.seen
+    }
+
+    /// What of it the endpoint was told; held while it is told.
+    pub(crate) fn offered(&self) -> &tokio::sync::Mutex<BTreeSet<SocketAddr>> {
+        &self.0.offered
+    }
+
+    /// Whether other members take packets for that peer.
+    pub(crate) fn has_hops(&self, peer: &Id) -> bool {
+        self.0.up.member(short(peer)).is_some_and(|member| !member.hops.is_empty())
+    }
+
+    /// All links, from their Hello to their end.
+    pub(crate) fn greeted(&self) -> Vec<Arc<Link>> {
+        self.0.links.read().values().cloned().collect()
     }
 
     pub(crate) fn up(&self) -> &dyn Upcalls {
@@ -229,15 +307,15 @@ impl Net {
         self.0.lanes.lock().entry(peer).or_default().clone()
     }
 
-    /// Counts a bulk connection that a peer dialled; none when it has as many as it may.
-    pub(crate) fn count_bulk(&self, peer: Id) -> Option<Counted> {
+    /// Counts a connection of that protocol that a peer dialled; none when it has as many as it may.
+    pub(crate) fn count_accepted(&self, peer: Id, alpn: &'static [u8]) -> Option<Counted> {
         let mut accepted = self.0.accepted.lock();
-        let count = accepted.entry(peer).or_default();
-        if *count >= BULK_OF_PEER {
+        let count = accepted.entry((peer, alpn)).or_default();
+        if *count >= OF_PEER {
             return None;
         }
         *count += 1;
-        Some(Counted { net: self.clone(), peer })
+        Some(Counted { net: self.clone(), of: (peer, alpn) })
     }
 
     pub(crate) fn insert(&self, link: &Arc<Link>) {
@@ -248,6 +326,7 @@ impl Net {
         self.0.links.write().remove(&link.id());
         self.refresh(link.peer());
         if self.link(link.peer()).is_none() {
+            self.0.mesh.remove(&link.peer());
             // What runs on a bulk connection goes on, and the next stream may be opened on it.
             let is_alive = |slot: &LaneSlot| match slot.try_lock() {
                 Ok(held) => held.as_ref().is_some_and(|lane| lane.is_alive()),
@@ -277,6 +356,7 @@ impl Net {
         match next {
             Some(link) => {
                 routes.insert(peer, link.clone());
+                self.0.mesh.forgive(&peer);
                 self.0.routed.notify_waiters();
             }
             None => drop(routes.remove(&peer)),
@@ -299,16 +379,12 @@ impl Net {
     }
 }
 
+fn unreachable(error: &impl std::fmt::Display) -> NetError {
+    NetError::Unreachable(format!("no link to the peer: {error:#}"))
+}
+
 /// Whether the peer offers none of our protocols: TLS alert 120, `no_application_protocol`.
-fn is_other_protocol(error: &ConnectError) -> bool {
-    let ended = match error {
-        ConnectError::Connecting {
-            source: ConnectingError::ConnectionError { source, .. },
-            ..
-        }
-        | ConnectError::Connection { source, .. } => source,
-        _ => return false,
-    };
-    matches!(ended, ConnectionError::ConnectionClosed(close)
+fn is_other_protocol(error: &ConnectingError) -> bool {
+    matches!(error, ConnectingError::ConnectionError { source: ConnectionError::ConnectionClosed(close), .. }
         if close.error_code == TransportErrorCode::crypto(120))
 }

@@ -1,12 +1,14 @@
 //! The network side begins, dials peers and takes those who come.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use iroh::{
     Endpoint, RelayMode, SecretKey,
-    endpoint::{Connection, Incoming, QuicTransportConfig, VarInt, presets},
+    dns::DnsResolver,
+    endpoint::{Connection, Incoming, VarInt, presets},
 };
-use pollen_rules::numbers::{HANDSHAKE, HEARTBEAT, LINK_IDLE_END};
+use pollen_mesh::{Mesh, Prefer, Transport};
+use pollen_rules::numbers::HANDSHAKE;
 use pollen_wire::Id;
 use tokio::sync::Semaphore;
 
@@ -14,17 +16,13 @@ use crate::{
     content::BlobStore,
     error::NetError,
     greet,
-    link::MAX_CALLS,
-    net::{BULK, JOIN, LINK, Net},
+    net::{Aim, Net},
+    transports::{self, Accept, BULK, JOIN, LINK, MESH},
     up::{NetEvent, Upcalls},
 };
 
 /// Handshakes under way from strangers before further ones are ignored.
 const MAX_HANDSHAKES: usize = 256;
-
-/// Datagrams that wait on a connection, bytes. 1,400 of the largest: at 5,000 a second a reader may
-/// be 0.2 s late.
-const DATAGRAMS: usize = 2 * 1024 * 1024;
 
 /// How to start the muscles' network side.
 pub struct NetConfig {
@@ -44,11 +42,16 @@ impl Net {
     /// `PortInUse` or `State`; nothing is left running then.
     pub async fn start(config: NetConfig, up: Arc<dyn Upcalls>) -> Result<Self, NetError> {
         let content = Box::new(BlobStore::open(&config.content).await?);
+        let (mesh, wanted) = Mesh::new(*config.secret.public().as_bytes(), up.clone());
         let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(config.secret)
             .relay_mode(RelayMode::Disabled)
-            .alpns(vec![LINK.to_vec(), BULK.to_vec(), JOIN.to_vec()])
-            .transport_config(transport())
+            // No name is ever looked up; without this a resolver of somebody else's stood ready.
+            .dns_resolver(DnsResolver::builder().disable_fallback().build())
+            .alpns([LINK, BULK, JOIN, MESH].map(<[u8]>::to_vec).to_vec())
+            .transport_config(transports::over_ip())
+            .add_custom_transport(Arc::new(Transport::new(mesh.clone())))
+            .path_selector(Arc::new(Prefer))
             .clear_ip_transports();
         for address in &config.listen {
             builder = builder
@@ -60,16 +63,19 @@ impl Net {
             let reason = format!("cannot bind {} (udp): {e:#}", wanted.join(", "));
             if is_foreign(&e) { NetError::Invalid(reason) } else { NetError::PortInUse(reason) }
         })?;
-        let net = Self::new(endpoint, config.boot, content, up);
+        let net = Self::new(endpoint, mesh, config.boot, content, up);
         tokio::spawn(net.clone().accept());
+        tokio::spawn(net.clone().open_wanted(wanted));
+        tokio::spawn(net.clone().nudge());
         Ok(net)
     }
 
-    /// Tries to reach a peer; ends in `Hello` or `DialFailed`.
-    pub fn dial(&self, peer: Id, addresses: Vec<SocketAddr>) {
+    /// Tries to reach a peer; ends in `Hello` or `DialFailed`. With `by_mesh` its packets may go
+    /// through other members, and without an address they go there alone.
+    pub fn dial(&self, peer: Id, addresses: Vec<SocketAddr>, by_mesh: bool) {
         let net = self.clone();
         tokio::spawn(async move {
-            match net.connect(peer, &addresses, LINK).await {
+            match net.connect(peer, Aim { addresses: &addresses, by_mesh }, LINK).await {
                 Ok(connection) => greet::run(net, connection, true).await,
                 Err(error) => {
                     let (slug, reason) = (error.slug().to_owned(), error.to_string());
@@ -81,14 +87,15 @@ impl Net {
 
     async fn accept(self) {
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let accept = Arc::new(Accept::new(self.endpoint()));
         while let Some(incoming) = self.endpoint().accept().await {
             let Ok(permit) = handshakes.clone().try_acquire_owned() else {
                 incoming.ignore();
                 continue;
             };
-            let net = self.clone();
+            let (net, accept) = (self.clone(), accept.clone());
             tokio::spawn(async move {
-                let shaken = tokio::time::timeout(HANDSHAKE, shake(incoming)).await;
+                let shaken = tokio::time::timeout(HANDSHAKE, shake(incoming, accept)).await;
                 drop(permit);
                 match shaken {
                     Ok(Ok(connection)) => net.route(connection).await,
@@ -104,6 +111,7 @@ impl Net {
             LINK => greet::run(self, connection, false).await,
             BULK => self.serve_bulk(connection).await,
             JOIN => self.serve_join(connection).await,
+            MESH => self.serve_carrier(connection).await,
             _ => connection.close(VarInt::from_u32(0), b""),
         }
     }
@@ -117,26 +125,11 @@ fn is_foreign(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
-async fn shake(incoming: Incoming) -> Result<Connection, NetError> {
-    let accepting = incoming.accept().map_err(|e| NetError::lost("accepting", e))?;
+async fn shake(incoming: Incoming, accept: Arc<Accept>) -> Result<Connection, NetError> {
+    let accepting = match accept.for_whom(&incoming) {
+        Some(config) => incoming.accept_with(config),
+        None => incoming.accept(),
+    };
+    let accepting = accepting.map_err(|e| NetError::lost("accepting", e))?;
     accepting.await.map_err(|e| NetError::lost("accepting", e))
-}
-
-/// The transport's settings and why: docs/design/protocol.md#transport.
-fn transport() -> QuicTransportConfig {
-    const KIB: u32 = 1024;
-    let streams = u32::try_from(MAX_CALLS + 64).unwrap_or(u32::MAX);
-    let idle_ms = u32::try_from(LINK_IDLE_END.as_millis()).unwrap_or(u32::MAX);
-    QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(256 * KIB))
-        .receive_window(VarInt::from_u32(64 * 1024 * KIB))
-        .send_window(64 * 1024 * 1024)
-        .datagram_receive_buffer_size(Some(DATAGRAMS))
-        .datagram_send_buffer_size(DATAGRAMS)
-        .default_path_keep_alive_interval(HEARTBEAT)
-        .default_path_max_idle_timeout(Duration::from_secs(4))
-        .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
-        .build()
 }

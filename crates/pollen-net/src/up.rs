@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use iroh::endpoint::{RecvStream, SendStream};
+use pollen_mesh::Members;
 use pollen_wire::{Id, fetch::FetchRequest, hello::Hello};
 
 use crate::{link::Link, tunnel::Arrived};
@@ -50,14 +51,15 @@ pub struct VerifiedRecord {
 pub enum NetEvent {
     Hello { link: u64, peer: Id, dialled: bool, remote: String, hello: HelloData, boot: [u8; 16] },
     LinkClosed { link: u64, peer: Id, code: u32, reason: String },
+    PathMoved { link: u64, peer: Id, address: String },
     DialFailed { peer: Id, slug: String, reason: String },
     Message { link: u64, peer: Id, body: Vec<u8> },
     Records { link: u64, peer: Id, records: Vec<VerifiedRecord>, rejected: usize },
     Join { request: u64, peer: Id, remote: String, body: Vec<u8> },
 }
 
-/// What stands above the network: the call path and the way to the brain.
-pub trait Upcalls: Send + Sync + 'static {
+/// What stands above the network: the call path, the way to the brain, and who is a member.
+pub trait Upcalls: Members {
     /// Hands an event up; waits while the queue is full, so that the peer feels it.
     fn emit(&self, event: NetEvent) -> BoxFuture<'_, ()>;
     /// Serves one call stream of an admitted peer; must not block.

@@ -19,7 +19,7 @@ use common::*;
 #[tokio::test]
 async fn a_hello_is_told_to_both_brains_with_its_chain_unread() {
     let (mut a, mut b) = (TestNode::start().await, TestNode::start().await);
-    a.net.dial(b.net.id(), vec![b.address()]);
+    a.net.dial(b.net.id(), vec![b.address()], false);
     let (a_id, b_id) = (a.net.id(), b.net.id());
     for (node, peer, by_us) in [(&mut a, b_id, true), (&mut b, a_id, false)] {
         let NetEvent::Hello { peer: told, dialled, hello: said, boot, .. } = node.event().await
@@ -33,14 +33,14 @@ async fn a_hello_is_told_to_both_brains_with_its_chain_unread() {
 #[tokio::test]
 async fn nothing_flows_before_the_brain_admits() {
     let (mut a, mut b) = (TestNode::start().await, TestNode::start().await);
-    a.net.dial(b.net.id(), vec![b.address()]);
+    a.net.dial(b.net.id(), vec![b.address()], false);
     let (at_a, _at_b) = (a.hello().await, b.hello().await);
     assert!(a.net.send_message(b.net.id(), b"early").is_err());
     a.net.admit(at_a);
     a.net.send_message(b.net.id(), b"said when admitted here").unwrap();
     // The other brain has not agreed: no calls, and what was said waits unread.
     assert!(a.net.link(b.net.id()).is_none());
-    assert!(timeout(Duration::from_millis(200), b.events.recv()).await.is_err());
+    assert!(timeout(Duration::from_millis(200), b.event()).await.is_err());
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_key_that_is_no_member_may_ask_to_join() {
 #[tokio::test]
 async fn a_refused_peer_sees_the_code_and_the_reason() {
     let (mut a, mut b) = (TestNode::start().await, TestNode::start().await);
-    a.net.dial(b.net.id(), vec![b.address()]);
+    a.net.dial(b.net.id(), vec![b.address()], false);
     let (at_b, _) = (b.hello().await, a.hello().await);
     b.net.close_link(at_b, 1, "not a member");
     assert_eq!(a.closed().await, (1, "not a member".to_owned()));
@@ -116,7 +116,7 @@ async fn a_refused_peer_sees_the_code_and_the_reason() {
 async fn a_dial_to_nobody_is_told_as_failed() {
     let mut a = TestNode::start().await;
     let nobody = *SecretKey::generate().public().as_bytes();
-    a.net.dial(nobody, vec!["127.0.0.1:9".parse().unwrap()]);
+    a.net.dial(nobody, vec!["127.0.0.1:9".parse().unwrap()], false);
     let NetEvent::DialFailed { peer, slug, .. } = a.event().await else { panic!("no failure") };
     assert_eq!((peer, slug.as_str()), (nobody, "unreachable"));
 }
@@ -130,7 +130,7 @@ async fn garbage_instead_of_a_hello_ends_that_connection_only() {
     assert_eq!(stranger.close_code().await, 6);
     // Nothing was told to the brain, and the node takes the next one.
     let a = TestNode::start().await;
-    a.net.dial(b.net.id(), vec![b.address()]);
+    a.net.dial(b.net.id(), vec![b.address()], false);
     b.hello().await;
 }
 
@@ -197,7 +197,7 @@ async fn a_node_of_another_protocol_version_is_told_apart_from_nobody() {
         }
     });
     let mut a = TestNode::start().await;
-    a.net.dial(*later.id().as_bytes(), vec![later.bound_sockets()[0]]);
+    a.net.dial(*later.id().as_bytes(), vec![later.bound_sockets()[0]], false);
     let NetEvent::DialFailed { slug, .. } = a.event().await else { panic!("no failure") };
     assert_eq!(slug, "version-mismatch");
     serving.await.unwrap();

@@ -28,6 +28,24 @@ pub struct PeerSample {
     pub direct: bool,
     pub silent_ms: u64,
     pub brain_age_ms: u64,
+    /// Empty, or 32 bytes.
+    pub via: ByteBuf,
+}
+
+/// Packets through other members, as `pollen.core.events.MeshSample`.
+#[derive(Debug, Clone, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct MeshSample {
+    pub sent: u64,
+    pub received: u64,
+    pub passed_on: u64,
+    pub passed_bytes: u64,
+    pub no_way: u64,
+    pub over_budget: u64,
+    pub not_allowed: u64,
+    pub expired: u64,
+    pub crowded: u64,
+    pub carriers: u64,
 }
 
 /// One seed on this node, as `pollen.core.events.SeedSample`.
@@ -83,6 +101,12 @@ pub enum Event {
         peer: Id,
         code: u32,
         reason: String,
+    },
+    PathMoved {
+        link: u64,
+        #[serde(serialize_with = "id")]
+        peer: Id,
+        address: String,
     },
     DialFailed {
         #[serde(serialize_with = "id")]
@@ -147,6 +171,7 @@ pub enum Event {
         events_dropped: u64,
         control_stalls: u64,
         services: Vec<ServiceSample>,
+        mesh: MeshSample,
     },
     LinkWanted {
         #[serde(serialize_with = "id")]

@@ -19,6 +19,7 @@
 //! - `outlet.rs`: a request head, and the way of a streamed reply.
 //! - [`events`]: the bounded queue towards the brain; `watchdog.rs`: what happens when it is dead.
 //! - `counters.rs`, `report.rs`: counters by seed and outcome, and what is told of them.
+//! - `paths.rs`: how the packets of a link go, for whoever asks.
 //! - `trace.rs`, `spans.rs`: W3C trace context, and the spans of sampled calls.
 //! - `process.rs`, `quiet.rs`: user and open files of the process, and lines of the log that do not repeat, for doors and tunnels.
 //! - `call.rs`, `draw.rs`, `hex.rs`, `limits.rs`: the ground that all others stand on.
@@ -42,6 +43,7 @@ pub mod limits;
 mod loading;
 mod members;
 mod outlet;
+mod paths;
 mod pieces;
 mod plane;
 mod process;

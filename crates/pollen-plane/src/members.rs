@@ -21,6 +21,7 @@ pub struct PeerRow {
     pub properties: Arc<str>,
     pub price_us: u64,
     pub words: Words,
+    pub hops: Vec<Id>,
     pub held: Arc<OnceLock<Option<Value>>>,
 }
 

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use pollen_net::Counts;
 use serde::Serialize;
 
 use crate::{
     counters::{BOUNDS_US, OutcomesView, TimesView, micros},
-    events::{Event, PeerSample, SeedSample, ServiceSample},
+    events::{Event, MeshSample, PeerSample, SeedSample, ServiceSample, raw},
     hex::hex,
     plane::Plane,
     tables::{SeedEntry, ServiceCounters, Tables},
@@ -113,14 +114,17 @@ impl Plane {
         let links = self.net().linked();
         let peers = links.iter().map(|link| {
             let (bytes_out, bytes_in) = link.bytes();
+            let direct = link.is_direct();
+            let via = if direct { None } else { self.net().via(link.peer()) };
             PeerSample {
                 peer: link.peer(),
                 rtt_us: micros(link.rtt()),
                 bytes_out,
                 bytes_in,
-                direct: link.is_direct(),
+                direct,
                 silent_ms: link.silent_ms(),
                 brain_age_ms: link.brain_age_ms(),
+                via: raw(via.as_ref().map_or(&[], |via| &via[..])),
             }
         });
         let tables = self.tables().load();
@@ -147,6 +151,7 @@ impl Plane {
             events_dropped,
             control_stalls,
             services: samples(&tables),
+            mesh: mesh(self.net().mesh_counts()),
         }
     }
 
@@ -160,6 +165,21 @@ impl Plane {
             self.0.net.get().map_or(0, |net| net.linked().len()),
             self.tables().load().generation,
         )
+    }
+}
+
+fn mesh(counts: Counts) -> MeshSample {
+    MeshSample {
+        sent: counts.sent,
+        received: counts.received,
+        passed_on: counts.passed_on,
+        passed_bytes: counts.passed_bytes,
+        no_way: counts.no_way,
+        over_budget: counts.over_budget,
+        not_allowed: counts.not_allowed,
+        expired: counts.expired,
+        crowded: counts.crowded,
+        carriers: counts.carriers,
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use pollen_net::{Member, Short, short};
 use pollen_rules::match_gate;
 pub use pollen_rules::{Policy, Words};
 use pollen_wasm::Seed;
@@ -159,6 +160,7 @@ pub struct Tables {
     names: HashMap<Arc<str>, Arc<SeedEntry>>,
     /// Members.
     pub peers: Table<PeerRow>,
+    ways: Arc<HashMap<Short, Arc<Member>>>,
     /// Who provides which service.
     pub services: Services<ServiceRow>,
     /// What this node provides.
@@ -166,6 +168,11 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// The member whose key begins like that, and to whom packets for it go; none if two do.
+    pub fn way(&self, short: Short) -> Option<&Arc<Member>> {
+        self.ways.get(&short)
+    }
+
     /// By spec hash.
     pub fn seed(&self, seed: &Id) -> Option<&Arc<SeedEntry>> {
         self.seeds.get(seed)
@@ -267,13 +274,15 @@ impl Held {
         }
         let is_whole = push.base == 0;
         let seeds = old.seeds.after(push.seeds, is_whole);
+        let has_new_peers = is_whole || !push.peers.rows.is_empty() || !push.peers.gone.is_empty();
         let peers = old.peers.after(push.peers, is_whole);
+        let ways = if has_new_peers { Arc::new(ways(&peers)) } else { old.ways.clone() };
         let names = seeds.values().map(|entry| (entry.row.name.clone(), entry.clone())).collect();
         let left = old.peers.keys_without(&peers);
         let services = old.services.after(push.services, is_whole);
         let served = old.served.after(push.served, is_whole);
         let generation = push.generation;
-        let tables = Tables { generation, seeds, names, peers, services, served };
+        let tables = Tables { generation, seeds, names, peers, ways, services, served };
         self.tables.store(Arc::new(tables));
         self.pushed.notify_waiters();
         let lease = u64::try_from(push.lease.as_nanos()).unwrap_or(u64::MAX);
@@ -284,4 +293,18 @@ impl Held {
     fn nanos(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// Members by the first bytes of their key. Two that begin alike are not told apart: neither is there.
+fn ways(peers: &Table<PeerRow>) -> HashMap<Short, Arc<Member>> {
+    let mut ways = HashMap::new();
+    let mut twice = Vec::new();
+    for PeerRow { peer, hops, .. } in peers.values().map(|entry| &entry.row) {
+        let member = Arc::new(Member { id: *peer, hops: hops.clone() });
+        if ways.insert(short(peer), member).is_some() {
+            twice.push(short(peer));
+        }
+    }
+    twice.iter().for_each(|short| drop(ways.remove(short)));
+    ways
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use pollen_net::{Arrived, Link, NetEvent, RecvStream, SendStream, Upcalls};
+use pollen_net::{
+    Arrived, Link, Member, Members, NetEvent, RecvStream, SendStream, Short, Upcalls,
+};
 use pollen_wire::{Id, fetch::FetchRequest, open::Opened};
 
 use crate::{
@@ -12,6 +14,16 @@ use crate::{
     plane::Plane,
     tables::SeedEntry,
 };
+
+impl Members for Plane {
+    fn member(&self, short: Short) -> Option<Arc<Member>> {
+        self.tables().load().way(short).cloned()
+    }
+
+    fn is_leased(&self) -> bool {
+        self.tables().is_leased()
+    }
+}
 
 impl Upcalls for Plane {
     fn emit(&self, event: NetEvent) -> BoxFuture<'_, ()> {
@@ -65,6 +77,7 @@ impl From<NetEvent> for Event {
             NetEvent::LinkClosed { link, peer, code, reason } => {
                 Self::LinkClosed { link, peer, code, reason }
             }
+            NetEvent::PathMoved { link, peer, address } => Self::PathMoved { link, peer, address },
             NetEvent::DialFailed { peer, slug, reason } => Self::DialFailed { peer, slug, reason },
             NetEvent::Message { link, peer, body } => {
                 Self::Message { link, peer, body: body.into() }

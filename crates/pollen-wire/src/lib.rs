@@ -8,11 +8,13 @@
 //! - [`probe`]: the 13-byte datagrams.
 //! - [`fetch`]: the request for content.
 //! - [`open`]: the first frames of a tunnel.
+//! - [`packet`]: the header of packets that go through other members.
 //! - [`close`]: the codes with which a link ends.
 //!
-//! All are positional msgpack arrays; fields are only appended and a reader ignores what follows
-//! the ones it knows (docs/internals/seam.md). Decoders borrow from their input, allocate nothing
-//! that the input's length does not bound, and never panic: the fuzzers hold them to it.
+//! All but the datagrams are positional msgpack arrays; fields are only appended and a reader
+//! ignores what follows the ones it knows (docs/internals/seam.md). Decoders borrow from their
+//! input, allocate nothing that the input's length does not bound, and never panic: the fuzzers hold
+//! them to it.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +27,7 @@ pub mod frame;
 pub mod hello;
 pub mod open;
 pub mod options;
+pub mod packet;
 pub mod probe;
 mod reader;
 mod writer;

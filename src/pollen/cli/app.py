@@ -53,7 +53,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 # Verbs that only a program types, with their modules.
-HIDDEN = {"_stdio": "stdio"}
+HIDDEN = {"_stdio": "stdio", "_upgrade": "taking"}
 # The verbs of ``pollen.cli.verbs`` stand after this one in the overview.
 _BEFORE_OTHERS = "join"
 # What people try when a member shall go.

@@ -139,7 +139,7 @@ def _pairs(pairs: list[list[str]]) -> str:
 
 
 def _node_lines(node: dict[str, Any]) -> list[tuple[str, str]]:
-    path = "direct" if node["direct"] else "relayed"
+    path = node["path"] or ("direct" if node["direct"] else "relayed")
     moved = f"{human_bytes(node['bytes_out'])} out, {human_bytes(node['bytes_in'])} in"
     is_linked = node["rtt_us"] > 0
     return [
@@ -178,6 +178,7 @@ def why_command(ctx: click.Context) -> None:
     Examples:
       pln why place hello
       pln why call hello greet
+      pln why path attic
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -267,6 +268,37 @@ def call_command(ctx: click.Context, seed: str, function: str | None, as_json: b
     if rows:
         head = ("HOST", "STATE", "PRICE", "FROM", "LINKED", "REASON")
         _table(head, rows, drop=("FROM", "REASON"))
+
+
+@why_command.command("path")
+@click.argument("node", shell_complete=complete_nodes)
+@with_json
+@with_globals
+@click.pass_context
+def path_command(ctx: click.Context, node: str, as_json: bool) -> None:
+    """How packets from this node to NODE go, why, and what would help.
+
+    \b
+    Examples:
+      pln why path attic
+    """
+    told = control_of(ctx).get(f"/v1/why/path/{quote(node, safe='')}")
+    if as_json:
+        output.print_json(told)
+        return
+    click.echo(f"node {told['name']}: {_way_text(told)}")
+    _print_sentences(told["why"])
+
+
+def _way_text(told: dict[str, Any]) -> str:
+    """One line: how packets go, how far, since when."""
+    if not told["path"]:
+        return "no packets get there from here now"
+    way = f"packets go through {told['path'].removeprefix('via ')}"
+    if told["path"] == "direct":
+        way = f"packets go directly to {told['address']}"
+    far = f", {output.human_us(told['rtt_us'])}" if told["rtt_us"] else ""
+    return f"{way}{far}, for {output.human_age(told['path_ms'])}"
 
 
 def _print_policy(parts: Sequence[dict[str, Any]], title: str) -> None:

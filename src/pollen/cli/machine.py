@@ -28,6 +28,7 @@ def _values(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     from pollen.runtime.folder import config
 
     words = {"log_level": config.LEVELS, "discovery": ("multicast", "static:")}
+    words["upgrade.from"] = config.TAKES_FROM
     offered = words.get(str(ctx.params.get("key")), ())
     return [word for word in offered if word.startswith(incomplete)]
 
@@ -97,12 +98,14 @@ def _change(where: Paths, key: str, value: str | int | list[str] | None) -> None
 
     paths.make_home(where)
     held = config.write_setting(where.config_file, key, value, starting.check)
-    click.echo(f"{key} = {_shown(key, getattr(held, key))}")
+    click.echo(f"{key} = {_shown(key, config.value_of(held, key))}")
     for address in starting.absent(held, key):
         click.echo(f"hint: this machine does not have the address of {address} now")
     if service.running(where) is None:
         return
-    if key in lock.read_flags(where):
+    if key in config.AT_ONCE:
+        click.echo("hint: it holds from now on")
+    elif key in lock.read_flags(where):
         hint = "the running node has it from a flag: pln down, then pln up without it"
         click.echo(f"hint: {here(hint)}")
     else:
@@ -127,7 +130,7 @@ def _list_settings(where: Paths, as_json: bool) -> None:
         output.print_json(msgspec.to_builtins(held))
         return
     for key, meaning in config.MEANINGS.items():
-        click.echo(f"{key} = {_shown(key, getattr(held, key))}")
+        click.echo(f"{key} = {_shown(key, config.value_of(held, key))}")
         click.echo(f"    {meaning}")
     click.echo(f"in {where.config_file}; each is read when the node starts")
 

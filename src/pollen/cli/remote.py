@@ -65,6 +65,7 @@ WAYS: dict[str, Way] = {
     "disconnect": Way.SOCKETS,
     "grant": Way.SOCKETS,
     "members": Way.SOCKETS,
+    "ping": Way.SOCKETS,
     "props": Way.SOCKETS,
     "root": Way.BY_HAND,
     "set-policy": Way.SOCKETS,

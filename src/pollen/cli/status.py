@@ -92,23 +92,31 @@ def status_lines(
     return lines
 
 
+HEAD = ("NODE", "ID", "STATE", "TIER", "RTT", "PATH", "REPLICAS", "MEMORY", "ADDRESS")
+
+
 def _node_lines(status: dict[str, Any], columns: int, include_offline: bool) -> list[str]:
     absent = ("offline", "left")
     shown = [n for n in status["nodes"] if include_offline or n["state"] not in absent]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             node["name"] + ("*" if node["state"] == "self" else ""),
             node["node"][:8],
             "online" if node["state"] == "self" else node["state"],
             node["tier"],
             output.human_us(node["rtt_us"]),
+            node["path"] or "-",
             str(node["ready"]),
             human_bytes(node["memory_bytes"]),
             node["addresses"][0] if node["addresses"] else "-",
         )
         for node in shown
     ]
-    head = ("NODE", "ID", "STATE", "TIER", "RTT", "REPLICAS", "MEMORY", "ADDRESS")
+    head: tuple[str, ...] = HEAD
+    if not any(node["path"].startswith("via ") for node in shown):
+        # Everybody is reached directly: that goes without saying.
+        at = head.index("PATH")
+        head, rows = head[:at] + head[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
     lines = output.table_lines(
         head, rows, drop=("ADDRESS", "MEMORY", "TIER", "RTT", "ID"), columns=columns
     )

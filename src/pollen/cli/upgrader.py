@@ -18,19 +18,21 @@ from pathlib import Path
 from typing import NoReturn
 
 from pollen.errors import PollenError
-from pollen.runtime.upgrade import drive
+from pollen.paths import resolve
+from pollen.runtime.upgrade import drive, taken
 from pollen.runtime.upgrade.site import Site
 
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); from pollen.cli.upgrader import main; main()"
 
 
-def go_on(site: Site, descriptor: int, then: list[str]) -> NoReturn:
+def go_on(site: Site, descriptor: int, then: list[str], home: str = "") -> NoReturn:
     """Replace this process by one that runs from the copy, and holds the lock still.
 
-    ``then`` is the line of ``pln`` to run after an upgrade that was cut off before.
+    ``then`` is the line of ``pln`` to run after an upgrade that was cut off before. ``home`` is
+    the folder of a node that was asked over the mesh, which is told how it ends.
     """
     os.set_inheritable(descriptor, True)
-    told = json.dumps({"site": str(site.folder), "lock": descriptor, "then": then})
+    told = json.dumps({"site": str(site.folder), "lock": descriptor, "then": then, "home": home})
     line = [sys.executable, "-P", "-c", _CODE, str(site.driver), told]
     sys.stdout.flush()
     # Until the other process takes it, Ctrl-C would end it with a trace.
@@ -45,14 +47,19 @@ def main() -> NoReturn:
     told = json.loads(sys.argv[2])
     os.set_inheritable(told["lock"], False)
     site = Site(Path(told["site"]))
+    box = taken.Box(resolve(told["home"])) if told["home"] else None
     try:
         journal = site.read_journal()
         assert journal is not None, "it is written before this process begins"
         drive.drive(site, journal, _say)
     except PollenError as error:
+        if box is not None:
+            box.fail(error)
         with contextlib.suppress(OSError):
             output.print_error(error, as_json=False)
         sys.exit(error.exit_code)
+    if box is not None and not told["then"]:
+        box.note(step=taken.DONE)
     if told["then"]:
         os.close(told["lock"])
         signal.signal(signal.SIGINT, signal.SIG_DFL)

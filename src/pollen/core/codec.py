@@ -41,6 +41,7 @@ LEASE_DOMAIN = b"pollen-lease/1\0"
 DENY_DOMAIN = b"pollen-deny/1\0"
 SUCCESSION_DOMAIN = b"pollen-succession/1\0"
 POLICY_DOMAIN = b"pollen-policy/1\0"
+RELEASE_DOMAIN = b"pollen-release/1\0"
 DISCOVERY_DOMAIN = b"pollen-discovery/1\0"
 ROOT_REQUEST_DOMAIN = b"pollen-root-request/1\0"
 

@@ -15,6 +15,7 @@ from pollen.core import limits
 from pollen.core.figures import Figures
 from pollen.core.rootwords import RootCommands
 from pollen.core.servicewords import ServiceCommands
+from pollen.core.whywords import WhyCommands
 from pollen.options import SeedOptions
 
 
@@ -147,19 +148,6 @@ class AdminCommand(_Command, frozen=True, kw_only=True, tag="admin"):
     wait_ms: int
 
 
-class WhyPlaceCommand(_Command, frozen=True, kw_only=True, tag="why_place"):
-    """Ask why a seed runs where it does; answered by ``WhyPlace``."""
-
-    target: str
-
-
-class WhyCallCommand(_Command, frozen=True, kw_only=True, tag="why_call"):
-    """Ask where a call from this node would go, and why; answered by ``WhyCall``."""
-
-    target: str
-    function: str = ""
-
-
 Command = (
     AuditCommand
     | CheckSeedCommand
@@ -175,10 +163,9 @@ Command = (
     | InviteCommand
     | DrainCommand
     | AdminCommand
-    | WhyPlaceCommand
-    | WhyCallCommand
     | RootCommands
     | ServiceCommands
+    | WhyCommands
 )
 
 
@@ -225,7 +212,8 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """One member. ``state`` is self, online, left (``pln down``) or offline. ``disk_bytes`` is
-    about what is free where it keeps content; it and ``rtt_us`` are 0 while unknown."""
+    about what is free where it keeps content; it and ``rtt_us`` are 0 while unknown. ``path``:
+    ``direct`` or ``via NAME``, for ``path_ms``; empty without a link."""
 
     node: str
     name: str
@@ -238,6 +226,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     rtt_us: int = 0
     direct: bool = False
+    path: str = ""
+    path_ms: int = 0
     bytes_out: int = 0
     bytes_in: int = 0
     disk_bytes: int = 0
@@ -429,71 +419,3 @@ class Administered(msgspec.Struct, frozen=True, kw_only=True):
     """What the verb gave at the node that was asked."""
 
     body: bytes
-
-
-class PartView(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a policy: how deep it stands, its text, and its value; ``missing`` where a path
-    leads nowhere, else what is wrong with it (docs/design/policy.md)."""
-
-    depth: int
-    text: str
-    value: str
-
-
-class RankView(msgspec.Struct, frozen=True, kw_only=True):
-    """One node in the ranking of a seed. ``rank`` counts from 1, 0 is none; the lowest ``cost``
-    ranks first. ``bonus``: what made it cheaper. ``claim``: what it says of the seed itself.
-    ``policy``: the parts of the seed's policy on hosts, as they are of this node.
-    """
-
-    node: str
-    name: str
-    rank: int
-    chosen: bool
-    cost: int
-    memory_mib: int
-    slots: int
-    bonus: list[str]
-    claim: str
-    reason: str
-    policy: list[PartView] = []
-
-
-class WhyPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a seed runs where it does: how many are wanted, and every node's place in the ranking."""
-
-    name: str
-    seed: str
-    wanted: int
-    ready: int
-    demand_milli: int
-    why: list[str]
-    nodes: list[RankView]
-
-
-class WayView(msgspec.Struct, frozen=True, kw_only=True):
-    """One host that a call may go to. ``price_us`` is ``here``, ``measured``, ``estimated`` or
-    ``unknown`` by ``price_source``."""
-
-    node: str
-    name: str
-    price_us: int
-    price_source: str
-    linked: bool
-    state: str
-    reason: str
-
-
-class WhyCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a call from this node would go; ``ways`` in the order in which they are tried.
-    ``policy``: the parts of the seed's policy on callers, as they are of this node."""
-
-    name: str
-    seed: str
-    function: str
-    publisher: str
-    name_epoch: int
-    allowed: bool
-    why: list[str]
-    ways: list[WayView]
-    policy: list[PartView] = []

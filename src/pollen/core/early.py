@@ -18,7 +18,12 @@ from pollen.core.commands import (
     UnseedCommand,
 )
 from pollen.core.events import Commanded, Event, ModuleInspected
-from pollen.core.rootwords import ApplyCommand, SetPolicyCommand, SucceedCommand
+from pollen.core.rootwords import (
+    ApplyCommand,
+    SetPolicyCommand,
+    SignReleaseCommand,
+    SucceedCommand,
+)
 from pollen.core.servicewords import ServeCommand, UnserveCommand
 
 _PUBLISHING = (
@@ -32,6 +37,7 @@ _PUBLISHING = (
     SucceedCommand,
     ApplyCommand,
     SetPolicyCommand,
+    SignReleaseCommand,
     ServeCommand,
     UnserveCommand,
 )

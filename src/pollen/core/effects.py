@@ -25,10 +25,15 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dial(Effect, frozen=True, kw_only=True):
-    """Try to reach a peer; ends in ``HelloReceived`` or ``DialFailed``."""
+    """Try to reach a peer; ends in ``HelloReceived`` or ``DialFailed``.
+
+    ``by_mesh``: its packets may also go through other members, as the ``hops`` of its row say. With
+    no address they go there alone, and a direct path is sought from there.
+    """
 
     peer: PeerId
     addresses: list[str]
+    by_mesh: bool = False
 
 
 class AdmitLink(Effect, frozen=True, kw_only=True):
@@ -166,7 +171,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A member: properties (a JSON object) for gates, its price in microseconds.
 
-    ``words`` are what else a policy reads of it; one with an empty text leads nowhere.
+    ``words`` are what else a policy reads of it; one with an empty text leads nowhere. ``hops``:
+    the linked members to whom packets for it go when it has no direct path, best first, at most 4.
     """
 
     peer: PeerId
@@ -174,6 +180,7 @@ class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     properties: str
     price_us: int
     words: list[tuple[str, str]] = []
+    hops: list[PeerId] = []
 
 
 class ServiceRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -279,6 +286,19 @@ class CloseListener(Effect, frozen=True, kw_only=True):
     """Take no more clients, and end those that there are."""
 
     listener: int
+
+
+class SetRelay(Effect, frozen=True, kw_only=True):
+    """Whether packets of other members are passed on here, and how many bytes a second in all."""
+
+    relays: bool
+    bytes_per_s: int
+
+
+class SetSeen(Effect, frozen=True, kw_only=True):
+    """Where others see this node: peers on the mesh are told to try a direct path to there."""
+
+    addresses: list[str]
 
 
 class RunVerb(Effect, frozen=True, kw_only=True):

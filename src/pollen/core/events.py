@@ -71,6 +71,15 @@ class LinkClosed(Event, frozen=True, kw_only=True, tag="link_closed"):
     reason: str
 
 
+class PathMoved(Event, frozen=True, kw_only=True, tag="path_moved"):
+    """The packets of a link go another way: ``address`` is where the peer is seen, empty while they
+    go through other members. The first way is told, too."""
+
+    link: LinkId
+    peer: PeerId
+    address: str
+
+
 class DialFailed(Event, frozen=True, kw_only=True, tag="dial_failed"):
     """No link came of a ``Dial``: ``slug`` is ``unreachable`` or ``version-mismatch``."""
 
@@ -168,7 +177,8 @@ class PeerSample(msgspec.Struct, frozen=True):
     """One link: smoothed round trip, bytes since it began, and how long its peer was silent.
 
     ``silent_ms``: since any packet came, told to within a second. ``brain_age_ms``: since the
-    peer's brain last took a turn, as its probes say. ``direct``: the path is not relayed.
+    peer's brain last took a turn, as its probes say. ``direct``: the path is not relayed; else
+    ``via`` is the member to whom its packets went last.
     """
 
     peer: PeerId
@@ -178,6 +188,7 @@ class PeerSample(msgspec.Struct, frozen=True):
     direct: bool
     silent_ms: int = 0
     brain_age_ms: int = 0
+    via: PeerId = PeerId(b"")
 
 
 class SeedSample(msgspec.Struct, frozen=True):
@@ -211,6 +222,24 @@ class ServiceSample(msgspec.Struct, frozen=True):
     bytes_out: int
 
 
+class MeshSample(msgspec.Struct, frozen=True):
+    """Packets through the mesh at this node, since start: those of its own connections (``sent``,
+    ``received``), those ``passed_on`` for others, with their bytes, and why others were dropped:
+    ``no_way``, ``over_budget``, ``not_allowed`` (a source or destination without a row, or no
+    relay), ``expired`` (their ttl), ``crowded`` (a queue was full)."""
+
+    sent: int = 0
+    received: int = 0
+    passed_on: int = 0
+    passed_bytes: int = 0
+    no_way: int = 0
+    over_budget: int = 0
+    not_allowed: int = 0
+    expired: int = 0
+    crowded: int = 0
+    carriers: int = 0
+
+
 class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     """Counters of the muscles since start, twice a second; at most one is ever queued.
 
@@ -224,6 +253,7 @@ class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     control_stalls: int
     disk_bytes: int = 0
     services: list[ServiceSample] = []
+    mesh: MeshSample = MeshSample()
 
 
 class LinkWanted(Event, frozen=True, kw_only=True, tag="link_wanted"):

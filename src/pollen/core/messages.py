@@ -126,6 +126,12 @@ class Keep(Message, frozen=True, array_like=True, tag=10):
     is_kept: bool
 
 
+class Seen(Message, frozen=True, array_like=True, tag=11):
+    """Where the sender sees the receiver: ``IP:PORT`` of the packets that come to it."""
+
+    address: Annotated[str, msgspec.Meta(max_length=64)]
+
+
 # -- administration: 30-39 -------------------------------------------------------------------------
 
 
@@ -173,6 +179,7 @@ KINDS: tuple[type[Message], ...] = (
     Have,
     Prune,
     Keep,
+    Seen,
     JoinCarried,
     JoinReturned,
     AdminRequest,

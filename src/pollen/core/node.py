@@ -42,10 +42,11 @@ from pollen.core.events import (
 )
 from pollen.core.faults import Faults
 from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
-from pollen.core.kinds import ACT, CERT, NODE
+from pollen.core.kinds import ACT, CERT, NEAR, NODE
 from pollen.core.messages import (
     decode_message,
 )
+from pollen.core.paths import Paths
 from pollen.core.peers import Facts, Mesh, Phase
 from pollen.core.placement import Placing, Situation
 from pollen.core.presence import Presence
@@ -84,8 +85,10 @@ class Node(Room):
         self._clocks = Clocks()
         self._certificate = Consequences.own_certificate(config, self._members.trust)
         self._records = Records(config.cluster, config.node, sign)
-        self._mesh = Mesh(config.node, rng, self._members.trust.is_denied)
+        is_denied = self._members.trust.is_denied
+        self._mesh = Mesh(config.node, rng, is_denied, lambda peer: bool(self._paths.hops(peer)))
         self._peers, self._membership = self._mesh.peers, self._mesh.membership
+        self._paths = Paths(config, self._members, self._mesh, lambda: self._presence.addresses)
         self._redeeming = Redeeming(config, self._members.trust, rng, sign, verify)
         self._situation = Situation(config.node, self._members, self._membership)
         self._consequences = Consequences(
@@ -98,7 +101,9 @@ class Node(Room):
             self._situation,
             self._peers.has_link,
             self._mesh.estimate,
+            self._paths.hops,
         )
+        self._situation.kinds[NEAR] = lambda record, now: self._paths.note_record(record)
         self._durability = Durability()
         self._faults = Faults()
         tier_of = self._members.tier_of
@@ -154,7 +159,7 @@ class Node(Room):
             self._news.of_publication,
         )
         questions = Questions(self._screen, self._placing.price)
-        spread = [self._gossip, self._mesh, self._consequences, self._carrying]
+        spread = [self._gossip, self._mesh, self._paths, self._consequences, self._carrying]
         roster = Roster(self._screen, lambda: self._records.live_of(ACT))
         asked = [self._granting, requests, self._admin, questions, roster, self._waits]
         return [*spread, self._placing, *asked, *self._services.rooms(), self]
@@ -235,6 +240,7 @@ class Node(Room):
         self._declare_self(turn)
         self._consequences.start(turn)
         self._mesh.start(turn)
+        self._paths.start(turn)
         self._gossip.start(turn)
         self._retention.start(turn)
         self._services.start(turn)
@@ -256,6 +262,7 @@ class Node(Room):
         self._shut_out.pop(event.peer, None)
         if not self._mesh.on_hello(event, turn):
             return
+        self._paths.on_hello(event, turn)
         self._gossip.on_link(event.peer, event.dialled, turn)
         self._placing.note_links()
         self._consequences.on_linked(event.peer)
@@ -266,6 +273,7 @@ class Node(Room):
             self._shut_out[event.peer] = turn.now.mono
         self._mesh.on_link_closed(event, turn)
         if not self._peers.has_link(event.peer):
+            self._paths.on_unlinked(event.peer, turn)
             self._placing.note_unlinked(event.peer)
             self._gossip.on_link_closed(event.peer, turn)
 
@@ -291,6 +299,7 @@ class Node(Room):
 
     def _on_telemetry(self, event: Telemetry, turn: Turn) -> None:
         self._mesh.on_telemetry(event, self._situation.bundles.place_of, turn)
+        self._paths.on_telemetry(event, turn)
         self._placing.note_coordinate(self._mesh.coords.told)
         self._placing.note_telemetry(event, turn)
 
@@ -361,6 +370,7 @@ class Node(Room):
             self._news.follow_halted(turn)
             self._news.of_hosting(turn)
             is_urgent = any(isinstance(effect, LoadSeed) for effect in turn.last)
+            self._placing.note_ways(self._paths.follow(turn))
             self._placing.push(turn, is_urgent=is_urgent, follow=self._services.follow)
         self._waits.settle(turn)
         self._persist(changes, turn)
@@ -394,6 +404,7 @@ class Node(Room):
             if self._mesh.advance(turn):
                 self._situation.is_stale = True
                 moved = self._mesh.take_moved()
+                self._paths.note_live(self._membership.live)
                 self._news.follow_live(moved, self._membership.live, turn)
             more = self._apply_changes(turn)
             changes += more
@@ -428,10 +439,13 @@ class Node(Room):
         if self._is_started:
             self._records.ask_lease(turn)
 
-    def figures(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Counters and gauges by metric, and peers' faults by kind, for the metrics page."""
-        gossip = {f"pollen_gossip_{name}": n for name, n in self._gossip.figures().items()}
-        return {**gossip, "pollen_records": self._records.count}, dict(self._faults.counts)
+    def figures(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Counters and gauges by metric, peers' faults by kind, and packets through the mesh by
+        their way, for the metrics page."""
+        numbers = {f"pollen_gossip_{name}": n for name, n in self._gossip.figures().items()}
+        numbers["pollen_records"] = self._records.count
+        gauges, mesh = self._paths.figures()
+        return {**numbers, **gauges}, dict(self._faults.counts), mesh
 
     # -- views ----------------------------------------------------------------------------------
 
@@ -460,6 +474,7 @@ class Node(Room):
             has_root=self._redeeming.issuer().signing_root is not None,
             members=self._members,
             situation=self._situation,
+            paths=self._paths,
             telemetry=self._placing.telemetry,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),

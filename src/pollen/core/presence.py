@@ -83,4 +83,5 @@ class Presence:
             phase=int(self.phase),
             restarts=self._restarts,
             speaks=limits.SPEAKS,
+            relays=config.relays,
         )

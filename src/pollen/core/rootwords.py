@@ -58,6 +58,50 @@ class SetPolicyCommand(_Command, frozen=True, kw_only=True, tag="set_policy"):
     by_root: bool = False
 
 
+class SignReleaseCommand(_Command, frozen=True, kw_only=True, tag="sign_release"):
+    """Have the root key here sign that nodes may run a wheel; answered by ``ReleaseSigned``.
+
+    ``wheel`` is the SHA-256 of the file, ``size`` its bytes; ``tags`` are those of its platforms.
+    ``allow_older``: also in place of a higher version.
+    """
+
+    wheel: str
+    size: int
+    version: str
+    tags: str
+    allow_older: bool = False
+
+
+class TakeReleaseCommand(_Command, frozen=True, kw_only=True, tag="take_release"):
+    """Whether this node takes a release (base64) that came over the mesh; ``ReleaseTaken``.
+
+    ``takes_from``: the setting ``upgrade.from``. ``last`` is the release that was taken last, as
+    base64, or empty.
+    """
+
+    release: str
+    takes_from: str
+    last: str = ""
+
+
+class ReleaseSigned(msgspec.Struct, frozen=True, kw_only=True):
+    """A release as base64, to be handed to nodes until it expires."""
+
+    release: str
+    issued_unix_ms: int
+    expires_unix_ms: int
+
+
+class ReleaseTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """What the root signed: the wheel that this node may run now."""
+
+    wheel: str
+    size: int
+    version: str
+    tags: str
+    allow_older: bool
+
+
 class RootLink(msgspec.Struct, frozen=True, kw_only=True):
     """One root of the line. ``since_unix_ms``: when the one before it signed it, 0 for the first.
 
@@ -177,4 +221,6 @@ RootCommands = (
     | ApplyCommand
     | PoliciesCommand
     | SetPolicyCommand
+    | SignReleaseCommand
+    | TakeReleaseCommand
 )

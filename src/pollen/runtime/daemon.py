@@ -51,6 +51,7 @@ from pollen.runtime.loop.discovery import Discovery, make_finder
 from pollen.runtime.loop.driver import Driver
 from pollen.runtime.loop.native import Keys, Muscles, Native, RealNative, as_error, make_verify
 from pollen.runtime.loop.store import Store
+from pollen.runtime.upgrades import UpgradeRequest, Upgrades, UpgradeState
 from pollen.runtime.watch import logs, metrics, otlp, stderr
 from pollen.runtime.workloads import Workloads
 
@@ -80,6 +81,7 @@ class Daemon:
         self._driver: Driver | None = None
         self._workloads: Workloads | None = None
         self._elsewhere: Elsewhere | None = None
+        self._upgrades: Upgrades | None = None
         self._muscles: Muscles | None = None
         self._identity: Identity | None = None
         self._node = b""
@@ -110,6 +112,9 @@ class Daemon:
         driver.verbs |= {"load": self._workloads.serve, "end-load": self._workloads.serve_end}
         self._elsewhere = Elsewhere(self._node.hex(), driver.command, self._paths.log_file)
         driver.verbs |= self._elsewhere.verbs()
+        own, ask = self._node.hex(), driver.command
+        self._upgrades = Upgrades(self._paths, own, ask, self._elsewhere)
+        driver.verbs |= self._upgrades.verbs()
         server: ControlServer | None = None
         discovery: Discovery | None = None
         pages = contextlib.AsyncExitStack()
@@ -229,6 +234,8 @@ class Daemon:
                 successor=PeerId(root.public) if root is not None else None,
                 slots=self._config.guest_slots(),
                 idle_ns=self._config.idle_ms * MILLISECOND,
+                relays=self._config.relay != "off",
+                relay_bytes_per_s=self._config.relay_bytes,
             )
             rng, sign = Rng(entropy.draw_seed()), self._keys.sign
             verify = make_verify(self._native)
@@ -324,6 +331,14 @@ class Daemon:
         """Lines of another node's log."""
         return await self._started_elsewhere().logs_of(node, wish)
 
+    async def upgrade_state(self, node: str, tags: str) -> UpgradeState:
+        """How it stands with an upgrade of a node over the mesh."""
+        return await self._started_upgrades().look_at(node, tags)
+
+    async def upgrade(self, node: str, request: UpgradeRequest) -> UpgradeState:
+        """Have another node upgrade itself."""
+        return await self._started_upgrades().begin_at(node, request)
+
     async def hold_root(self) -> msgspec.Struct:
         """The root key came into the folder, or left it: from now on it signs, or does not."""
         if self._driver is None or self._keys is None:
@@ -347,6 +362,11 @@ class Daemon:
             raise PollenError("daemon-not-running", "the node is not up yet", "try again")
         return self._elsewhere
 
+    def _started_upgrades(self) -> Upgrades:
+        if self._upgrades is None:
+            raise PollenError("daemon-not-running", "the node is not up yet", "try again")
+        return self._upgrades
+
     def _started_workloads(self) -> Workloads:
         if self._workloads is None:
             raise PollenError("daemon-not-running", "the node is not up yet", "try again")
@@ -356,13 +376,14 @@ class Daemon:
         """The Prometheus page."""
         if self._muscles is None or self._driver is None:
             raise PollenError("internal", "the daemon is starting", "ask again")
-        numbers, rejections = self._driver.figures()
+        numbers, rejections, mesh = self._driver.figures()
         numbers["pollen_uptime_seconds"] = time.monotonic() - self._began
         numbers["pollen_guest_memory_limit_bytes"] = self._config.guest_memory()
         sent = self._exporter.counters if self._exporter else {"exported": 0, "failed": 0}
         numbers |= {f"pollen_spans_{name}_total": count for name, count in sent.items()}
         native = self._muscles.metrics()
-        return metrics.metrics_page(native, numbers, rejections, self._timings, self._engine)
+        timings, engine = self._timings, self._engine
+        return metrics.metrics_page(native, numbers, rejections, mesh, timings, engine)
 
     def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping:
         """Begin the end; the answer leaves before the socket closes."""

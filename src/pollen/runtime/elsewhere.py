@@ -74,10 +74,10 @@ class Elsewhere:
 
     async def status_of(self, node: str) -> cmd.Status:
         """What ``pln status`` shows on a node, named by its name or the first digits of its id."""
-        peer = await self._found(node)
+        peer = await self.found(node)
         if peer == self._own:
             return await self._status()
-        return _read(await self._answer(peer, "status", b""), peer, cmd.Status)
+        return read(await self.answer(peer, "status", b""), peer, cmd.Status)
 
     async def figures(self) -> FiguresList:
         """What each node that is online does now. One that does not tell in time has a problem
@@ -96,8 +96,8 @@ class Elsewhere:
             else:
                 async with room:
                     try:
-                        body = await self._answer(node.node, "figures", b"", GLANCE_MS)
-                        figures = _read(body, node.node, Figures)
+                        body = await self.answer(node.node, "figures", b"", GLANCE_MS)
+                        figures = read(body, node.node, Figures)
                     except PollenError as error:
                         problem = f"[{error.slug}] {error.reason}"
             return NodeFigures(
@@ -114,16 +114,17 @@ class Elsewhere:
 
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]:
         """Lines of a node's log, each a JSON object, oldest first."""
-        peer = await self._found(node)
+        peer = await self.found(node)
         if peer == self._own:
             return await asyncio.to_thread(chosen, self._log_path, wish)
-        body = await self._answer(peer, "logs", msgspec.json.encode(wish))
-        lines = _read(body, peer, list[str])
+        body = await self.answer(peer, "logs", msgspec.json.encode(wish))
+        lines = read(body, peer, list[str])
         if not all(map(_is_line, lines)):
             raise _unreadable(peer, "it holds what is not a line of a log")
         return lines
 
-    async def _answer(self, peer: str, verb: str, args: bytes, wait_ms: int = WAIT_MS) -> bytes:
+    async def answer(self, peer: str, verb: str, args: bytes, wait_ms: int = WAIT_MS) -> bytes:
+        """What a node of this id answers to a verb."""
         command = cmd.AdminCommand(node=peer, verb=verb, args=args, wait_ms=wait_ms)
         answered = await self._ask(command, wait_ms / 1000 + 1)
         assert isinstance(answered, cmd.Administered)
@@ -139,7 +140,7 @@ class Elsewhere:
         assert isinstance(status, cmd.Status)
         return status
 
-    async def _found(self, text: str) -> str:
+    async def found(self, text: str) -> str:
         """The id of the one member that a text names."""
         nodes = (await self._status()).nodes
         found = [node for node in nodes if node.name == text]
@@ -194,7 +195,7 @@ def within(lines: Sequence[str]) -> list[str]:
     return [line for line, size in zip(lines, sizes, strict=True) if size <= ANSWER_BYTES]
 
 
-def _read(body: bytes, peer: str, kind: type[T]) -> T:
+def read(body: bytes, peer: str, kind: type[T]) -> T:
     """An answer of another node. Whatever it is, the fault is that node's, and said of it."""
     try:
         answer = msgspec.json.decode(body, type=kind)

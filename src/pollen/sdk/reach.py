@@ -50,8 +50,8 @@ def _request(service: str, node: bytes | None) -> bytes:
     return len(body).to_bytes(_PREFIX, "big") + body
 
 
-def _check(answer: bytes) -> None:
-    """Raises what the node refused with."""
+def _check(answer: bytes) -> str:
+    """The id of the node whose service it is. Raises what was refused."""
     try:
         read = msgspec.msgpack.decode(answer, type=_Answer)
     except msgspec.DecodeError as error:
@@ -59,6 +59,7 @@ def _check(answer: bytes) -> None:
     if read.slug:
         node = read.node.hex() if read.node else None
         raise error_from(read.slug, read.reason, read.remedy, node=node)
+    return read.node.hex() if read.node else ""
 
 
 def _length_of(prefix: bytes) -> int:
@@ -68,8 +69,9 @@ def _length_of(prefix: bytes) -> int:
     return length
 
 
-def _parted(paths: Paths, service: str) -> tuple[str, bytes | None]:
-    """The name and the provider in ``NAME`` or ``NAME@NODE``."""
+def parted(paths: Paths, service: str) -> tuple[str, bytes | None]:
+    """The name and the provider in ``NAME`` or ``NAME@NODE``. Raises ``service-not-found`` and
+    ``ambiguous``."""
     name, at, node = service.partition("@")
     if not at:
         return name, None
@@ -91,12 +93,24 @@ def _parted(paths: Paths, service: str) -> tuple[str, bytes | None]:
 def opened(paths: Paths, service: str, seconds: float = PATIENCE) -> socket.socket:
     """A socket that is the service. Raises ``service-not-found``, ``provider-refused``, ``denied``,
     ``unreachable`` and what else the node refuses with."""
-    asked = _request(*_parted(paths, service))
+    return _opened(paths, *parted(paths, service), seconds)[0]
+
+
+def touch(paths: Paths, name: str, node: bytes | None, seconds: float = PATIENCE) -> str:
+    """Connect to a service and hang up; the id of the node that has it. Raises as ``opened``."""
+    held, provider = _opened(paths, name, node, seconds)
+    held.close()
+    return provider
+
+
+def _opened(
+    paths: Paths, name: str, node: bytes | None, seconds: float
+) -> tuple[socket.socket, str]:
     held = streams.opened(paths, seconds, PREFACE)
     try:
         held.settimeout(seconds)
-        held.sendall(asked)
-        _check(_received(held, _length_of(_received(held, _PREFIX))))
+        held.sendall(_request(name, node))
+        provider = _check(_received(held, _length_of(_received(held, _PREFIX))))
         held.settimeout(None)
     except PollenError:
         held.close()
@@ -107,7 +121,7 @@ def opened(paths: Paths, service: str, seconds: float = PATIENCE) -> socket.sock
     except BaseException:
         held.close()
         raise
-    return held
+    return held, provider
 
 
 def _received(held: socket.socket, size: int) -> bytes:

@@ -36,7 +36,7 @@ from pollen.errors import PollenError
 from pollen.paths import Paths, resolve
 from pollen.sdk.client import Mesh, connect
 from pollen.sdk.control import Control
-from pollen.testing.namespaces import Network
+from pollen.testing.namespaces import Network, Spaces
 
 START = 30.0
 STOP = 20.0
@@ -49,7 +49,7 @@ _FOLDER_MAX = 75
 class Node:
     """One daemon of a cluster. ``name`` is its node name, ``home`` its folder."""
 
-    def __init__(self, name: str, home: Path, address: str, network: Network | None) -> None:
+    def __init__(self, name: str, home: Path, address: str, network: Spaces | None) -> None:
         self.name = name
         self.home = home
         self.address = address
@@ -181,27 +181,28 @@ class Cluster:
 
     ``properties`` are those of nodes by name (``{"b": {"zone": "attic"}}``); the nodes are called
     a, b, c and so on. ``settings`` are those of ``pln set``, for every node. With ``ipv6``
-    their ``namespaces`` have addresses of that family only.
+    their ``namespaces`` have addresses of that family only. ``namespaces`` may be a network that is
+    not made yet, too: the nodes have its names then, and ``size`` does not count.
     """
 
     def __init__(
         self,
         size: int = 3,
         *,
-        namespaces: bool = False,
+        namespaces: bool | Spaces = False,
         ipv6: bool = False,
         properties: Mapping[str, Mapping[str, str]] | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         if not 1 <= size <= 26:
             raise ValueError("a cluster here has 1 to 26 nodes")
-        self._size = size
-        self._with_namespaces = namespaces
-        self._ipv6 = ipv6
+        network = Network(size, ipv6=ipv6) if namespaces is True else namespaces or None
+        letters = [chr(ord("a") + index) for index in range(size)]
+        self._names = network.names if network else letters
         self._properties = dict(properties or {})
         self._settings = dict(settings or {})
         self._folder: Path | None = None
-        self.network: Network | None = None
+        self.network: Spaces | None = network
         self.nodes: list[Node] = []
 
     def __iter__(self) -> Iterator[Node]:
@@ -216,11 +217,9 @@ class Cluster:
     async def __aenter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="pln-", dir=_short_folder()))
         try:
-            if self._with_namespaces:
-                self.network = Network(self._size, ipv6=self._ipv6)
+            if self.network is not None:
                 self.network.make()
-            for index in range(self._size):
-                self.nodes.append(self._node(index))
+            self.nodes += map(self._node, self._names)
             await self._found()
         except BaseException as error:
             self._print_logs(error)
@@ -238,9 +237,8 @@ class Cluster:
             self._print_logs(error)
         self._clean()
 
-    def _node(self, index: int) -> Node:
+    def _node(self, name: str) -> Node:
         assert self._folder is not None
-        name = chr(ord("a") + index)
         home = self._folder / name
         home.mkdir(mode=0o700)
         if self.network is None:
@@ -317,7 +315,7 @@ class Cluster:
     async def renumber(self) -> None:
         """Give every node another address, which those that run do not know: nodes are to be
         stopped before. Needs ``namespaces=True``."""
-        if self.network is None:
+        if not isinstance(self.network, Network):
             raise PollenError("usage", "only nodes in namespaces can be moved", "namespaces=True")
         await asyncio.to_thread(self.network.renumber)
         for node in self.nodes:

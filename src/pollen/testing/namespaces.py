@@ -18,18 +18,18 @@ _TABLE = "pollen_cut"
 _SEQUENCE = iter(range(1 << 16))
 
 
-class Network:
-    """``size`` namespaces on one bridge; ``cut`` and ``heal`` are silent, as a pulled cable is.
+class Spaces:
+    """Namespaces for the nodes ``names``, however they are wired: a subclass makes that.
 
-    With ``ipv6`` they have addresses of that family only, on the loopback as well.
+    ``cut`` and ``heal`` are silent, as a pulled cable is.
     """
 
-    def __init__(self, size: int, *, ipv6: bool = False) -> None:
-        self._ipv6 = ipv6
+    def __init__(self, names: Sequence[str], *, ipv6: bool = False) -> None:
         # Interface names have 15 characters at most.
         self._tag = f"p{os.getpid() % 100_000}x{next(_SEQUENCE)}"
-        self._names = [chr(ord("a") + index) for index in range(size)]
-        self._moves = 0
+        self._ipv6 = ipv6
+        self._made: list[str] = []
+        self.names = list(names)
 
     @staticmethod
     def is_possible() -> bool:
@@ -42,38 +42,118 @@ class Network:
 
     def make(self) -> None:
         """Build it. Raises ``PollenError`` naming the command that failed; ``remove`` then too."""
-        hub = self._space("hub")
-        _run("ip", "netns", "add", hub)
-        _run("ip", "-n", hub, "link", "add", "br0", "type", "bridge")
-        _run("ip", "-n", hub, "link", "set", "br0", "up")
-        for name in self._names:
-            space, link = self._space(name), f"{self._tag}{name}"
-            _run("ip", "netns", "add", space)
-            _run(
-                "ip",
-                "link",
-                "add",
-                link,
-                "netns",
-                hub,
-                "type",
-                "veth",
-                "peer",
-                "eth0",
-                "netns",
-                space,
-            )
-            _run("ip", "-n", hub, "link", "set", link, "master", "br0", "up")
-            for device in ("lo", "eth0"):
-                _run("ip", "-n", space, "link", "set", device, "up")
+        raise NotImplementedError
+
+    def addresses(self, name: str) -> list[str]:
+        """Those from which packets of a node may come."""
+        raise NotImplementedError
+
+    def listens(self, name: str, port: int) -> str:
+        """What a node binds, as it is written in settings."""
+        raise NotImplementedError
+
+    def inside(self, name: str, command: Sequence[str]) -> list[str]:
+        """The command line that runs ``command`` in a node's network."""
+        return ["ip", "netns", "exec", self.space(name), *command]
+
+    def space(self, name: str) -> str:
+        """The name of a namespace, as iproute2 knows it."""
+        return f"{self._tag}-{name}"
+
+    def cut(self, some: Iterable[str], others: Iterable[str]) -> None:
+        """Drop every packet between two groups, without telling either; other cuts are healed."""
+        self.heal()
+        self.part(some, others)
+
+    def part(self, some: Iterable[str], others: Iterable[str]) -> None:
+        """As ``cut``, beside the cuts that there are."""
+        away = list(others)
+        for name in some:
+            for other in away:
+                self._drop(name, other)
+                self._drop(other, name)
+
+    def _drop(self, at: str, source: str) -> None:
+        family = "ip6" if self._ipv6 else "ip"
+        lines = [
+            f"add table inet {_TABLE}",
+            f"add chain inet {_TABLE} input {{ type filter hook input priority 0; }}",
+        ]
+        for address in self.addresses(source):
+            lines.append(f"add rule inet {_TABLE} input {family} saddr {address} drop")
+        self._nft(at, "\n".join(lines) + "\n")
+
+    def heal(self) -> None:
+        """Let everything through again."""
+        for name in self.names:
+            with contextlib.suppress(PollenError):
+                self._within(name, "nft", "delete", "table", "inet", _TABLE)
+
+    def remove(self) -> None:
+        """Take it all away; what is not there is no error."""
+        for name in self._made:
+            with contextlib.suppress(PollenError):
+                _run("ip", "netns", "delete", self.space(name))
+
+    def _add(self, name: str) -> str:
+        """Make a namespace; its name."""
+        self._made.append(name)
+        _run("ip", "netns", "add", self.space(name))
+        self._ip(name, "link", "set", "lo", "up")
+        return self.space(name)
+
+    def _ip(self, name: str, *words: str) -> None:
+        _run("ip", "-n", self.space(name), *words)
+
+    def _within(self, name: str, *command: str, stdin: str = "") -> str:
+        """What a command prints in a namespace."""
+        return _run("ip", "netns", "exec", self.space(name), *command, stdin=stdin)
+
+    def _nft(self, name: str, rules: str) -> None:
+        self._within(name, "nft", "-f", "-", stdin=rules)
+
+    def _bridge(self, hub: str) -> None:
+        """The namespace in which the cables end."""
+        self._add(hub)
+        self._ip(hub, "link", "add", "br0", "type", "bridge")
+        self._ip(hub, "link", "set", "br0", "up")
+
+    def _wire(self, hub: str, cable: str, name: str, device: str) -> None:
+        """A cable from the bridge to a namespace, where it is called ``device``."""
+        ends = ("type", "veth", "peer", device, "netns", self.space(name))
+        _run("ip", "link", "add", cable, "netns", self.space(hub), *ends)
+        self._ip(hub, "link", "set", cable, "master", "br0", "up")
+        self._ip(name, "link", "set", device, "up")
+
+
+class Network(Spaces):
+    """``size`` namespaces on one bridge.
+
+    With ``ipv6`` they have addresses of that family only, on the loopback as well.
+    """
+
+    def __init__(self, size: int, *, ipv6: bool = False) -> None:
+        super().__init__([chr(ord("a") + index) for index in range(size)], ipv6=ipv6)
+        self._moves = 0
+
+    def make(self) -> None:
+        """Build it. Raises ``PollenError`` naming the command that failed; ``remove`` then too."""
+        self._bridge("hub")
+        for name in self.names:
+            self._add(name)
+            self._wire("hub", f"{self._tag}{name}", name, "eth0")
             if self._ipv6:
-                _run("ip", "-n", space, "address", "del", "127.0.0.1/8", "dev", "lo")
+                self._ip(name, "address", "del", "127.0.0.1/8", "dev", "lo")
             self._change(name, "add", self.address(name))
 
     def address(self, name: str) -> str:
         """The address of a node."""
-        host = 1 + self._names.index(name) + self._moves * len(self._names)
+        host = 1 + self.names.index(name) + self._moves * len(self.names)
         return f"fd00:231::{host:x}" if self._ipv6 else f"10.231.7.{host}"
+
+    def addresses(self, name: str) -> list[str]:
+        """The one that it has."""
+        return [self.address(name)]
 
     def listens(self, name: str, port: int) -> str:
         """Where a node is reached, as it is written in settings."""
@@ -83,71 +163,24 @@ class Network:
     def _change(self, name: str, verb: str, address: str) -> None:
         # Without nodad an IPv6 address cannot be bound for its first second.
         tail = ("/64", "nodad") if self._ipv6 else ("/24",)
-        line = ("address", verb, address + tail[0], "dev", "eth0", *tail[1:])
-        _run("ip", "-n", self._space(name), *line)
+        self._ip(name, "address", verb, address + tail[0], "dev", "eth0", *tail[1:])
 
     def renumber(self) -> None:
         """Give every node another address, as a new network does; those before are gone."""
-        held = {name: self.address(name) for name in self._names}
+        held = {name: self.address(name) for name in self.names}
         self._moves += 1
         for name, old in held.items():
             self._change(name, "del", old)
             self._change(name, "add", self.address(name))
-
-    def inside(self, name: str, command: Sequence[str]) -> list[str]:
-        """The command line that runs ``command`` in a node's network."""
-        return ["ip", "netns", "exec", self._space(name), *command]
-
-    def cut(self, some: Iterable[str], others: Iterable[str]) -> None:
-        """Drop every packet between two groups, without telling either."""
-        self.heal()
-        away = list(others)
-        for name in some:
-            for other in away:
-                self._drop(name, other)
-                self._drop(other, name)
-
-    def _drop(self, at: str, source: str) -> None:
-        family = "ip6" if self._ipv6 else "ip"
-        rules = f"""
-            add table inet {_TABLE}
-            add chain inet {_TABLE} input {{ type filter hook input priority 0; }}
-            add rule inet {_TABLE} input {family} saddr {self.address(source)} drop
-        """
-        _run("ip", "netns", "exec", self._space(at), "nft", "-f", "-", stdin=rules)
-
-    def heal(self) -> None:
-        """Let everything through again."""
-        for name in self._names:
-            with contextlib.suppress(PollenError):
-                _run(
-                    "ip",
-                    "netns",
-                    "exec",
-                    self._space(name),
-                    "nft",
-                    "delete",
-                    "table",
-                    "inet",
-                    _TABLE,
-                )
-
-    def remove(self) -> None:
-        """Take it all away; what is not there is no error."""
-        for name in ("hub", *self._names):
-            with contextlib.suppress(PollenError):
-                _run("ip", "netns", "delete", self._space(name))
-
-    def _space(self, name: str) -> str:
-        return f"{self._tag}-{name}"
 
 
 def _try(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
 
 
-def _run(*command: str, stdin: str = "") -> None:
+def _run(*command: str, stdin: str = "") -> str:
     done = _try(*command, stdin=stdin)
     if done.returncode:
         reason = f"{' '.join(command)} failed: {done.stderr.strip()}"
         raise PollenError("internal", reason, "namespaces need root, iproute2 and nftables")
+    return done.stdout

@@ -11,13 +11,7 @@ import pytest
 from pollen.core import limits
 from pollen.core.admission.policies import NAMES_SHOWN
 from pollen.core.codec import Refusal, encode
-from pollen.core.commands import (
-    AuditCommand,
-    GrantCommand,
-    UnseedCommand,
-    WhyCallCommand,
-    WhyPlaceCommand,
-)
+from pollen.core.commands import AuditCommand, GrantCommand, UnseedCommand
 from pollen.core.ids import SECOND
 from pollen.core.kinds import POLICY, SUCCESSION
 from pollen.core.rootwords import (
@@ -28,6 +22,7 @@ from pollen.core.rootwords import (
 )
 from pollen.core.trust import RootRequest
 from pollen.core.trust.succession import Succession, issue_succession
+from pollen.core.whywords import WhyCallCommand, WhyPlaceCommand
 from tests.unit.admission.test_granting import refused, with_leaf
 from tests.unit.admission.test_rooted import signed, without_root
 from tests.unit.world import World, make_key, signer, verify

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pollen.core.commands import StatusCommand, WhyCall, WhyCallCommand, WhyPlace, WhyPlaceCommand
+from pollen.core.commands import StatusCommand
 from pollen.core.ids import SECOND
+from pollen.core.whywords import WhyCall, WhyCallCommand, WhyPlace, WhyPlaceCommand
 from tests.unit.world import World, three
 
 

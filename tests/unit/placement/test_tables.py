@@ -140,7 +140,7 @@ def test_a_change_that_was_undone_before_its_push_is_not_pushed() -> None:
 def test_a_row_that_goes_is_pushed_at_once() -> None:
     """Deny and loss never wait, and carry along what waited."""
     held = held_tables()
-    held.peers.set(A, tables.peer_row(A, certificate(), "a", 1))
+    held.peers.set(A, tables.peer_row(A, certificate(), "a", 1, []))
     pushed(held, Nanos(T0 + 1))
     held.seeds.set(NEW.seed, None)
     held.peers.set(A, None)
@@ -172,9 +172,9 @@ def test_a_change_of_what_policies_read_never_waits() -> None:
     """A tier that falls takes calls away as a property does."""
     held = held_tables()
     publisher = certificate()
-    held.peers.set(A, tables.peer_row(A, publisher, "a", 1))
+    held.peers.set(A, tables.peer_row(A, publisher, "a", 1, []))
     pushed(held, Nanos(T0 + 1))
-    held.peers.set(A, tables.peer_row(A, msgspec.structs.replace(publisher, tier=0), "a", 1))
+    held.peers.set(A, tables.peer_row(A, msgspec.structs.replace(publisher, tier=0), "a", 1, []))
     (push,) = pushes(pushed(held, Nanos(T0 + 2)))
     assert push.lanes[fx.PEERS].rows[0].words == [("tier", "leaf"), ("id", A.hex())]
 
@@ -232,9 +232,9 @@ def row_with(options: dict[str, Any]) -> fx.PolicyRow | None:
 def test_a_price_moves_the_row_of_its_peer_alone_and_can_wait() -> None:
     """A seed row is not sent again for a price."""
     held = held_tables()
-    held.peers.set(A, tables.peer_row(A, certificate(), "a", 1))
+    held.peers.set(A, tables.peer_row(A, certificate(), "a", 1, []))
     pushed(held, Nanos(T0 + 1))
-    held.peers.set(A, tables.peer_row(A, certificate(), "a", 9))
+    held.peers.set(A, tables.peer_row(A, certificate(), "a", 9, []))
     (timer,) = pushed(held, Nanos(T0 + 2))
     assert isinstance(timer, fx.SetTimer)
     (push,) = pushes(pushed(held, timer.at))

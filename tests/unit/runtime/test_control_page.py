@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from pollen.core import commands as cmd
+from pollen.core import whywords
 from pollen.runtime.control.route import Route
 from pollen.runtime.control.routes import ROUTES, Latency
 from tests.style.tree import ROOT
@@ -49,8 +50,8 @@ STRUCTS = {held for route in ROUTES for held in (route.request, route.response) 
     cmd.NodeView,
     cmd.SeedView,
     cmd.ReplicaView,
-    cmd.RankView,
-    cmd.WayView,
+    whywords.RankView,
+    whywords.WayView,
     Latency,
 }
 

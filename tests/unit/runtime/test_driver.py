@@ -20,7 +20,8 @@ from pollen.runtime.loop.driver import COLLECT_BEATS, COLLECT_NEVER, Driver
 from pollen.runtime.loop.native import Port
 from pollen.runtime.loop.store import Store
 from pollen.runtime.watch.metrics import Timings
-from tests.contract.fake_native import FakeKey, FakeMuscles, Network
+from tests.contract.fake_keys import FakeKey
+from tests.contract.fake_native import FakeMuscles, Network
 
 
 def make_port() -> tuple[Port, FakeMuscles, list[Any]]:

@@ -19,7 +19,9 @@ def page(native: dict[str, object]) -> str:
     timings = Timings()
     timings.handle.observe(0.002)
     packed = msgspec.msgpack.encode(native)
-    return metrics.metrics_page(packed, {"pollen_records": 7}, {"flood": 2}, timings, "engine 1")
+    return metrics.metrics_page(
+        packed, {"pollen_records": 7}, {"flood": 2}, {"sent": 3}, timings, "engine 1"
+    )
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -15,7 +16,10 @@ use iroh::{
     Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
     endpoint::{Connection, RecvStream, SendStream, presets},
 };
-use pollen_net::{Arrived, HelloData, Link, Net, NetConfig, NetEvent, Upcalls};
+use parking_lot::RwLock;
+use pollen_net::{
+    Arrived, HelloData, Link, Member, Members, Net, NetConfig, NetEvent, Short, Upcalls, short,
+};
 use pollen_wire::{Id, fetch::FetchRequest, frame, hello::Hello, open::Opened};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
@@ -27,6 +31,26 @@ pub const CLUSTER: Id = [7; 32];
 pub struct Above {
     pub events: mpsc::UnboundedSender<NetEvent>,
     pub gives_content: AtomicBool,
+    /// Who is a member, and by whom it is reached, as this node's brain would push it.
+    pub members: RwLock<HashMap<Short, Arc<Member>>>,
+    pub is_leased: AtomicBool,
+}
+
+impl Above {
+    pub fn set_member(&self, id: Id, hops: &[Id]) {
+        let member = Arc::new(Member { id, hops: hops.to_vec() });
+        self.members.write().insert(short(&id), member);
+    }
+}
+
+impl Members for Above {
+    fn member(&self, short: Short) -> Option<Arc<Member>> {
+        self.members.read().get(&short).cloned()
+    }
+
+    fn is_leased(&self) -> bool {
+        self.is_leased.load(Relaxed)
+    }
 }
 
 impl Upcalls for Above {
@@ -87,14 +111,24 @@ pub struct TestNode {
 
 impl TestNode {
     pub async fn start() -> Self {
+        Self::start_on(&["127.0.0.1:0"]).await
+    }
+
+    /// One that has only these addresses.
+    pub async fn start_on(listen: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (sender, events) = mpsc::unbounded_channel();
-        let above = Arc::new(Above { events: sender, gives_content: AtomicBool::new(true) });
+        let above = Arc::new(Above {
+            events: sender,
+            gives_content: AtomicBool::new(true),
+            members: RwLock::default(),
+            is_leased: AtomicBool::new(true),
+        });
         let key = SecretKey::generate();
         let config = NetConfig {
             secret: key.clone(),
             boot: [1; 16],
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
             content: folder.path().join("content"),
         };
         let net = Net::start(config, above.clone()).await.unwrap();
@@ -106,9 +140,25 @@ impl TestNode {
         self.net.bound()[0]
     }
 
-    /// The next event, within the patience of the tests.
+    /// The next event, within the patience of the tests; not of the way that packets go.
     pub async fn event(&mut self) -> NetEvent {
-        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap()
+        loop {
+            let event = timeout(PATIENCE, self.events.recv()).await.expect("an event in time");
+            match event.unwrap() {
+                NetEvent::PathMoved { .. } => {}
+                event => return event,
+            }
+        }
+    }
+
+    /// The next address that a link's packets go to; empty through other members.
+    pub async fn moved(&mut self) -> String {
+        loop {
+            let event = timeout(PATIENCE, self.events.recv()).await.expect("an event in time");
+            if let NetEvent::PathMoved { address, .. } = event.unwrap() {
+                return address;
+            }
+        }
     }
 
     /// The link of the Hello that comes next.
@@ -134,12 +184,22 @@ pub fn hello() -> HelloData {
 /// Two nodes whose brains admitted their link.
 pub async fn linked() -> (TestNode, TestNode) {
     let (mut a, mut b) = (TestNode::start().await, TestNode::start().await);
-    a.net.dial(b.net.id(), vec![b.address()]);
+    link(&mut a, &mut b).await;
+    (a, b)
+}
+
+/// Two brains admit a link over IP.
+pub async fn link(a: &mut TestNode, b: &mut TestNode) {
+    a.net.dial(b.net.id(), b.net.bound(), false);
+    admit(a, b).await;
+}
+
+/// Two brains admit the link that one of them dialled.
+pub async fn admit(a: &mut TestNode, b: &mut TestNode) {
     let (at_a, at_b) = (a.hello().await, b.hello().await);
     a.net.admit(at_a);
     b.net.admit(at_b);
     until(|| a.net.link(b.net.id()).is_some() && b.net.link(a.net.id()).is_some()).await;
-    (a, b)
 }
 
 pub async fn until(condition: impl Fn() -> bool) {
@@ -155,7 +215,7 @@ pub async fn until(condition: impl Fn() -> bool) {
 /// A peer that speaks the transport and then whatever a test makes it say.
 pub struct Stranger {
     pub connection: Connection,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 impl Stranger {
@@ -169,9 +229,20 @@ impl Stranger {
         let id = PublicKey::from_bytes(&node.net.id()).unwrap();
         let to = EndpointAddr::new(id).with_ip_addr(node.address());
         match timeout(PATIENCE, endpoint.connect(to, alpn)).await.expect("an answer in time") {
-            Ok(connection) => Ok(Self { connection, _endpoint: endpoint }),
+            Ok(connection) => Ok(Self { connection, endpoint }),
             Err(error) => Err(format!("{error:#}")),
         }
+    }
+
+    /// Another connection of the same node.
+    pub async fn connect(&self, node: &TestNode, alpn: &[u8]) -> Connection {
+        let id = PublicKey::from_bytes(&node.net.id()).unwrap();
+        let to = EndpointAddr::new(id).with_ip_addr(node.address());
+        timeout(PATIENCE, self.endpoint.connect(to, alpn)).await.unwrap().unwrap()
+    }
+
+    pub fn id(&self) -> Id {
+        *self.endpoint.id().as_bytes()
     }
 
     /// Opens the control stream with a good Hello.

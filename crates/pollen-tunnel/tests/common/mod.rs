@@ -196,6 +196,7 @@ pub fn member(node: &Node) -> PeerRow {
         properties: r#"{"team": "x"}"#.into(),
         price_us: 0,
         words: Words::default(),
+        hops: Vec::new(),
         held: Arc::default(),
     }
 }
@@ -206,7 +207,7 @@ pub fn link(a: &Node, b: &Node) {
         node.push(|push| push.peers.rows.extend([member(a), member(b)]));
     }
     let inside = a.plane.handle().enter();
-    a.plane.net().dial(b.id(), b.plane.net().bound());
+    a.plane.net().dial(b.id(), b.plane.net().bound(), false);
     drop(inside);
     until(|| a.plane.net().link(b.id()).is_some() && b.plane.net().link(a.id()).is_some());
 }

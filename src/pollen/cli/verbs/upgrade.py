@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pollen.cli.app import paths_of, with_globals
+from pollen.cli.app import complete_nodes, paths_of, with_globals
 from pollen.cli.values import DURATION
 from pollen.errors import error_from
 from pollen.paths import Paths
@@ -22,7 +22,9 @@ _NAME_ONE = "name one: pln upgrade FILE.whl, or take the newest of the index: pl
 
 @click.command("upgrade")
 @click.argument("wheel", required=False, metavar="[WHEEL]")
+@click.argument("nodes", nargs=-1, metavar="[NODE]...", shell_complete=complete_nodes)
 @click.option("--all", "is_all", is_flag=True, help="Each node of pln context, one by one.")
+@click.option("--mesh", is_flag=True, help="Over the mesh: each NODE, or with --all every node.")
 @click.option("--index", "is_index", is_flag=True, help="The newest of the package index.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and change nothing.")
 @click.option("--allow-downgrade", is_flag=True, help="WHEEL may be older than what runs.")
@@ -38,7 +40,9 @@ _NAME_ONE = "name one: pln upgrade FILE.whl, or take the newest of the index: pl
 def upgrade_command(
     ctx: click.Context,
     wheel: str | None,
+    nodes: tuple[str, ...],
     is_all: bool,
+    mesh: bool,
     is_index: bool,
     dry_run: bool,
     allow_downgrade: bool,
@@ -50,15 +54,30 @@ def upgrade_command(
     sees its neighbours and has its seeds. Otherwise the old version comes back by itself. An
     upgrade that was cut off goes on when the command runs again; then WHEEL is not needed.
 
+    With --mesh the root key here signs WHEEL, and other nodes of the cluster fetch it over the
+    mesh: those with `pln set upgrade.from root`.
+
     \b
     Examples:
       pln upgrade pollen_mesh-0.2.0-cp311-abi3-manylinux_2_28_x86_64.whl
       pln upgrade --index
       pln upgrade --all FILE.whl
+      pln upgrade --mesh FILE.whl barn cellar
     """
     from pollen.cli import remote, rollout
     from pollen.runtime.upgrade.begin import Wish
 
+    if nodes and not mesh:
+        raise error_from("usage", "a NODE is reached over the mesh", "add --mesh")
+    if mesh:
+        if wheel is None or is_index or bool(nodes) == is_all:
+            remedy = "pln upgrade --mesh FILE.whl NODE…, or for every node: --mesh --all FILE.whl"
+            raise error_from("usage", "--mesh takes a wheel file, and nodes or --all", remedy)
+        from pollen.cli import overmesh
+
+        asked = overmesh.Asked(wheel, nodes, patience, dry_run, allow_downgrade)
+        overmesh.upgrade(paths_of(ctx), asked)
+        return
     if is_index and wheel is not None:
         raise error_from("usage", "both a wheel and --index are given", "leave one of them out")
     options = ["--index"] * is_index + ["--dry-run"] * dry_run
@@ -82,7 +101,7 @@ def _here(where: Paths, source: str | None, wish: Any, dry_run: bool) -> None:
     site = begin.site_of_ours()
     site.installed()
     site.check_writable()
-    _resume(site, source, dry_run)
+    resume(site, dry_run, sys.argv[1:] if source is not None else [])
     if source is None:
         raise error_from("usage", "no wheel is named, and no upgrade was cut off here", _NAME_ONE)
     with contextlib.ExitStack() as held:
@@ -90,17 +109,14 @@ def _here(where: Paths, source: str | None, wish: Any, dry_run: bool) -> None:
             # Before the lock: nobody waits for a slow sender.
             path = _file_of(source, Path(folder))
             descriptor = held.enter_context(site.lock())
-            if site.read_journal() is not None:
-                reason = "another upgrade was cut off here meanwhile"
-                raise error_from("usage", reason, "go on with it: pln upgrade")
-            is_ready = _prepared(site, where, (source, path), wish, dry_run)
+            is_ready = prepared(site, where, (source, path), wish, dry_run)
         if is_ready:
             upgrader.go_on(site, descriptor, [])
 
 
-def _resume(site: Any, source: str | None, dry_run: bool) -> None:
-    """Go on with an upgrade that was cut off, then with what was asked for. Comes back when there
-    is none, or what it left is of no use any more."""
+def resume(site: Any, dry_run: bool, then: list[str], home: str = "") -> None:
+    """Go on with an upgrade that was cut off, then with the line ``then``. Comes back when there
+    is none, or what it left is of no use any more. ``home`` as for ``upgrader.go_on``."""
     from pollen.cli import upgrader
     from pollen.paths import resolve
     from pollen.runtime.upgrade import begin
@@ -125,14 +141,17 @@ def _resume(site: Any, source: str | None, dry_run: bool) -> None:
         # The copy that was made then may not have reached the disk.
         site.keep_driver()
         # What was asked for is done by whichever version is here by then.
-        upgrader.go_on(site, descriptor, sys.argv[1:] if source is not None else [])
+        upgrader.go_on(site, descriptor, then, home)
 
 
-def _prepared(site: Any, where: Paths, given: tuple[str, Path], wish: Any, dry_run: bool) -> bool:
+def prepared(site: Any, where: Paths, given: tuple[str, Path], wish: Any, dry_run: bool) -> bool:
     """Whether everything is ready for another version. ``given`` is a wheel as the user named it,
-    and our copy of it."""
+    and our copy of it. The caller holds the lock of the environment."""
     from pollen.runtime.upgrade import begin, wheel
 
+    if site.read_journal() is not None:
+        reason = "another upgrade was cut off here meanwhile"
+        raise error_from("usage", reason, "go on with it: pln upgrade")
     status = begin.look(where, site)
     name, path = given
     new = wheel.check(path, Path(name) if name not in ("-", INDEX) else None)

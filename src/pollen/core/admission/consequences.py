@@ -86,11 +86,16 @@ class Consequences(Room):
         return {timers.ACCESS: self.on_timer}
 
     def start(self, turn: Turn) -> None:
-        """Publish this node's chain, unless it stands already."""
-        chain = self._members.trust.chain_of(self._config.node)
-        held = self._records.find(self._config.node, CERT, b"")
+        """Publish this node's chain, unless it stands already, and its lease, unless some record
+        has one: who was never linked with it is shown nothing else.
+        """
+        own, trust = self._config.node, self._members.trust
+        chain, lease = trust.chain_of(own), trust.lease_of(own)
+        held = self._records.find(own, CERT, b"")
         if chain is not None and (held is None or held.body.payload != chain.raw):
             turn.publish(CERT, b"", chain.raw)
+        if lease is not None and not any(r.body.key == own for r in self._records.live_of(LEASE)):
+            turn.publish(LEASE, own, encode(lease.carried))
 
     def _hello(self) -> SetHello:
         return SetHello(

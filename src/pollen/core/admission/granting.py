@@ -28,6 +28,7 @@ from pollen.core.admission.grants import (
 )
 from pollen.core.admission.policies import Names, PublisherPolicies
 from pollen.core.admission.redeeming import Redeeming
+from pollen.core.admission.releases import Releases
 from pollen.core.admission.rooted import Rooted
 from pollen.core.codec import Refusal, Rejection, Signed
 from pollen.core.commands import Denied, DenyCommand, Fallen, GrantCommand, Granted, UndenyCommand
@@ -78,6 +79,7 @@ class Granting(Room):
         self._policies = PublisherPolicies(
             members, redeeming, sign, holdings, self._request, self._note
         )
+        self._releases = Releases(self._trust, redeeming, sign, verify, self._note)
         self._rooted = Rooted(
             members,
             redeeming,
@@ -96,6 +98,7 @@ class Granting(Room):
             UndenyCommand: self.on_undeny,
             **self._rooted.commands(),
             **self._policies.commands(),
+            **self._releases.commands(),
         }
 
     # -- grant ----------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ class Granting(Room):
         turn.answer(asked.request, answer, when_durable=not command.dry_run)
 
     def _grant(self, command: GrantCommand, turn: Turn) -> Granted | Refusal:
-        peer = self._named(command.target)
+        peer = self._members.find_named(command.target)
         if isinstance(peer, Refusal):
             return peer
         chain = self._trust.chain_of(peer)
@@ -126,7 +129,7 @@ class Granting(Room):
     def on_undeny(self, asked: Asked, turn: Turn) -> None:
         """Let a denied member in again, with what it had."""
         command: UndenyCommand = asked.command
-        peer = self._named(command.target)
+        peer = self._members.find_named(command.target)
         by_root = command.by_root
         answer = peer if isinstance(peer, Refusal) else self._undeny(peer, by_root, turn)
         turn.answer(asked.request, answer, when_durable=True)
@@ -240,7 +243,7 @@ class Granting(Room):
     def _deny(self, command: DenyCommand, turn: Turn) -> Denied | Refusal:
         desk, planned = self._desk(command.by_root), {}
         for target in command.targets:
-            peer = self._named(target)
+            peer = self._members.find_named(target)
             if isinstance(peer, Refusal):
                 return peer
             payload = self._plan_deny(desk, peer, command.reason, turn.now.wall)
@@ -335,16 +338,6 @@ class Granting(Room):
             return Desk(issuer=issuer, trust=self._trust, sign=self._sign)
         issuer = msgspec.structs.replace(issuer, signing_root=list(self._trust.roots)[-1])
         return Desk(issuer=issuer, trust=self._trust, sign=_blank, is_roots=True)
-
-    def _named(self, text: str) -> PeerId | Refusal:
-        """The one member, or former member, that a name or the first digits of an id mean."""
-        found = self._members.named(text)
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            return Refusal("peer-not-found", f"no member {text[:80]!r} is known", "pln members")
-        ways = ", ".join(f"{self._members.name_of(peer)} {short(peer)}" for peer in found[:8])
-        return Refusal("ambiguous", f"{text[:80]!r} means {len(found)} members", f"one of: {ways}")
 
     def _below(self, peer: PeerId, above: PeerId) -> Fallen:
         return self._fallen(peer, f"stands below {self._members.name_of(above)}")

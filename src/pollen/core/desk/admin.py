@@ -26,11 +26,11 @@ from pollen.core.trust import Tier
 from pollen.core.turn import Asked, Handler, Heard, Room, Turn
 
 # These change nothing. A line for each would be news to who follows the log by them.
-_LOOKS = frozenset({"status", "figures", "logs"})
+_LOOKS = frozenset({"status", "figures", "logs", "upgrade-look"})
 # These take no time: they have as much room again as all have. end-load ends a load.
 _QUICK = _LOOKS | {"end-load"}
 # The verbs that this version runs for others.
-VERBS = _QUICK | {"load"}
+VERBS = _QUICK | {"load", "upgrade"}
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,18 +13,9 @@ from collections.abc import Callable, Collection, Iterable
 
 from pollen.core import limits
 from pollen.core.codec import Refusal
-from pollen.core.commands import (
-    PartView,
-    RankView,
-    Status,
-    StatusCommand,
-    WayView,
-    WhyCall,
-    WhyCallCommand,
-    WhyPlace,
-    WhyPlaceCommand,
-)
+from pollen.core.commands import Status, StatusCommand
 from pollen.core.desk.views import Screen, status_view
+from pollen.core.desk.ways import why_path
 from pollen.core.ids import Hash, PeerId
 from pollen.core.names import Holding, find_named
 from pollen.core.peers import Phase
@@ -43,8 +34,19 @@ from pollen.core.policy import STRANGER, Part, Party, Policy
 from pollen.core.rules import match_gate
 from pollen.core.seeds import Seed
 from pollen.core.trust import Member, NodeInfo
+from pollen.core.whywords import (
+    PartView,
+    RankView,
+    WayView,
+    WhyCall,
+    WhyCallCommand,
+    WhyPath,
+    WhyPathCommand,
+    WhyPlace,
+    WhyPlaceCommand,
+)
 
-Question = StatusCommand | WhyPlaceCommand | WhyCallCommand
+Question = StatusCommand | WhyPlaceCommand | WhyCallCommand | WhyPathCommand
 
 # A price and where it comes from, see ``WayView``.
 Price = Callable[[PeerId], tuple[int, str]]
@@ -52,8 +54,10 @@ Price = Callable[[PeerId], tuple[int, str]]
 
 def answer(
     screen: Screen, question: Question, price: Price
-) -> Status | WhyPlace | WhyCall | Refusal:
+) -> Status | WhyPlace | WhyCall | WhyPath | Refusal:
     """What a node says of itself and of its decisions."""
+    if isinstance(question, WhyPathCommand):
+        return why_path(screen, question.target)
     if isinstance(question, WhyPlaceCommand):
         return why_place(screen, question.target)
     if isinstance(question, WhyCallCommand):

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pollen.core.commands import FiguresCommand, StatusCommand, WhyCallCommand, WhyPlaceCommand
+from pollen.core.commands import FiguresCommand, StatusCommand
 from pollen.core.desk.explain import Price, answer
 from pollen.core.desk.views import Screen, figures_view
 from pollen.core.ids import Now
 from pollen.core.turn import Asked, Handler, Room, Turn
+from pollen.core.whywords import WhyCallCommand, WhyPathCommand, WhyPlaceCommand
 
 
 class Questions(Room):
@@ -26,7 +27,7 @@ class Questions(Room):
 
     def commands(self) -> Mapping[type[object], Handler]:
         """Every question."""
-        kinds = (StatusCommand, WhyPlaceCommand, WhyCallCommand)
+        kinds = (StatusCommand, WhyPlaceCommand, WhyCallCommand, WhyPathCommand)
         return {**dict.fromkeys(kinds, self.on_question), FiguresCommand: self.on_figures}
 
     def on_question(self, asked: Asked, turn: Turn) -> None:

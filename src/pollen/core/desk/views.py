@@ -26,6 +26,7 @@ from pollen.core.events import PeerSample, SeedSample, Telemetry
 from pollen.core.figures import Figures, SeedFigures
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
 from pollen.core.names import Holding
+from pollen.core.paths import Paths
 from pollen.core.placement import Host, Situation, State
 from pollen.core.seeds import Seed, options_view
 from pollen.core.trust import Member, Members, Tier
@@ -40,6 +41,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     has_root: bool
     members: Members
     situation: Situation
+    paths: Paths
     telemetry: Telemetry | None
     twins: Sequence[PeerId]
     frozen: Sequence[PeerId]
@@ -172,13 +174,29 @@ def _node_view(screen: Screen, member: Member, sample: PeerSample | None) -> Nod
     )
     if sample is None:
         return view
+    path, path_ms = path_of(screen, member.peer, sample)
     return msgspec.structs.replace(
         view,
+        path=path,
+        path_ms=path_ms,
         rtt_us=sample.rtt_us,
         bytes_out=sample.bytes_out,
         bytes_in=sample.bytes_in,
         direct=sample.direct,
     )
+
+
+def path_of(screen: Screen, peer: PeerId, sample: PeerSample | None) -> tuple[str, int]:
+    """How packets to a member go, and for how many milliseconds they have; empty without a link."""
+    state = screen.paths.state(peer)
+    if state is None:
+        return "", 0
+    since_ms = (screen.now - state.since) // MILLISECOND
+    if state.address or (sample is not None and sample.direct):
+        return "direct", since_ms
+    hops = screen.paths.hops(peer)
+    via = (sample.via if sample is not None else b"") or (hops[0] if hops else b"")
+    return f"via {screen.members.name_of(PeerId(via)) if via else '?'}", since_ms
 
 
 def absence_of(screen: Screen, peer: PeerId) -> str:

@@ -6,9 +6,19 @@ Invariants: an accusation is answered or believed; no peer that is wanted is eve
 Source: docs/internals/liveness.md.
 """
 
-from pollen.core.peers.known import PEER_TABLE, KnownPeer, Peers
+from pollen.core.peers.known import PEER_TABLE, KnownPeer, Peers, is_dialable
 from pollen.core.peers.liveness import Facts, Phase, Verdict
 from pollen.core.peers.membership import Membership
 from pollen.core.peers.mesh import Mesh
 
-__all__ = ["PEER_TABLE", "Facts", "KnownPeer", "Membership", "Mesh", "Peers", "Phase", "Verdict"]
+__all__ = [
+    "PEER_TABLE",
+    "Facts",
+    "KnownPeer",
+    "Membership",
+    "Mesh",
+    "Peers",
+    "Phase",
+    "Verdict",
+    "is_dialable",
+]

@@ -63,11 +63,16 @@ class Peers:
     """The peers of one node and the links to them."""
 
     def __init__(
-        self, own: PeerId, rng: Rng, is_wanted: Callable[[PeerId], bool] = lambda _: True
+        self,
+        own: PeerId,
+        rng: Rng,
+        is_wanted: Callable[[PeerId], bool] = lambda _: True,
+        has_way: Callable[[PeerId], bool] = lambda _: False,
     ) -> None:
         self._own = own
         self._rng = rng
         self._is_wanted = is_wanted
+        self._has_way = has_way
         self._linked: list[PeerId] = []
         self._peers: dict[PeerId, Peer] = {}
         self._twins: dict[PeerId, Nanos] = {}
@@ -237,17 +242,32 @@ class Peers:
 
     def _dial(self, known: Peer, turn: Turn) -> None:
         now = turn.now.mono
-        if known.link is not None or not known.addresses or now < known.dial_until:
+        if known.link is not None or not self._may_dial(known) or now < known.dial_until:
             return
         known.dial_until = Nanos(now + limits.DIAL_DEADLINE_NS)
         token = timers.token_for(timers.DIAL, known.peer)
         turn.do(
-            Dial(peer=known.peer, addresses=list(known.addresses)),
+            Dial(
+                peer=known.peer,
+                addresses=list(known.addresses),
+                by_mesh=self._has_way(known.peer),
+            ),
             SetTimer(token=token, at=known.dial_until),
         )
 
+    def _may_dial(self, known: Peer) -> bool:
+        return bool(known.addresses) or self._has_way(known.peer)
+
+    def on_way(self, peer: PeerId, turn: Turn) -> None:
+        """Packets for a peer find a way through others from now on: dial it in the next turn, when
+        the muscles know the way, also while a dial without it is under way."""
+        known = self._peers.get(peer)
+        if known is not None and known.link is None:
+            known.attempts, known.dial_until = 0, Nanos(0)
+            turn.do(SetTimer(token=timers.token_for(timers.DIAL, peer), at=turn.now.mono))
+
     def _retry(self, known: Peer, turn: Turn) -> None:
-        if not known.addresses:
+        if not self._may_dial(known):
             return
         absent = len(self._peers) - len(self._linked)
         wait = redial_wait(known.attempts, absent)

@@ -40,12 +40,16 @@ class Mesh(Room):
     """Peers, links and membership of one node."""
 
     def __init__(
-        self, own: PeerId, rng: Rng, is_denied: Callable[[PeerId], bool] = lambda _: False
+        self,
+        own: PeerId,
+        rng: Rng,
+        is_denied: Callable[[PeerId], bool] = lambda _: False,
+        has_way: Callable[[PeerId], bool] = lambda _: False,
     ) -> None:
         self._own = own
         self._is_denied = is_denied
         self.links = Links(own, rng)
-        self.peers = Peers(own, rng, self._is_wanted)
+        self.peers = Peers(own, rng, self._is_wanted, has_way)
         self.membership = Membership(own)
         self.coords = Coords(rng)
         self._rtts: dict[PeerId, int] = {}

@@ -51,6 +51,7 @@ class Placing(Room):
         situation: Situation,
         is_linked: Callable[[PeerId], bool],
         estimate: Callable[[PeerId], int | None],
+        hops: Callable[[PeerId], list[PeerId]],
         hosting: Hosting,
         bundle: Bundle,
     ) -> None:
@@ -58,6 +59,7 @@ class Placing(Room):
         self._members = members
         self._situation = situation
         self._estimate = estimate
+        self._hops = hops
         self._hosting = hosting
         self._bundle = bundle
         self._tables = Tables()
@@ -86,11 +88,12 @@ class Placing(Room):
         situation: Situation,
         is_linked: Callable[[PeerId], bool],
         estimate: Callable[[PeerId], int | None],
+        hops: Callable[[PeerId], list[PeerId]],
     ) -> Placing:
         """For a node with this configuration; ``party`` is what its certificate says."""
         hosting = Hosting(config.node, party, config.memory_bytes)
         bundle = Bundle(config.memory_bytes, config.slots, config.idle_ns)
-        return cls(config.node, members, situation, is_linked, estimate, hosting, bundle)
+        return cls(config.node, members, situation, is_linked, estimate, hops, hosting, bundle)
 
     def events(self) -> Mapping[type[Event], Handler]:
         """A seed that a call woke; a check that ended; tables that the muscles do not hold."""
@@ -171,6 +174,10 @@ class Placing(Room):
     def note_unlinked(self, peer: PeerId) -> None:
         """Its last link closed: who had left is gone."""
         self._unrouted_peers[peer] = None
+
+    def note_ways(self, peers: Collection[PeerId]) -> None:
+        """Their packets go to other members than before."""
+        self._unrouted_peers.update(dict.fromkeys(peers))
 
     def forget_tables(self) -> None:
         """The muscles hold other tables than those told: the next push is whole."""
@@ -273,7 +280,8 @@ class Placing(Room):
         member = self._members.find(peer)
         if member is None or not (peer in self._situation.live or self._is_leaving(peer)):
             return None
-        return tables.peer_row(peer, member.certificate, member.info.name, self.price_of(peer))
+        name, price = member.info.name, self.price_of(peer)
+        return tables.peer_row(peer, member.certificate, name, price, self._hops(peer))
 
     def _is_leaving(self, peer: PeerId) -> bool:
         """It said that it left, and what it has in flight ends before its link does."""

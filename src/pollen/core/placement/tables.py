@@ -113,11 +113,18 @@ def _policy_row(policy: Policy | None) -> PolicyRow | None:
     return PolicyRow(tree=policy.packed, seed=policy.words, lets_strangers=passes)
 
 
-def peer_row(peer: PeerId, certificate: Certificate, name: str, price_us: int) -> PeerRow:
+def peer_row(
+    peer: PeerId, certificate: Certificate, name: str, price_us: int, hops: list[PeerId]
+) -> PeerRow:
     """The row of one live member, this node included."""
     party = certificate.party
     return PeerRow(
-        peer=peer, name=name, words=party.words, properties=party.properties, price_us=price_us
+        peer=peer,
+        name=name,
+        words=party.words,
+        properties=party.properties,
+        price_us=price_us,
+        hops=hops,
     )
 
 
@@ -136,7 +143,7 @@ class Tables:
         self._generation = 0
         self._is_held = False
         self.seeds: Lane[Hash, SeedRow] = Lane(_meaning_moved)
-        self.peers: Lane[PeerId, PeerRow] = Lane(_gates_moved)
+        self.peers: Lane[PeerId, PeerRow] = Lane(_is_other_peer)
         self.services: Lane[Hash, ServiceRow] = Lane(_providers_moved)
         self.served: Lane[Hash, ServedRow] = Lane(_always)
         self._lanes: dict[str, Lane[Any, Any]] = {
@@ -198,9 +205,10 @@ class Tables:
         )
 
 
-def _gates_moved(row: PeerRow, held: PeerRow) -> bool:
-    """What gates read of a member."""
-    return (row.properties, row.words) != (held.properties, held.words)
+def _is_other_peer(row: PeerRow, held: PeerRow) -> bool:
+    """What gates read of a member, and the members by whom it is reached."""
+    before = held.properties, held.words, held.hops
+    return (row.properties, row.words, row.hops) != before
 
 
 def _providers_moved(row: ServiceRow, held: ServiceRow) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from pollen.core import limits
-from pollen.core.codec import U8, U32, U64, Rejection, WireBoot, decode
+from pollen.core.codec import U8, U32, U64, Refusal, Rejection, WireBoot, decode
 from pollen.core.ids import ClusterId, Nanos, PeerId, Verify, short
 from pollen.core.kinds import CERT, NODE
 from pollen.core.labels import check_name
@@ -43,6 +43,7 @@ class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
     phase: U8 = 0
     restarts: U32 = 0
     speaks: U32 = 1
+    relays: bool = True
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +143,16 @@ class Members:
         if by_name or len(text) < MIN_PREFIX:
             return by_name
         return [peer for peer in known if peer.hex().startswith(text.lower())]
+
+    def find_named(self, text: str) -> PeerId | Refusal:
+        """The one member, or former member, that a name or the first digits of an id mean."""
+        found = self.named(text)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            return Refusal("peer-not-found", f"no member {text[:80]!r} is known", "pln members")
+        ways = ", ".join(f"{self.name_of(peer)} {short(peer)}" for peer in found[:8])
+        return Refusal("ambiguous", f"{text[:80]!r} means {len(found)} members", f"one of: {ways}")
 
     def below(self, above: Collection[PeerId]) -> list[PeerId]:
         """The keys that count and stand below one of these, by id."""

@@ -27,6 +27,7 @@ from pollen.runtime.control.route import Route
 from pollen.runtime.control.routes import ROUTES
 from pollen.runtime.elsewhere import LogsWish
 from pollen.runtime.figures import FiguresList
+from pollen.runtime.upgrades import UpgradeRequest, UpgradeState
 from pollen.runtime.watch import logs
 from pollen.runtime.watch.metrics import CONTENT_TYPE
 
@@ -53,6 +54,8 @@ class Daemon(Protocol):
     async def status_of(self, node: str) -> cmd.Status: ...
     async def figures(self) -> FiguresList: ...
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]: ...
+    async def upgrade_state(self, node: str, tags: str) -> UpgradeState: ...
+    async def upgrade(self, node: str, request: UpgradeRequest) -> UpgradeState: ...
     async def hold_root(self) -> msgspec.Struct: ...
 
 
@@ -204,6 +207,13 @@ class _Handlers:
 
     async def node_status(self, request: Request, body: None) -> cmd.Status:
         return await self._daemon.status_of(request.path_params["node"])
+
+    async def upgrade_state(self, request: Request, body: None) -> UpgradeState:
+        tags = str(_queries(request, "upgrade_state").get("tags", ""))
+        return await self._daemon.upgrade_state(request.path_params["node"], tags)
+
+    async def upgrade_node(self, request: Request, body: UpgradeRequest) -> UpgradeState:
+        return await self._daemon.upgrade(request.path_params["node"], body)
 
     async def figures(self, request: Request, body: None) -> FiguresList:
         return await self._daemon.figures()

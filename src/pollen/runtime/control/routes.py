@@ -11,11 +11,12 @@ from typing import Annotated
 import msgspec
 
 from pollen.core import commands as cmd
-from pollen.core import limits, rootwords
+from pollen.core import limits, rootwords, whywords
 from pollen.core.ids import MILLISECOND
 from pollen.errors import error_from
 from pollen.runtime.control.route import Query, Route, body_of
 from pollen.runtime.control.services import SERVICE_ROUTES, Name
+from pollen.runtime.control.upgrades import UPGRADE_ROUTES
 from pollen.runtime.figures import FiguresList
 
 # So many lines of the log at most are told at once.
@@ -385,9 +386,9 @@ ROUTES: tuple[Route, ...] = (
         "/v1/why/place/{target:path}",
         "Why a seed runs where it does",
         None,
-        cmd.WhyPlace,
+        whywords.WhyPlace,
         ("seed-not-found", "ambiguous"),
-        command=cmd.WhyPlaceCommand,
+        command=whywords.WhyPlaceCommand,
     ),
     Route(
         "why_call",
@@ -395,10 +396,20 @@ ROUTES: tuple[Route, ...] = (
         "/v1/why/call/{target:path}",
         "Where a call from this node would go",
         None,
-        cmd.WhyCall,
+        whywords.WhyCall,
         ("seed-not-found", "function-not-found", "ambiguous"),
         (Query("function", "string", "Which one; none is needed for the only one."),),
-        command=cmd.WhyCallCommand,
+        command=whywords.WhyCallCommand,
+    ),
+    Route(
+        "why_path",
+        "GET",
+        "/v1/why/path/{target:path}",
+        "How packets to a member go",
+        None,
+        whywords.WhyPath,
+        ("peer-not-found", "ambiguous", "usage"),
+        command=whywords.WhyPathCommand,
     ),
     Route(
         "load",
@@ -461,5 +472,6 @@ ROUTES: tuple[Route, ...] = (
         ),
         media="application/x-ndjson",
     ),
+    *UPGRADE_ROUTES,
     Route("openapi", "GET", "/v1/openapi.json", "This table as OpenAPI 3.1"),
 )

@@ -1,7 +1,8 @@
 """``<dir>/config.toml``: what a daemon is told about its machine; ``pln set`` writes it.
 
 Unknown keys and wrong types are ``config-invalid``, naming the key and the known ones. Comments and
-order of a file survive a change. Every setting is read when the daemon starts.
+order of a file survive a change. Every setting is read when the daemon starts, but those in
+``AT_ONCE``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 import psutil
 
 from pollen.core import limits
+from pollen.core.config import RELAY_BYTES_PER_S
 from pollen.core.ids import MILLISECOND
 from pollen.core.labels import check_name
 from pollen.errors import BadRequest, PollenError
@@ -37,7 +39,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
     ``idle_ms``: a seed without a call from here for so long is in no demand from here.
     ``code_cache_bytes``: disk for compiled code.
+    ``relay``: ``auto`` passes on packets of members that cannot reach each other, ``off`` none;
+    ``relay_bytes``: at most so many a second.
     ``discovery``: words, as in ``"static:192.0.2.7:60611 multicast"``.
+    ``takes_from``: who may upgrade this node over the mesh; ``upgrade.from`` in the file. It is
+    read each time that an upgrade comes.
     """
 
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
@@ -50,8 +56,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     idle_ms: int = limits.DEMAND_KEEP_NS // MILLISECOND
     code_cache_bytes: int = 2 << 30
     discovery: str | list[str] = ""
+    relay: str = "auto"
+    relay_bytes: int = RELAY_BYTES_PER_S
     otlp_endpoint: str = ""
     otlp_sample_percent: int = 100
+    takes_from: str = msgspec.field(default="nobody", name="upgrade.from")
 
     def guest_memory(self) -> int:
         """Bytes that guests may use."""
@@ -74,10 +83,25 @@ MEANINGS: dict[str, str] = {
     "idle_ms": "without a call from here for so long a seed may go to sleep",
     "code_cache_bytes": "disk for compiled modules; those unused for longest go first",
     "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
+    "relay": "auto: pass on packets of members that cannot reach each other; off: none",
+    "relay_bytes": "what is passed on for others at most, in a second",
     "otlp_endpoint": "URL of an OTLP collector for spans of calls; empty: none",
     "otlp_sample_percent": "share of the traces begun here that leave spans, 0 to 100",
+    "upgrade.from": "who may upgrade this node over the mesh, from now on: root or nobody",
 }
+TAKES_FROM = ("root", "nobody")
+# Read when it is asked for, not when the node starts.
+AT_ONCE = frozenset({"upgrade.from"})
+# The settings whose name is not that of a field.
+_FIELDS = {"upgrade.from": "takes_from"}
 LEVELS = ("debug", "info", "warning")
+RELAYS = ("auto", "off")
+
+
+def value_of(config: Config, key: str) -> str | int | list[str]:
+    """A setting by its name."""
+    value: str | int | list[str] = getattr(config, _FIELDS.get(key, key))
+    return value
 
 
 def read_config(path: Path) -> Config:
@@ -104,6 +128,9 @@ def parse_config(text: str, where: str = "") -> Config:
         table = tomllib.loads(text)
     except ValueError as error:
         raise BadRequest("config-invalid", f"{at}{error}", "mend the file") from error
+    if isinstance(table.get("upgrade"), dict):
+        # ``upgrade.from = "root"`` without quotes is a table to TOML.
+        table |= {f"upgrade.{key}": value for key, value in table.pop("upgrade").items()}
     for key in table:
         check_key(key, where)
     try:
@@ -143,6 +170,12 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     refusal = check_name(config.name) if config.name else None
     if refusal is not None:
         yield "name", f"cannot be so: {refusal.reason}", refusal.remedy
+    if config.relay not in RELAYS:
+        yield "relay", f"is {config.relay!r}", f"one of: {', '.join(RELAYS)}"
+    if config.relay_bytes < 1:
+        yield "relay_bytes", f"is {config.relay_bytes}", "to pass on nothing: pln set relay off"
+    if config.takes_from not in TAKES_FROM:
+        yield "upgrade.from", f"is {config.takes_from!r}", f"one of: {', '.join(TAKES_FROM)}"
     if config.log_level not in LEVELS:
         yield "log_level", f"is {config.log_level!r}", f"one of: {', '.join(LEVELS)}"
 
@@ -183,6 +216,11 @@ def write_setting(
     read_config(path)
     held = path.read_text(encoding="utf-8") if path.exists() else ""
     document = tomlkit.parse(held)
+    outer, _, inner = key.partition(".")
+    if inner and isinstance(document.get(outer), dict):
+        document[outer].pop(inner, None)
+        if not document[outer]:
+            document.pop(outer)
     if value is None:
         document.pop(key, None)
     else:

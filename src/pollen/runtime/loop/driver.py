@@ -106,9 +106,10 @@ class Driver:
         """How many peers are linked now."""
         return self._port.linked
 
-    def figures(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Our numbers and the node's by metric, and peers' faults by kind."""
-        counted, rejections = self._node.figures()
+    def figures(self) -> tuple[dict[str, float], dict[str, int], dict[str, int]]:
+        """Our numbers and the node's by metric, peers' faults by kind, and packets through the mesh
+        by their way."""
+        counted, rejections, mesh = self._node.figures()
         own = {
             "pollen_brain_events_total": self.counters["events"],
             "pollen_brain_slow_handles_total": self.counters["slow_handles"],
@@ -118,7 +119,7 @@ class Driver:
             "pollen_store_batches_waiting": self._store.waiting,
             "pollen_store_failures_total": self.counters["store_failures"],
         }
-        return {**counted, **own}, rejections
+        return {**counted, **own}, rejections, mesh
 
     # -- events in ------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class LogLine(ev.Event, frozen=True, kw_only=True, tag="log"):
 Drained = (
     ev.HelloReceived
     | ev.LinkClosed
+    | ev.PathMoved
     | ev.DialFailed
     | ev.MessageReceived
     | ev.RecordsReceived
@@ -77,7 +78,10 @@ class Muscles(Protocol):
     def set_hello(
         self, *, cluster: bytes, minor_min: int, minor_max: int, chain: bytes
     ) -> None: ...
-    def dial(self, peer: bytes, addresses: Sequence[str]) -> None: ...
+    def dial(self, peer: bytes, addresses: Sequence[str], by_mesh: bool = ...) -> None: ...
+    def set_relay(self, relays: bool, bytes_per_s: int) -> None: ...
+    def set_seen(self, addresses: Sequence[str]) -> None: ...
+    def paths(self, peer: bytes) -> bytes: ...
     def admit_link(self, link: int) -> None: ...
     def close_link(self, link: int, code: int, reason: str) -> None: ...
     def send_message(self, peer: bytes, body: bytes) -> None: ...
@@ -388,8 +392,12 @@ class Port:
     def _call(self, effect: fx.Effect) -> None:
         muscles = self._muscles
         match effect:
-            case fx.Dial(peer=peer, addresses=addresses):
-                muscles.dial(peer, addresses)
+            case fx.Dial(peer=peer, addresses=addresses, by_mesh=by_mesh):
+                muscles.dial(peer, addresses, by_mesh)
+            case fx.SetRelay(relays=relays, bytes_per_s=bytes_per_s):
+                muscles.set_relay(relays, bytes_per_s)
+            case fx.SetSeen(addresses=addresses):
+                muscles.set_seen(addresses)
             case fx.AdmitLink(link=link):
                 if link in self._seen:
                     self._links[self._seen[link]] = link

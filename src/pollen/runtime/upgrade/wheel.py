@@ -64,22 +64,23 @@ def unreadable(path: str | Path, error: OSError) -> PollenError:
     return invalid(recorded.unread(path, error), "name a file that ends with .whl")
 
 
-def check(path: Path, shown: Path | None = None) -> Wheel:
+def check(path: Path, shown: Path | None = None, *, is_ours: bool = True) -> Wheel:
     """Look at a wheel file. Raises ``wheel-invalid`` with the first thing that is wrong.
 
-    ``shown`` is how errors name it, when that is another name.
+    ``shown`` is how errors name it, when that is another name. Without ``is_ours`` it may be for
+    another machine, which then looks itself whether it fits.
     """
     name = shown or path
     try:
         with zipfile.ZipFile(path) as archive:
-            return replace(_checked(name, archive), path=path)
+            return replace(_checked(name, archive, is_ours), path=path)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise invalid(f"{name} is not a whole zip file, so it is not a wheel: {error}") from None
     except OSError as error:
         raise unreadable(name, error) from None
 
 
-def _checked(path: Path, archive: zipfile.ZipFile) -> Wheel:
+def _checked(path: Path, archive: zipfile.ZipFile, is_ours: bool) -> Wheel:
     info = _info_of(path, archive)
     raw, _ = metadata.parse_email(_text(path, archive, f"{info}/METADATA"))
     name, said = raw.get("name", ""), raw.get("version", "")
@@ -92,16 +93,19 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> Wheel:
         raise invalid(f"{path} has metadata that cannot be read: {error}") from None
     # Not platform.python_version(): a build of a checkout is "3.12.0+", which is not a version.
     ours = ".".join(map(str, sys.version_info[:3]))
-    if not python.contains(ours, prereleases=True):
+    if is_ours and not python.contains(ours, prereleases=True):
         reason = f"{path} needs Python {python}, and this is {ours}"
         raise invalid(reason, "make an environment with such a Python, and install the wheel there")
-    shown = _fitting(path, _text(path, archive, f"{info}/WHEEL"))
+    shown = _tags_of(_text(path, archive, f"{info}/WHEEL"))
+    if is_ours and (why := unfit(shown)):
+        raise invalid(f"{path} is {why}")
     rows = recorded.rows_of(_text(path, archive, f"{info}/RECORD"))
     try:
         size = recorded.hold_against(archive, f"{info}/RECORD", rows)
     except recorded.NotAsRecordedError as error:
         raise invalid(f"{path}: {error}") from None
-    _have(path, raw.get("requires_dist", []))
+    if is_ours:
+        _have(path, raw.get("requires_dist", []))
     return Wheel(path, version, said, shown, info, content_of(rows), size)
 
 
@@ -136,21 +140,26 @@ def _text(path: Path, archive: zipfile.ZipFile, name: str) -> str:
         raise invalid(f"{path} has no readable {name}") from None
 
 
-def _fitting(path: Path, text: str) -> str:
-    """The wheel's tags. Raises when none of them is one of this Python and machine."""
-    said = [line.partition(":")[2].strip() for line in text.splitlines() if line[:4] == "Tag:"]
+def _tags_of(text: str) -> str:
+    """The tags in a wheel's WHEEL file, with commas between."""
+    lines = [line for line in text.splitlines() if line[:4] == "Tag:"]
+    return ",".join(line.partition(":")[2].strip() for line in lines)
+
+
+def unfit(said: str) -> str:
+    """Why a wheel of these tags does not run on this Python and machine; empty where it does."""
     try:
-        own = {tag for held in said for tag in tags.parse_tag(held)}
+        own = {tag for held in said.split(",") if held for tag in tags.parse_tag(held)}
     except ValueError:
         own = set()
     here = list(tags.sys_tags())
     if own & set(here):
-        return ",".join(said)
+        return ""
     if not {tag.platform for tag in own} & {tag.platform for tag in here}:
         what, ours = "for another machine", here[0].platform
     else:
         what, ours = "for another Python", f"{here[0].interpreter}-{here[0].abi}"
-    raise invalid(f"{path} is {what}: {','.join(said) or 'it has no tag'}, and this is {ours}")
+    return f"{what}: {said or 'it has no tag'}, and this is {ours}"
 
 
 def content_of(rows: dict[str, str]) -> str:

@@ -104,6 +104,14 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_tunnel_refusals_total": Meaning(
         "counter", "Clients of this machine that got no tunnel", ("reason",)
     ),
+    # packets through other members
+    "pollen_mesh_packets_total": Meaning(
+        "counter",
+        "Packets through the mesh: sent, received, passed on for others, or why they were dropped",
+        ("way",),
+    ),
+    "pollen_mesh_passed_bytes_total": Meaning("counter", "Bytes passed on for other members"),
+    "pollen_mesh_carriers": Meaning("gauge", "Connections that carry such packets"),
     # guests
     "pollen_guest_instances": Meaning("gauge", "Living guests, idle ones included"),
     "pollen_guest_instances_idle": Meaning("gauge", "Guests that wait for their next call"),
@@ -254,10 +262,12 @@ def metrics_page(
     native: bytes,
     numbers: Mapping[str, float],
     rejections: Mapping[str, int],
+    mesh: Mapping[str, int],
     timings: Timings,
     engine: str,
 ) -> str:
-    """The page: the muscles' msgpack map, our own numbers by metric, peers' faults by kind."""
+    """The page: the muscles' msgpack map, our own numbers by metric, peers' faults by kind,
+    packets through the mesh by their way."""
     registry = CollectorRegistry(auto_describe=False)
     view = msgspec.msgpack.decode(native, type=NativeView)
     families = itertools.chain(
@@ -266,6 +276,7 @@ def metrics_page(
         _of_numbers({**_of_native(native), **numbers}),
         [_by_kind("pollen_door_refusals_total", view.door_refused)],
         [_by_kind("pollen_tunnel_refusals_total", view.tunnel_refused)],
+        [_by_kind("pollen_mesh_packets_total", mesh)],
         [_by_kind("pollen_rejections_total", rejections)],
         [_build(engine)],
     )

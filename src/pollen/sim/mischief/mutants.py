@@ -20,6 +20,7 @@ from pollen.core.admission import asking, consequences
 from pollen.core.effects import Effect, PeerRow, Persist, PushTables, SeedRow
 from pollen.core.ids import Nanos
 from pollen.core.names import named as names
+from pollen.core.paths import paths, seen
 from pollen.core.peers import Verdict, known, links, liveness, membership
 from pollen.core.placement import checking, hosting, lanes, planner, tables
 from pollen.core.policy import judge
@@ -340,6 +341,18 @@ MUTANTS: list[Mutant] = [
         name="replaced-serve-on", owner=directory.Directory, target="providers",
         make=lambda _: _all_who_served,
         caught_by="services-agree", scenario="services_are_found_where_they_are", number=2,
+    ),
+    Mutant(
+        name="anybody-passes-on", owner=paths.Paths, target="_is_relay", make=_always(True),
+        caught_by="only-the-willing-pass-on", scenario="every_pair_finds_a_way",
+    ),
+    Mutant(
+        name="nobody-says-who-is-near", owner=paths.Paths, target="_say", make=_always(None),
+        caught_by="every-live-pair-has-a-path", scenario="every_pair_finds_a_way",
+    ),
+    Mutant(
+        name="sightings-are-kept", owner=seen.Sightings, target="addresses", make=_always([]),
+        caught_by="every-live-pair-has-a-path", scenario="every_pair_finds_a_way",
     ),
     Mutant(
         name="floor-never-given-up", owner=clocks.Clocks, target="_is_contradicted",

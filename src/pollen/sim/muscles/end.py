@@ -51,6 +51,10 @@ class End:
     early: list[ev.Event] = field(default_factory=list)
     held: list[tuple[int, Any, int]] = field(default_factory=list)
     waits: list[Any] = field(default_factory=list)
+    # Whether its packets go through other members now, and did so in the beginning.
+    is_meshed: bool = False
+    began_meshed: bool = False
+    cut_looks: int = 0
 
     @property
     def is_speaking(self) -> bool:

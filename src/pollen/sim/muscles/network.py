@@ -23,6 +23,7 @@ from pollen.core.ids import MILLISECOND, SECOND, Hash, LinkId, PeerId
 from pollen.core.rng import Rng
 from pollen.core.rules import numbers
 from pollen.sim.muscles.end import End
+from pollen.sim.muscles.ways import Router, Ways
 from pollen.sim.muscles.weather import Weather
 from pollen.sim.world.keys import is_genuine
 from pollen.sim.world.machine import Machine
@@ -61,6 +62,9 @@ class Stage(Protocol):
 class Network:
     """All links of one world."""
 
+    # How often each machine looks at its links: with its telemetry.
+    LOOK_NS = SECOND // 2
+
     def __init__(self, stage: Stage, rng: Rng) -> None:
         self._stage = stage
         self._rng = rng
@@ -69,6 +73,7 @@ class Network:
         self._ends: dict[str, dict[LinkId, End]] = {}
         self._to: dict[str, dict[PeerId, list[End]]] = {}
         self.weather = Weather(Rng(rng.draw()))
+        self.ways = Ways(self.weather)
         self.full: set[str] = set()
         self.counts: dict[str, int] = {}
 
@@ -86,6 +91,11 @@ class Network:
         machine.address = address
         self._by_address[address] = machine
 
+    def put_behind(self, machine: Machine, router: Router) -> None:
+        """A machine stands behind a router, and has a private address, from now on."""
+        self.ways.put_behind(machine, router)
+        self._by_address[self.ways.seen_at(machine, machine)] = machine
+
     def _delay(self, end: End) -> int:
         """How long one piece of a stream takes from this end."""
         other = end.other
@@ -96,6 +106,8 @@ class Network:
         """Whether nothing that this end sends gets through now."""
         if end.other is None:
             return True
+        if end.is_meshed:
+            return self.ways.through(self, end.machine, end.other.machine) is None
         return bool(self.weather.cuts) and self.weather.is_cut(end.machine, end.other.machine)
 
     def _tell(self, end: End, event: ev.Event) -> None:
@@ -117,7 +129,11 @@ class Network:
             return
         target = self.find(machine, effect.peer, effect.addresses)
         if target is not None:
-            self._connect(machine, target)
+            self._connect(machine, target, is_meshed=False)
+            return
+        target = self._find_meshed(machine, effect.peer) if effect.by_mesh else None
+        if target is not None:
+            self._connect(machine, target, is_meshed=True)
             return
         if tries + 1 < len(_DIAL_AGAIN_NS):
             after = began + _DIAL_AGAIN_NS[tries + 1] - self._stage.now
@@ -133,17 +149,28 @@ class Network:
             target = self._by_address.get(address)
             if target is None or target.key != peer or not target.is_up:
                 continue
+            if not self.ways.answers(machine, target, address):
+                continue
             weather = self.weather
             if weather.is_cut(machine, target) or weather.is_cut(target, machine):
                 continue
             return target
         return None
 
-    def _connect(self, machine: Machine, target: Machine) -> None:
-        way = self.weather.way_ns(machine, target)
+    def _find_meshed(self, machine: Machine, peer: PeerId) -> Machine | None:
+        """Who has the wanted key and is reached through other members."""
+        for target in self._stage.machines.values():
+            is_there = target.key == peer and target.is_up and target is not machine
+            if is_there and self.ways.has_way(self, machine, target):
+                return target
+        return None
+
+    def _connect(self, machine: Machine, target: Machine, *, is_meshed: bool) -> None:
+        way = self.ways.way_ns(self, machine, target, is_meshed)
         one = self._open(machine, target, True, way)
         two = self._open(target, machine, False, way)
         one.other, two.other = two, one
+        one.is_meshed = two.is_meshed = one.began_meshed = two.began_meshed = is_meshed
         self._count("links")
         for end, after in ((two, 3 * self._delay(one)), (one, 4 * self._delay(two))):
             self._stage.schedule(after, self._greet, end)
@@ -172,7 +199,7 @@ class Network:
             link=end.link,
             peer=of.key,
             dialled=end.dialled,
-            remote=of.address,
+            remote=self.ways.address_of(end),
             cluster=Hash(identity.cluster),
             minor_min=limits.MINOR_MIN,
             minor_max=limits.MINOR_MAX,
@@ -276,10 +303,23 @@ class Network:
                     continue
                 if self._is_cut_off(end):
                     continue
-                held, end.held = end.held, []
-                after = self._delay(end) + self._rng.below(SECOND)
-                for kind, payload, size in held:
-                    self._ship(end, other, kind, payload, size, after)
+                self._release(end, other)
+
+    def _release(self, end: End, other: End) -> None:
+        held, end.held = end.held, []
+        after = self._delay(end) + self._rng.below(SECOND)
+        for kind, payload, size in held:
+            self._ship(end, other, kind, payload, size, after)
+
+    def _look(self, end: End) -> None:
+        """A link that began on the mesh: its packets may take another way, or go again."""
+        if self.ways.look(self, end):
+            for each in (end, end.other):
+                if each is not None:
+                    address = self.ways.address_of(each)
+                    self._tell(each, ev.PathMoved(link=each.link, peer=each.peer, address=address))
+        if end.held and end.other is not None and not self._is_cut_off(end):
+            self._release(end, end.other)
 
     # -- a link's end -----------------------------------------------------------------------------
 
@@ -371,13 +411,15 @@ class Network:
             if silent > numbers.LINK_IDLE_END_NS:
                 idle.append(end)
             elif end.is_routed and end.is_admitted:
+                if end.began_meshed:
+                    self._look(end)
                 samples.append(
                     ev.PeerSample(
                         end.peer,
                         end.srtt_ns // 1_000,
                         end.bytes_out,
                         end.bytes_in,
-                        True,
+                        not end.is_meshed,
                         silent // MILLISECOND,
                         (end.peer_age + now - end.probed) // MILLISECOND,
                     )

@@ -67,6 +67,9 @@ class Plane:
         self.services: dict[bytes, fx.ServiceRow] = {}
         self.served: dict[bytes, fx.ServedRow] = {}
         self.names: dict[str, bytes] = {}
+        # Whether packets of others are passed on here, and where others see this machine.
+        self.relays = False
+        self.seen_at: list[str] = []
         self.generation = 0
         self.lease_until = 0
         # What runs here for callers; and what was loaded and is closed to them until a row names

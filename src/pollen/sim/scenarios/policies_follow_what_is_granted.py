@@ -5,7 +5,8 @@ Which policies, who is granted what and where the cut runs is drawn by the run's
 
 from __future__ import annotations
 
-from pollen.core.commands import GrantCommand, WhyCall, WhyCallCommand
+from pollen.core.commands import GrantCommand
+from pollen.core.whywords import WhyCall, WhyCallCommand
 from pollen.sim.scenarios.scene import Scene
 from pollen.sim.verdict import observe
 from pollen.sim.verdict.policies import POLICIES, Standing, called_wrongly, is_true

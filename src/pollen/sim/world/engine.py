@@ -180,6 +180,10 @@ class Engine:
                 self.post(machine.name, machine.opened(listener, bind), MILLISECOND)
             case fx.CloseListener():
                 pass
+            case fx.SetRelay(relays=relays):
+                _plane(machine).relays = relays
+            case fx.SetSeen(addresses=addresses):
+                _plane(machine).seen_at = addresses
             case fx.RunVerb(peer=peer, key=key, args=args):
                 # Nobody makes loads here: a verb gives back what it was given, a second later.
                 self.post(machine.name, ev.VerbEnded(peer=peer, key=key, body=args), SECOND)

@@ -131,7 +131,7 @@ class Machine:
 
     ``busy_until``: the brain takes no turn before (a stall). ``is_frozen``: the whole process
     stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``. ``taken_ports``:
-    where no listener can be opened.
+    where no listener can be opened. ``relays``: the setting of this name, read at a start.
     """
 
     name: str
@@ -165,6 +165,7 @@ class Machine:
     cannot_load: bool = False
     fails_checks: bool = False
     taken_ports: set[str] = field(default_factory=set)
+    relays: bool = True
     handled: int = 0
 
     @property

@@ -161,6 +161,7 @@ class World(Engine):
             memory_bytes=machine.memory_bytes,
             has_root=machine.root is not None,
             successor=machine.root if machine.root != identity.root else None,
+            relays=machine.relays,
         )
         rng = Rng(self.rng.draw())
         sign = signer(machine.key, machine.root)
