@@ -91,9 +91,9 @@ def test_a_policy_is_shown_as_text_and_by_its_parts(up: Pln) -> None:
 
 def test_a_policy_that_does_not_parse_shows_where(up: Pln) -> None:
     """With a caret below the place, and nothing is published."""
-    done = up("seed", str(EXAMPLES / "echo.wasm"), "bad", "--host-if", "node.props.n = 1")
+    done = up("seed", str(EXAMPLES / "echo.wasm"), "twisted", "--host-if", "node.props.n = 1")
     assert done.returncode == 2
     told = done.stderr.decode()
     assert "    | node.props.n = 1\n    |              ^\n" in told
     assert "[bad-policy]" in told
-    assert "bad" not in up.ok("status")
+    assert "twisted" not in up.ok("status")
