@@ -162,7 +162,7 @@ impl Abi for Component {
     ) -> Result<Result<i32, Error>, SandboxError> {
         let lost = || SandboxError::internal(format!("there is no function {at}"), false);
         let function = linked.functions.get(at).ok_or_else(lost)?;
-        let exported = instance.get_func(&mut *store, &function.index).ok_or_else(lost)?;
+        let exported = instance.get_func(&mut *store, function.index).ok_or_else(lost)?;
         let ran = match &function.passing {
             Passing::Bytes => bytes(exported, store, call).await,
             Passing::BytesOrText => bytes_or_text(exported, store, call).await,

@@ -137,7 +137,7 @@ impl Abi for Run {
             SandboxError::invalid(format!("{INTERFACE} has another type: {error:#}"), "")
         };
         let run: TypedFunc<(), (Result<(), ()>,)> =
-            instance.get_typed_func(&mut *store, &linked.run).map_err(another)?;
+            instance.get_typed_func(&mut *store, linked.run).map_err(another)?;
         let state = store.data();
         state.own.pipes.begin(call.input.clone(), call.nested, state.host.as_ref());
         let ended = run.call_async(&mut *store, ()).await;
