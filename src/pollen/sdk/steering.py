@@ -46,9 +46,12 @@ class Steering:
     async def seed(
         self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
     ) -> dict[str, Any]:
-        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
+        """Publish a module, a Python file or a folder of Python under a name; the answer is what
+        ``pln seed --json`` prints."""
+        from pollen.sdk.python.publish import publish_source
+
         control, given = Control(self._paths), seed_options(options)
-        return await asyncio.to_thread(control.publish, source, name, given)
+        return await asyncio.to_thread(publish_source, control, source, name, given)
 
     async def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""
@@ -113,8 +116,11 @@ class SyncSteering:
     def seed(
         self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
     ) -> dict[str, Any]:
-        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
-        return Control(self._paths).publish(source, name, seed_options(options))
+        """Publish a module, a Python file or a folder of Python under a name; the answer is what
+        ``pln seed --json`` prints."""
+        from pollen.sdk.python.publish import publish_source
+
+        return publish_source(Control(self._paths), source, name, seed_options(options))
 
     def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""
