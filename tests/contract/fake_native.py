@@ -212,7 +212,7 @@ class FakeMuscles:
             raise NativeError("unreachable", "no answer in time")
         return self._network.joins.pop(request)
 
-    def inspect_module(self, request: int, content: bytes) -> None:
+    def inspect_module(self, request: int, content: bytes, bundle: bytes = b"") -> None:
         data = self.content.get(content)
         is_module = data is not None and data.startswith(b"\0asm")
         slug = "" if is_module else "blob-not-found" if data is None else "module-invalid"

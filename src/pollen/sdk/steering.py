@@ -13,13 +13,18 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 from urllib.parse import quote
 
 from pollen.options import SeedKeywords
 from pollen.paths import Paths
 from pollen.sdk.asking import seed_options
 from pollen.sdk.control import Control
+from pollen.sdk.uses import SyncUse, Use
+
+if TYPE_CHECKING:
+    from pollen.sdk.blocking import SyncMesh
+    from pollen.sdk.client import Mesh
 
 # Seconds until a service has answered. Guess: a link that must come up first.
 _PATIENCE = 20.0
@@ -52,6 +57,11 @@ class Steering:
 
         control, given = Control(self._paths), seed_options(options)
         return await asyncio.to_thread(publish_source, control, source, name, given)
+
+    def use(self, seed: str, *, timeout: float = 60.0) -> Use:
+        """A seed whose functions take and give values: ``await mesh.use("hello").greet("world")``.
+        ``timeout`` is that of each call, in seconds."""
+        return Use(cast("Mesh", self), seed, timeout)
 
     async def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""
@@ -121,6 +131,10 @@ class SyncSteering:
         from pollen.sdk.python.publish import publish_source
 
         return publish_source(Control(self._paths), source, name, seed_options(options))
+
+    def use(self, seed: str, *, timeout: float = 60.0) -> SyncUse:
+        """As ``Steering.use``, without ``await``."""
+        return SyncUse(cast("SyncMesh", self), seed, timeout)
 
     def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""

@@ -418,7 +418,10 @@ class Port:
                     chain=effect.chain,
                 )
             case fx.InspectModule(request=request, content=content, bundle=bundle):
-                muscles.inspect_module(request, content, bundle)
+                if bundle:
+                    muscles.inspect_module(request, content, bundle)
+                else:
+                    muscles.inspect_module(request, content)
             case fx.LoadSeed(seed=seed, holders=holders):
                 muscles.load_seed(seed, holders)
             case fx.UnloadSeed(seed=seed, keep=keep):

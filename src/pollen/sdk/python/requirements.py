@@ -20,9 +20,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pollen.errors import PollenError, error_from
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 # Where packages lie in a bundle. The seed's own modules win over them.
 FOLDER: Final = ".deps/"
@@ -74,7 +77,7 @@ def resolve(
             locked.append(one)
             say(f"  {one.name} {one.version}")
             files |= _files_of(wheel, one)
-    _check_versions(wants, locked)
+    _check_newer(wants, locked)
     return files, locked
 
 
@@ -165,18 +168,46 @@ def _place_of(name: str) -> str | None:
     return name
 
 
-def _check_versions(wants: Sequence[str], locked: Sequence[Locked]) -> None:
-    """An index without a pure wheel of the new version makes pip take an old one without a word,
-    unless the requirement names a version. It is said."""
+def _check_newer(wants: Sequence[str], locked: Sequence[Locked]) -> None:
+    """Raises for a package of which only an old major version is pure: pip takes that one without
+    a word. A requirement that rules the newest out wants it so."""
     from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import Version
 
+    held = {one.name: one for one in locked}
     for want in wants:
         try:
             requirement = Requirement(want)
         except InvalidRequirement as error:
             raise error_from("usage", f"{want!r} is not a requirement: {error}") from None
-        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        one = next((held for held in locked if held.name == name), None)
-        if one is not None and not requirement.specifier.contains(one.version, prereleases=True):
-            reason = f"{want} was asked for, and {one.version} was found"
-            raise error_from("usage", reason, "name a version that is pure Python")
+        one = held.get(re.sub(r"[-_.]+", "-", requirement.name).lower())
+        if one is None or any(spec.operator == "==" for spec in requirement.specifier):
+            continue
+        newest = _newest(requirement.name)
+        if newest is None or not requirement.specifier.contains(newest):
+            continue
+        if newest.major > Version(one.version).major:
+            reason = f"{one.name} {newest} needs native code; {one.version} is the newest without"
+            remedy = f"take the old one on purpose: {one.name}<{newest.major}"
+            raise error_from("usage", reason, remedy)
+
+
+def _newest(package: str) -> Version | None:
+    """The newest version that there is, pure or not; None when the index does not say."""
+    from packaging.version import InvalidVersion, Version
+
+    line = [sys.executable, "-m", "pip", "index", "versions", package]
+    line += ["--disable-pip-version-check", "--no-input", "--python-version", PYTHON]
+    try:
+        done = subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        found = re.match(r"\S+ \(([^)]+)\)", done.stdout)
+        return Version(found[1]) if found else None
+    except (subprocess.TimeoutExpired, InvalidVersion):
+        return None
