@@ -257,8 +257,17 @@ impl Muscles {
         }
     }
 
-    fn inspect_module(&self, request: u64, content: &[u8]) -> PyResult<()> {
-        self.plane()?.inspect(request, id(content, "content")?);
+    /// Check held content; with a bundle, prepare that by its runner. `Inspected` follows.
+    #[pyo3(signature = (request, content, bundle = None))]
+    fn inspect_module(
+        &self,
+        request: u64,
+        content: &[u8],
+        bundle: Option<Vec<u8>>,
+    ) -> PyResult<()> {
+        let bundle = bundle.filter(|bundle| !bundle.is_empty());
+        let bundle = bundle.map(|bundle| id(&bundle, "bundle")).transpose()?;
+        self.plane()?.inspect(request, id(content, "content")?, bundle);
         Ok(())
     }
 

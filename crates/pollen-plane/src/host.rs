@@ -238,6 +238,7 @@ pub(crate) async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arriv
         pauses: AtomicBool::new(false),
         calls_left: Mutex::new(call.calls_left),
         calls_used: AtomicU32::new(1),
+        beside: AtomicU32::new(0),
         failed: Mutex::default(),
         below: OnceLock::new(),
         deadline,
@@ -272,10 +273,28 @@ struct GuestHost {
     pauses: AtomicBool,
     calls_left: Mutex<u32>,
     calls_used: AtomicU32,
+    /// Calls under way that it made beside others.
+    beside: AtomicU32,
     /// Why the last nested call that failed did.
     failed: Mutex<Option<String>>,
     /// Memory that the calls it made took here, once it made one.
     below: OnceLock<Arc<Below>>,
+}
+
+/// Counts a call as made beside others until dropped, also when its future is.
+struct Beside<'a>(&'a AtomicU32);
+
+impl<'a> Beside<'a> {
+    fn new(counter: &'a AtomicU32) -> Self {
+        counter.fetch_add(1, Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How a remedy begins that hands on why a nested call failed.
@@ -313,6 +332,12 @@ impl GuestHost {
         self.call.extras.as_ref()?.outlet.as_ref()
     }
 
+    /// What the guest is told of a request that failed.
+    fn told(&self, uri: &str, error: &CallError) -> String {
+        self.note_failed(uri, error);
+        format!("[{}] {uri}: {}", error.slug, error.reason)
+    }
+
     fn note_failed(&self, uri: &str, error: &CallError) {
         let first = error.remedy.lines().next().unwrap_or_default();
         let below = first.strip_prefix(BELOW).map_or_else(
@@ -326,14 +351,21 @@ impl GuestHost {
         *self.failed.lock() = Some(below);
     }
 
-    /// A call made by the guest: as this node, on behalf of its seed, within what is left.
-    async fn child(&self, uri: &str, input: Bytes) -> Result<Bytes, CallError> {
+    /// A call made by the guest: as this node, on behalf of its seed, within what is left. What a call
+    /// `beside` others may make is a part of that: half of it when it is the only one under way, else
+    /// a 64th, so that as many can begin.
+    async fn child(&self, uri: &str, input: Bytes, beside: bool) -> Result<Bytes, CallError> {
         let (seed, function) = parse_uri(uri)?;
+        let _under_way = beside.then(|| Beside::new(&self.beside));
         let share = {
             let mut left = self.calls_left.lock();
-            let share = split(self.call.hops, *left, self.call.retries)
+            let mut share = split(self.call.hops, *left, self.call.retries)
                 .map_err(|slug| over_limit(slug, &self.call.entry.row.name, uri))?;
-            *left = 0;
+            if beside {
+                let part = if self.beside.load(Relaxed) > 1 { 64 } else { 2 };
+                share.calls /= part;
+            }
+            *left -= share.calls + 1;
             share
         };
         let request = Request {
@@ -367,13 +399,25 @@ impl Host for GuestHost {
     fn request(&self, uri: String, input: Bytes) -> HostFuture<'_> {
         Box::pin(async move {
             self.slot.lock().suspend();
-            let result = self.child(&uri, input).await;
+            let result = self.child(&uri, input, false).await;
             self.slot.lock().resume();
-            result.map_err(|error| {
-                self.note_failed(&uri, &error);
-                format!("[{}] {uri}: {}", error.slug, error.reason)
-            })
+            result.map_err(|error| self.told(&uri, &error))
         })
+    }
+
+    fn begin(self: Arc<Self>, uri: String, input: Bytes) -> HostFuture<'static> {
+        Box::pin(async move {
+            let result = self.child(&uri, input, true).await;
+            result.map_err(|error| self.told(&uri, &error))
+        })
+    }
+
+    fn rests(&self) {
+        self.slot.lock().suspend();
+    }
+
+    fn resumes(&self) {
+        self.slot.lock().resume();
     }
 
     fn head(&self) -> Bytes {

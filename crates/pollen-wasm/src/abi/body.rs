@@ -34,7 +34,12 @@ impl<A: Abi> Body<A> {
         let limit = Instant::now().checked_add(settings.init_timeout).unwrap_or(birth.deadline);
         let logs = Logs::default();
         let state = State {
-            meter: Meter::new(birth.registry.clone(), settings.guest.memory_bytes, birth.purpose),
+            meter: Meter::new(
+                birth.registry.clone(),
+                settings.guest.memory_bytes,
+                birth.purpose,
+                A::sharable(linked),
+            ),
             own: A::new(linked, birth, &logs),
             logs,
             settings: settings.clone(),
@@ -97,6 +102,11 @@ impl<A: Abi> Body<A> {
     /// Prepares for the next call after a good one.
     pub(crate) fn reset(&mut self) {
         A::reset(self.store.data_mut());
+    }
+
+    /// The parts, for work on a guest that is not a call.
+    pub(crate) fn parts(&mut self) -> (&mut A::Live, &A::Linked, &mut Store<State<A>>) {
+        (&mut self.live, &self.linked, &mut self.store)
     }
 
     pub(crate) fn meter(&mut self) -> &mut Meter {
