@@ -418,10 +418,7 @@ class Port:
                     chain=effect.chain,
                 )
             case fx.InspectModule(request=request, content=content, bundle=bundle):
-                if bundle:
-                    muscles.inspect_module(request, content, bundle)
-                else:
-                    muscles.inspect_module(request, content)
+                muscles.inspect_module(request, content, bundle)
             case fx.LoadSeed(seed=seed, holders=holders):
                 muscles.load_seed(seed, holders)
             case fx.UnloadSeed(seed=seed, keep=keep):

@@ -163,7 +163,7 @@ def _package(dotted: str) -> Source:
             return Source(dotted.rpartition(".")[2], dotted, files)
         if top == dotted and (root / f"{top}.py").is_file():
             return _file(root / f"{top}.py")
-    remedy = "run pln where it lies, or name its folder: pln seed ./FOLDER"
+    remedy = "run this in the folder that holds it, or name its own: pln seed ./FOLDER"
     raise error_from("usage", f"there is no package {dotted} here", remedy)
 
 
