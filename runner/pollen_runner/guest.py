@@ -7,6 +7,7 @@ Not the SDK of the same name, which a program outside the mesh imports. A reques
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import logging
@@ -108,9 +109,28 @@ def use(name: str) -> _Seed:
     return _Seed(name)
 
 
-def caller() -> types.SimpleNamespace:
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """Who calls. ``node``: the id of the node that asks; ``attributes``: what its certificate says;
+    ``deadline``: when the answer must be there, a Unix time in seconds. Nobody checked what stands
+    in ``unverified``."""
+
+    node: str
+    attributes: dict[str, Any]
+    deadline: float | None
+    unverified: dict[str, Any]
+
+
+def caller() -> Caller:
     """Who calls, as the node knows it."""
-    return types.SimpleNamespace(**json.loads(port.host.caller_info() or "{}"))
+    told = json.loads(port.host.caller_info() or "{}")
+    until = told.get("deadlineUnixMs")
+    return Caller(
+        node=told.get("peerKey", ""),
+        attributes=told.get("attributes", {}),
+        deadline=None if until is None else until / 1000,
+        unverified=told.get("unverified", {}),
+    )
 
 
 def config(key: str, default: str | None = None) -> str | None:

@@ -66,7 +66,7 @@ class Node:
         return len(self.pieces) < self.reads_until
 
     def caller_info(self) -> str:
-        return '{"node": "ab12"}'
+        return '{"peerKey": "ab12", "deadlineUnixMs": 1500}'
 
     def config(self, key: str) -> str | None:
         return {"units": "metric"}.get(key)

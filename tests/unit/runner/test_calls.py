@@ -324,7 +324,7 @@ async def absent_later():
     except pollen.CallError as error:
         return error.slug
 def plain(): return pollen.request("pln://seed/shout/run", "abc").decode()
-def who(): return [pollen.caller().node, pollen.config("units"), pollen.config("x", "y")]
+def who(): return [pollen.caller().node, pollen.caller().deadline, pollen.config("units"), pollen.config("x", "y")]
 def say():
     print("a\\nb")
     print("c", end="")
@@ -364,7 +364,7 @@ def test_other_seeds_are_called_at_once_or_awaited(guest: Node) -> None:
 
 
 def test_the_seed_knows_who_calls_and_its_configuration(guest: Node) -> None:
-    assert json.loads(calls.handle("who", b"")) == ["ab12", "metric", "y"]
+    assert json.loads(calls.handle("who", b"")) == ["ab12", 1.5, "metric", "y"]
 
 
 def test_what_is_printed_is_in_the_log() -> None:
