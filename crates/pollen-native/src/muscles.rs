@@ -142,10 +142,8 @@ impl Muscles {
 
     /// The read end to watch. It stays open until `close`; remove the reader before that.
     fn event_fd(&self) -> PyResult<i32> {
-        match self.event_fd.load(SeqCst) {
-            -1 => Err(not_running()),
-            fd => Ok(fd),
-        }
+        let fd = self.event_fd.load(SeqCst);
+        if fd == -1 { Err(not_running()) } else { Ok(fd) }
     }
 
     /// At most 512 events as one msgpack array of maps tagged `t`.

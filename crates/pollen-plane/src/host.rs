@@ -15,6 +15,7 @@ use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded, WriteFuture
 use pollen_wire::Id;
 
 use crate::{
+    beside::Beside,
     call::{CallError, Principal, Request, Spent, over_limit, parse_uri},
     counters::{SeedCounters, count, micros, micros32},
     draw::call_id,
@@ -281,22 +282,6 @@ struct GuestHost {
     below: OnceLock<Arc<Below>>,
 }
 
-/// Counts a call as made beside others until dropped, also when its future is.
-struct Beside<'a>(&'a AtomicU32);
-
-impl<'a> Beside<'a> {
-    fn new(counter: &'a AtomicU32) -> Self {
-        counter.fetch_add(1, Relaxed);
-        Self(counter)
-    }
-}
-
-impl Drop for Beside<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 /// How a remedy begins that hands on why a nested call failed.
 const BELOW: &str = "a call that it made failed: ";
 
@@ -356,15 +341,12 @@ impl GuestHost {
     /// a 64th, so that as many can begin.
     async fn child(&self, uri: &str, input: Bytes, beside: bool) -> Result<Bytes, CallError> {
         let (seed, function) = parse_uri(uri)?;
-        let _under_way = beside.then(|| Beside::new(&self.beside));
+        let under_way = beside.then(|| Beside::new(&self.beside));
         let share = {
             let mut left = self.calls_left.lock();
             let mut share = split(self.call.hops, *left, self.call.retries)
                 .map_err(|slug| over_limit(slug, &self.call.entry.row.name, uri))?;
-            if beside {
-                let part = if self.beside.load(Relaxed) > 1 { 64 } else { 2 };
-                share.calls /= part;
-            }
+            share.calls /= under_way.as_ref().map_or(1, Beside::part);
             *left -= share.calls + 1;
             share
         };

@@ -6,6 +6,7 @@
 //! host's types.
 
 mod component;
+mod words;
 
 use pollen_wire::fetch::MAX_MODULE;
 use wasmparser::{
@@ -19,8 +20,7 @@ use crate::engine::code::Form;
 use crate::engine::pool::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::envelope::ModuleInfo;
 use crate::error::SandboxError;
-
-const PAGE: u64 = 64 << 10;
+use words::{PAGE, broken, distance};
 
 /// Compiles the text format to a module.
 ///
@@ -100,22 +100,6 @@ fn foreign(bytes: &[u8]) -> SandboxError {
         "the file is not a WebAssembly module",
         "seed the .wasm file that your compiler wrote",
     )
-}
-
-fn broken(error: &wasmparser::BinaryReaderError, length: usize) -> SandboxError {
-    let text = error.message();
-    if text.contains("unexpected end") || error.offset() >= length {
-        return SandboxError::invalid(
-            format!("the module is cut off at byte {length}: {text}"),
-            "copy or build it again",
-        );
-    }
-    let remedy = if text.contains("must be enabled") || text.contains("not enabled") {
-        "build without this feature of WebAssembly"
-    } else {
-        ""
-    };
-    SandboxError::invalid(format!("invalid at byte {:#x}: {text}", error.offset()), remedy)
 }
 
 /// The sections that are looked at.
@@ -345,27 +329,4 @@ fn nearest(groups: &[Group], module: &str, name: &str) -> Option<String> {
         .filter(|(distance, _, known)| *distance <= known.len().max(name.len()) / 3)
         .min()
         .map(|(_, group, known)| format!("{group}.{known}"))
-}
-
-/// The name that is closest, if any is close.
-fn nearest_of<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
-    names
-        .map(|known| (distance(name, known), known))
-        .filter(|(distance, known)| *distance <= known.len().max(name.len()) / 3)
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// Edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().take(64).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let cost = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }

@@ -324,7 +324,9 @@ async def absent_later():
     except pollen.CallError as error:
         return error.slug
 def plain(): return pollen.request("pln://seed/shout/run", "abc").decode()
-def who(): return [pollen.caller().node, pollen.caller().deadline, pollen.config("units"), pollen.config("x", "y")]
+def who():
+    held = pollen.caller()
+    return [held.node, held.deadline, pollen.config("units"), pollen.config("x", "y")]
 def say():
     print("a\\nb")
     print("c", end="")

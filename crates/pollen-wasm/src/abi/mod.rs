@@ -235,7 +235,6 @@ impl Abi {
         let abi = match reading {
             Reading::Program if command::may_be_program(&shape) => Self::Command,
             Reading::Library if shape.world.is_none() => Self::Extism,
-            Reading::Library if run::is_program(&shape) => Self::Component,
             _ => Self::of(&shape),
         };
         (abi, abi.published(abi.exports(&shape), settings))

@@ -10,7 +10,7 @@ use wasmparser::component_types::{
 use wasmparser::types::Types;
 use wasmparser::{BinaryReaderError, Parser, Payload, Validator};
 
-use super::{PAGE, broken, nearest_of};
+use super::words::{PAGE, broken, nearest_of};
 use crate::abi::Abi;
 use crate::abi::shape::Shape;
 use crate::abi::world::{ASYNCHRONOUS, Exposed, HANDLES, World, unversioned};

@@ -92,9 +92,18 @@ impl Abi for Component {
         exports
     }
 
-    /// Nothing: a function is called by the type that it has.
-    fn check(_shape: &Shape) -> Result<(), SandboxError> {
-        Ok(())
+    /// A function is called by the type that it has; there has to be one.
+    fn check(shape: &Shape) -> Result<(), SandboxError> {
+        let exports = Self::exports(shape);
+        if !exports.callable.is_empty() {
+            return Ok(());
+        }
+        let others = exports.others.iter().map(|(name, why)| format!("; {name}: {why}"));
+        let reason = "the component exports no function that can be called";
+        Err(SandboxError::invalid(
+            format!("{reason}{}", others.collect::<String>()),
+            "export a function of values, or wasi:cli/run",
+        ))
     }
 
     fn linker(engine: &Engine) -> wasmtime::Result<Self::Linker> {
@@ -153,7 +162,7 @@ impl Abi for Component {
     ) -> Result<Result<i32, Error>, SandboxError> {
         let lost = || SandboxError::internal(format!("there is no function {at}"), false);
         let function = linked.functions.get(at).ok_or_else(lost)?;
-        let exported = instance.get_func(&mut *store, &function.index).ok_or_else(lost)?;
+        let exported = instance.get_func(&mut *store, function.index).ok_or_else(lost)?;
         let ran = match &function.passing {
             Passing::Bytes => bytes(exported, store, call).await,
             Passing::BytesOrText => bytes_or_text(exported, store, call).await,

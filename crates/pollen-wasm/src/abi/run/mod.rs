@@ -16,7 +16,7 @@ use crate::abi::contract::{Abi, Birth, Verdict, plain};
 use crate::abi::log::Logs;
 use crate::abi::p2::{self, Wasi};
 use crate::abi::shape::{Exports, Shape};
-use crate::abi::world::World;
+use crate::abi::world::{World, unversioned};
 use crate::abi::{mesh, outcome, state, wasi};
 use crate::engine::code::{Code, Form};
 use crate::envelope::{Call, Output, SeedSettings};
@@ -25,6 +25,9 @@ use crate::error::SandboxError;
 /// The interface of a program and its only function.
 const INTERFACE: &str = "wasi:cli/run";
 const RUN: &str = "run";
+
+/// How a call names it: as it names the beginning of any program.
+const START: &str = "_start";
 
 type State = state::State<Run>;
 
@@ -65,8 +68,9 @@ impl Abi for Run {
     fn exports(shape: &Shape) -> Exports {
         let mut exports = Exports::default();
         for (name, exposed) in shape.world.iter().flat_map(World::named) {
-            if exposed.function == RUN && exposed.interface.is_some() {
-                exports.callable.push((RUN.to_owned(), true));
+            let interface = exposed.interface.as_deref().map(unversioned);
+            if interface == Some(INTERFACE) && exposed.function == RUN {
+                exports.callable.push((START.to_owned(), true));
             } else {
                 let reason = "the component is a program, which begins at run";
                 exports.others.push((name, reason.to_owned()));
@@ -133,7 +137,7 @@ impl Abi for Run {
             SandboxError::invalid(format!("{INTERFACE} has another type: {error:#}"), "")
         };
         let run: TypedFunc<(), (Result<(), ()>,)> =
-            instance.get_typed_func(&mut *store, &linked.run).map_err(another)?;
+            instance.get_typed_func(&mut *store, linked.run).map_err(another)?;
         let state = store.data();
         state.own.pipes.begin(call.input.clone(), call.nested, state.host.as_ref());
         let ended = run.call_async(&mut *store, ()).await;
