@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,15 @@ from pollen.errors import Ambiguous, PollenError, error_from
 from pollen.plain import escaped
 from pollen.sdk.control import Control
 from pollen.sdk.python.kinds import KINDS, kind_of
-from pollen.sdk.python.publish import Wish, prepare, publish
+from pollen.sdk.python.publish import Made, Wish, prepare, publish
 from pollen.units import human_bytes
 
 # The functions of a program compiled as a WASI command.
 _PROGRAM = ["_start"]
 # How often a watched file is looked at, and how long it must rest.
 _WATCH_SECONDS = 0.2
+# After so long a user is told what takes its time. Guess: people wonder after two.
+_WORD_SECONDS = 2.0
 # How long ``pln seed`` waits for its hosts.
 _SETTLE_SECONDS = 10.0
 
@@ -113,7 +118,8 @@ def _publish(
         reason = f"the file's name, {named!r}, is not a name for a seed"
         raise error_from("usage", reason, f"give it one: pln seed {wish.source} NAME")
     try:
-        answer = publish(control, made, named, options)
+        with _patience(made):
+            answer = publish(control, made, named, options)
     except Ambiguous as error:
         # Kept for the next change of a file that is watched.
         options[_ask_reading(error, as_json)] = True
@@ -122,6 +128,19 @@ def _publish(
     _print_seeded(answer, made.size, state["description"], as_json)
     if not as_json:
         _print_place(state, answer)
+
+
+@contextlib.contextmanager
+def _patience(made: Made) -> Iterator[None]:
+    """Say on stderr what takes so long with the first Python seed of a node."""
+    told = "the node compiles Python, which it does once ..."
+    timer = threading.Timer(_WORD_SECONDS, lambda: click.echo(told, err=True))
+    if made.bundle:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _ask_reading(error: Ambiguous, as_json: bool) -> str:
