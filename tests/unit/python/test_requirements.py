@@ -83,6 +83,23 @@ def test_a_package_with_native_code_alone_is_named_with_a_remedy(index: Path) ->
     assert "pure Python in its place" in caught.value.remedy
 
 
+def test_a_dependency_with_native_code_alone_is_named(index: Path) -> None:
+    wheel(index, "page", "1.0", needs="speed>=1")
+    wheel(index, "page", "1.1", needs="speed>=1")
+    wheel(index, "speed", "1.0", NATIVE)
+    with pytest.raises(PollenError, match=r"speed") as caught:
+        requirements.resolve(["page"], None)
+    assert "native code" in caught.value.reason + caught.value.remedy
+
+
+def test_what_the_runner_has_is_not_in_the_bundle(index: Path) -> None:
+    wheel(index, "outer", "1.2", needs="tzdata")
+    wheel(index, "tzdata", "2026.6")
+    files, locked = requirements.resolve(["outer"], None)
+    assert [one.name for one in locked] == ["outer"]
+    assert not any("tzdata/" in name for name in files)
+
+
 def test_a_wheel_that_says_pure_and_is_not_is_named(index: Path) -> None:
     wheel(index, "liar", "1.0", files={"liar/_speed.so": "ELF"})
     with pytest.raises(PollenError, match=r"liar 1\.0 has no wheel of pure Python"):

@@ -38,6 +38,9 @@ _WHEEL: Final = re.compile(
 )
 _ADDRESS: Final = re.compile(r"\b[a-z+]+://\S+", re.IGNORECASE)
 _NO_WHEEL: Final = re.compile(r"No matching distribution found for ([^\s(]+)")
+_DEPENDS: Final = re.compile(r"^\s+.* depends on ([A-Za-z0-9._-]+)", re.MULTILINE)
+# What the runner has: it would never be imported from a bundle.
+_PROVIDED: Final = frozenset({"tzdata"})
 _NATIVE: Final = (".so", ".pyd", ".dylib")
 # Of a wheel's metadata, what packages read while they run.
 _METADATA: Final = ("METADATA", "entry_points.txt")
@@ -74,6 +77,8 @@ def resolve(
         locked = []
         for wheel in sorted(folder.glob("*.whl")):
             one = _locked(wheel)
+            if one.name in _PROVIDED:
+                continue
             locked.append(one)
             say(f"  {one.name} {one.version}")
             files |= _files_of(wheel, one)
@@ -86,8 +91,17 @@ def _download(wants: Sequence[str], file: Path | None, folder: Path) -> None:
         if want.startswith("-") or "://" in want:
             reason = f"{_hidden(want)!r} is an option or an address, not the name of a package"
             raise error_from("usage", reason, "name packages: attrs, rich>=13")
-    line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    line += ["--no-input", "--only-binary=:all:", "--platform", "any", "--implementation", "py"]
+    line = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
+    line += [
+        "--progress-bar",
+        "off",
+        "--no-input",
+        "--only-binary=:all:",
+        "--platform",
+        "any",
+        "--implementation",
+        "py",
+    ]
     line += ["--abi", "none", "--python-version", PYTHON, "--dest", str(folder), *wants]
     line += ["--requirement", str(file)] if file is not None else []
     try:
@@ -104,7 +118,7 @@ def _download(wants: Sequence[str], file: Path | None, folder: Path) -> None:
         reason = f"pip did not resolve the requirements within {_PATIENCE} s"
         raise error_from("usage", reason, "run it again; what came is in pip's cache") from None
     if done.returncode:
-        raise _unresolved(done.stderr)
+        raise _unresolved(done.stdout + done.stderr)
 
 
 def _unresolved(said: str) -> PollenError:
@@ -114,6 +128,10 @@ def _unresolved(said: str) -> PollenError:
         return error_from("usage", "pip, which resolves requirements, is not installed", remedy)
     if found := _NO_WHEEL.search(said):
         return native(found[1])
+    if (causes := sorted(set(_DEPENDS.findall(said)))) and "ResolutionImpossible" in said:
+        told = f"no choice of wheels of pure Python has all of: {', '.join(causes)}"
+        remedy = "one of them has native code alone; take a package that does without it"
+        return error_from("usage", told, remedy)
     lines = [line for line in _hidden(said).splitlines() if line.startswith("ERROR")]
     told = "; ".join(line.removeprefix("ERROR: ") for line in lines[-2:]) or "pip failed"
     return error_from("usage", f"the requirements cannot be had: {told[:500]}")
