@@ -89,10 +89,15 @@ class AskJoin(Effect, frozen=True, kw_only=True):
 
 
 class InspectModule(Effect, frozen=True, kw_only=True):
-    """Check that held content is a callable module; ``ModuleInspected`` follows."""
+    """Check that held content is a callable module; ``ModuleInspected`` follows.
+
+    ``bundle``: held content with the files that the module is to run, else empty. They are compiled
+    and imported, with every request of theirs refused.
+    """
 
     request: RequestId
     content: Hash
+    bundle: bytes = b""
 
 
 class LoadSeed(Effect, frozen=True, kw_only=True):
