@@ -167,8 +167,8 @@ class Muscles:
     def inspect_module(self, request: int, content: bytes, bundle: bytes | None = None) -> None:
         """Check held content; ``inspected`` follows. With ``bundle``, the id of held content, the
         module has to be a runner: it compiles and describes the bundle, which takes 5 s of its time
-        at most (and, once a node, the compiling of the runner). ``inspected`` then has the id of the
-        prepared ``bundle``, which is held, and its ``description``."""
+        at most (and, once a node, the compiling of the runner). ``inspected`` then has the id of
+        the prepared ``bundle``, which is held, and its ``description``."""
     def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
     def unload_seed(self, seed: bytes, keep: bool = False) -> None:
         """With ``keep`` the content stays held, so that a call can wake the seed."""

@@ -134,10 +134,4 @@ def example(functions: Sequence[str], signatures: dict[str, Any]) -> list[str]:
     if not functions:
         return []
     held = signatures.get(functions[0], {}).get("input", {})
-    properties = held.get("properties", {})
-    words = [functions[0]]
-    for name in held.get("required", []):
-        kinds = kinds_of(properties.get(name, {}))
-        sign = "=" if not kinds or "string" in kinds else ":="
-        words.append(f"{name}{sign}…")
-    return words
+    return [functions[0], *(f"{name}=…" for name in held.get("required", []))]
