@@ -35,8 +35,17 @@ $(VENV)/.otel: requirements-otel.lock $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-otel.lock
 	touch $@
 
+# The Python runner: a component with CPython inside. Its build is kept outside the checkout, by the
+# hash of what it is built from.
+RUNNER := src/pollen/runtime/runner.wasm.xz
+$(RUNNER): requirements-runner.lock $(shell find runner -name '*.py' -o -name '*.wit')
+	$(PYTHON) runner/build.py
+
+.PHONY: runner
+runner: $(RUNNER) ## the Python runner, which Python seeds run in
+
 .PHONY: native
-native: $(VENV)/.locked ## build the muscles and install the whole package into .venv
+native: $(VENV)/.locked $(RUNNER) ## build the muscles and install the whole package into .venv
 	rm -rf $(WHEELS)
 	@echo 'building the muscles (the first time 7 to 10 minutes on two cores) ...'
 	$(BIN)/maturin build --locked --release --out $(WHEELS) --interpreter $(BIN)/python
@@ -52,8 +61,8 @@ demo-pipeline: native ## three seeds that call each other, on five nodes of this
 
 .PHONY: check
 check: $(VENV)/.locked ## the brain's loop: pure Python, no cargo, no native module
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks runner
+	$(BIN)/ruff format --check src tests benchmarks runner
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n auto tests/unit tests/properties tests/style
 	POLLEN_SIM_SEEDS=$(SIM_SEEDS) $(BIN)/pytest -q -n auto tests/scenarios
@@ -67,8 +76,8 @@ rust: $(VENV)/.locked ## the crates' own tests, formatting and lints
 
 .PHONY: lint
 lint: $(VENV)/.locked ## formatting and lints of both languages
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks runner
+	$(BIN)/ruff format --check src tests benchmarks runner
 	$(BIN)/mypy
 	cargo fmt --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
@@ -110,7 +119,7 @@ $(VENV)/.zig: requirements-wheel.lock $(VENV)/.locked
 	touch $@
 
 .PHONY: wheel
-wheel: $(VENV)/.zig ## a wheel for any Linux with glibc 2.28 (2018) or newer, into dist/
+wheel: $(VENV)/.zig $(RUNNER) ## a wheel for any Linux with glibc 2.28 (2018) or newer, into dist/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --locked --release --zig --compatibility manylinux_2_28 \
 		--target $$(uname -m)-unknown-linux-gnu --out dist --interpreter $(BIN)/python
 

@@ -39,6 +39,8 @@ class _SeedRow(Protocol):
     def packed_options(self) -> bytes: ...
     @property
     def policy(self) -> _PolicyRow | None: ...
+    @property
+    def manifest(self) -> Sequence[tuple[str, bytes]]: ...
 
 class _LaneRows(Protocol):
     """``pollen.core.effects.LaneRows``: rows of the lane's kind, and 32-byte keys."""
@@ -162,7 +164,11 @@ class Muscles:
         self, addresses: Sequence[str], peer: bytes, body: bytes, timeout_ms: int
     ) -> bytes:
         """Blocking (GIL released): one ``pollen-join/1`` exchange. NativeError ``unreachable``."""
-    def inspect_module(self, request: int, content: bytes) -> None: ...
+    def inspect_module(self, request: int, content: bytes, bundle: bytes | None = None) -> None:
+        """Check held content; ``inspected`` follows. With ``bundle``, the id of held content, the
+        module has to be a runner: it compiles and describes the bundle, which takes 5 s of its time
+        at most (and, once a node, the compiling of the runner). ``inspected`` then has the id of
+        the prepared ``bundle``, which is held, and its ``description``."""
     def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
     def unload_seed(self, seed: bytes, keep: bool = False) -> None:
         """With ``keep`` the content stays held, so that a call can wake the seed."""

@@ -6,7 +6,7 @@
       CallError                 whatever a call can raise
         BadRequest              usage, bad-request, name-invalid, config-invalid,
                                 module-invalid, import-unknown, root-file-invalid,
-                                bad-policy, wheel-invalid
+                                bad-policy, wheel-invalid, bundle-invalid, bad-argument
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found,
                                 service-not-found
         Denied                  denied, token-invalid, root-not-here, passphrase-wrong,
@@ -228,6 +228,8 @@ SLUGS: Mapping[str, SlugRow] = {
     "call-limit": SlugRow(LimitExceeded, EXIT_FAILURE, 508, None),
     "module-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "import-unknown": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "bundle-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
+    "bad-argument": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "wheel-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "name-invalid": SlugRow(BadRequest, EXIT_USAGE, 400, False),
     "bad-policy": SlugRow(BadRequest, EXIT_USAGE, 400, False),

@@ -212,10 +212,14 @@ class FakeMuscles:
             raise NativeError("unreachable", "no answer in time")
         return self._network.joins.pop(request)
 
-    def inspect_module(self, request: int, content: bytes) -> None:
+    def inspect_module(self, request: int, content: bytes, bundle: bytes | None = None) -> None:
+        if bundle is not None and len(bundle) not in (0, 32):
+            raise NativeError("bad-request", f"bundle must be 32 bytes, not {len(bundle)}")
         data = self.content.get(content)
         is_module = data is not None and data.startswith(b"\0asm")
         slug = "" if is_module else "blob-not-found" if data is None else "module-invalid"
+        # It has no engine: a bundle is read by the real ones alone.
+        slug = "bundle-invalid" if bundle and is_module else slug
         event = ev.ModuleInspected(
             request=RequestId(request),
             content=Hash(content),

@@ -131,6 +131,17 @@ def test_unknown_content_is_refused_by_inspection(sides: Callable[[str], Side]) 
     assert event.slug
 
 
+def test_the_bundle_of_an_inspection_is_an_id_or_nothing(sides: Callable[[str], Side]) -> None:
+    """An id of another length is refused at once; empty bytes are no bundle."""
+    a = sides("a")
+    with pytest.raises(Exception) as caught:
+        a.muscles.inspect_module(7, b"\2" * 32, b"short")
+    assert slug_of(caught.value) == "bad-request"
+    a.muscles.inspect_module(8, b"\2" * 32, b"")
+    event = a.wait(ev.ModuleInspected)
+    assert (event.request, event.slug) == (8, "blob-not-found")
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_a_call_of_the_brain_ends_in_one_event_with_its_token(
     sides: Callable[[str], Side], here: bool

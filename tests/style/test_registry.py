@@ -19,9 +19,10 @@ CALLEES = {"Refusal", "error_from", "raise_error"} | {
 } - {"SlugRow", "InvariantError"}
 
 # Rust literals of a slug's shape that are none: how the seam asks for a whole push, HTTP's and
-# our own header names, thread names.
+# our own header names, thread names, names of the runner's WIT world.
 NO_SLUGS = re.compile(
     r"stale-generation|content-.*|server-timing|transfer-encoding|pollen-(?!.*not).*"
+    r"|caller-info|tail-call|no-function"
 )
 LITERAL = re.compile(r'"([a-z]+(?:-[a-z]+)+)"')
 ANY_LITERAL = re.compile(r'"([a-z-]+)"')

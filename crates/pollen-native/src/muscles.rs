@@ -142,10 +142,8 @@ impl Muscles {
 
     /// The read end to watch. It stays open until `close`; remove the reader before that.
     fn event_fd(&self) -> PyResult<i32> {
-        match self.event_fd.load(SeqCst) {
-            -1 => Err(not_running()),
-            fd => Ok(fd),
-        }
+        let fd = self.event_fd.load(SeqCst);
+        if fd == -1 { Err(not_running()) } else { Ok(fd) }
     }
 
     /// At most 512 events as one msgpack array of maps tagged `t`.
@@ -257,8 +255,17 @@ impl Muscles {
         }
     }
 
-    fn inspect_module(&self, request: u64, content: &[u8]) -> PyResult<()> {
-        self.plane()?.inspect(request, id(content, "content")?);
+    /// Check held content; with a bundle, prepare that by its runner. `Inspected` follows.
+    #[pyo3(signature = (request, content, bundle = None))]
+    fn inspect_module(
+        &self,
+        request: u64,
+        content: &[u8],
+        bundle: Option<Vec<u8>>,
+    ) -> PyResult<()> {
+        let bundle = bundle.filter(|bundle| !bundle.is_empty());
+        let bundle = bundle.map(|bundle| id(&bundle, "bundle")).transpose()?;
+        self.plane()?.inspect(request, id(content, "content")?, bundle);
         Ok(())
     }
 

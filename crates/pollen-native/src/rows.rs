@@ -74,6 +74,7 @@ pub(crate) struct PySeedRow {
     wake: Vec<Vec<u8>>,
     packed_options: Vec<u8>,
     policy: Option<PyPolicyRow>,
+    manifest: Vec<(String, Vec<u8>)>,
 }
 
 impl PySeedRow {
@@ -88,6 +89,11 @@ impl PySeedRow {
             options: rmp_serde::from_slice(&self.packed_options)
                 .map_err(|error| native("bad-request", format!("options: {error}")))?,
             policy: self.policy.map(|held| Arc::new(held.policy())),
+            manifest: self
+                .manifest
+                .into_iter()
+                .map(|(role, content)| Ok((role.into(), id(&content, "manifest")?)))
+                .collect::<PyResult<_>>()?,
         })
     }
 }

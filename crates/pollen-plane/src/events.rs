@@ -142,6 +142,10 @@ pub enum Event {
         functions: Vec<String>,
         memory_bytes: u64,
         may_be_program: bool,
+        /// The prepared bundle; empty without one.
+        bundle: ByteBuf,
+        /// What its runner says of its functions, as JSON.
+        description: String,
         slug: String,
         reason: String,
         remedy: String,

@@ -15,6 +15,7 @@ use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded, WriteFuture
 use pollen_wire::Id;
 
 use crate::{
+    beside::Beside,
     call::{CallError, Principal, Request, Spent, over_limit, parse_uri},
     counters::{SeedCounters, count, micros, micros32},
     draw::call_id,
@@ -238,6 +239,7 @@ pub(crate) async fn run(plane: &Plane, seed: Arc<pollen_wasm::Seed>, call: Arriv
         pauses: AtomicBool::new(false),
         calls_left: Mutex::new(call.calls_left),
         calls_used: AtomicU32::new(1),
+        beside: AtomicU32::new(0),
         failed: Mutex::default(),
         below: OnceLock::new(),
         deadline,
@@ -272,6 +274,8 @@ struct GuestHost {
     pauses: AtomicBool,
     calls_left: Mutex<u32>,
     calls_used: AtomicU32,
+    /// Calls under way that it made beside others.
+    beside: AtomicU32,
     /// Why the last nested call that failed did.
     failed: Mutex<Option<String>>,
     /// Memory that the calls it made took here, once it made one.
@@ -313,6 +317,12 @@ impl GuestHost {
         self.call.extras.as_ref()?.outlet.as_ref()
     }
 
+    /// What the guest is told of a request that failed.
+    fn told(&self, uri: &str, error: &CallError) -> String {
+        self.note_failed(uri, error);
+        format!("[{}] {uri}: {}", error.slug, error.reason)
+    }
+
     fn note_failed(&self, uri: &str, error: &CallError) {
         let first = error.remedy.lines().next().unwrap_or_default();
         let below = first.strip_prefix(BELOW).map_or_else(
@@ -326,14 +336,18 @@ impl GuestHost {
         *self.failed.lock() = Some(below);
     }
 
-    /// A call made by the guest: as this node, on behalf of its seed, within what is left.
-    async fn child(&self, uri: &str, input: Bytes) -> Result<Bytes, CallError> {
+    /// A call made by the guest: as this node, on behalf of its seed, within what is left. What a call
+    /// `beside` others may make is a part of that: half of it when it is the only one under way, else
+    /// a 64th, so that as many can begin.
+    async fn child(&self, uri: &str, input: Bytes, beside: bool) -> Result<Bytes, CallError> {
         let (seed, function) = parse_uri(uri)?;
+        let under_way = beside.then(|| Beside::new(&self.beside));
         let share = {
             let mut left = self.calls_left.lock();
-            let share = split(self.call.hops, *left, self.call.retries)
+            let mut share = split(self.call.hops, *left, self.call.retries)
                 .map_err(|slug| over_limit(slug, &self.call.entry.row.name, uri))?;
-            *left = 0;
+            share.calls /= under_way.as_ref().map_or(1, Beside::part);
+            *left -= share.calls + 1;
             share
         };
         let request = Request {
@@ -367,13 +381,25 @@ impl Host for GuestHost {
     fn request(&self, uri: String, input: Bytes) -> HostFuture<'_> {
         Box::pin(async move {
             self.slot.lock().suspend();
-            let result = self.child(&uri, input).await;
+            let result = self.child(&uri, input, false).await;
             self.slot.lock().resume();
-            result.map_err(|error| {
-                self.note_failed(&uri, &error);
-                format!("[{}] {uri}: {}", error.slug, error.reason)
-            })
+            result.map_err(|error| self.told(&uri, &error))
         })
+    }
+
+    fn begin(self: Arc<Self>, uri: String, input: Bytes) -> HostFuture<'static> {
+        Box::pin(async move {
+            let result = self.child(&uri, input, true).await;
+            result.map_err(|error| self.told(&uri, &error))
+        })
+    }
+
+    fn rests(&self) {
+        self.slot.lock().suspend();
+    }
+
+    fn resumes(&self) {
+        self.slot.lock().resume();
     }
 
     fn head(&self) -> Bytes {

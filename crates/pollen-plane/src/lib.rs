@@ -28,6 +28,7 @@
 //! files that act know `plane.rs`, and `start.rs` knows all.
 
 pub mod begin;
+mod beside;
 mod call;
 mod candidates;
 mod chatter;

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::FutureExt as _;
 use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
-use pollen_wasm::{Seed, SeedSettings};
+use pollen_wasm::{Bundle, Seed, SeedSettings};
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, MAX_MODULE},
@@ -68,16 +68,21 @@ impl Plane {
         let tables = self.tables().load_full();
         let Some(entry) = tables.seed(&seed) else { return };
         entry.local.let_go();
-        let content = entry.row.content;
-        let is_shared =
-            |other: &Arc<SeedEntry>| other.row.content == content && other.row.seed != seed;
-        if keep || tables.seeds().any(is_shared) {
+        if keep {
             return;
         }
+        let names = |other: &Arc<SeedEntry>, content: Id| {
+            other.row.seed != seed && other.row.contents().any(|(_, named)| named == content)
+        };
+        let is_shared = |content: Id| tables.seeds().any(|other| names(other, content));
+        let contents = entry.row.contents().map(|(_, content)| content);
+        let unused: Vec<Id> = contents.filter(|content| !is_shared(*content)).collect();
         let plane = self.clone();
         self.handle().spawn(async move {
-            if let Err(error) = plane.net().content().unpin(content).await {
-                tracing::warn!(%error, "content could not be let go");
+            for content in unused {
+                if let Err(error) = plane.net().content().unpin(content).await {
+                    tracing::warn!(%error, "content could not be let go");
+                }
             }
         });
     }
@@ -161,24 +166,31 @@ impl Plane {
     async fn load_now(&self, row: &SeedRow, holders: &[Id]) -> Result<Arc<Seed>, CallError> {
         let refused = |error: &_| CallError::from(error);
         let began = Instant::now();
-        self.obtain(row, holders).await?;
+        for (role, content) in row.contents() {
+            self.obtain(row, role, content, holders).await?;
+        }
         tracing::debug!(name = %row.name, held = ?began.elapsed(), "the module is held");
-        let sandbox = self.sandbox();
-        let compiled = sandbox.load_compiled(row.content, settings(row)).await;
+        let (sandbox, settings) = (self.sandbox(), self.settings(row).await?);
+        let compiled = sandbox.load_compiled(row.content, settings.clone()).await;
         if let Some(seed) = compiled.map_err(|error| refused(&error))? {
             return Ok(seed);
         }
         let wasm = self.net().content().read(row.content).await.map_err(|e| not_had(&e))?;
-        sandbox.load(wasm, row.content, settings(row)).await.map_err(|error| refused(&error))
+        sandbox.load(wasm, row.content, settings).await.map_err(|error| refused(&error))
     }
 
-    /// Sees to it that the module is held here, and stays.
-    async fn obtain(&self, row: &SeedRow, holders: &[Id]) -> Result<(), CallError> {
-        let content = self.net().content();
-        if content.keep(row.content).await.map_err(|e| not_had(&e))? {
+    /// Sees to it that a content of the seed is held here, and stays.
+    async fn obtain(
+        &self,
+        row: &SeedRow,
+        role: &str,
+        content: Id,
+        holders: &[Id],
+    ) -> Result<(), CallError> {
+        if self.net().content().keep(content).await.map_err(|e| not_had(&e))? {
             return Ok(());
         }
-        let request = FetchRequest { seed: row.seed, path: "module", content: row.content };
+        let request = FetchRequest { seed: row.seed, path: role, content };
         let mut last = NetError::Missing;
         for holder in holders.iter().filter(|holder| **holder != self.id()) {
             match self.net().fetch(*holder, request, MAX_MODULE).await {
@@ -187,6 +199,21 @@ impl Plane {
             }
         }
         Err(not_had(&last))
+    }
+
+    /// How the sandbox is to run it; its bundle is read and unpacked.
+    async fn settings(&self, row: &SeedRow) -> Result<SeedSettings, CallError> {
+        let mut settings =
+            SeedSettings { guest: row.options.guest.clone(), ..SeedSettings::new(&row.name) };
+        let Some(content) = row.bundle() else { return Ok(settings) };
+        let packed = self.net().content().read(content).await.map_err(|e| not_had(&e))?;
+        // Unpacking takes milliseconds: not on a network thread.
+        let opened = tokio::task::spawn_blocking(move || Bundle::open(&packed)).await;
+        let opened =
+            opened.map_err(|error| CallError::refused("internal", error.to_string(), ""))?;
+        settings.bundle = Some(Arc::new(opened.map_err(|error| CallError::from(&error))?));
+        settings.functions = row.functions.iter().map(ToString::to_string).collect();
+        Ok(settings)
     }
 }
 
@@ -222,8 +249,4 @@ fn not_passed(entry: &SeedEntry) -> CallError {
     let name = &entry.row.name;
     let reason = format!("seed \"{name}\" was given up on this node before its check passed");
     CallError::refused("seed-not-found", reason, &format!("see pln why place {name}"))
-}
-
-fn settings(row: &SeedRow) -> SeedSettings {
-    SeedSettings { guest: row.options.guest.clone(), ..SeedSettings::new(&row.name) }
 }

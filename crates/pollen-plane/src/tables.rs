@@ -43,9 +43,28 @@ pub struct SeedRow {
     pub wake: Vec<Id>,
     pub options: SeedOptions,
     pub policy: Option<Arc<SeedPolicy>>,
+    /// By role, what it needs beside its module.
+    pub manifest: Vec<(Arc<str>, Id)>,
 }
 
+/// The role of the module in a request for content; the other roles stand in the manifest.
+pub(crate) const MODULE: &str = "module";
+
+/// The role of the files that a runner reads.
+pub(crate) const BUNDLE: &str = "bundle";
+
 impl SeedRow {
+    /// All that has to be held where it runs, with the role of each.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (&str, Id)> {
+        let others = self.manifest.iter().map(|(role, content)| (&**role, *content));
+        std::iter::once((MODULE, self.content)).chain(others)
+    }
+
+    /// The bundle, if it has one.
+    pub(crate) fn bundle(&self) -> Option<Id> {
+        self.manifest.iter().find(|(role, _)| &**role == BUNDLE).map(|(_, content)| *content)
+    }
+
     /// Whether a member may call it: the pairs of the seed, and its policy where it has one.
     pub fn lets(&self, peer: &PeerRow) -> bool {
         lets(&self.options.allow, self.policy.as_deref(), peer)

@@ -39,9 +39,8 @@ impl Upcalls for Plane {
         if !self.tables().is_leased() || !tables.peers.contains_key(peer) {
             return Err("denied");
         }
-        let lists = |entry: &Arc<SeedEntry>| {
-            entry.row.content == request.content && request.path == "module"
-        };
+        let asked = (request.path, request.content);
+        let lists = |entry: &Arc<SeedEntry>| entry.row.contents().any(|held| held == asked);
         if tables.seed(&request.seed).is_some_and(lists) { Ok(()) } else { Err("blob-not-found") }
     }
 

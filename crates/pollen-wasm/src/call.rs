@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bundle::Bundle;
 use crate::engine::meter::Purpose;
 use crate::envelope::{Call, Host, Outcome, Output};
 use crate::error::SandboxError;
@@ -161,6 +162,16 @@ fn not_found(seed: &Seed, function: &str) -> SandboxError {
             format!("its functions: {names}")
         },
     )
+}
+
+/// The seed-time work on a bundle, by a guest of its own; the output is the prepared bundle.
+pub(crate) async fn prepare(seed: Arc<Seed>, bundle: Arc<Bundle>, deadline: Instant) -> Outcome {
+    let result = match seed.make(None, Purpose::Call, deadline).await {
+        Ok(mut guest) => guest.living.prepare(&bundle).await,
+        Err(error) => Err(error),
+    };
+    let output = |bytes: Vec<u8>| Output { bytes: bytes.into(), status: 0, tail_call: None };
+    Outcome { result: result.map(output), run: Duration::ZERO }
 }
 
 /// Makes the first guest of a seed, which proves its initialisation.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pollen_wire::{frame::MAX_INPUT, options::GuestOptions};
 
+use crate::bundle::Bundle;
 use crate::error::SandboxError;
 
 /// What a [`Sandbox`](crate::Sandbox) is built from.
@@ -51,6 +52,8 @@ pub struct ModuleInfo {
     pub not_callable: Vec<(String, String)>,
     /// The linear memory the module starts with, bytes.
     pub minimum_memory_bytes: u64,
+    /// It runs bundles, and nothing without one.
+    pub takes_bundle: bool,
 }
 
 /// How a seed is run: its options, and the limits of the sandbox.
@@ -66,6 +69,12 @@ pub struct SeedSettings {
     pub log_bytes: usize,
     /// Time for the entry protocol of one guest.
     pub init_timeout: Duration,
+    /// Time that a guest may run in one call, without what it waits for; none: its deadline alone.
+    pub run_limit: Option<Duration>,
+    /// The published functions, of a seed whose module does not name them.
+    pub functions: Vec<String>,
+    /// The files of a seed that is more than its module.
+    pub bundle: Option<Arc<Bundle>>,
 }
 
 impl SeedSettings {
@@ -89,6 +98,9 @@ impl SeedSettings {
             max_output_bytes: MAX_INPUT,
             log_bytes: 64 << 10,
             init_timeout: Duration::from_secs(10),
+            run_limit: None,
+            functions: Vec::new(),
+            bundle: None,
         }
     }
 
@@ -144,6 +156,18 @@ pub trait Host: Send + Sync + 'static {
     /// `pollen_request`: the reply's bytes; the text of an error goes to the log and the guest
     /// sees 0. The future may be polled on either runtime and is dropped on cancel.
     fn request(&self, uri: String, input: Bytes) -> HostFuture<'_>;
+
+    /// A request that the guest makes while others of it run: as [`Host::request`], and what it may
+    /// use of the budget of calls is shared with them. The guest goes on meanwhile.
+    fn begin(self: Arc<Self>, uri: String, input: Bytes) -> HostFuture<'static> {
+        Box::pin(async move { self.request(uri, input).await })
+    }
+
+    /// The guest waits for requests that were begun, until [`Host::resumes`].
+    fn rests(&self) {}
+
+    /// The guest goes on after [`Host::rests`].
+    fn resumes(&self) {}
 
     /// `pollen_head`: the bytes that the caller gave beside the input; empty: none.
     fn head(&self) -> Bytes {

@@ -108,7 +108,7 @@ impl SandboxError {
 
 fn general_remedy(slug: &str) -> &'static str {
     match slug {
-        "module-invalid" => "build it again as a core module with an Extism PDK",
+        "module-invalid" => "build it again, with an Extism PDK or as a component of WASI 0.2",
         "import-unknown" => {
             "import only what is there: extism:host/env, extism:host/user, wasi_snapshot_preview1"
         }

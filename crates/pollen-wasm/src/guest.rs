@@ -26,12 +26,13 @@ impl Guest {
         if birth.purpose == Purpose::Stock {
             return Self::attempt(linked, birth).await;
         }
-        // The pool is full: a few idle guests of other seeds make room, then all of them. Others may
-        // take that room first.
+        // The pool, or the memory, is full: a few idle guests of other seeds make room, then all of them.
+        // Others may take that room first.
         for count in [8, 64, usize::MAX] {
             match Self::attempt(linked, birth).await {
                 Err(error)
-                    if error.slug() == "overloaded" && birth.registry.evict_guests(count) => {}
+                    if error.slug() == "overloaded"
+                        && birth.registry.evict_guests(linked.form(), count) => {}
                 made => return made,
             }
         }

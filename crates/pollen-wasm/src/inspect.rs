@@ -2,8 +2,11 @@
 //! at once, with a remedy.
 //!
 //! Decides: what is a callable export. Does not know: which imports there are (each folder of `abi`
-//! lists its own). Invariant: what passes here links; what links here has imports of exactly the
+//! lists its own). Components have checks of their own (`inspect/component.rs`). Invariant: what passes here links; what links here has imports of exactly the
 //! host's types.
+
+mod component;
+mod words;
 
 use pollen_wire::fetch::MAX_MODULE;
 use wasmparser::{
@@ -13,11 +16,11 @@ use wasmparser::{
 
 use crate::abi::Abi;
 use crate::abi::shape::{Group, Shape, Signature, signature_text};
+use crate::engine::code::Form;
 use crate::engine::pool::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::envelope::ModuleInfo;
 use crate::error::SandboxError;
-
-const PAGE: u64 = 64 << 10;
+use words::{PAGE, broken, distance};
 
 /// Compiles the text format to a module.
 ///
@@ -30,7 +33,10 @@ pub fn wat_to_wasm(text: &str) -> Result<Vec<u8>, SandboxError> {
 /// The checks behind [`Sandbox::inspect`](crate::Sandbox::inspect).
 pub(crate) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
     check_format(wasm)?;
-    Validator::new_with_features(pool::features())
+    if Form::of(wasm) == Form::Component {
+        return component::inspect(wasm);
+    }
+    Validator::new_with_features(pool::features(Form::Core))
         .validate_all(wasm)
         .map_err(|error| broken(&error, wasm.len()))?;
     let parts = Parts::read(wasm).map_err(|error| broken(&error, wasm.len()))?;
@@ -45,6 +51,7 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
         functions: exports.callable.into_iter().map(|(name, _)| name).collect(),
         not_callable: exports.others,
         minimum_memory_bytes: parts.memories.iter().sum::<u64>().saturating_mul(PAGE),
+        takes_bundle: false,
     })
 }
 
@@ -61,10 +68,10 @@ fn check_format(wasm: &[u8]) -> Result<(), SandboxError> {
     }
     let Some(rest) = wasm.strip_prefix(b"\0asm") else { return Err(foreign(wasm)) };
     match rest.first_chunk::<4>() {
-        Some([1, 0, 0, 0]) => Ok(()),
+        Some([1, 0, 0, 0] | [0x0d, 0, 1, 0]) => Ok(()),
         Some([_, _, 1, 0]) => invalid(
-            "the file is a component; seeds are core modules",
-            "build a core module with an Extism PDK (GOOS=wasip1, or --target wasm32-wasip1)",
+            "the file is a component in a format older than that of the standard",
+            "build it with a current toolchain (wasm-tools component new)",
         ),
         Some(version) => invalid(&format!("unknown version {version:?} of the format"), ""),
         None => invalid("the file ends within its header", "copy or build it again"),
@@ -93,22 +100,6 @@ fn foreign(bytes: &[u8]) -> SandboxError {
         "the file is not a WebAssembly module",
         "seed the .wasm file that your compiler wrote",
     )
-}
-
-fn broken(error: &wasmparser::BinaryReaderError, length: usize) -> SandboxError {
-    let text = error.message();
-    if text.contains("unexpected end") || error.offset() >= length {
-        return SandboxError::invalid(
-            format!("the module is cut off at byte {length}: {text}"),
-            "copy or build it again",
-        );
-    }
-    let remedy = if text.contains("must be enabled") || text.contains("not enabled") {
-        "build without this feature of WebAssembly"
-    } else {
-        ""
-    };
-    SandboxError::invalid(format!("invalid at byte {:#x}: {text}", error.offset()), remedy)
 }
 
 /// The sections that are looked at.
@@ -216,12 +207,13 @@ impl<'a> Parts<'a> {
         self.types.get(ty as usize)
     }
 
-    fn shape(&self) -> Shape<'_> {
+    fn shape(&self) -> Shape {
         let functions = self.exports.iter().filter(|(_, kind, _)| *kind == ExternalKind::Func);
-        let typed = functions
-            .filter_map(|(name, _, index)| Some((*name, self.function_type(*index).map(show)?)));
-        let imports = self.imports.iter().map(|import| import.module).collect();
-        Shape { imports, functions: typed.collect() }
+        let typed = functions.filter_map(|(name, _, index)| {
+            Some(((*name).to_owned(), self.function_type(*index).map(show)?))
+        });
+        let imports = self.imports.iter().map(|import| import.module.to_owned()).collect();
+        Shape { imports, functions: typed.collect(), world: None }
     }
 }
 
@@ -337,18 +329,4 @@ fn nearest(groups: &[Group], module: &str, name: &str) -> Option<String> {
         .filter(|(distance, _, known)| *distance <= known.len().max(name.len()) / 3)
         .min()
         .map(|(_, group, known)| format!("{group}.{known}"))
-}
-
-/// Edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().take(64).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let cost = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }

@@ -13,6 +13,7 @@
 //! | `seed` | a loaded module, its functions, its idle guests by caller identity |
 //! | `stock` | how many fresh guests of a seed are made ahead of calls |
 //! | `guest` | one live guest, and the room that is made for it |
+//! | `bundle` | the files of a seed that is more than its module |
 //! | `inspect` | seed-time checks, no engine needed |
 //! | `abi` | what a module may import, how a call enters and leaves a guest; a folder for each ABI |
 //! | `engine` | wasmtime's settings, the 1 ms epoch, compiled code, memory |
@@ -24,6 +25,7 @@
 //! stays first in the chain.
 
 mod abi;
+mod bundle;
 mod call;
 mod engine;
 mod envelope;
@@ -38,6 +40,7 @@ mod stock;
 mod sys;
 
 pub use abi::Kernel;
+pub use bundle::{Bundle, MAX_PACKED as MAX_BUNDLE};
 pub use engine::budget::{Quota, Unlimited};
 pub use envelope::{
     Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, Reading, SandboxConfig,

@@ -2,18 +2,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::debug;
-use wasmtime::Engine;
 
 use crate::abi::Linkers;
+use crate::bundle::Bundle;
 use crate::call;
-use crate::engine::cache::Cache;
-use crate::engine::code::Code;
+use crate::engine::cache::Place;
+use crate::engine::code::{Code, Form};
 use crate::engine::compile::Compiler;
-use crate::engine::pool::{self, Rung};
+use crate::engine::engines::Engines;
 use crate::engine::registry::Registry;
 use crate::engine::ticker::Ticker;
 use crate::envelope::{Call, Host, ModuleInfo, Outcome, SandboxConfig, SeedSettings};
@@ -23,11 +23,17 @@ use crate::inspect;
 use crate::seed::Seed;
 use crate::sys;
 
+/// What the seed-time work on a bundle may run, without what it waits for. Raising it lets larger
+/// packages be compiled. Guess: 136 files took 1.5 s (measured).
+const PREPARING: Duration = Duration::from_secs(5);
+
+/// The same by the clock, on a node that is busy. Guess.
+const PREPARING_MOST: Duration = Duration::from_secs(60);
+
 /// What all clones of a sandbox share.
 struct Core {
     runs: Arc<Runs>,
-    engine: Engine,
-    rung: Rung,
+    engines: Arc<Engines>,
     linkers: Linkers,
     compiler: Compiler,
     registry: Arc<Registry>,
@@ -38,25 +44,22 @@ struct Core {
 pub struct Sandbox(Arc<Core>);
 
 impl Sandbox {
-    /// Builds the engine on the largest pool that the machine can map, and starts the ticker and
-    /// the compile thread.
+    /// Builds the engine of core modules on the largest pool that the machine can map, and starts the
+    /// ticker and the compile threads.
     ///
     /// # Errors
     /// `internal` when the machine gives no engine or thread at all; nothing is left behind.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
-        let (engine, rung) = pool::build(config.instances)?;
-        let linkers = Linkers::new(&engine).map_err(|e| {
+        let engines = Arc::new(Engines::new(config.instances)?);
+        let linkers = Linkers::new(&engines.core().0).map_err(|e| {
             SandboxError::internal(format!("the imports do not link: {e:#}"), false)
         })?;
-        let cache = config.cache_dir.and_then(|folder| {
-            let rung = rung.to_string();
-            Cache::open(folder, config.cache_key, config.cache_quota_bytes, &engine, &rung)
-        });
+        let (key, quota) = (config.cache_key, config.cache_quota_bytes);
+        let place = config.cache_dir.map(|folder| Place { folder, key, quota });
         Ok(Self(Arc::new(Core {
-            runs: Arc::new(Runs::new(Ticker::start(engine.clone())?, config.guest)),
-            compiler: Compiler::start(engine.clone(), cache)?,
-            engine,
-            rung,
+            runs: Arc::new(Runs::new(Ticker::start(engines.clone())?, config.guest)),
+            compiler: Compiler::start(engines.clone(), place)?,
+            engines,
             linkers,
             registry: Arc::new(Registry::new(config.memory_bytes)),
         })))
@@ -117,6 +120,41 @@ impl Sandbox {
         Ok(Some(seed))
     }
 
+    /// The seed-time work on a bundle, by the runner that it is for: its sources are compiled and its
+    /// code is imported once, with no way to the mesh. The prepared bundle; the same as that of
+    /// [`Bundle::open`] on what it returns has a [description](Bundle::description).
+    ///
+    /// # Errors
+    /// `bundle-invalid` with the text of the runner (a traceback) or what is wrong with the archive;
+    /// `module-invalid` when the module runs no bundles; `deadline`, `guest-out-of-memory` and
+    /// `guest-trapped` when the bundle's own code met a limit. Nothing is left.
+    pub async fn prepare(
+        &self,
+        wasm: Bytes,
+        content: [u8; 32],
+        bundle: Bytes,
+    ) -> Result<Vec<u8>, SandboxError> {
+        self.refuse_when_closed()?;
+        let opened = tokio::task::spawn_blocking(move || Bundle::open(&bundle)).await;
+        let lost =
+            |error| SandboxError::internal(format!("the bundle was not read: {error}"), false);
+        let bundle = Arc::new(opened.map_err(lost)??);
+        let code = match self.0.compiler.cached(content).await {
+            Some(code) => code,
+            None => self.0.compiler.code(wasm).await?,
+        };
+        let settings = SeedSettings {
+            run_limit: Some(PREPARING),
+            bundle: Some(bundle.clone()),
+            ..SeedSettings::new("seed")
+        };
+        let seed = self.link(&code, content, settings)?;
+        let deadline = Instant::now() + PREPARING_MOST;
+        let inner = Box::pin(call::prepare(seed, bundle, deadline));
+        let guarded = Guarded::new(self.0.runs.clone(), deadline, None, inner);
+        CallFuture::new(guarded, true).await.result.map(|output| output.bytes.into())
+    }
+
     /// Calls a function. The future is polled inline by its caller and moves to the guest runtime
     /// when the guest burns; it must be polled within a runtime with a time driver. Dropping it
     /// cancels the guest.
@@ -140,14 +178,15 @@ impl Sandbox {
     pub fn metrics(&self) -> SandboxMetrics {
         let core = &self.0;
         let (idle, idle_bytes) = core.registry.idle();
-        let pool = core.engine.pooling_allocator_metrics();
+        let (engine, rung) = core.engines.core();
+        let pool = engine.pooling_allocator_metrics();
         SandboxMetrics {
             running: usize::try_from(core.runs.ticker.running()).unwrap_or(usize::MAX),
             instances: core.registry.instances(),
             idle,
             idle_bytes,
             memory_bytes: core.registry.budget.used(),
-            pool: core.rung.to_string(),
+            pool: rung.to_string(),
             pool_memories: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::memories),
             pool_stacks: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::stacks),
             mappings: sys::mapping_count().unwrap_or(0),
@@ -165,10 +204,10 @@ impl Sandbox {
         self.0.registry.available()
     }
 
-    /// How many guests may live at once; at least 1.
+    /// How many guests of core modules may live at once; at least 1.
     #[must_use]
     pub fn instances_limit(&self) -> u64 {
-        self.0.rung.instances()
+        self.0.engines.instances(Form::Core)
     }
 
     /// Drops guests that were idle for a minute; the number dropped. Happens by itself only while
@@ -192,12 +231,19 @@ impl Sandbox {
 
     fn link(
         &self,
-        code: &Code,
+        code: &Arc<Code>,
         content: [u8; 32],
         settings: SeedSettings,
     ) -> Result<Arc<Seed>, SandboxError> {
         let core = &self.0;
-        Seed::link(&core.linkers, &core.engine, code, &core.registry, &core.runs, content, settings)
+        // The plane knows how many core guests the memory is for; of components there are fewer.
+        let least = match code.form() {
+            Form::Core => 0,
+            Form::Component => {
+                core.registry.budget.total() / core.engines.instances(Form::Component).max(1)
+            }
+        };
+        Seed::link(&core.linkers, code, least, &core.registry, &core.runs, content, settings)
     }
 
     fn refuse_when_closed(&self) -> Result<(), SandboxError> {

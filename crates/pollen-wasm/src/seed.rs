@@ -11,11 +11,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use wasmtime::Engine;
 
 use crate::abi::contract::Birth;
 use crate::abi::{Abi, Linked, Linkers};
-use crate::engine::code::Code;
+use crate::engine::code::{Code, Form};
 use crate::engine::meter::Purpose;
 use crate::engine::registry::{Idle, Registry};
 use crate::envelope::{Host, SeedSettings};
@@ -112,8 +111,13 @@ const SPENT: [u8; 32] = [0xfe; 32];
 /// A seed that is loaded and can be called.
 pub struct Seed {
     content: [u8; 32],
-    engine: Engine,
+    /// Held so that all seeds of one module share it.
+    code: Arc<Code>,
     registry: Arc<Registry>,
+    /// What its bundle takes of the node's memory for guests, bytes.
+    bundle_bytes: u64,
+    /// What a guest of it takes at least, so that the pool does not run out before memory does, bytes.
+    least: u64,
     pub(crate) settings: Arc<SeedSettings>,
     linked: Linked,
     /// Each call gets a guest of its own.
@@ -131,18 +135,23 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Links a compiled module; no guest exists afterwards.
+    /// Links a compiled module; no guest exists afterwards. `least` is what a guest of it is to take
+    /// at least.
     pub(crate) fn link(
         linkers: &Linkers,
-        engine: &Engine,
-        code: &Code,
+        code: &Arc<Code>,
+        least: u64,
         registry: &Arc<Registry>,
         runs: &Arc<Runs>,
         content: [u8; 32],
         settings: SeedSettings,
     ) -> Result<Arc<Self>, SandboxError> {
-        let (abi, exports) = Abi::read(code, settings.reading());
+        let (abi, exports) = Abi::read(code, &settings);
         let linked = linkers.link(abi, code, &exports, &settings)?;
+        let bundle_bytes = settings.bundle.as_ref().map_or(0, |bundle| bundle.bytes());
+        if !registry.charge(bundle_bytes, false) {
+            return Err(SandboxError::overloaded("there is no memory for the files of the seed"));
+        }
         let is_fresh = settings.guest.isolate || !linked.is_kept();
         let names: Vec<String> = exports.callable.into_iter().map(|(name, _)| name).collect();
         let function = |name: &String| Function { name: name.clone(), smoothed: AtomicU64::new(0) };
@@ -150,8 +159,10 @@ impl Seed {
         let index = names.iter().cloned().enumerate().map(|(at, name)| (name, at)).collect();
         let seed = Arc::new(Self {
             content,
-            engine: engine.clone(),
+            code: code.clone(),
             registry: registry.clone(),
+            bundle_bytes,
+            least,
             settings: Arc::new(settings),
             linked,
             is_fresh,
@@ -191,7 +202,7 @@ impl Seed {
     /// Memory to reserve for one call: the highest use seen so far, bytes.
     #[must_use]
     pub fn reserve_bytes(&self) -> u64 {
-        self.high_water.load(Ordering::Relaxed)
+        self.high_water.load(Ordering::Relaxed).max(self.least)
     }
 
     /// Smoothed run time over all functions of the seed; zero before the first call.
@@ -230,7 +241,7 @@ impl Seed {
         deadline: Instant,
     ) -> Result<Box<Guest>, SandboxError> {
         let birth = Birth {
-            engine: &self.engine,
+            engine: self.code.engine(),
             registry: &self.registry,
             settings: &self.settings,
             host,
@@ -395,6 +406,10 @@ impl Seed {
 }
 
 impl Idle for Seed {
+    fn form(&self) -> Form {
+        self.linked.form()
+    }
+
     fn totals(&self) -> (usize, u64) {
         self.shares().fold((0, 0), |sum, share| {
             let waiting = share.lock();
@@ -469,6 +484,7 @@ impl Drop for Seed {
         while let Some(guest) = self.take_oldest() {
             drop(guest);
         }
+        self.registry.budget.release(self.bundle_bytes);
     }
 }
 

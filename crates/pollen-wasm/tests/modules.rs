@@ -60,7 +60,8 @@ fn files_that_are_no_module_say_what_they_are() {
         (b"(module)", "WebAssembly text"),
         (b"#!/bin/sh\n", "is text"),
         (b"\x7fELF\x02\x01\x01\0\xff\xfe", "not a WebAssembly module"),
-        (&component, "is a component"),
+        (&component, "the component exports no function"),
+        (b"\0asm\x0c\0\x01\0", "a component in a format older"),
         (&whole[..whole.len() / 2], "cut off"),
     ] {
         let error = Sandbox::inspect(bytes).unwrap_err();

@@ -41,14 +41,32 @@ def inspect_command(ctx: click.Context, target: str, as_json: bool) -> None:
       pln inspect hello
       pln inspect node/attic
     """
-    status = control_of(ctx).get("/v1/status")
-    kind, found = find(status, target)
+    control = control_of(ctx)
+    kind, found = find(control.get("/v1/status"), target)
+    described: dict[str, Any] = {}
+    if kind == "seed":
+        state = control.get(f"/v1/seeds/{quote(found['name'], safe='')}")
+        described = state.get("description", {})
     if as_json:
-        output.print_json({"kind": kind, **found})
+        output.print_json({"kind": kind, **found, "description": described})
         return
     click.echo(f"{kind} {found['name']}")
     for line in detail_lines(kind, found):
         click.echo(f"  {line}")
+    for line in function_lines(described):
+        click.echo(line)
+
+
+def function_lines(described: dict[str, Any]) -> list[str]:
+    """The functions that published a signature, with the first line of what each says of itself:
+    words of the seed's author, shown as such."""
+    lines = []
+    for name, function in described.get("functions", {}).items():
+        lines.append(f"  {escaped(name + str(function.get('signature', '')))}")
+        doc = str(function.get("doc", "")).strip().partition("\n")[0]
+        if doc:
+            lines.append(f"    {escaped(doc)}")
+    return ["", "functions, as their author describes them", *lines] if lines else []
 
 
 def find(status: dict[str, Any], target: str) -> tuple[str, dict[str, Any]]:

@@ -35,10 +35,15 @@ class FiguresCommand(_Command, frozen=True, kw_only=True, tag="figures"):
 
 
 class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
-    """Publish held content under a name; answered by ``Seeded`` once the record is on disk."""
+    """Publish held content under a name; answered by ``Seeded`` once the record is on disk.
+
+    ``bundle``: the id of held content with the files that the module is to run; empty for a module
+    that stands alone. With one, an empty ``content`` is this node's Python runner.
+    """
 
     name: str
     content: str
+    bundle: str = ""
     options: SeedOptions = SeedOptions()
     take_over: bool = False
 
@@ -185,7 +190,8 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
 class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     """One seed: the version that its name leads to. ``halted`` is the hash of a newer one that its
     hosts found at fault. The counters are this node's own executions, but ``cancelled``: calls that
-    began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed.
+    began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed. ``manifest``:
+    by role, the contents that it needs beside its module (``bundle``: the files of a Python seed).
     """
 
     name: str
@@ -202,6 +208,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     options: SeedOptions
     shadowed: list[str] = []
     halted: str = ""
+    manifest: dict[str, str] = {}
     calls: int = 0
     failures: int = 0
     cancelled: int = 0
@@ -278,10 +285,15 @@ class OwnFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedState(msgspec.Struct, frozen=True, kw_only=True):
-    """One seed and what is wrong with it; None when nothing holds the name."""
+    """One seed and what is wrong with it; None when nothing holds the name.
+
+    ``description``: what its functions take and give, as its publisher's node found it; empty for a
+    seed that says nothing. Its texts are the author's (docs/design/python.md#the-description).
+    """
 
     seed: SeedView | None = None
     warnings: list[str] = []
+    description: dict[str, object] = {}
 
 
 class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,10 +89,15 @@ class AskJoin(Effect, frozen=True, kw_only=True):
 
 
 class InspectModule(Effect, frozen=True, kw_only=True):
-    """Check that held content is a callable module; ``ModuleInspected`` follows."""
+    """Check that held content is a callable module; ``ModuleInspected`` follows.
+
+    ``bundle``: held content with the files that the module is to run, else empty. They are compiled
+    and imported, with every request of theirs refused.
+    """
 
     request: RequestId
     content: Hash
+    bundle: bytes = b""
 
 
 class LoadSeed(Effect, frozen=True, kw_only=True):
@@ -151,6 +156,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     row that names this node among the replicas.
     A row whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
     ``policy`` is asked beside the pairs of the options; without one it lets all pass.
+    ``manifest`` names by role the contents that are held wherever it runs, beside its module; the
+    files of the role ``bundle`` are handed to it.
     """
 
     name: str
@@ -161,6 +168,7 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     wake: list[PeerId]
     options: SeedOptions
     policy: PolicyRow | None = None
+    manifest: list[tuple[str, Hash]] = []
 
     @property
     def packed_options(self) -> bytes:

@@ -129,7 +129,10 @@ class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
     """The answer to ``InspectModule``: the callable exports, or the slug of a refusal.
 
     ``memory_bytes`` is what the module's memory has from the beginning. ``may_be_program``: it can
-    be run as an ordinary program; with other functions than ``_start`` it may be either.
+    be run as an ordinary program; with other functions than ``_start`` it may be either. Of a
+    bundle ``functions`` are those of its files, ``bundle`` is the content made of it, to be
+    published, and ``description`` says as JSON what the functions take
+    (docs/design/python.md#the-description).
     """
 
     request: RequestId
@@ -138,6 +141,8 @@ class ModuleInspected(Event, frozen=True, kw_only=True, tag="inspected"):
     functions: list[str]
     memory_bytes: int = 0
     may_be_program: bool = False
+    bundle: bytes = b""
+    description: str = ""
     slug: str = ""
     reason: str = ""
     remedy: str = ""

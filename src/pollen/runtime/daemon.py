@@ -24,7 +24,7 @@ import psutil
 
 from pollen import lock, paths
 from pollen.core import durability, limits, restoring
-from pollen.core.commands import Command, DrainCommand, Status
+from pollen.core.commands import Command, DrainCommand, SeedCommand, Status
 from pollen.core.config import NodeConfig
 from pollen.core.ids import MILLISECOND, PeerId
 from pollen.core.node import Node
@@ -48,9 +48,10 @@ from pollen.runtime.folder.config import Config
 from pollen.runtime.folder.version import VERSION
 from pollen.runtime.loop import entropy
 from pollen.runtime.loop.discovery import Discovery, make_finder
-from pollen.runtime.loop.driver import Driver
+from pollen.runtime.loop.driver import COMMAND_SECONDS, Driver
 from pollen.runtime.loop.native import Keys, Muscles, Native, RealNative, as_error, make_verify
 from pollen.runtime.loop.store import Store
+from pollen.runtime.runner import Runner
 from pollen.runtime.upgrades import UpgradeRequest, Upgrades, UpgradeState
 from pollen.runtime.watch import logs, metrics, otlp, stderr
 from pollen.runtime.workloads import Workloads
@@ -92,6 +93,7 @@ class Daemon:
         self._exporter: otlp.Exporter | None = None
         self._bound: list[str] = []
         self._quiet = stderr.Quiet()
+        self._runner = Runner(where)
 
     # -- the life -------------------------------------------------------------------------------
 
@@ -392,11 +394,15 @@ class Daemon:
             self._stopping.set_result((grace, drain))
         return routes.Stopping(pid=os.getpid())
 
-    async def command(self, command: Command) -> msgspec.Struct:
-        """Ask the node."""
+    async def publish(self, command: SeedCommand) -> msgspec.Struct:
+        """Publish a seed; a Python one gets the runner of this node."""
+        return await self._runner.publish(command, self.command)
+
+    async def command(self, command: Command, timeout: float = COMMAND_SECONDS) -> msgspec.Struct:
+        """Ask the node, and wait so many seconds for its answer."""
         if self._driver is None:
             raise PollenError("unreachable", "the daemon is starting", "ask again")
-        return await self._driver.command(command)
+        return await self._driver.command(command, timeout)
 
 
 @contextlib.contextmanager

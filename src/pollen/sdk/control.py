@@ -95,13 +95,18 @@ class Control:
         What would be refused whatever the module is refused before the module is sent.
         """
         data = read_module(Path(source))
+        wish = self.check(name, options)
+        return self.request("POST", "/v1/seeds", {**wish, "content": self.upload(data)})
+
+    def check(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """What to publish as the node takes it; refused now if it would be whatever the module."""
         wish = {
             "name": name,
             "take_over": bool(options.get("take_over", False)),
             "options": {key: value for key, value in options.items() if key != "take_over"},
         }
         self.request("POST", "/v1/seeds/check", wish)
-        return self.request("POST", "/v1/seeds", {**wish, "content": self.upload(data)})
+        return wish
 
     def wait_ready(self, name: str, seed: str = "", seconds: float = 10.0) -> dict[str, Any]:
         """``SeedState`` of a name when it is ready where it is wanted, or when the time is over.

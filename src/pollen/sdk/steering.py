@@ -13,13 +13,18 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 from urllib.parse import quote
 
 from pollen.options import SeedKeywords
 from pollen.paths import Paths
 from pollen.sdk.asking import seed_options
 from pollen.sdk.control import Control
+from pollen.sdk.uses import SyncUse, Use
+
+if TYPE_CHECKING:
+    from pollen.sdk.blocking import SyncMesh
+    from pollen.sdk.client import Mesh
 
 # Seconds until a service has answered. Guess: a link that must come up first.
 _PATIENCE = 20.0
@@ -46,9 +51,17 @@ class Steering:
     async def seed(
         self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
     ) -> dict[str, Any]:
-        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
+        """Publish a module, a Python file or a folder of Python under a name; the answer is what
+        ``pln seed --json`` prints."""
+        from pollen.sdk.python.publish import publish_source
+
         control, given = Control(self._paths), seed_options(options)
-        return await asyncio.to_thread(control.publish, source, name, given)
+        return await asyncio.to_thread(publish_source, control, source, name, given)
+
+    def use(self, seed: str, *, timeout: float = 60.0) -> Use:
+        """A seed whose functions take and give values: ``await mesh.use("hello").greet("world")``.
+        ``timeout`` is that of each call, in seconds."""
+        return Use(cast("Mesh", self), seed, timeout)
 
     async def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""
@@ -113,8 +126,15 @@ class SyncSteering:
     def seed(
         self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
     ) -> dict[str, Any]:
-        """Publish a module file under a name; the answer is what ``pln seed --json`` prints."""
-        return Control(self._paths).publish(source, name, seed_options(options))
+        """Publish a module, a Python file or a folder of Python under a name; the answer is what
+        ``pln seed --json`` prints."""
+        from pollen.sdk.python.publish import publish_source
+
+        return publish_source(Control(self._paths), source, name, seed_options(options))
+
+    def use(self, seed: str, *, timeout: float = 60.0) -> SyncUse:
+        """As ``Steering.use``, without ``await``."""
+        return SyncUse(cast("SyncMesh", self), seed, timeout)
 
     def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""

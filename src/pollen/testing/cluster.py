@@ -36,6 +36,7 @@ from pollen.errors import PollenError
 from pollen.paths import Paths, resolve
 from pollen.sdk.client import Mesh, connect
 from pollen.sdk.control import Control
+from pollen.sdk.python.publish import publish_source
 from pollen.testing.namespaces import Network, Spaces
 
 START = 30.0
@@ -286,9 +287,9 @@ class Cluster:
         on: Iterable[str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Publish a module from node ``at`` and wait as ``ready`` does."""
+        """Publish a module or Python from node ``at`` and wait as ``ready`` does."""
         control = Control(self.nodes[at].paths)
-        published = await asyncio.to_thread(control.publish, source, name, options)
+        published = await asyncio.to_thread(publish_source, control, source, name, options)
         await self.ready(name, on=on)
         return published
 

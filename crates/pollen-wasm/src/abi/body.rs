@@ -17,6 +17,10 @@ use crate::engine::meter::Meter;
 use crate::envelope::{Call, Host};
 use crate::error::SandboxError;
 
+/// What one import of a component, or one result of it, may make the host hold, bytes: twice the largest
+/// input and all that is beside it. wasmtime's own limit is 128 MiB.
+const HOSTCALL: usize = 32 << 20;
+
 /// A live instance and its store.
 pub(crate) struct Body<A: Abi> {
     store: Store<State<A>>,
@@ -34,7 +38,12 @@ impl<A: Abi> Body<A> {
         let limit = Instant::now().checked_add(settings.init_timeout).unwrap_or(birth.deadline);
         let logs = Logs::default();
         let state = State {
-            meter: Meter::new(birth.registry.clone(), settings.guest.memory_bytes, birth.purpose),
+            meter: Meter::new(
+                birth.registry.clone(),
+                settings.guest.memory_bytes,
+                birth.purpose,
+                A::sharable(linked),
+            ),
             own: A::new(linked, birth, &logs),
             logs,
             settings: settings.clone(),
@@ -45,6 +54,7 @@ impl<A: Abi> Body<A> {
         };
         state.logs.begin(birth.host.cloned(), settings.log_bytes);
         let mut store = Store::new(birth.engine, state);
+        store.set_hostcall_fuel(HOSTCALL);
         store.limiter(|state| &mut state.meter);
         store.epoch_deadline_callback(on_epoch);
         store.set_epoch_deadline(SLICE);
@@ -97,6 +107,11 @@ impl<A: Abi> Body<A> {
     /// Prepares for the next call after a good one.
     pub(crate) fn reset(&mut self) {
         A::reset(self.store.data_mut());
+    }
+
+    /// The parts, for work on a guest that is not a call.
+    pub(crate) fn parts(&mut self) -> (&mut A::Live, &A::Linked, &mut Store<State<A>>) {
+        (&mut self.live, &self.linked, &mut self.store)
     }
 
     pub(crate) fn meter(&mut self) -> &mut Meter {

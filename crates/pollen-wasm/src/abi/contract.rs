@@ -18,7 +18,7 @@ use wasmtime::{Engine, Error, Store};
 use crate::abi::log::Logs;
 use crate::abi::shape::{Exports, Group, Shape};
 use crate::abi::state::State;
-use crate::engine::code::Code;
+use crate::engine::code::{Code, Form};
 use crate::engine::meter::Purpose;
 use crate::engine::registry::Registry;
 use crate::envelope::{Call, Host, Output, SeedSettings};
@@ -47,8 +47,14 @@ pub(crate) trait Abi: Sized + Send + 'static {
     /// A guest serves more than one call.
     const IS_KEPT: bool;
 
-    /// What modules of this ABI may import.
-    const IMPORTS: &'static [Group];
+    /// Whether its modules are core modules or components.
+    const FORM: Form = Form::Core;
+
+    /// What core modules of this ABI may import.
+    const IMPORTS: &'static [Group] = &[];
+
+    /// The interfaces that components of this ABI may import, without versions.
+    const INTERFACES: &'static [&'static [&'static str]] = &[];
 
     /// The imports, ready to be linked.
     type Linker: Send + Sync;
@@ -60,10 +66,20 @@ pub(crate) trait Abi: Sized + Send + 'static {
     type Live: Send;
 
     /// Which exports a call may name, and why not the others.
-    fn exports(shape: &Shape<'_>) -> Exports;
+    fn exports(shape: &Shape) -> Exports;
+
+    /// The exports of a seed, where its settings say more than the module does.
+    fn published(exports: Exports, _settings: &SeedSettings) -> Exports {
+        exports
+    }
+
+    /// What of a guest's first memory all guests of the module share until they write to it, bytes.
+    fn sharable(_linked: &Self::Linked) -> u64 {
+        0
+    }
 
     /// Refuses exports that this ABI would call by another type.
-    fn check(shape: &Shape<'_>) -> Result<(), SandboxError>;
+    fn check(shape: &Shape) -> Result<(), SandboxError>;
 
     /// Defines all imports; once for each engine.
     fn linker(engine: &Engine) -> wasmtime::Result<Self::Linker>;

@@ -5,28 +5,40 @@
 //!
 //! Refused: `dyn` for the operations. A call crosses three of them, and each future would be a box.
 
+mod begun;
 pub(crate) mod body;
 mod command;
+mod component;
 pub(crate) mod contract;
 mod export;
 mod extism;
 mod log;
+mod mesh;
 mod outcome;
+mod p2;
+mod python;
+mod run;
 pub(crate) mod shape;
 mod state;
 mod wasi;
+pub(crate) mod world;
+mod written;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::{Engine, Error};
 
 use body::Body;
 use command::Command;
+use component::Component;
 use contract::{Abi as _, Birth, Verdict};
 use extism::Extism;
+use python::Python;
+use run::Run;
 use shape::{Exports, Group, Shape};
 
-use crate::engine::code::Code;
+use crate::bundle::Bundle;
+use crate::engine::code::{Code, Form};
 use crate::engine::meter::Meter;
 use crate::envelope::{Call, Host, Reading, SeedSettings};
 use crate::error::SandboxError;
@@ -40,8 +52,8 @@ macro_rules! abis {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Abi { $($name),+ }
 
-        /// The imports of each ABI.
-        pub(crate) struct Linkers { $($field: <$name as contract::Abi>::Linker),+ }
+        /// The imports of each ABI; those of components are defined with the first component.
+        pub(crate) struct Linkers { $($field: OnceLock<<$name as contract::Abi>::Linker>),+ }
 
         /// A module that is linked for its ABI.
         pub(crate) enum Linked { $($name(Arc<<$name as contract::Abi>::Linked>)),+ }
@@ -52,25 +64,40 @@ macro_rules! abis {
         impl Abi {
             const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// What a module of this ABI may import.
+            /// What a core module of this ABI may import.
             pub(crate) fn imports(self) -> &'static [Group] {
                 match self { $(Self::$name => $name::IMPORTS),+ }
             }
 
+            /// The interfaces that a component of this ABI may import.
+            pub(crate) fn interfaces(self) -> Vec<&'static str> {
+                match self { $(Self::$name => $name::INTERFACES.concat()),+ }
+            }
+
+            /// The exports of a seed with these settings.
+            pub(crate) fn published(self, exports: Exports, settings: &SeedSettings) -> Exports {
+                match self { $(Self::$name => $name::published(exports, settings)),+ }
+            }
+
             /// Which exports a call may name.
-            pub(crate) fn exports(self, shape: &Shape<'_>) -> Exports {
+            pub(crate) fn exports(self, shape: &Shape) -> Exports {
                 match self { $(Self::$name => $name::exports(shape)),+ }
             }
 
             /// Refuses exports that the ABI would call by another type.
-            pub(crate) fn check(self, shape: &Shape<'_>) -> Result<(), SandboxError> {
+            pub(crate) fn check(self, shape: &Shape) -> Result<(), SandboxError> {
                 match self { $(Self::$name => $name::check(shape)),+ }
             }
         }
 
         impl Linkers {
+            /// Those of core modules.
             pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Self> {
-                Ok(Self { $($field: $name::linker(engine)?),+ })
+                let linkers = Self { $($field: OnceLock::new()),+ };
+                $(if $name::FORM == Form::Core {
+                    made(&linkers.$field, || $name::linker(engine))?;
+                })+
+                Ok(linkers)
             }
 
             /// Links compiled code for its ABI; no guest exists afterwards.
@@ -83,7 +110,9 @@ macro_rules! abis {
             ) -> Result<Linked, SandboxError> {
                 Ok(match abi {
                     $(Abi::$name => {
-                        let linked = $name::link(&self.$field, code, exports, settings)?;
+                        let linker = made(&self.$field, || $name::linker(code.engine()));
+                        let linker = linker.map_err(|error| unlinked(&error))?;
+                        let linked = $name::link(linker, code, exports, settings)?;
                         Linked::$name(Arc::new(linked))
                     }),+
                 })
@@ -91,6 +120,11 @@ macro_rules! abis {
         }
 
         impl Linked {
+            /// Which engine its guests live in.
+            pub(crate) fn form(&self) -> Form {
+                match self { $(Self::$name(_) => $name::FORM),+ }
+            }
+
             /// A guest serves more than one call.
             pub(crate) fn is_kept(&self) -> bool {
                 match self { $(Self::$name(_) => $name::IS_KEPT),+ }
@@ -141,29 +175,69 @@ macro_rules! abis {
     };
 }
 
-abis!(Extism / extism, Command / command);
+abis!(Extism / extism, Command / command, Python / python, Run / run, Component / component);
+
+/// What is made once, at its first use.
+fn made<T>(slot: &OnceLock<T>, make: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<&T> {
+    match slot.get() {
+        Some(made) => Ok(made),
+        None => make().map(|made| slot.get_or_init(|| made)),
+    }
+}
+
+fn unlinked(error: &Error) -> SandboxError {
+    SandboxError::internal(format!("the imports do not link: {error:#}"), false)
+}
+
+impl Living {
+    /// What the seed-time work on a bundle gives: the bundle with all that was made from it.
+    pub(crate) async fn prepare(&mut self, bundle: &Bundle) -> Result<Vec<u8>, SandboxError> {
+        match self {
+            Self::Python(body) => python::prepare::prepare(body, bundle).await,
+            _ => Err(takes_no_bundle()),
+        }
+    }
+}
+
+fn takes_no_bundle() -> SandboxError {
+    SandboxError::invalid(
+        "a bundle is for the Python runner, and this module is another one",
+        "seed the module without a bundle",
+    )
+}
 
 impl Abi {
     /// The ABI that a module is for. What is not an ordinary program is a module for Extism: that
     /// ABI's checks say what is wrong with any other.
-    pub(crate) fn of(shape: &Shape<'_>) -> Self {
-        if command::is_program(shape) { Self::Command } else { Self::Extism }
+    pub(crate) fn of(shape: &Shape) -> Self {
+        match &shape.world {
+            Some(_) if python::is_runner(shape) => Self::Python,
+            Some(_) if run::is_program(shape) => Self::Run,
+            Some(_) => Self::Component,
+            None if command::is_program(shape) => Self::Command,
+            None => Self::Extism,
+        }
+    }
+
+    /// Whether it runs bundles.
+    pub(crate) fn takes_bundle(self) -> bool {
+        self == Self::Python
     }
 
     /// Whether a module may be read as an ordinary program.
-    pub(crate) fn may_be_program(shape: &Shape<'_>) -> bool {
-        command::may_be_program(shape)
+    pub(crate) fn may_be_program(shape: &Shape) -> bool {
+        command::may_be_program(shape) || run::is_program(shape)
     }
 
     /// The ABI of compiled code, and which exports a call may name.
-    pub(crate) fn read(code: &Code, reading: Reading) -> (Self, Exports) {
-        let shape = Shape::of(code.core());
+    pub(crate) fn read(code: &Code, settings: &SeedSettings) -> (Self, Exports) {
+        let (shape, reading) = (Shape::of(code), settings.reading());
         let abi = match reading {
             Reading::Program if command::may_be_program(&shape) => Self::Command,
-            Reading::Library => Self::Extism,
-            Reading::AsItLooks | Reading::Program => Self::of(&shape),
+            Reading::Library if shape.world.is_none() => Self::Extism,
+            _ => Self::of(&shape),
         };
-        (abi, abi.exports(&shape))
+        (abi, abi.published(abi.exports(&shape), settings))
     }
 
     /// The modules of imports of all ABIs, each once.

@@ -1,9 +1,13 @@
-//! A core module as an ABI reads it: what it imports and which functions it exports.
+//! A module as an ABI reads it: what it imports and which functions it exports.
 //!
 //! Decides: which exports a call may name, whatever the ABI. Does not know: how a call begins.
 //! Made from the bytes at seed time and from compiled code at load time; both give the same shape.
 
 use wasmtime::{ExternType, Module, ValType};
+
+use crate::abi::world::World;
+use crate::engine::code::Code;
+use crate::error::SandboxError;
 
 /// Parameters and results, one letter a value: `i` is i32, `I` is i64.
 pub(crate) type Signature = (&'static str, &'static str);
@@ -12,11 +16,13 @@ pub(crate) type Signature = (&'static str, &'static str);
 pub(crate) type Group = (&'static str, &'static [(&'static str, Signature)]);
 
 /// What an ABI is known by.
-pub(crate) struct Shape<'a> {
-    /// The module of each import.
-    pub(crate) imports: Vec<&'a str>,
-    /// Exported functions with their types as text, in the module's order.
-    pub(crate) functions: Vec<(&'a str, String)>,
+pub(crate) struct Shape {
+    /// The module of each import; of a component, the name of each.
+    pub(crate) imports: Vec<String>,
+    /// Exported functions with their types as text, in the module's order. None of a component.
+    pub(crate) functions: Vec<(String, String)>,
+    /// Of a component: what it exports.
+    pub(crate) world: Option<World>,
 }
 
 /// The exported functions of a module, sorted by whether a call may name them.
@@ -28,20 +34,40 @@ pub(crate) struct Exports {
     pub(crate) others: Vec<(String, String)>,
 }
 
-impl<'a> Shape<'a> {
-    /// The shape of a compiled module.
-    pub(crate) fn of(module: &'a Module) -> Self {
+impl Shape {
+    /// The shape of compiled code.
+    pub(crate) fn of(code: &Code) -> Self {
+        match code {
+            Code::Core(module) => Self::of_module(module),
+            Code::Component(component) => Self::of_world(World::of(component)),
+        }
+    }
+
+    fn of_module(module: &Module) -> Self {
         let functions = module.exports().filter_map(|export| match export.ty() {
-            ExternType::Func(ty) => Some((export.name(), type_text(ty.params(), ty.results()))),
+            ExternType::Func(ty) => {
+                Some((export.name().to_owned(), type_text(ty.params(), ty.results())))
+            }
             _ => None,
         });
-        let imports = module.imports().map(|import| import.module()).collect();
-        Self { imports, functions: functions.collect() }
+        let imports = module.imports().map(|import| import.module().to_owned()).collect();
+        Self { imports, functions: functions.collect(), world: None }
+    }
+
+    /// The shape of a component.
+    pub(crate) fn of_world(world: World) -> Self {
+        Self { imports: world.imports.clone(), functions: Vec::new(), world: Some(world) }
+    }
+
+    /// The exports of a component, for an ABI that is for components alone.
+    pub(crate) fn world(&self) -> Result<&World, SandboxError> {
+        let lost = || SandboxError::internal("a core module was taken for a component", false);
+        self.world.as_ref().ok_or_else(lost)
     }
 
     /// Whether it exports a function of this name.
     pub(crate) fn exports(&self, name: &str) -> bool {
-        self.functions.iter().any(|(found, _)| *found == name)
+        self.functions.iter().any(|(found, _)| found == name)
     }
 
     /// Callable are `() -> ()` and `() -> i32`, but for what toolchains export for themselves.
@@ -54,12 +80,12 @@ impl<'a> Shape<'a> {
             } else if is_helper(name) {
                 "is a helper of the toolchain".to_owned()
             } else if returns || *ty == signature_text(("", "")) {
-                exports.callable.push(((*name).to_owned(), returns));
+                exports.callable.push((name.clone(), returns));
                 continue;
             } else {
                 format!("its type is {ty}; callable are () -> () and () -> i32")
             };
-            exports.others.push(((*name).to_owned(), reason));
+            exports.others.push((name.clone(), reason));
         }
         exports
     }

@@ -12,7 +12,7 @@ use crate::engine::meter::Meter;
 use crate::engine::ticker::TICK;
 use crate::envelope::{Host, SeedSettings};
 use crate::error::SandboxError;
-use crate::future::{mark_expired, poll_began};
+use crate::future::{mark_expired, poll_began, ran_until};
 
 /// Epoch ticks that a guest runs before its callback is asked.
 pub(crate) const SLICE: u64 = 2;
@@ -47,7 +47,8 @@ pub(crate) fn on_epoch<O>(
 ) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
     let now = Instant::now();
-    if now >= state.deadline {
+    let is_spent = |limit| ran_until(now) >= limit;
+    if now >= state.deadline || state.settings.run_limit.is_some_and(is_spent) {
         state.expired = true;
         return Ok(UpdateDeadline::Interrupt);
     }

@@ -12,45 +12,64 @@ use std::time::SystemTime;
 use tracing::warn;
 use wasmtime::Engine;
 
-use crate::engine::code::Code;
+use crate::engine::code::{Code, Form};
 
 const MAC: usize = 32;
 
+/// Where compiled code is kept, whatever its form.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) key: [u8; 32],
+    /// Of all entries together, bytes.
+    pub(crate) quota: u64,
+}
+
+impl Place {
+    /// Whether there may be code of a component that was compiled from the content of this id. It
+    /// needs no engine: that of components is built for components only.
+    pub(crate) fn may_hold_component(&self, id: &blake3::Hash) -> bool {
+        let id = id.to_hex();
+        let is_of_it = |name: &str| name.starts_with(&*id) && name.ends_with(COMPONENT);
+        let Ok(entries) = fs::read_dir(&self.folder) else { return false };
+        entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_of_it))
+    }
+}
+
+/// How the name of an entry ends.
+const CORE: &str = ".code";
+const COMPONENT: &str = ".component";
+
 /// The cache of one engine.
 pub(crate) struct Cache {
-    folder: PathBuf,
-    key: [u8; 32],
-    quota: u64,
+    place: Place,
+    form: Form,
+    engine: Engine,
     /// Identifies engine version, settings and pool rung.
     compatibility: [u8; 32],
 }
 
 impl Cache {
     /// Opens or makes the folder; none, with a warning, when it cannot be made private.
-    pub(crate) fn open(
-        folder: PathBuf,
-        key: [u8; 32],
-        quota: u64,
-        engine: &Engine,
-        rung: &str,
-    ) -> Option<Self> {
-        match private_folder(&folder) {
+    pub(crate) fn open(place: Place, form: Form, engine: &Engine, rung: &str) -> Option<Self> {
+        match private_folder(&place.folder) {
             Ok(()) => {
                 let compatibility = compatibility(engine, rung);
-                let cache = Self { folder, key, quota, compatibility };
+                let cache = Self { place, form, engine: engine.clone(), compatibility };
                 // The quota may have been lowered since.
                 cache.note(cache.evict());
                 Some(cache)
             }
             Err(error) => {
-                warn!(folder = %folder.display(), %error, "no cache of compiled code");
+                let folder = place.folder.display();
+                warn!(%folder, %error, "no cache of compiled code");
                 None
             }
         }
     }
 
     /// The module compiled before from the content of this id, if its entry is genuine.
-    pub(crate) fn load(&self, engine: &Engine, id: &blake3::Hash) -> Option<Code> {
+    pub(crate) fn load(&self, id: &blake3::Hash) -> Option<Code> {
         let path = self.path(id);
         let mut file = File::open(&path).ok()?;
         let size = usize::try_from(file.metadata().ok()?.len()).ok()?;
@@ -69,9 +88,10 @@ impl Cache {
         // Why unsafe: the engine executes these bytes as they are. The MAC, under a key that only
         // this node has, over wasm hash, compatibility hash and code, says that this node's
         // compiler wrote exactly these bytes for exactly this module and engine.
-        // Refused: to map the file (`Module::deserialize_file`): the bytes checked would not be those run.
+        // Refused: to map the file (`deserialize_file`): the bytes checked would not be those run. What
+        // guests share of their first memory lies in a memfd that wasmtime makes either way.
         #[allow(unsafe_code)]
-        let code = unsafe { Code::load(engine, code) };
+        let code = unsafe { Code::load(self.form, &self.engine, code) };
         if let Err(error) = &code {
             warn!(path = %path.display(), %error, "a cache entry does not load; compiling again");
             let _ = fs::remove_file(&path);
@@ -88,16 +108,16 @@ impl Cache {
 
     fn note(&self, written: std::io::Result<()>) {
         if let Err(error) = written {
-            warn!(folder = %self.folder.display(), %error, "compiled code was not cached");
+            warn!(folder = %self.place.folder.display(), %error, "compiled code was not cached");
         }
     }
 
     fn write(&self, wasm: &[u8], code: &[u8]) -> std::io::Result<()> {
-        if code.len() as u64 > self.quota {
+        if code.len() as u64 > self.place.quota {
             return Ok(());
         }
         let id = blake3::hash(wasm);
-        let mut file = tempfile::Builder::new().prefix("new-").tempfile_in(&self.folder)?;
+        let mut file = tempfile::Builder::new().prefix("new-").tempfile_in(&self.place.folder)?;
         file.write_all(self.mac(&id, code).as_bytes())?;
         file.write_all(code)?;
         file.as_file().sync_all()?;
@@ -107,7 +127,7 @@ impl Cache {
 
     /// Removes the entries used longest ago until the quota holds.
     fn evict(&self) -> std::io::Result<()> {
-        let mut entries: Vec<(SystemTime, u64, PathBuf)> = fs::read_dir(&self.folder)?
+        let mut entries: Vec<(SystemTime, u64, PathBuf)> = fs::read_dir(&self.place.folder)?
             .filter_map(|entry| {
                 let entry = entry.ok()?;
                 let meta = entry.metadata().ok()?;
@@ -117,7 +137,7 @@ impl Cache {
         entries.sort();
         let mut sum: u64 = entries.iter().map(|(_, size, _)| size).sum();
         for (_, size, path) in entries {
-            if sum <= self.quota {
+            if sum <= self.place.quota {
                 break;
             }
             fs::remove_file(path)?;
@@ -127,7 +147,7 @@ impl Cache {
     }
 
     fn mac(&self, id: &blake3::Hash, code: &[u8]) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let mut hasher = blake3::Hasher::new_keyed(&self.place.key);
         hasher.update(b"pollen-code/1\0");
         hasher.update(id.as_bytes());
         hasher.update(&self.compatibility);
@@ -138,7 +158,11 @@ impl Cache {
     fn path(&self, id: &blake3::Hash) -> PathBuf {
         let engine = blake3::Hash::from_bytes(self.compatibility).to_hex();
         let engine = engine.get(..16).unwrap_or("engine");
-        self.folder.join(format!("{}-{engine}.code", id.to_hex()))
+        let end = match self.form {
+            Form::Core => CORE,
+            Form::Component => COMPONENT,
+        };
+        self.place.folder.join(format!("{}-{engine}{end}", id.to_hex()))
     }
 }
 

@@ -48,14 +48,35 @@ pub(crate) struct Meter {
     pooled: u64,
     /// Charge of a growth that wasmtime may still report as failed.
     pending: u64,
+    /// What of its first memory all guests of the module share until they write to it: it counts
+    /// towards the limit and is not charged.
+    shared: u64,
+    /// How much more may be shared.
+    sharable: u64,
 }
 
 impl Meter {
-    pub(crate) fn new(registry: Arc<Registry>, limit: u64, purpose: Purpose) -> Self {
+    /// `sharable` is what of the first memory is shared by all guests of the module, bytes.
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        limit: u64,
+        purpose: Purpose,
+        sharable: u64,
+    ) -> Self {
         registry.instance_made();
-        let (nested, spare) = (purpose == Purpose::Nested, purpose == Purpose::Stock);
-        let (charged, peak, pooled, pending) = (0, 0, 0, 0);
-        Self { registry, limit, charged, peak, nested, spare, refused: None, pooled, pending }
+        Self {
+            registry,
+            limit,
+            charged: 0,
+            peak: 0,
+            nested: purpose == Purpose::Nested,
+            spare: purpose == Purpose::Stock,
+            refused: None,
+            pooled: 0,
+            pending: 0,
+            shared: 0,
+            sharable,
+        }
     }
 
     /// Starts a call.
@@ -94,10 +115,11 @@ impl Meter {
 
 impl Quota for Meter {
     fn charge(&mut self, bytes: u64) -> bool {
-        let Some(sum) = self.charged.checked_add(bytes).filter(|sum| *sum <= self.limit) else {
+        let sum = self.charged.saturating_add(bytes);
+        if sum.saturating_add(self.shared) > self.limit {
             self.refused = Some(Refusal::Limit);
             return false;
-        };
+        }
         let fits = if self.spare {
             self.registry.budget.charge(bytes, false)
         } else {
@@ -132,6 +154,13 @@ impl Meter {
         granted
     }
 
+    /// Takes what may be shared off a first memory; what is left is to be charged.
+    fn share(&mut self, bytes: usize) -> usize {
+        let shared = self.sharable.min(bytes as u64);
+        (self.sharable, self.shared) = (self.sharable - shared, self.shared + shared);
+        bytes.saturating_sub(usize::try_from(shared).unwrap_or(usize::MAX))
+    }
+
     /// What was charged last did not grow after all.
     fn grow_failed(&mut self) {
         let bytes = std::mem::take(&mut self.pending);
@@ -146,6 +175,10 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        if current == 0 && self.sharable > 0 {
+            let fresh = self.share(desired);
+            return Ok(self.grow(0, fresh, maximum, 1));
+        }
         Ok(self.grow(current, desired, maximum, 1))
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod budget;
 pub(crate) mod cache;
 pub(crate) mod code;
 pub(crate) mod compile;
+pub(crate) mod engines;
 pub(crate) mod meter;
 pub(crate) mod pool;
 pub(crate) mod registry;

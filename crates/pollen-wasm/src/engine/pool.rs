@@ -1,10 +1,15 @@
-//! wasmtime's settings, and the pools that are tried from the largest down, until this machine can
-//! map one.
+//! wasmtime's settings of the two engines, and the pools that are tried from the largest down, until
+//! this machine can map one.
+//!
+//! Decides: what an engine offers, and what one guest of it may take. Components have an engine of
+//! their own: they need more than one memory and a deeper stack, and many core instances each.
+//! Refused: one engine for both. Its settings would make each core call and each pool slot dearer.
 
 use tracing::{info, warn};
 use wasmparser::WasmFeatures;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::engine::code::Form;
 use crate::error::SandboxError;
 use crate::sys;
 
@@ -16,6 +21,26 @@ pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
 
 /// Linear memories of one module.
 pub(crate) const MAX_MEMORIES: u32 = 1;
+
+/// Components that live at once, at most. Raising it takes 8 GiB of addresses and five mappings each.
+/// Guess: one idle guest of each of 512 seeds.
+pub(crate) const MAX_COMPONENTS: u32 = 512;
+
+/// Core instances within one component: numpy by componentize-py has 34 (spin PR 2234).
+const MAX_CORE_INSTANCES: u32 = 64;
+
+/// Core instances of a component on average; measured: 14 for the Python runner, 8 for componentize-qjs.
+const CORE_INSTANCES: u32 = 16;
+
+/// Linear memories of one component; measured: 1 for the Python runner, 2 for componentize-qjs.
+const COMPONENT_MEMORIES: u32 = 4;
+
+/// Tables of one component; measured: 2 for the Python runner.
+const COMPONENT_TABLES: u32 = 8;
+
+/// WASM stack of a component: CPython's parser needs 1 MiB, ordinary recursion 2, its compiler raises
+/// `RecursionError` with 4 (measured), where core modules have 512 KiB.
+const COMPONENT_STACK: usize = 4 << 20;
 
 /// The smallest pool worth having.
 const SMALLEST: u32 = 64;
@@ -57,16 +82,16 @@ impl std::fmt::Display for Rung {
     }
 }
 
-/// Builds the engine on the first rung that holds; logs it.
-pub(crate) fn build(instances: u32) -> Result<(Engine, Rung), SandboxError> {
+/// Builds the engine of a form on the first rung that holds; logs it.
+pub(crate) fn build(form: Form, instances: u32) -> Result<(Engine, Rung), SandboxError> {
     let mut last = String::new();
     for rung in ladder(instances) {
-        if !fits_address_space(rung) {
+        if !fits_address_space(form, rung) {
             continue;
         }
-        match Engine::new(&config(rung)) {
+        match Engine::new(&config(form, rung)) {
             Ok(engine) => {
-                info!(%rung, "sandbox ready");
+                info!(%rung, ?form, "sandbox ready");
                 return Ok((engine, rung));
             }
             Err(error) => {
@@ -101,27 +126,52 @@ fn ladder(instances: u32) -> Vec<Rung> {
 
 /// Under RLIMIT_AS a pool may map at most half of the limit: the rest is for everything else, and
 /// a pool that just fits would starve the allocator.
-fn fits_address_space(rung: Rung) -> bool {
+fn fits_address_space(form: Form, rung: Rung) -> bool {
     let Some(limit) = sys::address_space_limit() else { return true };
     let needed = match rung {
-        Rung::Full(n) => u64::from(n).saturating_mul(4 << 30),
-        Rung::Small(n) => u64::from(n).saturating_mul(256 << 20),
+        Rung::Full(n) => u64::from(memories(form, n)).saturating_mul(4 << 30),
+        Rung::Small(n) => u64::from(memories(form, n)).saturating_mul(256 << 20),
         Rung::OnDemand => 0,
     };
     needed <= limit / 2
 }
 
+/// Linear memories of a pool for so many guests.
+fn memories(form: Form, guests: u32) -> u32 {
+    match form {
+        Form::Core => guests,
+        Form::Component => guests.saturating_mul(2),
+    }
+}
+
 /// The settings that do not depend on the pool.
-fn base() -> Config {
+fn base(form: Form) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    config.max_wasm_stack(512 << 10);
-    config.async_stack_size(2 << 20);
+    let stack = match form {
+        Form::Core => 512 << 10,
+        Form::Component => COMPONENT_STACK,
+    };
+    config.max_wasm_stack(stack);
+    // 1.5 MiB are the host's own.
+    config.async_stack_size(stack + (3 << 19));
     config.async_stack_zeroing(true);
     // The component model's bookkeeping of concurrent tasks costs each core call something too.
     config.concurrency_support(false);
-    config.wasm_features(NOT_OFFERED, false);
+    config.wasm_features(not_offered(form), false);
+    if form == Form::Component {
+        config.wasm_features(WasmFeatures::MULTI_MEMORY, true);
+    }
     config
+}
+
+fn not_offered(form: Form) -> WasmFeatures {
+    match form {
+        Form::Core => NOT_OFFERED,
+        // Two inner modules with a memory each are joined by an adapter that has both: without this
+        // feature wasmtime panics while it compiles it.
+        Form::Component => NOT_OFFERED.difference(WasmFeatures::MULTI_MEMORY),
+    }
 }
 
 /// Features of the standard that guests do not get: they need the gc or threads feature of
@@ -135,12 +185,16 @@ const NOT_OFFERED: WasmFeatures = WasmFeatures::GC
     .union(WasmFeatures::MEMORY64);
 
 /// The WebAssembly features that guests may use. Builds no engine; a test compares it with one.
-pub(crate) fn features() -> WasmFeatures {
-    WasmFeatures::WASM3.difference(NOT_OFFERED)
+pub(crate) fn features(form: Form) -> WasmFeatures {
+    let core = WasmFeatures::WASM3.difference(not_offered(form));
+    match form {
+        Form::Core => core,
+        Form::Component => core.union(WasmFeatures::COMPONENT_MODEL),
+    }
 }
 
-fn config(rung: Rung) -> Config {
-    let mut config = base();
+fn config(form: Form, rung: Rung) -> Config {
+    let mut config = base(form);
     let (count, reservation) = match rung {
         Rung::OnDemand => {
             // Whoever is down here is short of addresses: map what is used and move when it grows.
@@ -153,10 +207,23 @@ fn config(rung: Rung) -> Config {
         Rung::Small(n) => (n, 256 << 20),
     };
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(count);
-    pool.total_memories(count);
+    match form {
+        Form::Core => {
+            pool.total_core_instances(count);
+            pool.total_tables(count.saturating_mul(2));
+        }
+        Form::Component => {
+            pool.total_component_instances(count);
+            pool.total_core_instances(count.saturating_mul(CORE_INSTANCES));
+            pool.total_tables(count.saturating_mul(4));
+            pool.max_core_instances_per_component(MAX_CORE_INSTANCES);
+            pool.max_memories_per_component(COMPONENT_MEMORIES);
+            pool.max_tables_per_component(COMPONENT_TABLES);
+            pool.max_component_instance_size(4 << 20);
+        }
+    }
+    pool.total_memories(memories(form, count));
     pool.total_stacks(count);
-    pool.total_tables(count.saturating_mul(2));
     pool.max_core_instance_size(4 << 20);
     pool.max_tables_per_module(MAX_TABLES);
     pool.table_elements(MAX_TABLE_ELEMENTS);
@@ -184,9 +251,11 @@ mod tests {
 
     #[test]
     fn the_features_checked_at_seed_time_are_those_of_the_engine() {
-        let (engine, _) = build(4).unwrap();
         let core_only = WasmFeatures::WASM3;
-        assert_eq!(features() & core_only, engine.get_wasm_features() & core_only);
+        for form in [Form::Core, Form::Component] {
+            let (engine, _) = build(form, 4).unwrap();
+            assert_eq!(features(form) & core_only, engine.get_wasm_features() & core_only);
+        }
     }
 
     #[test]
@@ -199,7 +268,7 @@ mod tests {
         )
         .unwrap();
         for rung in [Rung::Full(4), Rung::Small(4), Rung::OnDemand] {
-            let engine = Engine::new(&config(rung)).unwrap();
+            let engine = Engine::new(&config(Form::Core, rung)).unwrap();
             let module = wasmtime::Module::new(&engine, &wasm).unwrap();
             let mut store = wasmtime::Store::new(&engine, ());
             store.set_epoch_deadline(1);

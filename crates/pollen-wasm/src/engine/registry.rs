@@ -12,10 +12,14 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::engine::budget::Budget;
+use crate::engine::code::Form;
 use crate::sharded::Sharded;
 
 /// Guests that wait for their next call: those of one seed.
 pub(crate) trait Idle: Send + Sync {
+    /// The pool that they are in.
+    fn form(&self) -> Form;
+
     /// Their number and bytes.
     fn totals(&self) -> (usize, u64);
 
@@ -114,16 +118,17 @@ impl Registry {
     pub(crate) fn evict(&self, bytes: u64) -> usize {
         let (mut freed, mut count) = (0_u64, 0);
         while freed < bytes {
-            let Some(dropped) = self.drop_least(None) else { break };
+            let Some(dropped) = self.drop_least(None, None) else { break };
             freed = freed.saturating_add(dropped);
             count += 1;
         }
         count
     }
 
-    /// Drops so many idle guests, those worth least first; whether there was one.
-    pub(crate) fn evict_guests(&self, count: usize) -> bool {
-        (0..count).take_while(|_| self.drop_least(None).is_some()).count() > 0
+    /// Drops so many idle guests of the pool of this form, those worth least first; whether there was
+    /// one.
+    pub(crate) fn evict_guests(&self, form: Form, count: usize) -> bool {
+        (0..count).take_while(|_| self.drop_least(Some(form), None).is_some()).count() > 0
     }
 
     /// Makes room for a guest of so many bytes that `seed` wants to keep, by guests of seeds that
@@ -131,17 +136,19 @@ impl Registry {
     pub(crate) fn make_room(&self, seed: &dyn Idle, bytes: u64) -> bool {
         let mut freed = 0_u64;
         while freed < bytes {
-            let Some(dropped) = self.drop_least(Some(seed.worth(bytes))) else { return false };
+            let Some(dropped) = self.drop_least(None, Some(seed.worth(bytes))) else {
+                return false;
+            };
             freed = freed.saturating_add(dropped);
         }
         true
     }
 
-    /// Drops the longest idle guest of the seed whose guests are worth least, if that is less than
-    /// `below`; its bytes.
-    fn drop_least(&self, below: Option<u64>) -> Option<u64> {
+    /// Drops the longest idle guest of the seed, of a form if one is given, whose guests are worth
+    /// least, if that is less than `below`; its bytes.
+    fn drop_least(&self, form: Option<Form>, below: Option<u64>) -> Option<u64> {
         let mut seeds = self.seeds();
-        seeds.retain(|seed| seed.totals().0 > 0);
+        seeds.retain(|seed| form.is_none_or(|form| seed.form() == form) && seed.totals().0 > 0);
         let worth = |seed: &Arc<dyn Idle>| seed.worth(0);
         let least = seeds.into_iter().min_by_key(worth)?;
         if below.is_some_and(|below| worth(&least) >= below) {

@@ -1,4 +1,4 @@
-//! The epoch ticker: one thread that ticks the engine each millisecond while guests run.
+//! The epoch ticker: one thread that ticks the engines each millisecond while guests run.
 //!
 //! Invariant: while any [`Ticker::enter`] guard lives, ticks come. With none for [`IDLE_TICKS`] the
 //! thread parks, so an idle node wakes nobody, and sequential calls pay no unpark each.
@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use wasmtime::Engine;
-
+use crate::engine::engines::Engines;
 use crate::error::SandboxError;
 use crate::sharded::Sharded;
+use parking_lot::Mutex;
 
 /// Milliseconds without a running guest after which the ticker parks (a guess).
 const IDLE_TICKS: u32 = 50;
@@ -45,12 +44,12 @@ impl Drop for Running<'_> {
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: Engine) -> Result<Self, SandboxError> {
+    pub(crate) fn start(engines: Arc<Engines>) -> Result<Self, SandboxError> {
         let shared = Arc::new(Shared::default());
         let inner = shared.clone();
         let join = std::thread::Builder::new()
             .name("pollen-epoch".into())
-            .spawn(move || run(&inner, &engine))
+            .spawn(move || run(&inner, &engines))
             .map_err(|e| SandboxError::internal(format!("no thread for the ticker: {e}"), false))?;
         Ok(Self { shared, thread: join.thread().clone(), join: Mutex::new(Some(join)) })
     }
@@ -92,7 +91,7 @@ impl Drop for Ticker {
     }
 }
 
-fn run(shared: &Shared, engine: &Engine) {
+fn run(shared: &Shared, engines: &Engines) {
     let mut idle = 0_u32;
     while !shared.closed.load(Ordering::SeqCst) {
         if shared.running.sum() > 0 {
@@ -110,7 +109,7 @@ fn run(shared: &Shared, engine: &Engine) {
             continue;
         }
         std::thread::sleep(TICK);
-        engine.increment_epoch();
+        engines.tick();
         shared.ticks.fetch_add(1, Ordering::Relaxed);
     }
 }

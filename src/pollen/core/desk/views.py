@@ -28,7 +28,7 @@ from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
 from pollen.core.names import Holding
 from pollen.core.paths import Paths
 from pollen.core.placement import Host, Situation, State
-from pollen.core.seeds import Seed, options_view
+from pollen.core.seeds import Seed, options_view, read_description
 from pollen.core.trust import Member, Members, Tier
 
 
@@ -132,7 +132,8 @@ def seed_state(screen: Screen, name: str) -> SeedState:
         return SeedState()
     telemetry = screen.telemetry
     view = _seed_view(screen, holding, {s.seed: s for s in telemetry.seeds} if telemetry else {})
-    return SeedState(seed=view, warnings=_seed_warnings(screen, view))
+    described = read_description(screen.situation.serving(holding).description)
+    return SeedState(seed=view, warnings=_seed_warnings(screen, view), description=described)
 
 
 def summary_line(
@@ -232,6 +233,7 @@ def _seed_view(
         options=options_view(seed.options),
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.holder.seed.hex() if is_halted else "",
+        manifest={role: content.hex() for role, content in sorted(spec.manifest.items())},
     )
     if sample is None:
         return view

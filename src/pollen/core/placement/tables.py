@@ -94,6 +94,7 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
         wake=list(wake),
         options=_options_row(seed.options),
         policy=_policy_row(seed.allow_if),
+        manifest=sorted((role, Hash(content)) for role, content in spec.manifest.items()),
     )
 
 

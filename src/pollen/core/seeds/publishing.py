@@ -27,7 +27,7 @@ from pollen.core.names import (
     has_authority,
     next_epoch,
 )
-from pollen.core.seeds import specs
+from pollen.core.seeds import descriptions, specs
 from pollen.core.seeds.specs import Seed
 from pollen.core.trust import Certificate
 from pollen.options import SeedOptions
@@ -84,6 +84,12 @@ def check_seed(
             f"{command.content[:80]!r} is not a content id",
             "upload the module first (PUT /content); its answer carries the id",
         )
+    if command.bundle and not is_hash_text(command.bundle):
+        return Refusal(
+            "bad-request",
+            f"{command.bundle[:80]!r} is not a content id",
+            "upload the bundle first (PUT /content); its answer carries the id",
+        )
     return check_wish(command, writer, held) or Hash(bytes.fromhex(command.content))
 
 
@@ -122,6 +128,8 @@ def plan_seed(
         size=module.size,
         functions=functions,
         options=command.options,
+        manifest={"bundle": Hash(module.bundle)} if module.bundle else {},
+        description=descriptions.fitted(module.description),
     )
     previous = holding.holder if holding is not None and holding.is_live else None
     if previous is not None and previous.seed in writer.halted:

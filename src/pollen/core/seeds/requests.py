@@ -78,7 +78,8 @@ class SeedRequests(Room):
             turn.answer(asked.request, content)
             return
         self._inspecting[asked.request] = asked.command
-        turn.do(InspectModule(request=asked.request, content=content))
+        bundle = bytes.fromhex(asked.command.bundle)
+        turn.do(InspectModule(request=asked.request, content=content, bundle=bundle))
 
     def on_unseed(self, asked: Asked, turn: Turn) -> None:
         """Withdraw a name."""

@@ -21,6 +21,9 @@ from pollen.core.policy import CALLERS, HOSTS, Policy, parse, read_policy
 from pollen.core.policy import packed as packed_tree
 from pollen.options import DEFAULTS, OPTIONS, Kind, SeedOptions, text_of
 
+# Where the map of options has the description of what the functions take. It is no option: nobody
+# asks for it. A node of a version before it refuses to host such a seed, as it should.
+DESCRIPTION = "description"
 # The options that are policies, each with the subject of its expression.
 _SCOPES = {"allow_if": CALLERS, "host_if": HOSTS}
 
@@ -100,7 +103,13 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Options that a newer version of Pollen wrote, and that this one cannot obey."""
         policies = (self.allow_if, self.host_if)
         unread = {p.scope.flag for p in policies if p is not None and p.tree is None}
-        return sorted(self.spec.options.keys() - OPTIONS.keys() | unread)
+        return sorted(self.spec.options.keys() - OPTIONS.keys() - {DESCRIPTION} | unread)
+
+    @property
+    def description(self) -> str:
+        """What its functions take, as JSON; empty when it says nothing."""
+        text = self.spec.options.get(DESCRIPTION, "")
+        return text if isinstance(text, str) else ""
 
     @property
     def digest(self) -> Hash:
@@ -233,6 +242,8 @@ def make_spec(
     size: int,
     functions: list[str],
     options: SeedOptions,
+    manifest: dict[str, Hash] | None = None,
+    description: str = "",
 ) -> Spec:
     """The spec of checked options: each stands in its slot, and without one in the map."""
     fields: dict[str, Any] = {}
@@ -248,6 +259,8 @@ def make_spec(
             flags |= option.bit if is_set else 0
         elif is_set:
             beside[key] = _with_tree(key, value) if option.kind is Kind.POLICY else value
+    if description:
+        beside[DESCRIPTION] = description
     return Spec(
         name=name,
         name_epoch=name_epoch,
@@ -256,6 +269,7 @@ def make_spec(
         size_bytes=size,
         functions=functions,
         flags=flags,
+        manifest=manifest or {},
         options=dict(sorted(beside.items())),
         **fields,
     )

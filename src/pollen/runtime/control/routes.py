@@ -29,7 +29,8 @@ def _said(**schema: object) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=schema)
 
 
-Content = Annotated[str, _said(pattern="^[0-9a-f]{64}$")]
+# Empty: the Python runner of the node, for a bundle; no bundle.
+Content = Annotated[str, _said(pattern="^([0-9a-f]{64})?$")]
 Subject = Annotated[str, _said(pattern="^([0-9a-f]{64})?$")]
 Tier = Annotated[str, _said(enum=["leaf", "publisher", "admin"])]
 TtlMs = Annotated[int, _said(minimum=1, maximum=limits.INVITE_TTL_MAX_NS // MILLISECOND)]
@@ -37,7 +38,12 @@ Millis = Annotated[int, _said(minimum=0)]
 
 
 SeedRequest = body_of(
-    cmd.SeedCommand, "SeedRequest", "The body of ``POST /v1/seeds``.", name=Name, content=Content
+    cmd.SeedCommand,
+    "SeedRequest",
+    "The body of ``POST /v1/seeds``.",
+    name=Name,
+    content=Content,
+    bundle=Content,
 )
 CheckRequest = body_of(
     cmd.CheckSeedCommand,
@@ -190,6 +196,7 @@ _PUBLISH_ERRORS = (
     "blob-not-found",
     "module-invalid",
     "import-unknown",
+    "bundle-invalid",
 )
 
 _MEMBER_ERRORS = ("peer-not-found", "ambiguous", "denied", "bad-request")
@@ -216,7 +223,6 @@ ROUTES: tuple[Route, ...] = (
         SeedRequest,
         cmd.Seeded,
         _PUBLISH_ERRORS,
-        command=cmd.SeedCommand,
     ),
     Route(
         "check_seed",

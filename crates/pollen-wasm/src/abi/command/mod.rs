@@ -10,7 +10,7 @@
 //! of what they mean by their code (`grep` found nothing, `diff` found something).
 //! Refused: tail-call markers. A program does not know of them, and what it prints may be others'.
 
-mod pipes;
+pub(crate) mod pipes;
 
 use std::sync::Arc;
 
@@ -53,25 +53,26 @@ pub(crate) struct Linked {
 /// Whether a module is a program: it imports nothing but WASI, and no call could name anything but
 /// its `_start`. One that has other functions is a library, unless its publisher says otherwise:
 /// TinyGo exports `_start` beside the functions of a library.
-pub(super) fn is_program(shape: &Shape<'_>) -> bool {
+pub(super) fn is_program(shape: &Shape) -> bool {
     let is_start = |(name, _): &(String, bool)| [START, MAIN].contains(&name.as_str());
     begins_at_start(shape) && shape.sorted().callable.iter().all(is_start)
 }
 
 /// Whether a module can be run as a program, whatever functions it has beside `_start`. One that
 /// imports nothing at all can read no input and write no output: it has to be nothing but a program.
-pub(super) fn may_be_program(shape: &Shape<'_>) -> bool {
+pub(super) fn may_be_program(shape: &Shape) -> bool {
     is_program(shape) || (begins_at_start(shape) && !shape.imports.is_empty())
 }
 
-fn begins_at_start(shape: &Shape<'_>) -> bool {
-    !shape.exports("_initialize")
+fn begins_at_start(shape: &Shape) -> bool {
+    shape.world.is_none()
+        && !shape.exports("_initialize")
         && shape.sorted().callable.iter().any(|(name, _)| name == START)
         && shape.imports.iter().all(|module| *module == wasi::MODULE)
 }
 
 /// The arguments after the program's name: the configuration value `args`, split as a shell does.
-fn arguments(settings: &SeedSettings) -> Result<Arc<[String]>, SandboxError> {
+pub(super) fn arguments(settings: &SeedSettings) -> Result<Arc<[String]>, SandboxError> {
     let Some(text) = settings.guest.config.get("args") else { return Ok(Arc::default()) };
     shlex::split(text).map(Arc::from).ok_or_else(|| {
         SandboxError::invalid(
@@ -89,7 +90,7 @@ impl Abi for Command {
     type Linked = Linked;
     type Live = Instance;
 
-    fn exports(shape: &Shape<'_>) -> Exports {
+    fn exports(shape: &Shape) -> Exports {
         let mut exports = shape.sorted();
         let others = exports.callable.extract_if(.., |(name, _)| name != START);
         let reason = "the module is a program, which begins at _start";
@@ -98,7 +99,7 @@ impl Abi for Command {
     }
 
     /// Nothing: `_start` does all that is to be done first.
-    fn check(_shape: &Shape<'_>) -> Result<(), SandboxError> {
+    fn check(_shape: &Shape) -> Result<(), SandboxError> {
         Ok(())
     }
 
@@ -114,10 +115,11 @@ impl Abi for Command {
         exports: &Exports,
         settings: &SeedSettings,
     ) -> Result<Linked, SandboxError> {
-        let pre = linker.instantiate_pre(code.core()).map_err(|error| {
+        let module = code.core()?;
+        let pre = linker.instantiate_pre(module).map_err(|error| {
             SandboxError::invalid(format!("the program cannot be linked: {error:#}"), "")
         })?;
-        let functions = export::find(code.core(), exports)?;
+        let functions = export::find(module, exports)?;
         Ok(Linked { pre, functions, arguments: arguments(settings)? })
     }
 

@@ -14,6 +14,8 @@ mod outcome;
 mod user;
 mod written;
 
+pub(crate) use outcome::is_seed_uri;
+
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -24,13 +26,13 @@ use crate::abi::contract::{Abi, Birth, Verdict};
 use crate::abi::export::{self, Export, Handle};
 use crate::abi::log::Logs;
 use crate::abi::shape::{Exports, Group, Shape, signature_text};
+use crate::abi::written::Written;
 use crate::abi::{state, wasi};
 use crate::engine::code::Code;
 use crate::envelope::{Call, Output, SeedSettings};
 use crate::error::SandboxError;
 use http::LastReply;
 use kernel::Kernel;
-use written::Written;
 
 /// May be called by its name, but its guest is discarded afterwards.
 const START: &str = "_start";
@@ -66,7 +68,7 @@ enum Entry {
 }
 
 impl Entry {
-    fn of(shape: &Shape<'_>) -> Self {
+    fn of(shape: &Shape) -> Self {
         let initialize = shape.exports("_initialize");
         if shape.exports("hs_init") {
             Self::Haskell { initialize }
@@ -110,17 +112,17 @@ impl Abi for Extism {
     type Linked = Linked;
     type Live = Live;
 
-    fn exports(shape: &Shape<'_>) -> Exports {
+    fn exports(shape: &Shape) -> Exports {
         shape.sorted()
     }
 
     /// The exports of the entry protocol have the types that it calls them with.
-    fn check(shape: &Shape<'_>) -> Result<(), SandboxError> {
+    fn check(shape: &Shape) -> Result<(), SandboxError> {
         let entries =
             [("_initialize", ("", "")), ("__wasm_call_ctors", ("", "")), ("hs_init", ("ii", ""))];
         for (name, wanted) in entries {
             let wanted = signature_text(wanted);
-            let found = shape.functions.iter().find(|(export, _)| *export == name);
+            let found = shape.functions.iter().find(|(export, _)| export == name);
             if let Some((_, found)) = found.filter(|(_, found)| *found != wanted) {
                 return Err(SandboxError::invalid(
                     format!(
@@ -147,11 +149,11 @@ impl Abi for Extism {
         exports: &Exports,
         _settings: &SeedSettings,
     ) -> Result<Linked, SandboxError> {
-        let module = code.core();
+        let module = code.core()?;
         let pre = linker.instantiate_pre(module).map_err(|error| {
             SandboxError::invalid(format!("the module cannot be linked: {error:#}"), "")
         })?;
-        let entry = Entry::of(&Shape::of(module));
+        let entry = Entry::of(&Shape::of(code));
         let start = exports.callable.iter().position(|(name, _)| name == START);
         Ok(Linked { pre, entry, functions: export::find(module, exports)?, start })
     }

@@ -118,7 +118,7 @@ fn tail_call(output: &[u8]) -> Result<Option<TailCall>, SandboxError> {
     Ok(Some(TailCall { uri: marker.uri, input: Bytes::from(input) }))
 }
 
-fn is_seed_uri(uri: &str) -> bool {
+pub(crate) fn is_seed_uri(uri: &str) -> bool {
     uri.strip_prefix("pln://seed/")
         .and_then(|rest| rest.split_once('/'))
         .is_some_and(|(seed, function)| !seed.is_empty() && !function.is_empty())

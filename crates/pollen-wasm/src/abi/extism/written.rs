@@ -2,11 +2,8 @@
 //!
 //! Decides: whether it goes to the caller at once or is kept until the function returns.
 //! Does not know: who the caller is, and how its pieces travel.
-//! Invariants: a piece is copied out of the guest once. What is kept never grows past the limit of
-//! an output, and is charged to the guest until its next call.
+//! Invariant: a piece is copied out of the guest once.
 //! Source: docs/design/guest-abi.md#streamed-output.
-
-use std::future::poll_fn;
 
 use bytes::Bytes;
 use pollen_wire::frame::MAX_CHUNK;
@@ -14,44 +11,8 @@ use wasmtime::{AsContextMut, Caller, Result};
 
 use super::State;
 use crate::abi::state::SLICE;
-use crate::engine::budget::Quota;
+use crate::abi::written::send;
 use crate::error::SandboxError;
-
-/// What the guest of one call wrote; one pointer, because most guests write nothing.
-#[derive(Default)]
-pub(super) struct Written(Option<Box<Kept>>);
-
-#[derive(Default)]
-struct Kept {
-    /// Of a caller that does not stream: it stands before the output.
-    bytes: Vec<u8>,
-    charged: u64,
-    /// All of it, bytes.
-    total: u64,
-}
-
-impl Written {
-    /// Bytes written so far, wherever they went.
-    pub(super) fn total(&self) -> u64 {
-        self.0.as_ref().map_or(0, |kept| kept.total)
-    }
-
-    /// What is to stand before the output.
-    pub(super) fn kept(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |kept| &kept.bytes)
-    }
-
-    fn inner(&mut self) -> &mut Kept {
-        self.0.get_or_insert_default()
-    }
-
-    /// Forgets a call.
-    pub(super) fn clear(&mut self, quota: &mut impl Quota) {
-        if let Some(kept) = self.0.take() {
-            quota.release(kept.charged);
-        }
-    }
-}
 
 /// `pollen_write`: the bytes of the block that were written, 0 when there is no such block.
 pub(super) async fn write(mut caller: Caller<'_, State>, block: u64) -> Result<u64> {
@@ -67,14 +28,10 @@ pub(super) async fn write(mut caller: Caller<'_, State>, block: u64) -> Result<u
         let rest = caller.data().own.kernel.block(block).get(at..).unwrap_or_default();
         let piece = Bytes::copy_from_slice(rest.get(..MAX_CHUNK).unwrap_or(rest));
         at += piece.len();
-        caller.data_mut().own.written.inner().total += piece.len() as u64;
-        let mut sending = host.write(piece);
-        let taken = poll_fn(|cx| {
-            let polled = sending.as_mut().poll(cx);
-            waited |= polled.is_pending();
-            polled
-        });
-        if !taken.await {
+        caller.data_mut().own.written.note(piece.len());
+        let (is_taken, has_waited) = send(&*host, piece).await;
+        waited |= has_waited;
+        if !is_taken {
             return Err(caller.data_mut().fail(SandboxError::not_taken()));
         }
     }
@@ -86,24 +43,8 @@ pub(super) async fn write(mut caller: Caller<'_, State>, block: u64) -> Result<u
 }
 
 fn keep(state: &mut State, block: u64) -> Result<()> {
-    let bytes = state.own.kernel.block(block);
-    let written = state.own.written.inner();
-    let length = written.bytes.len().saturating_add(bytes.len());
     let limit = state.settings.max_output_bytes;
-    if length > limit {
-        return Err(state.fail(SandboxError::output_too_large(length, limit)));
-    }
-    if length > written.bytes.capacity() {
-        let capacity = written.bytes.capacity().saturating_mul(2).max(length).min(limit);
-        let more = capacity.saturating_sub(written.bytes.capacity());
-        if !state.meter.charge(more as u64) {
-            let error = SandboxError::out_of_memory("there is no memory for what it wrote");
-            return Err(state.fail(error));
-        }
-        written.charged += more as u64;
-        written.bytes.reserve_exact(capacity.saturating_sub(written.bytes.len()));
-    }
-    written.bytes.extend_from_slice(bytes);
-    written.total = length as u64;
-    Ok(())
+    let bytes = state.own.kernel.block(block);
+    let kept = state.own.written.keep(bytes, limit, &mut state.meter);
+    kept.map_err(|error| state.fail(error))
 }

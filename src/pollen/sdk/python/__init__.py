@@ -1,0 +1,1 @@
+"""From a Python file, folder or package to the bundle that a node runs."""

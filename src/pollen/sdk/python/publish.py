@@ -1,0 +1,88 @@
+"""Publishing: whatever a source is, one call makes a seed of it.
+
+Decides: which of the two ways a source takes, a module or a bundle.
+Does not know: how a bundle comes to its runner: the node has that.
+Invariants: what would be refused whatever the source is refused before packages are fetched and
+    before anything is sent.
+Source: docs/design/python.md, docs/design/cli.md#seeding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pollen.errors import error_from
+from pollen.sdk.control import Control
+from pollen.sdk.python import kinds
+
+# The first Python seed of a node has the runner compiled there, which takes 5 to 10 seconds on two
+# cores of 2024 and a minute on a small board. Guess: three of those.
+_PATIENCE: Final = 180.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to publish. ``kind`` is one of ``kinds.KINDS`` or empty for what the source shows;
+    ``is_package``: ``source`` is the dotted name of a package; ``requirements``: a file for pip."""
+
+    source: str
+    kind: str = ""
+    is_package: bool = False
+    requirements: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is sent: a module's file, or a bundle."""
+
+    name: str
+    module: Path | None = None
+    bundle: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the bundle; 0 for a module."""
+        return len(self.bundle)
+
+
+def prepare(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Made:
+    """Read the source. Raises ``usage``, ``ambiguous``, ``bundle-invalid``."""
+    kind = kinds.kind_of(wish.source, wish.kind, is_package=wish.is_package)
+    if kind == "site":
+        raise kinds.no_site(wish.source)
+    path = Path(wish.source)
+    if kind == "module":
+        if wish.requirements:
+            reason = "--requirements names packages of a Python seed, and this is a module"
+            raise error_from("usage", reason, "leave it out")
+        return Made(path.stem, module=path)
+    from pollen.sdk.python import archive, requirements
+
+    found = kinds.find_source(wish.source, is_package=wish.is_package)
+    file = Path(wish.requirements) if wish.requirements else None
+    if file is not None and not file.is_file():
+        raise error_from("usage", f"there is no requirements file {file}")
+    packages, locked = requirements.resolve(found.requirements, file, say)
+    told = [one.told() for one in locked]
+    bundle = archive.pack(found.main, {**found.files, **packages}, told)
+    return Made(found.name, bundle=bundle)
+
+
+def publish(control: Control, made: Made, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Send it and publish it under a name; the answer is a ``Seeded``."""
+    if made.module is not None:
+        return control.publish(made.module, name, options)
+    wish = control.check(name, options)
+    body = {**wish, "content": "", "bundle": control.upload(made.bundle)}
+    return control.request("POST", "/v1/seeds", body, timeout=_PATIENCE)
+
+
+def publish_source(
+    control: Control, source: str | os.PathLike[str], name: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Publish a file or folder under a name, as ``pln seed`` does."""
+    return publish(control, prepare(Wish(os.fspath(source))), name, options)

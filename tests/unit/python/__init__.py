@@ -1,0 +1,1 @@
+"""From a Python source to its bundle, and from words to arguments."""
