@@ -114,13 +114,45 @@ def test_an_input_file_that_is_not_there_is_a_usage_error(up: Pln) -> None:
     assert b"/nonexistent/input cannot be read: No such file" in done.stderr
 
 
-@pytest.mark.parametrize("source", [".", "-", "module.txt"])
-def test_a_source_that_is_no_module_file_is_refused_at_once(
-    pln: Pln, source: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["-"], 2, b"a seed is not read from stdin"),
+        (["module.txt"], 2, b"is neither a WASM module nor Python"),
+        (["/nonexistent/hello.py"], 2, b"/nonexistent/hello.py cannot be read"),
+        (["/nonexistent/my-hello.py"], 2, b"rename it: my_hello.py"),
+        (["FOLDER"], 5, b"does not say what it is"),
+        (["FOLDER", "--kind", "site"], 2, b"is a site, which this version cannot publish"),
+        (["FOLDER", "--kind", "python"], 2, b"does not say which of its 0 modules"),
+        (["-m", "not_a_package_here"], 2, b"there is no package not_a_package_here"),
+        (["a.wasm", "--requirements", "x"], 2, b"--requirements names packages of a Python seed"),
+        (["hello.py", "--watch"], 2, b"--watch looks at a module's file"),
+    ],
+)
+def test_a_source_that_is_none_is_refused_at_once(
+    pln: Pln, words: list[str], code: int, told: bytes, tmp_path: Path
 ) -> None:
-    done = pln("seed", source)
+    done = pln("seed", *[str(tmp_path) if word == "FOLDER" else word for word in words])
+    assert done.returncode == code
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["echo", "echo", "a", "b"], b"2 inputs were given, and a function has one"),
+        (["echo", "echo", "a", "--input", "b"], b"--input is the whole input"),
+    ],
+)
+def test_a_function_without_signature_has_one_input(up: Pln, words: list[str], told: bytes) -> None:
+    done = up("call", *words)
     assert done.returncode == 2
-    assert b"is not a WASM module" in done.stderr and b"[usage]" in done.stderr
+    assert told in done.stderr
+
+
+def test_an_equals_sign_stays_input_where_no_signature_is_published(up: Pln) -> None:
+    assert up("call", "echo", "echo", "name=world").stdout == b"name=world"
+    assert up("call", "echo", "echo", "--input", "a:=1").stdout == b"a:=1"
 
 
 def test_a_module_file_that_is_not_there_is_named(up: Pln) -> None:

@@ -9,6 +9,8 @@ Source: docs/design/cli.md; docs/internals/control-api.md, which carries these s
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from pollen.core import limits
@@ -293,7 +295,7 @@ class SeedState(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: SeedView | None = None
     warnings: list[str] = []
-    description: dict[str, object] = {}
+    description: dict[str, Any] = {}
 
 
 class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):
