@@ -420,3 +420,28 @@ fn a_component_is_compiled_once_and_shared_by_its_seeds() {
     assert_eq!("3", again.text(&a, "add", "[1,2]"));
     assert_eq!("7", again.text(&b, "add", "[3,4]"));
 }
+
+#[test]
+fn a_guest_has_4096_handles_of_the_host_at_most() {
+    // Each timer takes two; the guest never gives one back.
+    let text = r#"(component
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type (sub resource)))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $p))
+    (export "pollable" (type $p' (eq $p)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $p'))))))
+  (core func $make (canon lower (func $clock "subscribe-duration")))
+  (core module $m
+    (import "" "make" (func $make (param i64) (result i32)))
+    (func (export "flood") (param $n i32)
+      (loop $again (drop (call $make (i64.const 1)))
+        (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))))
+  (core instance $i (instantiate $m (with "" (instance (export "make" (func $make))))))
+  (func (export "flood") (param "count" u32) (canon lift (core func $i "flood"))))"#;
+    let world = World::new();
+    let seed = world.wat(text);
+    assert_eq!("", world.text(&seed, "flood", "[2000]"));
+    assert_eq!("guest-trapped", world.slug(&seed, "flood", "[5000]"));
+}

@@ -17,6 +17,10 @@ use crate::engine::meter::Meter;
 use crate::envelope::{Call, Host};
 use crate::error::SandboxError;
 
+/// What one import of a component, or one result of it, may make the host hold, bytes: twice the largest
+/// input and all that is beside it. wasmtime's own limit is 128 MiB.
+const HOSTCALL: usize = 32 << 20;
+
 /// A live instance and its store.
 pub(crate) struct Body<A: Abi> {
     store: Store<State<A>>,
@@ -50,6 +54,7 @@ impl<A: Abi> Body<A> {
         };
         state.logs.begin(birth.host.cloned(), settings.log_bytes);
         let mut store = Store::new(birth.engine, state);
+        store.set_hostcall_fuel(HOSTCALL);
         store.limiter(|state| &mut state.meter);
         store.epoch_deadline_callback(on_epoch);
         store.set_epoch_deadline(SLICE);

@@ -36,6 +36,10 @@ pub(crate) const INTERFACES: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
+/// Handles of one guest to what the host holds for it (streams, timers, errors), at most. Each takes a
+/// few hundred bytes of the host that nobody is charged for. Guess: ten times what a program has open.
+const HANDLES: usize = 4_096;
+
 /// The WASI context of one guest.
 pub(crate) struct Wasi {
     context: WasiCtx,
@@ -44,7 +48,9 @@ pub(crate) struct Wasi {
 
 impl Wasi {
     pub(crate) fn new(builder: &mut WasiCtxBuilder) -> Self {
-        Self { context: builder.build(), table: ResourceTable::new() }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
+        Self { context: builder.build(), table }
     }
 
     pub(crate) fn view(&mut self) -> WasiCtxView<'_> {
