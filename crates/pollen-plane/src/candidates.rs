@@ -126,6 +126,7 @@ impl Plane {
                 let until = *peer.local.saturated_until.lock();
                 place.saturated = until.is_some_and(|until| Instant::now() < until);
                 place.unlinked = link.is_none();
+                place.silent = link.as_ref().is_some_and(|link| link.is_ejected());
             }
             None => place.ejected = true,
         }
