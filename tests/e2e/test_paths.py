@@ -74,10 +74,9 @@ def row() -> Iterator[Town]:
         yield made
 
 
-# A tunnel's connection is dialled while its pair has a direct path, so it has no other one: iroh
-# adds no path of ours afterwards (docs/decisions/the-mesh-is-the-relay.md, trap 3). Links that
-# began on the mesh do go on.
-BEGAN_DIRECTLY = pytest.mark.xfail(strict=True, reason="tunnels begin on the direct path")
+# QUIC lets only the side that dialled move. Where others dialled the member that moves, its links
+# to those in the middle end after 8 s, and until then nobody passes its packets on.
+MOVES = pytest.mark.xfail(strict=False, reason="a link that was accepted does not move")
 
 
 async def begun(made: Town, kind: str, *, direct: bool) -> Way:
@@ -89,25 +88,17 @@ async def begun(made: Town, kind: str, *, direct: bool) -> Way:
     return await way(made["a"], "b")
 
 
-# Calls to the only host are refused at times while its link changes its way: that no call fails is
-# asked for in make accept, and not reached yet.
-CALLS = pytest.mark.parametrize("calls", [False, pytest.param(True, marks=pytest.mark.slow)])
-
-
-def check(
-    seen: Seen, gap: float, capsys: pytest.CaptureFixture[str], *, calls: bool = True
-) -> None:
+def check(seen: Seen, gap: float, capsys: pytest.CaptureFixture[str]) -> None:
     """The same connection, every byte, and the bytes did not rest for longer; no call failed."""
     with capsys.disabled():
         print(f"\n  {json.dumps(msgspec.to_builtins(seen))}", end="")
     assert seen.problem == ""
-    assert seen.failed == {} or not calls
+    assert seen.failed == {}
     assert seen.gap <= gap
 
 
-@CALLS
 async def test_the_member_that_passes_packets_on_is_killed(
-    calls: bool, home: Town, capsys: pytest.CaptureFixture[str]
+    home: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another member that both reach takes over."""
     found = await begun(home, "sym", direct=False)
@@ -119,15 +110,13 @@ async def test_the_member_that_passes_packets_on_is_killed(
         process.kill()
 
     seen = await under(home, kill, LOOK)
-    check(seen, RELAY_DIES, capsys, calls=calls)
+    check(seen, RELAY_DIES, capsys)
     other = {"p1": "p2", "p2": "p1"}[found.via]
     await until_way(home["a"], "b", SETTLE, direct=False)
     assert await way(home["a"], "b") == Way(via=other)
     home.check_quiet()
 
 
-@pytest.mark.slow
-@BEGAN_DIRECTLY
 @pytest.mark.parametrize("kind", ["none", "home"])
 async def test_a_direct_way_is_cut_and_comes_back(
     kind: str, home: Town, capsys: pytest.CaptureFixture[str]
@@ -164,17 +153,16 @@ def heal(made: Town) -> Callable[[], Awaitable[None]]:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        pytest.param("move", "home", marks=[pytest.mark.slow, BEGAN_DIRECTLY]),
-        pytest.param("renew", "home", marks=[pytest.mark.slow, BEGAN_DIRECTLY]),
+        pytest.param("move", "home", marks=[pytest.mark.slow, MOVES]),
+        ("renew", "home"),
         ("forget", "home"),
         ("move", "sym"),
         ("renew", "sym"),
         ("forget", "sym"),
     ],
 )
-@CALLS
 async def test_an_address_changes_or_a_router_forgets(
-    calls: bool, change: str, kind: str, who: str, home: Town, capsys: pytest.CaptureFixture[str]
+    change: str, kind: str, who: str, home: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The member's own address, its router's, or what the router knows; on one side or on both."""
     await begun(home, kind, direct=kind == "home")
@@ -184,7 +172,7 @@ async def test_an_address_changes_or_a_router_forgets(
             await asyncio.to_thread(getattr(home.lab, change), name)
 
     seen = await under(home, strike, LOOK)
-    check(seen, PATH_DIES, capsys, calls=calls)
+    check(seen, PATH_DIES, capsys)
     home.check_quiet()
 
 
