@@ -138,6 +138,8 @@ class Liar(socketserver.StreamRequestHandler):
 def lied_to(up: Pln) -> Iterator[Pln]:
     """``pln`` on a folder whose daemon says everything with ``POISON`` behind it."""
     up.ok("grant", "solo", "--prop", "zone=home")
+    # Lines above serve and end `api`, in any order: this one stands for all that are shown.
+    up.ok("serve", "8080", "shown")
     with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
         folder = Path(home)
         (folder / "call.sock").symlink_to(up.home / "call.sock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import statistics
@@ -16,6 +17,7 @@ import pollen
 from pollen.errors import GuestError, Overloaded
 from pollen.testing import Cluster, Node, until
 from tests.e2e.conftest import example
+from tests.e2e.pace import Pace
 from tests.e2e.talk import metric
 from tests.e2e.test_load import resident_mb
 
@@ -40,6 +42,11 @@ async def capacity(node: Node) -> float:
     return float((await load(node, 5, concurrency=16))["rate"])
 
 
+# Seconds after a slow window in which its queue may still be refused: what waits is half a second
+# of work, and 30 % of the machine are left for it.
+_DRAIN = 3.0
+
+
 async def overload(
     seconds: int, below_seconds: int, share: float, pieces: int = 1
 ) -> tuple[list[Any], Any]:
@@ -47,21 +54,19 @@ async def overload(
     always so.
 
     What a machine does differs from minute to minute (204 and 324 calls/s were seen in one day), so
-    each piece has its own measure. A piece may be tried three times: the machine may have slowed
-    down within it.
+    each piece has its own measure. Within one it may halve (``pace``): 70 % of the one is 140 % of
+    the other, and what is refused then is no fault.
     """
     async with Cluster(1) as cluster:
         (node,) = cluster
         await cluster.seed(example("primes"), "primes", timeout_ms=60_000)
         below = []
         for _ in range(pieces):
-            for _ in range(3):
-                most = await capacity(node)
-                report = await watched(node, below_seconds, int(most * share))
-                print(f"capacity {most:.0f}/s; {share:.0%}: {report}")
-                if report["failed"] == {}:
-                    break
-            assert report["failed"] == {}, report
+            most = await capacity(node)
+            report = await watched(node, below_seconds, int(most * share))
+            print(f"capacity {most:.0f}/s; {share:.0%}: {report}")
+            assert report["failed"].keys() <= {"overloaded"}, report
+            assert report["refused_at_pace"] == 0, report
             below.append(report)
         most = await capacity(node)
         pressed = load(node, seconds, int(most * 1.5), concurrency=4_000)
@@ -75,16 +80,37 @@ async def overload(
 
 
 async def watched(node: Node, seconds: int, rate: int) -> Any:
-    """A load, with the slope of the daemon's resident memory in MB a minute beside its report."""
-    running = asyncio.ensure_future(load(node, seconds, rate, concurrency=1_000))
-    seen: list[tuple[float, float]] = []
-    while not running.done():
-        seen.append((time.monotonic() / 60, resident_mb(node)))
-        await asyncio.wait([running], timeout=min(5.0, seconds / 10))
+    """A load, and beside its report: the slope of the daemon's resident memory in MB a minute, how
+    many calls were refused while the machine kept its pace, and for how many seconds it did.
+    """
+    seen: list[tuple[float, float, float]] = []
+
+    async def look() -> None:
+        refused = await metric(node, "calls_overloaded_total")
+        seen.append((time.monotonic(), resident_mb(node), refused))
+
+    with Pace() as pace:
+        await look()
+        running = asyncio.ensure_future(load(node, seconds, rate, concurrency=1_000))
+        while not running.done():
+            await asyncio.wait([running], timeout=0.5)
+            await look()
     # The first half fills pools and caches.
     late = seen[len(seen) // 2 :]
-    slope = statistics.linear_regression([t for t, _ in late], [mb for _, mb in late]).slope
-    return {**(await running), "mb_a_minute": slope}
+    slope = statistics.linear_regression(
+        [at / 60 for at, _, _ in late], [mb for _, mb, _ in late]
+    ).slope
+    steady = [
+        (then - since, after - before)
+        for (since, _, before), (then, _, after) in itertools.pairwise(seen)
+        if not pace.slow(since - _DRAIN, then)
+    ]
+    return {
+        **(await running),
+        "mb_a_minute": slope,
+        "refused_at_pace": sum(refused for _, refused in steady),
+        "seconds_at_pace": sum(lasted for lasted, _ in steady),
+    }
 
 
 async def refusals(node: Node, seconds: int) -> int:
@@ -203,5 +229,6 @@ async def test_a_chain_of_sixteen_nested_calls_works_and_the_next_is_the_hop_lim
 async def test_ten_minutes_of_load_and_one_above_capacity() -> None:
     """Done-when 7, strict."""
     below, above = await overload(60, 60, 0.7, pieces=10)
+    assert sum(report["seconds_at_pace"] for report in below) > 200, "the machine kept no pace"
     assert statistics.median(report["mb_a_minute"] for report in below) < 1.0
     assert above["latency_us"]["p99"] <= 10 * max(report["latency_us"]["p99"] for report in below)

@@ -2,14 +2,11 @@
 //!
 //! Decides: how much of the node a stranger may hold, and for how long.
 //! Does not know: who is refused, or what is answered.
-//! Invariants: the connections of strangers never take more than half of the node's files.
+//! Invariants: how many connections there may be in all stands in `pollen_plane::files_of_strangers`.
 //! Source: docs/decisions/a-head-is-judged-before-hyper.md; each number names its own.
 
 use std::time::Duration;
 
-/// Connections at the TCP door, at most; fewer where files are scarce. 16 KiB of buffers each make
-/// 64 MiB. Guess.
-pub(crate) const CONNECTIONS: usize = 4096;
 /// Connections of one client address (IPv6: of one /64). A browser opens 6 and a pool of a proxy
 /// seldom over 128. Guess.
 pub(crate) const CONNECTIONS_OF_ADDRESS: usize = 256;
@@ -18,9 +15,6 @@ pub(crate) const CONNECTIONS_OF_ADDRESS: usize = 256;
 pub(crate) const NEWCOMERS_PART: usize = 8;
 /// Connections that an address may hold and still count as a newcomer. What a browser opens.
 pub(crate) const NEWCOMER: usize = 8;
-/// The part of the open files (`RLIMIT_NOFILE`) that strangers may take: the rest is for both unix
-/// sockets, QUIC, the stores and what guests ask for. A quiet node has about 40 open. Guess.
-pub(crate) const FILES_PART: usize = 2;
 /// Refused connections that stay open for a moment so that the answer is read before the reset.
 pub(crate) const LINGERING: usize = 64;
 /// How long a connection that was answered early is read on, so that its client sees the answer

@@ -17,11 +17,11 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use pollen_plane::files_of_strangers;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
-    BYTES_PART, BYTES_WAIT, CONNECTIONS, CONNECTIONS_OF_ADDRESS, FILES_PART, FREE_BYTES, NEWCOMER,
-    NEWCOMERS_PART,
+    BYTES_PART, BYTES_WAIT, CONNECTIONS_OF_ADDRESS, FREE_BYTES, NEWCOMER, NEWCOMERS_PART,
 };
 
 /// Unit of the account.
@@ -63,8 +63,7 @@ struct Party {
 impl Visitors {
     /// For a process that may open so many `files`, with an account of so many `bytes`.
     pub(crate) fn new(files: usize, bytes: u64) -> Arc<Self> {
-        let most_of_all = CONNECTIONS + CONNECTIONS / NEWCOMERS_PART;
-        let most_of_all = (files / FILES_PART).clamp(NEWCOMER, most_of_all);
+        let most_of_all = files_of_strangers(files).max(NEWCOMER);
         let capacity = usize::try_from(bytes).unwrap_or(usize::MAX) / KIB;
         let capacity = capacity.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -310,18 +309,18 @@ mod tests {
             visits.push(visit);
             at = at.wrapping_add(1) % 40;
         }
-        assert_eq!(visits.len(), CONNECTIONS);
+        assert_eq!(visits.len(), 4096);
         assert_eq!(visitors.enter(address(3)).err(), Some(Crowded::Door));
         let late: Vec<_> = (0..NEWCOMER).map(|_| visitors.enter(address(99)).unwrap()).collect();
         assert_eq!(visitors.enter(address(99)).err(), Some(Crowded::Door));
-        assert_eq!(visitors.inside(), CONNECTIONS + late.len());
+        assert_eq!(visitors.inside(), 4096 + late.len());
     }
 
     #[test]
     fn scarce_files_make_a_smaller_door() {
         let visitors = Visitors::new(1024, 1 << 20);
         assert_eq!((visitors.most, visitors.most_of_all), (456, 512));
-        assert_eq!(Visitors::new(1 << 20, 1).most, CONNECTIONS);
+        assert_eq!(Visitors::new(1 << 20, 1).most, 4096);
     }
 
     #[test]

@@ -70,7 +70,7 @@ mod ways;
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;
-pub use process::{Patience, files, own_uid};
+pub use process::{Patience, files, files_of_strangers, files_of_tunnels, own_uid};
 pub use quiet::Quiet;
 pub use report::Metric;
 pub use spans::{Span, Spans};

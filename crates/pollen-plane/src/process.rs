@@ -1,8 +1,8 @@
-//! What this process may: its user, its open files, and what an accept loop does without one.
+//! What this process may: its user, its open files and who has which part, and an accept loop without one.
 //!
-//! Decides: how long such a loop waits.
-//! Does not know: what it accepts.
-//! Invariants: a client's own fault makes nobody wait.
+//! Decides: how long such a loop waits; how the open files are shared.
+//! Does not know: what is accepted.
+//! Invariants: a client's own fault makes nobody wait. Strangers and tunnels leave files for the rest.
 //! Source: `accept(2)`; asyncio and nginx wait half a second to a second without files.
 
 use std::{io, time::Duration};
@@ -37,9 +37,40 @@ pub fn files() -> usize {
     if asked == 0 { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 256 }
 }
 
+/// Connections of strangers at the TCP door, at most: 4,096 for all and an eighth more for addresses
+/// that hold few. 16 KiB of buffers each make 72 MiB. Guess.
+const STRANGERS: usize = 4096 + 4096 / 8;
+
+/// Of so many open `files`, what connections of strangers may hold: at most half. The rest is for both
+/// unix sockets, QUIC, the stores, tunnels and what guests ask for. Guess.
+pub fn files_of_strangers(files: usize) -> usize {
+    (files / 2).min(STRANGERS)
+}
+
+/// Of so many open `files`, what sockets of tunnels may hold: two thirds of what strangers leave, which
+/// is 10,000 of 20,000. A quiet node has about 40 open. Guess.
+pub fn files_of_tunnels(files: usize) -> usize {
+    ((files - files_of_strangers(files)) / 3 * 2).max(4)
+}
+
 /// The user that this process acts as.
 #[allow(unsafe_code)]
 pub fn own_uid() -> u32 {
     // SAFETY: geteuid has no preconditions and cannot fail.
     unsafe { libc::geteuid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_and_tunnels_leave_files_for_the_rest() {
+        for files in [20, 256, 1_024, 20_000, 65_536] {
+            let left = files - files_of_strangers(files) - files_of_tunnels(files);
+            assert!(left * 6 >= files, "{left} of {files}");
+        }
+        assert_eq!(files_of_strangers(1 << 20), 4_608);
+        assert!(files_of_tunnels(20_000) >= 10_000);
+    }
 }

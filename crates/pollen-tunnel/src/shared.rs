@@ -15,7 +15,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pollen_plane::{Plane, Quiet, files};
+use pollen_plane::{Plane, Quiet, files, files_of_tunnels};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -60,9 +60,7 @@ pub(crate) const REASONS: [(Reason, &str, &str); 5] = [
 
 impl Shared {
     pub(crate) fn new(plane: Plane) -> Arc<Self> {
-        let files = files();
-        // The doors of strangers may take half of them.
-        let most = (files - files / 2).max(8) / 2;
+        let most = files_of_tunnels(files());
         Arc::new(Self {
             plane,
             open: OpenTunnels::default(),

@@ -25,6 +25,7 @@ import click
 
 # What is imported later would be of another version, once the node here is upgraded.
 from pollen.cli import output, proposals  # noqa: F401
+from pollen.cli.explain import find
 from pollen.errors import PollenError, error_from
 from pollen.paths import Paths
 from pollen.plain import escaped
@@ -115,16 +116,8 @@ class _Rollout:
         nodes = [node for node in status["nodes"] if node["state"] != "left"]
         if not self.asked.nodes:
             return nodes
-        found: dict[str, dict[str, Any]] = {}
-        for text in self.asked.nodes:
-            named = [node for node in nodes if node["name"] == text]
-            named = named or [node for node in nodes if node["node"].startswith(text.lower())]
-            if len(named) != 1:
-                slug = "ambiguous" if named else "peer-not-found"
-                reason = f"{text[:80]!r} means {len(named) or 'no'} nodes"
-                raise error_from(slug, reason, "pln status nodes")
-            found[named[0]["node"]] = named[0]
-        return list(found.values())
+        found = [find({"nodes": nodes}, f"node/{text}")[1] for text in self.asked.nodes]
+        return list({node["node"]: node for node in found}.values())
 
     def _is_wanted(self, node: dict[str, Any]) -> bool:
         """Whether it is to be upgraded and can be; else it is said why not."""
