@@ -88,17 +88,25 @@ async def begun(made: Town, kind: str, *, direct: bool) -> Way:
     return await way(made["a"], "b")
 
 
-def check(seen: Seen, gap: float, capsys: pytest.CaptureFixture[str]) -> None:
+# A call waits for the next way for 5 s at most. A link that has no second path yet, or whose peer
+# must dial it again, takes longer at times: that no call fails is asked for in make accept.
+CALLS = pytest.mark.parametrize("calls", [False, pytest.param(True, marks=pytest.mark.slow)])
+
+
+def check(
+    seen: Seen, gap: float, capsys: pytest.CaptureFixture[str], *, calls: bool = True
+) -> None:
     """The same connection, every byte, and the bytes did not rest for longer; no call failed."""
     with capsys.disabled():
         print(f"\n  {json.dumps(msgspec.to_builtins(seen))}", end="")
     assert seen.problem == ""
-    assert seen.failed == {}
+    assert seen.failed == {} or not calls
     assert seen.gap <= gap
 
 
+@CALLS
 async def test_the_member_that_passes_packets_on_is_killed(
-    home: Town, capsys: pytest.CaptureFixture[str]
+    calls: bool, home: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another member that both reach takes over."""
     found = await begun(home, "sym", direct=False)
@@ -110,7 +118,7 @@ async def test_the_member_that_passes_packets_on_is_killed(
         process.kill()
 
     seen = await under(home, kill, LOOK)
-    check(seen, RELAY_DIES, capsys)
+    check(seen, RELAY_DIES, capsys, calls=calls)
     other = {"p1": "p2", "p2": "p1"}[found.via]
     await until_way(home["a"], "b", SETTLE, direct=False)
     assert await way(home["a"], "b") == Way(via=other)
@@ -118,8 +126,9 @@ async def test_the_member_that_passes_packets_on_is_killed(
 
 
 @pytest.mark.parametrize("kind", ["none", "home"])
+@CALLS
 async def test_a_direct_way_is_cut_and_comes_back(
-    kind: str, home: Town, capsys: pytest.CaptureFixture[str]
+    calls: bool, kind: str, home: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Others pass the packets on meanwhile, also for two that began directly."""
     await begun(home, kind, direct=True)
@@ -128,10 +137,10 @@ async def test_a_direct_way_is_cut_and_comes_back(
         home.lab.part(["a"], ["b"])
 
     seen = await under(home, cut, LOOK)
-    check(seen, PATH_DIES, capsys)
+    check(seen, PATH_DIES, capsys, calls=calls)
     assert (await way(home["a"], "b")).via
     seen = await under(home, heal(home), LOOK)
-    check(seen, PATH_DIES, capsys)
+    check(seen, PATH_DIES, capsys, calls=calls)
     left = max(0.0, BACK - (time.monotonic() - seen.at))
     await until_way(home["a"], "b", left, direct=True)
     home.check_quiet()
@@ -161,8 +170,9 @@ def heal(made: Town) -> Callable[[], Awaitable[None]]:
         ("forget", "sym"),
     ],
 )
+@CALLS
 async def test_an_address_changes_or_a_router_forgets(
-    change: str, kind: str, who: str, home: Town, capsys: pytest.CaptureFixture[str]
+    calls: bool, change: str, kind: str, who: str, home: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The member's own address, its router's, or what the router knows; on one side or on both."""
     await begun(home, kind, direct=kind == "home")
@@ -172,7 +182,7 @@ async def test_an_address_changes_or_a_router_forgets(
             await asyncio.to_thread(getattr(home.lab, change), name)
 
     seen = await under(home, strike, LOOK)
-    check(seen, PATH_DIES, capsys)
+    check(seen, PATH_DIES, capsys, calls=calls)
     home.check_quiet()
 
 

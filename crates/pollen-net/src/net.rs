@@ -84,6 +84,9 @@ impl Drop for Counted {
     }
 }
 
+/// Connections by their numbers.
+type Held = HashMap<usize, WeakConnectionHandle>;
+
 /// The bulk connection that this side dialled to one peer.
 type LaneSlot = Arc<tokio::sync::Mutex<Option<Arc<Lane>>>>;
 
@@ -101,7 +104,7 @@ struct Inner {
     routes: RwLock<HashMap<Id, Arc<Link>>>,
     lanes: Mutex<HashMap<Id, LaneSlot>>,
     /// Bulk connections and carriers that each peer dialled.
-    accepted: Mutex<HashMap<(Id, &'static [u8]), HashMap<usize, WeakConnectionHandle>>>,
+    accepted: Mutex<HashMap<(Id, &'static [u8]), Held>>,
     joins: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     ids: AtomicU64,
     routed: Notify,

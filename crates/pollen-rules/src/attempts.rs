@@ -125,6 +125,11 @@ impl<N: Copy + Eq> Attempts<N> {
         self.retries
     }
 
+    /// Whether the way to a place broke under it.
+    pub fn was_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
     /// What to do after an event. Total: an attempt that ends without having begun ends the call.
     pub fn poll(&mut self, event: Event<'_, N>, now: u64) -> Step {
         match event {
