@@ -26,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts us in the background makes us, and all that we start, deaf to Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Fixtures end as after Ctrl-C: what they started would live on, namespaces and daemons.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "only(native): says something of one of the two muscles")
 
 

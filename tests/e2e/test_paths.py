@@ -74,10 +74,9 @@ def row() -> Iterator[Town]:
         yield made
 
 
-# A tunnel's connection is dialled while its pair has a direct path, so it has no other one: iroh
-# adds no path of ours afterwards (docs/decisions/the-mesh-is-the-relay.md, trap 3). Links that
-# began on the mesh do go on.
-BEGAN_DIRECTLY = pytest.mark.xfail(strict=True, reason="tunnels begin on the direct path")
+# QUIC lets only the side that dialled move. Where others dialled the member that moves, its links
+# to those in the middle end after 8 s, and until then nobody passes its packets on.
+MOVES = pytest.mark.xfail(strict=False, reason="a link that was accepted does not move")
 
 
 async def begun(made: Town, kind: str, *, direct: bool) -> Way:
@@ -89,8 +88,8 @@ async def begun(made: Town, kind: str, *, direct: bool) -> Way:
     return await way(made["a"], "b")
 
 
-# Calls to the only host are refused at times while its link changes its way: that no call fails is
-# asked for in make accept, and not reached yet.
+# A call waits for the next way for 5 s at most. A link that has no second path yet, or whose peer
+# must dial it again, takes longer at times: that no call fails is asked for in make accept.
 CALLS = pytest.mark.parametrize("calls", [False, pytest.param(True, marks=pytest.mark.slow)])
 
 
@@ -126,11 +125,10 @@ async def test_the_member_that_passes_packets_on_is_killed(
     home.check_quiet()
 
 
-@pytest.mark.slow
-@BEGAN_DIRECTLY
 @pytest.mark.parametrize("kind", ["none", "home"])
+@CALLS
 async def test_a_direct_way_is_cut_and_comes_back(
-    kind: str, home: Town, capsys: pytest.CaptureFixture[str]
+    calls: bool, kind: str, home: Town, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Others pass the packets on meanwhile, also for two that began directly."""
     await begun(home, kind, direct=True)
@@ -139,10 +137,10 @@ async def test_a_direct_way_is_cut_and_comes_back(
         home.lab.part(["a"], ["b"])
 
     seen = await under(home, cut, LOOK)
-    check(seen, PATH_DIES, capsys)
+    check(seen, PATH_DIES, capsys, calls=calls)
     assert (await way(home["a"], "b")).via
     seen = await under(home, heal(home), LOOK)
-    check(seen, PATH_DIES, capsys)
+    check(seen, PATH_DIES, capsys, calls=calls)
     left = max(0.0, BACK - (time.monotonic() - seen.at))
     await until_way(home["a"], "b", left, direct=True)
     home.check_quiet()
@@ -164,8 +162,8 @@ def heal(made: Town) -> Callable[[], Awaitable[None]]:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        pytest.param("move", "home", marks=[pytest.mark.slow, BEGAN_DIRECTLY]),
-        pytest.param("renew", "home", marks=[pytest.mark.slow, BEGAN_DIRECTLY]),
+        pytest.param("move", "home", marks=[pytest.mark.slow, MOVES]),
+        ("renew", "home"),
         ("forget", "home"),
         ("move", "sym"),
         ("renew", "sym"),

@@ -48,6 +48,7 @@ PARTS = {
         "Failure",
         "Fit",
         "Heard",
+        "Met",
         "Party",
         "Place",
         "Policy",

@@ -3,7 +3,8 @@
 //!
 //! - [`Mesh`] (`forwarder.rs`): where a packet goes next, and whose packets are passed on.
 //! - [`Transport`] (`transport.rs`): the mesh as iroh sees it, one [`address`] a peer; `inbox.rs`:
-//!   what waits for iroh; [`Prefer`] (`prefer.rs`): which path of a peer is used.
+//!   what waits for iroh; [`Prefer`] (`prefer.rs`): which path of a peer is used;
+//!   `mint.rs`: that one of a peer that has none.
 //! - `slots.rs`: the neighbours, with a carrier or without; `carrier.rs`: what goes out on one;
 //!   `silence.rs`: whether it still carries; [`carry`] (`life.rs`): its life.
 //! - [`Members`] (`members.rs`): what is asked of those above; `budget.rs`: how much is passed on.
@@ -22,6 +23,7 @@ mod halves;
 mod inbox;
 mod life;
 mod members;
+mod mint;
 mod prefer;
 mod silence;
 mod slots;

@@ -1,21 +1,81 @@
 //! Which path of a peer is used: IP before a relay of iroh's before the mesh, and within one kind
-//! the fastest.
+//! the fastest. And the path through the mesh once, where it is wished for: so it is opened.
 
-use std::time::Duration;
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use iroh::endpoint::{
     Path, PathList,
-    transports::{Addr, FourTuple, PathSelection, PathSelectionContext, PathSelector},
+    transports::{
+        Addr, FourTuple, PathSelection, PathSelectionContext, PathSelectionData, PathSelector,
+    },
 };
+use parking_lot::Mutex;
+use pollen_wire::{
+    Id,
+    packet::{Short, short},
+};
+
+use crate::{mint::mint, transport::peer_of};
 
 /// What a path must be faster by, for a change within one kind. As iroh's own selector has it.
 const STICKY: Duration = Duration::from_millis(5);
 /// What a path over IPv6 may be slower. As iroh's own selector has it.
 const IPV6: Duration = Duration::from_millis(3);
 
-/// The selector to build an endpoint with.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Prefer;
+/// Peers whose path through the mesh is kept to be chosen; beyond, all are forgotten. One is a
+/// hundred bytes, and is made again in a millisecond or two.
+const KNOWN_MAX: usize = 4096;
+
+/// The selector to build an endpoint with; a clone is the same one.
+///
+/// iroh opens the path that is selected on all connections to a peer that this side dialled, and
+/// selects at each path and connection that comes or goes. So [`Self::wish`] makes it select the
+/// path through the mesh once; the next event selects IP again.
+#[derive(Debug, Clone, Default)]
+pub struct Prefer(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The path through the mesh to each of these peers, as a selection.
+    known: HashMap<Short, PathSelection>,
+    /// By the address that a peer's packets come from now.
+    wishes: HashMap<SocketAddr, PathSelection>,
+}
+
+impl Prefer {
+    /// Connections to the peer that is at that address get a path through the mesh, too, with the
+    /// next path or connection that comes. False: this machine is too busy to say which path.
+    pub async fn wish(&self, at: SocketAddr, peer: &Id) -> bool {
+        let peer = short(peer);
+        let known = self.0.lock().known.get(&peer).cloned();
+        let found = match known {
+            Some(known) => Some(known),
+            None => mint(peer).await,
+        };
+        let Some(selection) = found else { return false };
+        let mut kept = self.0.lock();
+        kept.know(peer, || selection.clone());
+        kept.wishes.insert(at, selection);
+        true
+    }
+
+    /// The wish for that address is over.
+    pub fn drop_wish(&self, at: SocketAddr) {
+        self.0.lock().wishes.remove(&at);
+    }
+}
+
+impl Kept {
+    fn know(&mut self, peer: Short, selection: impl FnOnce() -> PathSelection) {
+        if self.known.contains_key(&peer) {
+            return;
+        }
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(peer, selection());
+    }
+}
 
 /// The smaller is the better.
 type Rank = (u8, Duration);
@@ -38,7 +98,21 @@ impl PathSelector for Prefer {
     fn select(&self, context: &PathSelectionContext<'_>) -> PathSelection {
         let mut chosen = PathSelection::none();
         let (mut best, mut held) = (None, None::<Rank>);
+        let mut kept = self.0.lock();
         for path in context.paths() {
+            match path.network_path().remote() {
+                Addr::Ip(address) => {
+                    if let Some(wished) = kept.wishes.remove(&address) {
+                        return wished;
+                    }
+                }
+                Addr::Custom(address) => {
+                    if let Some(peer) = peer_of(&address) {
+                        kept.know(peer, || only(&path));
+                    }
+                }
+                Addr::Relay(..) => {}
+            }
             let Some(stats) = path.stats() else { continue };
             let rank = rank(path.network_path(), stats.rtt);
             if Some(path.network_path()) == context.current() {
@@ -55,6 +129,12 @@ impl PathSelector for Prefer {
         }
         chosen
     }
+}
+
+fn only(path: &PathSelectionData<'_>) -> PathSelection {
+    let mut selection = PathSelection::none();
+    selection.set(path);
+    selection
 }
 
 /// The path that a connection's packets go on; `None` when it has none.

@@ -18,7 +18,7 @@ use pollen_wire::{
     packet::{Short, short},
 };
 
-use crate::forwarder::Mesh;
+use crate::{forwarder::Mesh, inbox::Inbox};
 
 /// Names this network in iroh's addresses; any number that no other transport of ours has.
 const NETWORK: u64 = 0x706f_6c6c_656e;
@@ -34,11 +34,11 @@ pub fn address(peer: &Id) -> CustomAddr {
     of_short(short(peer))
 }
 
-fn of_short(peer: Short) -> CustomAddr {
+pub(crate) fn of_short(peer: Short) -> CustomAddr {
     CustomAddr::from_parts(NETWORK, &peer.to_be_bytes())
 }
 
-fn peer_of(address: &CustomAddr) -> Option<Short> {
+pub(crate) fn peer_of(address: &CustomAddr) -> Option<Short> {
     let peer = (address.id() == NETWORK).then(|| address.data().try_into().ok());
     peer.flatten().map(Short::from_be_bytes)
 }
@@ -80,26 +80,37 @@ impl CustomEndpoint for Transport {
         metas: &mut [RecvMeta],
         infos: &mut [RecvInfo],
     ) -> Poll<io::Result<usize>> {
-        let most = buffers.len();
-        let count = ready!(self.mesh.inbox().poll(context, most, |at, source, packet| {
-            let room = buffers.get_mut(at).and_then(|buffer| buffer.get_mut(..packet.len()));
-            let (Some(room), Some(meta), Some(info)) = (room, metas.get_mut(at), infos.get_mut(at))
-            else {
-                return false;
-            };
-            room.copy_from_slice(packet);
-            // The slot still has what an IP packet left in it.
-            *meta = RecvMeta::default();
-            (meta.len, meta.stride) = (packet.len(), packet.len());
-            *info = RecvInfo::new(of_short(source), None);
-            true
-        }));
-        Poll::Ready(Ok(count))
+        receive(self.mesh.inbox(), context, buffers, metas, infos)
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {
         SEGMENTS
     }
+}
+
+/// Hands what waits in an inbox over to iroh.
+pub(crate) fn receive(
+    inbox: &Inbox,
+    context: &mut Context<'_>,
+    buffers: &mut [io::IoSliceMut<'_>],
+    metas: &mut [RecvMeta],
+    infos: &mut [RecvInfo],
+) -> Poll<io::Result<usize>> {
+    let most = buffers.len();
+    let count = ready!(inbox.poll(context, most, |at, source, packet| {
+        let room = buffers.get_mut(at).and_then(|buffer| buffer.get_mut(..packet.len()));
+        let (Some(room), Some(meta), Some(info)) = (room, metas.get_mut(at), infos.get_mut(at))
+        else {
+            return false;
+        };
+        room.copy_from_slice(packet);
+        // The slot still has what an IP packet left in it.
+        *meta = RecvMeta::default();
+        (meta.len, meta.stride) = (packet.len(), packet.len());
+        *info = RecvInfo::new(of_short(source), None);
+        true
+    }));
+    Poll::Ready(Ok(count))
 }
 
 #[derive(Debug)]

@@ -63,16 +63,19 @@ impl Net {
         };
         tokio::spawn(lane.clone().end_idle());
         *held = Some(lane.clone());
+        drop(held);
+        self.bulk_begun().notify_waiters();
         Ok((lane, busy))
     }
 
     pub(crate) async fn serve_bulk(self, connection: Connection) {
         let peer = *connection.remote_id().as_bytes();
         let lane = Lane::new(connection);
-        let _counted = match self.count_accepted(peer, BULK) {
+        let _counted = match self.count_accepted(&lane.connection, BULK) {
             Some(counted) => counted,
             None => return lane.connection.close(VarInt::from_u32(close::DUPLICATE_LINK), b""),
         };
+        self.bulk_begun().notify_waiters();
         let mut wait = LEFT;
         loop {
             let came = tokio::time::timeout(wait, lane.connection.accept_bi()).await;

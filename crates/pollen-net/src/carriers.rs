@@ -64,7 +64,7 @@ impl Net {
     pub(crate) async fn serve_carrier(self, connection: Connection) {
         let peer = *connection.remote_id().as_bytes();
         let close = |code| connection.close(VarInt::from_u32(code), b"");
-        let Some(_counted) = self.count_accepted(peer, MESH) else {
+        let Some(_counted) = self.count_accepted(&connection, MESH) else {
             return close(close::DUPLICATE_LINK);
         };
         if !self.is_linked_soon(peer).await {

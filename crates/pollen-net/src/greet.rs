@@ -30,8 +30,10 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         }
     };
     let (control, frames) = mpsc::channel(CONTROL_QUEUE);
-    let link = Arc::new(Link::new(net.next_id(), connection.clone(), dialled, control));
+    let made = Link::new(net.next_id(), connection.clone(), (dialled, hello.boot), control);
+    let link = Arc::new(made);
     link.sample_rtt();
+    net.end_older(&link);
     net.insert(&link);
     let remote = remote_text(&connection);
     net.up().emit(hello.event(&link, remote)).await;
@@ -42,7 +44,7 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         error = control_stream::write(send, frames) => error.to_string(),
         () = silence::read_probes(net.up(), &link) => "closed".to_owned(),
         () = accept_calls(&net, &link) => "closed".to_owned(),
-        () = silence::watch(net.up(), &link) => "closed".to_owned(),
+        () = silence::watch(&net, &link) => "closed".to_owned(),
         never = paths::follow(&net, &link) => match never {},
         error = connection.closed() => error.to_string(),
     };

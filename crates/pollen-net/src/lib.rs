@@ -35,6 +35,7 @@ mod streams;
 mod transports;
 mod tunnel;
 mod up;
+mod warm;
 
 pub use content::ContentStore;
 pub use error::NetError;

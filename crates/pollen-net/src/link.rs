@@ -35,6 +35,7 @@ const MAX_STREAMING: usize = 128;
 pub struct Link {
     id: u64,
     peer: Id,
+    boot: [u8; 16],
     dialled: bool,
     pub(crate) connection: Connection,
     control: mpsc::Sender<Vec<u8>>,
@@ -117,16 +118,18 @@ impl Drop for CallStream {
 }
 
 impl Link {
-    /// Of a connection that said its Hello. `control` takes the frames of the control stream.
+    /// Of a connection that said its Hello. `control` takes the frames of the control stream;
+    /// `boot` is of its Hello.
     pub(crate) fn new(
         id: u64,
         connection: Connection,
-        dialled: bool,
+        (dialled, boot): (bool, [u8; 16]),
         control: mpsc::Sender<Vec<u8>>,
     ) -> Self {
         Self {
             id,
             peer: *connection.remote_id().as_bytes(),
+            boot,
             dialled,
             connection,
             control,
@@ -166,6 +169,11 @@ impl Link {
     /// The peer's key, proved by the handshake.
     pub fn peer(&self) -> Id {
         self.peer
+    }
+
+    /// What the peer drew when its process began.
+    pub(crate) fn boot(&self) -> [u8; 16] {
+        self.boot
     }
 
     /// Whether this side dialled.

@@ -12,10 +12,13 @@ use std::{
 
 use iroh::{
     Endpoint, EndpointAddr, PublicKey, TransportAddr,
-    endpoint::{ConnectOptions, ConnectingError, Connection, ConnectionError, TransportErrorCode},
+    endpoint::{
+        ConnectOptions, ConnectingError, Connection, ConnectionError, TransportErrorCode, VarInt,
+        WeakConnectionHandle,
+    },
 };
 use parking_lot::{Mutex, RwLock};
-use pollen_mesh::{Counts, Mesh, address, short};
+use pollen_mesh::{Counts, Mesh, Prefer, address, short};
 use pollen_rules::numbers::HANDSHAKE;
 use pollen_wire::{
     Id, close,
@@ -28,7 +31,6 @@ use crate::{
     error::NetError,
     lane::Lane,
     link::Link,
-    transports,
     up::{HelloData, Upcalls},
 };
 
@@ -67,19 +69,23 @@ impl std::fmt::Display for Aim<'_> {
 pub(crate) struct Counted {
     net: Net,
     of: (Id, &'static [u8]),
+    number: usize,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut accepted = self.net.0.accepted.lock();
-        if let Some(count) = accepted.get_mut(&self.of) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(held) = accepted.get_mut(&self.of) {
+            held.remove(&self.number);
+            if held.is_empty() {
                 accepted.remove(&self.of);
             }
         }
     }
 }
+
+/// Connections by their numbers.
+type Held = HashMap<usize, WeakConnectionHandle>;
 
 /// The bulk connection that this side dialled to one peer.
 type LaneSlot = Arc<tokio::sync::Mutex<Option<Arc<Lane>>>>;
@@ -98,11 +104,13 @@ struct Inner {
     routes: RwLock<HashMap<Id, Arc<Link>>>,
     lanes: Mutex<HashMap<Id, LaneSlot>>,
     /// Bulk connections and carriers that each peer dialled.
-    accepted: Mutex<HashMap<(Id, &'static [u8]), usize>>,
+    accepted: Mutex<HashMap<(Id, &'static [u8]), Held>>,
     joins: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     ids: AtomicU64,
     routed: Notify,
     mesh: Arc<Mesh>,
+    prefer: Prefer,
+    bulk_begun: Notify,
     moved: Notify,
     seen: Mutex<BTreeSet<SocketAddr>>,
     offered: tokio::sync::Mutex<BTreeSet<SocketAddr>>,
@@ -111,7 +119,7 @@ struct Inner {
 impl Net {
     pub(crate) fn new(
         endpoint: Endpoint,
-        mesh: Arc<Mesh>,
+        (mesh, prefer): (Arc<Mesh>, Prefer),
         boot: [u8; 16],
         content: Box<dyn ContentStore>,
         up: Arc<dyn Upcalls>,
@@ -130,6 +138,8 @@ impl Net {
             ids: AtomicU64::new(1),
             routed: Notify::new(),
             mesh,
+            prefer,
+            bulk_begun: Notify::new(),
             moved: Notify::new(),
             seen: Mutex::default(),
             offered: tokio::sync::Mutex::default(),
@@ -183,6 +193,11 @@ impl Net {
         self.0.routes.read().get(&peer).cloned()
     }
 
+    /// A link that was passed over carries calls again: who waits looks.
+    pub(crate) fn usable_again(&self) {
+        self.0.routed.notify_waiters();
+    }
+
     /// Ends when a link to some peer has become usable.
     pub fn routed(&self) -> Notified<'_> {
         self.0.routed.notified()
@@ -227,12 +242,9 @@ impl Net {
         let id = PublicKey::from_bytes(&peer)
             .map_err(|e| NetError::Invalid(format!("that is not a node's key: {e}")))?;
         let to = aim.to(&peer, id);
-        let mut options = ConnectOptions::new();
-        if aim.by_mesh {
-            options = options.with_transport_config(transports::by_mesh());
-        }
         let dial = async {
-            let connecting = self.0.endpoint.connect_with_opts(to, alpn, options).await;
+            let connecting =
+                self.0.endpoint.connect_with_opts(to, alpn, ConnectOptions::new()).await;
             let connecting = connecting.map_err(|error| unreachable(&error))?;
             connecting.await.map_err(|error| match is_other_protocol(&error) {
                 true => {
@@ -256,6 +268,15 @@ impl Net {
 
     pub(crate) fn mesh(&self) -> &Arc<Mesh> {
         &self.0.mesh
+    }
+
+    pub(crate) fn prefer(&self) -> &Prefer {
+        &self.0.prefer
+    }
+
+    /// Rung when a bulk connection begins.
+    pub(crate) fn bulk_begun(&self) -> &Notify {
+        &self.0.bulk_begun
     }
 
     /// Rung when the packets of a link go another way.
@@ -307,15 +328,61 @@ impl Net {
         self.0.lanes.lock().entry(peer).or_default().clone()
     }
 
+    /// The bulk connections that this side dialled and that are alive. One that is being dialled
+    /// just now is not.
+    pub(crate) fn live_lanes(&self) -> Vec<(Id, Arc<Lane>)> {
+        let lanes = self.0.lanes.lock();
+        let held = lanes.iter().filter_map(|(peer, slot)| {
+            let lane = slot.try_lock().ok()?.clone()?;
+            lane.is_alive().then_some((*peer, lane))
+        });
+        held.collect()
+    }
+
+    /// Who dialled a connection of that protocol.
+    pub(crate) fn accepted_of(&self, alpn: &[u8]) -> Vec<Id> {
+        let accepted = self.0.accepted.lock();
+        accepted.keys().filter(|(_, of)| *of == alpn).map(|(peer, _)| *peer).collect()
+    }
+
     /// Counts a connection of that protocol that a peer dialled; none when it has as many as it may.
-    pub(crate) fn count_accepted(&self, peer: Id, alpn: &'static [u8]) -> Option<Counted> {
+    pub(crate) fn count_accepted(
+        &self,
+        connection: &Connection,
+        alpn: &'static [u8],
+    ) -> Option<Counted> {
+        let of = (*connection.remote_id().as_bytes(), alpn);
+        let number = connection.stable_id();
         let mut accepted = self.0.accepted.lock();
-        let count = accepted.entry((peer, alpn)).or_default();
-        if *count >= OF_PEER {
+        let held = accepted.entry(of).or_default();
+        if held.len() >= OF_PEER {
             return None;
         }
-        *count += 1;
-        Some(Counted { net: self.clone(), of: (peer, alpn) })
+        held.insert(number, connection.weak_handle());
+        Some(Counted { net: self.clone(), of, number })
+    }
+
+    /// A peer began again: nothing answers on its bulk connections and carriers from before, and
+    /// while they are open new ones may be sent to where it was. Its older link is the brain's matter:
+    /// a twin is told why. This link is the first with the boot that the peer has now.
+    pub(crate) fn end_older(&self, link: &Link) {
+        let peer = link.peer();
+        let is_older = |held: &Arc<Link>| held.peer() == peer && held.boot() != link.boot();
+        if !self.greeted().iter().any(is_older) {
+            return;
+        }
+        let held = self.0.accepted.lock();
+        let accepted =
+            held.iter().filter(|((of, _), _)| *of == peer).flat_map(|(_, of)| of.values());
+        let mut gone: Vec<_> = accepted.filter_map(WeakConnectionHandle::upgrade).collect();
+        drop(held);
+        let lane = self.0.lanes.lock().remove(&peer);
+        gone.extend(lane.and_then(|slot| Some(slot.try_lock().ok()?.as_ref()?.connection.clone())));
+        for connection in gone {
+            connection.close(VarInt::from_u32(close::SHUTTING_DOWN), b"the peer began again");
+        }
+        self.0.mesh.remove(&peer);
+        self.0.mesh.forgive(&peer);
     }
 
     pub(crate) fn insert(&self, link: &Arc<Link>) {

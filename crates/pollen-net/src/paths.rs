@@ -12,6 +12,10 @@ use pollen_wire::Id;
 
 use crate::{link::Link, net::Net, up::NetEvent};
 
+/// While a path through others is opened, it is the one in use for a moment (`warm.rs`): nobody is
+/// told of that.
+const PASSES: Duration = Duration::from_millis(300);
+
 /// What is known of the ways to a peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Paths {
@@ -89,11 +93,15 @@ pub(crate) async fn follow(net: &Net, link: &Link) -> Infallible {
     let mut changes = pin!(link.connection.paths_stream());
     let mut told = None;
     loop {
-        let selected = match changes.next().await {
-            Some(paths) => selected(&paths),
+        let Some(mut paths) = changes.next().await else {
             // The connection is closed; who reads on it says why.
-            None => std::future::pending().await,
+            return std::future::pending().await;
         };
+        if told.is_some() && leaves_ip(&paths) {
+            tokio::time::sleep(PASSES).await;
+            paths = link.connection.paths();
+        }
+        let selected = selected(&paths);
         if selected.is_none() || selected == told {
             continue;
         }
@@ -107,6 +115,11 @@ pub(crate) async fn follow(net: &Net, link: &Link) -> Infallible {
         let address = address.map_or_else(String::new, |address| address.to_string());
         net.up().emit(NetEvent::PathMoved { link: link.id(), peer: link.peer(), address }).await;
     }
+}
+
+/// Whether packets go through others although there is a direct path.
+fn leaves_ip(paths: &PathList<'_>) -> bool {
+    matches!(selected(paths), Some(None)) && paths.iter().any(|path| path.is_ip())
 }
 
 /// The address of the path in use, `Some(None)` through other members; `None` when there is none.

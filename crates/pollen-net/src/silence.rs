@@ -9,7 +9,7 @@ use pollen_rules::{
 };
 use pollen_wire::probe::Probe;
 
-use crate::{link::Link, up::Upcalls};
+use crate::{link::Link, net::Net, up::Upcalls};
 
 /// Answers the peer's probes, and notes what they tell; ends with the connection.
 pub(crate) async fn read_probes(up: &dyn Upcalls, link: &Link) {
@@ -24,7 +24,8 @@ pub(crate) async fn read_probes(up: &dyn Upcalls, link: &Link) {
 }
 
 /// Probes while calls are under way and the link is silent; ejects it and takes it back.
-pub(crate) async fn watch(up: &dyn Upcalls, link: &Link) {
+pub(crate) async fn watch(net: &Net, link: &Link) {
+    let up = net.up();
     let mut received = 0;
     let mut counted = 0;
     let mut silence = Silence::default();
@@ -59,7 +60,9 @@ pub(crate) async fn watch(up: &dyn Upcalls, link: &Link) {
         }
         match judged {
             Heard::Again => {
-                link.ejected.send_if_modified(|ejected| std::mem::replace(ejected, false));
+                if link.ejected.send_if_modified(|ejected| std::mem::replace(ejected, false)) {
+                    net.usable_again();
+                }
             }
             Heard::Nothing => {}
             Heard::Ejected => {

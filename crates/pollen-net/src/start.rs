@@ -43,15 +43,16 @@ impl Net {
     pub async fn start(config: NetConfig, up: Arc<dyn Upcalls>) -> Result<Self, NetError> {
         let content = Box::new(BlobStore::open(&config.content).await?);
         let (mesh, wanted) = Mesh::new(*config.secret.public().as_bytes(), up.clone());
+        let prefer = Prefer::default();
         let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(config.secret)
             .relay_mode(RelayMode::Disabled)
             // No name is ever looked up; without this a resolver of somebody else's stood ready.
             .dns_resolver(DnsResolver::builder().disable_fallback().build())
             .alpns([LINK, BULK, JOIN, MESH].map(<[u8]>::to_vec).to_vec())
-            .transport_config(transports::over_ip())
+            .transport_config(transports::of_links())
             .add_custom_transport(Arc::new(Transport::new(mesh.clone())))
-            .path_selector(Arc::new(Prefer))
+            .path_selector(Arc::new(prefer.clone()))
             .clear_ip_transports();
         for address in &config.listen {
             builder = builder
@@ -63,10 +64,12 @@ impl Net {
             let reason = format!("cannot bind {} (udp): {e:#}", wanted.join(", "));
             if is_foreign(&e) { NetError::Invalid(reason) } else { NetError::PortInUse(reason) }
         })?;
-        let net = Self::new(endpoint, mesh, config.boot, content, up);
+        let net = Self::new(endpoint, (mesh, prefer), config.boot, content, up);
         tokio::spawn(net.clone().accept());
         tokio::spawn(net.clone().open_wanted(wanted));
         tokio::spawn(net.clone().nudge());
+        let warm = net.clone();
+        tokio::spawn(async move { warm.keep_warm().await });
         Ok(net)
     }
 

@@ -1,16 +1,13 @@
-//! The settings of connections: of those over IP, of those that began through other members, and of
-//! carriers. Their reasons stand in docs/design/protocol.md#transport.
+//! The settings of connections: of links and bulk connections, and of carriers. Their reasons stand in docs/design/protocol.md#transport.
 
 use std::{sync::Arc, time::Duration};
 
 use iroh::{
     Endpoint,
-    endpoint::{
-        Incoming, IncomingAddr, MtuDiscoveryConfig, QuicTransportConfig, ServerConfig, VarInt,
-    },
+    endpoint::{Incoming, MtuDiscoveryConfig, QuicTransportConfig, ServerConfig, VarInt},
 };
 use pollen_mesh::{RECEIVE_BUFFER, SEND_BUFFER};
-use pollen_rules::numbers::{HEARTBEAT, LINK_IDLE_END};
+use pollen_rules::numbers::LINK_IDLE_END;
 
 use crate::link::MAX_CALLS;
 
@@ -22,17 +19,16 @@ pub(crate) const MESH: &[u8] = b"pollen-mesh/1";
 /// Datagrams that wait on a connection, bytes. 1,400 of the largest: at 5,000 a second a reader may
 /// be 0.2 s late.
 const DATAGRAMS: usize = 2 * 1024 * 1024;
-/// A path over IP on which nothing comes for so long is given up, when there is another.
-const PATH_IDLE: Duration = Duration::from_secs(4);
-
-/// The same of a connection that has a path through other members. The time begins again with what
-/// is sent first after a silence, so a cut is noticed after this and one [`MESH_KEEP_ALIVE`] at most.
-const MESH_PATH_IDLE: Duration = Duration::from_millis(2_100);
+/// A path on which nothing comes for so long is given up, when there is another. The time begins
+/// again with what is sent first after a silence, so a cut is noticed after this and one
+/// [`KEEP_ALIVE`] at most.
+const PATH_IDLE: Duration = Duration::from_millis(2_100);
 /// Who has two paths acknowledges on the better one alone. When that is cut, the other stays alive
 /// by pings of both sides, and a ping is put off by what comes. QUIC's repeats come after 60, 120,
 /// 240, 480 and 960 ms and so on: the interval must be shorter than a gap among those that lies well
-/// before [`MESH_PATH_IDLE`], or both paths end together. Measured with 1 s: 2 of 12 cuts ended the link.
-const MESH_KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// before [`PATH_IDLE`], or both paths end together. Measured with 1 s: 2 of 12 cuts ended the link.
+/// Connections that began over IP have it as well: they get a second path later.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// How often a path is probed for larger packets. A connection through other members that probed
 /// while the carrier beneath it was fresh found none; QUIC's own 10 minutes are long for that.
 const MTU_AGAIN: Duration = Duration::from_secs(60);
@@ -41,16 +37,6 @@ const MTU_AGAIN: Duration = Duration::from_secs(60);
 const CARRIER_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Without a packet for so long a carrier ends by itself.
 const CARRIER_IDLE_END_MS: u32 = 20_000;
-
-/// Of links and bulk connections over IP.
-pub(crate) fn over_ip() -> QuicTransportConfig {
-    of_links(HEARTBEAT, PATH_IDLE)
-}
-
-/// Of those that begin, or may go, through other members.
-pub(crate) fn by_mesh() -> QuicTransportConfig {
-    of_links(MESH_KEEP_ALIVE, MESH_PATH_IDLE)
-}
 
 /// Of carriers.
 pub(crate) fn of_carriers() -> QuicTransportConfig {
@@ -65,7 +51,8 @@ pub(crate) fn of_carriers() -> QuicTransportConfig {
         .build()
 }
 
-fn of_links(keep_alive: Duration, path_idle: Duration) -> QuicTransportConfig {
+/// Of links and bulk connections, over IP and through other members.
+pub(crate) fn of_links() -> QuicTransportConfig {
     const KIB: u32 = 1024;
     let streams = u32::try_from(MAX_CALLS + 64).unwrap_or(u32::MAX);
     let idle_ms = u32::try_from(LINK_IDLE_END.as_millis()).unwrap_or(u32::MAX);
@@ -79,38 +66,27 @@ fn of_links(keep_alive: Duration, path_idle: Duration) -> QuicTransportConfig {
         .send_window(64 * 1024 * 1024)
         .datagram_receive_buffer_size(Some(DATAGRAMS))
         .datagram_send_buffer_size(DATAGRAMS)
-        .default_path_keep_alive_interval(keep_alive)
-        .default_path_max_idle_timeout(path_idle)
+        .default_path_keep_alive_interval(KEEP_ALIVE)
+        .default_path_max_idle_timeout(PATH_IDLE)
         .mtu_discovery_config(Some(mtu))
         .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
         .build()
 }
 
-/// How those who come are accepted, where the endpoint's own settings are not meant for them.
+/// How carriers are accepted: the endpoint's own settings are those of links.
 pub(crate) struct Accept {
     carriers: Arc<ServerConfig>,
-    by_mesh: Arc<ServerConfig>,
 }
 
 impl Accept {
     pub(crate) fn new(endpoint: &Endpoint) -> Self {
-        let server = |alpns: &[&[u8]], transport| {
-            let alpns = alpns.iter().map(|alpn| alpn.to_vec()).collect();
-            let builder = endpoint.create_server_config_builder(alpns);
-            Arc::new(builder.set_transport_config(transport).build())
-        };
-        Self {
-            carriers: server(&[MESH], of_carriers()),
-            by_mesh: server(&[LINK, BULK, JOIN], by_mesh()),
-        }
+        let builder = endpoint.create_server_config_builder(vec![MESH.to_vec()]);
+        Self { carriers: Arc::new(builder.set_transport_config(of_carriers()).build()) }
     }
 
     /// The settings for who comes; `None`: those of the endpoint. A carrier that is not told apart
     /// gets these.
     pub(crate) fn for_whom(&self, incoming: &Incoming) -> Option<Arc<ServerConfig>> {
-        if matches!(incoming.remote_addr(), IncomingAddr::Custom(_)) {
-            return Some(self.by_mesh.clone());
-        }
         let mut alpns = incoming.decrypt().and_then(|first| first.alpns())?;
         let is_carrier = alpns.any(|alpn| alpn.is_ok_and(|alpn| alpn == MESH));
         is_carrier.then(|| self.carriers.clone())

@@ -151,6 +151,51 @@ async fn a_member_that_ends_is_replaced_under_a_stream() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
+/// Whether the link to a peer has a path through others.
+async fn has_second_path(node: &TestNode, peer: Id) -> bool {
+    node.net.paths(peer).await.paths.iter().any(|path| path.address.is_none())
+}
+
+#[tokio::test]
+async fn a_link_that_began_directly_has_a_second_path_while_a_tunnel_is_there() {
+    for dials in [true, false] {
+        let (mut a, mut b, [_r]) = around(V4, V4).await;
+        // Whoever dialled the link: the other end opens the tunnel.
+        if dials {
+            link(&mut a, &mut b).await
+        } else {
+            link(&mut b, &mut a).await
+        }
+        let (at_a, at_b) = (a.net.id(), b.net.id());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!has_second_path(&a, at_b).await, "nothing needs one yet");
+        let mut stream = tunnel(&a, &b).await;
+        let end = Instant::now() + PATIENCE;
+        while !(has_second_path(&a, at_b).await && has_second_path(&b, at_a).await) {
+            assert!(Instant::now() < end, "both ends have a second path");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let used = a.net.paths(at_b).await.paths;
+        assert!(used.iter().any(|path| path.is_selected && path.address.is_some()), "{used:?}");
+        echo(&mut stream, 0, 100_000).await;
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_passes_packets_on_a_tunnel_keeps_its_direct_path() {
+    let (mut a, mut b, [r]) = around(V4, V4).await;
+    r.net.set_relay(false, 0);
+    link(&mut a, &mut b).await;
+    let mut stream = tunnel(&a, &b).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let used = a.net.paths(b.net.id()).await.paths;
+    assert!(used.iter().any(|path| path.is_selected && path.address.is_some()), "{used:?}");
+    echo(&mut stream, 0, 100_000).await;
+    // A stale choice would send the first packet of a new connection through others only.
+    a.net.dial(b.net.id(), b.net.bound(), false);
+    assert_ne!(a.hello().await, 0);
+}
+
 #[tokio::test]
 async fn a_chain_of_two_members_carries_a_link() {
     let (mut a, mut b) = (TestNode::start_on(V4).await, TestNode::start_on(V6).await);

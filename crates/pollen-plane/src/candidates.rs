@@ -32,6 +32,16 @@ pub(crate) enum Next {
 /// A place as a call sees it, and the way there.
 type Seen = (Place<Id>, Option<Arc<Link>>);
 
+/// How a place is looked at.
+#[derive(Clone, Copy)]
+struct Sight {
+    /// There are other places, so that what it costs to go there counts.
+    compared: bool,
+    /// The way to some place broke under this call: a link may be closed that is not taken out yet,
+    /// and would take all its retries at once. Asking takes the connection's lock.
+    again: bool,
+}
+
 impl Plane {
     /// Looks at the places of a row and asks the rule where the call goes. `now`: nanoseconds since
     /// the call began.
@@ -48,7 +58,8 @@ impl Plane {
         };
         let nodes = nodes.get(..ROW_REPLICAS).unwrap_or(nodes);
         if let [only] = nodes {
-            let (place, link) = self.look_at(tables, entry, *only, false);
+            let sight = Sight { compared: false, again: attempts.was_cut() };
+            let (place, link) = self.look_at(tables, entry, *only, sight);
             return self.ask(tables, entry, attempts, &[place], &mut [link], now);
         }
         self.next_of(tables, entry, nodes, attempts, now)
@@ -66,8 +77,9 @@ impl Plane {
     ) -> Next {
         let mut places = [Place::default(); ROW_REPLICAS];
         let mut links = [const { None }; ROW_REPLICAS];
+        let sight = Sight { compared: true, again: attempts.was_cut() };
         for ((node, place), link) in nodes.iter().zip(&mut places).zip(&mut links) {
-            (*place, *link) = self.look_at(tables, entry, *node, true);
+            (*place, *link) = self.look_at(tables, entry, *node, sight);
         }
         let places = places.get(..nodes.len()).unwrap_or_default();
         self.ask(tables, entry, attempts, places, &mut links, now)
@@ -104,8 +116,8 @@ impl Plane {
         }
     }
 
-    /// `compared`: there are other places, so that what it costs to go there counts.
-    fn look_at(&self, tables: &Tables, entry: &SeedEntry, node: Id, compared: bool) -> Seen {
+    fn look_at(&self, tables: &Tables, entry: &SeedEntry, node: Id, sight: Sight) -> Seen {
+        let Sight { compared, again } = sight;
         let mut place = Place { node, ..Place::default() };
         if compared {
             place.service_us = entry.local.counters.run_us.load();
@@ -117,7 +129,7 @@ impl Plane {
             }
             return (place, None);
         }
-        let link = self.net().link(node);
+        let link = self.net().link(node).filter(|link| !again || link.is_admitted());
         place.ejected = !link.as_ref().is_some_and(|link| is_usable(link));
         place.in_flight = link.as_ref().map_or(0, |link| link.calls() as u64);
         match tables.peers.get(&node) {
@@ -126,6 +138,7 @@ impl Plane {
                 let until = *peer.local.saturated_until.lock();
                 place.saturated = until.is_some_and(|until| Instant::now() < until);
                 place.unlinked = link.is_none();
+                place.silent = link.as_ref().is_some_and(|link| link.is_ejected());
             }
             None => place.ejected = true,
         }

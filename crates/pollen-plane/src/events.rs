@@ -30,6 +30,7 @@ pub struct PeerSample {
     pub brain_age_ms: u64,
     /// Empty, or 32 bytes.
     pub via: ByteBuf,
+    pub bulk: bool,
 }
 
 /// Packets through other members, as `pollen.core.events.MeshSample`.

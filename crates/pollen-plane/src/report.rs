@@ -112,6 +112,7 @@ impl Plane {
 
     fn telemetry(&self) -> Event {
         let links = self.net().linked();
+        let bulk = self.net().bulk_peers();
         let peers = links.iter().map(|link| {
             let (bytes_out, bytes_in) = link.bytes();
             let direct = link.is_direct();
@@ -125,6 +126,7 @@ impl Plane {
                 silent_ms: link.silent_ms(),
                 brain_age_ms: link.brain_age_ms(),
                 via: raw(via.as_ref().map_or(&[], |via| &via[..])),
+                bulk: bulk.contains(&link.peer()),
             }
         });
         let tables = self.tables().load();

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use pollen_rules::{
-    Action, Attempts, End, Event, Failure,
+    Action, Attempts, End, Event,
     numbers::{CALLS, HOPS, RETRIES},
 };
 use pollen_wire::Id;
@@ -197,13 +197,8 @@ impl Plane {
             };
             progress.may_have_run |= error.may_have_executed;
             now = nanos(request, Instant::now());
-            let failure = Failure {
-                slug: &error.slug,
-                may_have_executed: error.may_have_executed,
-                remote: tried.remote,
-                noted: tried.node != self.id() && tried.spent.wake_us > 0,
-                streamed: request.streamed() > 0,
-            };
+            let noted = tried.node != self.id() && tried.spent.wake_us > 0;
+            let failure = tried.failure(error, noted, request.streamed() > 0);
             let step = attempts.poll(Event::Failed(failure), now);
             progress.retries = attempts.retries();
             if step.action != Action::Look {

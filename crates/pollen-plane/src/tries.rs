@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use pollen_net::Link;
-use pollen_rules::numbers::{FULL, SATURATED};
+use pollen_rules::{
+    Failure,
+    numbers::{FULL, SATURATED},
+};
 use pollen_wasm::TailCall;
 use pollen_wire::{Id, call::CallHeader};
 
@@ -26,7 +29,29 @@ pub(crate) struct Tried {
     pub(crate) result: Result<(Bytes, i32, Option<TailCall>), CallError>,
     pub(crate) node: Id,
     pub(crate) remote: bool,
+    /// No answer came over its link.
+    pub(crate) cut: bool,
     pub(crate) spent: Spent,
+}
+
+impl Tried {
+    /// Its failure as the rule of attempts judges it. `noted`: the place may know the call's id;
+    /// `streamed`: a part of the output was handed on.
+    pub(crate) fn failure<'a>(
+        &self,
+        error: &'a CallError,
+        noted: bool,
+        streamed: bool,
+    ) -> Failure<'a> {
+        Failure {
+            slug: &error.slug,
+            may_have_executed: error.may_have_executed,
+            remote: self.remote,
+            noted,
+            streamed,
+            cut: self.cut,
+        }
+    }
 }
 
 /// Which attempt of its call, and the retries that are left.
@@ -82,6 +107,7 @@ impl Plane {
             result: ran.result.map(|output| (output.bytes, output.status, output.tail_call)),
             node: self.id(),
             remote: is_gone,
+            cut: false,
             spent: ran.spent,
         }
     }
@@ -108,10 +134,11 @@ impl Plane {
             result: Err(CallError::deadline(true)),
             node,
             remote: true,
+            cut: false,
             spent: Spent { rtt_us: micros32(link.rtt()), ..Spent::ONE_CALL },
         };
         match answered {
-            Err(error) => tried.result = Err(error),
+            Err(error) => (tried.result, tried.cut) = (Err(error), true),
             Ok(reply) => {
                 if reply.fullness == FULL
                     && let Some(peer) = tables.peers.get(&node)

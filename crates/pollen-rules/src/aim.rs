@@ -22,6 +22,8 @@ pub struct Place<N> {
     pub saturated: bool,
     /// It is a member, and all that it lacks is a link.
     pub unlinked: bool,
+    /// It is a member, and its link is silent although asked: it may go on, by another way.
+    pub silent: bool,
 }
 
 /// What a caller sees of a seed at one moment.
@@ -44,13 +46,25 @@ pub struct Aim {
     pub target: Option<usize>,
     /// The first place that lacks only a link, if calls would go there rather than to the target.
     pub wanted: Option<usize>,
-    /// Some untried place lacks only a link.
-    pub may_link: bool,
+    /// Some place that may be tried lacks only a link, or is silent.
+    pub may_come: bool,
+}
+
+/// The places that an attempt of this call met.
+#[derive(Debug, Clone, Copy)]
+pub struct Met<'a, N> {
+    /// They are not tried again.
+    pub tried: &'a [N],
+    /// The way to them broke: they are tried again when there is no other.
+    pub cut: &'a [N],
 }
 
 /// Of replicas the nearest by price and one drawn; of ranks the first. A full one is better than
 /// none: it says itself that it is.
-pub fn aim<N: Copy + Eq>(view: &View<'_, N>, tried: &[N]) -> Aim {
+///
+/// One to which the way broke is better than none, too, when it is there again.
+pub fn aim<N: Copy + Eq>(view: &View<'_, N>, met: Met<'_, N>) -> Aim {
+    let tried = met.tried;
     match view.places {
         [] => Aim::default(),
         // A single candidate needs no comparison.
@@ -59,13 +73,13 @@ pub fn aim<N: Copy + Eq>(view: &View<'_, N>, tried: &[N]) -> Aim {
             let unlinked = only.unlinked && !is_tried;
             let target = (!only.ejected && !is_tried).then_some(0);
             let wanted = (unlinked && target.is_none()).then_some(0);
-            Aim { target, wanted, may_link: unlinked }
+            Aim { target, wanted, may_come: unlinked || only.silent && !is_tried }
         }
-        several => aim_among(view, several.get(..ROW_REPLICAS).unwrap_or(several), tried),
+        several => aim_among(view, several.get(..ROW_REPLICAS).unwrap_or(several), met),
     }
 }
 
-fn aim_among<N: Copy + Eq>(view: &View<'_, N>, places: &[Place<N>], tried: &[N]) -> Aim {
+fn aim_among<N: Copy + Eq>(view: &View<'_, N>, places: &[Place<N>], met: Met<'_, N>) -> Aim {
     let mut order: [usize; ROW_REPLICAS] = std::array::from_fn(|index| index);
     let order = order.get_mut(..places.len()).unwrap_or_default();
     if !view.cold {
@@ -73,18 +87,19 @@ fn aim_among<N: Copy + Eq>(view: &View<'_, N>, places: &[Place<N>], tried: &[N])
         order.sort_by_key(|index| places.get(*index).map(|place| place.price_us));
     }
     let mut candidates = [Candidate::default(); ROW_REPLICAS];
-    let mut unlinked = None;
+    let (mut unlinked, mut may_come) = (None, false);
     for (at, (slot, index)) in candidates.iter_mut().zip(order.iter()).enumerate() {
         let Some(place) = places.get(*index) else { continue };
-        let is_tried = tried.contains(&place.node);
+        let is_tried = met.tried.contains(&place.node);
         *slot = Candidate {
             price_us: place.price_us,
             in_flight: place.in_flight,
             service_us: place.service_us,
             ejected: place.ejected,
             saturated: place.saturated,
-            tried: is_tried,
+            tried: is_tried || met.cut.contains(&place.node),
         };
+        may_come |= (place.unlinked || place.silent) && !is_tried;
         if place.unlinked && !is_tried {
             unlinked = unlinked.or(Some(at));
         }
@@ -94,12 +109,23 @@ fn aim_among<N: Copy + Eq>(view: &View<'_, N>, places: &[Place<N>], tried: &[N])
         true => choose_rank(candidates),
         false => choose(candidates, view.draw),
     };
-    let mut chosen = pick(candidates);
-    if chosen.is_none() && candidates.iter().any(|candidate| candidate.saturated) {
+    let pick_full = |candidates: &mut [Candidate]| {
+        let chosen = pick(candidates);
+        if chosen.is_some() || !candidates.iter().any(|candidate| candidate.saturated) {
+            return chosen;
+        }
         candidates.iter_mut().for_each(|candidate| candidate.saturated = false);
-        chosen = pick(candidates);
+        pick(candidates)
+    };
+    let mut chosen = pick_full(candidates);
+    if chosen.is_none() && !met.cut.is_empty() {
+        for (slot, index) in candidates.iter_mut().zip(order.iter()) {
+            let Some(place) = places.get(*index) else { continue };
+            (slot.tried, slot.saturated) = (met.tried.contains(&place.node), place.saturated);
+        }
+        chosen = pick_full(candidates);
     }
     let wanted = unlinked.filter(|first| chosen.is_none_or(|at| *first < at));
     let index_of = |at: Option<usize>| at.and_then(|at| order.get(at)).copied();
-    Aim { target: index_of(chosen), wanted: index_of(wanted), may_link: unlinked.is_some() }
+    Aim { target: index_of(chosen), wanted: index_of(wanted), may_come }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    aim::{View, aim},
+    aim::{Met, View, aim},
     numbers::{COLD, REACH},
     retry::{Attempt, Retry, classify_retry},
 };
@@ -35,6 +35,8 @@ pub struct Failure<'a> {
     pub noted: bool,
     /// A part of its output was handed on to the caller.
     pub streamed: bool,
+    /// No answer came: the way to the place broke, or there was none.
+    pub cut: bool,
 }
 
 /// What to do.
@@ -86,6 +88,8 @@ pub struct Attempts<N> {
     retries: u8,
     /// Replicas that are not tried again: this call's id may be known there.
     tried: Vec<N>,
+    /// Replicas to which the way broke, of a call that may run again.
+    cut: Vec<N>,
     /// Ranks that did not wake the seed.
     asked: Vec<N>,
     trying: Option<Trying<N>>,
@@ -93,7 +97,7 @@ pub struct Attempts<N> {
     in_doubt: bool,
     /// How the last attempt failed: whether its row was old.
     last: Option<bool>,
-    /// Until when it waits for a link, and for a row.
+    /// Until when it waits for a way, and for a row.
     reach: Option<u64>,
     patience: Option<u64>,
 }
@@ -106,6 +110,7 @@ impl<N: Copy + Eq> Attempts<N> {
             idempotent,
             retries,
             tried: Vec::new(),
+            cut: Vec::new(),
             asked: Vec::new(),
             trying: None,
             in_doubt: false,
@@ -118,6 +123,11 @@ impl<N: Copy + Eq> Attempts<N> {
     /// Retries that are left, for the calls beneath it and for a tail call.
     pub fn retries(&self) -> u8 {
         self.retries
+    }
+
+    /// Whether the way to a place broke under it.
+    pub fn was_cut(&self) -> bool {
+        !self.cut.is_empty()
     }
 
     /// What to do after an event. Total: an attempt that ends without having begun ends the call.
@@ -135,7 +145,11 @@ impl<N: Copy + Eq> Attempts<N> {
             // is not.
             return Step { wanted: None, action: self.give_up() };
         }
-        let aim = aim(view, if view.cold { &self.asked } else { &self.tried });
+        let met = match view.cold {
+            true => Met { tried: &self.asked, cut: &[] },
+            false => Met { tried: &self.tried, cut: &self.cut },
+        };
+        let aim = aim(view, met);
         let action = match aim.target.and_then(|index| view.places.get(index).map(|p| (index, p))) {
             Some(_) if now >= self.deadline => {
                 Action::End(if self.last.is_some() { End::Last } else { End::Deadline })
@@ -144,13 +158,13 @@ impl<N: Copy + Eq> Attempts<N> {
                 self.trying = Some(Trying { node: place.node, cold: view.cold, idempotent });
                 Action::Try(index)
             }
-            None => self.wait(aim.may_link, view.cold, now),
+            None => self.wait(aim.may_come, view.cold, now),
         };
         Step { wanted: aim.wanted, action }
     }
 
-    fn wait(&mut self, may_link: bool, cold: bool, now: u64) -> Action {
-        if may_link {
+    fn wait(&mut self, may_come: bool, cold: bool, now: u64) -> Action {
+        if may_come {
             let reach = *self.reach.get_or_insert(self.deadline.min(after(now, REACH)));
             if now < reach {
                 return Action::Wait(reach);
@@ -201,7 +215,8 @@ impl<N: Copy + Eq> Attempts<N> {
         }
         // A rank that refused at once forgot the call and may serve it later.
         if !is_free || failure.noted {
-            self.tried.push(trying.node);
+            let is_cut = failure.cut && !trying.cold;
+            if is_cut { &mut self.cut } else { &mut self.tried }.push(trying.node);
         }
         Action::Look
     }

@@ -33,7 +33,7 @@ mod split;
 pub use admit::{
     Admission, Arrival, Fit, Room, Stock, Wake, Wakening, admit, admit_wake, fullness, is_short,
 };
-pub use aim::{Aim, Place, View, aim};
+pub use aim::{Aim, Met, Place, View, aim};
 pub use attempts::{Action, Attempts, End, Event, Failure, Step};
 pub use backlog::Backlog;
 pub use choose::{Candidate, choose, choose_rank};

@@ -42,6 +42,7 @@ fn place(row: &Value) -> Place<&str> {
         ejected: flag(row, "ejected"),
         saturated: flag(row, "saturated"),
         unlinked: flag(row, "unlinked"),
+        silent: flag(row, "silent"),
     }
 }
 
@@ -54,6 +55,7 @@ fn answer(attempts: &mut Attempts<&'static str>, row: &'static Value) -> Step {
             remote: flag(failed, "remote"),
             noted: flag(failed, "noted"),
             streamed: flag(failed, "streamed"),
+            cut: flag(failed, "cut"),
         };
         return attempts.poll(Event::Failed(failure), now);
     }

@@ -183,7 +183,8 @@ class PeerSample(msgspec.Struct, frozen=True):
 
     ``silent_ms``: since any packet came, told to within a second. ``brain_age_ms``: since the
     peer's brain last took a turn, as its probes say. ``direct``: the path is not relayed; else
-    ``via`` is the member to whom its packets went last.
+    ``via`` is the member to whom its packets went last. ``bulk``: content or tunnels go, or may go
+    at once, on a connection of their own beside it.
     """
 
     peer: PeerId
@@ -194,6 +195,7 @@ class PeerSample(msgspec.Struct, frozen=True):
     silent_ms: int = 0
     brain_age_ms: int = 0
     via: PeerId = PeerId(b"")
+    bulk: bool = False
 
 
 class SeedSample(msgspec.Struct, frozen=True):

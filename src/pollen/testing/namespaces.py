@@ -1,21 +1,27 @@
 """A network of its own for each node of a test cluster: namespaces on one bridge, cut by nftables.
 
 Needs Linux, iproute2 and nftables, and root. Names carry this process's number, so that clusters do
-not meet; ``remove`` takes everything away again, and may be called at any moment.
+not meet; ``remove`` takes everything away again, and may be called at any moment. Whoever makes one
+takes away what processes left that were killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pollen.errors import PollenError
 
 _TABLE = "pollen_cut"
 _SEQUENCE = iter(range(1 << 16))
+# Interface names have 15 characters at most, so that of a process's number five digits stand there.
+_NUMBERS = 100_000
 
 
 class Spaces:
@@ -25,8 +31,7 @@ class Spaces:
     """
 
     def __init__(self, names: Sequence[str], *, ipv6: bool = False) -> None:
-        # Interface names have 15 characters at most.
-        self._tag = f"p{os.getpid() % 100_000}x{next(_SEQUENCE)}"
+        self._tag = f"p{os.getpid() % _NUMBERS}x{next(_SEQUENCE)}"
         self._ipv6 = ipv6
         self._made: list[str] = []
         self.names = list(names)
@@ -114,6 +119,7 @@ class Spaces:
 
     def _bridge(self, hub: str) -> None:
         """The namespace in which the cables end."""
+        sweep()
         self._add(hub)
         self._ip(hub, "link", "add", "br0", "type", "bridge")
         self._ip(hub, "link", "set", "br0", "up")
@@ -124,6 +130,25 @@ class Spaces:
         _run("ip", "link", "add", cable, "netns", self.space(hub), *ends)
         self._ip(hub, "link", "set", cable, "master", "br0", "up")
         self._ip(name, "link", "set", device, "up")
+
+
+def sweep() -> list[str]:
+    """Take away the namespaces of processes that are no more, and end what runs in them; which."""
+    # The numbers of processes as they stand in names.
+    alive = {int(at.name) % _NUMBERS for at in Path("/proc").iterdir() if at.name.isdigit()}
+    gone = []
+    for line in _try("ip", "netns", "list").stdout.splitlines():
+        name = line.split()[0]
+        owner = re.match(r"p(\d+)x\d+-", name)
+        if owner is None or int(owner[1]) in alive:
+            continue
+        for pid in _try("ip", "netns", "pids", name).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        _try("ip", "netns", "delete", name)
+        shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
+        gone.append(name)
+    return gone
 
 
 class Network(Spaces):

@@ -81,6 +81,18 @@ def test_the_nearer_level_goes_first_then_the_nearer_member() -> None:
     assert held.hops(B, {C: 80_000, D: 900, E: 100}) == [D, C, E]
 
 
+def test_a_round_trip_about_a_border_turns_no_order_round() -> None:
+    """It leaves its class when it is a quarter beyond."""
+    held = atlas(A, B, C)
+    held.note_said(C, [A, B])
+    first = held.hops(C, {A: 2_000, B: 2_000})
+    near, far = first
+    assert held.hops(C, {near: 2_500, far: 2_000}) == first
+    assert held.hops(C, {near: 2_700, far: 2_000}) == [far, near]
+    assert held.hops(C, {near: 1_600, far: 2_000}) == [far, near]
+    assert held.hops(C, {near: 1_500, far: 2_000}) == first
+
+
 def test_both_ends_prefer_the_same_member_and_pairs_spread() -> None:
     """Rendezvous hashing: no pair is told, and no member carries all."""
     between = [peer(n) for n in range(100, 104)]

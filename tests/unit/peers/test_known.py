@@ -64,6 +64,23 @@ def test_a_restarted_peers_link_replaces_the_old_one() -> None:
     assert (is_new, closed(turn.effects())) == (True, [1])
 
 
+def test_a_way_that_comes_is_dialled_unless_a_dial_by_it_is_under_way() -> None:
+    """The dial before it knew addresses alone; one more by the same way would make a duplicate."""
+    ways: list[PeerId] = []
+    machine = Peers(SMALL, Rng(1), has_way=ways.__contains__)
+    machine.learn(LARGE, HOME, turn_at(T0))
+    for expected in ([True], []):
+        ways.append(LARGE)
+        turn = turn_at(T0)
+        machine.on_way(LARGE, turn)
+        timers = [effect for effect in turn.effects() if isinstance(effect, fx.SetTimer)]
+        for timer in timers:
+            assert timer.at == T0
+            machine.on_timer(LARGE, turn)
+        dials = [effect.by_mesh for effect in turn.effects() if isinstance(effect, fx.Dial)]
+        assert dials == expected
+
+
 def test_a_boot_id_that_comes_back_means_two_live_copies() -> None:
     """Two processes with one key alternate; a restart never returns to an old boot."""
     machine = Peers(SMALL, Rng(1))

@@ -64,6 +64,8 @@ def _place(chance: random.Random, node: int) -> dict[str, Any]:
             place[flag] = True
     if chance.random() < 0.3:
         place["ejected"] = place["unlinked"] = True
+    elif chance.random() < 0.2:
+        place["ejected"] = place["silent"] = True
     return place
 
 
@@ -80,6 +82,7 @@ def _failure(chance: random.Random) -> dict[str, Any]:
         "remote": chance.random() < 0.9,
         "noted": chance.random() < 0.3,
         "streamed": chance.random() < 0.1,
+        "cut": chance.random() < 0.5,
     }
     return {"slug": chance.choice(SLUGS), **flags}
 

@@ -10,7 +10,7 @@ Source: docs/internals/paths.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -36,6 +36,11 @@ from pollen.core.work import taken
 LACK_NS = 2 * SECOND
 # Everybody was directly linked for so long: nothing needs to be said any more. Guess.
 CALM_NS = 60 * SECOND
+
+
+# A member keeps its ways so long after its last bulk connection was seen. Guess: its link may be
+# lost meanwhile, and is found again by them.
+BULK_NS = 60 * SECOND
 
 
 class PathState(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +72,8 @@ class Paths(Room):
         self._states: dict[PeerId, PathState] = {}
         self._rtts: dict[PeerId, int] = {}
         self._hops: dict[PeerId, list[PeerId]] = {}
+        # Members with a bulk connection, and when it was seen last.
+        self._bulk: dict[PeerId, Nanos] = {}
         self._stale: dict[PeerId, None] = {}
         self._is_stale = False
         self._nats: dict[PeerId, Nat] = {}
@@ -151,6 +158,7 @@ class Paths(Room):
         now = turn.now.mono
         self._sample = event.mesh
         self._rtts = {sample.peer: sample.rtt_us for sample in event.peers}
+        self._note_bulk((sample.peer for sample in event.peers if sample.bulk), now)
         self._seen.forget_old(now)
         self._tell(turn)
         addresses = self._seen.addresses()
@@ -161,7 +169,15 @@ class Paths(Room):
         if self._is_stale:
             self._is_stale = False
             hard = self._mesh.membership.live if self._said else self._atlas.hard()
-            self._stale.update(dict.fromkeys((*self._hops, *hard)))
+            self._stale.update(dict.fromkeys((*self._hops, *hard, *self._bulk)))
+
+    def _note_bulk(self, peers: Iterable[PeerId], now: Nanos) -> None:
+        """What runs on a bulk connection outlives its direct path by a way through others."""
+        before = set(self._bulk)
+        self._bulk.update(dict.fromkeys(peers, now))
+        for peer in [peer for peer, at in self._bulk.items() if now >= at + BULK_NS]:
+            del self._bulk[peer]
+        self._stale.update(dict.fromkeys(sorted(before ^ set(self._bulk))))
 
     def _tell(self, turn: Turn) -> None:
         """Tell peers where they are seen, when that is not where they say that they are."""
@@ -213,7 +229,8 @@ class Paths(Room):
         for peer in taken(self._stale, limits.PLACE_SLICE_SEEDS):
             is_hard = self._said is not None or self._atlas.is_hard(peer)
             is_there = peer in self._mesh.membership.live and peer != self._own
-            hops = self._atlas.hops(peer, direct) if is_hard and is_there else []
+            is_needed = is_there and (is_hard or peer in self._bulk)
+            hops = self._atlas.hops(peer, direct) if is_needed else []
             held = self._hops.get(peer, [])
             if hops == held:
                 continue

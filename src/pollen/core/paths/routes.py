@@ -24,6 +24,9 @@ BETWEEN_MAX = 3
 HOPS_MAX = 4
 # Round trips below this are alike, and so are those between each two powers of two of it.
 _ALIKE_US = 2_048
+# A round trip counts to its old class until it is so far beyond it, parts of 100: one that flaps
+# about a border turns no order round. Guess.
+_BEYOND = 25
 
 
 class Atlas:
@@ -36,10 +39,12 @@ class Atlas:
         self._said: dict[PeerId, dict[PeerId, None]] = {}
         self._named_by: dict[PeerId, dict[PeerId, None]] = {}
         self._open: dict[PeerId, None] | None = None
+        self._classes: dict[PeerId, int] = {}
 
     def note_live(self, live: Iterable[PeerId]) -> None:
         """These members are live, and no others."""
         self._live = dict.fromkeys(live)
+        self._classes = {p: held for p, held in self._classes.items() if p in self._live}
         self._open = None
 
     def note_said(self, peer: PeerId, neighbours: Iterable[PeerId] | None) -> None:
@@ -97,7 +102,19 @@ class Atlas:
         said = self._said.get(peer)
         is_rumour = said is not None and between not in said
         low, high = sorted((self._own, peer))
-        return is_rumour, (rtt_us // _ALIKE_US).bit_length(), _draw(low, high, between)
+        return is_rumour, self._class_of(between, rtt_us), _draw(low, high, between)
+
+    def _class_of(self, peer: PeerId, rtt_us: int) -> int:
+        """Round trips of one class are alike."""
+        held = self._classes.get(peer)
+        found = (rtt_us // _ALIKE_US).bit_length()
+        if held is not None and found != held:
+            floor = _ALIKE_US << held - 1 if held else 0
+            ceiling = _ALIKE_US << held
+            if floor * (100 - _BEYOND) <= rtt_us * 100 <= ceiling * (100 + _BEYOND):
+                return held
+        self._classes[peer] = found
+        return found
 
 
 @functools.lru_cache(4096)

@@ -13,14 +13,13 @@ Source: docs/internals/paths.md#seen; RFC 4787, 4.1. Refused: a public STUN serv
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
 
 import msgspec
 
 from pollen.core.ids import SECOND, Nanos, PeerId
 from pollen.core.paths.near import Nat
-from pollen.core.peers import is_dialable
+from pollen.core.peers import host_of
 
 # Guess: one attempt at four sends no more than a dozen packets.
 ADDRESSES_MAX = 4
@@ -84,8 +83,8 @@ class Sightings:
 
 def is_believable(address: str) -> bool:
     """Whether another machine may see this one there."""
-    if not is_dialable(address):
+    host = host_of(address)
+    if host is None:
         return False
-    host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
     is_nobody = host.is_unspecified or host.is_multicast or host.is_link_local
     return not (host.is_loopback or is_nobody)

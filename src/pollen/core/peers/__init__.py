@@ -6,7 +6,7 @@ Invariants: an accusation is answered or believed; no peer that is wanted is eve
 Source: docs/internals/liveness.md.
 """
 
-from pollen.core.peers.known import PEER_TABLE, KnownPeer, Peers, is_dialable
+from pollen.core.peers.known import PEER_TABLE, KnownPeer, Peers, host_of, is_dialable
 from pollen.core.peers.liveness import Facts, Phase, Verdict
 from pollen.core.peers.membership import Membership
 from pollen.core.peers.mesh import Mesh
@@ -20,5 +20,6 @@ __all__ = [
     "Peers",
     "Phase",
     "Verdict",
+    "host_of",
     "is_dialable",
 ]

@@ -55,6 +55,8 @@ class Peer(msgspec.Struct, kw_only=True):
     link: Link | None = None
     attempts: int = 0
     dial_until: Nanos = Nanos(0)
+    # The last dial may go through others.
+    is_by_mesh: bool = False
     retry_at: Nanos = Nanos(0)
     boots: list[bytes] = []
 
@@ -245,13 +247,11 @@ class Peers:
         if known.link is not None or not self._may_dial(known) or now < known.dial_until:
             return
         known.dial_until = Nanos(now + limits.DIAL_DEADLINE_NS)
+        known.is_by_mesh = self._has_way(known.peer)
         token = timers.token_for(timers.DIAL, known.peer)
+        addresses = list(known.addresses)
         turn.do(
-            Dial(
-                peer=known.peer,
-                addresses=list(known.addresses),
-                by_mesh=self._has_way(known.peer),
-            ),
+            Dial(peer=known.peer, addresses=addresses, by_mesh=known.is_by_mesh),
             SetTimer(token=token, at=known.dial_until),
         )
 
@@ -260,9 +260,10 @@ class Peers:
 
     def on_way(self, peer: PeerId, turn: Turn) -> None:
         """Packets for a peer find a way through others from now on: dial it in the next turn, when
-        the muscles know the way, also while a dial without it is under way."""
+        the muscles know the way, also while a dial without it is under way. One with it goes on."""
         known = self._peers.get(peer)
-        if known is not None and known.link is None:
+        is_tried = known is not None and known.is_by_mesh and turn.now.mono < known.dial_until
+        if known is not None and known.link is None and not is_tried:
             known.attempts, known.dial_until = 0, Nanos(0)
             turn.do(SetTimer(token=timers.token_for(timers.DIAL, peer), at=turn.now.mono))
 
@@ -312,15 +313,20 @@ class Peers:
 
 def is_dialable(address: str) -> bool:
     """True for ``ip:port`` and ``[ipv6]:port``, which the muscles can dial: no names."""
+    return host_of(address) is not None
+
+
+def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The host of an address that can be dialled; None for any other text."""
     host, _, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        version = ipaddress.ip_address(bare).version
+        found = ipaddress.ip_address(bare)
     except ValueError:
-        return False
+        return None
     is_wrapped = bare != host
     is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65_536
-    return is_port and is_wrapped == (version == 6)
+    return found if is_port and is_wrapped == (found.version == 6) else None
 
 
 def redial_wait(attempts: int, absent: int) -> int:

@@ -4,7 +4,8 @@ Decides: where an attempt goes, for what and until when a call waits, to which n
     wanted, whether it is tried again, and how it ends.
 Does not know: tables, links, guests, clocks, chance: its driver says what it sees and how an
     attempt ended, and does what the answer says.
-Invariants: a place that may know the call's id is not tried again. A call that may have run is
+Invariants: a place that may know the call's id is not tried again, unless the way to it broke and
+    the call may run twice; then it is, when no other is left. A call that may have run is
     tried again only if it may run twice, and never when a part of its output was handed on. A rank
     is asked once and costs no retry.
 Source: docs/internals/seam.md#the-rules-of-a-request; docs/decisions/one-attempt-loop.md. The crate
@@ -31,7 +32,8 @@ class Place(msgspec.Struct, Generic[N], frozen=True, kw_only=True):
 
     ``price_us``: 0 for the caller's own node. ``ejected``: not to be called; it is no member, has
     no link, is silent although asked, or its brain is dead. ``unlinked``: it is a member, and all
-    that it lacks is a link.
+    that it lacks is a link. ``silent``: it is a member, and its link is silent although asked: it
+    may go on, by another way.
     """
 
     node: N
@@ -41,6 +43,7 @@ class Place(msgspec.Struct, Generic[N], frozen=True, kw_only=True):
     ejected: bool = False
     saturated: bool = False
     unlinked: bool = False
+    silent: bool = False
 
 
 class View(msgspec.Struct, Generic[N], frozen=True, kw_only=True):
@@ -61,7 +64,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     ``remote``: another host answered, or this one no longer has the seed. ``noted``: the place may
     know the call's id, and would not run it again. ``streamed``: a part of its output was handed on
-    to the caller.
+    to the caller. ``cut``: no answer came, as the way to the place broke, or there was none.
     """
 
     slug: str
@@ -69,6 +72,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     remote: bool = False
     noted: bool = False
     streamed: bool = False
+    cut: bool = False
 
 
 class End(enum.Enum):
@@ -113,39 +117,44 @@ class Step(msgspec.Struct, frozen=True):
 
 class Aim(msgspec.Struct, frozen=True):
     """Where to. ``wanted``: the first place that lacks only a link, if calls would go there rather
-    than to the target. ``may_link``: some untried place lacks only a link.
+    than to the target. ``may_come``: some place that may be tried lacks only a link, or is silent.
     """
 
     target: int | None = None
     wanted: int | None = None
-    may_link: bool = False
+    may_come: bool = False
 
 
-def aim(view: View[N], tried: Sequence[N]) -> Aim:
+def aim(view: View[N], tried: Sequence[N], cut: Sequence[N]) -> Aim:
     """Of replicas the nearest by price and one drawn; of ranks the first. A full one is better than
-    none: it says itself that it is.
+    none: it says itself that it is. One to which the way broke (``cut``) is better than none, too,
+    when it is there again.
     """
     places = view.places[: limits.ROW_REPLICAS]
     order = list(range(len(places)))
     if not view.cold:
         # Stable: at one price the row's order decides.
         order.sort(key=lambda index: places[index].price_us)
-    seen = [_candidate(places[index], tried) for index in order]
-    unlinked = [
-        at
-        for at, index in enumerate(order)
-        if places[index].unlinked and places[index].node not in tried
-    ]
-    chosen = routing.choose(seen, view.draw, wake=view.cold)
-    if chosen is None and any(candidate.saturated for candidate in seen):
-        seen = [msgspec.structs.replace(candidate, saturated=False) for candidate in seen]
-        chosen = routing.choose(seen, view.draw, wake=view.cold)
+    left = [at for at, index in enumerate(order) if places[index].node not in tried]
+    unlinked = [at for at in left if places[order[at]].unlinked]
+    chosen = _choose(view, order, [*tried, *cut])
+    if chosen is None and cut:
+        chosen = _choose(view, order, tried)
     is_wanted = bool(unlinked) and (chosen is None or unlinked[0] < chosen)
     return Aim(
         target=None if chosen is None else order[chosen],
         wanted=order[unlinked[0]] if is_wanted else None,
-        may_link=bool(unlinked),
+        may_come=bool(unlinked) or any(places[order[at]].silent for at in left),
     )
+
+
+def _choose(view: View[N], order: Sequence[int], met: Sequence[N]) -> int | None:
+    seen = [_candidate(view.places[index], met) for index in order]
+    chosen = routing.choose(seen, view.draw, wake=view.cold)
+    if chosen is None and any(candidate.saturated for candidate in seen):
+        seen = [msgspec.structs.replace(candidate, saturated=False) for candidate in seen]
+        chosen = routing.choose(seen, view.draw, wake=view.cold)
+    return chosen
 
 
 def _candidate(place: Place[N], tried: Sequence[N]) -> routing.Candidate:
@@ -172,15 +181,17 @@ class _Trying(Generic[N]):
 class Attempts(Generic[N]):
     """One call of one seed. Times are nanoseconds of any steady clock.
 
-    ``tried``: replicas where the call's id may be known. ``asked``: ranks that did not wake the
+    ``tried``: replicas where the call's id may be known. ``cut``: replicas to which the way broke,
+    of a call that may run again. ``asked``: ranks that did not wake the
     seed. ``last``: whether the last attempt met an old row; None before its end. ``reach`` and
-    ``patience``: until when it waits for a link, and for a row.
+    ``patience``: until when it waits for a way, and for a row.
     """
 
     deadline: int
     idempotent: bool = False
     retries: int = numbers.RETRIES
     tried: list[N] = field(default_factory=list)
+    cut: list[N] = field(default_factory=list)
     asked: list[N] = field(default_factory=list)
     trying: _Trying[N] | None = None
     in_doubt: bool = False
@@ -205,16 +216,17 @@ class Attempts(Generic[N]):
             # The old version was idempotent, so a retry was allowed. The version that replaced it
             # is not.
             return Step(self._give_up())
-        found = aim(view, self.asked if view.cold else self.tried)
+        tried, cut = (self.asked, ()) if view.cold else (self.tried, self.cut)
+        found = aim(view, tried, cut)
         if found.target is None:
-            return Step(self._wait(found.may_link, view.cold, now), found.wanted)
+            return Step(self._wait(found.may_come, view.cold, now), found.wanted)
         if now >= self.deadline:
             return Step(Over(End.DEADLINE if self.last is None else End.LAST), found.wanted)
         self.trying = _Trying(view.places[found.target].node, view.cold, idempotent)
         return Step(Try(found.target), found.wanted)
 
-    def _wait(self, may_link: bool, cold: bool, now: int) -> Action:
-        if may_link:
+    def _wait(self, may_come: bool, cold: bool, now: int) -> Action:
+        if may_come:
             if self.reach is None:
                 self.reach = min(self.deadline, now + numbers.REACH_NS)
             if now < self.reach:
@@ -257,5 +269,5 @@ class Attempts(Generic[N]):
             self.retries = max(0, self.retries - 1)
         # A rank that refused at once forgot the call and may serve it later.
         if not is_free or failure.noted:
-            self.tried.append(trying.node)
+            (self.cut if failure.cut and not trying.cold else self.tried).append(trying.node)
         return Look()

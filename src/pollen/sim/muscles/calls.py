@@ -98,6 +98,8 @@ class Sent:
     target: PeerId
     end: LinkEnd
     deadline: int
+    # From 1.
+    attempt: int
     is_done: bool = False
     # The target knows the call's id, and says so with its refusal.
     is_noted: bool = False
@@ -221,6 +223,7 @@ class Calls:
             ejected=not is_usable,
             saturated=self._stage.now < self._saturated.get(node, 0),
             unlinked=peer is not None and end is None,
+            silent=peer is not None and end is not None and end.is_ejected,
         )
 
     def _is_usable(self, end: LinkEnd) -> bool:
@@ -242,9 +245,9 @@ class Calls:
     def _send(self, call: Call, target: PeerId) -> None:
         end = self._stage.network.routed(self._machine, target)
         if end is None or end.other is None:
-            self._failed(call, "unreachable", "no link", False, remote=True)
+            self._failed(call, "unreachable", "no link", False, remote=True, is_cut=True)
             return
-        sent = Sent(call, target, end, call.deadline)
+        sent = Sent(call, target, end, call.deadline, call.attempts)
         end.calls += 1
         end.waits.append(sent)
         self._stage.schedule(call.deadline - self._stage.now, self._overdue, sent)
@@ -300,7 +303,9 @@ class Calls:
         end.looked = now
         judged = end.silence.poll(heard=heard, srtt_ns=end.srtt_ns, now=now)
         if judged is Heard.AGAIN:
-            end.is_ejected = False
+            was_ejected, end.is_ejected = end.is_ejected, False
+            if was_ejected:
+                self.look_again()
         elif judged is Heard.EJECTED and not end.is_ejected:
             end.is_ejected = True
             self._stage.count("ejections")
@@ -312,7 +317,7 @@ class Calls:
         for sent in list(end.waits):
             if self._settle(sent):
                 reason = "the link broke"
-                self._failed(sent.call, "unreachable", reason, True, remote=True)
+                self._failed(sent.call, "unreachable", reason, True, remote=True, is_cut=True)
 
     def _failed(
         self,
@@ -323,9 +328,13 @@ class Calls:
         *,
         remote: bool,
         is_noted: bool = False,
+        is_cut: bool = False,
     ) -> None:
-        """One attempt failed. ``is_noted``: the target knows the call's id."""
-        failure = Failure(slug=slug, may_have_executed=executed, remote=remote, noted=is_noted)
+        """One attempt failed. ``is_noted``: the target knows the call's id. ``is_cut``: no answer
+        came."""
+        failure = Failure(
+            slug=slug, may_have_executed=executed, remote=remote, noted=is_noted, cut=is_cut
+        )
         step = call.attempting.poll(failure, self._stage.now)
         is_gone = self._boots != self._machine.boots or self._machine.node is None
         if is_gone or not isinstance(step.action, Look):

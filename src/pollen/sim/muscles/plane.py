@@ -45,8 +45,8 @@ class Stage(Protocol):
     def note_breach(self, name: str, text: str) -> None:
         """An invariant was seen broken."""
 
-    def note_execution(self, machine: Machine, call: Call, *, is_safe: bool) -> None:
-        """A call begins to run on a machine; ``is_safe``: it may run again elsewhere."""
+    def note_execution(self, machine: Machine, call: Call, attempt: int, *, is_safe: bool) -> None:
+        """An attempt of a call begins to run on a machine; ``is_safe``: the call may run again."""
 
     def note_end(self, call: Call) -> None:
         """A call came to its end."""

@@ -2,7 +2,8 @@
 
 Decides: nothing of its own: what passes, is admitted or refused is asked of ``core.rules``.
 Does not know: where a call came from but the link; how tables came to be; whom a caller tries.
-Invariants: a call id that came over a link is run once within the window. A slot means running: a
+Invariants: an attempt that came over a link is run once within the window, and so is a call that
+    may not run twice. A slot means running: a
     call that waits for its own child holds none. Who comes first to a cold seed loads it, the
     others wait with it.
 Source: docs/internals/seam.md#the-rules-of-a-request;
@@ -46,13 +47,15 @@ _REFUSALS = {
 
 @dataclass(slots=True, eq=False)
 class Arrived:
-    """A call at the node that is to run it. ``answer`` (slug, reason, executed) goes back."""
+    """A call at the node that is to run it. ``answer`` (slug, reason, executed) goes back.
+    ``attempt``: its number, from 1; 0 at its caller's own node."""
 
     call: Call
     seed: Hash
     principal: PeerId
     deadline: int
     answer: Callable[[str, str, bool], None]
+    attempt: int = 0
 
 
 class Serving:
@@ -93,14 +96,16 @@ class Serving:
                 answer(*_REFUSALS[verdict], False)
                 return
         sent.is_noted = True
-        if self._was_seen(call):
+        # The way here may have broken under it: where that does no harm, it runs once more.
+        is_again = sent.attempt > 1 and self._is_safe(call, row)
+        if self._was_seen(call) and not is_again:
             self._stage.count("duplicates")
             answer("unreachable", "this call was here before", True)
             return
         if row is None:
             answer("seed-not-found", "no such version here", False)
             return
-        self.serve(Arrived(call, Hash(call.seed), end.peer, sent.deadline, answer))
+        self.serve(Arrived(call, Hash(call.seed), end.peer, sent.deadline, answer, sent.attempt))
 
     def _was_seen(self, call: Call) -> bool:
         now = self._stage.now
@@ -108,6 +113,9 @@ class Serving:
         before = self._seen.get(key)
         self._seen[key] = now
         return before is not None and now - before < numbers.SEEN_NS
+
+    def _is_safe(self, call: Call, row: fx.SeedRow | None) -> bool:
+        return call.idempotent or (row is not None and row.options.idempotent)
 
     def _judge_wake(self, row: fx.SeedRow, *, asked: bool) -> routing.Wake:
         plane = self._plane
@@ -216,9 +224,9 @@ class Serving:
 
     def _run(self, arrived: Arrived, module: Module) -> None:
         self.running += 1
-        row = self._plane.seeds.get(arrived.seed)
-        is_safe = arrived.call.idempotent or (row is not None and row.options.idempotent)
-        self._stage.note_execution(self._machine, arrived.call, is_safe=is_safe)
+        is_safe = self._is_safe(arrived.call, self._plane.seeds.get(arrived.seed))
+        call, attempt = arrived.call, arrived.attempt
+        self._stage.note_execution(self._machine, call, attempt, is_safe=is_safe)
         counters = self.counters_of(arrived.seed)
         counters[2] = (7 * counters[2] + module.run_ns // 1_000) // 8
         if module.child:

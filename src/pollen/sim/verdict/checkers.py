@@ -308,7 +308,7 @@ NOTED: dict[str, str] = {
     "row-before-load": "No seed is loaded without a row for it.",
     "checked-before-ready": "No replica of a seed with a check is claimed ready before it passed.",
     "a-call-ends-once": "A call that was made ends once, well or not.",
-    "no-call-twice-on-one-node": "No call runs twice in one process, whatever it is.",
+    "no-attempt-twice-on-one-node": "No attempt of a call runs twice in one process.",
     "no-call-twice-at-all": "A call that is not idempotent runs at most once in the whole cluster.",
     "no-storm": "Nodes do not talk without end.",
     "counters": "In every run something went wrong, something was checked, and calls succeeded.",

@@ -57,7 +57,7 @@ class Engine:
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._requests = 0
-        self._executions: dict[int, list[tuple[str, int]]] = {}
+        self._executions: dict[int, list[tuple[str, int, int]]] = {}
         self._asking: dict[RequestId, tuple[str, int]] = {}
 
     # -- running --------------------------------------------------------------------------------
@@ -287,19 +287,21 @@ class Engine:
         breaches, self.breaches = self.breaches, []
         return breaches
 
-    def note_execution(self, machine: Machine, call: Call, *, is_safe: bool) -> None:
-        """Count a call that begins to run: in one process once, and once in all if not safe.
+    def note_execution(self, machine: Machine, call: Call, attempt: int, *, is_safe: bool) -> None:
+        """Count an attempt that begins to run: in one process once, its call once in all if not
+        safe.
 
         A process that was started again has forgotten which calls were here.
         """
         self.count("executions")
         runs = self._executions.setdefault(call.call, [])
         text = f"call {call.call:x} to {call.name} on {machine.name}"
-        if (machine.name, machine.boots) in runs:
-            self.note_breach("no-call-twice-on-one-node", text)
+        run = (machine.name, machine.boots, attempt)
+        if run in runs:
+            self.note_breach("no-attempt-twice-on-one-node", text)
         elif runs and not is_safe:
             self.note_breach("no-call-twice-at-all", f"{text} after {runs[0][0]}")
-        runs.append((machine.name, machine.boots))
+        runs.append(run)
 
     def note_end(self, call: Call) -> None:
         """A call came to its end; whoever asked to be told is told."""
