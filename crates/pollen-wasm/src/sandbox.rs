@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::debug;
 
-use crate::abi::Linkers;
+use crate::abi::{Linkers, PREPARING};
 use crate::bundle::Bundle;
 use crate::call;
 use crate::engine::cache::Place;
@@ -22,10 +22,6 @@ use crate::future::{BURNS, CallFuture, Guarded, Runs};
 use crate::inspect;
 use crate::seed::Seed;
 use crate::sys;
-
-/// What the seed-time work on a bundle may run, without what it waits for. Raising it lets larger
-/// packages be compiled. Guess: 136 files took 1.5 s (measured).
-const PREPARING: Duration = Duration::from_secs(5);
 
 /// The same by the clock, on a node that is busy. Guess.
 const PREPARING_MOST: Duration = Duration::from_secs(60);

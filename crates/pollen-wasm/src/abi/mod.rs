@@ -44,6 +44,7 @@ use crate::envelope::{Call, Host, Reading, SeedSettings};
 use crate::error::SandboxError;
 
 pub use extism::kernel::Kernel;
+pub(crate) use python::prepare::PREPARING;
 
 /// What each enumeration of ABIs is made of: the one place that lists them.
 macro_rules! abis {
