@@ -471,7 +471,7 @@ def test_over_the_mesh_a_wheel_and_nodes_are_named(attic: Environment, new: Path
         [wheel, "attic"],
     ):
         assert "--mesh" in fails(attic("upgrade", *line), "usage")
-    assert "'shed' means no nodes" in fails(
+    assert "no node 'shed'" in fails(
         attic("upgrade", "--mesh", wheel, "shed"), "peer-not-found"
     )
     broken = attic("upgrade", "--mesh", "--all", str(EXAMPLES / "echo.wasm"))
