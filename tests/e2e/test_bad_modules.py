@@ -49,7 +49,7 @@ def needing(pages: int) -> bytes:
 
 MODULES = {
     "a text file": (b"hello, this is a text\n", "module-invalid", "module"),
-    "an empty file": (b"", "module-invalid", "module"),
+    "an empty file": (b"", "module-invalid", "the file is empty"),
     "a truncated module": (
         (EXAMPLES / "echo.wasm").read_bytes()[:200],
         "module-invalid",

@@ -160,7 +160,7 @@ def test_three_machines_become_members_in_one_command(three: Park) -> None:
 def test_a_machine_that_failed_half_way_goes_on(two: Park) -> None:
     """The others are done meanwhile; a disk that fills up in the middle is told, and resumed."""
     user, root = two.machines
-    root.run("mount -t tmpfs -o size=200m,nr_inodes=300 none /opt")
+    root.run("mount -t tmpfs -o size=260m,nr_inodes=300 none /opt")
     line = [f"user@{user.address}", f"root@{root.address}"]
     code, told, _ = two.bootstrap(*line)
     by_host = {str(held["host"]): held for held in told}
