@@ -13,6 +13,7 @@ import pytest
 
 from pollen.errors import BadRequest, GuestError, NotFound, PollenError
 from pollen.testing import Cluster, Node
+from tests import recorder
 from tests.e2e.conftest import example, running
 from tests.e2e.talk import over_http
 from tests.unit.python.test_requirements import wheel
@@ -337,6 +338,7 @@ async def test_a_file_that_cannot_be_a_seed_is_refused_with_its_line(
     three: Cluster, tmp_path: Path, source: str, told: str
 ) -> None:
     done = await three[0].pln("seed", write(tmp_path, source), "bad")
+    recorder.note_words(done.stderr)
     assert done.returncode != 0, done.stdout.decode()
     assert told in done.stderr.decode()
     assert "bad" not in {seed["name"] for seed in (await three[0].status())["seeds"]}
