@@ -64,6 +64,13 @@ def pair() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def two() -> Iterator[Cluster]:
+    """Two linked nodes without a seed: as a rule a serves, and the clients are b's."""
+    with running(Cluster(2)) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def spaces() -> None:
     """Only where namespaces can be made."""

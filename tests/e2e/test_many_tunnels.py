@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from pollen.testing import Cluster, Node, until
-from tests.e2e.conftest import running
 from tests.e2e.serving import LOOPBACK, knows, listener, serve, server
 from tests.e2e.test_load import resident_mb
 
@@ -35,13 +34,6 @@ async def main():
     await held.serve_forever()
 asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Cluster]:
-    """Two linked nodes: a serves, the clients are b's."""
-    with running(Cluster(2)) as cluster:
-        yield cluster
 
 
 @pytest.fixture

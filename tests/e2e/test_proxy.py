@@ -8,22 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from pollen.testing import Cluster, Node
-from tests.e2e.conftest import running
 from tests.e2e.serving import LOOPBACK, dial, knows, serve, server
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def pair_of_nodes() -> Iterator[Cluster]:
-    """Two linked nodes; b has the proxy."""
-    with running(Cluster(2)) as cluster:
-        yield cluster
 
 
 async def proxy(node: Node) -> str:
@@ -62,11 +54,9 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 @pytest.mark.parametrize(
     "way", [["-x", "socks5h://AT"], ["-x", "http://AT"], ["-p", "-x", "http://AT"]]
 )
-async def test_a_program_reaches_a_service_by_its_name(
-    pair_of_nodes: Cluster, way: list[str]
-) -> None:
+async def test_a_program_reaches_a_service_by_its_name(two: Cluster, way: list[str]) -> None:
     """By SOCKS5, by a URL, by CONNECT; by the name alone, and with its node."""
-    async with served(pair_of_nodes, "site") as at:
+    async with served(two, "site") as at:
         words = [word.replace("AT", at) for word in way]
         for host in ("site.pln", "SITE.pln.", "site--a.pln"):
             code, text = await curl(*words, f"http://{host}/page?x=1")
@@ -85,10 +75,10 @@ async def test_a_program_reaches_a_service_by_its_name(
     ],
 )
 async def test_nothing_else_is_reached_and_the_client_is_told(
-    pair_of_nodes: Cluster, url: str, status: int, says: str
+    two: Cluster, url: str, status: int, says: str
 ) -> None:
     """Each way refuses in its own words."""
-    async with served(pair_of_nodes, "site") as at:
+    async with served(two, "site") as at:
         code, text = await curl("-x", f"http://{at}", "-w", "%{http_code}", url)
         assert (code, says in text, text.endswith(str(status))) == (0, True, True), text
         code, _ = await curl("-p", "-x", f"http://{at}", url)
@@ -106,9 +96,9 @@ async def said(at: str, *words: bytes) -> bytes:
     return await asyncio.wait_for(reader.read(-1), 20)
 
 
-async def test_a_page_of_a_browser_reaches_nothing(pair_of_nodes: Cluster) -> None:
+async def test_a_page_of_a_browser_reaches_nothing(two: Cluster) -> None:
     """Its requests are in origin form, whatever name it gave this machine."""
-    async with served(pair_of_nodes, "site") as at:
+    async with served(two, "site") as at:
         for head in (
             b"GET / HTTP/1.1\r\nHost: site.pln\r\n\r\n",
             b"POST /x HTTP/1.1\r\nHost: evil.example:1080\r\nContent-Length: 0\r\n\r\n",
@@ -117,10 +107,10 @@ async def test_a_page_of_a_browser_reaches_nothing(pair_of_nodes: Cluster) -> No
             assert (await said(at, head)).startswith(b"HTTP/1.1 400 ")
 
 
-async def test_socks_refuses_what_it_does_not_know(pair_of_nodes: Cluster) -> None:
+async def test_socks_refuses_what_it_does_not_know(two: Cluster) -> None:
     """BIND, UDP ASSOCIATE, addresses, a client without the one method; version 4."""
     name = b"\x08site.pln\0\x50"
-    async with served(pair_of_nodes, "site") as at:
+    async with served(two, "site") as at:
         for request, code in (
             (b"\5\2\0\3" + name, 7),
             (b"\5\3\0\3" + name, 7),
@@ -137,9 +127,9 @@ async def test_socks_refuses_what_it_does_not_know(pair_of_nodes: Cluster) -> No
             assert await said(at, b"\4\1\0\x50\x7f\0\0\1\0") == b""
 
 
-async def test_bytes_that_come_early_reach_the_service(pair_of_nodes: Cluster) -> None:
+async def test_bytes_that_come_early_reach_the_service(two: Cluster) -> None:
     """A client may send on before it was answered."""
-    async with served(pair_of_nodes, "site") as at:
+    async with served(two, "site") as at:
         connect = b"CONNECT site.pln:80 HTTP/1.1\r\nHost: site.pln\r\n\r\n"
         answer = await said(at, connect + b"GET /early HTTP/1.1\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200 OK\r\n")
@@ -150,7 +140,7 @@ async def test_bytes_that_come_early_reach_the_service(pair_of_nodes: Cluster) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-async def test_another_user_does_not_come_through_the_proxy(pair_of_nodes: Cluster) -> None:
+async def test_another_user_does_not_come_through_the_proxy(two: Cluster) -> None:
     """Whoever comes reaches every service as this node."""
     script = (
         "import os, socket, sys\n"
@@ -163,21 +153,21 @@ async def test_another_user_does_not_come_through_the_proxy(pair_of_nodes: Clust
         "    print(s.recv(9).decode())\n"
         "except ConnectionError: print('reset')\n"
     )
-    async with served(pair_of_nodes, "site") as at:
+    async with served(two, "site") as at:
         line = [sys.executable, "-c", script, at.rpartition(":")[2]]
         done = await asyncio.to_thread(subprocess.run, line, capture_output=True, check=True)
         assert done.stdout.strip() in (b"reset", b"")
 
 
-async def test_the_command_line_opens_a_proxy(pair_of_nodes: Cluster) -> None:
+async def test_the_command_line_opens_a_proxy(two: Cluster) -> None:
     """It is shown, and closed by where it is."""
-    done = await pair_of_nodes[1].pln("connect", "--proxy", f"{LOOPBACK}:0")
+    done = await two[1].pln("connect", "--proxy", f"{LOOPBACK}:0")
     assert done.returncode == 0 and b"a proxy is at 127.0.0.1:" in done.stdout
     at = done.stdout.decode().split()[4]
-    assert b"(proxy)" in (await pair_of_nodes[1].pln("status", "services")).stdout
-    done = await pair_of_nodes[1].pln("disconnect", at)
+    assert b"(proxy)" in (await two[1].pln("status", "services")).stdout
+    done = await two[1].pln("disconnect", at)
     assert done.stdout.decode() == f"nothing listens at {at} any more\n"
-    done = await pair_of_nodes[1].pln("connect", "--proxy", "0.0.0.0:1080")
+    done = await two[1].pln("connect", "--proxy", "0.0.0.0:1080")
     assert (done.returncode, b"[denied]" in done.stderr) == (4, True)
-    done = await pair_of_nodes[1].pln("connect")
+    done = await two[1].pln("connect")
     assert done.returncode == 2

@@ -18,19 +18,11 @@ from typing import Any
 import pytest
 
 from pollen.testing import Cluster, until
-from tests.e2e.conftest import running
 from tests.e2e.serving import LOOPBACK, knows, listener, serve, server, until_end
 
 # `.ci/programs` installs them; it belongs to `make accept`.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 NOBODY = 65_534
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Cluster]:
-    """Two linked nodes: a serves, the clients are b's."""
-    with running(Cluster(2)) as cluster:
-        yield cluster
 
 
 @pytest.fixture
