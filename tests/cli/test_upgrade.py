@@ -471,9 +471,7 @@ def test_over_the_mesh_a_wheel_and_nodes_are_named(attic: Environment, new: Path
         [wheel, "attic"],
     ):
         assert "--mesh" in fails(attic("upgrade", *line), "usage")
-    assert "no node 'shed'" in fails(
-        attic("upgrade", "--mesh", wheel, "shed"), "peer-not-found"
-    )
+    assert "no node 'shed'" in fails(attic("upgrade", "--mesh", wheel, "shed"), "peer-not-found")
     broken = attic("upgrade", "--mesh", "--all", str(EXAMPLES / "echo.wasm"))
     assert "not a whole zip file" in fails(broken, "wheel-invalid")
     said = attic.ok("upgrade", "--mesh", "--all", "--dry-run", wheel)
