@@ -19,7 +19,7 @@ pub struct Backlog {
     /// When it was last higher than ever before.
     rose: u64,
     next_us: u64,
-    /// The highest of this second and of the one before; when this one ends.
+    /// The most that waited in this second and in the one before; when this one ends.
     this_step: u64,
     last_step: u64,
     step_us: u64,
@@ -109,14 +109,15 @@ impl Backlog {
             self.step_us = age.saturating_add(BURST_STEP_US);
             self.last_step = std::mem::take(&mut self.this_step);
         }
-        self.this_step = self.this_step.max(backlog);
-        let is_burst = backlog > self.last_step.saturating_mul(BURST_TIMES);
+        self.this_step = self.this_step.max(waiting);
+        // Who waits: callers who come back after a refusal are no new ones.
+        let is_burst = waiting > self.last_step.saturating_mul(BURST_TIMES);
         let rests = (age / 2).clamp(QUEUE_STANDING_US, QUEUE_REST_MAX_US);
         let joins = backlog > self.highest && self.quiet_us(now_us) >= rests;
         if age >= QUEUE_STANDING_US && (is_burst || joins) {
             // More callers came at once, or came to those that there were: they wait in full.
             self.begin(now_us);
-            (self.highest, self.this_step) = (backlog, backlog);
+            (self.highest, self.this_step) = (backlog, waiting);
             return;
         }
         if backlog > self.highest {

@@ -55,7 +55,7 @@ pub const QUEUE_QUIET_US: u64 = 250_000;
 pub const QUEUE_REST_MAX_US: u64 = 30_000_000;
 /// The step in which a backlog is compared with the one before.
 pub const BURST_STEP_US: u64 = 1_000_000;
-/// A backlog that is over so many times that of the step before is a burst. An overload that is
+/// So many times more that wait than in the step before are a burst. An overload that is
 /// judged, after 2 s, at most doubles within one.
 pub const BURST_TIMES: u64 = 3;
 

@@ -23,7 +23,8 @@ class Backlog:
     and those refused. Times are microseconds of any steady clock.
 
     ``earlier``: the highest backlog before the last mark but one; the marks are at 1, 2, 4, ...
-    seconds. ``last_step``, ``this_step``: the highest of the second before and of this one.
+    seconds. ``last_step``, ``this_step``: the most that waited in the second before and in this
+    one.
     ``rose``: when the backlog was last higher than ever before.
     """
 
@@ -85,14 +86,15 @@ class Backlog:
         if age >= self.step_us:
             self.step_us = age + numbers.BURST_STEP_US
             self.last_step, self.this_step = self.this_step, 0
-        self.this_step = max(self.this_step, backlog)
-        is_burst = backlog > self.last_step * numbers.BURST_TIMES
+        self.this_step = max(self.this_step, waiting)
+        # Who waits: callers who come back after a refusal are no new ones.
+        is_burst = waiting > self.last_step * numbers.BURST_TIMES
         rests = min(max(age // 2, numbers.QUEUE_STANDING_US), numbers.QUEUE_REST_MAX_US)
         joins = backlog > self.highest and self.quiet_us(now_us) >= rests
         if age >= numbers.QUEUE_STANDING_US and (is_burst or joins):
             # More callers came at once, or came to those that there were: they wait in full.
             self._begin(now_us)
-            self.highest = self.this_step = backlog
+            self.highest, self.this_step = backlog, waiting
             return
         if backlog > self.highest:
             self.highest, self.rose = backlog, now_us

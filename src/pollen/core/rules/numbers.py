@@ -64,7 +64,7 @@ QUEUE_STANDING_MAX_US = 5_000_000
 QUEUE_QUIET_US = 250_000
 # A backlog that rises after it rested for half of its age, at most so long, begins again. Guess.
 QUEUE_REST_MAX_US = 30_000_000
-# A backlog over so many times that of the step before is a burst, which waits in full. An overload
+# So many times more that wait than in the step before are a burst, which waits in full. An overload
 # that is judged, after 2 s, at most doubles within a step. Source:
 # measured (docs/decisions/few-fresh-calls-a-core.md).
 BURST_STEP_US = 1_000_000
