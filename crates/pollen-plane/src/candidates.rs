@@ -13,8 +13,8 @@ use pollen_wire::Id;
 use crate::{
     call::{CallError, SeedRef},
     draw::draw,
-    host::no_such_function,
     plane::Plane,
+    refused::no_such_function,
     tables::{SeedEntry, Tables},
     ways::is_usable,
 };

@@ -10,7 +10,7 @@
 //!   `tail.rs`: a call handed on.
 //! - [`begin`]: a call that the brain begins.
 //! - `candidates.rs`: what a call sees of the places where it may go.
-//! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls.
+//! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls; `refused.rs`: what a gate says.
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time;
 //!   `inspect.rs`: content checked for being a module.
 //! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
@@ -50,6 +50,7 @@ mod plane;
 mod process;
 mod queue;
 mod quiet;
+mod refused;
 mod remote;
 mod report;
 mod route;
