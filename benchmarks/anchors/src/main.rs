@@ -3,9 +3,13 @@
 //! `hello SOCKET`: hyper that answers at once. `bare SOCKET WASM FN`: hyper and the sandbox, nothing
 //! between them. `serve WASM FN` and `front SOCKET ID ADDRESS`: the same bare loop behind one iroh
 //! stream a call. `load SOCKET PATH CONCURRENCY SECONDS [BODY]`: closed loop over keep-alive
-//! connections, prints one JSON object. All doors are unix sockets, as the product's; the bare side uses the
-//! product's engine settings, imports, instance reuse and live deadline.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+//! connections, prints one JSON object. All doors are unix sockets, as the product's, but `hello` may have a port
+//! of loopback instead; the bare side uses the product's engine settings, imports, instance reuse and live deadline.
+//! `fount PORT` and `spring`: bytes without end, by TCP and on iroh streams. `pull ADDRESS SECONDS` and
+//! `pull ID ADDRESS SECONDS` read them and print the MB/s.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::panic)]
+
+mod bulk;
 
 use std::{
     convert::Infallible,
@@ -25,7 +29,8 @@ use iroh::{
 use pollen_door::workload::{WorkPlan, run};
 use pollen_wasm::{Call, Host, HostFuture, LogLevel, Sandbox, SandboxConfig, Seed, SeedSettings};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
     runtime::{Builder, Runtime},
 };
 
@@ -50,6 +55,10 @@ fn main() {
             net.block_on(serve_quic(bare));
         }
         ["front", socket, id, address] => net.block_on(front(socket, id, address)),
+        ["fount", port] => bulk::fount(port),
+        ["spring"] => net.block_on(bulk::spring()),
+        ["pull", address, seconds] => bulk::pull_tcp(address, seconds),
+        ["pull", id, address, seconds] => net.block_on(bulk::pull_iroh(id, address, seconds)),
         ["load", socket, path, concurrency, seconds, body @ ..] => {
             let plan = WorkPlan {
                 rate: None,
@@ -61,7 +70,9 @@ fn main() {
             net.block_on(load(socket, path, body, plan));
         }
         _ => {
-            eprintln!("usage: hello | bare | serve | front | load; see the head of main.rs");
+            eprintln!(
+                "usage: hello | bare | serve | front | fount | spring | pull | load; see the head of main.rs"
+            );
             std::process::exit(2);
         }
     }
@@ -87,7 +98,7 @@ struct Nothing;
 
 impl Host for Nothing {
     fn request(&self, _: String, _: Bytes) -> HostFuture<'_> {
-        Box::pin(async { Err("there are no peers here".to_owned()) })
+        Box::pin(async { Err("there are no peers here".into()) })
     }
     fn log(&self, _: LogLevel, _: &str) {}
     fn caller_json(&self) -> String {
@@ -127,29 +138,44 @@ impl Bare {
 async fn serve_http<F, R>(socket: &str, answer: F)
 where
     F: Fn(Bytes) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Bytes> + Send,
+    R: Future<Output = Bytes> + Send + 'static,
 {
+    if socket.parse::<u16>().is_ok() {
+        let address = format!("127.0.0.1:{socket}");
+        let listener = TcpListener::bind(address).await.expect("the port");
+        println!("ready");
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            stream.set_nodelay(true).expect("a socket of TCP");
+            tokio::spawn(serve_one(stream, answer.clone()));
+        }
+    }
     let listener = UnixListener::bind(socket).expect("the socket");
     println!("ready");
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let answer = answer.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let answer = answer.clone();
-                async move {
-                    let body = request.into_body().collect().await.expect("a body").to_bytes();
-                    Ok::<_, Infallible>(Response::new(Full::new(answer(body).await)))
-                }
-            });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(30))
-                .pipeline_flush(true)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
+        tokio::spawn(serve_one(stream, answer.clone()));
     }
+}
+
+async fn serve_one<F, R>(stream: impl AsyncRead + AsyncWrite + Unpin, answer: F)
+where
+    F: Fn(Bytes) -> R + Clone,
+    R: Future<Output = Bytes> + Send,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer.clone();
+        async move {
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            Ok::<_, Infallible>(Response::new(Full::new(answer(body).await)))
+        }
+    });
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30))
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// The product's transport settings.
