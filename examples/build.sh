@@ -17,7 +17,7 @@ done
 
 if command -v go >/dev/null ; then
   mkdir -p build
-  for program in go/echo go/shout; do
+  for program in go/ask go/echo go/shout; do
     name=$(basename "$program")
     (cd go && GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o "../build/$name-go.wasm" "./$name")
   done

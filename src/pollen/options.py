@@ -195,6 +195,15 @@ class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             example='["example.org"]',
         ),
     ] = []
+    allow_services: Annotated[
+        list[str],
+        Option(
+            flag="--allow-service",
+            kind=Kind.TEXTS,
+            help="A service that pln://service/NAME may reach.",
+            example='["api"]',
+        ),
+    ] = []
     tail_call: Annotated[
         bool,
         Option(
@@ -281,6 +290,7 @@ class SeedKeywords(TypedDict, total=False):
     host_if: str
     act_as: str
     allow_hosts: Sequence[str]
+    allow_services: Sequence[str]
     tail_call: bool
     idempotent: bool
     isolate: bool

@@ -165,6 +165,7 @@ def test_telemetry_names_each_field_of_its_samples(sides: Callable[[str], Side])
     row = fx.SeedRow(
         name="counted",
         seed=Hash(b"s" * 32),
+        publisher=b.peer,
         content=Hash(b"c" * 32),
         functions=["run"],
         replicas=[],

@@ -225,6 +225,7 @@ def seed_row(name: str, content: Hash, functions: list[str], replicas: list[Peer
     return fx.SeedRow(
         name=name,
         seed=Hash(name.encode().ljust(32, b".")),
+        publisher=PeerId(b"p" * 32),
         content=content,
         functions=functions,
         replicas=replicas,

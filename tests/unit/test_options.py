@@ -31,8 +31,10 @@ OTHERS = {
     "program": True, "library": True, "check": "run",
     "allow": [("team", "red")], "host": [("gpu", "yes")],
     "allow_if": 'caller.tier == "admin"', "host_if": "has(node.props.gpu)", "act_as": "publisher",
-    "allow_hosts": ["example.org"], "tail_call": False, "idempotent": True, "isolate": True,
-    "shared": True, "public": True, "config": {"k": "v"}, "env": {"TZ": "UTC"},
+    "allow_hosts": ["example.org"], "allow_services": ["api"],
+    "tail_call": False, "idempotent": True, "isolate": True, "shared": True,
+    "public": True, "config": {"k": "v"}, "env": {"TZ": "UTC"},
+    "withdraw_unused_ms": 77,
 }  # fmt: skip
 
 
@@ -140,7 +142,7 @@ def test_a_flag_of_pln_seed_gives_the_value_of_its_option(name: str) -> None:
         Kind.CHOICE: [option.flag, str(value)],
         Kind.TEXT: [option.flag, str(value)],
         Kind.POLICY: [option.flag, str(value)],
-        Kind.TEXTS: [option.flag, "example.org"],
+        Kind.TEXTS: [option.flag, *value] if option.kind is Kind.TEXTS else [],
         Kind.VALUES: [option.flag, "k=v"],
         Kind.PAIRS: [option.flag, "=".join(*pairs)] if option.kind is Kind.PAIRS else [],
     }[option.kind]

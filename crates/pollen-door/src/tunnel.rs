@@ -24,7 +24,7 @@ pub(crate) async fn serve(tunnels: &Tunnels, stream: UnixStream) {
         return;
     };
     let want = match open::Want::decode(&asked) {
-        Ok(want) => Want { service: want.service.into(), node: want.node, datagrams: false },
+        Ok(want) => Want::stream(want.service, want.node),
         Err(error) => {
             let refusal = Refusal {
                 slug: "bad-request".to_owned(),

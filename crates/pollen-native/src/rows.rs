@@ -68,6 +68,7 @@ fn words(words: Vec<(String, String)>) -> Words {
 pub(crate) struct PySeedRow {
     name: String,
     seed: Vec<u8>,
+    publisher: Vec<u8>,
     content: Vec<u8>,
     functions: Vec<String>,
     replicas: Vec<Vec<u8>>,
@@ -82,6 +83,7 @@ impl PySeedRow {
         Ok(SeedRow {
             name: self.name.into(),
             seed: id(&self.seed, "seed")?,
+            publisher: id(&self.publisher, "publisher")?,
             content: id(&self.content, "content")?,
             functions: self.functions.into_iter().map(Arc::from).collect(),
             replicas: ids(&self.replicas, "replicas")?,

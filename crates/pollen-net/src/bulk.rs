@@ -16,7 +16,7 @@ use crate::{
     net::{Aim, Net},
     streams::{FIRST_FRAME, read_frame, write_frame},
     transports::BULK,
-    tunnel::{Arrived, TunnelStream},
+    tunnel::{Arrived, Carries, TunnelStream},
 };
 
 impl Net {
@@ -143,25 +143,29 @@ impl Net {
         Ok(())
     }
 
-    /// Asks a linked peer for a tunnel; with `datagrams` for a session too. The answer is read by
-    /// [`crate::read_answer`], and bytes of the client may be written before it comes.
+    /// Asks a linked peer for a tunnel, and where it carries datagrams for a session. The answer is
+    /// read by [`crate::read_answer`], and bytes of the client may be written before it comes.
     ///
     /// `Overloaded` when there are too many, `Unreachable` when the peer is not; nothing was sent then.
     pub async fn open_tunnel(
         &self,
         peer: Id,
         service: &str,
-        datagrams: bool,
+        carries: Carries,
     ) -> Result<(TunnelStream, Option<Session>), NetError> {
         let (lane, mut busy) = self.lane(peer).await?;
         busy.begin_tunnel()?;
         busy.let_in();
-        let number = datagrams.then(|| lane.number());
+        let number = (carries == Carries::Datagrams).then(|| lane.number());
         let session = number.and_then(|number| lane.session(number));
         let opened = lane.connection.open_bi().await;
         let (send, recv) = opened.map_err(|e| NetError::lost("opening a tunnel", e))?;
         let mut stream = TunnelStream::new(peer, lane, busy, send, recv);
-        let open = Open { service, session: number };
+        let publisher = match carries {
+            Carries::Guest(publisher) => Some(publisher),
+            Carries::Stream | Carries::Datagrams => None,
+        };
+        let open = Open { service, session: number, publisher };
         write_frame(&mut stream.send, |out| open.encode(out)).await?;
         Ok((stream, session))
     }
@@ -173,7 +177,7 @@ impl Net {
             let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
             return stream.refuse(&refused).await;
         }
-        let service = open.service.to_owned();
-        self.up().tunnel(Arrived { service, session: open.session, stream });
+        let Open { service, session, publisher } = open;
+        self.up().tunnel(Arrived { service: service.to_owned(), session, publisher, stream });
     }
 }

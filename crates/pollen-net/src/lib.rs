@@ -47,5 +47,5 @@ pub use paths::{Candidate, LinkPath, Paths};
 pub use pollen_mesh::{Counts, Member, Members, Short, short};
 pub use start::NetConfig;
 pub use streams::{read_frame, verify_record};
-pub use tunnel::{Arrived, BROKEN, CUT, Refusal, TunnelStream, read_answer};
+pub use tunnel::{Arrived, BROKEN, CUT, Carries, Refusal, TunnelStream, read_answer};
 pub use up::{HelloData, NetEvent, Upcalls, VerifiedRecord};

@@ -29,12 +29,25 @@ pub struct TunnelStream {
     pub(crate) busy: Busy,
 }
 
+/// What a tunnel is to carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// Bytes of a client.
+    Stream,
+    /// Datagrams of a client.
+    Datagrams,
+    /// Bytes of a guest, whose seed this member published.
+    Guest(Id),
+}
+
 /// A tunnel that a peer asks for: to be answered, and then the stream is it.
 pub struct Arrived {
     /// The service.
     pub service: String,
     /// The number of its session, when it is to carry datagrams: for [`TunnelStream::session`].
     pub session: Option<u64>,
+    /// Of one that a guest asks for: who published its seed, as the peer says.
+    pub publisher: Option<Id>,
     /// The way to the peer.
     pub stream: TunnelStream,
 }

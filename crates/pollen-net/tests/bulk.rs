@@ -12,7 +12,7 @@ use std::{
 };
 
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, endpoint::presets};
-use pollen_net::read_answer;
+use pollen_net::{Carries, read_answer};
 use pollen_wire::fetch::FetchRequest;
 use tokio::time::timeout;
 
@@ -37,12 +37,12 @@ async fn content_moves_verified_to_whoever_may_have_it() {
 #[tokio::test]
 async fn a_tunnel_carries_bytes_that_were_sent_before_its_answer() {
     let (a, b) = linked().await;
-    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", Carries::Stream).await.unwrap();
     stream.send.write_all(b"early").await.unwrap();
     assert_eq!(read_answer(&mut stream.recv).await.unwrap(), Ok(()));
     stream.send.finish().unwrap();
     assert_eq!(stream.recv.read_to_end(16).await.unwrap(), b"early");
-    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "other", false).await.unwrap();
+    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "other", Carries::Stream).await.unwrap();
     let refused = read_answer(&mut stream.recv).await.unwrap().unwrap_err();
     assert_eq!((&*refused.slug, &*refused.reason), ("service-not-found", "no"));
 }
@@ -54,7 +54,8 @@ async fn readers_that_never_read_do_not_stop_another_stream() {
     let written = Arc::new(AtomicUsize::new(0));
     for _ in 0..STALLED {
         let opened = async {
-            let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+            let (mut stream, _) =
+                a.net.open_tunnel(b.net.id(), "echo", Carries::Stream).await.unwrap();
             read_answer(&mut stream.recv).await.unwrap().unwrap();
             stream.send.write_all(b"stall").await.unwrap();
             stream
@@ -69,7 +70,7 @@ async fn readers_that_never_read_do_not_stop_another_stream() {
     }
     // The windows of all of them: 75 MiB of one connection.
     until(|| written.load(Relaxed) >= STALLED * 255 * 1024).await;
-    let opened = timeout(PATIENCE, a.net.open_tunnel(b.net.id(), "echo", false)).await;
+    let opened = timeout(PATIENCE, a.net.open_tunnel(b.net.id(), "echo", Carries::Stream)).await;
     let (mut stream, _) = opened.expect("in time").unwrap();
     stream.send.write_all(b"on").await.unwrap();
     timeout(PATIENCE, read_answer(&mut stream.recv)).await.expect("in time").unwrap().unwrap();
@@ -83,7 +84,8 @@ async fn datagrams_of_two_sessions_never_cross() {
     let (a, b) = linked().await;
     let mut sessions = Vec::new();
     for _ in 0..2 {
-        let (mut stream, session) = a.net.open_tunnel(b.net.id(), "echo", true).await.unwrap();
+        let (mut stream, session) =
+            a.net.open_tunnel(b.net.id(), "echo", Carries::Datagrams).await.unwrap();
         read_answer(&mut stream.recv).await.unwrap().unwrap();
         sessions.push((stream, session.unwrap()));
     }
@@ -102,7 +104,7 @@ async fn datagrams_of_two_sessions_never_cross() {
 #[tokio::test]
 async fn what_a_peer_sent_is_read_however_late() {
     let (a, b) = linked().await;
-    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", false).await.unwrap();
+    let (mut stream, _) = a.net.open_tunnel(b.net.id(), "echo", Carries::Stream).await.unwrap();
     read_answer(&mut stream.recv).await.unwrap().unwrap();
     stream.send.write_all(&[5; 200_000]).await.unwrap();
     stream.send.finish().unwrap();

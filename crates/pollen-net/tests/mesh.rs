@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use pollen_net::{Counts, NetEvent, SecretKey, TunnelStream, read_answer};
+use pollen_net::{Carries, Counts, NetEvent, SecretKey, TunnelStream, read_answer};
 use pollen_wire::{
     Id,
     control::Control,
@@ -65,7 +65,7 @@ async fn through(a: &mut TestNode, b: &mut TestNode) {
 }
 
 async fn tunnel(a: &TestNode, b: &TestNode) -> TunnelStream {
-    let opened = timeout(PATIENCE, a.net.open_tunnel(b.net.id(), "echo", false)).await;
+    let opened = timeout(PATIENCE, a.net.open_tunnel(b.net.id(), "echo", Carries::Stream)).await;
     let (mut stream, _) = opened.unwrap().unwrap();
     let answer = timeout(PATIENCE, read_answer(&mut stream.recv)).await;
     assert!(answer.unwrap().unwrap().is_ok());

@@ -11,10 +11,11 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pollen_rules::{numbers::HOPS, split};
-use pollen_wasm::{Call, Host, HostFuture, LogLevel, Output, Sharded, WriteFuture};
+use pollen_wasm::{Call, Host, HostFuture, LogLevel, NoReply, Output, Sharded, WriteFuture};
 use pollen_wire::Id;
 
 use crate::{
+    asking::{SERVICE, ask, no_reply},
     beside::Beside,
     call::{CallError, Principal, Request, Spent, over_limit, parse_uri},
     counters::{SeedCounters, count, micros, micros32},
@@ -283,10 +284,26 @@ impl GuestHost {
         self.call.extras.as_ref()?.outlet.as_ref()
     }
 
-    /// What the guest is told of a request that failed.
-    fn told(&self, uri: &str, error: &CallError) -> String {
-        self.note_failed(uri, error);
-        format!("[{}] {uri}: {}", error.slug, error.reason)
+    /// What becomes of the guest after a request that failed.
+    fn missed(&self, uri: &str, error: CallError) -> NoReply {
+        self.note_failed(uri, &error);
+        let told = format!("[{}] {uri}: {}", error.slug, error.reason);
+        no_reply(uri, error, told)
+    }
+
+    /// A request made by the guest: of a service, or of another seed.
+    async fn asked(&self, uri: &str, input: Bytes, beside: bool) -> Result<Bytes, CallError> {
+        let Some(service) = uri.strip_prefix(SERVICE) else {
+            return self.child(uri, input, beside).await;
+        };
+        let row = &self.call.entry.row;
+        {
+            let mut left = self.calls_left.lock();
+            let after = left.checked_sub(1);
+            *left = after.ok_or_else(|| over_limit("call-limit", &row.name, uri))?;
+        }
+        self.calls_used.fetch_add(1, Relaxed);
+        ask(&self.plane, row, service, input).await
     }
 
     fn note_failed(&self, uri: &str, error: &CallError) {
@@ -347,16 +364,16 @@ impl Host for GuestHost {
     fn request(&self, uri: String, input: Bytes) -> HostFuture<'_> {
         Box::pin(async move {
             self.slot.lock().suspend();
-            let result = self.child(&uri, input, false).await;
+            let result = self.asked(&uri, input, false).await;
             self.slot.lock().resume();
-            result.map_err(|error| self.told(&uri, &error))
+            result.map_err(|error| self.missed(&uri, error))
         })
     }
 
     fn begin(self: Arc<Self>, uri: String, input: Bytes) -> HostFuture<'static> {
         Box::pin(async move {
-            let result = self.child(&uri, input, true).await;
-            result.map_err(|error| self.told(&uri, &error))
+            let result = self.asked(&uri, input, true).await;
+            result.map_err(|error| self.missed(&uri, error))
         })
     }
 

@@ -10,7 +10,8 @@
 //!   `tail.rs`: a call handed on.
 //! - [`begin`]: a call that the brain begins.
 //! - `candidates.rs`: what a call sees of the places where it may go.
-//! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls; `refused.rs`: what a gate says.
+//! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls; `refused.rs`: what a gate says;
+//!   `asking.rs`: a service that a guest asks.
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time;
 //!   `inspect.rs`: content checked for being a module.
 //! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
@@ -27,6 +28,7 @@
 //! No file needs another in a circle (`tests/style/test_crates.py`): `plane.rs` knows the parts, the
 //! files that act know `plane.rs`, and `start.rs` knows all.
 
+mod asking;
 pub mod begin;
 mod beside;
 mod call;
@@ -72,11 +74,12 @@ mod ways;
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;
+pub use pollen_wasm::MAX_ANSWER;
 pub use process::{Patience, files, files_of_strangers, files_of_tunnels, own_uid};
 pub use quiet::Quiet;
 pub use report::Metric;
 pub use spans::{Span, Spans};
 pub use start::{PlaneConfig, PlaneError};
 pub use trace::Trace;
-pub use tunnels::TakesTunnels;
+pub use tunnels::{ServiceAsk, TakesTunnels};
 pub use ways::Way;

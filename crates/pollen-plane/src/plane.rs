@@ -57,6 +57,10 @@ impl Plane {
         self.0.id
     }
 
+    pub(crate) fn tunnels(&self) -> Option<Arc<dyn TakesTunnels>> {
+        self.0.tunnels.lock().clone()
+    }
+
     /// The network side.
     pub fn net(&self) -> &Net {
         // Set before `start` returns, and nothing is served before that.

@@ -37,6 +37,8 @@ pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
 pub struct SeedRow {
     pub name: Arc<str>,
     pub seed: Id,
+    /// Who published it.
+    pub publisher: Id,
     pub content: Id,
     pub functions: Vec<Arc<str>>,
     pub replicas: Vec<Id>,

@@ -45,8 +45,7 @@ impl Upcalls for Plane {
     }
 
     fn tunnel(&self, arrived: Arrived) {
-        let tunnels = self.0.tunnels.lock().clone();
-        if let Some(tunnels) = tunnels {
+        if let Some(tunnels) = self.tunnels() {
             return tunnels.serve(arrived);
         }
         let reason = "this node is starting or shutting down";

@@ -7,15 +7,17 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use pollen_plane::tables::ServiceCounters;
+use bytes::Bytes;
+use pollen_net::Refusal;
+use pollen_plane::{ServiceAsk, tables::ServiceCounters};
 use pollen_wire::Id;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     open::OpenTunnel,
     opener::{self, Found, Missed, Want},
-    pump::{self, Counts, Rest},
-    refusal::{crowded, unknown},
+    pump::{self, Answered, Counts, Rest},
+    refusal::{broken, crowded, too_long, unknown},
     shared::{Shared, Tunnels},
     socket::Socket,
 };
@@ -41,6 +43,11 @@ impl Tunnels {
         open(&self.0, near, want).await
     }
 
+    /// Says all of a request to a service, and its end; the answer, to the service's end.
+    pub async fn ask(&self, ask: ServiceAsk) -> Result<Bytes, Refusal> {
+        self::ask(&self.0, ask).await
+    }
+
     /// Runs an open tunnel to its end, or to that of the node.
     pub async fn run(&self, near: Socket, opened: Opened) {
         run(&self.0, near, opened, self.0.stop.child_token()).await;
@@ -48,13 +55,14 @@ impl Tunnels {
 }
 
 pub(crate) async fn open(shared: &Shared, near: &Socket, want: &Want) -> Result<Opened, Missed> {
-    open_after(shared, near, want, Rest::default()).await
+    open_after(shared, Some(near), want, Rest::default()).await
 }
 
-/// The same of a client that said something already, which goes first.
+/// The same of a client that said something already, which goes first; or all of it, where there is
+/// no socket to read more of.
 pub(crate) async fn open_after(
     shared: &Shared,
-    near: &Socket,
+    near: Option<&Socket>,
     want: &Want,
     rest: Rest,
 ) -> Result<Opened, Missed> {
@@ -66,13 +74,42 @@ pub(crate) async fn open_after(
     let Some(file) = shared.file() else { return Err(crowded().into()) };
     let found = tokio::select! {
         biased;
-        () = near.broken() => Err(Missed::Left),
+        () = left(near) => Err(Missed::Left),
         found = opener::find(shared, want, near, rest) => found,
     };
     if let Err(Missed::Refused(_)) = found {
         counters.refused.fetch_add(1, Relaxed);
     }
     Ok(Opened { found: found?, counters, _file: file })
+}
+
+/// Ends when the client was reset.
+async fn left(near: Option<&Socket>) {
+    match near {
+        Some(near) => near.broken().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says to a service what is ready, and its end; the answer. Nobody reads it as it comes.
+pub(crate) async fn ask(shared: &Shared, ask: ServiceAsk) -> Result<Bytes, Refusal> {
+    let want = Want { publisher: ask.publisher, ..Want::stream(ask.service, None) };
+    let opened = match open_after(shared, None, &want, Rest::whole(&ask.input)).await {
+        Ok(opened) => opened,
+        Err(Missed::Refused(refusal)) => return Err(refusal),
+        // Without a client nobody leaves.
+        Err(Missed::Left) => return Err(broken(&want.service)),
+    };
+    let Opened { found, counters, _file } = opened;
+    let open = OpenTunnel::begin(&shared.open, found.bonds, counters, shared.stop.child_token());
+    open.judge(&shared.plane.tables().load());
+    let counters = open.counters();
+    let counts = Counts { there: &counters.bytes_in, back: &counters.bytes_out };
+    match pump::ask(found.far, found.rest, ask.most, &open.cut, counts).await {
+        Answered::Whole(answer) => Ok(answer),
+        Answered::TooLong => Err(too_long(&want.service, ask.most)),
+        Answered::Broken => Err(broken(&want.service)),
+    }
 }
 
 /// Runs it to its end, or until `cut` says so.

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pollen_net::{Arrived, NetError, Refusal, read_answer};
+use pollen_net::{Arrived, Carries, NetError, Refusal, read_answer};
 use pollen_plane::tables::{Entry, ServedRow};
 use pollen_wire::{Id, open::Opened};
 use socket2::SockRef;
@@ -30,7 +30,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bind, gate,
+    bind,
+    gate::Who,
     limits::{ANSWER, CONNECT, DATAGRAMS, REFUSED, SESSIONS, UDP_BUFFER, WAITING_BYTES},
     open::{Bond, OpenTunnel},
     opener::{self, Search, Want},
@@ -222,15 +223,16 @@ async fn find(shared: &Shared, want: &Want) -> Result<(Side, Vec<Bond>), Refusal
 }
 
 async fn ask_here(shared: &Shared, want: &Want) -> Result<(Side, Vec<Bond>), Refusal> {
-    let caller = shared.plane.id();
-    let entry = gate::judge(&shared.plane.tables().load(), &caller, &want.service, true)?;
-    Ok((connect(shared, &entry).await?, vec![Bond::Serves { caller, entry }]))
+    let who = Who { caller: shared.plane.id(), publisher: None };
+    let entry = who.judge(&shared.plane.tables().load(), &want.service, true)?;
+    let bonds = Bond::of(&who, &entry);
+    Ok((connect(shared, &entry).await?, bonds))
 }
 
 async fn ask_there(shared: &Shared, want: &Want, node: Id) -> Result<(Side, Vec<Bond>), Refusal> {
     let opened = async {
         let (mut stream, session) =
-            shared.plane.net().open_tunnel(node, &want.service, true).await?;
+            shared.plane.net().open_tunnel(node, &want.service, Carries::Datagrams).await?;
         Ok::<_, NetError>((read_answer(&mut stream.recv).await?, stream, session))
     };
     let opened = timeout(ANSWER, opened).await.map_err(|_| opener::late())?;
@@ -263,9 +265,9 @@ async fn connect(shared: &Shared, entry: &Entry<ServedRow>) -> Result<Side, Refu
 
 /// Serves a session that a peer asked for, to its end.
 pub(crate) async fn serve(shared: &Shared, mut arrived: Arrived) {
-    let caller = arrived.stream.peer();
+    let who = Who { caller: arrived.stream.peer(), publisher: None };
     let admitted = async {
-        let entry = provider::admit(shared, &caller, &arrived.service, true)?;
+        let entry = provider::admit(shared, &who, &arrived.service, true)?;
         Ok::<_, Refusal>((connect(shared, &entry).await?, entry))
     };
     let (near, entry) = match admitted.await {
@@ -278,7 +280,7 @@ pub(crate) async fn serve(shared: &Shared, mut arrived: Arrived) {
         return arrived.stream.refuse(&said(&refusal)).await;
     };
     let used = shared.sessions.enter();
-    let bonds = vec![Bond::Serves { caller, entry: entry.clone() }];
+    let bonds = Bond::of(&who, &entry);
     let open =
         OpenTunnel::begin(&shared.open, bonds, entry.local.clone(), shared.stop.child_token());
     open.judge(&shared.plane.tables().load());

@@ -13,8 +13,34 @@ use pollen_wire::Id;
 
 use crate::refusal::refused;
 
+/// Who comes: a member, and of a guest who published its seed. Both must be let in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who {
+    pub(crate) caller: Id,
+    pub(crate) publisher: Option<Id>,
+}
+
+impl Who {
+    /// The row of the service, if all of them may reach it.
+    pub(crate) fn judge(
+        &self,
+        tables: &Tables,
+        service: &str,
+        datagrams: bool,
+    ) -> Result<Arc<Entry<ServedRow>>, Refusal> {
+        let entry = judge(tables, &self.caller, service, datagrams)?;
+        if let Some(publisher) = &self.publisher {
+            judge(tables, publisher, service, datagrams).map_err(|refusal| Refusal {
+                reason: format!("for the publisher of the guest's seed: {}", refusal.reason),
+                ..refusal
+            })?;
+        }
+        Ok(entry)
+    }
+}
+
 /// The row of the service, if this member may reach it.
-pub(crate) fn judge(
+fn judge(
     tables: &Tables,
     caller: &Id,
     service: &str,

@@ -11,11 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pollen_net::Arrived;
-use pollen_plane::{Metric, Plane, TakesTunnels};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use pollen_net::{Arrived, Refusal};
+use pollen_plane::{ServiceAsk, Metric, Plane, TakesTunnels};
 
 use crate::{
-    datagrams, provider,
+    client, datagrams, provider,
     shared::{Shared, Tunnels},
 };
 
@@ -34,6 +36,11 @@ impl TakesTunnels for Taker {
                 Some(_) => datagrams::serve(&shared, arrived).await,
             }
         });
+    }
+
+    fn ask(&self, ask: ServiceAsk) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let shared = self.0.clone();
+        Box::pin(async move { client::ask(&shared, ask).await })
     }
 }
 

@@ -85,8 +85,7 @@ async fn listen(shared: Arc<Shared>, asked: Listener, stop: CancellationToken) {
     let none = String::new;
     tell(&shared, number, bound.text(), none(), none(), none()).await;
     let idle = Duration::from_millis(asked.idle_ms);
-    let want =
-        Want { service: asked.service.into(), node: asked.provider, datagrams: asked.datagrams };
+    let want = Want { datagrams: asked.datagrams, ..Want::stream(asked.service, asked.provider) };
     match bound {
         Open::Datagrams(socket, _) => {
             UdpListener::new(shared, want, asked.any_user, idle, stop).run(socket).await;

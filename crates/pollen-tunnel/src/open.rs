@@ -18,7 +18,7 @@ use pollen_plane::tables::{Entry, ServedRow, ServiceCounters, Tables};
 use pollen_wire::Id;
 use tokio_util::sync::CancellationToken;
 
-use crate::gate;
+use crate::gate::{self, Who};
 
 /// What must hold for a tunnel to stay.
 #[derive(Clone)]
@@ -30,6 +30,12 @@ pub(crate) enum Bond {
 }
 
 impl Bond {
+    /// All that must hold for those who were let in to a service here.
+    pub(crate) fn of(who: &Who, entry: &Arc<Entry<ServedRow>>) -> Vec<Self> {
+        let held = |caller| Self::Serves { caller, entry: entry.clone() };
+        std::iter::once(who.caller).chain(who.publisher).map(held).collect()
+    }
+
     fn holds(&self, tables: &Tables) -> bool {
         match self {
             Self::Serves { caller, entry } => gate::may_stay(tables, caller, &entry.row),

@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use pollen_net::{NetError, Refusal, SendStream, TunnelStream, read_answer};
+use pollen_net::{Carries, NetError, Refusal, SendStream, TunnelStream, read_answer};
 use pollen_plane::{
     Way,
     tables::{Entry, ServiceRow, Tables},
@@ -21,7 +21,7 @@ use pollen_rules::numbers::REACH;
 use pollen_wire::Id;
 
 use crate::{
-    gate,
+    gate::Who,
     limits::{ANSWER, EARLY, WANTED},
     open::Bond,
     pump::{self, Broken, Far, Rest},
@@ -40,6 +40,15 @@ pub struct Want {
     pub node: Option<Id>,
     /// By UDP.
     pub datagrams: bool,
+    /// Of a guest: who published its seed.
+    pub publisher: Option<Id>,
+}
+
+impl Want {
+    /// A stream of whoever serves it, or of one node.
+    pub fn stream(service: impl Into<Arc<str>>, node: Option<Id>) -> Self {
+        Self { service: service.into(), node, datagrams: false, publisher: None }
+    }
 }
 
 const LATE: &str = "the provider did not answer";
@@ -71,11 +80,11 @@ impl From<Refusal> for Missed {
     }
 }
 
-/// Asks one provider after another.
+/// Asks one provider after another. Without a client's socket `rest` is all that is said.
 pub(crate) async fn find(
     shared: &Shared,
     want: &Want,
-    near: &Socket,
+    near: Option<&Socket>,
     mut rest: Rest,
 ) -> Result<Found, Missed> {
     let mut search = Search::new(shared, want);
@@ -210,24 +219,26 @@ enum Asked {
 
 async fn ask_here(shared: &Shared, want: &Want) -> Result<(Far, Vec<Bond>), Asked> {
     let caller = shared.plane.id();
-    let judged = gate::judge(&shared.plane.tables().load(), &caller, &want.service, false);
-    let entry = judged.map_err(Asked::Refused)?;
+    let tables = shared.plane.tables().load_full();
+    let who = Who { caller, publisher: want.publisher };
+    let entry = who.judge(&tables, &want.service, false).map_err(Asked::Refused)?;
     let Some(file) = shared.file() else { return Err(Asked::Refused(crowded())) };
     let socket = target::connect(&entry, &caller).await.map_err(|refusal| {
         entry.local.refused.fetch_add(1, Relaxed);
         Asked::Refused(refusal)
     })?;
-    Ok((Far::Here(socket, file), vec![Bond::Serves { caller, entry }]))
+    Ok((Far::Here(socket, file), Bond::of(&who, &entry)))
 }
 
 async fn ask_there(
     shared: &Shared,
     want: &Want,
     node: Id,
-    near: &Socket,
+    near: Option<&Socket>,
     rest: &mut Rest,
 ) -> Result<(Far, Vec<Bond>), Asked> {
-    let opened = shared.plane.net().open_tunnel(node, &want.service, false);
+    let carries = want.publisher.map_or(Carries::Stream, Carries::Guest);
+    let opened = shared.plane.net().open_tunnel(node, &want.service, carries);
     let opened = tokio::time::timeout(ANSWER, opened).await;
     let opened = opened.map_err(|_| Asked::Refused(late()))?;
     let (mut stream, _) = opened.map_err(|error| Asked::Refused(lost(&error)))?;
@@ -249,7 +260,7 @@ enum Stopped {
 
 /// Sends what the client says until the provider answers.
 async fn talk(
-    near: &Socket,
+    near: Option<&Socket>,
     stream: &mut TunnelStream,
     rest: &mut Rest,
 ) -> Result<Result<(), Refusal>, Stopped> {
@@ -268,16 +279,22 @@ async fn talk(
 }
 
 /// Sends once or reads once; cancelled, it has done neither.
-async fn move_early(near: &Socket, send: &mut SendStream, rest: &mut Rest) -> Result<(), Stopped> {
+async fn move_early(
+    near: Option<&Socket>,
+    send: &mut SendStream,
+    rest: &mut Rest,
+) -> Result<(), Stopped> {
     if !rest.unsent().is_empty() {
         let written = send.write(rest.unsent()).await;
         let lost = |e| Stopped::Peer(NetError::Unreachable(format!("sending to it: {e}")));
         rest.sent += written.map_err(lost)?;
-    } else if rest.is_over || rest.bytes.len() >= EARLY {
-        pending::<()>().await;
-    } else {
-        let read = poll_fn(|cx| pump::poll_early(cx, near, rest, EARLY)).await;
-        read.map_err(|Broken| Stopped::Near)?;
+        return Ok(());
     }
-    Ok(())
+    match near {
+        Some(near) if !rest.is_over && rest.bytes.len() < EARLY => {
+            let read = poll_fn(|cx| pump::poll_early(cx, near, rest, EARLY)).await;
+            read.map_err(|Broken| Stopped::Near)
+        }
+        _ => pending().await,
+    }
 }

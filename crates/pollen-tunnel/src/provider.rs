@@ -9,10 +9,10 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use pollen_net::{Arrived, Refusal};
 use pollen_plane::tables::{Entry, ServedRow};
-use pollen_wire::{Id, open::Opened};
+use pollen_wire::open::Opened;
 
 use crate::{
-    gate,
+    gate::Who,
     open::{Bond, OpenTunnel},
     pump::{self, Counts, Far, Rest},
     refusal::{crowded, refused, said},
@@ -22,9 +22,9 @@ use crate::{
 
 /// Serves one to its end.
 pub(crate) async fn serve(shared: &Shared, arrived: Arrived) {
-    let caller = arrived.stream.peer();
-    match admit(shared, &caller, &arrived.service, false) {
-        Ok(entry) => stream(shared, caller, &entry, arrived).await,
+    let who = Who { caller: arrived.stream.peer(), publisher: arrived.publisher };
+    match admit(shared, &who, &arrived.service, false) {
+        Ok(entry) => stream(shared, &who, &entry, arrived).await,
         Err(refusal) => arrived.stream.refuse(&said(&refusal)).await,
     }
 }
@@ -32,7 +32,7 @@ pub(crate) async fn serve(shared: &Shared, arrived: Arrived) {
 /// Everything that is decided before the service is touched.
 pub(crate) fn admit(
     shared: &Shared,
-    caller: &Id,
+    who: &Who,
     service: &str,
     datagrams: bool,
 ) -> Result<Arc<Entry<ServedRow>>, Refusal> {
@@ -43,21 +43,21 @@ pub(crate) fn admit(
         let reason = "this node's brain is silent: it takes nothing from afar";
         return Err(refused("unreachable", reason, "see pln logs on that node"));
     }
-    gate::judge(&shared.plane.tables().load(), caller, service, datagrams)
+    who.judge(&shared.plane.tables().load(), service, datagrams)
 }
 
-async fn stream(shared: &Shared, caller: Id, entry: &Arc<Entry<ServedRow>>, mut arrived: Arrived) {
+async fn stream(shared: &Shared, who: &Who, entry: &Arc<Entry<ServedRow>>, mut arrived: Arrived) {
     let Some(_file) = shared.file() else {
         return arrived.stream.refuse(&said(&crowded())).await;
     };
-    let socket = match target::connect(entry, &caller).await {
+    let socket = match target::connect(entry, &who.caller).await {
         Ok(socket) => socket,
         Err(refusal) => {
             entry.local.refused.fetch_add(1, Relaxed);
             return arrived.stream.refuse(&said(&refusal)).await;
         }
     };
-    let bonds = vec![Bond::Serves { caller, entry: entry.clone() }];
+    let bonds = Bond::of(who, entry);
     let cut = shared.stop.child_token();
     let open = OpenTunnel::begin(&shared.open, bonds, entry.local.clone(), cut);
     // The tables may have changed since it was let in.

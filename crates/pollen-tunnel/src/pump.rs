@@ -9,10 +9,12 @@
 use std::{
     cell::RefCell,
     future::{pending, poll_fn},
+    pin::pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
+use bytes::{Bytes, BytesMut};
 use pollen_net::{BROKEN, CUT, RecvStream, SendStream, TunnelStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +60,11 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
+    /// All that is said.
+    pub(crate) fn whole(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.to_vec(), sent: 0, is_over: true }
+    }
+
     pub(crate) fn unsent(&self) -> &[u8] {
         self.bytes.get(self.sent..).unwrap_or_default()
     }
@@ -163,6 +170,74 @@ async fn run_here(
     ended
 }
 
+/// How a service answered.
+pub(crate) enum Answered {
+    /// To its end.
+    Whole(Bytes),
+    /// With more than may be kept.
+    TooLong,
+    /// The tunnel ended before.
+    Broken,
+}
+
+/// Says `rest` and its end, and keeps what is said to it, `most` bytes at most.
+pub(crate) async fn ask(
+    far: Far,
+    rest: Rest,
+    most: usize,
+    cut: &CancellationToken,
+    counts: Counts<'_>,
+) -> Answered {
+    let mut kept = Kept { bytes: BytesMut::new(), most, is_over: false };
+    let is_whole = match far {
+        Far::Peer(mut stream) => {
+            let there = carry(Source::Over, Sink::Peer(&mut stream.send), rest, counts.there);
+            let (from, into) = (Source::Peer(&mut stream.recv), Sink::Kept(&mut kept));
+            let back = carry(from, into, Rest::default(), counts.back);
+            let heard = hear(there, back, cut).await;
+            match heard {
+                Some(true) => stream.complete(),
+                _ => stream.cut(BROKEN),
+            }
+            heard.is_some()
+        }
+        Far::Here(socket, _file) => {
+            let there = carry(Source::Over, Sink::Socket(&socket), rest, counts.there);
+            let (from, into) = (Source::Socket(&socket), Sink::Kept(&mut kept));
+            let back = carry(from, into, Rest::default(), counts.back);
+            let heard = hear(there, back, cut).await;
+            if heard != Some(true) {
+                socket.abort();
+            }
+            heard.is_some()
+        }
+    };
+    match (is_whole, kept.is_over) {
+        (_, true) => Answered::TooLong,
+        (true, false) => Answered::Whole(kept.bytes.freeze()),
+        (false, false) => Answered::Broken,
+    }
+}
+
+/// Whether all was said, once the answer is whole: a service may answer and read no further. `None`
+/// when the answer is not whole.
+async fn hear(
+    there: impl Future<Output = Result<(), Broken>>,
+    back: impl Future<Output = Result<(), Broken>>,
+    cut: &CancellationToken,
+) -> Option<bool> {
+    let (mut there, mut back) = (pin!(there), pin!(back));
+    let mut said = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => return None,
+            ended = &mut there, if said.is_none() => said = Some(ended.is_ok()),
+            heard = &mut back => return heard.ok().map(|()| said == Some(true)),
+        }
+    }
+}
+
 async fn both(
     there: impl Future<Output = Result<(), Broken>>,
     back: impl Future<Output = Result<(), Broken>>,
@@ -179,11 +254,33 @@ pub(crate) struct Broken;
 enum Source<'a> {
     Socket(&'a Socket),
     Peer(&'a mut RecvStream),
+    /// Nothing comes beside what was read before.
+    Over,
 }
 
 enum Sink<'a> {
     Socket(&'a Socket),
     Peer(&'a mut SendStream),
+    Kept(&'a mut Kept),
+}
+
+/// An answer that is kept.
+struct Kept {
+    bytes: BytesMut,
+    most: usize,
+    /// There was more.
+    is_over: bool,
+}
+
+impl Kept {
+    fn take(&mut self, from: &[u8]) -> Result<usize, Broken> {
+        self.is_over |= from.len() > self.most - self.bytes.len();
+        if self.is_over {
+            return Err(Broken);
+        }
+        self.bytes.extend_from_slice(from);
+        Ok(from.len())
+    }
 }
 
 impl Source<'_> {
@@ -191,6 +288,7 @@ impl Source<'_> {
         match self {
             Self::Socket(socket) => socket.poll_read(cx, into).map_err(|_| Broken),
             Self::Peer(recv) => recv.poll_read(cx, into).map_err(|_| Broken),
+            Self::Over => Poll::Ready(Ok(0)),
         }
     }
 }
@@ -202,6 +300,7 @@ impl Sink<'_> {
             Self::Peer(send) => {
                 std::pin::Pin::new(&mut **send).poll_write(cx, from).map_err(|_| Broken)
             }
+            Self::Kept(kept) => Poll::Ready(kept.take(from)),
         }
     }
 
@@ -209,6 +308,7 @@ impl Sink<'_> {
         match self {
             Self::Socket(socket) => socket.finish().map_err(|_| Broken),
             Self::Peer(send) => send.finish().map_err(|_| Broken),
+            Self::Kept(_) => Ok(()),
         }
     }
 }

@@ -20,6 +20,18 @@ pub(crate) fn lost(error: &NetError) -> Refusal {
     Refusal { slug: error.slug().to_owned(), reason: error.to_string(), remedy: remedy.to_owned() }
 }
 
+/// The tunnel ended before the answer did.
+pub(crate) fn broken(service: &str) -> Refusal {
+    let reason = format!("service \"{service}\", or a node on the way, ended the connection");
+    refused("unreachable", reason, "pln status services")
+}
+
+/// The answer is longer than who asked takes.
+pub(crate) fn too_long(service: &str, most: usize) -> Refusal {
+    let reason = format!("the answer of service \"{service}\" is over the limit of {most} bytes");
+    refused("bad-request", reason, "ask for less at once")
+}
+
 /// No file is left for another tunnel.
 pub(crate) fn crowded() -> Refusal {
     let reason = "this node has as many tunnels as its open files allow";

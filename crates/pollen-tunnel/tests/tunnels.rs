@@ -400,7 +400,7 @@ fn another_user_of_this_machine_is_reset_unless_any_may_come() {
 fn at_the_door(name: &str) -> (UnixStream, TcpStream, pollen_tunnel::Want) {
     let (a, _) = &*NODES;
     let (server, _) = at_b(name);
-    let want = pollen_tunnel::Want { service: name.into(), node: None, datagrams: false };
+    let want = pollen_tunnel::Want::stream(name, None);
     let (near, mut client) = UnixStream::pair().unwrap();
     near.set_nonblocking(true).unwrap();
     client.set_read_timeout(Some(common::PATIENCE)).unwrap();

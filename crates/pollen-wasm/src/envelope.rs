@@ -145,16 +145,48 @@ pub enum LogLevel {
     Error,
 }
 
+/// The largest answer of a host or service outside the mesh's seeds, bytes.
+pub const MAX_ANSWER: usize = 50 << 20;
+
+/// Why a request of a guest has no reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoReply {
+    /// The guest is told, and goes on.
+    Told(String),
+    /// It may not ask for that: its call ends with this error.
+    Ends(SandboxError),
+}
+
+impl From<String> for NoReply {
+    fn from(text: String) -> Self {
+        Self::Told(text)
+    }
+}
+
+impl From<&str> for NoReply {
+    fn from(text: &str) -> Self {
+        Self::Told(text.to_owned())
+    }
+}
+
+impl NoReply {
+    /// It asked for what its spec, or a gate, does not allow.
+    #[must_use]
+    pub fn not_allowed(reason: String, remedy: String) -> Self {
+        Self::Ends(SandboxError::ran("guest-host-refused", reason, remedy))
+    }
+}
+
 /// A boxed future of a host operation.
-pub type HostFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + 'a>>;
+pub type HostFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, NoReply>> + Send + 'a>>;
 
 /// A boxed future of a piece of output on its way: whether it was taken.
 pub type WriteFuture<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 
 /// What a running guest can reach on its node, bound to one call.
 pub trait Host: Send + Sync + 'static {
-    /// `pollen_request`: the reply's bytes; the text of an error goes to the log and the guest
-    /// sees 0. The future may be polled on either runtime and is dropped on cancel.
+    /// `pollen_request`: the reply's bytes. The text of [`NoReply::Told`] goes to the log and the
+    /// guest sees 0. The future may be polled on either runtime and is dropped on cancel.
     fn request(&self, uri: String, input: Bytes) -> HostFuture<'_>;
 
     /// A request that the guest makes while others of it run: as [`Host::request`], and what it may

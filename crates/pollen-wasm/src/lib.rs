@@ -43,8 +43,8 @@ pub use abi::Kernel;
 pub use bundle::{Bundle, MAX_PACKED as MAX_BUNDLE};
 pub use engine::budget::{Quota, Unlimited};
 pub use envelope::{
-    Call, Host, HostFuture, LogLevel, ModuleInfo, Outcome, Output, Reading, SandboxConfig,
-    SeedSettings, TailCall, WriteFuture,
+    Call, Host, HostFuture, LogLevel, MAX_ANSWER, ModuleInfo, NoReply, Outcome, Output, Reading,
+    SandboxConfig, SeedSettings, TailCall, WriteFuture,
 };
 pub use error::SandboxError;
 pub use inspect::{known_imports, wat_to_wasm};

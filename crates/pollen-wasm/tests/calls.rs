@@ -371,7 +371,7 @@ impl pollen_wasm::Host for Nested {
         let call = Call { input, nested: true, ..call("echo", "") };
         let future = self.world.sandbox.call(self.seed.clone(), call, Recorder::new());
         Box::pin(async move {
-            future.await.result.map(|output| output.bytes).map_err(|e| e.to_string())
+            future.await.result.map(|output| output.bytes).map_err(|e| e.to_string().into())
         })
     }
     fn log(&self, _level: LogLevel, _message: &str) {}
@@ -407,7 +407,7 @@ impl pollen_wasm::Host for Deeper {
         let call = Call { input: Bytes::from(body), nested: true, ..call(function, "") };
         let future = self.world.sandbox.call(seed.clone(), call, Arc::new(host));
         Box::pin(async move {
-            future.await.result.map(|output| output.bytes).map_err(|e| e.to_string())
+            future.await.result.map(|output| output.bytes).map_err(|e| e.to_string().into())
         })
     }
     fn log(&self, _level: LogLevel, _message: &str) {}

@@ -11,11 +11,14 @@ use crate::{
 
 /// The kind that OPEN says first. A content request begins with 32 bytes instead.
 const OPEN: u8 = 1;
+/// The kind of an OPEN for a guest: a provider that does not know it must not open.
+const OPEN_FOR: u8 = 2;
 /// Flag: what the stream carries are datagrams.
 const DATAGRAMS: u8 = 1;
-/// Fields of OPEN of a stream, and of a session of datagrams.
+/// Fields of OPEN of a stream, of a session of datagrams, and of a guest.
 const FIELDS: u32 = 3;
 const OF_SESSION: u32 = 4;
+const OF_GUEST: u32 = 4;
 
 /// What a local client that wants a tunnel sends first; its first byte tells it from HTTP.
 pub const PREFACE: [u8; 8] = *b"\0pln-t1\n";
@@ -27,15 +30,21 @@ pub struct Open<'a> {
     pub service: &'a str,
     /// The number of the session when it carries datagrams: the opener's, once a connection.
     pub session: Option<u64>,
+    /// Of a stream that a guest asks for: the member that published its seed. It must be let in as
+    /// the opener must.
+    pub publisher: Option<Id>,
 }
 
 impl<'a> Open<'a> {
     /// Appends the array, without a length prefix.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
-        match self.session {
-            None => writer.array(FIELDS).uint(OPEN).str(self.service).uint(0u8),
-            Some(session) => {
+        match (self.session, &self.publisher) {
+            (None, Some(publisher)) => {
+                writer.array(OF_GUEST).uint(OPEN_FOR).str(self.service).uint(0u8).bytes(publisher)
+            }
+            (None, None) => writer.array(FIELDS).uint(OPEN).str(self.service).uint(0u8),
+            (Some(session), _) => {
                 writer.array(OF_SESSION).uint(OPEN).str(self.service).uint(DATAGRAMS).uint(session)
             }
         };
@@ -45,11 +54,19 @@ impl<'a> Open<'a> {
     pub fn decode(body: &'a [u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(body);
         let fields = reader.array(FIELDS)?;
-        if reader.uint::<u8>("kind")? != OPEN {
+        let kind = reader.uint::<u8>("kind")?;
+        if kind != OPEN && kind != OPEN_FOR {
             return Err(WireError::Shape("kind"));
         }
         let service = reader.str("service", MAX_NAME)?;
         let flags: u64 = reader.uint("flags")?;
+        if kind == OPEN_FOR {
+            if fields < OF_GUEST {
+                return Err(WireError::Shape("publisher"));
+            }
+            let publisher = Some(reader.id("publisher")?);
+            return Ok(Self { service, session: None, publisher });
+        }
         let session = match flags & u64::from(DATAGRAMS) {
             0 => None,
             _ if fields < OF_SESSION => return Err(WireError::Shape("session")),
@@ -59,7 +76,7 @@ impl<'a> Open<'a> {
         if flags & u64::from(DATAGRAMS) != 0 && session.is_none() {
             return Err(WireError::Limit("session"));
         }
-        Ok(Self { service, session })
+        Ok(Self { service, session, publisher: None })
     }
 }
 

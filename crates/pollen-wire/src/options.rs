@@ -23,6 +23,8 @@ pub struct SeedOptions {
     pub idempotent: bool,
     /// Anonymous clients may call it.
     pub public: bool,
+    /// Services of members that its guests may ask.
+    pub allow_services: Vec<String>,
     /// Those that the sandbox obeys.
     #[serde(flatten)]
     pub guest: GuestOptions,

@@ -306,6 +306,7 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
         "door reply",
         "door chunk",
         "open of datagrams",
+        "open for a guest",
         "refused",
         "want of one node",
     ] {
@@ -321,7 +322,7 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
                 "reply ok" => ReplyHeader::decode(part).is_err(),
                 "chunk" => Answered::decode(part).is_err(),
                 "fetch" => FetchRequest::decode(part).is_err(),
-                "open of datagrams" => Asked::decode(part).is_err(),
+                "open of datagrams" | "open for a guest" => Asked::decode(part).is_err(),
                 "refused" => Opened::decode(part).is_err(),
                 "want of one node" => Want::decode(part).is_err(),
                 "door call" | "door call with a head and a credit" | "door credit" => {
@@ -336,9 +337,12 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
 
 #[test]
 fn the_frames_of_a_tunnel_are_golden() {
-    let api = Open { service: "api", session: None };
-    let dns = Open { service: "dns", session: Some(70_000) };
-    for (name, expected) in [("open", api), ("open of datagrams", dns)] {
+    let api = Open { service: "api", session: None, publisher: None };
+    let dns = Open { service: "dns", session: Some(70_000), publisher: None };
+    let guests = Open { service: "api", session: None, publisher: Some(run(0)) };
+    for (name, expected) in
+        [("open", api), ("open of datagrams", dns), ("open for a guest", guests)]
+    {
         let golden = vector(name);
         assert_eq!(Open::decode(&golden), Ok(expected), "{name}");
         assert_eq!(Asked::decode(&golden), Ok(Asked::Open(expected)), "{name}");
@@ -373,7 +377,7 @@ fn a_request_for_content_is_told_from_a_tunnel_by_its_first_element() {
     let fetch = FetchRequest { seed: run(32), path: "module", content: run(0) };
     assert_eq!(Asked::decode(&vector("fetch")), Ok(Asked::Fetch(fetch)));
     let mut of_later_kind = vector("open");
-    of_later_kind[1] = 2;
+    of_later_kind[1] = 3;
     assert_eq!(Asked::decode(&of_later_kind), Err(WireError::Shape("kind")));
     // A session without its number, and one that no varint holds.
     let mut unnumbered = vector("open of a later version");
@@ -381,7 +385,8 @@ fn a_request_for_content_is_told_from_a_tunnel_by_its_first_element() {
     unnumbered[0] = 0x93;
     unnumbered[6] = 1;
     assert_eq!(Asked::decode(&unnumbered), Err(WireError::Shape("session")));
-    let huge = encoded(|out| Open { service: "dns", session: Some(1 << 62) }.encode(out));
+    let huge = Open { service: "dns", session: Some(1 << 62), publisher: None };
+    let huge = encoded(|out| huge.encode(out));
     assert_eq!(Open::decode(&huge), Err(WireError::Limit("session")));
 }
 

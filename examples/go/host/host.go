@@ -28,9 +28,5 @@ func Input() []byte {
 
 // Output sets the call's output.
 func Output(bytes []byte) {
-	offset := alloc(uint64(len(bytes)))
-	for i, b := range bytes {
-		storeU8(offset+uint64(i), uint32(b))
-	}
-	outputSet(offset, uint64(len(bytes)))
+	outputSet(block(bytes), uint64(len(bytes)))
 }

@@ -132,6 +132,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("hosts", _pairs(options["host"])),
         ("hosts if", escaped(options["host_if"])),
         ("reaches", ", ".join(options["allow_hosts"])),
+        ("asks", ", ".join(f"service/{name}" for name in options["allow_services"])),
         ("flags", ", ".join(filter(None, flags))),
         ("calls here", here),
         ("cancelled", f"{seed['cancelled']} that began here" if seed["cancelled"] else ""),

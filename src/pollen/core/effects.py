@@ -149,7 +149,8 @@ class PolicyRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the muscles must know to route, gate, limit and run one seed.
 
-    ``seed`` is the hash of the spec, ``content`` the BLAKE3 of the module. ``replicas`` are the
+    ``seed`` is the hash of the spec, ``content`` the BLAKE3 of the module. A service that the seed
+    asks must let in its ``publisher`` as well as the node where it runs. ``replicas`` are the
     ready hosts, nearest first, at most 16; ``wake`` the ranks to wake when there is none, in their
     order: a node listed in its own row may load the seed for a call that asks, and tells of it by
     ``SeedWoken``. A replica of a seed with the option ``check`` is opened to callers by the first
@@ -162,6 +163,7 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     name: str
     seed: Hash
+    publisher: PeerId
     content: Hash
     functions: list[str]
     replicas: list[PeerId]

@@ -475,6 +475,7 @@ class Node(Room):
             members=self._members,
             situation=self._situation,
             paths=self._paths,
+            services=self._services,
             telemetry=self._placing.telemetry,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),

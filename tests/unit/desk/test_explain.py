@@ -5,6 +5,7 @@ from __future__ import annotations
 from pollen.core.commands import StatusCommand
 from pollen.core.ids import SECOND
 from pollen.core.whywords import WhyCall, WhyCallCommand, WhyPlace, WhyPlaceCommand
+from tests.unit.services.helpers import serve
 from tests.unit.world import World, three
 
 
@@ -106,6 +107,45 @@ def test_a_policy_on_callers_is_told_part_by_part() -> None:
     assert not [line for line in told.why if "may not" in line]
     told = why_call(settled(allow_if='caller.tier == "admin"', allow=[("team", "red")]), "a")
     assert (told.allowed, told.policy[0].value) == (False, "true")
+
+
+def test_the_services_that_a_seed_may_ask_are_told_with_whom_their_gates_shut_out() -> None:
+    """The publisher must be let in, and then the hosts."""
+    world = settled(allow_services=["db"], min_replicas=1, everywhere=True)
+
+    def said() -> str:
+        return next(line for line in why_call(world, "a").why if "service db" in line)
+
+    assert said() == "it may ask service db, which nobody serves"
+    serve(world, "c", "db")
+    assert said() == "it may ask service db at c"
+    ids = {name: machine.key.hex() for name, machine in world.machines.items()}
+    serve(world, "c", "db", allow_if=f'caller.id == "{ids["b"]}"')
+    assert said() == (
+        "it may not ask service db: the gate at c does not let in a, who published the seed"
+    )
+    serve(world, "c", "db", allow_if=f'caller.id == "{ids["a"]}" || caller.id == "{ids["b"]}"')
+    assert said() == ("it may ask service db at c, but not from c: the gate does not let it in")
+    serve(world, "b", "db", beside=True)
+    assert said() in ("it may ask service db at b, c", "it may ask service db at c, b")
+    world = settled(allow_services=["db"], host=[("gpu", "yes")])
+    serve(world, "c", "db")
+    assert "it may ask service db at c" in why_call(world, "a").why
+
+
+def test_the_gate_of_a_service_that_lets_in_no_host_is_told() -> None:
+    """The publisher alone is not enough: a guest comes from where it runs."""
+    world = settled(allow_services=["db"])
+    hosts = [name for name, machine in world.machines.items() if machine.loaded]
+    alone = next(name for name in world.machines if name not in hosts)
+    owner = world.machines["a"].key.hex()
+    serve(world, alone, "db", allow_if=f'caller.id == "{owner}"')
+    said = next(line for line in why_call(world, "a").why if "service db" in line)
+    shut = [name for name in hosts if name != "a"]
+    if "a" in hosts:
+        assert said.endswith(f"but not from {', '.join(shut)}: the gate does not let it in")
+    else:
+        assert said.startswith("it may not ask service db")
 
 
 def test_a_policy_on_hosts_is_told_of_each_node() -> None:

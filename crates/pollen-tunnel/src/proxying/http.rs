@@ -169,7 +169,7 @@ mod tests {
 
     fn want(host: &str) -> Result<Want, Refusal> {
         match host.strip_suffix(".pln") {
-            Some(name) => Ok(Want { service: name.into(), node: None, datagrams: false }),
+            Some(name) => Ok(Want::stream(name, None)),
             None => Err(foreign(host)),
         }
     }

@@ -42,7 +42,7 @@ pub(crate) async fn serve(shared: &Shared, near: Socket, stop: &CancellationToke
         Err(refusal) => Err(Missed::Refused(refusal)),
         Ok(want) => tokio::select! {
             () = stop.cancelled() => return near.abort(),
-            opened = client::open_after(shared, &near, &want, rest) => opened,
+            opened = client::open_after(shared, Some(&near), &want, rest) => opened,
         },
     };
     match opened {

@@ -28,7 +28,7 @@ pub(super) fn read(tables: &Tables, host: &str) -> Result<Want, Refusal> {
         _ => (name, None),
     };
     let node = node.map(|text| node_of(tables, text)).transpose()?;
-    Ok(Want { service: service.into(), node, datagrams: false })
+    Ok(Want::stream(service, node))
 }
 
 fn node_of(tables: &Tables, text: &str) -> Result<Id, Refusal> {

@@ -135,7 +135,7 @@ impl Node {
     pub fn refusal(&self, service: &str) -> Refusal {
         let (near, _other) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
-        let want = Want { service: service.into(), node: None, datagrams: false };
+        let want = Want::stream(service, None);
         self.plane.handle().block_on(async {
             let near = Socket::Unix(tokio::net::UnixStream::from_std(near).unwrap());
             match self.tunnels.open(&near, &want).await {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::engine::budget::Quota;
-use crate::envelope::Host;
+use crate::envelope::{Host, NoReply};
 
 /// Requests of one guest that are under way at once. Raising it takes memory on the nodes that answer.
 /// Guess: a page that asks 50 others is served at once.
@@ -25,7 +25,7 @@ const MOST: usize = 64;
 const OVERHEAD: u64 = 1 << 10;
 
 /// A reply, or why there is none.
-pub(crate) type Reply = Result<Bytes, String>;
+pub(crate) type Reply = Result<Bytes, NoReply>;
 
 struct Asked {
     number: u64,
@@ -73,7 +73,7 @@ impl Begun {
     }
 
     fn refuse(&mut self, number: u64, reason: &str) {
-        self.ended.push((number, Err(reason.to_owned())));
+        self.ended.push((number, Err(reason.to_owned().into())));
     }
 
     fn charge(&mut self, bytes: u64, quota: &mut impl Quota) -> bool {
@@ -139,7 +139,7 @@ impl Begun {
             let Some((number, cost)) = self.under_way.remove(&id) else { continue };
             self.release(cost, quota);
             let fits = self.charge(reply_cost(&reply), quota);
-            let full = || Err("there is no memory for the reply".to_owned());
+            let full = || Err("there is no memory for the reply".to_owned().into());
             self.ended.push((number, if fits { reply } else { full() }));
             if let Some(host) = host {
                 self.begin_next(host);
@@ -168,6 +168,6 @@ fn reply_cost(reply: &Reply) -> u64 {
 fn parts(joined: Result<(Id, Reply), JoinError>) -> (Id, Reply) {
     match joined {
         Ok(ended) => ended,
-        Err(error) => (error.id(), Err("[internal] the request was cut off".to_owned())),
+        Err(error) => (error.id(), Err("[internal] the request was cut off".to_owned().into())),
     }
 }

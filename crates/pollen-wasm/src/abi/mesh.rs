@@ -9,7 +9,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::LinkerInstance;
 
 use crate::abi::state::{SLICE, State};
-use crate::envelope::LogLevel;
+use crate::envelope::{LogLevel, NoReply};
 
 /// A URI longer than this is refused, bytes.
 pub(crate) const URI: usize = 4 << 10;
@@ -57,13 +57,25 @@ pub(crate) fn define<O: Send + 'static>(
                         let replied = host.request(uri, Bytes::from(input)).await;
                         // The time awaited was not the guest's.
                         store.set_epoch_deadline(SLICE);
-                        replied.map(Vec::from)
+                        read(store.data_mut(), replied)?
                     }
                 };
                 Ok((replied,))
             })
         },
     )
+}
+
+/// A reply as the guest takes it; it ends where it asked for what it may not.
+pub(crate) fn read<O>(
+    state: &mut State<O>,
+    replied: Result<Bytes, NoReply>,
+) -> wasmtime::Result<Replied> {
+    match replied {
+        Ok(reply) => Ok(Ok(Vec::from(reply))),
+        Err(NoReply::Told(text)) => Ok(Err(text)),
+        Err(NoReply::Ends(error)) => Err(state.fail(error)),
+    }
 }
 
 /// What an address over the limit is told.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pollen_wasm::{
-    Call, Host, HostFuture, LogLevel, Outcome, Sandbox, SandboxConfig, Seed, SeedSettings,
+    Call, Host, HostFuture, LogLevel, NoReply, Outcome, Sandbox, SandboxConfig, Seed, SeedSettings,
     wat_to_wasm,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -149,7 +149,7 @@ impl Host for Recorder {
         self.requests.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             match &self.answer {
-                Some(answer) => answer(&uri, input),
+                Some(answer) => answer(&uri, input).map_err(NoReply::Told),
                 None => std::future::pending().await,
             }
         })

@@ -309,6 +309,7 @@ def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall |
             *_why_published(screen, holding),
             *([] if has_properties else _why_gated(seed)),
             *([] if is_true or seed.allow_if is None else _why_false(seed.allow_if, party)),
+            *screen.services.why_asked(seed, [host.node for host in hosts]),
             _why_way(ways),
         ],
         ways=ways,

@@ -29,6 +29,7 @@ from pollen.core.names import Holding
 from pollen.core.paths import Paths
 from pollen.core.placement import Host, Situation, State
 from pollen.core.seeds import Seed, options_view, read_description
+from pollen.core.services import Services
 from pollen.core.trust import Member, Members, Tier
 
 
@@ -42,6 +43,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     members: Members
     situation: Situation
     paths: Paths
+    services: Services
     telemetry: Telemetry | None
     twins: Sequence[PeerId]
     frozen: Sequence[PeerId]

@@ -88,6 +88,7 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
     return SeedRow(
         name=name,
         seed=seed.seed,
+        publisher=seed.owner,
         content=spec.content,
         functions=spec.functions,
         replicas=replicas,

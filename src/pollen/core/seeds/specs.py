@@ -219,6 +219,10 @@ def check_options(options: SeedOptions) -> Refusal | None:
         tree = parse(text, scope) if text else None
         if isinstance(tree, Refusal):
             return tree
+    for name in options.allow_services:
+        refusal = check_name(name)
+        if refusal is not None:
+            return refusal
     if options.program and options.library:
         return Refusal(
             "config-invalid",

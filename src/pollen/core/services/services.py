@@ -16,6 +16,8 @@ from pollen.core.effects import SetTimer
 from pollen.core.ids import PeerId
 from pollen.core.kinds import SERVICE
 from pollen.core.placement import Placing, Situation
+from pollen.core.seeds import Seed
+from pollen.core.services.asking import why_asked
 from pollen.core.services.directory import Directory
 from pollen.core.services.listeners import LISTENER_TABLE, Listeners
 from pollen.core.services.serving import SERVED_TABLE, Serving
@@ -37,6 +39,7 @@ class Services:
         has_room: Callable[[tuple[str, bytes], int], bool],
     ) -> None:
         self._situation = situation
+        self._members = members
         self._directory = Directory(own, members, situation, placing.price_of, placing.services)
         self._serving = Serving(
             own, members, situation, self._directory, certificate, has_room, placing.served
@@ -80,6 +83,11 @@ class Services:
     def held_by(self, peers: Collection[PeerId]) -> list[str]:
         """The names that these members serve, and nobody else."""
         return self._directory.held_by(peers)
+
+    def why_asked(self, seed: Seed, hosts: Sequence[PeerId]) -> list[str]:
+        """A sentence a service that a seed names: whether its guests on these hosts may ask it."""
+        names = seed.options.allow_services
+        return why_asked(self._directory, self._members, names, seed.owner, hosts)
 
     def refusal_for_seed(self, name: str) -> Refusal | None:
         """Why no seed may have this name; one that has it already keeps it."""

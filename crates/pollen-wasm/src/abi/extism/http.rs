@@ -24,10 +24,8 @@ use wasmtime::{AsContextMut, Caller, Linker, Result};
 use super::State;
 use super::names::ENV as MODULE;
 use crate::abi::state::SLICE;
+use crate::envelope::MAX_ANSWER;
 use crate::error::SandboxError;
-
-/// A reply larger than this is an error, bytes.
-const REPLY: usize = 50 << 20;
 
 /// Time for name resolution, connection and TLS.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -282,15 +280,15 @@ async fn send(stream: Stream, request: Request<Full<Bytes>>) -> Result<Reply, St
 }
 
 async fn collect(mut body: hyper::body::Incoming) -> Result<Bytes, String> {
-    let too_large = || format!("the reply is over the limit of {REPLY} bytes");
-    if body.size_hint().lower() > REPLY as u64 {
+    let too_large = || format!("the reply is over the limit of {MAX_ANSWER} bytes");
+    if body.size_hint().lower() > MAX_ANSWER as u64 {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| e.to_string())?;
         if let Some(data) = frame.data_ref() {
-            if bytes.len().saturating_add(data.len()) > REPLY {
+            if bytes.len().saturating_add(data.len()) > MAX_ANSWER {
                 return Err(too_large());
             }
             bytes.extend_from_slice(data);

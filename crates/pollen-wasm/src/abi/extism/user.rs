@@ -8,7 +8,7 @@ use super::State;
 use super::names::USER as MODULE;
 use super::written;
 use crate::abi::state::SLICE;
-use crate::envelope::LogLevel;
+use crate::envelope::{LogLevel, NoReply};
 
 /// A URI longer than this is refused, bytes.
 const URI: usize = 4 << 10;
@@ -49,33 +49,34 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
         "pollen_request",
         |mut caller: Caller<'_, State>, (uri, input): (u64, u64)| {
             Box::new(async move {
-                let offset = request(caller.data_mut(), uri, input).await;
+                let offset = request(caller.data_mut(), uri, input).await?;
                 // The time awaited was not the guest's.
                 caller.as_context_mut().set_epoch_deadline(SLICE);
-                offset
+                Ok(offset)
             })
         },
     )?;
     Ok(())
 }
 
-async fn request(state: &mut State, uri: u64, input: u64) -> u64 {
-    let Some(host) = state.host.clone() else { return 0 };
+async fn request(state: &mut State, uri: u64, input: u64) -> Result<u64> {
+    let Some(host) = state.host.clone() else { return Ok(0) };
     let uri = state.own.kernel.block(uri);
     let text = match std::str::from_utf8(uri) {
         Ok(text) if text.len() <= URI => text.to_owned(),
         _ => {
             state.logs.notice(LogLevel::Warn, "pollen_request: the URI is not text or too long");
-            return 0;
+            return Ok(0);
         }
     };
     let input = Bytes::copy_from_slice(state.own.kernel.block(input));
     match host.request(text, input).await {
-        Ok(reply) => reply_handle(state, &reply),
-        Err(error) => {
-            state.logs.notice(LogLevel::Warn, &format!("pollen_request failed: {error}"));
-            0
+        Ok(reply) => Ok(reply_handle(state, &reply)),
+        Err(NoReply::Told(text)) => {
+            state.logs.notice(LogLevel::Warn, &format!("pollen_request failed: {text}"));
+            Ok(0)
         }
+        Err(NoReply::Ends(error)) => Err(state.fail(error)),
     }
 }
 

@@ -50,7 +50,7 @@ fn requests(host: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
             Box::new(async move {
                 let ended = wait(store.data_mut(), time.map(Duration::from_millis)).await;
                 store.set_epoch_deadline(SLICE);
-                Ok((ended,))
+                Ok((ended?,))
             })
         },
     )
@@ -64,7 +64,7 @@ fn start(state: &mut State, uri: String, input: Bytes) -> u64 {
     }
 }
 
-async fn wait(state: &mut State, time: Option<Duration>) -> Vec<(u64, Replied)> {
+async fn wait(state: &mut State, time: Option<Duration>) -> wasmtime::Result<Vec<(u64, Replied)>> {
     let host = state.host.clone();
     let resting = host.as_ref().filter(|_| !state.own.begun.has_ended());
     if let Some(host) = resting {
@@ -74,7 +74,7 @@ async fn wait(state: &mut State, time: Option<Duration>) -> Vec<(u64, Replied)> 
     if let Some(host) = resting {
         host.resumes();
     }
-    ended.into_iter().map(|(number, reply)| (number, reply.map(Vec::from))).collect()
+    ended.into_iter().map(|(number, reply)| Ok((number, mesh::read(state, reply)?))).collect()
 }
 
 fn output(host: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
