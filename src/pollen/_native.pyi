@@ -215,12 +215,14 @@ class Muscles:
         name: str,
         seed: str,
         function: str,
+        service: str,
         input: bytes,
         rate: int,
         concurrency: int,
         duration_ms: int,
     ) -> bytes:
-        """Blocking (GIL released): call a seed from here; a JSON report. Rate 0: closed loop."""
+        """Blocking (GIL released): call a seed from here, or with a ``service`` ask that; a JSON
+        report. Rate 0: closed loop."""
     def end_workload(self, name: str) -> int:
         """End the workloads of this name, which report at once; how many there were."""
     def beat(self) -> None:

@@ -305,6 +305,7 @@ def exits_by_sys_exit_in_a_call() -> None:
             name="",
             seed="loop",
             function="loop",
+            service="",
             input=b"",
             rate=0,
             concurrency=2,

@@ -17,7 +17,8 @@ use std::{
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use pollen_plane::{CallError, Plane, SeedRef};
+use pollen_plane::{CallError, MAX_ANSWER, Plane, SeedRef, ServiceAsk};
+use pollen_tunnel::Tunnels;
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -50,6 +51,8 @@ pub struct WorkReport {
     pub rate: f64,
     /// Latency of those that ended well, microseconds, by percentile.
     pub latency_us: Latency,
+    /// What a service said in those that ended well, bytes.
+    pub bytes_in: u64,
 }
 
 /// Percentiles, microseconds.
@@ -92,31 +95,88 @@ impl Workloads {
         meant.len()
     }
 
-    /// Calls a seed from this node and blocks until it is over, or ended by its `name`. Calls are
-    /// made as this node's own; an empty function is the only export.
+    /// Calls a seed from this node, or asks a service, and blocks until it is over, or ended by its
+    /// `name`.
     pub fn run(
         &self,
         plane: &Plane,
+        tunnels: &Tunnels,
         name: &str,
-        seed: &str,
-        function: &str,
+        target: Target<'_>,
         input: Bytes,
         plan: WorkPlan,
     ) -> WorkReport {
-        let seed = SeedRef::parse(seed);
-        let function: Option<Arc<str>> = (!function.is_empty()).then(|| function.into());
-        let working = run(plan, self.begin(name), |_lane| {
-            let (plane, seed) = (plane.clone(), seed.clone());
-            let (function, input) = (function.clone(), input.clone());
-            move || {
-                let (seed, function, input) = (seed.clone(), function.clone(), input.clone());
-                let request = plane.request(seed, function, input, Instant::now(), BUDGET);
-                let plane = plane.clone();
-                async move { plane.call(request).await.result.map(drop).map_err(Failed::from) }
-            }
-        });
-        plane.handle().block_on(working)
+        let ended = self.begin(name);
+        if target.service.is_empty() {
+            plane.handle().block_on(call(plane, target, input, plan, ended))
+        } else {
+            plane.handle().block_on(ask(tunnels, target.service, input, plan, ended))
+        }
     }
+}
+
+/// What a workload goes to.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// A seed, which is called as this node.
+    pub seed: &'a str,
+    /// Of it; empty is the only export.
+    pub function: &'a str,
+    /// A service in its place, unless empty.
+    pub service: &'a str,
+}
+
+async fn call(
+    plane: &Plane,
+    target: Target<'_>,
+    input: Bytes,
+    plan: WorkPlan,
+    ended: watch::Receiver<bool>,
+) -> WorkReport {
+    let seed = SeedRef::parse(target.seed);
+    let function = target.function;
+    let function: Option<Arc<str>> = (!function.is_empty()).then(|| function.into());
+    run(plan, ended, |_lane| {
+        let (plane, seed) = (plane.clone(), seed.clone());
+        let (function, input) = (function.clone(), input.clone());
+        move || {
+            let (seed, function, input) = (seed.clone(), function.clone(), input.clone());
+            let request = plane.request(seed, function, input, Instant::now(), BUDGET);
+            let plane = plane.clone();
+            async move { plane.call(request).await.result.map(drop).map_err(Failed::from) }
+        }
+    })
+    .await
+}
+
+/// Each time all of the input is said, and the answer read to its end.
+async fn ask(
+    tunnels: &Tunnels,
+    service: &str,
+    input: Bytes,
+    plan: WorkPlan,
+    ended: watch::Receiver<bool>,
+) -> WorkReport {
+    let service: Arc<str> = service.into();
+    let heard = Arc::new(AtomicU64::new(0));
+    let report = run(plan, ended, |_lane| {
+        let (tunnels, heard) = (tunnels.clone(), heard.clone());
+        let (service, input) = (service.clone(), input.clone());
+        move || {
+            let (service, input) = (service.clone(), input.clone());
+            let (tunnels, heard) = (tunnels.clone(), heard.clone());
+            async move {
+                let ask = ServiceAsk { service, publisher: None, input, most: MAX_ANSWER };
+                let answered = tokio::time::timeout(BUDGET, tunnels.ask(ask)).await;
+                let answered = answered.map_err(|_| "deadline".to_owned())?;
+                let answer = answered.map_err(|refusal| refusal.slug)?;
+                heard.fetch_add(answer.len() as u64, Relaxed);
+                Ok(())
+            }
+        }
+    })
+    .await;
+    WorkReport { bytes_in: heard.load(Relaxed), ..report }
 }
 
 /// Why a call failed.
@@ -291,6 +351,7 @@ fn report(tally: &Tally, elapsed: Duration) -> WorkReport {
             p999: at(0.999),
             max: histogram.max(),
         },
+        bytes_in: 0,
     }
 }
 

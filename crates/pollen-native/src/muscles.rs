@@ -14,7 +14,7 @@ use std::{
 
 use pollen_door::{
     Doors,
-    workload::{WorkPlan, Workloads},
+    workload::{Target, WorkPlan, Workloads},
 };
 use pollen_net::HelloData;
 use pollen_plane::{
@@ -362,8 +362,9 @@ impl Muscles {
 
     /// Call a seed from this node; blocks with the interpreter released. The report as JSON.
     ///
-    /// `rate` 0 is closed loop. Each call has the seed's own time-out.
-    #[pyo3(signature = (*, name, seed, function, input, rate, concurrency, duration_ms))]
+    /// `rate` 0 is closed loop. Each call has the seed's own time-out. With a service it is asked,
+    /// and no seed is called.
+    #[pyo3(signature = (*, name, seed, function, service, input, rate, concurrency, duration_ms))]
     #[allow(clippy::too_many_arguments)]
     fn run_workload<'py>(
         &self,
@@ -371,18 +372,22 @@ impl Muscles {
         name: &str,
         seed: &str,
         function: &str,
+        service: &str,
         input: Vec<u8>,
         rate: u32,
         concurrency: usize,
         duration_ms: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let (plane, workloads) = (self.plane()?, self.workloads()?);
+        let tunnels = self.part(|running| running.tunnels.clone())?;
+        let target = Target { seed, function, service };
         let plan = WorkPlan {
             rate: (rate > 0).then_some(rate),
             concurrency,
             duration: Duration::from_millis(duration_ms),
         };
-        let report = py.detach(|| workloads.run(&plane, name, seed, function, input.into(), plan));
+        let report =
+            py.detach(|| workloads.run(&plane, &tunnels, name, target, input.into(), plan));
         let json = serde_json::to_vec(&report).map_err(|e| native("internal", e.to_string()))?;
         Ok(PyBytes::new(py, &json))
     }

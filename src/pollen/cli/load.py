@@ -1,4 +1,5 @@
-"""``pln load``: calls at a rate or a concurrency, from here or from several nodes, as they go."""
+"""``pln load``: calls at a rate or a concurrency, from here or from several nodes, as they go; or
+a service, asked so often."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import click
@@ -18,14 +19,16 @@ from pollen.cli import output
 from pollen.cli.app import (
     complete_nodes,
     complete_seeds,
+    complete_services,
     control_of,
     with_globals,
     with_json,
 )
 from pollen.cli.explain import find
 from pollen.cli.values import DURATION, read_input
-from pollen.errors import PollenError
+from pollen.errors import PollenError, error_from
 from pollen.sdk.control import Control
+from pollen.units import human_bytes
 
 _PERCENTILES = ("p50", "p90", "p99", "p999", "max")
 _LOOK_SECONDS = 1.0
@@ -35,7 +38,15 @@ _AFTER_SECONDS = 120.0
 
 
 @click.command("load")
-@click.argument("target", metavar="NAME[/FUNCTION]", shell_complete=complete_seeds)
+@click.argument(
+    "target", metavar="[NAME[/FUNCTION]]", required=False, shell_complete=complete_seeds
+)
+@click.option(
+    "--service",
+    metavar="NAME",
+    shell_complete=complete_services,
+    help="A service in place of a seed: connect, say the input, read to the end.",
+)
 @click.option("--rate", type=click.IntRange(1, 1_000_000), help="Calls a second (open loop).")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True)
 @click.option("--duration", type=DURATION, default="10s", show_default=True)
@@ -53,7 +64,8 @@ _AFTER_SECONDS = 120.0
 @click.pass_context
 def load_command(
     ctx: click.Context,
-    target: str,
+    target: str | None,
+    service: str | None,
     rate: int | None,
     concurrency: int,
     duration: int,
@@ -61,10 +73,12 @@ def load_command(
     sources: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Load a seed with calls from this node and print rates and latencies.
+    """Load a seed, or a service, from this node and print rates and latencies.
 
     With --rate calls are due at a constant rate and latency counts from when each was due; without
     it, as many as --concurrency are always under way, but for those that were told to come back.
+    With --service each time counts from the opening of a tunnel to the end of the answer; without
+    --input nothing is said but the end.
     With --from each node named does all of it, at the same time; that needs an admin's node.
     Ctrl-C ends it early and prints what there is; once more gives that up.
 
@@ -73,26 +87,30 @@ def load_command(
       pln load hello/greet --duration 5s
       pln load hello --rate 1000 --input world
       pln load hello --from attic --from cellar
+      pln load --service web --input "@request.txt"
     """
+    if (target is None) == (service is None):
+        raise error_from("usage", "a load is of a seed or of a service", "NAME, or --service NAME")
     control = control_of(ctx)
-    seed, _, function = target.removeprefix("seed/").partition("/")
-    nodes = _ids(control, sources)
+    seed, _, function = (target or "").removeprefix("seed/").partition("/")
+    nodes, said = _ids(control, sources), read_input(text)
     body = {
         "name": os.urandom(16).hex(),
         "seed": seed,
         "function": function,
+        "service": (service or "").removeprefix("service/"),
         "rate": rate or 0,
         "concurrency": concurrency,
         "duration_ms": duration,
-        "input_base64": base64.b64encode(read_input(text)).decode(),
+        "input_base64": base64.b64encode(said).decode(),
         "nodes": nodes,
     }
-    with _live(control, seed, duration / 1000):
+    with _live(control, seed, duration / 1000) if seed else nullcontext():
         report, is_whole = _load(control, body, duration / 1000 + _AFTER_SECONDS)
     if as_json:
         output.print_json(report)
     else:
-        _print(report)
+        _print(report, len(said) if service else None)
     silent = set(nodes) - {node["node"] for node in report["nodes"]}
     if silent:
         click.echo(f"no report from {', '.join(node[:8] for node in sorted(silent))}", err=True)
@@ -129,13 +147,19 @@ def _ids(control: Control, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], said: int | None) -> None:
+    """``said``: bytes of each request to a service; none with a seed."""
+    what = "call" if said is None else "request"
     seconds = f"{report['seconds']:.1f} s"
     if report["failed"] and not report["ok"]:
         slugs = ", ".join(f"{count} x {slug}" for slug, count in report["failed"].items())
-        click.echo(f"0 ok in {seconds}; every call failed: {slugs}")
+        click.echo(f"0 ok in {seconds}; every {what} failed: {slugs}")
         return
-    click.echo(f"{report['ok']} calls in {seconds}: {report['rate']:.0f} a second")
+    click.echo(f"{report['ok']} {what}s in {seconds}: {report['rate']:.0f} a second")
+    if said is not None:
+        there = human_bytes(int(said * report["rate"]))
+        back = human_bytes(int(report["bytes_in"] / report["seconds"]))
+        click.echo(f"{there} a second there, {back} a second back")
     for node in report["nodes"]:
         failed = f", {node['failed']} failed" if node["failed"] else ""
         p99 = output.human_us(node["latency_us"]["p99"])
@@ -145,7 +169,7 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"slowest node: {words}" if len(report["nodes"]) > 1 else words)
     if report["missed"]:
         click.echo(
-            f"{report['missed']} calls late or never begun: raise --concurrency or lower --rate"
+            f"{report['missed']} {what}s late or never begun: raise --concurrency or lower --rate"
         )
     for slug, count in report["failed"].items():
         click.echo(f"failed: {count} x {slug}")

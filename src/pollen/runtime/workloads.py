@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from pollen.core import commands as cmd
+from pollen.core.servicewords import ServiceList, ServicesCommand
 from pollen.errors import BadRequest, PollenError, error_from
 from pollen.runtime.control import routes
 from pollen.runtime.loop.native import Muscles
@@ -98,7 +99,12 @@ class Workloads:
     async def _run(self, plan: routes.LoadRequest, load: _UnderWay) -> routes.LoadReport:
         status = await self._ask(cmd.StatusCommand(), GRACE_MS / 1000)
         assert isinstance(status, cmd.Status)
-        routes.check_target(plan, status.seeds)
+        if plan.service:
+            told = await self._ask(ServicesCommand(), GRACE_MS / 1000)
+            assert isinstance(told, ServiceList)
+            routes.check_service(plan, told.services)
+        else:
+            routes.check_target(plan, status.seeds)
         names = {held.node: held.name for held in status.nodes}
         for node in plan.nodes:
             if node not in names:
@@ -160,6 +166,7 @@ class Workloads:
                 name=plan.name,
                 seed=plan.seed,
                 function=plan.function,
+                service=plan.service,
                 input=data,
                 rate=plan.rate,
                 concurrency=plan.concurrency,
@@ -208,6 +215,7 @@ def merge(
         seconds=max(report.seconds for report in reports),
         rate=sum(report.rate for report in reports),
         latency_us=routes.Latency(**worst),
+        bytes_in=sum(report.bytes_in for report in reports),
         nodes=[
             routes.NodeLoad(
                 node=node,

@@ -13,6 +13,7 @@ import msgspec
 from pollen.core import commands as cmd
 from pollen.core import limits, rootwords, whywords
 from pollen.core.ids import MILLISECOND
+from pollen.core.servicewords import ServiceView
 from pollen.errors import error_from
 from pollen.runtime.control.route import Query, Route, body_of
 from pollen.runtime.control.services import SERVICE_ROUTES, Name
@@ -85,13 +86,14 @@ class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/load``. ``rate`` 0 is closed loop; ``function`` "" the only
-    export; ``nodes`` are ids of those that load, none is this one. By its ``name``, which is the
-    client's to choose, ``DELETE /v1/load/{name}`` ends it."""
+    """The body of ``POST /v1/load``. A ``seed`` is called, or a ``service`` asked. ``rate`` 0 is
+    closed loop; ``function`` "" the only export; ``nodes`` are ids of those that load, none is this
+    one. By its ``name``, which is the client's to choose, ``DELETE /v1/load/{name}`` ends it."""
 
     name: Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9._-]*$")] = ""
-    seed: str
+    seed: str = ""
     function: str = ""
+    service: str = ""
     rate: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
     duration_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)] = 10_000
@@ -112,6 +114,19 @@ def check_target(plan: LoadRequest, seeds: Sequence[cmd.SeedView]) -> None:
     else:
         return
     raise error_from("function-not-found", reason, f"name one of: {', '.join(found.functions)}")
+
+
+def check_service(plan: LoadRequest, services: Sequence[ServiceView]) -> None:
+    """The same of a service."""
+    if plan.seed or plan.function:
+        raise error_from("usage", "a load is of a seed or of a service", "name one of them")
+    found = next((held for held in services if held.name == plan.service), None)
+    if found is None:
+        reason = f"nobody serves {plan.service[:80]!r}"
+        raise error_from("service-not-found", reason, "pln status services")
+    if found.datagrams:
+        reason = f"{found.name} takes datagrams, and nothing says that one has come"
+        raise error_from("usage", reason, "load a service of streams")
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +151,8 @@ class NodeLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load measured. ``failed`` by slug; ``missed`` began late or never (open loop only).
+    """What a load measured. ``failed`` by slug; ``missed`` began late or never (open loop only);
+    ``bytes_in``: what a service answered in all.
 
     From several nodes: sums, and of each percentile the slowest one's; ``nodes`` has each.
     """
@@ -147,6 +163,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     rate: float
     latency_us: Latency
+    bytes_in: int = 0
     nodes: list[NodeLoad] = []
 
 

@@ -129,6 +129,7 @@ class Muscles(Protocol):
         name: str,
         seed: str,
         function: str,
+        service: str,
         input: bytes,
         rate: int,
         concurrency: int,
