@@ -28,6 +28,8 @@ class _SeedRow(Protocol):
     @property
     def seed(self) -> bytes: ...
     @property
+    def publisher(self) -> bytes: ...
+    @property
     def content(self) -> bytes: ...
     @property
     def functions(self) -> Sequence[str]: ...
@@ -41,6 +43,24 @@ class _SeedRow(Protocol):
     def policy(self) -> _PolicyRow | None: ...
     @property
     def manifest(self) -> Sequence[tuple[str, bytes]]: ...
+
+class _Listener(Protocol):
+    @property
+    def listener(self) -> int: ...
+    @property
+    def bind(self) -> str: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def datagrams(self) -> bool: ...
+    @property
+    def provider(self) -> bytes | None: ...
+    @property
+    def any_user(self) -> bool: ...
+    @property
+    def idle_ms(self) -> int: ...
+    @property
+    def auth(self) -> str: ...
 
 class _LaneRows(Protocol):
     """``pollen.core.effects.LaneRows``: rows of the lane's kind, and 32-byte keys."""
@@ -194,19 +214,9 @@ class Muscles:
     ) -> None:
         """NativeError ``stale-generation`` when ``base`` is not the one held: push whole;
         ``bad-request`` for a lane that the muscles do not know."""
-    def open_listener(
-        self,
-        *,
-        listener: int,
-        bind: str,
-        service: str,
-        datagrams: bool,
-        provider: bytes | None,
-        any_user: bool,
-        idle_ms: int,
-    ) -> None:
+    def open_listener(self, asked: _Listener) -> None:
         """Take clients of this machine for a service; ``listener_opened`` follows with what is
-        bound, or with the slug ``port-in-use`` or ``usage``."""
+        bound, or with the slug ``port-in-use``, ``usage`` or ``config-invalid``."""
     def close_listener(self, listener: int) -> None:
         """Take no more, and end those that there are; an unknown number is not an error."""
     def run_workload(

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
@@ -305,18 +306,9 @@ class FakeMuscles:
                 table.pop(gone, None)
         self.generation = generation
 
-    def open_listener(
-        self,
-        *,
-        listener: int,
-        bind: str,
-        service: str,
-        datagrams: bool,
-        provider: bytes | None,
-        any_user: bool,
-        idle_ms: int,
-    ) -> None:
+    def open_listener(self, asked: fx.OpenListener) -> None:
         """Nobody can connect to these: they have an address and no socket."""
+        bind, listener = asked.bind, asked.listener
         bound, slug = bind, ""
         if not bind.startswith("unix:"):
             host, _, port = bind.rpartition(":")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,43 @@ async def test_another_user_does_not_come_through_the_proxy(two: Cluster) -> Non
         assert done.stdout.strip() in (b"reset", b"")
 
 
+@needs_curl
+async def test_a_proxy_for_other_machines_lets_in_who_has_a_password(
+    two: Cluster, tmp_path: Path
+) -> None:
+    """By SOCKS5, a URL and CONNECT; without a password, or with a wrong one, nothing passes."""
+    users = tmp_path / "users"
+    users.write_text("ann:se:cret\n")
+    users.chmod(0o644)
+    line = ("connect", "--proxy", "0.0.0.0:0", "--auth", str(users))
+    open_to_all = await two[1].pln(*line)
+    assert (open_to_all.returncode, b"chmod 600" in open_to_all.stderr) == (2, True)
+    assert b"[config-invalid]" in open_to_all.stderr
+    users.chmod(0o600)
+    async with served(two, "gated"):
+        done = await two[1].pln(*line)
+        assert done.returncode == 0, done.stderr
+        port = done.stdout.decode().split()[4].rpartition(":")[2]
+        for scheme, more in (("socks5h", ()), ("http", ()), ("http", ("-p",))):
+
+            def proxied(user: str, scheme: str = scheme) -> str:
+                return f"{scheme}://{user}{LOOPBACK}:{port}"
+
+            code, text = await curl(*more, "-x", proxied("ann:se%3Acret@"), "http://gated.pln/x")
+            assert (code, text.splitlines()[0]) == (0, "GET /x HTTP/1.1"), scheme
+            # What was for the proxy is not told to the service.
+            assert "roxy-" not in text
+            for user in ("ann:wrong@", ""):
+                code, text = await curl(*more, "-x", proxied(user), "http://gated.pln/x")
+                assert "GET /x" not in text, (scheme, user)
+                assert code or "[denied]" in text
+        shown = ("-o", "/dev/null", "-w", "%{http_code}", "-x", f"http://{LOOPBACK}:{port}")
+        assert (await curl(*shown, "http://gated.pln/"))[1] == "407"
+    # A listener of one service has no place for a password.
+    done = await two[1].pln("connect", "gated", "0.0.0.0:0", "--auth", str(users))
+    assert (done.returncode, b"[usage]" in done.stderr) == (2, True)
+
+
 async def test_the_command_line_opens_a_proxy(two: Cluster) -> None:
     """It is shown, and closed by where it is."""
     done = await two[1].pln("connect", "--proxy", f"{LOOPBACK}:0")
@@ -169,5 +207,6 @@ async def test_the_command_line_opens_a_proxy(two: Cluster) -> None:
     assert done.stdout.decode() == f"nothing listens at {at} any more\n"
     done = await two[1].pln("connect", "--proxy", "0.0.0.0:1080")
     assert (done.returncode, b"[denied]" in done.stderr) == (4, True)
+    assert b"--auth FILE" in done.stderr
     done = await two[1].pln("connect")
     assert done.returncode == 2

@@ -22,7 +22,7 @@ use pollen_plane::{
     begin::OwnCall,
     tables::{Lane, Push},
 };
-use pollen_tunnel::{Listener, Tunnels};
+use pollen_tunnel::Tunnels;
 use pollen_wire::control::SignedRecord;
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -30,7 +30,10 @@ use crate::{
     error::{native, of_net, of_plane},
     keys::KeyPair,
     logging,
-    rows::{PyLane, PyPeerRow, PySeedRow, PyServedRow, PyServiceRow, PySignedRecord, id, ids},
+    rows::{
+        PyLane, PyListener, PyPeerRow, PySeedRow, PyServedRow, PyServiceRow, PySignedRecord, id,
+        ids,
+    },
 };
 
 /// The data plane of one node: endpoint, sandbox, gateway. One a process; closes idempotently.
@@ -334,20 +337,8 @@ impl Muscles {
     }
 
     /// Take clients of this machine for a service; `ListenerOpened` with the number follows.
-    #[pyo3(signature = (*, listener, bind, service, datagrams, provider, any_user, idle_ms))]
-    #[allow(clippy::too_many_arguments)]
-    fn open_listener(
-        &self,
-        listener: u64,
-        bind: String,
-        service: String,
-        datagrams: bool,
-        provider: Option<Vec<u8>>,
-        any_user: bool,
-        idle_ms: u64,
-    ) -> PyResult<()> {
-        let provider = provider.map(|provider| id(&provider, "provider")).transpose()?;
-        let asked = Listener { listener, bind, service, datagrams, provider, any_user, idle_ms };
+    fn open_listener(&self, asked: PyListener) -> PyResult<()> {
+        let asked = asked.listener()?;
         self.part(|running| running.tunnels.open_listener(asked))
     }
 

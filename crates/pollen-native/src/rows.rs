@@ -1,10 +1,11 @@
-//! The brain's rows, read attribute by attribute: there is no second set of classes.
+//! The brain's rows and what a listener is to be, read attribute by attribute: there is no second set of classes.
 
 use std::sync::Arc;
 
 use pollen_plane::tables::{
     Lane, PeerRow, Policy, SeedPolicy, SeedRow, ServedRow, ServiceRow, Words,
 };
+use pollen_tunnel::Listener;
 use pollen_wire::Id;
 use pyo3::prelude::*;
 
@@ -169,6 +170,34 @@ impl PyServedRow {
             policy: self.policy.map(|held| Arc::new(held.policy())),
             proxy_header: self.proxy_header,
             idle_ms: self.idle_ms,
+        })
+    }
+}
+
+/// `pollen.core.effects.OpenListener`.
+#[derive(FromPyObject)]
+pub(crate) struct PyListener {
+    listener: u64,
+    bind: String,
+    service: String,
+    datagrams: bool,
+    provider: Option<Vec<u8>>,
+    any_user: bool,
+    idle_ms: u64,
+    auth: String,
+}
+
+impl PyListener {
+    pub(crate) fn listener(self) -> PyResult<Listener> {
+        Ok(Listener {
+            listener: self.listener,
+            bind: self.bind,
+            service: self.service,
+            datagrams: self.datagrams,
+            provider: self.provider.map(|provider| id(&provider, "provider")).transpose()?,
+            any_user: self.any_user,
+            idle_ms: self.idle_ms,
+            auth: self.auth,
         })
     }
 }

@@ -28,6 +28,14 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
+    /// Whether only programs of this machine come there.
+    pub(crate) fn is_of_this_machine(&self) -> bool {
+        match self {
+            Self::Tcp(_, address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(..) => true,
+        }
+    }
+
     /// As the brain and people read it.
     pub(crate) fn text(&self) -> String {
         match self {

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pollen_net::{Arrived, Refusal};
-use pollen_plane::{ServiceAsk, Metric, Plane, TakesTunnels};
+use pollen_plane::{Metric, Plane, ServiceAsk, TakesTunnels};
 
 use crate::{
     client, datagrams, provider,

@@ -21,6 +21,8 @@ pub(crate) const SCRATCH: usize = 64 * 1024;
 pub(crate) const WANTED: usize = 3;
 /// How long a client of the proxy door may take to say what it wants, and to take a refusal. Guess.
 pub(crate) const PROXY_HEAD: Duration = Duration::from_secs(10);
+/// How long a client with a wrong password waits for the word. Guess: slow for who tries many.
+pub(crate) const WRONG: Duration = Duration::from_secs(1);
 /// Bytes of the head of a request at the proxy door. As at the doors of a node.
 pub(crate) const PROXY_HEAD_BYTES: usize = 16 * 1024;
 /// Connections of one listener. What a bulk connection carries.

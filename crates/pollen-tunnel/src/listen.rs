@@ -24,7 +24,7 @@ use crate::{
     limits::CONNECTIONS,
     opener::{Missed, Want},
     owner::{self, Kind},
-    proxying,
+    proxying::{self, Credentials},
     refusal::refused,
     shared::{Reason, Shared, Tunnels},
     socket::Socket,
@@ -41,6 +41,8 @@ pub struct Listener {
     pub provider: Option<Id>,
     pub any_user: bool,
     pub idle_ms: u64,
+    /// The path of a file with the users and passwords of a proxy; empty: none.
+    pub auth: String,
 }
 
 /// An open one.
@@ -48,6 +50,7 @@ struct Held {
     shared: Arc<Shared>,
     want: Want,
     any_user: bool,
+    credentials: Option<Credentials>,
     room: Arc<Semaphore>,
     stop: CancellationToken,
 }
@@ -74,8 +77,13 @@ impl Tunnels {
 
 async fn listen(shared: Arc<Shared>, asked: Listener, stop: CancellationToken) {
     let number = asked.listener;
-    let bound = match open(&asked).await {
-        Ok(bound) => bound,
+    let opened = async {
+        let is_asked = !asked.auth.is_empty();
+        let credentials = is_asked.then(|| Credentials::read(&asked.auth)).transpose()?;
+        Ok((open(&asked).await?, credentials))
+    };
+    let (bound, credentials) = match opened.await {
+        Ok(opened) => opened,
         Err(refusal) => {
             shared.listeners.lock().remove(&number);
             let Refusal { slug, reason, remedy } = refusal;
@@ -92,7 +100,9 @@ async fn listen(shared: Arc<Shared>, asked: Listener, stop: CancellationToken) {
         }
         Open::Streams(bound) => {
             let room = Arc::new(Semaphore::new(CONNECTIONS));
-            let held = Arc::new(Held { shared, want, any_user: asked.any_user, room, stop });
+            // Whoever comes to an address of the network has no user here, and a password instead.
+            let any_user = asked.any_user || (credentials.is_some() && !bound.is_of_this_machine());
+            let held = Arc::new(Held { shared, want, any_user, credentials, room, stop });
             accept(&held, bound).await;
         }
     }
@@ -130,7 +140,7 @@ async fn open(asked: &Listener) -> Result<Open, Refusal> {
 /// Where nobody says whose a client is, a listener is for everybody or not at all: whoever comes to
 /// an address of the network has no user here.
 fn check_users(asked: &Listener, bound: SocketAddr) -> Result<(), Refusal> {
-    if asked.any_user {
+    if asked.any_user || !asked.auth.is_empty() {
         return Ok(());
     }
     if !bound.ip().to_canonical().is_loopback() {
@@ -218,7 +228,8 @@ fn is_own(socket: &Socket, addresses: Option<(SocketAddr, SocketAddr)>) -> bool 
 
 async fn serve(held: Arc<Held>, near: Socket, _room: OwnedSemaphorePermit) {
     if held.want.service.is_empty() {
-        return proxying::serve(&held.shared, near, &held.stop).await;
+        let credentials = held.credentials.as_ref();
+        return proxying::serve(&held.shared, near, credentials, &held.stop).await;
     }
     let opened = tokio::select! {
         () = held.stop.cancelled() => return near.abort(),

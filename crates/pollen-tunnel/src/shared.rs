@@ -47,15 +47,17 @@ pub(crate) enum Reason {
     Files,
     Provider,
     Proxy,
+    Password,
 }
 
 /// Each reason: its label on the metrics page, and what the log says.
-pub(crate) const REASONS: [(Reason, &str, &str); 5] = [
+pub(crate) const REASONS: [(Reason, &str, &str); 6] = [
     (Reason::User, "user", "a client of another user came to a listener"),
     (Reason::Connections, "connections", "a listener has as many clients as it may"),
     (Reason::Files, "files", "no file is left for a client of a listener"),
     (Reason::Provider, "provider", "no provider took a client of a listener"),
     (Reason::Proxy, "proxy", "a client of the proxy door was refused"),
+    (Reason::Password, "password", "a client of the proxy door has no valid password"),
 ];
 
 impl Shared {

@@ -52,7 +52,8 @@ fn all_of_it_is_said_before_the_answer_and_each_end_is_told() {
     assert_eq!(asked(b, a.id(), "asked", &question).unwrap(), &b"3000000 true"[..]);
     program.join().unwrap();
     let counted = a.plane.tables().load().services.named("asked").unwrap().local.clone();
-    let read = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+    let read =
+        |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((read(&counted.opened), read(&counted.open)), (2, 0));
     assert_eq!((read(&counted.bytes_in), read(&counted.bytes_out)), (3_000_000, 12 + 7));
 }
@@ -149,11 +150,13 @@ fn one_that_is_given_up_breaks_the_tunnel() {
     let (server, _) = at_b("given-up");
     let node = &NODES.0;
     let input = Bytes::from_static(b"hello");
-    let ask = ServiceAsk { service: "given-up".into(), publisher: Some(node.id()), input, most: MOST };
+    let ask =
+        ServiceAsk { service: "given-up".into(), publisher: Some(node.id()), input, most: MOST };
     let soon = Duration::from_millis(300);
-    let late = node.plane.handle().block_on(async {
-        tokio::time::timeout(soon, node.tunnels.ask(ask)).await.is_err()
-    });
+    let late = node
+        .plane
+        .handle()
+        .block_on(async { tokio::time::timeout(soon, node.tunnels.ask(ask)).await.is_err() });
     assert!(late);
     let mut end = accept(&server);
     end.read_exact(&mut [0; 5]).unwrap();

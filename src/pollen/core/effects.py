@@ -280,7 +280,8 @@ class OpenListener(Effect, frozen=True, kw_only=True):
 
     ``bind``: ``IP:PORT`` (port 0 takes any) or ``unix:PATH``. Without a ``service`` it is a proxy.
     ``provider`` is the only node that serves them, else whoever does. ``any_user``: every user of
-    this machine may come, else only the one whose daemon this is.
+    this machine may come, else only the one whose daemon this is. ``auth``: the path of a file with
+    the users and passwords that clients of a proxy must give.
     """
 
     listener: int
@@ -290,6 +291,7 @@ class OpenListener(Effect, frozen=True, kw_only=True):
     provider: PeerId | None = None
     any_user: bool = False
     idle_ms: int
+    auth: str = ""
 
 
 class CloseListener(Effect, frozen=True, kw_only=True):

@@ -49,13 +49,15 @@ class ConnectCommand(_Command, frozen=True, kw_only=True, tag="connect"):
     ``NAME.pln`` or ``NAME--NODE.pln`` what they want (SOCKS5, HTTP CONNECT, absolute URLs).
     ``local``: ``PORT``, ``IP:PORT`` or ``unix:PATH``; empty takes the port of the service itself,
     or any when that is taken; of a proxy 1080. ``any_user``: other users of this machine may come
-    as well. ``idle_ms`` as in ``ServeCommand``.
+    as well. ``idle_ms`` as in ``ServeCommand``. ``auth``: of a proxy, the whole path of a file of
+    lines ``USER:PASSWORD``, one of which each client must know; other machines may come then.
     """
 
     service: str
     local: str = ""
     any_user: bool = False
     idle_ms: int = 0
+    auth: str = ""
 
 
 class DisconnectCommand(_Command, frozen=True, kw_only=True, tag="disconnect"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pollen.core import events as ev
+from pollen.core.effects import OpenListener
 from pollen.core.ids import SECOND
 from pollen.core.servicewords import (
     ConnectCommand,
@@ -161,6 +163,31 @@ def test_a_proxy_is_a_listener_without_a_service() -> None:
     assert world.ask("c", DisconnectCommand(target="1080")).bound == ["127.0.0.1:1080"]
     assert slug_of(world, "c", ConnectCommand(service="")) == "port-in-use"
     assert listeners(world, "c") == []
+
+
+def test_a_proxy_elsewhere_has_a_file_of_passwords_and_keeps_it() -> None:
+    """Whoever comes there is known by a password alone; one service has no place for one."""
+    world = three()
+    machine = world.machines["c"]
+    machine.keeps_trace = True
+    serve(world, "b", "web")
+    wish = ConnectCommand(service="", local="0.0.0.0:1080")
+    reply = world.command("c", wish)
+    assert (reply.slug, "--auth FILE" in reply.remedy) == ("denied", True)
+    for auth, name in (("users", ""), ("/users", "web")):
+        asked = ConnectCommand(service=name, local="0.0.0.0:1080", auth=auth)
+        assert slug_of(world, "c", asked) == "usage"
+    said = world.ask("c", msgspec.structs.replace(wish, auth="/users"))
+    assert said.bound == "0.0.0.0:1080"
+    world.kill("c")
+    world.run(SECOND)
+    world.start("c")
+    world.run(5 * SECOND)
+    asked = [effect for effect in machine.trace if isinstance(effect, OpenListener)]
+    assert [held.auth for held in asked] == ["/users", "/users"]
+    # Another file is another listener.
+    other = msgspec.structs.replace(wish, auth="/others")
+    assert slug_of(world, "c", other) == "port-in-use"
 
 
 def test_two_listeners_of_one_port_stand_again_both() -> None:

@@ -8,25 +8,43 @@
 
 use std::io;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use pollen_net::Refusal;
 
 use super::{
-    asked::{Asked, Manners, Reading, foreign},
+    asked::{Asked, Manners, Reading, foreign, say},
+    credentials::Credentials,
     names,
 };
-use crate::{limits::PROXY_HEAD_BYTES, opener::Want, pump::Rest, refusal::refused, shared::Shared};
+use crate::{
+    limits::{PROXY_HEAD_BYTES, WRONG},
+    opener::Want,
+    refusal::refused,
+    rest::Rest,
+    shared::Shared,
+};
 
 const HEADERS: usize = 64;
 /// Of one hop only (RFC 9110 section 7.6.1), or meant for this proxy.
 const DROPPED: [&str; 4] = ["Proxy-Connection", "Proxy-Authorization", "Keep-Alive", "Connection"];
 
 /// Reads the head of a request.
-pub(super) async fn ask(shared: &Shared, mut read: Reading<'_>) -> io::Result<Asked> {
+pub(super) async fn ask(
+    shared: &Shared,
+    mut read: Reading<'_>,
+    credentials: Option<&Credentials>,
+) -> io::Result<Asked> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(&read.bytes) {
             Ok(httparse::Status::Complete(length)) => {
+                let told = header(&request, "Proxy-Authorization");
+                if credentials.is_some_and(|held| !may_come(held, told)) {
+                    tokio::time::sleep(WRONG).await;
+                    say(read.near, &challenge()).await;
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
                 let host = |host: &str| names::read(&shared.plane.tables().load(), host);
                 let judged = judge(&request, host);
                 let mut rest = read.after(length);
@@ -44,6 +62,28 @@ pub(super) async fn ask(shared: &Shared, mut read: Reading<'_>) -> io::Result<As
         }
         read.more().await?;
     }
+}
+
+/// What a client is told whose password is wrong or missing: a browser asks its user then.
+fn challenge() -> Vec<u8> {
+    let remedy = "as in: curl -x socks5h://USER:PASSWORD@HOST:PORT";
+    let refusal = refused("denied", "this proxy wants a user and a password", remedy);
+    answer(
+        "407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"pollen\"",
+        &refusal,
+    )
+}
+
+/// Whether a header names a user and a password that may come (RFC 7617).
+fn may_come(credentials: &Credentials, told: Option<&str>) -> bool {
+    let basic = told.and_then(|told| told.split_once(' '));
+    let Some((_, word)) = basic.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")) else {
+        return false;
+    };
+    let Ok(pair) = STANDARD.decode(word.trim()) else { return false };
+    let Some(colon) = pair.iter().position(|byte| *byte == b':') else { return false };
+    let (user, password) = pair.split_at(colon);
+    credentials.lets(user, password.get(1..).unwrap_or_default())
 }
 
 fn bad(reason: &str) -> Asked {
@@ -150,6 +190,10 @@ fn problem(refusal: &Refusal) -> Vec<u8> {
         "overloaded" => "503 Service Unavailable",
         _ => "502 Bad Gateway",
     };
+    answer(status, refusal)
+}
+
+fn answer(status: &str, refusal: &Refusal) -> Vec<u8> {
     let mut text = format!("error: {}\n", refusal.reason);
     if !refusal.remedy.is_empty() {
         text += &format!("  {}\n", refusal.remedy);

@@ -6,9 +6,11 @@
 //!     sends to a server are refused, and the client is told why in its own protocol.
 //! Source: docs/design/services.md#by-name.
 //!
-//! - `asked.rs`: a client and its wish; `names.rs`: what `NAME.pln` means; `socks.rs`: SOCKS5; `http.rs`: CONNECT and absolute URLs.
+//! - `asked.rs`: a client and its wish; `credentials.rs`: who may come from elsewhere;
+//!   `names.rs`: what `NAME.pln` means; `socks.rs`: SOCKS5; `http.rs`: CONNECT and absolute URLs.
 
 mod asked;
+mod credentials;
 mod http;
 mod names;
 mod socks;
@@ -18,6 +20,7 @@ use std::io;
 use tokio_util::sync::CancellationToken;
 
 use self::asked::{Asked, Reading, say};
+pub(crate) use self::credentials::Credentials;
 use crate::{
     client,
     limits::PROXY_HEAD,
@@ -27,15 +30,26 @@ use crate::{
 };
 
 /// Serves a client to its end.
-pub(crate) async fn serve(shared: &Shared, near: Socket, stop: &CancellationToken) {
+pub(crate) async fn serve(
+    shared: &Shared,
+    near: Socket,
+    credentials: Option<&Credentials>,
+    stop: &CancellationToken,
+) {
     let asked = tokio::select! {
         () = stop.cancelled() => return near.abort(),
         () = near.broken() => return,
-        asked = tokio::time::timeout(PROXY_HEAD, ask(shared, &near)) => asked,
+        asked = tokio::time::timeout(PROXY_HEAD, ask(shared, &near, credentials)) => asked,
     };
-    let Ok(Ok(asked)) = asked else {
-        shared.refuse(Reason::Proxy, "", &"it did not say what it wants");
-        return near.abort();
+    let asked = match asked {
+        Ok(Ok(asked)) => asked,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return shared.refuse(Reason::Password, "", &"its user or password is wrong");
+        }
+        _ => {
+            shared.refuse(Reason::Proxy, "", &"it did not say what it wants");
+            return near.abort();
+        }
     };
     let Asked { want, rest, manners } = asked;
     let opened = match want {
@@ -60,11 +74,15 @@ pub(crate) async fn serve(shared: &Shared, near: Socket, stop: &CancellationToke
     }
 }
 
-async fn ask(shared: &Shared, near: &Socket) -> io::Result<Asked> {
+async fn ask(
+    shared: &Shared,
+    near: &Socket,
+    credentials: Option<&Credentials>,
+) -> io::Result<Asked> {
     let mut read = Reading { near, bytes: Vec::new() };
     match read.at_least(1).await?.first() {
-        Some(5) => socks::ask(shared, read).await,
-        Some(first) if first.is_ascii_uppercase() => http::ask(shared, read).await,
+        Some(5) => socks::ask(shared, read, credentials).await,
+        Some(first) if first.is_ascii_uppercase() => http::ask(shared, read, credentials).await,
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

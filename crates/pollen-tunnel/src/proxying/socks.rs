@@ -2,8 +2,9 @@
 //!
 //! Decides: nothing but the codes of its answers.
 //! Does not know: services.
-//! Invariants: only CONNECT to a name; no method of authentication, as the socket says whose the client is.
-//! Source: RFC 1928.
+//! Invariants: only CONNECT to a name. Where there are passwords, no request is read before one was
+//!     right; elsewhere no method of authentication, as the socket says whose the client is.
+//! Source: RFC 1928, RFC 1929.
 
 use std::io;
 
@@ -11,27 +12,40 @@ use pollen_net::Refusal;
 
 use super::{
     asked::{Asked, Manners, Reading, foreign, say},
+    credentials::Credentials,
     names,
 };
-use crate::{refusal::refused, shared::Shared};
+use crate::{limits::WRONG, refusal::refused, shared::Shared};
 
 const VERSION: u8 = 5;
 const NO_METHOD: u8 = 0xff;
+const ANYBODY: u8 = 0;
+const BY_PASSWORD: u8 = 2;
+/// The version of the exchange of a password.
+const PASSWORD_VERSION: u8 = 1;
 const CONNECT: u8 = 1;
 const BY_IPV4: u8 = 1;
 const BY_NAME: u8 = 3;
 const BY_IPV6: u8 = 4;
 
 /// Reads greeting and request, and answers the first.
-pub(super) async fn ask(shared: &Shared, mut read: Reading<'_>) -> io::Result<Asked> {
+pub(super) async fn ask(
+    shared: &Shared,
+    mut read: Reading<'_>,
+    credentials: Option<&Credentials>,
+) -> io::Result<Asked> {
     let count = usize::from(read.at_least(2).await?[1]);
     let methods = &read.at_least(2 + count).await?[2..2 + count];
-    if !methods.contains(&0) {
+    let wanted = if credentials.is_some() { BY_PASSWORD } else { ANYBODY };
+    if !methods.contains(&wanted) {
         say(read.near, &[VERSION, NO_METHOD]).await;
         return Err(io::ErrorKind::InvalidData.into());
     }
-    read.near.write_all(&[VERSION, 0]).await?;
+    read.near.write_all(&[VERSION, wanted]).await?;
     read.bytes.drain(..2 + count);
+    if let Some(credentials) = credentials {
+        authenticate(&mut read, credentials).await?;
+    }
     let head = read.at_least(5).await?;
     let (command, kind, first) = (head[1], head[3], usize::from(head[4]));
     let length = match kind {
@@ -49,6 +63,24 @@ pub(super) async fn ask(shared: &Shared, mut read: Reading<'_>) -> io::Result<As
         _ => Err(refused("bad-request", "this proxy knows CONNECT only", "")),
     };
     Ok(Asked { want, rest: read.after(length), manners: &Manner })
+}
+
+/// Reads a user and a password, and answers them. An error: they are not right.
+async fn authenticate(read: &mut Reading<'_>, credentials: &Credentials) -> io::Result<()> {
+    let head = read.at_least(2).await?;
+    let (version, user) = (head[0], 2..2 + usize::from(head[1]));
+    let length = usize::from(read.at_least(user.end + 1).await?[user.end]);
+    let password = user.end + 1..user.end + 1 + length;
+    let said = read.at_least(password.end).await?;
+    let is_right = credentials.lets(&said[user], &said[password.clone()]);
+    if version != PASSWORD_VERSION || !is_right {
+        tokio::time::sleep(WRONG).await;
+        say(read.near, &[PASSWORD_VERSION, 1]).await;
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    read.near.write_all(&[PASSWORD_VERSION, 0]).await?;
+    read.bytes.drain(..password.end);
+    Ok(())
 }
 
 struct Manner;

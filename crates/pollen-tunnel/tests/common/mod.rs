@@ -117,6 +117,7 @@ impl Node {
             provider: None,
             any_user: false,
             idle_ms: 1_000,
+            auth: String::new(),
         };
         change(&mut asked);
         self.tunnels.open_listener(asked);

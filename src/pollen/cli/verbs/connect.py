@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from pollen.cli import output
@@ -16,6 +18,12 @@ from pollen.errors import error_from
 @click.option("--proxy", is_flag=True, help="Every service by name: SOCKS5 and HTTP at LOCAL.")
 @click.option("--stdio", is_flag=True, help="One client: standard input and output, no listener.")
 @click.option("--any-user", is_flag=True, help="Others than this user may come as well.")
+@click.option(
+    "--auth",
+    metavar="FILE",
+    default="",
+    help="With --proxy: clients give a user and a password of FILE, lines USER:PASSWORD.",
+)
 @click.option("--idle", type=DURATION, help="End a client of a UDP service after so long (2m).")
 @with_json
 @with_globals
@@ -27,6 +35,7 @@ def connect_command(
     proxy: bool,
     stdio: bool,
     any_user: bool,
+    auth: str,
     idle: int | None,
     as_json: bool,
 ) -> None:
@@ -37,12 +46,14 @@ def connect_command(
     this node.
 
     With --proxy LOCAL (127.0.0.1:1080) leads to all services: a program that takes a proxy asks it
-    for NAME.pln, or NAME--NODE.pln.
+    for NAME.pln, or NAME--NODE.pln. Other machines may come when --auth names a file on the node's
+    machine that only its user reads; what they send goes through their network as it is.
 
     \b
     Examples:
       pln connect api
       pln connect --proxy
+      pln connect --proxy 192.168.1.5:1080 --auth ~/.pln-users
       pln connect db@attic 5433
       ssh -o ProxyCommand='pln connect --stdio ssh@attic' attic
     """
@@ -50,18 +61,19 @@ def connect_command(
         # What stands first is where it listens.
         if stdio or local or idle:
             raise error_from(
-                "usage", "--proxy takes LOCAL and --any-user", "pln connect --proxy 1080"
+                "usage", "--proxy takes LOCAL, --any-user, --auth", "pln connect --proxy 1080"
             )
         service, local = "", service
     elif not service:
         raise click.UsageError("Missing argument 'NAME[@NODE]'.")
     if stdio:
-        if local or any_user or idle or as_json:
+        if local or any_user or auth or idle or as_json:
             raise error_from("usage", "--stdio takes no other option and no LOCAL")
         from pollen.sdk import reach
 
         ctx.exit(reach.join_stdio(paths_of(ctx), service))
     body = {"service": service, "local": local, "any_user": any_user, "idle_ms": idle or 0}
+    body["auth"] = str(Path(auth).expanduser().absolute()) if auth else ""
     answer = control_of(ctx).request("POST", "/v1/listeners", body)
     if as_json:
         output.print_json(answer)

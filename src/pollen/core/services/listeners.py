@@ -47,6 +47,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     datagrams: bool
     any_user: bool
     idle_ms: int
+    auth: str = ""
 
 
 class Listener(msgspec.Struct, kw_only=True):
@@ -154,6 +155,12 @@ class Listeners(Room):
     def _plan(self, command: ConnectCommand) -> tuple[str, Kept] | Refusal:
         if not command.service:
             return _plan_proxy(command)
+        if command.auth:
+            return Refusal(
+                "usage",
+                "a listener of one service has no protocol in which a password could be given",
+                "a proxy has: pln connect --proxy LOCAL --auth FILE",
+            )
         name, at, node = command.service.partition("@")
         if at and not node:
             reason = f"{command.service!r} names no node"
@@ -339,17 +346,29 @@ def _circle(bind: str) -> Refusal:
 
 
 def _plan_proxy(command: ConnectCommand) -> tuple[str, Kept] | Refusal:
-    """A proxy is for programs of this machine: whoever comes reaches everything as this node."""
+    """A proxy is for programs of this machine, and for who has a password: whoever comes reaches
+    everything as this node."""
     place = records.read_local(command.local or PROXY, datagrams=False)
     if isinstance(place, Refusal):
         return place
-    if not place.is_loopback:
+    if not (place.is_loopback or command.auth):
         return Refusal(
             "denied",
             f"{place.text} is open to other machines: they would reach every service as this node",
-            "give a port, an address of loopback or unix:PATH",
+            "who may is told by a password: --auth FILE\n"
+            "or give a port, an address of loopback or unix:PATH",
         )
-    kept = Kept(service="", provider=b"", datagrams=False, any_user=command.any_user, idle_ms=0)
+    if command.auth and not command.auth.startswith("/"):
+        reason = f"{command.auth[:80]!r} is not a whole path"
+        return Refusal("usage", reason, "write it from / on")
+    kept = Kept(
+        service="",
+        provider=b"",
+        datagrams=False,
+        any_user=command.any_user,
+        idle_ms=0,
+        auth=command.auth,
+    )
     return place.text, kept
 
 
@@ -363,6 +382,7 @@ def _opening(listener: Listener) -> OpenListener:
         provider=listener.provider,
         any_user=kept.any_user,
         idle_ms=kept.idle_ms,
+        auth=kept.auth,
     )
 
 

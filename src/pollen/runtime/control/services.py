@@ -57,7 +57,15 @@ SERVICE_ROUTES: tuple[Route, ...] = (
         "Take clients of this machine for a service",
         ConnectRequest,
         servicewords.Connected,
-        ("usage", "service-not-found", "ambiguous", "denied", "port-in-use", "path-too-long"),
+        (
+            "usage",
+            "service-not-found",
+            "ambiguous",
+            "denied",
+            "config-invalid",
+            "port-in-use",
+            "path-too-long",
+        ),
         command=servicewords.ConnectCommand,
     ),
     Route(

@@ -111,17 +111,7 @@ class Muscles(Protocol):
         lanes: Mapping[str, fx.LaneRows],
         lease_ms: int,
     ) -> None: ...
-    def open_listener(
-        self,
-        *,
-        listener: int,
-        bind: str,
-        service: str,
-        datagrams: bool,
-        provider: bytes | None,
-        any_user: bool,
-        idle_ms: int,
-    ) -> None: ...
+    def open_listener(self, asked: fx.OpenListener) -> None: ...
     def close_listener(self, listener: int) -> None: ...
     def run_workload(
         self,
@@ -441,15 +431,7 @@ class Port:
                     lease_ms=effect.lease_ms,
                 )
             case fx.OpenListener():
-                muscles.open_listener(
-                    listener=effect.listener,
-                    bind=effect.bind,
-                    service=effect.service,
-                    datagrams=effect.datagrams,
-                    provider=effect.provider,
-                    any_user=effect.any_user,
-                    idle_ms=effect.idle_ms,
-                )
+                muscles.open_listener(effect)
             case fx.CloseListener(listener=listener):
                 muscles.close_listener(listener)
             case _:
