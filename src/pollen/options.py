@@ -269,6 +269,15 @@ class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             example='{"TZ": "UTC"}',
         ),
     ] = {}
+    withdraw_unused_ms: Annotated[
+        int,
+        Option(
+            flag="--withdraw-unused",
+            kind=Kind.MILLIS,
+            help="Withdraw it when nobody called it for so long.",
+            high=30 * _DAY_MS,
+        ),
+    ] = 0
 
 
 class SeedKeywords(TypedDict, total=False):
@@ -298,6 +307,7 @@ class SeedKeywords(TypedDict, total=False):
     public: bool
     config: Mapping[str, str]
     env: Mapping[str, str]
+    withdraw_unused_ms: int
     take_over: bool
 
 

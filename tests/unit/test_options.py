@@ -41,7 +41,9 @@ OTHERS = {
 def row_of(name: str) -> str:
     """An option as the page has it."""
     option, default = OPTIONS[name], getattr(DEFAULTS, name)
-    if option.kind in (Kind.COUNT, Kind.BYTES, Kind.MILLIS):
+    if option.kind is Kind.MILLIS and not default:
+        told = "none"
+    elif option.kind in (Kind.COUNT, Kind.BYTES, Kind.MILLIS):
         told = options.text_of(name, default)
     elif option.kind is Kind.CHOICE:
         told = default

@@ -38,6 +38,8 @@ def _type_of(name: str, option: Option) -> dict[str, Any]:
             kind: Any = click.IntRange(option.low, option.high)
         case Kind.BYTES:
             kind = SIZE
+        case Kind.MILLIS if not default:
+            return {"type": DURATION, "default": default}
         case Kind.MILLIS:
             kind = DURATION
         case Kind.CHOICE:

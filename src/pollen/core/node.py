@@ -152,11 +152,12 @@ class Node(Room):
         return kept.starts
 
     def _rooms(self) -> list[Room]:
-        requests = SeedRequests(
+        requests = self._requests = SeedRequests(
             self._writer,
             lambda: self._situation.names,
             self._has_room,
             self._news.of_publication,
+            self._situation.is_called,
         )
         questions = Questions(self._screen, self._placing.price)
         spread = [self._gossip, self._mesh, self._paths, self._consequences, self._carrying]
@@ -302,6 +303,7 @@ class Node(Room):
         self._paths.on_telemetry(event, turn)
         self._placing.note_coordinate(self._mesh.coords.told)
         self._placing.note_telemetry(event, turn)
+        self._requests.note_telemetry(event, turn)
 
     def _on_commanded(self, event: Commanded, turn: Turn) -> None:
         self._commands[type(event.command)](Asked(event.request, event.command), turn)

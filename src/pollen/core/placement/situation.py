@@ -409,6 +409,10 @@ class Situation:
         names = [name for name, held in self.names.items() if held.holder.owner in peers]
         return sorted(names), sum(self.claims.count(peer, State.READY) for peer in peers)
 
+    def is_called(self, key: Hash) -> bool:
+        """Whether some other member lists a seed among those that it called lately."""
+        return bool(self._demand.get(key, {}).keys() - {self._own})
+
     def touch_all(self) -> None:
         """Every seed is to be looked at again."""
         self._touched.update(dict.fromkeys(self.roles))

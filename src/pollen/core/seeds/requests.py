@@ -1,6 +1,7 @@
 """What users ask about seeds: from ``pln seed`` and ``unseed`` to the record, and the answer.
 
-Decides: when the muscles look at a module, and that an answer leaves when the record is on disk.
+Decides: when the muscles look at a module, that an answer leaves when the record is on disk, and
+    that what nobody uses is withdrawn.
 Does not know: links, hosts, how the record travels.
 Invariants: a request is answered once. What is published has been judged by ``publishing`` after
     the module was inspected.
@@ -21,8 +22,8 @@ from pollen.core.commands import (
     Unseeded,
 )
 from pollen.core.effects import InspectModule
-from pollen.core.events import Event, ModuleInspected
-from pollen.core.ids import RequestId
+from pollen.core.events import Event, ModuleInspected, Telemetry
+from pollen.core.ids import Hash, RequestId
 from pollen.core.kinds import SPEC
 from pollen.core.names import Holding
 from pollen.core.seeds.publishing import (
@@ -35,6 +36,7 @@ from pollen.core.seeds.publishing import (
     plan_unseed,
 )
 from pollen.core.seeds.specs import Seed
+from pollen.core.seeds.unused import Unused
 from pollen.core.turn import Asked, Handler, Room, Turn
 
 
@@ -47,12 +49,14 @@ class SeedRequests(Room):
         names: Callable[[], Mapping[str, Holding[Seed]]],
         has_room: Callable[[tuple[str, bytes], int], bool],
         tell: Callable[[Seeded | Unseeded, Turn], None],
+        is_wanted: Callable[[Hash], bool],
     ) -> None:
         self._writer = writer
         self._names = names
         self._has_room = has_room
         self._tell = tell
         self._inspecting: dict[RequestId, SeedCommand] = {}
+        self._unused = Unused(is_wanted)
 
     def commands(self) -> Mapping[type[object], Handler]:
         """To publish and to withdraw."""
@@ -92,6 +96,19 @@ class SeedRequests(Room):
         if command is not None:
             planned = plan_seed(command, event, self._writer(), self._names())
             self._publish(event.request, planned, turn)
+
+    def note_telemetry(self, event: Telemetry, turn: Turn) -> None:
+        """Withdraw what nobody used for as long as its options say."""
+        if not self._unused.is_due(turn.now.mono):
+            return
+        writer = self._writer()
+        held = [holding.holder for holding in self._names().values() if holding.is_live]
+        own = [seed for seed in held if seed.owner == writer.node]
+        for name in self._unused.plan_withdrawals(own, event.seeds, turn.now.mono):
+            planned = plan_unseed(name, writer, self._names())
+            if isinstance(planned, Publication):
+                turn.publish(SPEC, planned.name.encode(), planned.payload)
+                self._tell(planned.answer, turn)
 
     def _publish(
         self, request: RequestId, planned: Publication | Seeded | Refusal, turn: Turn
