@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pollen.sdk.blocking import SyncFunction, SyncMesh, connect_sync
     from pollen.sdk.client import Function, Mesh, connect
     from pollen.sdk.control import Control
+    from pollen.sdk.functions.remote import remote
     from pollen.sdk.replies import Reply
     from pollen.sdk.streams import Stream, SyncStream
 
@@ -39,6 +40,7 @@ _HOME = {
     "pollen.sdk.blocking": ("SyncFunction", "SyncMesh", "connect_sync"),
     "pollen.sdk.client": ("Function", "Mesh", "connect"),
     "pollen.sdk.control": ("Control",),
+    "pollen.sdk.functions.remote": ("remote",),
     "pollen.errors": (
         "Ambiguous",
         "BadRequest",
@@ -84,6 +86,7 @@ __all__ = [
     "__version__",
     "connect",
     "connect_sync",
+    "remote",
 ]
 
 

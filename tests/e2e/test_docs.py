@@ -77,6 +77,9 @@ class Stage:
         command = tools / "pln"
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pollen.cli "$@"\n')
         command.chmod(0o755)
+        interpreter = tools / "python"
+        interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        interpreter.chmod(0o755)
         unwanted = ("PLN_", "XDG_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"

@@ -1,4 +1,4 @@
-"""What users and the brain can reach stays small: 25 names of the SDK, 12 and 60 of the muscles."""
+"""What users and the brain can reach stays small: 27 names of the SDK, 12 and 60 of the muscles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ast
 import pollen
 from tests.style.tree import SOURCE
 
-SDK_NAMES = 25
+SDK_NAMES = 27
 NATIVE_NAMES = 12
 NATIVE_METHODS = 60
 
@@ -19,7 +19,7 @@ def public(body: list[ast.stmt]) -> list[str]:
     return [n.name for n in body if isinstance(n, kinds) and not n.name.startswith("_")]
 
 
-def test_the_sdk_has_at_most_25_names_and_all_of_them_load() -> None:
+def test_the_sdk_has_at_most_27_names_and_all_of_them_load() -> None:
     assert len(pollen.__all__) <= SDK_NAMES
     assert [name for name in pollen.__all__ if getattr(pollen, name, None) is None] == []
 

@@ -1,7 +1,8 @@
 """What a mesh can do beside calls: publish, serve, reach services, look around.
 
 Decides: nothing; each is a request to the node's control socket, or a tunnel through it.
-Does not know: calls and their connection (``client``, ``blocking``).
+Does not know: calls and their connection (``client``, ``blocking``); functions of the program
+    (``functions``), whose methods it inherits.
 Invariants: the blocking twin has the same names. The SDK starts no listener of its own.
 Source: docs/design/sdk.md#services.
 """
@@ -20,6 +21,7 @@ from pollen.options import SeedKeywords
 from pollen.paths import Paths
 from pollen.sdk.asking import seed_options
 from pollen.sdk.control import Control
+from pollen.sdk.functions.running import Running, SyncRunning
 from pollen.sdk.uses import SyncUse, Use
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def _gate(allow: dict[str, str] | None, allow_if: str) -> dict[str, Any]:
     return {"allow": [[key, value] for key, value in (allow or {}).items()], "allow_if": allow_if}
 
 
-class Steering:
+class Steering(Running):
     """For asyncio."""
 
     _paths: Paths
@@ -118,7 +120,7 @@ class Steering:
                 await writer.wait_closed()
 
 
-class SyncSteering:
+class SyncSteering(SyncRunning):
     """The blocking twin."""
 
     _paths: Paths
