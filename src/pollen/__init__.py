@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pollen.sdk.blocking import SyncFunction, SyncMesh, connect_sync
     from pollen.sdk.client import Function, Mesh, connect
     from pollen.sdk.control import Control
+    from pollen.sdk.functions.executor import Executor
     from pollen.sdk.functions.remote import remote
     from pollen.sdk.replies import Reply
     from pollen.sdk.streams import Stream, SyncStream
@@ -40,6 +41,7 @@ _HOME = {
     "pollen.sdk.blocking": ("SyncFunction", "SyncMesh", "connect_sync"),
     "pollen.sdk.client": ("Function", "Mesh", "connect"),
     "pollen.sdk.control": ("Control",),
+    "pollen.sdk.functions.executor": ("Executor",),
     "pollen.sdk.functions.remote": ("remote",),
     "pollen.errors": (
         "Ambiguous",
@@ -69,6 +71,7 @@ __all__ = [
     "Control",
     "DeadlineExceeded",
     "Denied",
+    "Executor",
     "Function",
     "GuestError",
     "LimitExceeded",
