@@ -92,6 +92,29 @@ def test_a_dependency_with_native_code_alone_is_named(index: Path) -> None:
     assert "native code" in caught.value.reason + caught.value.remedy
 
 
+def test_a_package_that_does_without_its_native_part_is_taken_so(index: Path) -> None:
+    """With the hash of the wheel as its author made it, also as somebody's dependency."""
+    tag = "cp314-cp314-manylinux_2_17_x86_64"
+    files = {"markupsafe/__init__.py": "X = 1\n", "markupsafe/_speedups.so": "ELF"}
+    made = wheel(index, "markupsafe", "3.0", tag, files)
+    wheel(index, "markupsafe", "2.0", tag, files)
+    wheel(index, "page", "1.0", needs="MarkupSafe>=2")
+    for wants in (["page"], ["MarkupSafe"], ["page", "markupsafe==3.0"]):
+        held, locked = requirements.resolve(wants, None)
+        assert ".deps/markupsafe/__init__.py" in held
+        assert not any(name.endswith(".so") for name in held)
+        (one,) = [one for one in locked if one.name == "markupsafe"]
+        assert (one.version, one.sha256) == ("3.0", hashlib.sha256(made.read_bytes()).hexdigest())
+    _, locked = requirements.resolve(["markupsafe<3"], None)
+    assert locked[0].version == "2.0"
+
+
+def test_a_fallback_without_any_wheel_is_named(index: Path) -> None:
+    wheel(index, "page", "1.0", needs="markupsafe>=2")
+    with pytest.raises(PollenError, match="markupsafe"):
+        requirements.resolve(["page"], None)
+
+
 def test_what_the_runner_has_is_not_in_the_bundle(index: Path) -> None:
     wheel(index, "outer", "1.2", needs="tzdata")
     wheel(index, "tzdata", "2026.6")

@@ -2,9 +2,10 @@
 
 Decides: which wheels are taken, which of their files, and what is kept about them.
 Does not know: the seed's own files.
-Invariants: pip resolves and downloads; only wheels that are pure Python, never an sdist, so nothing
-    of a package runs here. Names, versions and SHA-256 of the wheels are kept. An index's address,
-    which may carry a password, is in no manifest, no log and no error of ours.
+Invariants: pip resolves and downloads; only wheels that are pure Python, or whose native part is
+    known to be dispensable, never an sdist, so nothing of a package runs here. Names, versions and
+    SHA-256 of the wheels are kept. An index's address, which may carry a password, is in no
+    manifest, no log and no error of ours.
 Source: docs/design/python.md#requirements.
 """
 
@@ -42,6 +43,12 @@ _DEPENDS: Final = re.compile(r"^\s+.* depends on ([A-Za-z0-9._-]+)", re.MULTILIN
 # What the runner has: it would never be imported from a bundle.
 _PROVIDED: Final = frozenset({"tzdata"})
 _NATIVE: Final = (".so", ".pyd", ".dylib")
+# Packages whose wheels are native and hold the same in Python, which they take where the native
+# part is not there. Each is tried: tests/e2e/test_packages.py.
+_FALLBACKS: Final = frozenset({"markupsafe", "msgpack", "pyyaml"})
+# Whose wheel of them is taken. The native part is dropped, so any machine's would do: this one's
+# hash is the same for every publisher.
+_FALLBACK_TAGS: Final = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 # Of a wheel's metadata, what packages read while they run.
 _METADATA: Final = ("METADATA", "entry_points.txt")
 
@@ -71,12 +78,15 @@ def resolve(
         return {}, []
     say(f"resolving {', '.join(wants) or file} for Python {PYTHON} ...")
     with tempfile.TemporaryDirectory(prefix="pln-wheels-") as made:
-        folder = Path(made)
-        _download(wants, file, folder)
+        folder, spare = Path(made) / "taken", Path(made) / "spare"
+        folder.mkdir()
+        spare.mkdir()
+        originals = _download(wants, file, folder, spare)
         files: dict[str, bytes] = {}
         locked = []
         for wheel in sorted(folder.glob("*.whl")):
             one = _locked(wheel)
+            one = originals.get(one.name, one)
             if one.name in _PROVIDED:
                 continue
             locked.append(one)
@@ -86,27 +96,42 @@ def resolve(
     return files, locked
 
 
-def _download(wants: Sequence[str], file: Path | None, folder: Path) -> None:
+def _download(
+    wants: Sequence[str], file: Path | None, folder: Path, spare: Path
+) -> dict[str, Locked]:
+    """Have pip put the wheels into a folder. What is answered are the wheels as their authors made
+    them, of packages that were taken without their native part; those lie in ``spare``."""
     for want in wants:
         if want.startswith("-") or "://" in want:
             reason = f"{_hidden(want)!r} is an option or an address, not the name of a package"
             raise error_from("usage", reason, "name packages: attrs, rich>=13")
-    line = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-    line += [
-        "--progress-bar",
-        "off",
-        "--no-input",
-        "--only-binary=:all:",
-        "--platform",
-        "any",
-        "--implementation",
-        "py",
-    ]
-    line += ["--abi", "none", "--python-version", PYTHON, "--dest", str(folder), *wants]
+    line = ["--platform", "any", "--implementation", "py", "--abi", "none"]
+    line += ["--dest", str(folder), "--find-links", str(spare), *wants]
     line += ["--requirement", str(file)] if file is not None else []
+    originals: dict[str, Locked] = {}
+    while True:
+        done = _pip(line)
+        if not done.returncode:
+            return originals
+        said = done.stdout + done.stderr
+        missing = [
+            name
+            for name in sorted(_FALLBACKS - originals.keys())
+            if re.search(rf"\b{name}\b", said, re.IGNORECASE)
+        ]
+        found = [one for name in missing if (one := _bared(name, wants, spare)) is not None]
+        if not found:
+            raise _unresolved(said)
+        originals |= {one.name: one for one in found}
+
+
+def _pip(line: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    begin = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
+    begin += ["--progress-bar", "off", "--no-input", "--only-binary=:all:"]
+    begin += ["--python-version", PYTHON]
     try:
-        done = subprocess.run(
-            line,
+        return subprocess.run(
+            [*begin, *line],
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
@@ -117,8 +142,28 @@ def _download(wants: Sequence[str], file: Path | None, folder: Path) -> None:
     except subprocess.TimeoutExpired:
         reason = f"pip did not resolve the requirements within {_PATIENCE} s"
         raise error_from("usage", reason, "run it again; what came is in pip's cache") from None
-    if done.returncode:
-        raise _unresolved(done.stdout + done.stderr)
+
+
+def _bared(name: str, wants: Sequence[str], spare: Path) -> Locked | None:
+    """A package without its native part, as a wheel that pip takes for a pure one; None when its
+    index has no wheel of it either."""
+    want = next((one for one in wants if re.match(rf"{name}\b", one, re.IGNORECASE)), name)
+    with tempfile.TemporaryDirectory(prefix="pln-wheel-") as made:
+        line = ["--no-deps", "--implementation", "cp", "--abi", f"cp{PYTHON.replace('.', '')}"]
+        for tag in _FALLBACK_TAGS:
+            line += ["--platform", tag]
+        if _pip([*line, "--dest", made, want]).returncode:
+            return None
+        (wheel,) = Path(made).glob("*.whl")
+        one = _locked(wheel)
+        kept = spare / f"{wheel.name.partition('-')[0]}-{one.version}-py3-none-any.whl"
+        with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(kept, "w") as archive:
+            for entry in source.infolist():
+                if not entry.filename.endswith((*_NATIVE, "/RECORD")):
+                    archive.writestr(entry, source.read(entry))
+            info = next(n for n in source.namelist() if n.endswith(".dist-info/METADATA"))
+            archive.writestr(info.replace("METADATA", "RECORD"), "")
+    return one
 
 
 def _unresolved(said: str) -> PollenError:
