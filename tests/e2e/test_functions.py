@@ -187,6 +187,13 @@ async def test_an_error_is_itself_with_the_traceback_from_there(three: Cluster) 
             await mesh.run(pollen.remote(timeout=0.3)(napped.local), 60)
 
 
+async def test_a_class_that_only_an_argument_has_is_shipped_with_it(three: Cluster) -> None:
+    async with pollen.connect(three[0].home) as mesh:
+        assert await mesh.run(repr, Order("nut")) == "Order(item='nut', count=1)"
+        got = [y async for y in mesh.map(dataclasses.astuple, [Order("a"), Order("b", 2)])]
+        assert got == [("a", 1), ("b", 2)]
+
+
 async def test_what_was_withdrawn_is_shipped_again(three: Cluster) -> None:
     async with pollen.connect(three[0].home) as mesh:
         assert await mesh.run(times, 1) == 3

@@ -213,16 +213,15 @@ class Shelf:
     ) -> tuple[Ready, bytes]:
         while True:
             names = ready.shipment.names
-            names.unknown.clear()
             try:
                 return ready, write(names, ready.shipment.targets[0], ready.first)
             except Unfit as error:
-                new = [held for held in names.unknown if held not in ready.extra]
-                if not new:
+                new = error.unknown
+                if new is None or new in ready.extra:
                     raise TypeError(str(error)) from None
             deed = ready.first[2] if ready.first is not None else ()
             try:
-                ready = self.ready(wish, first, deed, [*ready.extra, *new])
+                ready = self.ready(wish, first, deed, [*ready.extra, new])
             except PollenError:
                 raise
             except TypeError as error:

@@ -53,15 +53,16 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class Unfit(TypeError):
-    """A value that cannot travel. Its text begins with the place."""
+    """A value that cannot travel. Its text begins with the place. ``unknown``: the class or
+    function that the other side has not."""
 
-    def __init__(self, reason: str, at: str = "") -> None:
+    def __init__(self, reason: str, at: str = "", unknown: Any = None) -> None:
         super().__init__(f"{at}: {reason}" if at else reason)
-        self.reason, self.at = reason, at
+        self.reason, self.at, self.unknown = reason, at, unknown
 
     def below(self, step: str) -> Unfit:
         """The same, seen from one level up."""
-        return Unfit(self.reason, step + self.at)
+        return Unfit(self.reason, step + self.at, self.unknown)
 
 
 class Malformed(ValueError):
@@ -73,7 +74,7 @@ class Names:
 
     ``shipped``: by module, the names of its top level that the other side has too, or None for all
     of them; ``top.*`` is a package with all its modules. ``may_import``: a module that is not there
-    yet is imported. ``unknown`` collects what was asked for and is not shipped.
+    yet is imported.
     """
 
     def __init__(self, shipped: Mapping[str, Iterable[str] | None], *, may_import: bool) -> None:
@@ -82,7 +83,6 @@ class Names:
         }
         self._may_import = may_import
         self._known: dict[Any, str] = {}
-        self.unknown: list[Any] = []
 
     def has(self, module: str, qualname: str) -> bool:
         """Whether the other side has this too."""
@@ -113,8 +113,7 @@ class Names:
         if "<" in qualname:
             raise Unfit(f"{shown} is defined within a function, and has no name outside")
         if not self.has(module, qualname):
-            self.unknown.append(held)
-            raise Unfit(f"{shown} is not known on the other side")
+            raise Unfit(f"{shown} is not known on the other side", unknown=held)
         try:
             found = self._find(module, qualname)
         except LookupError:
