@@ -21,7 +21,7 @@ from pollen.cli.app import (
 )
 from pollen.cli.proposals import here
 from pollen.errors import error_from
-from pollen.options import OPTIONS, Kind, flag_of
+from pollen.options import OPTIONS, Kind, flag_of, text_of
 from pollen.plain import escaped
 from pollen.units import human_bytes
 
@@ -111,6 +111,9 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
     ready = f"{seed['ready']} of {seed['wanted']}"
     here = f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way"
     memory, seconds = human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000
+    # A node of an older version has no such option.
+    unused_ms = options.get("withdraw_unused_ms", 0)
+    unused = text_of("withdraw_unused_ms", unused_ms) if unused_ms else ""
     return [
         ("hash", seed["seed"]),
         ("content", seed["content"]),
@@ -134,6 +137,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("reaches", ", ".join(options["allow_hosts"])),
         ("asks", ", ".join(f"service/{name}" for name in options["allow_services"])),
         ("flags", ", ".join(filter(None, flags))),
+        ("unused", f"withdrawn after {unused}" if unused else ""),
         ("calls here", here),
         ("cancelled", f"{seed['cancelled']} that began here" if seed["cancelled"] else ""),
         ("runs", output.human_us(seed["run_us"])),

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from pollen.core.events import SeedSample
+from pollen.core.codec import encode
+from pollen.core.commands import Seeded, Unseeded
+from pollen.core.events import SeedSample, Telemetry
 from pollen.core.ids import SECOND, Hash, Nanos, PeerId
-from pollen.core.seeds import specs
+from pollen.core.kinds import SPEC
+from pollen.core.names import Holding
+from pollen.core.seeds import SeedRequests, Writer, specs
 from pollen.core.seeds.unused import LOOK_NS, Unused
 from pollen.options import SeedOptions
+from tests.unit.names.test_named import MEMBERS, A
+from tests.unit.turns import Sink, turn_at
 
 HOUR_MS = 3_600_000
 HOUR = Nanos(3600 * SECOND)
 
 
-def seed(name: str, unused_ms: int = HOUR_MS) -> specs.Seed:
+def seed(name: str, unused_ms: int = HOUR_MS, owner: PeerId = A, epoch: int = 1) -> specs.Seed:
     options = SeedOptions(withdraw_unused_ms=unused_ms)
+    content = Hash(b"m" * 32)
     spec = specs.make_spec(
-        name=name, name_epoch=1, content=Hash(b"m" * 32), size=3, functions=["f"], options=options
+        name=name, name_epoch=epoch, content=content, size=3, functions=["f"], options=options
     )
-    raw = msgspec.msgpack.encode(spec)
-    owner = PeerId(b"o" * 32)
+    raw = encode(spec)
     return specs.Seed(
         seed=specs.seed_hash(owner, raw), owner=owner, spec=spec, options=options, raw=raw
     )
@@ -97,3 +101,40 @@ def test_it_looks_seldom() -> None:
     watch.look()
     assert not watch.unused.is_due(Nanos(watch.now + LOOK_NS - 1))
     assert watch.unused.is_due(Nanos(watch.now + LOOK_NS))
+
+
+def test_a_name_is_given_back_or_withdrawn_as_others_had_it() -> None:
+    """What nobody had before is taken back; a name with a history stays withdrawn. Seeds of other
+    nodes are left alone."""
+    other = PeerId(next(bytes(peer) for peer in MEMBERS if peer != A))
+    seeds = [seed("first"), seed("second", epoch=2), seed("shared"), seed("theirs", owner=other)]
+    rival = seed("shared", owner=other)
+    names = {
+        one.name: Holding(name=one.name, holder=one, shadowed=[rival] if one is seeds[2] else [])
+        for one in seeds
+    }
+    told: list[Seeded | Unseeded] = []
+    requests = SeedRequests(
+        lambda: Writer(node=A, certificate=MEMBERS[A], certificates=MEMBERS),
+        lambda: names,
+        lambda slot, size: True,
+        lambda answer, turn: told.append(answer),
+        lambda key: False,
+    )
+    event = Telemetry(
+        peers=[], seeds=[], memory_bytes=0, events_dropped=0, control_stalls=0, disk_bytes=0
+    )
+    sink = Sink()
+    for now in (SECOND, SECOND + LOOK_NS, SECOND + HOUR):
+        requests.note_telemetry(event, turn_at(now, sink))
+    assert [(kind, key) for kind, key, _ in sink.said] == [
+        (SPEC, b"first"),
+        (SPEC, b"second"),
+        (SPEC, b"shared"),
+    ]
+    payloads = {key: payload for _, key, payload in sink.said}
+    assert payloads[b"first"] is None
+    for key in (b"second", b"shared"):
+        again = specs.decode_seed(A, payloads[key] or b"")
+        assert isinstance(again, specs.Seed) and again.is_withdrawn
+    assert [answer.name for answer in told] == ["first", "second", "shared"]

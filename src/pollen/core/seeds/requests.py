@@ -98,17 +98,23 @@ class SeedRequests(Room):
             self._publish(event.request, planned, turn)
 
     def note_telemetry(self, event: Telemetry, turn: Turn) -> None:
-        """Withdraw what nobody used for as long as its options say."""
+        """Withdraw what nobody used for as long as its options say.
+
+        A name that nobody had before is given back as if it had never been: a program that ships
+        functions would fill its node's records with names that nobody wants again.
+        """
         if not self._unused.is_due(turn.now.mono):
             return
-        writer = self._writer()
-        held = [holding.holder for holding in self._names().values() if holding.is_live]
+        writer, names = self._writer(), self._names()
+        held = [holding.holder for holding in names.values() if holding.is_live]
         own = [seed for seed in held if seed.owner == writer.node]
         for name in self._unused.plan_withdrawals(own, event.seeds, turn.now.mono):
-            planned = plan_unseed(name, writer, self._names())
-            if isinstance(planned, Publication):
-                turn.publish(SPEC, planned.name.encode(), planned.payload)
-                self._tell(planned.answer, turn)
+            planned = plan_unseed(name, writer, names)
+            if not isinstance(planned, Publication):
+                continue
+            is_first = names[name].holder.name_epoch == 1 and not names[name].shadowed
+            turn.publish(SPEC, name.encode(), None if is_first else planned.payload)
+            self._tell(planned.answer, turn)
 
     def _publish(
         self, request: RequestId, planned: Publication | Seeded | Refusal, turn: Turn
