@@ -10,9 +10,10 @@ generator (``pollen-anchors load``) drives all four doors, 64 calls in flight ov
 - ``remote``: the product, a seed that only the other node hosts.
 
 The SDK's figures come from one Python process: calls one after another, and 64 in flight.
-``ladder`` then goes through the ways of a call at 1 to 1,024 in flight, and ``tunnels`` through the
-ways of a byte and of an HTTP request to a service. ``--only tunnels`` measures these alone and
-leaves the other figures of the results as they were.
+``ladder`` then goes through the ways of a call at 1 to 1,024 in flight, ``tunnels`` through the
+ways of a byte and of an HTTP request to a service, and ``functions`` through Python seeds,
+functions of a program, and pools that do the same. ``--only tunnels`` or ``--only functions``
+measures that part alone and leaves the other figures of the results as they were.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import functions
 import ladder
 import tunnels
 
@@ -58,6 +60,7 @@ BARS: dict[str, tuple[str, float]] = {
     "nested_remote_256_to_16": (">=", 0.70),
     "sdk_sequential_us": ("<=", 250.0),
     "sdk_concurrent_per_s": (">=", 6_000.0),
+    **functions.BARS,
 } | tunnels.BARS
 
 
@@ -66,7 +69,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="at least 7 for a figure to quote")
     parser.add_argument("--seconds", type=float, default=2.0, help="of load for each measurement")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a bar is missed")
-    parser.add_argument("--only", choices=("tunnels",), help="measure this part alone")
+    parser.add_argument("--only", choices=("tunnels", "functions"), help="measure this part alone")
     options = parser.parse_args()
     if not ANCHORS.exists():
         print(f"no {ANCHORS}: run this by `make bench`", file=sys.stderr)
@@ -80,13 +83,18 @@ def main() -> int:
         )
         figures |= ladder.figures(results["ladder"])
         results["machine"] = machine()
-    carried = asyncio.run(tunnels.measure(ANCHORS, options.rounds, options.seconds))
-    results["machine_tunnels"] = machine()
-    figures |= tunnels.figures(carried)
+    if options.only != "functions":
+        carried = asyncio.run(tunnels.measure(ANCHORS, options.rounds, options.seconds))
+        results["machine_tunnels"] = machine()
+        figures |= tunnels.figures(carried)
+        rounds |= carried
+    if options.only != "tunnels":
+        figures |= asyncio.run(functions.measure(options.rounds, TARGET))
+        results["machine_functions"] = machine()
     held = {name: bar for name, bar in BARS.items() if name in figures}
     missed = [name for name, bar in held.items() if not _holds(figures[name], *bar)]
     report(figures, missed)
-    results |= {"figures": figures, "missed": missed, "rounds": rounds | carried}
+    results |= {"figures": figures, "missed": missed, "rounds": rounds}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written: {RESULTS.relative_to(ROOT)}")
     return 1 if missed and options.strict else 0
