@@ -63,6 +63,7 @@ async def measure(rounds: int, target: Path, *, is_quick: bool = False) -> dict[
     async with Cluster(1) as cluster:
         figures |= await _fresh(cluster[0])
         figures |= await asyncio.to_thread(_pools, cluster[0], rounds, target, share)
+    async with Cluster(1) as cluster:
         figures |= await _many(cluster[0], SEEDS // share)
     figures |= await _killed(KILLED // share)
     return figures
@@ -117,9 +118,7 @@ async def _fresh(node: Node) -> dict[str, float]:
     times = []
     async with node.connect() as mesh:
         for number in range(FRESH):
-            file = Path(str(node.home)) / f"fresh{number}.py"
-            file.write_text(f"{SEED}NUMBER = {number}\n")
-            await mesh.seed(file, f"fresh{number}", min_replicas=1)
+            await _seeded(mesh, node, f"fresh{number}", number)
             control, name = Control(node.paths), f"fresh{number}"
             await asyncio.to_thread(control.wait_ready, name)
             begun = time.perf_counter()
@@ -129,14 +128,22 @@ async def _fresh(node: Node) -> dict[str, float]:
     return {"python_first_call_ms": statistics.median(times) * 1e3}
 
 
+async def _seeded(mesh: pollen.Mesh, node: Node, name: str, number: int) -> None:
+    """One seed like the others, with a number of its own."""
+    file = Path(str(node.home)) / f"{name}.py"
+    file.write_text(f"{SEED}NUMBER = {number}\n")
+    await mesh.seed(file, name, min_replicas=1)
+
+
 async def _many(node: Node, count: int) -> dict[str, float]:
     """What a node grows by with so many seeds that nobody called, and that each can be called."""
     async with node.connect() as mesh:
+        # The first have the runner compiled, and what a node makes once.
+        for number in range(-FRESH, 0):
+            await _seeded(mesh, node, f"early{-number}", number)
         before = _resident(node.pid)
         for number in range(count):
-            file = Path(str(node.home)) / f"many{number}.py"
-            file.write_text(f"{SEED}NUMBER = {number}\n")
-            await mesh.seed(file, f"many{number}", min_replicas=1)
+            await _seeded(mesh, node, f"many{number}", number)
         last = f"many{count - 1}"
         await asyncio.to_thread(Control(node.paths).wait_ready, last)
         grown = _resident(node.pid) - before

@@ -51,6 +51,8 @@ def shape(value: Any) -> Any:
         return kind, sorted(map(repr, map(shape, value)))
     if isinstance(value, Slotted):
         return kind, shape(value.x), shape(value.y)
+    if isinstance(value, Order):
+        return kind, shape(value.item), shape(value.count), shape(value.parts)
     if isinstance(value, list | tuple):
         return kind, [shape(item) for item in value]
     if isinstance(value, dict):
