@@ -20,6 +20,7 @@ from pollen.sdk.control import Control
 from pollen.testing import Cluster, Node
 from pollen.testing.cluster import until
 from tests.e2e.conftest import running
+from tests.unit.python.test_requirements import wheel
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -62,6 +63,12 @@ def where() -> str:
 
 def half(n: int) -> float:
     return n / 0
+
+
+def shouted(text: str) -> str:
+    import outer  # type: ignore[import-not-found]
+
+    return str(outer.up(text))
 
 
 def burn(n: int) -> int:
@@ -192,6 +199,20 @@ async def test_a_class_that_only_an_argument_has_is_shipped_with_it(three: Clust
         assert await mesh.run(repr, Order("nut")) == "Order(item='nut', count=1)"
         got = [y async for y in mesh.map(dataclasses.astuple, [Order("a"), Order("b", 2)])]
         assert got == [("a", 1), ("b", 2)]
+
+
+async def test_packages_that_are_named_go_along(
+    three: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that the program itself has not."""
+    text = "def up(t):\n    return t.upper()\n"
+    wheel(tmp_path, "outer", "1.2", files={"outer/__init__.py": text})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    async with pollen.connect(three[0].home) as mesh:
+        with pytest.raises(ModuleNotFoundError, match="outer"):
+            await mesh.run(shouted, "a")
+        assert await mesh.run(pollen.remote(requirements=["outer"])(shouted), "a") == "A"
 
 
 async def test_what_was_withdrawn_is_shipped_again(three: Cluster) -> None:

@@ -270,6 +270,18 @@ def test_the_same_program_gives_the_same_name(tmp_path: Path) -> None:
     assert all(name.startswith("fn-go-") and len(name) < 64 for name in names)
 
 
+def test_a_name_that_comes_later_is_noticed(tmp_path: Path) -> None:
+    """A notebook defines what a function calls after it, as often as not."""
+    own = module(tmp_path, "def go():\n    return len(later())\n")
+    shipment = gather([own.go])
+    assert shipment.is_current()
+    with pytest.raises(NameError, match="later"):
+        run(own.go)
+    own.later = str
+    assert not shipment.is_current()
+    assert run(own.go) == 0
+
+
 def test_functions_of_the_library_go_by_name() -> None:
     """Nothing is shipped for them."""
     assert run(pow, 2, 8) == 256

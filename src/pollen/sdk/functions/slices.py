@@ -47,6 +47,8 @@ class Slice:
         self._places: set[int] = set()
         self._loose: list[str] = []
         self._names: set[str] = set()
+        # Names of nothing yet, or of Python's own, which the module may have later.
+        self._absent: set[str] = set()
 
     # -- what is needed -------------------------------------------------------------------------
 
@@ -68,7 +70,10 @@ class Slice:
 
     def need(self, name: str, who: str) -> None:
         """Keep what stands behind a name of the module, unless it is a name of Python's own."""
-        if name in self._names or name not in self.namespace or name.startswith("__"):
+        if name in self._names or name.startswith("__"):
+            return
+        if name not in self.namespace:
+            self._absent.add(name)
             return
         self._names.add(name)
         value = self.seen[name] = self.namespace[name]
@@ -272,6 +277,8 @@ class Slice:
 
     def is_current(self) -> bool:
         """Whether each name still stands for what was shipped."""
+        if any(name in self.namespace for name in self._absent):
+            return False
         return all(self.namespace.get(name) is value for name, value in self.seen.items())
 
     @property
