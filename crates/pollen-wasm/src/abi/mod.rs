@@ -5,6 +5,7 @@
 //!
 //! Refused: `dyn` for the operations. A call crosses three of them, and each future would be a box.
 
+mod base;
 mod begun;
 pub(crate) mod body;
 mod command;

@@ -90,6 +90,15 @@ pub(crate) fn of_refusal<O>(state: &State<O>) -> Option<SandboxError> {
     }))
 }
 
+/// What cut a guest off that says nothing of itself but its exit code: the host, the guest, a limit or
+/// a trap.
+pub(crate) fn of_cut<O>(state: &mut State<O>, error: &Error) -> SandboxError {
+    of_interruption(state)
+        .or_else(|| of_exit(error, None))
+        .or_else(|| of_refusal(state))
+        .unwrap_or_else(|| SandboxError::ran("guest-trapped", trap_text(error), ""))
+}
+
 /// A trap and where it was, as text.
 pub(crate) fn trap_text(error: &Error) -> String {
     let mut text = match error.downcast_ref::<Trap>() {

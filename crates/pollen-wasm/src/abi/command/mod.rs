@@ -165,32 +165,31 @@ impl Abi for Command {
         _at: usize,
         ended: Result<i32, Error>,
     ) -> Verdict {
-        Verdict { result: delivered(state, ended), keep: false }
+        // Whatever `_start` returns.
+        let ended = ended.map(|_| 0);
+        Verdict { result: delivered(state, |own| &own.pipes, ended), keep: false }
     }
 
     fn cut(state: &mut State, error: &Error) -> Result<Output, SandboxError> {
-        Err(trapped(state, error))
+        Err(outcome::of_cut(state, error))
     }
 
     fn reset(_state: &mut State) {}
 }
 
 /// The exit code is the return code, whatever it wrote is the output.
-fn delivered(state: &mut State, ended: Result<i32, Error>) -> Result<Output, SandboxError> {
-    let bytes = state.own.pipes.finish()?;
+pub(super) fn delivered<O>(
+    state: &mut state::State<O>,
+    pipes: impl FnOnce(&O) -> &Pipes,
+    ended: Result<i32, Error>,
+) -> Result<Output, SandboxError> {
+    let bytes = pipes(&state.own).finish()?;
     let status = match ended {
-        Ok(_) => 0,
+        Ok(status) => status,
         Err(error) => match error.downcast_ref::<I32Exit>() {
             Some(exit) if !state.expired => exit.0,
-            _ => return Err(trapped(state, &error)),
+            _ => return Err(outcome::of_cut(state, &error)),
         },
     };
     Ok(plain(bytes, status))
-}
-
-fn trapped(state: &mut State, error: &Error) -> SandboxError {
-    outcome::of_interruption(state)
-        .or_else(|| outcome::of_exit(error, None))
-        .or_else(|| outcome::of_refusal(state))
-        .unwrap_or_else(|| SandboxError::ran("guest-trapped", outcome::trap_text(error), ""))
 }

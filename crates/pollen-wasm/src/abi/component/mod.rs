@@ -10,29 +10,22 @@ mod values;
 
 use bytes::Bytes;
 use wasmtime::component::types::Type;
-use wasmtime::component::{
-    ComponentExportIndex, Func, Instance, InstancePre, Linker, TypedFunc, Val,
-};
+use wasmtime::component::{ComponentExportIndex, Func, Instance, Linker, TypedFunc, Val};
 use wasmtime::{Engine, Error, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use crate::abi::base::{self, Base, MESH};
 use crate::abi::contract::{Abi, Birth, Verdict, plain};
 use crate::abi::log::Logs;
 use crate::abi::p2::{self, Wasi};
 use crate::abi::shape::{Exports, Shape};
 use crate::abi::world::World;
-use crate::abi::{mesh, outcome, state, wasi};
+use crate::abi::{outcome, state, wasi};
 use crate::engine::budget::Quota;
 use crate::engine::code::{Code, Form};
 use crate::envelope::{Call, Output, SeedSettings};
 use crate::error::SandboxError;
 use arguments::Parameters;
-
-/// The interface of the mesh for components.
-pub(super) const MESH: &str = "pollen:guest/mesh";
-
-/// The same with the version that is served; any 0.1 is.
-pub(super) const MESH_VERSION: &str = "pollen:guest/mesh@0.1.0";
 
 type State = state::State<Component>;
 
@@ -61,9 +54,8 @@ enum Passing {
 
 /// A linked component.
 pub(crate) struct Linked {
-    pre: InstancePre<State>,
+    base: Base<Component>,
     functions: Vec<Function>,
-    sharable: u64,
 }
 
 impl WasiView for State {
@@ -107,10 +99,7 @@ impl Abi for Component {
     }
 
     fn linker(engine: &Engine) -> wasmtime::Result<Self::Linker> {
-        let mut linker = Linker::new(engine);
-        p2::define(&mut linker)?;
-        mesh::define(&mut linker.instance(MESH_VERSION)?)?;
-        Ok(linker)
+        base::linker(engine, base::with_mesh)
     }
 
     fn link(
@@ -119,8 +108,8 @@ impl Abi for Component {
         exports: &Exports,
         _settings: &SeedSettings,
     ) -> Result<Linked, SandboxError> {
-        let component = code.component()?;
-        let pre = linker.instantiate_pre(component).map_err(|error| unlinked(&error))?;
+        let base = Base::link(linker, code, base::sharable(code))?;
+        let component = base.component();
         let world = World::of(component);
         let named = world.named();
         let functions = exports.callable.iter().map(|(name, _)| {
@@ -135,11 +124,11 @@ impl Abi for Component {
             Ok(Function { index: index.ok_or_else(lost)?, passing: Passing::of(&ty) })
         });
         let functions = functions.collect::<Result<_, SandboxError>>()?;
-        Ok(Linked { pre, functions, sharable: sharable(code) })
+        Ok(Linked { base, functions })
     }
 
     fn sharable(linked: &Linked) -> u64 {
-        linked.sharable
+        linked.base.sharable
     }
 
     fn new(_linked: &Linked, birth: &Birth<'_>, logs: &Logs) -> Self {
@@ -150,7 +139,7 @@ impl Abi for Component {
         linked: &Linked,
         store: &mut Store<State>,
     ) -> Result<Instance, (bool, Error)> {
-        linked.pre.instantiate_async(store).await.map_err(|error| (true, error))
+        linked.base.instantiate(store).await
     }
 
     async fn enter(
@@ -189,12 +178,12 @@ impl Abi for Component {
                 let keep = answer.as_ref().err().is_none_or(|e| e.slug() == "guest-failed");
                 Verdict { result: answer.map(|bytes| plain(bytes, 0)), keep }
             }
-            Err(error) => Verdict { result: Err(trapped(state, &error)), keep: false },
+            Err(error) => Verdict { result: Err(outcome::of_cut(state, &error)), keep: false },
         }
     }
 
     fn cut(state: &mut State, error: &Error) -> Result<Output, SandboxError> {
-        Err(trapped(state, error))
+        Err(outcome::of_cut(state, error))
     }
 
     fn reset(state: &mut State) {
@@ -223,19 +212,6 @@ impl Passing {
 
 fn is_bytes(ty: &Type) -> bool {
     matches!(ty, Type::List(list) if matches!(list.ty(), Type::U8))
-}
-
-/// What of its first memory all guests of a component share until they write to it: what they write
-/// in any case, its toolchain's stack and heap, is within the memory that its data does not fill.
-pub(super) fn sharable(code: &Code) -> u64 {
-    code.minimum_memory().min(code.image_bytes()) / 2
-}
-
-pub(super) fn unlinked(error: &Error) -> SandboxError {
-    SandboxError::invalid(
-        format!("the component cannot be linked: {error:#}"),
-        "build it for the version of the interface that is named",
-    )
 }
 
 /// How a function ended: a trap, or its answer.
@@ -291,11 +267,4 @@ async fn values(
     read?;
     let limit = store.data().settings.max_output_bytes;
     Ok(ran.map(|returned| arguments::write(returned.as_ref().zip(result), limit)))
-}
-
-fn trapped(state: &mut State, error: &Error) -> SandboxError {
-    outcome::of_interruption(state)
-        .or_else(|| outcome::of_exit(error, None))
-        .or_else(|| outcome::of_refusal(state))
-        .unwrap_or_else(|| SandboxError::ran("guest-trapped", outcome::trap_text(error), ""))
 }

@@ -15,10 +15,11 @@ pub(crate) mod prepare;
 
 use std::sync::Arc;
 
-use wasmtime::component::{ComponentType, Instance, InstancePre, Lift, Linker, TypedFunc};
+use wasmtime::component::{ComponentType, Instance, Lift, Linker, TypedFunc};
 use wasmtime::{Engine, Error, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use crate::abi::base::{self, Base};
 use crate::abi::begun::Begun;
 use crate::abi::contract::{Abi, Birth, Verdict};
 use crate::abi::log::Logs;
@@ -73,8 +74,7 @@ type Handle = TypedFunc<(Arc<str>, Vec<u8>), (Result<Vec<u8>, Failure>,)>;
 
 /// A linked runner.
 pub(crate) struct Linked {
-    pre: InstancePre<State>,
-    sharable: u64,
+    base: Base<Python>,
 }
 
 /// An instance and its way in.
@@ -124,10 +124,7 @@ impl Abi for Python {
     }
 
     fn linker(engine: &Engine) -> wasmtime::Result<Self::Linker> {
-        let mut linker = Linker::new(engine);
-        p2::define(&mut linker)?;
-        host::define(&mut linker)?;
-        Ok(linker)
+        base::linker(engine, host::define)
     }
 
     fn link(
@@ -136,18 +133,12 @@ impl Abi for Python {
         _exports: &Exports,
         _settings: &SeedSettings,
     ) -> Result<Linked, SandboxError> {
-        let pre = linker.instantiate_pre(code.component()?).map_err(|error| {
-            SandboxError::invalid(
-                format!("the runner cannot be linked: {error:#}"),
-                "build the runner of this version of Pollen",
-            )
-        })?;
         let sharable = code.minimum_memory().saturating_sub(PRIVATE).min(code.image_bytes());
-        Ok(Linked { pre, sharable })
+        Ok(Linked { base: Base::link(linker, code, sharable)? })
     }
 
     fn sharable(linked: &Linked) -> u64 {
-        linked.sharable
+        linked.base.sharable
     }
 
     fn new(_linked: &Linked, birth: &Birth<'_>, logs: &Logs) -> Self {
@@ -162,8 +153,7 @@ impl Abi for Python {
     }
 
     async fn instantiate(linked: &Linked, store: &mut Store<State>) -> Result<Live, (bool, Error)> {
-        let made = linked.pre.instantiate_async(&mut *store).await;
-        let instance = made.map_err(|error| (true, error))?;
+        let instance = linked.base.instantiate(store).await?;
         let handle = instance.get_typed_func(&mut *store, "handle");
         Ok(Live { instance, handle: handle.map_err(|error| (false, error))? })
     }

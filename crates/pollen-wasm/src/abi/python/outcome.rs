@@ -59,17 +59,12 @@ fn cut(mut text: String) -> String {
 
 /// What a trap means.
 pub(super) fn of_trap(state: &mut State, error: &Error) -> SandboxError {
-    if let Some(error) = outcome::of_interruption(state) {
-        return error;
-    }
-    if outcome::exit_code(error) == Some(0) {
+    if state.failure.is_none() && !state.expired && outcome::exit_code(error) == Some(0) {
         return SandboxError::ran(
             "guest-failed",
             "the function ended the whole interpreter (exit code 0)",
             "return instead of os._exit",
         );
     }
-    outcome::of_exit(error, None)
-        .or_else(|| outcome::of_refusal(state))
-        .unwrap_or_else(|| SandboxError::ran("guest-trapped", outcome::trap_text(error), ""))
+    outcome::of_cut(state, error)
 }

@@ -6,18 +6,18 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, Linker, TypedFunc};
+use wasmtime::component::{ComponentExportIndex, Instance, Linker, TypedFunc};
 use wasmtime::{Engine, Error, Store};
-use wasmtime_wasi::{I32Exit, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use crate::abi::base::{self, Base, MESH};
 use crate::abi::command::{self, pipes::Pipes};
-use crate::abi::component::{self, MESH, MESH_VERSION};
-use crate::abi::contract::{Abi, Birth, Verdict, plain};
+use crate::abi::contract::{Abi, Birth, Verdict};
 use crate::abi::log::Logs;
 use crate::abi::p2::{self, Wasi};
 use crate::abi::shape::{Exports, Shape};
 use crate::abi::world::{World, unversioned};
-use crate::abi::{mesh, outcome, state, wasi};
+use crate::abi::{outcome, state, wasi};
 use crate::engine::code::{Code, Form};
 use crate::envelope::{Call, Output, SeedSettings};
 use crate::error::SandboxError;
@@ -39,10 +39,9 @@ pub(crate) struct Run {
 
 /// A linked program.
 pub(crate) struct Linked {
-    pre: InstancePre<State>,
+    base: Base<Run>,
     run: ComponentExportIndex,
     arguments: Arc<[String]>,
-    sharable: u64,
 }
 
 /// Whether a component is a program.
@@ -84,10 +83,7 @@ impl Abi for Run {
     }
 
     fn linker(engine: &Engine) -> wasmtime::Result<Self::Linker> {
-        let mut linker = Linker::new(engine);
-        p2::define(&mut linker)?;
-        mesh::define(&mut linker.instance(MESH_VERSION)?)?;
-        Ok(linker)
+        base::linker(engine, base::with_mesh)
     }
 
     fn link(
@@ -96,8 +92,8 @@ impl Abi for Run {
         _exports: &Exports,
         settings: &SeedSettings,
     ) -> Result<Linked, SandboxError> {
-        let found = code.component()?;
-        let pre = linker.instantiate_pre(found).map_err(|error| component::unlinked(&error))?;
+        let base = Base::link(linker, code, base::sharable(code))?;
+        let found = base.component();
         let lost = || SandboxError::internal("the export run was lost", false);
         let world = World::of(found);
         let exposed = world.find(INTERFACE, RUN).ok_or_else(lost)?;
@@ -105,11 +101,11 @@ impl Abi for Run {
         let interface = found.get_export_index(None, interface).ok_or_else(lost)?;
         let run = found.get_export_index(Some(&interface), RUN).ok_or_else(lost)?;
         let arguments = command::arguments(settings)?;
-        Ok(Linked { pre, run, arguments, sharable: component::sharable(code) })
+        Ok(Linked { base, run, arguments })
     }
 
     fn sharable(linked: &Linked) -> u64 {
-        linked.sharable
+        linked.base.sharable
     }
 
     fn new(linked: &Linked, birth: &Birth<'_>, logs: &Logs) -> Self {
@@ -123,7 +119,7 @@ impl Abi for Run {
         linked: &Linked,
         store: &mut Store<State>,
     ) -> Result<Instance, (bool, Error)> {
-        linked.pre.instantiate_async(store).await.map_err(|error| (true, error))
+        linked.base.instantiate(store).await
     }
 
     async fn enter(
@@ -153,32 +149,12 @@ impl Abi for Run {
         _at: usize,
         ended: Result<i32, Error>,
     ) -> Verdict {
-        Verdict { result: delivered(state, ended), keep: false }
+        Verdict { result: command::delivered(state, |own| &own.pipes, ended), keep: false }
     }
 
     fn cut(state: &mut State, error: &Error) -> Result<Output, SandboxError> {
-        Err(trapped(state, error))
+        Err(outcome::of_cut(state, error))
     }
 
     fn reset(_state: &mut State) {}
-}
-
-/// The exit code is the return code, whatever it wrote is the output.
-fn delivered(state: &mut State, ended: Result<i32, Error>) -> Result<Output, SandboxError> {
-    let bytes = state.own.pipes.finish()?;
-    let status = match ended {
-        Ok(status) => status,
-        Err(error) => match error.downcast_ref::<I32Exit>() {
-            Some(exit) if !state.expired => exit.0,
-            _ => return Err(trapped(state, &error)),
-        },
-    };
-    Ok(plain(bytes, status))
-}
-
-fn trapped(state: &mut State, error: &Error) -> SandboxError {
-    outcome::of_interruption(state)
-        .or_else(|| outcome::of_exit(error, None))
-        .or_else(|| outcome::of_refusal(state))
-        .unwrap_or_else(|| SandboxError::ran("guest-trapped", outcome::trap_text(error), ""))
 }
