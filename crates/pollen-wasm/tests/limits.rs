@@ -201,3 +201,22 @@ fn closing_twice_is_harmless_and_loads_and_calls_are_refused_afterwards() {
     let load = world.sandbox.load(example("echo"), [0; 32], SeedSettings::new("echo"));
     assert_eq!("overloaded", world.net.block_on(load).err().unwrap().slug());
 }
+
+#[test]
+fn one_poll_takes_no_more_handles_of_the_host_than_a_guest_may_have() {
+    let world = World::new();
+    // As many timers as its input has bytes, all of them over at once.
+    let text = r#"(module
+        (import "extism:host/env" "input_length" (func $length (result i64)))
+        (import "wasi_snapshot_preview1" "poll_oneoff"
+          (func $poll (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 100)
+        (func (export "run") (result i32)
+          (call $poll (i32.const 64) (i32.const 4800064) (i32.wrap_i64 (call $length)) (i32.const 0))))"#;
+    let seed = world.wat(text);
+    let run = |count: usize| world.call(&seed, "run", &"x".repeat(count)).result;
+    assert_eq!(0, run(1_000).unwrap().status);
+    let error = run(50_000).unwrap_err();
+    assert_eq!("guest-trapped", error.slug(), "{error}");
+    assert_eq!(0, run(1_000).unwrap().status, "another guest");
+}

@@ -5,6 +5,8 @@
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView};
 
+use crate::abi::wasi::HANDLES;
+
 /// The interfaces that are linked, without versions; the version is one of 0.2.
 pub(crate) const INTERFACES: &[&str] = &[
     "wasi:cli/environment",
@@ -35,10 +37,6 @@ pub(crate) const INTERFACES: &[&str] = &[
     "wasi:sockets/udp",
     "wasi:sockets/udp-create-socket",
 ];
-
-/// Handles of one guest to what the host holds for it (streams, timers, errors), at most. Each takes a
-/// few hundred bytes of the host that nobody is charged for. Guess: ten times what a program has open.
-const HANDLES: usize = 4_096;
 
 /// The WASI context of one guest.
 pub(crate) struct Wasi {

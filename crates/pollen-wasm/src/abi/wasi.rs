@@ -11,7 +11,7 @@ use wasmtime::Linker;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder, WasiView};
 
 use crate::abi::log::{Logs, Stream};
 use crate::abi::shape::{Group, Signature};
@@ -26,6 +26,10 @@ pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 /// The imports of [`MODULE`].
 pub(crate) const GROUP: Group = (MODULE, NAMES);
 
+/// Handles of one guest to what the host holds for it (streams, timers, errors), at most. Each takes a
+/// few hundred bytes of the host that nobody is charged for. Guess: ten times what a program has open.
+pub(crate) const HANDLES: usize = 4_096;
+
 /// The WASI context of one guest: both output streams end in the log, the environment and the name
 /// are the seed's. An ABI that has streams or arguments adds them.
 pub(crate) fn context(settings: &SeedSettings, logs: &Logs) -> WasiCtxBuilder {
@@ -37,6 +41,14 @@ pub(crate) fn context(settings: &SeedSettings, logs: &Logs) -> WasiCtxBuilder {
         builder.env(name, value);
     }
     builder
+}
+
+/// The context as the guest of a core module has it. wasmtime's own limit is a million handles, of which
+/// one `poll_oneoff` can take as many as its subscriptions.
+pub(crate) fn preview1(builder: &mut WasiCtxBuilder) -> WasiP1Ctx {
+    let mut made = builder.build_p1();
+    made.ctx().table.set_max_capacity(HANDLES);
+    made
 }
 
 /// Defines all imports of this module over the WASI context that `of` finds.

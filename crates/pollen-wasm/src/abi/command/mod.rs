@@ -127,7 +127,7 @@ impl Abi for Command {
         let pipes = Pipes::new(birth.registry.clone(), birth.settings.max_output_bytes);
         let mut context = wasi::context(birth.settings, logs);
         context.stdin(pipes.clone()).stdout(pipes.clone()).args(&linked.arguments);
-        Self { pipes, wasi: context.build_p1() }
+        Self { pipes, wasi: wasi::preview1(&mut context) }
     }
 
     async fn instantiate(

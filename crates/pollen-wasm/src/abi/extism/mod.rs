@@ -165,7 +165,7 @@ impl Abi for Extism {
             vars_bytes: 0,
             http: LastReply::default(),
             written: Written::default(),
-            wasi: wasi::context(birth.settings, logs).build_p1(),
+            wasi: wasi::preview1(&mut wasi::context(birth.settings, logs)),
         }
     }
 
