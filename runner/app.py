@@ -9,12 +9,11 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.machinery
-import linecache
 import sys
 
 import wit_world
 from componentize_py_types import Err
-from pollen_runner import calls, guest, loop, stdlib
+from pollen_runner import calls, guest, loop, stdlib, warm
 from pollen_runner.bundle import bundle
 from pollen_runner.port import Refused, port
 from wit_world.imports import host
@@ -80,11 +79,12 @@ def _settle() -> None:
     sys.path_hooks[:] = []
     sys.path_importer_cache.clear()
     loop.install()
-    linecache.clearcache()
+    guest.install()
+    warm.run()
     gc.collect()
     gc.freeze()
     gc.disable()
+    warm.fill_holes()
 
 
 _settle()
-guest.install()

@@ -31,6 +31,10 @@ class Bundle(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finder and loader. ``open`` reads the list of files; before that it finds nothing."""
 
     def __init__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Find nothing any more."""
         self.main = ""
         self._paths: list[str] = []
         # By module: its path and whether it is a package. A path that ends in a slash has no code.

@@ -30,6 +30,7 @@ def _no_constant(name: str) -> Any:
 
 
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
+_scan = _decoder.scan_once
 
 
 def loads(data: bytes) -> Any:
@@ -40,7 +41,12 @@ def loads(data: bytes) -> Any:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from None
-    return _decoder.decode(text)
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return _decoder.decode(text)
+    # What begins or ends with space is rare.
+    return value if end == len(text) else _decoder.decode(text)
 
 
 def _is_too_deep(data: bytes) -> bool:
@@ -86,9 +92,15 @@ def _listed(values: Iterable[Any]) -> list[Any]:
     return list(values)
 
 
-_encode = json.JSONEncoder(
-    default=plain, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-).encode
+_quoted = json.encoder.encode_basestring
+# What ``JSONEncoder.encode`` makes for each value, without the layers above it.
+_writer: Any = json.encoder.c_make_encoder  # type: ignore[attr-defined]
+
+
+def _encode(value: Any) -> str:
+    if type(value) is str:
+        return _quoted(value)
+    return "".join(_writer({}, plain, _quoted, None, ":", ",", False, False, False)(value, 0))
 
 
 def dumps(value: Any) -> bytes:

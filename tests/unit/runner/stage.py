@@ -16,8 +16,10 @@ if str(ROOT / "runner") not in sys.path:
     sys.path.append(str(ROOT / "runner"))
 
 from pollen_runner import bundle as bundles
-from pollen_runner import calls, guest
+from pollen_runner import calls, guest, warm
 from pollen_runner.port import Refused, port
+
+__all__ = ["Node", "bundles", "calls", "guest", "port", "seeded", "warm"]
 
 
 class Node:
