@@ -51,10 +51,14 @@ async fn execute(
     let verdict = guest.living.leave(at, ended);
     let now = Instant::now();
     guest.living.end();
+    // What it wrote to is paid before anybody else may have the guest.
+    let is_paid = guest.living.meter().settle_used();
     seed.note_memory(guest.living.meter().peak());
     seed.note_run(at, ran_until(now).saturating_sub(before), guest.calls);
     guest.calls = guest.calls.wrapping_add(1);
-    if seed.is_fresh() {
+    if !is_paid {
+        drop(guest);
+    } else if seed.is_fresh() {
         // The core stays with the calls where they make their guests themselves.
         if is_stocked && seed.stock.takes_spent(seed.spent()) {
             seed.spend(guest, now);

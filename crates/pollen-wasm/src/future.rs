@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::engine::ticker::Ticker;
+use crate::engine::touched::Touched;
 use crate::envelope::{Host, Outcome};
 use crate::error::SandboxError;
 
@@ -38,6 +39,13 @@ thread_local! {
     static NESTED: Cell<u64> = const { Cell::new(0) };
     /// Time that the call polled on this thread ran in its polls before this one.
     static RAN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// What the guest polled on this thread shares with others of its module.
+    static TOUCHED: Cell<Option<Arc<Touched>>> = const { Cell::new(None) };
+}
+
+/// The guest that this thread polls from now on has this account of what it shares.
+pub(crate) fn runs(touched: Option<&Arc<Touched>>) {
+    TOUCHED.set(touched.cloned());
 }
 
 /// Called by the epoch callback before it yields.
@@ -92,6 +100,8 @@ pub(crate) struct Guarded {
     deadline: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     run: Duration,
+    /// Of the guest at work, once it has begun.
+    touched: Option<Arc<Touched>>,
 }
 
 impl Guarded {
@@ -103,7 +113,7 @@ impl Guarded {
         inner: Inner,
     ) -> Self {
         let (inner, run) = (Some(inner), Duration::ZERO);
-        Self { runs, inner, host, waits: false, deadline, timer: None, run }
+        Self { runs, inner, host, waits: false, deadline, timer: None, run, touched: None }
     }
 
     /// Polls once; the flag says that the guest burned through its slice.
@@ -117,6 +127,10 @@ impl Guarded {
         let outer_expired = EXPIRED.replace(false);
         let outer_nested = NESTED.replace(0);
         let outer_ran = RAN.replace(self.run);
+        if let Some(touched) = &self.touched {
+            touched.resume();
+        }
+        let outer_touched = TOUCHED.replace(self.touched.take());
         let polled = {
             let _running = self.runs.ticker.enter();
             catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx)))
@@ -124,6 +138,7 @@ impl Guarded {
         let expired = EXPIRED.replace(outer_expired);
         BEGAN.set(outer_began);
         RAN.set(outer_ran);
+        self.touched = TOUCHED.replace(outer_touched);
         let elapsed = began.elapsed();
         let nested = Duration::from_nanos(NESTED.get());
         let total = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
@@ -136,6 +151,9 @@ impl Guarded {
                 (Poll::Ready(outcome), false)
             }
             Ok(Poll::Pending) => {
+                if self.touched.as_ref().is_some_and(|touched| !touched.settle()) {
+                    return (Poll::Ready(self.give_up(unpaid())), false);
+                }
                 if let Some(host) = &self.host {
                     if expired { host.burned() } else { host.waits() }
                 }
@@ -170,6 +188,11 @@ impl Future for Guarded {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         self.poll_slice(cx).0
     }
+}
+
+/// A guest stopped and had written to more memory than the node has left.
+fn unpaid() -> SandboxError {
+    SandboxError::out_of_memory("the node's memory for guests was used up while it ran")
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> SandboxError {

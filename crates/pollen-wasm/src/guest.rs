@@ -10,7 +10,7 @@ pub(crate) struct Guest {
     pub(crate) living: Living,
     /// Calls served so far, wrapping.
     pub(crate) calls: u32,
-    /// Memory charged after initialisation, bytes.
+    /// Memory after initialisation, shared or not, bytes.
     pub(crate) initial: u64,
 }
 
@@ -41,7 +41,7 @@ impl Guest {
 
     async fn attempt(linked: &Linked, birth: &Birth<'_>) -> Result<Box<Self>, SandboxError> {
         let mut living = linked.make(birth).await?;
-        let initial = living.meter().charged();
+        let initial = living.meter().size();
         Ok(Box::new(Self { living, calls: 0, initial }))
     }
 }

@@ -249,9 +249,9 @@ impl Seed {
             deadline,
         };
         let began = Instant::now();
-        let guest = Guest::make(&self.linked, &birth).await?;
+        let mut guest = Guest::make(&self.linked, &birth).await?;
         smooth(&self.making, nanos(began.elapsed()));
-        self.note_memory(guest.initial);
+        self.note_memory(guest.living.meter().charged());
         Ok(guest)
     }
 
@@ -381,7 +381,7 @@ impl Seed {
 
     /// Keeps a guest for the next call of this identity, or drops it.
     pub(crate) fn keep(&self, identity: [u8; 32], mut guest: Box<Guest>, now: Instant) {
-        let bytes = guest.living.meter().charged();
+        let bytes = guest.living.meter().size();
         let grown = bytes > SMALL && bytes > guest.initial.saturating_mul(GROWN);
         if !grown {
             self.rest(self.key(identity), guest, now);

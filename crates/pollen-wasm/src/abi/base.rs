@@ -4,7 +4,7 @@
 //! Does not know: how a call enters a component and what its end means (the ABI's folder).
 
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
-use wasmtime::{Engine, Error, Store};
+use wasmtime::{Engine, Error, PoolingAllocationConfig, Store};
 use wasmtime_wasi::WasiView;
 
 use crate::abi::state::State;
@@ -58,7 +58,8 @@ impl<O: Send + 'static> Base<O> {
                 "build it for the version of the interface that is named",
             )
         })?;
-        Ok(Self { pre, sharable })
+        let shares = can_share(code.engine());
+        Ok(Self { pre, sharable: if shares { sharable } else { 0 } })
     }
 
     /// The component.
@@ -73,6 +74,13 @@ impl<O: Send + 'static> Base<O> {
     ) -> Result<Instance, (bool, Error)> {
         self.pre.instantiate_async(store).await.map_err(|error| (true, error))
     }
+}
+
+/// Whether this machine says which pages a guest wrote to. A memory outside of a pool moves when it
+/// grows.
+fn can_share(engine: &Engine) -> bool {
+    engine.pooling_allocator_metrics().is_some()
+        && PoolingAllocationConfig::is_pagemap_scan_available()
 }
 
 /// What of its first memory all guests of a component share until they write to it: what they write

@@ -11,11 +11,13 @@ use wasmtime::{Error, Store};
 
 use crate::abi::contract::{Abi, Birth, Verdict};
 use crate::abi::log::Logs;
-use crate::abi::outcome;
+use crate::abi::outcome::{self, NO_MEMORY};
+use crate::abi::probe;
 use crate::abi::state::{SLICE, State, on_epoch};
 use crate::engine::meter::Meter;
 use crate::envelope::{Call, Host};
 use crate::error::SandboxError;
+use crate::future::runs;
 
 /// What one import of a component, or one result of it, may make the host hold, bytes: twice the largest
 /// input and all that is beside it. wasmtime's own limit is 128 MiB.
@@ -53,6 +55,7 @@ impl<A: Abi> Body<A> {
             failure: None,
         };
         state.logs.begin(birth.host.cloned(), settings.log_bytes);
+        runs(state.meter.touched());
         let mut store = Store::new(birth.engine, state);
         store.set_hostcall_fuel(HOSTCALL);
         store.limiter(|state| &mut state.meter);
@@ -65,6 +68,14 @@ impl<A: Abi> Body<A> {
                 return Err(outcome::of_initialisation(error, store.data_mut()));
             }
         };
+        if store.data().meter.touched().is_some() {
+            let ways_in = A::ways_in(&live, linked, &mut store);
+            let (address, bytes) = probe::memory_of(&ways_in, &mut store).await;
+            let state = store.data_mut();
+            if !state.meter.found(address, bytes) {
+                return Err(SandboxError::overloaded(NO_MEMORY));
+            }
+        }
         let state = store.data_mut();
         state.logs.end();
         A::reset(state);
@@ -79,6 +90,7 @@ impl<A: Abi> Body<A> {
         state.expired = false;
         state.failure = None;
         state.meter.begin(call.nested);
+        runs(state.meter.touched());
         state.logs.begin(Some(host.clone()), state.settings.log_bytes);
         state.host = Some(host);
     }

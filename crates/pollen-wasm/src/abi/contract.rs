@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use wasmtime::component::Func;
 use wasmtime::{Engine, Error, Store};
 
 use crate::abi::log::Logs;
@@ -76,6 +77,15 @@ pub(crate) trait Abi: Sized + Send + 'static {
     /// What of a guest's first memory all guests of the module share until they write to it, bytes.
     fn sharable(_linked: &Self::Linked) -> u64 {
         0
+    }
+
+    /// Exports of a component: the memory that the first of them works on is the one that is shared.
+    fn ways_in(
+        _live: &Self::Live,
+        _linked: &Self::Linked,
+        _store: &mut Store<State<Self>>,
+    ) -> Vec<Func> {
+        Vec::new()
     }
 
     /// Refuses exports that this ABI would call by another type.

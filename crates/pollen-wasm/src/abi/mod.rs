@@ -17,6 +17,7 @@ mod log;
 mod mesh;
 mod outcome;
 mod p2;
+mod probe;
 mod python;
 mod run;
 pub(crate) mod shape;

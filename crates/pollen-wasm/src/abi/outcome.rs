@@ -11,6 +11,9 @@ use crate::error::SandboxError;
 /// Frames of a trap's backtrace that are shown.
 const FRAMES: usize = 8;
 
+/// Why a guest is not begun when the budget is spent.
+pub(crate) const NO_MEMORY: &str = "the node's memory for guests is used up";
+
 /// Judges a failed instantiation. The function has not run.
 pub(crate) fn of_instantiation<A: Abi>(error: Error, state: &mut State<A>) -> SandboxError {
     if error.is::<PoolConcurrencyLimitError>() {
@@ -20,9 +23,7 @@ pub(crate) fn of_instantiation<A: Abi>(error: Error, state: &mut State<A>) -> Sa
         return SandboxError::overloaded(format!("this machine gives no memory: {error}"));
     }
     match state.meter.refused() {
-        Some(Refusal::Budget) => {
-            SandboxError::overloaded("the node's memory for guests is used up")
-        }
+        Some(Refusal::Budget) => SandboxError::overloaded(NO_MEMORY),
         Some(Refusal::Limit) => SandboxError::out_of_memory(format!(
             "the module needs more than its memory limit of {} bytes to start",
             state.settings.guest.memory_bytes
@@ -36,7 +37,7 @@ pub(crate) fn of_instantiation<A: Abi>(error: Error, state: &mut State<A>) -> Sa
 pub(crate) fn of_initialisation<A: Abi>(error: Error, state: &mut State<A>) -> SandboxError {
     state.logs.end();
     if state.meter.refused() == Some(Refusal::Budget) {
-        return SandboxError::overloaded("the node's memory for guests is used up");
+        return SandboxError::overloaded(NO_MEMORY);
     }
     if error.is::<PoolConcurrencyLimitError>() {
         return SandboxError::overloaded(format!("the instance pool is full: {error}"));

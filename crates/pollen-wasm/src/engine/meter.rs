@@ -8,7 +8,9 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 
 use crate::engine::budget::Quota;
+pub(crate) use crate::engine::registry::Purpose;
 use crate::engine::registry::Registry;
+use crate::engine::touched::Touched;
 
 /// Bytes per table element in the host.
 const TABLE_ELEMENT: usize = 8;
@@ -20,17 +22,6 @@ pub(crate) enum Refusal {
     Limit,
     /// The budget of the node.
     Budget,
-}
-
-/// What a guest is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// A call, or the proof that a seed works.
-    Call,
-    /// A call that a guest made: it may use the memory reserve.
-    Nested,
-    /// A later call. Nobody waits for it, so nobody gives way while it is made.
-    Stock,
 }
 
 /// The memory account of one guest.
@@ -49,10 +40,12 @@ pub(crate) struct Meter {
     /// Charge of a growth that wasmtime may still report as failed.
     pending: u64,
     /// What of its first memory all guests of the module share until they write to it: it counts
-    /// towards the limit and is not charged.
+    /// towards the limit, and what the guest wrote to is charged.
     shared: u64,
     /// How much more may be shared.
     sharable: u64,
+    /// The account of what is shared; none where nothing is.
+    touched: Option<Arc<Touched>>,
 }
 
 impl Meter {
@@ -64,7 +57,9 @@ impl Meter {
         sharable: u64,
     ) -> Self {
         registry.instance_made();
+        let account = || Arc::new(Touched::new(registry.clone(), purpose));
         Self {
+            touched: (sharable > 0).then(account),
             registry,
             limit,
             charged: 0,
@@ -84,18 +79,73 @@ impl Meter {
         self.nested = nested;
         self.spare = false;
         self.refused = None;
-        self.peak = self.charged;
+        if let Some(touched) = &self.touched {
+            touched.begin(nested);
+        }
+        self.peak = self.charged();
+    }
+
+    /// The account of what the guest shares with others, for whoever looks when it stops.
+    pub(crate) fn touched(&self) -> Option<&Arc<Touched>> {
+        self.touched.as_ref()
+    }
+
+    /// The memory whose first pages are shared is all that lies at this address: from now on what the
+    /// guest wrote to is charged of it. Nothing there means that nobody knows, and all is charged.
+    /// False when the node has no memory for that.
+    pub(crate) fn found(&mut self, address: usize, bytes: usize) -> bool {
+        let Some(touched) = self.touched.clone() else { return true };
+        let (known, shared) = (bytes as u64, self.shared);
+        // What no page is looked at for is charged as any memory is.
+        if known < shared && !self.charge_back(shared - known) {
+            return false;
+        }
+        let least = known.saturating_sub(shared).min(self.charged);
+        self.charged -= least;
+        self.registry.budget.release(least);
+        (self.shared, self.sharable) = (known, 0);
+        touched.found(address, bytes, least);
+        self.settle()
+    }
+
+    fn charge_back(&mut self, bytes: u64) -> bool {
+        self.shared -= bytes;
+        self.charge(bytes)
+    }
+
+    /// Charges what the guest wrote to of the memory that it shares; false when the node has none.
+    pub(crate) fn settle(&mut self) -> bool {
+        let fits = self.touched.as_ref().is_none_or(|touched| touched.settle());
+        if !fits {
+            self.refused = Some(Refusal::Budget);
+        }
+        self.peak = self.peak.max(self.charged());
+        fits
+    }
+
+    /// The same at the end of a call: from now on nothing is charged but what it wrote to.
+    pub(crate) fn settle_used(&mut self) -> bool {
+        if let Some(touched) = &self.touched {
+            touched.used();
+        }
+        self.settle()
+    }
+
+    /// The memory that it has, shared or not, bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.charged.saturating_add(self.shared)
     }
 
     /// Counts the guest's memory among that of guests kept for reuse; false when the registry's
     /// cap is reached. Costs a shared write only when the size changed since the last call.
     pub(crate) fn pool(&mut self) -> bool {
-        if self.pooled == self.charged {
+        let charged = self.charged();
+        if self.pooled == charged {
             return true;
         }
-        let fits = self.registry.pool(self.pooled, self.charged);
+        let fits = self.registry.pool(self.pooled, charged);
         if fits {
-            self.pooled = self.charged;
+            self.pooled = charged;
         }
         fits
     }
@@ -105,7 +155,8 @@ impl Meter {
     }
 
     pub(crate) fn charged(&self) -> u64 {
-        self.charged
+        let touched = self.touched.as_ref().map_or(0, |touched| touched.charged());
+        self.charged.saturating_add(touched)
     }
 
     pub(crate) fn peak(&self) -> u64 {
@@ -130,7 +181,7 @@ impl Quota for Meter {
             return false;
         }
         self.charged = sum;
-        self.peak = self.peak.max(sum);
+        self.peak = self.peak.max(self.charged());
         true
     }
 
@@ -158,6 +209,9 @@ impl Meter {
     fn share(&mut self, bytes: usize) -> usize {
         let shared = self.sharable.min(bytes as u64);
         (self.sharable, self.shared) = (self.sharable - shared, self.shared + shared);
+        if let Some(touched) = &self.touched {
+            touched.share(shared);
+        }
         bytes.saturating_sub(usize::try_from(shared).unwrap_or(usize::MAX))
     }
 

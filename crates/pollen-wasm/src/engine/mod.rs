@@ -11,3 +11,4 @@ pub(crate) mod meter;
 pub(crate) mod pool;
 pub(crate) mod registry;
 pub(crate) mod ticker;
+pub(crate) mod touched;

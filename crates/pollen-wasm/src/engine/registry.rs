@@ -15,6 +15,17 @@ use crate::engine::budget::Budget;
 use crate::engine::code::Form;
 use crate::sharded::Sharded;
 
+/// What a guest is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A call, or the proof that a seed works.
+    Call,
+    /// A call that a guest made: it may use the memory reserve.
+    Nested,
+    /// A later call. Nobody waits for it, so nobody gives way while it is made.
+    Stock,
+}
+
 /// Guests that wait for their next call: those of one seed.
 pub(crate) trait Idle: Send + Sync {
     /// The pool that they are in.

@@ -36,6 +36,9 @@ pub(crate) struct Component {
     answer: Option<Result<Bytes, SandboxError>>,
 }
 
+/// So many functions are asked for the memory that they work on. One of numbers alone has none.
+const PROBED: usize = 8;
+
 /// A function that a call may name.
 struct Function {
     index: ComponentExportIndex,
@@ -140,6 +143,11 @@ impl Abi for Component {
         store: &mut Store<State>,
     ) -> Result<Instance, (bool, Error)> {
         linked.base.instantiate(store).await
+    }
+
+    fn ways_in(instance: &Instance, linked: &Linked, store: &mut Store<State>) -> Vec<Func> {
+        let some = linked.functions.iter().take(PROBED);
+        some.filter_map(|function| instance.get_func(&mut *store, function.index)).collect()
     }
 
     async fn enter(

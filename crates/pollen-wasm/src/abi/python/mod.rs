@@ -15,7 +15,7 @@ pub(crate) mod prepare;
 
 use std::sync::Arc;
 
-use wasmtime::component::{ComponentType, Instance, Lift, Linker, TypedFunc};
+use wasmtime::component::{ComponentType, Func, Instance, Lift, Linker, TypedFunc};
 use wasmtime::{Engine, Error, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
@@ -156,6 +156,10 @@ impl Abi for Python {
         let instance = linked.base.instantiate(store).await?;
         let handle = instance.get_typed_func(&mut *store, "handle");
         Ok(Live { instance, handle: handle.map_err(|error| (false, error))? })
+    }
+
+    fn ways_in(live: &Live, _linked: &Linked, _store: &mut Store<State>) -> Vec<Func> {
+        vec![*live.handle.func()]
     }
 
     async fn enter(

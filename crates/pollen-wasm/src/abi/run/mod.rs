@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::{ComponentExportIndex, Instance, Linker, TypedFunc};
+use wasmtime::component::{ComponentExportIndex, Func, Instance, Linker, TypedFunc};
 use wasmtime::{Engine, Error, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
@@ -120,6 +120,10 @@ impl Abi for Run {
         store: &mut Store<State>,
     ) -> Result<Instance, (bool, Error)> {
         linked.base.instantiate(store).await
+    }
+
+    fn ways_in(instance: &Instance, linked: &Linked, store: &mut Store<State>) -> Vec<Func> {
+        instance.get_func(store, linked.run).into_iter().collect()
     }
 
     async fn enter(

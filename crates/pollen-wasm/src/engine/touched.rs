@@ -1,0 +1,131 @@
+//! The memory that a guest began with, and what it has written to of it: its own copies of those pages.
+//!
+//! All guests of a component share that memory until they write to it, and wasmtime tells nobody of a
+//! write. So the pages are looked at whenever the guest stops: at the end of a call, and each time it
+//! waits or gives way.
+//!
+//! Decides: what of a first memory is charged. Does not know: what becomes of a guest that cannot pay.
+//! Invariants: a guest that has stopped is charged for each page that it wrote to, or it ends; while
+//! its pages cannot be looked at, all of them count as written to. What runs at this moment is not
+//! charged yet: at most the first memory of one guest for each thread of both runtimes.
+//! Source: docs/design/sandbox.md#components.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::engine::registry::{Purpose, Registry};
+use crate::sys;
+
+/// The account of one guest's first memory.
+pub(crate) struct Touched {
+    registry: Arc<Registry>,
+    account: Mutex<Account>,
+}
+
+#[derive(Default)]
+struct Account {
+    /// Where it lies: its address and its bytes. None while it is unknown.
+    place: Option<(usize, usize)>,
+    /// The bytes of it that were not charged when they were mapped.
+    shared: u64,
+    /// What is charged at least: what a guest writes to before its first call has ended.
+    least: u64,
+    /// What of it is charged.
+    charged: u64,
+    /// Page faults of this thread when the guest was last looked at, or began to run on it.
+    faults: u64,
+    /// Pages were looked at, and nothing of the account has changed since.
+    is_settled: bool,
+    /// It runs for a call that another guest made, which may use the reserve.
+    nested: bool,
+    /// Nobody waits for it: nobody makes room for it.
+    spare: bool,
+}
+
+impl Touched {
+    pub(crate) fn new(registry: Arc<Registry>, purpose: Purpose) -> Self {
+        let (nested, spare) = (purpose == Purpose::Nested, purpose == Purpose::Stock);
+        let account = Account { nested, spare, ..Account::default() };
+        Self { registry, account: Mutex::new(account) }
+    }
+
+    /// What is charged of it, bytes.
+    pub(crate) fn charged(&self) -> u64 {
+        self.account.lock().charged
+    }
+
+    /// So many more bytes are shared.
+    pub(crate) fn share(&self, bytes: u64) {
+        let mut account = self.account.lock();
+        account.shared = account.shared.saturating_add(bytes);
+        account.is_settled = false;
+    }
+
+    /// The first memory is all that lies at this address, and `shared` of it was not charged when it
+    /// was mapped. At least the `least` of it is charged until [`Touched::used`].
+    pub(crate) fn found(&self, address: usize, bytes: usize, least: u64) {
+        let mut account = self.account.lock();
+        account.place = (bytes > 0).then_some((address, bytes));
+        account.shared = bytes as u64;
+        account.least = least.min(bytes as u64);
+        account.is_settled = false;
+    }
+
+    /// The guest has served a call: only what it wrote to is charged from now on.
+    pub(crate) fn used(&self) {
+        let mut account = self.account.lock();
+        if account.least > 0 {
+            account.least = 0;
+            account.is_settled = false;
+        }
+    }
+
+    /// The guest begins a call, which another guest made or not, on this thread.
+    pub(crate) fn begin(&self, nested: bool) {
+        let mut account = self.account.lock();
+        (account.nested, account.spare) = (nested, false);
+        account.faults = sys::thread_faults();
+    }
+
+    /// The guest is about to run on this thread.
+    pub(crate) fn resume(&self) {
+        self.account.lock().faults = sys::thread_faults();
+    }
+
+    /// The guest has stopped: charges what it wrote to since. False when the node has no memory for
+    /// it: the guest must not go on.
+    pub(crate) fn settle(&self) -> bool {
+        let mut account = self.account.lock();
+        // A page is copied by a fault of the thread that writes to it, so without one nothing changed.
+        let faults = sys::thread_faults();
+        if account.is_settled && faults == account.faults {
+            return true;
+        }
+        account.faults = faults;
+        let written = account.place.and_then(|(address, bytes)| sys::private_bytes(address, bytes));
+        let due = written.unwrap_or(account.shared).max(account.least).min(account.shared);
+        if due > account.charged {
+            let more = due - account.charged;
+            let fits = if account.spare {
+                self.registry.budget.charge(more, false)
+            } else {
+                self.registry.charge(more, account.nested)
+            };
+            if !fits {
+                return false;
+            }
+        } else {
+            self.registry.budget.release(account.charged - due);
+        }
+        account.charged = due;
+        account.is_settled = true;
+        true
+    }
+}
+
+impl Drop for Touched {
+    fn drop(&mut self) {
+        self.registry.budget.release(self.account.lock().charged);
+    }
+}
