@@ -8,8 +8,9 @@ use std::time::Duration;
 
 /// How long a call waits for a change of a row that lists no replica, or an old one.
 pub const COLD: Duration = Duration::from_secs(10);
-/// How long a call waits for a link to a replica that is alive and not linked.
-pub const REACH: Duration = Duration::from_secs(5);
+/// How long a call waits for a link to a replica that is alive and not linked, or silent: longer than
+/// [`LINK_IDLE_END`] and a dial.
+pub const REACH: Duration = Duration::from_secs(10);
 /// Retries of a call that names no number.
 pub const RETRIES: u8 = 3;
 /// Least time left that makes another attempt worth while.

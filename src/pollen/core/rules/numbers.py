@@ -17,8 +17,11 @@ from pollen.core.ids import MILLISECOND, SECOND
 # calls of a seed that nobody can host; lowering it refuses calls of a fresh one. Guess; measured
 # against in docs/decisions/a-call-waits-for-a-fresh-seed.md.
 COLD_NS = 10 * SECOND
-# How long a call waits for a link to a replica that is alive and not linked. Guess: a dial or two.
-REACH_NS = 5 * SECOND
+# How long a call waits for a link to a replica that is alive and not linked, or silent. Raising it
+# lets callers wait for who does not come back; lowering it below the idle end of a link
+# (``LINK_IDLE_END_NS``) and a dial fails calls whose link is replaced. Source:
+# docs/decisions/a-silent-path.md#a-link-that-fell-silent.
+REACH_NS = 10 * SECOND
 # Retries of a call that names no number. Source: docs/internals/seam.md.
 RETRIES = 3
 # Below this remaining budget a retry cannot come back in time. Source: docs/internals/seam.md.
