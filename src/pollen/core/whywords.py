@@ -105,11 +105,21 @@ class WhyCall(msgspec.Struct, frozen=True, kw_only=True):
     policy: list[PartView] = []
 
 
+class TriedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to a member that the muscles know: at an ``address``, or through others where it is
+    empty. ``state``: ``used``, ``open`` (a path stands by) or ``tried`` (there is no path)."""
+
+    address: str
+    state: str
+    rtt_us: int = 0
+
+
 class WhyPath(msgspec.Struct, frozen=True, kw_only=True):
     """How packets to a member go. ``path``: ``direct``, ``via NAME``, or empty without a link; it
     is so for ``path_ms``. ``nat`` and ``node_nat``: what stands before this node and before the
     other (``unknown``, ``none``, ``behind``, ``same``, ``other``, see docs/internals/paths.md#nat).
-    ``hops``: the members between, best first. ``seen_at``: where others see this node."""
+    ``hops``: the members between, best first. ``seen_at``: where others see this node. ``tried``:
+    where its packets went or were to go; the runtime adds it."""
 
     node: str
     name: str
@@ -122,3 +132,4 @@ class WhyPath(msgspec.Struct, frozen=True, kw_only=True):
     hops: list[str]
     seen_at: list[str]
     why: list[str]
+    tried: list[TriedView] = []

@@ -52,6 +52,7 @@ from pollen.runtime.loop.driver import COMMAND_SECONDS, Driver
 from pollen.runtime.loop.native import Keys, Muscles, Native, RealNative, as_error, make_verify
 from pollen.runtime.loop.store import Store
 from pollen.runtime.runner import Runner
+from pollen.runtime.tried import with_tried
 from pollen.runtime.upgrades import UpgradeRequest, Upgrades, UpgradeState
 from pollen.runtime.watch import logs, metrics, otlp, stderr
 from pollen.runtime.workloads import Workloads
@@ -402,7 +403,7 @@ class Daemon:
         """Ask the node, and wait so many seconds for its answer."""
         if self._driver is None:
             raise PollenError("unreachable", "the daemon is starting", "ask again")
-        return await self._driver.command(command, timeout)
+        return await with_tried(await self._driver.command(command, timeout), self._muscles)
 
 
 @contextlib.contextmanager
