@@ -12,29 +12,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use pollen_net::{Carries, Counts, NetEvent, SecretKey, TunnelStream, read_answer};
+use pollen_net::{Counts, NetEvent, SecretKey};
 use pollen_wire::{
     Id,
-    control::Control,
     packet::{Header, short},
 };
 use tokio::time::timeout;
 
 use common::*;
 
-const V4: &[&str] = &["127.0.0.1:0"];
-const V6: &[&str] = &["[::1]:0"];
 const BOTH: &[&str] = &["127.0.0.1:0", "[::1]:0"];
-const PLENTY: u64 = 1 << 40;
-
-/// All of them know all others as members; by whom they are reached comes later.
-fn introduce(nodes: &[&TestNode]) {
-    for node in nodes {
-        for other in nodes {
-            node.above.set_member(other.net.id(), &[]);
-        }
-    }
-}
 
 /// A and B, and the members in the middle that have links to both.
 async fn around<const N: usize>(
@@ -56,36 +43,6 @@ async fn around<const N: usize>(
     a.above.set_member(b.net.id(), &hops);
     b.above.set_member(a.net.id(), &hops);
     (a, b, middle.try_into().unwrap_or_else(|_| unreachable!()))
-}
-
-/// A dials B through the mesh alone.
-async fn through(a: &mut TestNode, b: &mut TestNode) {
-    a.net.dial(b.net.id(), vec![], true);
-    admit(a, b).await;
-}
-
-async fn tunnel(a: &TestNode, b: &TestNode) -> TunnelStream {
-    let opened = timeout(PATIENCE, a.net.open_tunnel(b.net.id(), "echo", Carries::Stream)).await;
-    let (mut stream, _) = opened.unwrap().unwrap();
-    let answer = timeout(PATIENCE, read_answer(&mut stream.recv)).await;
-    assert!(answer.unwrap().unwrap().is_ok());
-    stream
-}
-
-/// Bytes that say where they belong.
-fn text(from: usize, length: usize) -> Vec<u8> {
-    (from..from + length).map(|at| (at.wrapping_mul(31) >> 3) as u8).collect()
-}
-
-async fn echo(stream: &mut TunnelStream, at: usize, length: usize) {
-    let sent = text(at, length);
-    let mut back = vec![0; length];
-    let (send, recv) = (&mut stream.send, &mut stream.recv);
-    let both = async { tokio::join!(send.write_all(&sent), recv.read_exact(&mut back)) };
-    let (wrote, read) = timeout(PATIENCE, both).await.expect("an echo in time");
-    wrote.unwrap();
-    read.unwrap();
-    assert!(back == sent, "the bytes are those that were sent");
 }
 
 #[tokio::test]
@@ -300,20 +257,6 @@ async fn packets_in_a_circle_end() {
     let (passed, sent): (u64, u64) = (sum(|counts| counts.passed_on), a.net.mesh_counts().sent);
     // Three members pass each packet on, and a fresh carrier takes it in two halves.
     assert!(passed <= 3 * 2 * sent, "{passed} of {sent}");
-}
-
-/// A member that speaks the protocol and then whatever a test makes it say.
-async fn hostile(node: &mut TestNode) -> (Stranger, iroh::endpoint::Connection) {
-    let stranger = Stranger::dial(node, b"pollen/1").await.unwrap();
-    let (mut send, recv) = stranger.greet().await;
-    let link = node.hello().await;
-    node.net.admit(link);
-    write(&mut send, |out| Control::Admitted.encode(out)).await;
-    until(|| node.net.link(stranger.id()).is_some()).await;
-    let carrier = stranger.connect(node, b"pollen-mesh/1").await;
-    // Its control stream stays open.
-    std::mem::forget((send, recv));
-    (stranger, carrier)
 }
 
 fn packet(source: Id, destination: Id, body: &[u8]) -> Bytes {

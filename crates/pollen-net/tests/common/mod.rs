@@ -18,14 +18,19 @@ use iroh::{
 };
 use parking_lot::RwLock;
 use pollen_net::{
-    Arrived, HelloData, Link, Member, Members, Net, NetConfig, NetEvent, Short, Upcalls, short,
+    Arrived, Carries, HelloData, Link, Member, Members, Net, NetConfig, NetEvent, Short,
+    TunnelStream, Upcalls, read_answer, short,
 };
-use pollen_wire::{Id, fetch::FetchRequest, frame, hello::Hello, open::Opened};
+use pollen_wire::{Id, control::Control, fetch::FetchRequest, frame, hello::Hello, open::Opened};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 
 pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PLENTY: u64 = 1 << 40;
 pub const CLUSTER: Id = [7; 32];
+/// Nodes that have one of these alone reach each other only through others.
+pub const V4: &[&str] = &["127.0.0.1:0"];
+pub const V6: &[&str] = &["[::1]:0"];
 
 /// What stands above a node's network in these tests: events go to a channel, calls are echoed.
 pub struct Above {
@@ -202,6 +207,45 @@ pub async fn admit(a: &mut TestNode, b: &mut TestNode) {
     until(|| a.net.link(b.net.id()).is_some() && b.net.link(a.net.id()).is_some()).await;
 }
 
+/// All of them know all others as members; by whom they are reached comes later.
+pub fn introduce(nodes: &[&TestNode]) {
+    for node in nodes {
+        for other in nodes {
+            node.above.set_member(other.net.id(), &[]);
+        }
+    }
+}
+
+/// A dials B through the mesh alone.
+pub async fn through(a: &mut TestNode, b: &mut TestNode) {
+    a.net.dial(b.net.id(), vec![], true);
+    admit(a, b).await;
+}
+
+pub async fn tunnel(a: &TestNode, b: &TestNode) -> TunnelStream {
+    let opened = timeout(PATIENCE, a.net.open_tunnel(b.net.id(), "echo", Carries::Stream)).await;
+    let (mut stream, _) = opened.unwrap().unwrap();
+    let answer = timeout(PATIENCE, read_answer(&mut stream.recv)).await;
+    assert!(answer.unwrap().unwrap().is_ok());
+    stream
+}
+
+/// Bytes that say where they belong.
+pub fn text(from: usize, length: usize) -> Vec<u8> {
+    (from..from + length).map(|at| (at.wrapping_mul(31) >> 3) as u8).collect()
+}
+
+pub async fn echo(stream: &mut TunnelStream, at: usize, length: usize) {
+    let sent = text(at, length);
+    let mut back = vec![0; length];
+    let (send, recv) = (&mut stream.send, &mut stream.recv);
+    let both = async { tokio::join!(send.write_all(&sent), recv.read_exact(&mut back)) };
+    let (wrote, read) = timeout(PATIENCE, both).await.expect("an echo in time");
+    wrote.unwrap();
+    read.unwrap();
+    assert!(back == sent, "the bytes are those that were sent");
+}
+
 pub async fn until(condition: impl Fn() -> bool) {
     timeout(PATIENCE, async {
         while !condition() {
@@ -245,13 +289,21 @@ impl Stranger {
         *self.endpoint.id().as_bytes()
     }
 
+    /// Makes a connection its link to that node, which admits it; a carrier to it.
+    pub async fn join(&self, node: &mut TestNode, connection: &Connection) -> Connection {
+        let (mut send, recv) = greet(connection).await;
+        let link = node.hello().await;
+        node.net.admit(link);
+        write(&mut send, |out| Control::Admitted.encode(out)).await;
+        until(|| node.net.link(self.id()).is_some()).await;
+        // Its control stream stays open.
+        std::mem::forget((send, recv));
+        self.connect(node, b"pollen-mesh/1").await
+    }
+
     /// Opens the control stream with a good Hello.
     pub async fn greet(&self) -> (SendStream, RecvStream) {
-        let (mut send, recv) = self.connection.open_bi().await.unwrap();
-        let said =
-            Hello { cluster: CLUSTER, minor_min: 0, minor_max: 3, boot: [2; 16], chain: b"" };
-        write(&mut send, |out| said.encode(out)).await;
-        (send, recv)
+        greet(&self.connection).await
     }
 
     /// The code with which the node closed.
@@ -265,8 +317,22 @@ impl Stranger {
     }
 }
 
+async fn greet(connection: &Connection) -> (SendStream, RecvStream) {
+    let (mut send, recv) = connection.open_bi().await.unwrap();
+    let said = Hello { cluster: CLUSTER, minor_min: 0, minor_max: 3, boot: [2; 16], chain: b"" };
+    write(&mut send, |out| said.encode(out)).await;
+    (send, recv)
+}
+
 pub async fn write(send: &mut SendStream, body: impl FnOnce(&mut Vec<u8>)) {
     let mut out = Vec::new();
     frame::append(&mut out, 0, body);
     send.write_all(&out).await.unwrap();
+}
+
+/// A member that speaks the protocol and then whatever a test makes it say.
+pub async fn hostile(node: &mut TestNode) -> (Stranger, Connection) {
+    let stranger = Stranger::dial(node, b"pollen/1").await.unwrap();
+    let carrier = stranger.join(node, &stranger.connection).await;
+    (stranger, carrier)
 }
