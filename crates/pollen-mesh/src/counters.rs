@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde::Serialize;
+
 /// Counters since start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -18,8 +20,9 @@ pub(crate) struct Counters {
     pub(crate) halved: AtomicU64,
 }
 
-/// The counters at one moment: packets, but for `passed_bytes` and `carriers`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// The counters at one moment: packets, but for `passed_bytes` and `carriers`. The brain reads them
+/// by these names, as `pollen.core.events.MeshSample`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Of this node's own connections.
     pub sent: u64,

@@ -35,5 +35,5 @@ pub use forwarder::{Mesh, Wanted};
 pub use life::carry;
 pub use members::{Member, Members};
 pub use pollen_wire::packet::{Short, short};
-pub use prefer::{Prefer, in_use};
+pub use prefer::{Doubt, Prefer, in_use};
 pub use transport::{Transport, address};

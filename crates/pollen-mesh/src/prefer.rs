@@ -1,5 +1,6 @@
 //! Which path of a peer is used: IP before a relay of iroh's before the mesh, and within one kind
-//! the fastest. And the path through the mesh once, where it is wished for: so it is opened.
+//! the fastest. And the path through the mesh once, where it is wished for: so it is opened. An
+//! address from which nothing comes any more goes last.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -40,6 +41,27 @@ struct Kept {
     known: HashMap<Short, PathSelection>,
     /// By the address that a peer's packets come from now.
     wishes: HashMap<SocketAddr, PathSelection>,
+    /// Addresses that are doubted, and by how many.
+    doubts: HashMap<SocketAddr, usize>,
+}
+
+/// An address is doubted until this is dropped.
+#[derive(Debug)]
+pub struct Doubt {
+    of: Prefer,
+    at: SocketAddr,
+}
+
+impl Drop for Doubt {
+    fn drop(&mut self) {
+        let mut kept = self.of.0.lock();
+        if let Some(count) = kept.doubts.get_mut(&self.at) {
+            *count -= 1;
+            if *count == 0 {
+                kept.doubts.remove(&self.at);
+            }
+        }
+    }
 }
 
 impl Prefer {
@@ -57,6 +79,18 @@ impl Prefer {
         kept.know(peer, || selection.clone());
         kept.wishes.insert(at, selection);
         true
+    }
+
+    /// Nothing comes from that address any more: with the next path or connection that comes or goes,
+    /// any other path goes before it.
+    ///
+    /// A connection never gives up its last path. While one of a peer's connections has such a path
+    /// only, it would stay the selected one, all others would be kept from what they have, and first
+    /// packets of new ones would go to where nobody is.
+    #[must_use]
+    pub fn doubt(&self, at: SocketAddr) -> Doubt {
+        *self.0.lock().doubts.entry(at).or_default() += 1;
+        Doubt { of: self.clone(), at }
     }
 
     /// The wish for that address is over.
@@ -80,8 +114,9 @@ impl Kept {
 /// The smaller is the better.
 type Rank = (u8, Duration);
 
-fn rank(path: &FourTuple, trip: Duration) -> Rank {
+fn rank(path: &FourTuple, trip: Duration, doubts: &HashMap<SocketAddr, usize>) -> Rank {
     match path.remote() {
+        Addr::Ip(address) if doubts.contains_key(&address) => (3, trip),
         Addr::Ip(address) if address.is_ipv6() => (0, trip.saturating_sub(IPV6)),
         Addr::Ip(_) => (0, trip),
         Addr::Relay(..) => (1, trip),
@@ -114,7 +149,7 @@ impl PathSelector for Prefer {
                 Addr::Relay(..) => {}
             }
             let Some(stats) = path.stats() else { continue };
-            let rank = rank(path.network_path(), stats.rtt);
+            let rank = rank(path.network_path(), stats.rtt, &kept.doubts);
             if Some(path.network_path()) == context.current() {
                 held = Some(held.map_or(rank, |held| held.min(rank)));
             }
@@ -157,6 +192,27 @@ mod tests {
         assert!(is_worth(Some((2, ms(1))), (0, ms(300))));
         assert!(!is_worth(Some((0, ms(300))), (2, ms(1))));
         assert!(is_worth(None, (2, ms(300))), "without a path any is good");
+    }
+
+    #[test]
+    fn an_address_that_is_doubted_goes_behind_the_mesh_until_nobody_doubts_it() {
+        let (prefer, trip) = (Prefer::default(), Duration::from_millis(1));
+        let there = SocketAddr::from(([192, 0, 2, 1], 60611));
+        let ip = FourTuple::from_remote(Addr::Ip(there));
+        let mesh = FourTuple::from_remote(Addr::Custom(crate::transport::of_short(7)));
+        let is_ip_better = || {
+            let kept = prefer.0.lock();
+            rank(&ip, trip, &kept.doubts) < rank(&mesh, trip, &kept.doubts)
+        };
+        assert!(is_ip_better());
+        let doubts = [prefer.doubt(there), prefer.doubt(there)];
+        assert!(!is_ip_better());
+        let [one, two] = doubts;
+        drop(one);
+        assert!(!is_ip_better());
+        drop(two);
+        assert!(is_ip_better());
+        assert!(prefer.0.lock().doubts.is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use pollen_wire::{close, frame, hello::Hello};
 use tokio::sync::mpsc;
 
 use crate::{
-    control_stream,
+    control_stream, doubt,
     error::NetError,
     link::{Link, close_code, remote_text},
     net::Net,
@@ -46,6 +46,7 @@ pub(crate) async fn run(net: Net, connection: Connection, dialled: bool) {
         () = accept_calls(&net, &link) => "closed".to_owned(),
         () = silence::watch(&net, &link) => "closed".to_owned(),
         never = paths::follow(&net, &link) => match never {},
+        never = doubt::follow(&net, &link) => match never {},
         error = connection.closed() => error.to_string(),
     };
     if connection.close_reason().is_none() {

@@ -21,6 +21,7 @@ mod carriers;
 pub mod content;
 mod control_stream;
 mod disk;
+mod doubt;
 mod error;
 mod greet;
 mod join;

@@ -51,8 +51,12 @@ pub struct Link {
     pub(crate) ejected: watch::Sender<bool>,
     pub(crate) brain_age_ms: AtomicU32,
     pub(crate) brain_heard: parking_lot::Mutex<Instant>,
-    pub(crate) heard: parking_lot::Mutex<Instant>,
+    heard: parking_lot::Mutex<Instant>,
+    /// Bytes that had come when somebody looked last.
+    counted: AtomicU64,
     pub(crate) nonce: AtomicU64,
+    /// An answer to a probe came since somebody looked last.
+    pub(crate) answered: AtomicBool,
     rtt_us: AtomicU64,
     path: parking_lot::Mutex<OnPath>,
 }
@@ -145,7 +149,9 @@ impl Link {
             brain_age_ms: AtomicU32::new(0),
             brain_heard: parking_lot::Mutex::new(Instant::now()),
             heard: parking_lot::Mutex::new(Instant::now()),
+            counted: AtomicU64::new(0),
             nonce: AtomicU64::new(1),
+            answered: AtomicBool::new(false),
             rtt_us: AtomicU64::new(0),
             path: parking_lot::Mutex::new(OnPath { address: None, since: Instant::now() }),
         }
@@ -206,11 +212,23 @@ impl Link {
         u64::from(self.brain_age_ms.load(Relaxed)).saturating_add(heard)
     }
 
-    /// Milliseconds since anything came from the peer; told to within a heartbeat.
+    /// Milliseconds since anything came from the peer, as far as anybody looked: telemetry does,
+    /// twice a second.
     pub fn silent_ms(&self) -> u64 {
+        u64::try_from(self.heard_at().elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// When something came last, as far as anybody looked.
+    pub(crate) fn heard_at(&self) -> Instant {
         let probe = *self.brain_heard.lock();
         let packet = *self.heard.lock();
-        u64::try_from(probe.max(packet).elapsed().as_millis()).unwrap_or(u64::MAX)
+        probe.max(packet)
+    }
+
+    /// UDP bytes that came since the link began; whether any did since the last look is noted.
+    pub(crate) fn received(&self) -> u64 {
+        let (_, received) = self.bytes();
+        received
     }
 
     /// Smoothed round trip of the selected path, at most a second old: it is read on each call,
@@ -239,10 +257,14 @@ impl Link {
         })
     }
 
-    /// UDP bytes (sent, received) since the link began.
+    /// UDP bytes (sent, received) since the link began. This is a look.
     pub fn bytes(&self) -> (u64, u64) {
         let stats = self.connection.stats();
-        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+        let received = stats.udp_rx.bytes;
+        if self.counted.swap(received, Relaxed) != received {
+            *self.heard.lock() = Instant::now();
+        }
+        (stats.udp_tx.bytes, received)
     }
 
     /// Calls under way from this side.

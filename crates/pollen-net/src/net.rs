@@ -31,6 +31,7 @@ use crate::{
     error::NetError,
     lane::Lane,
     link::Link,
+    transports::{self, BULK},
     up::{HelloData, Upcalls},
 };
 
@@ -208,6 +209,11 @@ impl Net {
         self.0.routes.read().values().cloned().collect()
     }
 
+    /// Connections of links, from their Hello to their end: those that are given up as well.
+    pub fn connections(&self) -> usize {
+        self.0.links.read().len()
+    }
+
     /// Whether packets of others are passed on, and how many bytes a second in all. Nothing is, at
     /// first.
     pub fn set_relay(&self, relays: bool, bytes_per_s: u64) {
@@ -242,9 +248,12 @@ impl Net {
         let id = PublicKey::from_bytes(&peer)
             .map_err(|e| NetError::Invalid(format!("that is not a node's key: {e}")))?;
         let to = aim.to(&peer, id);
+        let options = match alpn {
+            BULK => ConnectOptions::new().with_transport_config(transports::of_bulk()),
+            _ => ConnectOptions::new(),
+        };
         let dial = async {
-            let connecting =
-                self.0.endpoint.connect_with_opts(to, alpn, ConnectOptions::new()).await;
+            let connecting = self.0.endpoint.connect_with_opts(to, alpn, options).await;
             let connecting = connecting.map_err(|error| unreachable(&error))?;
             connecting.await.map_err(|error| match is_other_protocol(&error) {
                 true => {

@@ -17,7 +17,9 @@ pub(crate) async fn read_probes(up: &dyn Upcalls, link: &Link) {
         let Some(probe) = Probe::decode(&datagram) else { continue };
         link.brain_age_ms.store(probe.age_ms, Relaxed);
         *link.brain_heard.lock() = Instant::now();
-        if !probe.answer {
+        if probe.answer {
+            link.answered.store(true, Relaxed);
+        } else {
             send_probe(link, true, probe.nonce, up.brain_age_ms());
         }
     }
@@ -27,7 +29,6 @@ pub(crate) async fn read_probes(up: &dyn Upcalls, link: &Link) {
 pub(crate) async fn watch(net: &Net, link: &Link) {
     let up = net.up();
     let mut received = 0;
-    let mut counted = 0;
     let mut silence = Silence::default();
     let began = Instant::now();
     let mut heartbeat = began;
@@ -42,18 +43,18 @@ pub(crate) async fn watch(net: &Net, link: &Link) {
         if now >= heartbeat + HEARTBEAT {
             heartbeat = now;
             link.sample_rtt();
-            let bytes = link.connection.stats().udp_rx.bytes;
-            if std::mem::replace(&mut counted, bytes) != bytes {
-                *link.heard.lock() = now;
-            }
+            link.received();
             send_probe(link, false, link.nonce.fetch_add(1, Relaxed), up.brain_age_ms());
         }
         if link.calls() == 0 && !link.is_ejected() {
             continue;
         }
         tokio::time::sleep(SILENCE).await;
-        let bytes = link.connection.stats().udp_rx.bytes;
-        let heard = std::mem::replace(&mut received, bytes) != bytes;
+        let bytes = link.received();
+        let came = std::mem::replace(&mut received, bytes) != bytes;
+        let answered = link.answered.swap(false, Relaxed);
+        // Calls go both ways: packets of the peer alone take no link back.
+        let heard = if link.is_ejected() { answered } else { came };
         let judged = silence.poll(heard, link.rtt(), began.elapsed());
         if judged != Heard::Again {
             send_probe(link, false, link.nonce.fetch_add(1, Relaxed), up.brain_age_ms());

@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use pollen_net::Counts;
 use pollen_wire::Id;
 use serde::{Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes as Raw};
@@ -31,22 +32,6 @@ pub struct PeerSample {
     /// Empty, or 32 bytes.
     pub via: ByteBuf,
     pub bulk: bool,
-}
-
-/// Packets through other members, as `pollen.core.events.MeshSample`.
-#[derive(Debug, Clone, Default, Serialize)]
-#[allow(missing_docs)]
-pub struct MeshSample {
-    pub sent: u64,
-    pub received: u64,
-    pub passed_on: u64,
-    pub passed_bytes: u64,
-    pub no_way: u64,
-    pub over_budget: u64,
-    pub not_allowed: u64,
-    pub expired: u64,
-    pub crowded: u64,
-    pub carriers: u64,
 }
 
 /// One seed on this node, as `pollen.core.events.SeedSample`.
@@ -176,7 +161,7 @@ pub enum Event {
         events_dropped: u64,
         control_stalls: u64,
         services: Vec<ServiceSample>,
-        mesh: MeshSample,
+        mesh: Counts,
     },
     LinkWanted {
         #[serde(serialize_with = "id")]

@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use pollen_net::Counts;
 use serde::Serialize;
 
 use crate::{
     counters::{BOUNDS_US, OutcomesView, TimesView, micros},
-    events::{Event, MeshSample, PeerSample, SeedSample, ServiceSample, raw},
+    events::{Event, PeerSample, SeedSample, ServiceSample, raw},
     hex::hex,
     plane::Plane,
     tables::{SeedEntry, ServiceCounters, Tables},
@@ -70,6 +69,7 @@ impl Plane {
             ("running", self.slots().running()),
             ("queued", self.slots().queued()),
             ("links", self.net().linked().len() as u64),
+            ("link_connections", self.net().connections() as u64),
             ("events_waiting", self.events().len() as u64),
             ("events_dropped", dropped),
             ("control_stalls", stalls),
@@ -153,7 +153,7 @@ impl Plane {
             events_dropped,
             control_stalls,
             services: samples(&tables),
-            mesh: mesh(self.net().mesh_counts()),
+            mesh: self.net().mesh_counts(),
         }
     }
 
@@ -167,21 +167,6 @@ impl Plane {
             self.0.net.get().map_or(0, |net| net.linked().len()),
             self.tables().load().generation,
         )
-    }
-}
-
-fn mesh(counts: Counts) -> MeshSample {
-    MeshSample {
-        sent: counts.sent,
-        received: counts.received,
-        passed_on: counts.passed_on,
-        passed_bytes: counts.passed_bytes,
-        no_way: counts.no_way,
-        over_budget: counts.over_budget,
-        not_allowed: counts.not_allowed,
-        expired: counts.expired,
-        crowded: counts.crowded,
-        carriers: counts.carriers,
     }
 }
 

@@ -233,7 +233,8 @@ class MeshSample(msgspec.Struct, frozen=True):
     """Packets through the mesh at this node, since start: those of its own connections (``sent``,
     ``received``), those ``passed_on`` for others, with their bytes, and why others were dropped:
     ``no_way``, ``over_budget``, ``not_allowed`` (a source or destination without a row, or no
-    relay), ``expired`` (their ttl), ``crowded`` (a queue was full)."""
+    relay), ``expired`` (their ttl), ``crowded`` (a queue was full), ``too_large`` (for the next
+    carrier). Those sent in two halves are ``halved``."""
 
     sent: int = 0
     received: int = 0
@@ -244,6 +245,8 @@ class MeshSample(msgspec.Struct, frozen=True):
     not_allowed: int = 0
     expired: int = 0
     crowded: int = 0
+    too_large: int = 0
+    halved: int = 0
     carriers: int = 0
 
 

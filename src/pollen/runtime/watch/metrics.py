@@ -107,7 +107,7 @@ METRICS: Mapping[str, Meaning] = {
     # packets through other members
     "pollen_mesh_packets_total": Meaning(
         "counter",
-        "Packets through the mesh: sent, received, passed on for others, or why they were dropped",
+        "Packets through the mesh: sent, received, passed on for others, in halves, or why dropped",
         ("way",),
     ),
     "pollen_mesh_passed_bytes_total": Meaning("counter", "Bytes passed on for other members"),
@@ -142,6 +142,7 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_tables_generation": Meaning("gauge", "Changes of the tables that calls go by"),
     # cluster state
     "pollen_links": Meaning("gauge", "Peers that this node is linked with"),
+    "pollen_link_connections": Meaning("gauge", "Connections to them, those that end included"),
     "pollen_records": Meaning("gauge", "Records held, those of withdrawn things included"),
     "pollen_gossip_records_waiting": Meaning("gauge", "Records that came and are not merged yet"),
     "pollen_gossip_owners_wanted": Meaning("gauge", "Owners whose records are being asked for"),
@@ -197,6 +198,7 @@ NATIVE: Mapping[str, tuple[str, float]] = {
     "spans_dropped": ("pollen_spans_dropped_total", 1),
     "tables_generation": ("pollen_tables_generation", 1),
     "links": ("pollen_links", 1),
+    "link_connections": ("pollen_link_connections", 1),
 }
 
 
