@@ -281,8 +281,12 @@ class Node(Room):
     def _on_found(self, event: PeerFound, turn: Turn) -> None:
         if event.peer != self._config.node:
             self._mesh.on_found(event, turn)
-        elif self._presence.move(event.addresses):
+            return
+        before = self._presence.addresses
+        if self._presence.move(event.addresses):
             self._declare_self(turn)
+        if any(address not in event.addresses for address in before):
+            self._peers.on_moved(turn.now.mono)
 
     def _on_message(self, event: MessageReceived, turn: Turn) -> None:
         """Give a peer's message to who takes its kind."""

@@ -11,7 +11,7 @@ import pytest
 from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
-from pollen.core.ids import Hash, LinkId, Nanos, PeerId
+from pollen.core.ids import SECOND, Hash, LinkId, Nanos, PeerId
 from pollen.core.peers import Peers
 from pollen.core.peers import known as peers
 from pollen.core.rng import Rng
@@ -64,6 +64,130 @@ def test_a_restarted_peers_link_replaces_the_old_one() -> None:
     assert (is_new, closed(turn.effects())) == (True, [1])
 
 
+def silent(peer: PeerId, ms: int) -> ev.PeerSample:
+    return ev.PeerSample(peer, 1_000, 0, 0, True, silent_ms=ms)
+
+
+def dials(effects: list[fx.Effect]) -> list[PeerId]:
+    return [effect.peer for effect in effects if isinstance(effect, fx.Dial)]
+
+
+def at(seconds: float) -> Nanos:
+    return Nanos(T0 + int(seconds * SECOND))
+
+
+def linked(own: PeerId, other: PeerId, *, dialled: bool, has_way: bool = False) -> Peers:
+    """A node with a link that began at 0 s; the other is at an address."""
+    machine = Peers(own, Rng(1), has_way=lambda _: has_way)
+    machine.learn(other, HOME, turn_at(T0))
+    machine.on_hello(hello(other, 1, dialled), turn_at(T0))
+    return machine
+
+
+def told(machine: Peers, peer: PeerId, seconds: float, ms: int) -> list[fx.Effect]:
+    """What is done when the muscles say that nothing came on the link for so long."""
+    turn = turn_at(at(seconds))
+    machine.on_telemetry([silent(peer, ms)], turn)
+    return turn.effects()
+
+
+@pytest.mark.parametrize("own", [SMALL, LARGE])
+@pytest.mark.parametrize("silent_ms", [0, 600])
+def test_a_link_that_is_heard_stays_and_is_not_dialled(own: PeerId, silent_ms: int) -> None:
+    """While it is young the rule of a double dial decides, whoever comes later."""
+    other = LARGE if own == SMALL else SMALL
+    machine = linked(own, other, dialled=own == SMALL)
+    assert dials(told(machine, other, 5, silent_ms)) == []
+    turn = turn_at(at(5))
+    assert not machine.on_hello(hello(other, 2, own != SMALL), turn)
+    assert closed(turn.effects()) == [2]
+
+
+@pytest.mark.parametrize("own", [SMALL, LARGE])
+@pytest.mark.parametrize("dialled", [True, False])
+def test_a_link_that_fell_silent_is_dialled_anew_and_replaced(own: PeerId, dialled: bool) -> None:
+    """Whoever dialled it, and whoever dials: where packets do not get through, no rule of ids
+    may keep it."""
+    other = LARGE if own == SMALL else SMALL
+    machine = linked(own, other, dialled=dialled)
+    assert dials(told(machine, other, 5, 1_900)) == []
+    assert dials(told(machine, other, 5.5, 2_400)) == [other]
+    assert dials(told(machine, other, 6, 2_900)) == [], "one dial is under way"
+    turn = turn_at(at(6.1))
+    assert machine.on_hello(hello(other, 2, not dialled), turn)
+    codes = [(e.link, e.code) for e in turn.effects() if isinstance(e, fx.CloseLink)]
+    assert codes == [(1, limits.CLOSE_IDLE)], "it finishes no calls first"
+    assert dials(told(machine, other, 6.5, 3_400)) == [], "that was said of the link before"
+
+
+def test_who_comes_again_long_after_has_lost_its_link() -> None:
+    """Nobody dials a peer with whom it is linked: here nothing is known of the loss yet."""
+    machine = linked(SMALL, LARGE, dialled=True)
+    told(machine, LARGE, 60, 0)
+    turn = turn_at(at(60))
+    assert machine.on_hello(hello(LARGE, 2, False), turn)
+    assert closed(turn.effects()) == [1]
+
+
+def test_a_dial_that_comes_to_nothing_while_a_link_is_silent_is_repeated() -> None:
+    """Until the link is heard again; the peer may refuse the first, since it heard more."""
+    machine = linked(SMALL, LARGE, dialled=False)
+    assert dials(told(machine, LARGE, 5, 2_400)) == [LARGE]
+    refused = ev.LinkClosed(link=LinkId(2), peer=LARGE, code=limits.CLOSE_DUPLICATE_LINK, reason="")
+    turn = turn_at(at(5.1))
+    assert not machine.on_link_closed(refused, turn)
+    timers = [effect for effect in turn.effects() if isinstance(effect, fx.SetTimer)]
+    assert [at(5.1) < timer.at < at(6.1) for timer in timers] == [True]
+    turn = turn_at(at(6))
+    machine.on_timer(LARGE, turn)
+    assert dials(turn.effects()) == [LARGE]
+    told(machine, LARGE, 6.5, 100)
+    turn = turn_at(at(7))
+    machine.on_link_closed(refused, turn)
+    machine.on_timer(LARGE, turn)
+    assert turn.effects() == []
+
+
+def test_a_link_that_ends_while_it_is_dialled_anew_is_dialled_again() -> None:
+    """The dial beside it may come to nothing, and no other timer would end that wait."""
+    machine = linked(SMALL, LARGE, dialled=False)
+    told(machine, LARGE, 5, 2_400)
+    ended = ev.LinkClosed(link=LinkId(1), peer=LARGE, code=0, reason="")
+    machine.on_link_closed(ended, turn_at(at(8)))
+    turn = turn_at(at(9))
+    machine.on_timer(LARGE, turn)
+    assert dials(turn.effects()) == [LARGE]
+
+
+def test_after_this_machine_lost_an_address_a_second_of_silence_is_enough() -> None:
+    """Links that were accepted there cannot move; those that go on are left alone."""
+    machine = linked(SMALL, LARGE, dialled=False)
+    machine.on_moved(at(5))
+    assert dials(told(machine, LARGE, 5.5, 500)) == []
+    assert dials(told(machine, LARGE, 6.0, 1_000)) == [LARGE]
+    calm = linked(SMALL, LARGE, dialled=False)
+    calm.on_moved(at(5))
+    assert dials(told(calm, LARGE, 16, 1_000)) == [], "long after it is as before"
+
+
+@pytest.mark.parametrize("has_way", [True, False])
+def test_a_link_that_stays_silent_is_given_up_where_there_is_another_way(has_way: bool) -> None:
+    """The muscles send first packets along the way of the link that is there, which is dead."""
+    machine = linked(SMALL, LARGE, dialled=False, has_way=has_way)
+    told(machine, LARGE, 5, 2_400)
+    assert closed(told(machine, LARGE, 6, 3_400)) == []
+    effects = told(machine, LARGE, 6.5, 3_900)
+    assert closed(effects) == ([1] if has_way else [])
+    moved = linked(SMALL, LARGE, dialled=True, has_way=has_way)
+    moved.on_moved(at(5))
+    assert closed(told(moved, LARGE, 6.5, 1_500)) == ([1] if has_way else []), "at once"
+    ended = ev.LinkClosed(link=LinkId(1), peer=LARGE, code=0, reason="")
+    turn = turn_at(at(6.5))
+    machine.on_link_closed(ended, turn)
+    timers = [effect for effect in turn.effects() if isinstance(effect, fx.SetTimer)]
+    assert [timer.at <= at(7.3) for timer in timers] == [True]
+
+
 def test_a_way_that_comes_is_dialled_unless_a_dial_by_it_is_under_way() -> None:
     """The dial before it knew addresses alone; one more by the same way would make a duplicate."""
     ways: list[PeerId] = []
@@ -77,8 +201,8 @@ def test_a_way_that_comes_is_dialled_unless_a_dial_by_it_is_under_way() -> None:
         for timer in timers:
             assert timer.at == T0
             machine.on_timer(LARGE, turn)
-        dials = [effect.by_mesh for effect in turn.effects() if isinstance(effect, fx.Dial)]
-        assert dials == expected
+        ways_of = [effect.by_mesh for effect in turn.effects() if isinstance(effect, fx.Dial)]
+        assert ways_of == expected
 
 
 def test_a_boot_id_that_comes_back_means_two_live_copies() -> None:

@@ -5,10 +5,11 @@ Decides: when to dial again, whether a Hello becomes a link, which of two links 
 Does not know: who ought to be linked (``links``, asked by ``is_wanted``), records, tables; what a
     certificate allows (it is judged by the caller).
 Invariants: at most one admitted link a peer; a wanted peer with an address is linked, is dialled
-    or waits for a timer that was set. Of two links dialled by both sides the one dialled by the
-    smaller node id stays; both sides see the same rule and keep the same one. A linked peer is
-    never forgotten; of the others those that nobody wants go first, then, in a full mesh, those
-    that were sought in vain for long; of each the one that failed most dials.
+    or waits for a timer that was set. Of two links dialled by both sides at once the one dialled by
+    the smaller node id stays; both sides see the same rule and keep the same one. A link that fell
+    silent is dialled anew, and the new one takes its place. A linked peer is never forgotten; of
+    the others those that nobody wants go first, then, in a full mesh, those that were sought in
+    vain for long; of each the one that failed most dials.
 Source: docs/design/protocol.md#liveness; docs/internals/liveness.md#links (remembered peers).
     Refused: giving up after n attempts.
 """
@@ -17,19 +18,33 @@ from __future__ import annotations
 
 import bisect
 import ipaddress
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import msgspec
 
 from pollen.core import limits, timers
 from pollen.core.codec import Rejection, decode, encode
 from pollen.core.effects import AdmitLink, CloseLink, Dial, Log, Row, SetTimer
-from pollen.core.events import DialFailed, HelloReceived, LinkClosed
-from pollen.core.ids import LinkId, Nanos, PeerId, short
+from pollen.core.events import DialFailed, HelloReceived, LinkClosed, PeerSample
+from pollen.core.ids import MILLISECOND, SECOND, LinkId, Nanos, PeerId, short
 from pollen.core.rng import Rng
 from pollen.core.turn import Turn
 
 PEER_TABLE = "peer"
+
+# How long nothing may come on a link before another one is dialled. A live peer is heard every
+# second, so two of its heartbeats were lost. Raising it keeps calls waiting, lowering it makes
+# links that nobody needs. Source of these four:
+# docs/decisions/a-silent-path.md#a-link-that-fell-silent.
+SILENT_NS = 2 * SECOND
+# The same where a peer comes by another link, and after this machine lost an address.
+DOUBT_NS = 1 * SECOND
+# For how long after it lost one: such links have ended by themselves then (8 s). Guess.
+MOVED_NS = 10 * SECOND
+# A link that stays silent for so long is given up where packets have a way through others; after
+# this machine lost an address, as soon as it is doubted. One with a second path takes that after
+# 3.1 s at most.
+GIVE_UP_NS = 3_500 * MILLISECOND
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +68,8 @@ class Peer(msgspec.Struct, kw_only=True):
     peer: PeerId
     addresses: list[str]
     link: Link | None = None
+    # How long nothing came on the link, when that was told last.
+    silent_ns: int = 0
     attempts: int = 0
     dial_until: Nanos = Nanos(0)
     # The last dial may go through others.
@@ -78,6 +95,7 @@ class Peers:
         self._linked: list[PeerId] = []
         self._peers: dict[PeerId, Peer] = {}
         self._twins: dict[PeerId, Nanos] = {}
+        self._moved_at: Nanos | None = None
 
     # -- knowing --------------------------------------------------------------------------------
 
@@ -97,7 +115,8 @@ class Peers:
         self.dial(sorted(self._peers), turn)
 
     def dial(self, peers: Sequence[PeerId], turn: Turn) -> None:
-        """Dial these, where they are wanted, known and neither linked nor being dialled."""
+        """Dial these, where they are wanted, known, not being dialled, and not linked with a link
+        that is heard."""
         for peer in peers:
             known = self._peers.get(peer)
             if known is not None and self._is_wanted(peer):
@@ -174,12 +193,15 @@ class Peers:
             known = self._peers[event.peer] = Peer(peer=event.peer, addresses=[])
             turn.write_last(_row_of(known))
         is_twin, held = self._note_boot(known, event.boot, turn), known.link
-        if held is not None and not self._replaces(held, event):
+        if held is not None and not self._replaces(known, held, event, turn.now.mono):
             reason = "another link to this node is in use"
             turn.do(CloseLink(link=event.link, code=limits.CLOSE_DUPLICATE_LINK, reason=reason))
             return False
         if held is not None:
             code, reason = limits.CLOSE_DUPLICATE_LINK, "a newer link took its place"
+            if known.silent_ns >= DOUBT_NS:
+                # A duplicate would finish its calls first, and none ends on this one.
+                code, reason = limits.CLOSE_IDLE, "it was silent, and a newer link took its place"
             if is_twin and held.boot != event.boot:
                 code, reason = limits.CLOSE_TWIN, "another live process uses your key"
             turn.do(CloseLink(link=held.link, code=code, reason=reason))
@@ -187,15 +209,59 @@ class Peers:
             bisect.insort(self._linked, event.peer)
         since = turn.now.mono
         known.link = Link(link=event.link, dialled=event.dialled, boot=event.boot, since=since)
-        known.attempts, known.dial_until = 0, Nanos(0)
+        known.attempts, known.dial_until, known.silent_ns = 0, Nanos(0), 0
         turn.do(AdmitLink(link=event.link))
         return True
 
-    def _replaces(self, held: Link, event: HelloReceived) -> bool:
-        """A restarted peer's link always; one dialled by the same side; else the smaller's dial."""
+    def _replaces(self, known: Peer, held: Link, event: HelloReceived, now: Nanos) -> bool:
+        """A restarted peer's link always; one dialled by the same side; else the smaller's dial.
+
+        Nobody dials a peer with whom it is linked, unless both dial at once. So where that is long
+        over, or the link is silent, the peer has lost the link that is held here.
+        """
         if held.boot != event.boot or held.dialled == event.dialled:
             return True
+        is_crossing = now < held.since + limits.DIAL_DEADLINE_NS
+        if known.silent_ns >= DOUBT_NS or not is_crossing:
+            return True
         return event.dialled == (self._own < event.peer)
+
+    # -- silence --------------------------------------------------------------------------------
+
+    def on_telemetry(self, samples: Iterable[PeerSample], turn: Turn) -> None:
+        """Dial those anew whose link fell silent: it may never come back, or only after its idle
+        time. Where packets have a way through others a link that stays silent is given up."""
+        now = turn.now.mono
+        for sample in samples:
+            known = self._peers.get(sample.peer)
+            if known is None or known.link is None:
+                continue
+            silent = sample.silent_ms * MILLISECOND
+            # A longer silence is that of the link before this one.
+            known.silent_ns = silent if silent <= now - known.link.since else 0
+            if not self._is_lost(known, now):
+                continue
+            bound = DOUBT_NS if self._has_moved(now) else GIVE_UP_NS
+            if known.silent_ns >= bound and self._has_way(known.peer):
+                # Why: to a peer with a direct path the muscles send first packets there alone.
+                known.attempts, known.dial_until = 0, Nanos(0)
+                reason = "silent, and there is a way through others"
+                turn.do(CloseLink(link=known.link.link, code=limits.CLOSE_IDLE, reason=reason))
+            elif self._is_wanted(known.peer):
+                self._dial(known, turn)
+
+    def on_moved(self, now: Nanos) -> None:
+        """This machine lost an address: links that were accepted there are dead, as only the side
+        that dialled can move one."""
+        self._moved_at = now
+
+    def _is_lost(self, known: Peer, now: Nanos) -> bool:
+        """Whether a link is to be dialled anew: true also of a peer without one."""
+        bound = DOUBT_NS if self._has_moved(now) else SILENT_NS
+        return known.link is None or known.silent_ns >= bound
+
+    def _has_moved(self, now: Nanos) -> bool:
+        return self._moved_at is not None and now < self._moved_at + MOVED_NS
 
     def _note_boot(self, known: Peer, boot: bytes, turn: Turn) -> bool:
         """True for a boot id that comes back after another one: there are two live copies."""
@@ -222,11 +288,12 @@ class Peers:
             # Both are told: whoever gets the link tells the one that had it.
             self._twins[self._own] = turn.now.mono
         if known.link is not None and known.link.link == event.link:
-            known.link = None
+            # A dial beside it may be under way, and may come to nothing.
+            known.link, known.dial_until = None, Nanos(0)
             del self._linked[bisect.bisect_left(self._linked, event.peer)]
             self._retry(known, turn)
             return True
-        if known.link is None:
+        if self._is_lost(known, turn.now.mono):
             known.dial_until = Nanos(0)
             self._retry(known, turn)
         return False
@@ -234,7 +301,7 @@ class Peers:
     def on_dial_failed(self, event: DialFailed, turn: Turn) -> None:
         """Nobody answered: wait longer, by chance, and for ever."""
         known = self._peers.get(event.peer)
-        if known is not None and known.link is None:
+        if known is not None and self._is_lost(known, turn.now.mono):
             known.dial_until = Nanos(0)
             self._retry(known, turn)
 
@@ -244,7 +311,7 @@ class Peers:
 
     def _dial(self, known: Peer, turn: Turn) -> None:
         now = turn.now.mono
-        if known.link is not None or not self._may_dial(known) or now < known.dial_until:
+        if not self._is_lost(known, now) or not self._may_dial(known) or now < known.dial_until:
             return
         known.dial_until = Nanos(now + limits.DIAL_DEADLINE_NS)
         known.is_by_mesh = self._has_way(known.peer)
@@ -263,7 +330,7 @@ class Peers:
         the muscles know the way, also while a dial without it is under way. One with it goes on."""
         known = self._peers.get(peer)
         is_tried = known is not None and known.is_by_mesh and turn.now.mono < known.dial_until
-        if known is not None and known.link is None and not is_tried:
+        if known is not None and self._is_lost(known, turn.now.mono) and not is_tried:
             known.attempts, known.dial_until = 0, Nanos(0)
             turn.do(SetTimer(token=timers.token_for(timers.DIAL, peer), at=turn.now.mono))
 

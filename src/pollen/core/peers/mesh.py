@@ -125,6 +125,7 @@ class Mesh(Room):
         """Half a second went by: silence, idle links, nearer neighbours, too few links."""
         now = turn.now.mono
         self.membership.on_telemetry(event, now)
+        self.peers.on_telemetry(event.peers, turn)
         self._coordinate_of = coordinate_of
         self.coords.note(event.peers, coordinate_of)
         for peer in self.links.on_telemetry(event.peers, now):

@@ -2,7 +2,8 @@
 
 A socket a family and interface, so that a survey leaves on each network that this machine is in.
 An interface that cannot be joined is logged once and left out: discovery helps, it is never needed.
-Interfaces and addresses are looked at every ten seconds, for they change under a running node.
+Interfaces and addresses change under a running node: they are looked at when the kernel says so,
+and every ten seconds for kernels that do not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pollen.core.peers.discovery.multicast import Multicast
 from pollen.core.peers.discovery.static import Static
 from pollen.errors import BadRequest
 from pollen.runtime.loop import clock
+from pollen.runtime.loop.interfaces import Interfaces
 
 ENTRY_POINTS = "pollen.discovery"
 BUILT_IN: dict[str, Factory] = {"static": Static, "multicast": Multicast}
@@ -94,13 +96,16 @@ class Discovery:
         self._open: dict[tuple[int, str, int], asyncio.DatagramTransport] = {}
         self._refused: set[tuple[int, str, int]] = set()
         self._looked_at = 0.0
+        self._interfaces = Interfaces(self._look)
 
     def start(self) -> None:
         """Begin to advertise and, while there is no link, to search."""
+        self._interfaces.start()
         self._tasks.append(self._loop.create_task(self._run()))
 
     async def close(self) -> None:
         """Stop, and close every socket. Idempotent."""
+        self._interfaces.close()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
