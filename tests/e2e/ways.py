@@ -82,12 +82,42 @@ async def until_way(node: Node, peer: str, seconds: float, *, direct: bool) -> f
 async def passed_on(node: Node, *, sized: bool = False) -> int:
     """How many packets of others a node has passed on since its start, or their bytes."""
     named = 'pollen_mesh_packets_total{way="passed_on"}'
-    name = "pollen_mesh_passed_bytes_total" if sized else named
+    return await figure(node, "pollen_mesh_passed_bytes_total" if sized else named)
+
+
+async def figure(node: Node, name: str) -> int:
+    """A number of a node's metrics page."""
     page = await asyncio.to_thread(Control(node.paths).text, "/v1/metrics")
     for line in page.splitlines():
         if line.startswith(f"{name} "):
             return int(float(line.split()[-1]))
-    raise AssertionError(f"{node.name} does not count what it passes on")
+    raise AssertionError(f"{node.name} has no {name}")
+
+
+async def until_linked(made: Town, seconds: float) -> float:
+    """Wait until every member reaches every other one; how long that took."""
+    began = time.monotonic()
+    names = [node.name for node in made.cluster]
+
+    async def are_so() -> bool:
+        ways = [await way(made[one], two) for one in names for two in names if one != two]
+        return all(found.is_there for found in ways)
+
+    await until(are_so, seconds, "all members are linked", poll=0.05)
+    return time.monotonic() - began
+
+
+async def until_no_double(made: Town, seconds: float) -> float:
+    """Wait until no member has two connections to one other; how long that took."""
+    began = time.monotonic()
+
+    async def is_so() -> bool:
+        names = ("pollen_links", "pollen_link_connections")
+        held = [[await figure(node, name) for name in names] for node in made.cluster]
+        return held == [[len(held) - 1] * 2] * len(held)
+
+    await until(is_so, seconds, "each pair has one connection", poll=0.1)
+    return time.monotonic() - began
 
 
 class Echoes:
