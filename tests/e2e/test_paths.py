@@ -49,7 +49,7 @@ BACK = 10.0
 # How long a fault is looked at, seconds.
 LOOK = 8.0
 # How long calls may rest where their link is given up and dialled again.
-GIVEN_UP = 5.0
+GIVEN_UP = 6.0
 # How long a member is away, and until it is linked again after it answers.
 AWAY = 5.0
 AGAIN = 3.0

@@ -41,9 +41,8 @@ SILENT_NS = 2 * SECOND
 DOUBT_NS = 1 * SECOND
 # For how long after it lost one: such links have ended by themselves then (8 s). Guess.
 MOVED_NS = 10 * SECOND
-# A link that stays silent for so long is given up where packets have a way through others; after
-# this machine lost an address, as soon as it is doubted. One with a second path takes that after
-# 3.1 s at most.
+# The same where packets have a way through others. A link with a second path takes that after 3.1 s
+# at most; one that did not is given up.
 GIVE_UP_NS = 3_500 * MILLISECOND
 
 
@@ -230,7 +229,7 @@ class Peers:
 
     def on_telemetry(self, samples: Iterable[PeerSample], turn: Turn) -> None:
         """Dial those anew whose link fell silent: it may never come back, or only after its idle
-        time. Where packets have a way through others a link that stays silent is given up."""
+        time. Where packets have a way through others it may take that; then it is given up."""
         now = turn.now.mono
         for sample in samples:
             known = self._peers.get(sample.peer)
@@ -241,8 +240,7 @@ class Peers:
             known.silent_ns = silent if silent <= now - known.link.since else 0
             if not self._is_lost(known, now):
                 continue
-            bound = DOUBT_NS if self._has_moved(now) else GIVE_UP_NS
-            if known.silent_ns >= bound and self._has_way(known.peer):
+            if self._has_way(known.peer):
                 # Why: to a peer with a direct path the muscles send first packets there alone.
                 known.attempts, known.dial_until = 0, Nanos(0)
                 reason = "silent, and there is a way through others"
@@ -257,11 +255,12 @@ class Peers:
 
     def _is_lost(self, known: Peer, now: Nanos) -> bool:
         """Whether a link is to be dialled anew: true also of a peer without one."""
-        bound = DOUBT_NS if self._has_moved(now) else SILENT_NS
-        return known.link is None or known.silent_ns >= bound
-
-    def _has_moved(self, now: Nanos) -> bool:
-        return self._moved_at is not None and now < self._moved_at + MOVED_NS
+        if known.link is None:
+            return True
+        bound = GIVE_UP_NS if self._has_way(known.peer) else SILENT_NS
+        if self._moved_at is not None and now < self._moved_at + MOVED_NS:
+            bound = DOUBT_NS
+        return known.silent_ns >= bound
 
     def _note_boot(self, known: Peer, boot: bytes, turn: Turn) -> bool:
         """True for a boot id that comes back after another one: there are two live copies."""

@@ -4,8 +4,8 @@ Decides: nothing; the kernel says that something changed, and whoever is told lo
 Does not know: which addresses there are, and what follows.
 Invariants: several changes at once are told once. A kernel without netlink tells nothing: whoever
     is told looks from time to time as well.
-Source: rtnetlink(7), netlink(7). Refused: a look each second at all interfaces, since a machine at
-    rest would never be at rest.
+Source: docs/decisions/a-silent-path.md#a-link-that-fell-silent; rtnetlink(7) has the messages.
+    Refused: a look each second at all interfaces, since a machine at rest would never be at rest.
 """
 
 from __future__ import annotations
