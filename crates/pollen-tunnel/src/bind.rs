@@ -9,7 +9,7 @@
 use std::{
     io,
     net::SocketAddr,
-    os::unix::{fs::FileTypeExt, fs::PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -40,18 +40,32 @@ impl Bound {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(_, Unlink(path)) => format!("{UNIX}{}", path.display()),
+            Self::Unix(_, Unlink(path, _)) => format!("{UNIX}{}", path.display()),
         }
     }
 }
 
-/// The file of a unix socket; dropped, it goes.
-pub(crate) struct Unlink(PathBuf);
+/// The file of a unix socket; dropped, it goes, unless another one stands in its place.
+pub(crate) struct Unlink(PathBuf, Option<(u64, u64)>);
+
+impl Unlink {
+    fn of(path: &Path) -> Self {
+        Self(path.to_owned(), identity(path))
+    }
+}
 
 impl Drop for Unlink {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.1.is_some() && identity(&self.0) == self.1 {
+            let _ = std::fs::remove_file(&self.0);
+        }
     }
+}
+
+/// Device and inode of a file, no link followed.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let held = std::fs::symlink_metadata(path).ok()?;
+    Some((held.dev(), held.ino()))
 }
 
 /// Binds a listener of streams.
@@ -106,8 +120,30 @@ async fn bind_unix(path: &Path, any_user: bool) -> Result<Bound, Refusal> {
         }
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    let file = Unlink(path.to_owned());
+    let file = Unlink::of(path);
     let mode = if any_user { 0o666 } else { 0o600 };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(Bound::Unix(listener, file))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_somebody_put_in_its_place_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let text = format!("{UNIX}{}", path.display());
+        drop(bind(&text, false).await.unwrap());
+        assert!(!path.exists());
+        let first = bind(&text, false).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let second = bind(&text, false).await.unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
 }
