@@ -182,7 +182,7 @@ where
 async fn endpoint() -> Endpoint {
     let transport = QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(16_448))
-        .stream_receive_window(VarInt::from_u32(256 * 1024))
+        .stream_receive_window(VarInt::from_u32(512 * 1024))
         .receive_window(VarInt::from_u32(64 * 1024 * 1024))
         .send_window(64 * 1024 * 1024)
         .build();

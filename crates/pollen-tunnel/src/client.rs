@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     open::OpenTunnel,
     opener::{self, Found, Missed, Want},
-    pump::{self, Answered, Counts, Rest},
+    pump::{self, Answered, Counts},
     refusal::{broken, crowded, too_long, unknown},
+    rest::Rest,
     shared::{Shared, Tunnels},
     socket::Socket,
 };

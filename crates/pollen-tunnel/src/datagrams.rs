@@ -37,8 +37,9 @@ use crate::{
     opener::{self, Search, Want},
     owner::{self, Kind},
     provider,
-    pump::{Counts, with_buffer},
+    pump::Counts,
     refusal::{crowded, lost, refused, said, unknown},
+    rest::with_buffer,
     session::{self, Peer, Side, Terms, Waiting},
     shared::{Reason, Shared},
     target,
@@ -181,7 +182,7 @@ impl UdpListener {
             tables.services.named(&self.want.service).map(|entry| entry.local.clone())
         };
         let Some(counters) = counters else { return Err(unknown(&self.want.service)) };
-        let used = shared.sessions.enter();
+        let used = shared.sessions.enter(shared.plane.id());
         let found = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
             () = used.displaced() => return Ok(()),
@@ -251,6 +252,8 @@ async fn connect(shared: &Shared, entry: &Entry<ServedRow>) -> Result<Side, Refu
         let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(own).await?;
         socket.connect(to).await?;
+        // What came between the two is of somebody else: the service was told nothing yet.
+        while with_buffer(|buffer| socket.try_recv(buffer)).is_ok() {}
         widen(&socket);
         Ok::<_, io::Error>(socket)
     };
@@ -279,7 +282,7 @@ pub(crate) async fn serve(shared: &Shared, mut arrived: Arrived) {
         let refusal = refused("bad-request", "that session exists", "");
         return arrived.stream.refuse(&said(&refusal)).await;
     };
-    let used = shared.sessions.enter();
+    let used = shared.sessions.enter(who.caller);
     let bonds = Bond::of(&who, &entry);
     let open =
         OpenTunnel::begin(&shared.open, bonds, entry.local.clone(), shared.stop.child_token());

@@ -6,7 +6,7 @@
 //! - `listen.rs`: [`Listener`]s of this machine; `bind.rs`: their sockets; `owner.rs`: whose a client is;
 //!   `client.rs`: a client served.
 //! - `datagrams.rs`: sessions of UDP begin; `session.rs`: one of them; `recent.rs`: which one makes room.
-//! - `pump.rs`: bytes between both ends; `socket.rs`: a stream socket; `target.rs`: where a service is;
+//! - `pump.rs`: bytes between both ends; `carry.rs`: one direction; `rest.rs`: what is not sent yet; `woken.rs`: which of both is to go on; `socket.rs`: a stream socket; `target.rs`: where a service is;
 //!   `proxy.rs`: who calls, told to a service.
 //! - `proxying/`: the proxy door, where a client says which service it wants.
 //! - `limits.rs`: every number; `refusal.rs`: what is said to who is refused.
@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod bind;
+mod carry;
 mod client;
 mod datagrams;
 mod gate;
@@ -31,10 +32,12 @@ mod proxying;
 mod pump;
 mod recent;
 mod refusal;
+mod rest;
 mod session;
 mod shared;
 mod socket;
 mod target;
+mod woken;
 
 pub use listen::Listener;
 pub use opener::{Missed, Want};

@@ -12,11 +12,20 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// How long a peer may take to answer an OPEN: its target's time and three seconds for the way.
 pub(crate) const ANSWER: Duration = Duration::from_secs(8);
 /// Bytes of a client that are kept while a provider is looked for. They fit a stream's window of
-/// 256 KiB, so writing them never waits for a provider. Guess.
+/// 512 KiB, so writing them never waits for a provider. Guess.
 pub(crate) const EARLY: usize = 64 * 1024;
 /// What is read at once, bytes; one such buffer a thread. 45 packets of a link, so that a system
 /// call moves as much as arrives at once.
 pub(crate) const SCRATCH: usize = 64 * 1024;
+/// Pieces that come from a link at once, and go to a socket in one system call: with 1,400 bytes
+/// each as much as [`SCRATCH`].
+pub(crate) const PIECES: usize = 48;
+/// Providers of a service that a row has at most. As `ROW_PROVIDERS` in `pollen.core.services.records`.
+pub(crate) const ROW_PROVIDERS: usize = 64;
+/// A socket on which nothing comes is asked after so long whether its other end is there, and again
+/// every quarter of it; after nine times in vain it is broken. NATs forget a connection after an hour
+/// or more, often after five minutes. Guess.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Providers without a link that are asked for at once.
 pub(crate) const WANTED: usize = 3;
 /// How long a client of the proxy door may take to say what it wants, and to take a refusal. Guess.

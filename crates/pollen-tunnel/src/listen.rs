@@ -197,8 +197,7 @@ async fn next(bound: &Bound) -> io::Result<Came> {
     match bound {
         Bound::Tcp(listener, address) => {
             let (stream, from) = listener.accept().await?;
-            let _ = stream.set_nodelay(true);
-            Ok((Socket::Tcp(stream), Some((from, *address))))
+            Ok((Socket::tcp(stream), Some((from, *address))))
         }
         Bound::Unix(listener, _) => Ok((Socket::Unix(listener.accept().await?.0), None)),
     }

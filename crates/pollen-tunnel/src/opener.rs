@@ -21,11 +21,13 @@ use pollen_rules::numbers::REACH;
 use pollen_wire::Id;
 
 use crate::{
+    carry::Broken,
     gate::Who,
-    limits::{ANSWER, EARLY, WANTED},
+    limits::{ANSWER, EARLY, ROW_PROVIDERS, WANTED},
     open::Bond,
-    pump::{self, Broken, Far, Rest},
+    pump::{self, Far},
     refusal::{crowded, lost, refused, unknown},
+    rest::Rest,
     shared::Shared,
     socket::Socket,
     target,
@@ -162,10 +164,10 @@ impl<'a> Search<'a> {
             Ok(entry) => entry,
             Err(refusal) => return Next::End(refusal),
         };
-        let wanted = |node: &&Id| self.want.node.is_none_or(|only| only == **node);
-        let left = entry.row.providers.iter().filter(wanted);
+        let only = self.want.node.as_slice();
+        let left = if only.is_empty() { entry.row.providers.as_slice() } else { only };
         let mut unlinked = Vec::new();
-        for node in left.filter(|node| !self.tried.contains(node)) {
+        for node in left.iter().filter(|node| !self.tried.contains(node)) {
             match self.shared.plane.way(tables, *node) {
                 Way::Here | Way::Link(_) => return Next::Try(*node),
                 Way::Unlinked => unlinked.push(*node),
@@ -191,7 +193,9 @@ pub(crate) fn row<'a>(
         let reason = format!("service \"{}\" is one of {kind}", want.service);
         return Err(refused("service-not-found", reason, "pln status services"));
     }
-    if want.node.is_some_and(|node| !entry.row.providers.contains(&node)) {
+    // A full row may leave providers out: the node is asked then, and says whether it is one.
+    let is_full = entry.row.providers.len() >= ROW_PROVIDERS;
+    if !is_full && want.node.is_some_and(|node| !entry.row.providers.contains(&node)) {
         let reason = format!("that node does not serve \"{}\"", want.service);
         return Err(refused("service-not-found", reason, "pln status services"));
     }

@@ -14,8 +14,9 @@ use pollen_wire::open::Opened;
 use crate::{
     gate::Who,
     open::{Bond, OpenTunnel},
-    pump::{self, Counts, Far, Rest},
+    pump::{self, Counts, Far},
     refusal::{crowded, refused, said},
+    rest::Rest,
     shared::Shared,
     target,
 };

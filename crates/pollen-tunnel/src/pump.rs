@@ -7,28 +7,23 @@
 //! Source: docs/internals/seam.md#tunnels.
 
 use std::{
-    cell::RefCell,
-    future::{pending, poll_fn},
+    future::pending,
     pin::pin,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::AtomicU64,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
-use pollen_net::{BROKEN, CUT, RecvStream, SendStream, TunnelStream};
+use bytes::Bytes;
+use pollen_net::{BROKEN, CUT, TunnelStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits::SCRATCH, socket::Socket};
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
-}
-
-/// Lends the thread's buffer, which is at least as large as any datagram.
-pub(crate) fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
-    BUFFER.with_borrow_mut(|buffer| use_it(buffer))
-}
+use crate::{
+    carry::{Broken, Kept, Sink, Source, carry},
+    rest::{Rest, with_buffer},
+    socket::Socket,
+    woken::Woken,
+};
 
 /// The other end of a tunnel.
 pub(crate) enum Far {
@@ -49,27 +44,6 @@ pub(crate) enum Ended {
     Cut,
 }
 
-/// What was read of the near side and is not sent yet.
-#[derive(Default)]
-pub(crate) struct Rest {
-    pub(crate) bytes: Vec<u8>,
-    /// So much of it is sent.
-    pub(crate) sent: usize,
-    /// The near side has ended its half.
-    pub(crate) is_over: bool,
-}
-
-impl Rest {
-    /// All that is said.
-    pub(crate) fn whole(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.to_vec(), sent: 0, is_over: true }
-    }
-
-    pub(crate) fn unsent(&self) -> &[u8] {
-        self.bytes.get(self.sent..).unwrap_or_default()
-    }
-}
-
 /// Reads of the near side into `rest`, up to `most` bytes in all.
 pub(crate) fn poll_early(
     cx: &mut Context<'_>,
@@ -77,7 +51,7 @@ pub(crate) fn poll_early(
     rest: &mut Rest,
     most: usize,
 ) -> Poll<Result<(), Broken>> {
-    BUFFER.with_borrow_mut(|buffer| {
+    with_buffer(|buffer| {
         let room = most.saturating_sub(rest.bytes.len()).min(buffer.len());
         let room = buffer.get_mut(..room).unwrap_or_default();
         let read = ready!(near.poll_read(cx, room)).map_err(|_| Broken)?;
@@ -126,12 +100,14 @@ async fn run_over(
     let there = carry(Source::Socket(&near), Sink::Peer(&mut stream.send), rest, counts.there);
     let back =
         carry(Source::Peer(&mut stream.recv), Sink::Socket(&near), Rest::default(), counts.back);
-    let ended = tokio::select! {
-        () = cut.cancelled() => Ended::Cut,
-        both = both(there, back) => both,
-        () = near.broken() => Ended::Broken,
-        () = stopped => Ended::Broken,
+    let early = async {
+        tokio::select! {
+            () = cut.cancelled() => Ended::Cut,
+            () = near.broken() => Ended::Broken,
+            () = stopped => Ended::Broken,
+        }
     };
+    let ended = both(there, back, early).await;
     match ended {
         Ended::Well => {
             stream.complete();
@@ -155,12 +131,14 @@ async fn run_here(
 ) -> Ended {
     let there = carry(Source::Socket(&near), Sink::Socket(&far), rest, counts.there);
     let back = carry(Source::Socket(&far), Sink::Socket(&near), Rest::default(), counts.back);
-    let ended = tokio::select! {
-        () = cut.cancelled() => Ended::Cut,
-        both = both(there, back) => both,
-        () = near.broken() => Ended::Broken,
-        () = far.broken() => Ended::Broken,
+    let early = async {
+        tokio::select! {
+            () = cut.cancelled() => Ended::Cut,
+            () = near.broken() => Ended::Broken,
+            () = far.broken() => Ended::Broken,
+        }
     };
+    let ended = both(there, back, early).await;
     if ended == Ended::Well {
         near.release();
     } else {
@@ -188,7 +166,7 @@ pub(crate) async fn ask(
     cut: &CancellationToken,
     counts: Counts<'_>,
 ) -> Answered {
-    let mut kept = Kept { bytes: BytesMut::new(), most, is_over: false };
+    let mut kept = Kept::new(most);
     let is_whole = match far {
         Far::Peer(mut stream) => {
             let there = carry(Source::Over, Sink::Peer(&mut stream.send), rest, counts.there);
@@ -238,158 +216,28 @@ async fn hear(
     }
 }
 
+/// Both directions to their ends, or what ends them early. Each is polled when it was woken itself:
+/// a poll in vain takes the lock of the connection.
 async fn both(
     there: impl Future<Output = Result<(), Broken>>,
     back: impl Future<Output = Result<(), Broken>>,
+    early: impl Future<Output = Ended>,
 ) -> Ended {
-    match tokio::try_join!(there, back) {
-        Ok(_) => Ended::Well,
-        Err(Broken) => Ended::Broken,
+    let (there, back) = (Woken::new(there), Woken::new(back));
+    tokio::select! {
+        biased;
+        ended = Woken::new(early) => ended,
+        both = async { tokio::try_join!(there, back) } => match both {
+            Ok(_) => Ended::Well,
+            Err(Broken) => Ended::Broken,
+        },
     }
-}
-
-/// One of the sides was reset.
-pub(crate) struct Broken;
-
-enum Source<'a> {
-    Socket(&'a Socket),
-    Peer(&'a mut RecvStream),
-    /// Nothing comes beside what was read before.
-    Over,
-}
-
-enum Sink<'a> {
-    Socket(&'a Socket),
-    Peer(&'a mut SendStream),
-    Kept(&'a mut Kept),
-}
-
-/// An answer that is kept.
-struct Kept {
-    bytes: BytesMut,
-    most: usize,
-    /// There was more.
-    is_over: bool,
-}
-
-impl Kept {
-    fn take(&mut self, from: &[u8]) -> Result<usize, Broken> {
-        self.is_over |= from.len() > self.most - self.bytes.len();
-        if self.is_over {
-            return Err(Broken);
-        }
-        self.bytes.extend_from_slice(from);
-        Ok(from.len())
-    }
-}
-
-impl Source<'_> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<usize, Broken>> {
-        match self {
-            Self::Socket(socket) => socket.poll_read(cx, into).map_err(|_| Broken),
-            Self::Peer(recv) => recv.poll_read(cx, into).map_err(|_| Broken),
-            Self::Over => Poll::Ready(Ok(0)),
-        }
-    }
-}
-
-impl Sink<'_> {
-    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Broken>> {
-        match self {
-            Self::Socket(socket) => socket.poll_write(cx, from).map_err(|_| Broken),
-            Self::Peer(send) => {
-                std::pin::Pin::new(&mut **send).poll_write(cx, from).map_err(|_| Broken)
-            }
-            Self::Kept(kept) => Poll::Ready(kept.take(from)),
-        }
-    }
-
-    fn finish(&mut self) -> Result<(), Broken> {
-        match self {
-            Self::Socket(socket) => socket.finish().map_err(|_| Broken),
-            Self::Peer(send) => send.finish().map_err(|_| Broken),
-            Self::Kept(_) => Ok(()),
-        }
-    }
-}
-
-/// One direction, to the end of its source.
-async fn carry(
-    mut source: Source<'_>,
-    mut sink: Sink<'_>,
-    mut rest: Rest,
-    count: &AtomicU64,
-) -> Result<(), Broken> {
-    poll_fn(|cx| {
-        loop {
-            ready!(poll_rest(cx, &mut sink, &mut rest, count))?;
-            if rest.is_over {
-                return Poll::Ready(sink.finish());
-            }
-            let read =
-                BUFFER.with_borrow_mut(|buffer| poll_move(cx, &mut source, &mut sink, buffer));
-            let (moved, left) = ready!(read)?;
-            count.fetch_add(moved, Relaxed);
-            match left {
-                Left::End => rest.is_over = true,
-                Left::Bytes(bytes) => rest.bytes = bytes,
-            }
-        }
-    })
-    .await
-}
-
-enum Left {
-    /// The source has ended.
-    End,
-    /// What the sink did not take.
-    Bytes(Vec<u8>),
-}
-
-/// Writes what was left, and lets its memory go.
-fn poll_rest(
-    cx: &mut Context<'_>,
-    sink: &mut Sink<'_>,
-    rest: &mut Rest,
-    count: &AtomicU64,
-) -> Poll<Result<(), Broken>> {
-    while !rest.unsent().is_empty() {
-        let written = ready!(sink.poll_write(cx, rest.unsent()))?;
-        count.fetch_add(written as u64, Relaxed);
-        rest.sent += written;
-    }
-    if rest.sent > 0 {
-        *rest = Rest { is_over: rest.is_over, ..Rest::default() };
-    }
-    Poll::Ready(Ok(()))
-}
-
-/// Reads once and writes what the sink takes: how much that was, and what is left.
-fn poll_move(
-    cx: &mut Context<'_>,
-    source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
-    buffer: &mut [u8],
-) -> Poll<Result<(u64, Left), Broken>> {
-    let length = ready!(source.poll_read(cx, buffer))?;
-    if length == 0 {
-        return Poll::Ready(Ok((0, Left::End)));
-    }
-    let mut rest = buffer.get(..length).unwrap_or_default();
-    while !rest.is_empty() {
-        match sink.poll_write(cx, rest) {
-            Poll::Ready(written) => rest = rest.get(written?..).unwrap_or_default(),
-            Poll::Pending => break,
-        }
-    }
-    let moved = (length - rest.len()) as u64;
-    Poll::Ready(Ok((moved, Left::Bytes(rest.to_vec()))))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{io::Write, net::TcpListener, time::Duration};
+    use std::{future::poll_fn, io::Write, net::TcpListener, time::Duration};
 
     use super::*;
 

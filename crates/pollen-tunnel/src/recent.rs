@@ -1,6 +1,6 @@
 //! The sessions of datagrams of a node: when each was used, and which one makes room.
 //!
-//! Decides: that the one that was idle longest goes.
+//! Decides: that the one goes that was idle longest among those of whoever has most.
 //! Does not know: what a session is.
 //! Invariants: there are never more than there may be.
 //! Source: crates/pollen-tunnel/src/limits.rs.
@@ -14,9 +14,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use pollen_wire::Id;
 use tokio_util::sync::CancellationToken;
 
 struct Held {
+    /// Whose it is: who opens many displaces its own.
+    owner: Id,
     /// The turn at which it was used last.
     used: AtomicU64,
     displaced: CancellationToken,
@@ -39,14 +42,20 @@ impl Recent {
         self.held.lock().len()
     }
 
-    /// Another one, in the place of the one that was idle longest when there are as many as may be.
-    pub(crate) fn enter(&self) -> Used<'_> {
+    /// Another one of this owner. When there are as many as may be, one of the owner that has most
+    /// makes room, this one included: the one that was idle longest.
+    pub(crate) fn enter(&self, owner: Id) -> Used<'_> {
         let number = self.turns.fetch_add(1, Relaxed);
-        let new =
-            Arc::new(Held { used: AtomicU64::new(number), displaced: CancellationToken::new() });
+        let (used, displaced) = (AtomicU64::new(number), CancellationToken::new());
+        let new = Arc::new(Held { owner, used, displaced });
         let mut held = self.held.lock();
         if held.len() >= self.most {
-            let oldest = held.iter().min_by_key(|(_, held)| held.used.load(Relaxed));
+            let mut counts = HashMap::from([(owner, 1)]);
+            held.values().for_each(|one| *counts.entry(one.owner).or_insert(0) += 1);
+            let most = counts.values().max().copied().unwrap_or(0);
+            let crowds = |one: &&Arc<Held>| counts.get(&one.owner) == Some(&most);
+            let oldest = held.iter().filter(|(_, one)| crowds(one));
+            let oldest = oldest.min_by_key(|(_, one)| one.used.load(Relaxed));
             if let Some(number) = oldest.map(|(number, _)| *number) {
                 held.remove(&number).into_iter().for_each(|oldest| oldest.displaced.cancel());
             }
@@ -88,13 +97,27 @@ mod tests {
     #[test]
     fn the_one_that_was_idle_longest_makes_room() {
         let recent = Recent::new(2);
-        let (first, second) = (recent.enter(), recent.enter());
+        let (first, second) = (recent.enter([1; 32]), recent.enter([1; 32]));
         first.now();
-        let _third = recent.enter();
+        let _third = recent.enter([1; 32]);
         assert!(second.held.displaced.is_cancelled() && !first.held.displaced.is_cancelled());
         drop(second);
         assert_eq!(recent.count(), 2);
         drop(first);
         assert_eq!(recent.count(), 1);
+    }
+
+    #[test]
+    fn who_opens_many_displaces_its_own_and_not_those_of_others() {
+        let recent = Recent::new(4);
+        let quiet = recent.enter([1; 32]);
+        let many: Vec<_> = (0..8).map(|_| recent.enter([2; 32])).collect();
+        assert!(!quiet.held.displaced.is_cancelled());
+        let gone = |held: &&Used<'_>| held.held.displaced.is_cancelled();
+        assert_eq!(many.iter().take_while(gone).count(), 5);
+        // A newcomer gets a place of the one that has most.
+        let new = recent.enter([3; 32]);
+        assert!(many.iter().take(6).all(|held| gone(&held)) && !new.held.displaced.is_cancelled());
+        assert_eq!(recent.count(), 4);
     }
 }

@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::{DATAGRAM, IDLE_LEAST, IDLE_MOST, LARGE},
-    pump::{Counts, Ended, with_buffer},
+    pump::{Counts, Ended},
     recent::Used,
+    rest::with_buffer,
 };
 
 /// One side of a session.

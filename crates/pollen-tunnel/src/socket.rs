@@ -9,22 +9,25 @@
 //!     buffer, and one takes a page and 33 KiB at most.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     net::Shutdown,
     pin::pin,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::{Context, Poll, Waker, ready},
 };
 
+use bytes::BytesMut;
 use rustix::{
     net::{RecvFlags, recv},
     param::page_size,
 };
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::Interest,
     net::{TcpStream, UnixStream},
 };
+
+use crate::limits::KEEP_ALIVE;
 
 /// A connected stream socket.
 pub enum Socket {
@@ -63,6 +66,14 @@ impl Socket {
         Self::Unix(stream)
     }
 
+    /// One of TCP for a tunnel: small pieces go at once, and an end that is gone is noticed.
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
+        let _ = stream.set_nodelay(true);
+        let asked = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&asked);
+        Self::Tcp(stream)
+    }
+
     /// It ended well: closing it is no reset.
     pub fn release(&self) {
         if let Self::Holding(stream, stays) = self
@@ -98,6 +109,36 @@ impl Socket {
             match either!(self, socket => socket.try_read(into)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Reads into the room behind what is there; 0 is the end. Not of one that holds a byte.
+    pub(crate) fn poll_read_buf(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(either!(self, socket => socket.poll_read_ready(cx)))?;
+            match either!(self, socket => socket.try_read_buf(into)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Writes what fits of all of them.
+    pub(crate) fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(either!(self, socket => socket.poll_write_ready(cx)))?;
+            match either!(self, socket => socket.try_write_vectored(from)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
             }
         }
     }
@@ -213,4 +254,21 @@ fn is_ended(stream: &UnixStream) -> bool {
     let mut look = pin!(stream.ready(Interest::READABLE));
     let seen = look.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     matches!(seen, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn one_of_tcp_asks_whether_its_other_end_is_there() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+        assert!(!SockRef::from(&stream).keepalive().unwrap());
+        let Socket::Tcp(stream) = Socket::tcp(stream) else { unreachable!() };
+        let held = SockRef::from(&stream);
+        assert!(held.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(held.tcp_keepalive_time().unwrap(), KEEP_ALIVE);
+    }
 }

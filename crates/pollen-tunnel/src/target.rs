@@ -50,9 +50,8 @@ async fn dial(target: &str) -> io::Result<(Socket, Option<std::net::SocketAddr>)
         return Ok((Socket::Unix(UnixStream::connect(path).await?), None));
     }
     let stream = TcpStream::connect(target).await?;
-    let _ = stream.set_nodelay(true);
     let to = stream.peer_addr().ok();
-    Ok((Socket::Tcp(stream), to))
+    Ok((Socket::tcp(stream), to))
 }
 
 /// What the system says, without what our own libraries add to it.

@@ -9,7 +9,7 @@ use std::{future::poll_fn, io};
 
 use pollen_net::Refusal;
 
-use crate::{limits::PROXY_HEAD, opener::Want, pump::Rest, refusal::refused, socket::Socket};
+use crate::{limits::PROXY_HEAD, opener::Want, refusal::refused, rest::Rest, socket::Socket};
 
 /// What a client asks for, and how it is answered.
 pub(super) struct Asked {
