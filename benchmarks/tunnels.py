@@ -102,10 +102,13 @@ async def contenders(anchors: Path, folder: Path) -> AsyncIterator[dict[str, lis
 
 
 def _rate(command: list[str], seconds: float) -> float:
-    given = f"{max(1, round(seconds))}" if "wrk" in command[0] else f"{seconds}"
+    is_wrk = Path(command[0]).name == "wrk"
+    given = f"{max(1, round(seconds))}" if is_wrk else f"{seconds}"
     line = [word.replace("{}", given) for word in command]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    if "wrk" not in command[0]:
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(line)}: {done.stderr}")
+    if not is_wrk:
         return float(done.stdout)
     failed = _FAILED.search(done.stdout)
     rate = _RATE.search(done.stdout)

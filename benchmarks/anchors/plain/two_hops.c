@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -83,6 +84,8 @@ int main(int count, char **words)
     int on = 1, queue = epoll_create1(0), listener = socket(AF_INET, SOCK_STREAM, 0);
     if (count != 3)
         return 2;
+    /* A client that is gone is an error of write. */
+    signal(SIGPIPE, SIG_IGN);
     at = loopback(atoi(words[1]));
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(listener, (void *)&at, sizeof at) || listen(listener, 1024))
