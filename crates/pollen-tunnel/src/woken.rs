@@ -4,7 +4,7 @@
 //! Does not know: what it waits for.
 //! Invariants: a wake is never lost: the flag is set before the task is woken, and the task is noted
 //!     before the flag is read.
-//! Source: `std::task::Wake`.
+//! Source: docs/internals/seam.md#tunnels.
 
 use std::{
     pin::Pin,
