@@ -131,3 +131,12 @@ def test_an_executor_works_beside_a_loop(home: Path) -> None:
             return await asyncio.gather(*calls)
 
     assert asyncio.run(main()) == [n * n for n in range(10)]
+
+
+def test_what_was_withdrawn_is_shipped_again(home: Path) -> None:
+    """A pool may rest for longer than a seed that nobody calls is kept."""
+    with pollen.Executor(4, place=home) as pool, pollen.connect_sync(home) as mesh:
+        assert pool.submit(square, 3).result(60) == 9
+        for seed in mesh.status()["seeds"]:
+            mesh.unseed(seed["name"])
+        assert list(pool.map(square, range(6))) == [0, 1, 4, 9, 16, 25]
