@@ -72,7 +72,8 @@ def main() -> None:
     result = runner.run(suite)
     assert isinstance(result, Result)
     bad = {short(test): text for test, text in [*result.failures, *result.errors]}
-    print(json.dumps({"passed": sorted(result.passed), "failed": bad}))
+    # The tests print their times without an end of line.
+    print("\n" + json.dumps({"passed": sorted(result.passed), "failed": bad}))
 
 
 if __name__ == "__main__":
