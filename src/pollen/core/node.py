@@ -17,11 +17,7 @@ from pollen.core import limits, timers
 from pollen.core.admission import Carrying, Consequences, Granting, Redeeming
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Rejection, encode
-from pollen.core.commands import (
-    ClockView,
-    DrainCommand,
-    Drained,
-)
+from pollen.core.commands import ClockView, DrainCommand, Drained
 from pollen.core.config import NodeConfig
 from pollen.core.desk import Admin, News, Questions, Roster, Screen, Waits
 from pollen.core.durability import Durability
@@ -43,9 +39,7 @@ from pollen.core.events import (
 from pollen.core.faults import Faults
 from pollen.core.ids import MILLISECOND, SECOND, Nanos, Now, PeerId, RequestId, Sign, Verify
 from pollen.core.kinds import ACT, CERT, NEAR, NODE
-from pollen.core.messages import (
-    decode_message,
-)
+from pollen.core.messages import decode_message
 from pollen.core.paths import Paths
 from pollen.core.peers import Facts, Mesh, Phase
 from pollen.core.placement import Placing, Situation
@@ -53,10 +47,7 @@ from pollen.core.presence import Presence
 from pollen.core.records import Change, Gossip, Intake, Interned, Records, Retention
 from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_row
 from pollen.core.rng import Rng
-from pollen.core.seeds import (
-    SeedRequests,
-    Writer,
-)
+from pollen.core.seeds import SeedRequests, Writer
 from pollen.core.services import Services
 from pollen.core.trust import Certificate, Members
 from pollen.core.turn import Asked, Handler, Heard, Room, Turn, merged
