@@ -184,8 +184,11 @@ class Muscles:
         self, addresses: Sequence[str], peer: bytes, body: bytes, timeout_ms: int
     ) -> bytes:
         """Blocking (GIL released): one ``pollen-join/1`` exchange. NativeError ``unreachable``."""
-    def inspect_module(self, request: int, content: bytes, bundle: bytes | None = None) -> None:
-        """Check held content; ``inspected`` follows. With ``bundle``, the id of held content, the
+    def inspect_module(
+        self, request: int, content: bytes, bundle: bytes | None = None, kind: str = "module"
+    ) -> None:
+        """Check held content; ``inspected`` follows. A ``blob`` has to be held, whatever it is.
+        With ``bundle``, the id of held content, the
         module has to be a runner: it compiles and describes the bundle, which takes 5 s of its time
         at most (and, once a node, the compiling of the runner). ``inspected`` then has the id of
         the prepared ``bundle``, which is held, and its ``description``."""

@@ -15,14 +15,14 @@
                                 root-file-foreign, root-file-stale, release-stale
         Ambiguous               ambiguous
         Unreachable             unreachable, daemon-not-running, daemon-not-answering,
-                                version-mismatch, provider-refused
+                                version-mismatch, provider-refused, content-corrupt
         Overloaded              overloaded
         DeadlineExceeded        deadline
         GuestError              guest-*
         TooLarge                input-too-large
         LimitExceeded           hop-limit, call-limit
-      (PollenError itself)      port-in-use, state-unusable, already-running, path-too-long,
-                                forked, host-unfit, internal, upgrade-failed
+      (PollenError itself)      port-in-use, state-unusable, storage-full, already-running,
+                                path-too-long, forked, host-unfit, internal, upgrade-failed
     InvariantError              a bug of ours; never caught on purpose
 
 Decides: class, exit code, HTTP status and "may have executed" of every slug.
@@ -237,6 +237,8 @@ SLUGS: Mapping[str, SlugRow] = {
     "token-invalid": SlugRow(Denied, EXIT_PERMISSION, 403, False),
     "port-in-use": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "state-unusable": SlugRow(PollenError, EXIT_FAILURE, 500, False),
+    "storage-full": SlugRow(PollenError, EXIT_FAILURE, 507, False),
+    "content-corrupt": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, False),
     "already-running": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "path-too-long": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "upgrade-failed": SlugRow(PollenError, EXIT_FAILURE, 500, False),

@@ -213,12 +213,17 @@ class FakeMuscles:
             raise NativeError("unreachable", "no answer in time")
         return self._network.joins.pop(request)
 
-    def inspect_module(self, request: int, content: bytes, bundle: bytes | None = None) -> None:
+    def inspect_module(
+        self, request: int, content: bytes, bundle: bytes | None = None, kind: str = "module"
+    ) -> None:
+        if kind not in ("module", "blob"):
+            raise NativeError("bad-request", f"{kind!r} is no kind of seed")
         if bundle is not None and len(bundle) not in (0, 32):
             raise NativeError("bad-request", f"bundle must be 32 bytes, not {len(bundle)}")
         data = self.content.get(content)
         is_module = data is not None and data.startswith(b"\0asm")
         slug = "" if is_module else "blob-not-found" if data is None else "module-invalid"
+        slug = "" if kind == "blob" and data is not None else slug
         # It has no engine: a bundle is read by the real ones alone.
         slug = "bundle-invalid" if bundle and is_module else slug
         event = ev.ModuleInspected(

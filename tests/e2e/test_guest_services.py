@@ -121,12 +121,11 @@ async def test_a_go_guest_asks_a_service(pair: Cluster, tmp_path: Path) -> None:
     await asyncio.to_thread(
         subprocess.run, line, cwd=EXAMPLES.parent / "go", env=environment, check=True
     )
-    async with served(pair, "go-upper"):
-        async with pair[0].connect() as mesh:
-            await mesh.seed(made, "go-ask", allow_services=["go-upper"], host=ON_B["host"])
-            # A module of 2 MB is compiled.
-            await pair.ready("go-ask", 120, on=["b"])
-            assert (await mesh.call("go-ask", "ask", "go-upper\nhello")).text == "HELLO"
+    async with served(pair, "go-upper"), pair[0].connect() as mesh:
+        await mesh.seed(made, "go-ask", allow_services=["go-upper"], host=ON_B["host"])
+        # A module of 2 MB is compiled.
+        await pair.ready("go-ask", 120, on=["b"])
+        assert (await mesh.call("go-ask", "ask", "go-upper\nhello")).text == "HELLO"
 
 
 async def test_a_python_guest_asks_services_one_by_one_and_together(

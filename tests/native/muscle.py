@@ -80,7 +80,7 @@ class Muscle:
         """Hold an example module and publish a row for it; load it when this is a replica."""
         content = self.upload((EXAMPLES / f"{name}.wasm").read_bytes())
         hosts = [self.peer] if replicas is None else replicas
-        row = seed_row(name, content, functions, hosts)
+        row = seed_row(name, content, functions, hosts, self.peer)
         self.rows.append(row)
         self.push([self.peer, *hosts])
         if self.peer in hosts:
@@ -90,7 +90,7 @@ class Muscle:
     def load_closed(self, name: str, functions: list[str]) -> fx.SeedRow:
         """Load an example whose row has a check: it is held, and closed to callers."""
         content = self.upload((EXAMPLES / f"{name}.wasm").read_bytes())
-        row = seed_row(name, content, functions, [])
+        row = seed_row(name, content, functions, [], self.peer)
         options = msgspec.structs.replace(row.options, check=functions[0])
         self.rows.append(msgspec.structs.replace(row, wake=[self.peer], options=options))
         self.push([self.peer])
@@ -220,12 +220,14 @@ class Client:
         return self.answer()
 
 
-def seed_row(name: str, content: Hash, functions: list[str], replicas: list[PeerId]) -> fx.SeedRow:
+def seed_row(
+    name: str, content: Hash, functions: list[str], replicas: list[PeerId], owner: PeerId
+) -> fx.SeedRow:
     """A row with nothing special about it."""
     return fx.SeedRow(
         name=name,
         seed=Hash(name.encode().ljust(32, b".")),
-        publisher=PeerId(b"p" * 32),
+        publisher=owner,
         content=content,
         functions=functions,
         replicas=replicas,

@@ -6,7 +6,7 @@
 //!     announced length is over the limit.
 //! Source: RFC 9110 (10.1.1, 15.5.9, 15.5.14), `limits.rs`.
 
-use std::{future::poll_fn, pin::pin, task::Poll, time::Instant};
+use std::{future::poll_fn, io, pin::pin, task::Poll, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -15,7 +15,10 @@ use hyper::{
     body::{Body, Incoming},
 };
 use pollen_plane::CallError;
-use tokio::time::{error::Elapsed, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{error::Elapsed, timeout_at},
+};
 
 use crate::{
     limits::{PART, RATE_BYTES, RATE_WINDOW},
@@ -78,6 +81,32 @@ pub(crate) async fn read(body: &mut Incoming, terms: &Terms) -> Result<(Bytes, H
         parts.push(data);
     }
     Ok((parts.join(), hold))
+}
+
+/// Passes the body on part by part, as its receiver takes them; nothing is buffered. A body that breaks
+/// off ends it with an error there, too.
+pub(crate) async fn pass(
+    body: &mut Incoming,
+    terms: &Terms,
+    to: mpsc::Sender<io::Result<Bytes>>,
+) -> Result<(), NoBody> {
+    let mut window = Window { ends: terms.ends, bytes: 0 };
+    loop {
+        match next(body, terms, &mut window).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                // A receiver that is gone says itself why.
+                if to.send(Ok(data)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(none) => {
+                let _ = to.send(Err(io::Error::other(none.error.reason.clone()))).await;
+                return Err(none);
+            }
+        }
+    }
 }
 
 /// What came so far. In parts of one size, so that many unfinished bodies take what came of them

@@ -22,11 +22,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use pollen_plane::{
-    CallError, Plane, Principal, Reply, Request, SeedRef, Trace, hex::hex, limits::STORE_REMEDY,
-    own_uid,
-};
-use pollen_wire::{door::PREFACE, fetch::MAX_MODULE, frame::MAX_INPUT, open};
+use pollen_plane::{CallError, Plane, Principal, Reply, Request, SeedRef, Trace, own_uid};
+use pollen_wire::{door::PREFACE, frame::MAX_INPUT, open};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -35,6 +32,7 @@ use tokio::{
 use crate::{
     answer::{http_reply, last_words, no_such_seed, plain, problem, problem_as},
     body::{self, Terms},
+    contents::{self, BLOB, Sent},
     doors::{Reason, Shared},
     framed,
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
@@ -153,10 +151,7 @@ impl Visitor {
     }
 
     /// An error closes the connection without a word.
-    async fn respond(
-        &self,
-        request: &mut HttpRequest<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Mute> {
+    async fn respond(&self, request: &mut HttpRequest<Incoming>) -> Result<Response<Sent>, Mute> {
         let Some((refusal, text)) = self.told.next() else {
             return Ok(self.answer(request).await);
         };
@@ -171,20 +166,37 @@ impl Visitor {
             return Err(Mute);
         }
         let error = CallError::refused(refusal.slug, refusal.reason, refusal.remedy);
-        Ok(last_words(refusal.status, &error))
+        Ok(last_words(refusal.status, &error).map(Sent::Left))
     }
 
     fn plane(&self) -> &Plane {
         &self.shared.plane
     }
 
-    async fn answer(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &mut HttpRequest<Incoming>) -> Response<Sent> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        if is_read && request.uri().path().starts_with(BLOB) {
+            // In a box of its own: every request's future is as large as its largest route.
+            let name = request.uri().path().strip_prefix(BLOB).and_then(percent_decoded);
+            let Some(name) = name.filter(|name| !name.is_empty()) else {
+                return problem(&unknown_path(), None, 0).map(Sent::Left);
+            };
+            let who = self.door.principal;
+            let answer =
+                contents::blob(self.plane(), who, request.method(), request.headers(), &name);
+            return Box::pin(answer).await;
+        }
+        self.answer_at_once(request).await.map(Sent::Left)
+    }
+
+    async fn answer_at_once(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::POST, path) if path.starts_with("/call/") => self.answer_call(request).await,
             (&Method::PUT, "/content") if self.door.may_upload => {
-                // In a box of its own: every request's future is as large as its largest route.
-                Box::pin(self.answer_upload(request)).await
+                let body = request.body_mut();
+                let kept = contents::upload(self.plane(), self.account.clone(), body);
+                Box::pin(kept).await.unwrap_or_else(|none| self.no_body(&none))
             }
             (&Method::GET | &Method::HEAD, "/healthz") => {
                 plain(StatusCode::OK, "text/plain", Bytes::from_static(b"ok\n"))
@@ -194,6 +206,7 @@ impl Visitor {
             }
             (_, "/healthz") => other_method("GET, HEAD", "/healthz"),
             (_, "/content") if self.door.may_upload => other_method("PUT", "/content"),
+            (_, path) if path.starts_with(BLOB) => other_method("GET, HEAD", "/blob/<name>"),
             _ => problem_as(StatusCode::NOT_FOUND, &unknown_path(), None, 0),
         }
     }
@@ -283,50 +296,25 @@ impl Visitor {
     ) -> Result<(Bytes, Hold), Box<Response<Full<Bytes>>>> {
         let has_rate = self.door.principal == Principal::Anonymous;
         let terms = Terms { most, ends, account: self.account.clone(), has_rate, too_large };
-        body::read(incoming, &terms).await.map_err(|none| {
-            let reason = match none.kind {
-                body::Kind::TooLarge => Reason::TooLarge,
-                body::Kind::Slow => Reason::SlowBody,
-                body::Kind::NoRoom => Reason::Bytes,
-                body::Kind::Broken => Reason::Malformed,
-            };
-            self.shared.refuse(reason, &self.from, &none.error.reason);
-            Box::new(last_words(none.status, &none.error))
-        })
+        body::read(incoming, &terms).await.map_err(|none| Box::new(self.no_body(&none)))
     }
 
-    async fn answer_upload(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
-        let most = usize::try_from(MAX_MODULE).unwrap_or(usize::MAX);
-        let ends = Instant::now() + MAX_BUDGET;
-        // Only the owner uploads: nothing is held on an account.
-        let (body, _) = match self.read_body(request.body_mut(), most, ends, module_too_large).await
-        {
-            Ok(read) => read,
-            Err(response) => return *response,
+    /// Why there is no body, counted and said.
+    fn no_body(&self, none: &body::NoBody) -> Response<Full<Bytes>> {
+        let reason = match none.kind {
+            body::Kind::TooLarge => Reason::TooLarge,
+            body::Kind::Slow => Reason::SlowBody,
+            body::Kind::NoRoom => Reason::Bytes,
+            body::Kind::Broken => Reason::Malformed,
         };
-        let size = body.len();
-        match self.plane().net().content().add(body).await {
-            Ok(content) => {
-                let answer = serde_json::json!({"content": hex(&content), "size": size});
-                plain(StatusCode::OK, "application/json", answer.to_string().into())
-            }
-            Err(error) => problem(
-                &CallError::refused("state-unusable", error.to_string(), STORE_REMEDY),
-                None,
-                0,
-            ),
-        }
+        self.shared.refuse(reason, &self.from, &none.error.reason);
+        last_words(none.status, &none.error)
     }
 }
 
 fn too_large(most: usize) -> CallError {
     let reason = format!("the body is over the limit of {most} bytes");
     CallError::refused("input-too-large", reason, "send less at once")
-}
-
-fn module_too_large(most: usize) -> CallError {
-    let reason = format!("the module is over the limit of {} MiB", most >> 20);
-    CallError::refused("module-invalid", reason, "strip it: wasm-opt -Oz --strip-debug")
 }
 
 /// Ends a connection that no answer would help.
@@ -386,7 +374,7 @@ fn other_method(allowed: &'static str, path: &str) -> Response<Full<Bytes>> {
 }
 
 fn unknown_path() -> CallError {
-    let remedy = "POST /call/<seed>/<function>, GET /healthz";
+    let remedy = "POST /call/<seed>/<function>, GET /blob/<name>, GET /healthz";
     CallError::refused("bad-request", "there is nothing at this path", remedy)
 }
 

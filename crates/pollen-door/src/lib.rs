@@ -5,6 +5,7 @@
 //!   `listen.rs`: the accept loops.
 //! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`, its streamed
 //!   replies in `credit.rs`.
+//! - `contents.rs`: files that come in and go out over HTTP, and never stand in memory.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
 //! - `tunnel.rs`: a client that wants a tunnel (`pollen-tunnel`).
 //! - `body.rs`: a request's body; `visitors.rs`: who is inside, and the account of bytes.
@@ -14,6 +15,7 @@
 mod answer;
 mod body;
 mod chunks;
+mod contents;
 mod credit;
 mod doors;
 mod framed;

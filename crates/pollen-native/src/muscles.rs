@@ -32,7 +32,7 @@ use crate::{
     logging,
     rows::{
         PyLane, PyListener, PyPeerRow, PySeedRow, PyServedRow, PyServiceRow, PySignedRecord, id,
-        ids,
+        ids, kind_of,
     },
 };
 
@@ -258,17 +258,19 @@ impl Muscles {
         }
     }
 
-    /// Check held content; with a bundle, prepare that by its runner. `Inspected` follows.
-    #[pyo3(signature = (request, content, bundle = None))]
+    /// Check held content; with a bundle, prepare that by its runner. A blob has to be held.
+    /// `Inspected` follows.
+    #[pyo3(signature = (request, content, bundle = None, kind = "module"))]
     fn inspect_module(
         &self,
         request: u64,
         content: &[u8],
         bundle: Option<Vec<u8>>,
+        kind: &str,
     ) -> PyResult<()> {
         let bundle = bundle.filter(|bundle| !bundle.is_empty());
         let bundle = bundle.map(|bundle| id(&bundle, "bundle")).transpose()?;
-        self.plane()?.inspect(request, id(content, "content")?, bundle);
+        self.plane()?.inspect(request, id(content, "content")?, bundle, kind_of(kind)?);
         Ok(())
     }
 
@@ -486,10 +488,7 @@ fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {
 }
 
 fn address(text: &str) -> PyResult<SocketAddr> {
-    text.parse().map_err(|_| {
-        native(
-            "bad-request",
-            format!("\"{text}\" is not an address; write 192.0.2.1:60611 or [::1]:60611"),
-        )
-    })
+    let remedy = "write 192.0.2.1:60611 or [::1]:60611";
+    let refused = || native("bad-request", format!("\"{text}\" is not an address; {remedy}"));
+    text.parse().map_err(|_| refused())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pollen_plane::tables::{
-    Lane, PeerRow, Policy, SeedPolicy, SeedRow, ServedRow, ServiceRow, Words,
+    Kind, Lane, PeerRow, Policy, SeedPolicy, SeedRow, ServedRow, ServiceRow, Words,
 };
 use pollen_tunnel::Listener;
 use pollen_wire::Id;
@@ -76,6 +76,8 @@ pub(crate) struct PySeedRow {
     wake: Vec<Vec<u8>>,
     packed_options: Vec<u8>,
     policy: Option<PyPolicyRow>,
+    kind: String,
+    size: u64,
     manifest: Vec<(String, Vec<u8>)>,
 }
 
@@ -92,12 +94,23 @@ impl PySeedRow {
             options: rmp_serde::from_slice(&self.packed_options)
                 .map_err(|error| native("bad-request", format!("options: {error}")))?,
             policy: self.policy.map(|held| Arc::new(held.policy())),
+            kind: kind_of(&self.kind)?,
+            size: self.size,
             manifest: self
                 .manifest
                 .into_iter()
                 .map(|(role, content)| Ok((role.into(), id(&content, "manifest")?)))
                 .collect::<PyResult<_>>()?,
         })
+    }
+}
+
+/// A word of `pollen.core.effects.KINDS`.
+pub(crate) fn kind_of(word: &str) -> PyResult<Kind> {
+    match word {
+        "module" => Ok(Kind::Module),
+        "blob" => Ok(Kind::Blob),
+        other => Err(native("bad-request", format!("{other:?} is no kind of seed"))),
     }
 }
 

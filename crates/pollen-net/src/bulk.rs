@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use iroh::endpoint::{Connection, VarInt};
+use iroh::endpoint::{Connection, RecvStream, VarInt};
 use pollen_wire::{
     Id, close,
-    fetch::{FetchRequest, decode_answer, encode_answer},
+    fetch::{FetchAnswer, FetchRequest},
     frame::MAX_HEADER,
     open::{Asked, Open, Opened},
 };
 
 use crate::{
+    arriving::Part,
     error::NetError,
     lane::{Busy, LEFT, Lane, Session},
     net::{Aim, Net},
@@ -20,27 +21,24 @@ use crate::{
 };
 
 impl Net {
-    /// Fetches content from a linked peer into the store; nothing is done when it is held.
+    /// Asks a linked peer for content, or a piece of it: its answer, and the stream that the bytes come
+    /// on. The answer says how large the whole is, unless the peer is of before pieces.
     ///
     /// `Refused` carries the holder's slug; any other error is worth trying another holder for.
-    pub async fn fetch(
+    pub(crate) async fn ask_content(
         &self,
         peer: Id,
         request: FetchRequest<'_>,
-        most: u64,
-    ) -> Result<(), NetError> {
-        if self.content().has(request.content).await? {
-            return Ok(());
-        }
-        let (lane, _busy) = self.lane(peer).await?;
+    ) -> Result<(Option<u64>, RecvStream, Busy), NetError> {
+        let (lane, busy) = self.lane(peer).await?;
         let opened = lane.connection.open_bi().await;
         let (mut send, mut recv) = opened.map_err(|e| NetError::lost("asking for content", e))?;
         write_frame(&mut send, |out| request.encode(out)).await?;
         let _ = send.finish();
         let answer = read_frame(&mut recv, MAX_HEADER).await?;
-        match decode_answer(&answer) {
-            Ok("") => self.content().receive(request.content, most, recv).await,
-            Ok(slug) => Err(NetError::Refused(slug.to_owned())),
+        match FetchAnswer::decode(&answer) {
+            Ok(FetchAnswer { slug: "", size }) => Ok((size, recv, busy)),
+            Ok(FetchAnswer { slug, .. }) => Err(NetError::Refused(slug.to_owned())),
             Err(e) => Err(NetError::Invalid(format!("the holder's answer was refused: {e}"))),
         }
     }
@@ -129,14 +127,19 @@ impl Net {
         request: &FetchRequest<'_>,
         stream: &mut TunnelStream,
     ) -> Result<(), NetError> {
-        let slug = match self.up().may_fetch(&stream.peer(), request) {
-            Err(slug) => slug,
-            Ok(()) if !self.content().has(request.content).await? => "blob-not-found",
-            Ok(()) => "",
+        let size = match self.up().may_fetch(&stream.peer(), request) {
+            Err(slug) => Err(slug),
+            Ok(owner) if !self.content().is_for(request.content, owner).await? => {
+                Err("blob-not-found")
+            }
+            Ok(_) => self.content().size(request.content).await?.ok_or("blob-not-found"),
         };
-        write_frame(&mut stream.send, |out| encode_answer(slug, out)).await?;
-        if slug.is_empty() {
-            self.content().send(request.content, &mut stream.send).await?;
+        let part = size.map(|size| Part { piece: request.piece, size });
+        let part = part.and_then(|part| part.chunks().map(|_| part).ok_or("bad-request"));
+        let (slug, size) = part.map_or_else(|slug| (slug, None), |part| ("", Some(part.size)));
+        write_frame(&mut stream.send, |out| FetchAnswer { slug, size }.encode(out)).await?;
+        if let Ok(part) = part {
+            self.content().send(request.content, part, &mut stream.send).await?;
         }
         let _ = stream.send.finish();
         stream.complete();

@@ -9,23 +9,37 @@
 use std::{
     fmt::Display,
     io,
+    ops::Range,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture};
-use iroh::endpoint::{RecvStream, SendStream, VarInt};
+use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use iroh::endpoint::{RecvStream, SendStream};
 use iroh_blobs::{
     Hash, HashAndFormat,
-    protocol::ChunkRanges,
+    api::blobs::{BlobStatus, EncodedItem},
+    protocol::{ChunkRanges, ChunkRangesExt as _},
     store::{GcConfig, fs::FsStore, fs::options::Options},
-    util::RecvStream as BaoRecv,
 };
-use pollen_wire::Id;
+use pollen_wire::{Id, fetch::pieces};
+use tokio::sync::mpsc;
 
-use crate::{NetError, disk};
+use crate::{
+    NetError,
+    arriving::{Arriving, Part},
+    disk,
+    pins::{Failure, PINS, pin, tag, unfinished},
+    possession,
+};
+
+/// A content that comes in parts; one that is an error ends it.
+pub type Parts = mpsc::Receiver<io::Result<Bytes>>;
 
 /// Holds content and moves it verified: no byte of it is believed before its hash is.
 pub trait ContentStore: Send + Sync {
@@ -37,21 +51,47 @@ pub trait ContentStore: Send + Sync {
     fn keep(&self, content: Id) -> BoxFuture<'_, Result<bool, NetError>>;
     /// All of it; `Refused("blob-not-found")` when it is not held.
     fn read(&self, content: Id) -> BoxFuture<'_, Result<Bytes, NetError>>;
+    /// Whether it was got for the specs of this owner: uploaded here, or fetched for one of them.
+    fn is_for(&self, content: Id, owner: Id) -> BoxFuture<'_, Result<bool, NetError>>;
+    /// Notes that it was.
+    fn note_for(&self, content: Id, owner: Id) -> BoxFuture<'_, Result<(), NetError>>;
     /// Lets go; gone with the next sweep. Unknown content is not an error.
     fn unpin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>>;
-    /// Writes the verifiable encoding; the stream is not finished.
+    /// Keeps what comes in parts, pinned and on disk; returns its id and size. A part that is an error
+    /// ends it, and nothing is kept.
+    fn add_parts(&self, parts: Parts) -> BoxFuture<'_, Result<(Id, u64), NetError>>;
+    /// `Full` when the disk has no room for so many bytes more.
+    fn check_room(&self, size: u64) -> Result<(), NetError>;
+    /// Bytes of what is held whole.
+    fn size(&self, content: Id) -> BoxFuture<'_, Result<Option<u64>, NetError>>;
+    /// What comes of it from now on, and came before, is kept until it is unpinned or forgotten.
+    fn begin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>>;
+    /// Lets go of what `begin` keeps, unless it is pinned.
+    fn forget(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>>;
+    /// The pieces that are missing of content of this size.
+    fn missing(&self, content: Id, size: u64) -> BoxFuture<'_, Result<Vec<u32>, NetError>>;
+    /// Verified bytes of what is held of it within `range`; ends early with an error only.
+    fn read_range(
+        &self,
+        content: Id,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes, NetError>>;
+    /// Writes the verifiable encoding of all of it or of a piece; the stream is not finished.
     fn send<'a>(
         &'a self,
         content: Id,
+        part: Part,
         to: &'a mut SendStream,
     ) -> BoxFuture<'a, Result<(), NetError>>;
-    /// Reads and verifies the encoding, and pins the content. On an error nothing wrong is kept.
-    fn receive(
-        &self,
+    /// Reads and verifies the encoding of a part; `come` counts its bytes as they arrive. On an error
+    /// nothing wrong is kept. Not pinned: `keep` does that to what is whole.
+    fn receive<'a>(
+        &'a self,
         content: Id,
-        most: u64,
+        part: Part,
         from: RecvStream,
-    ) -> BoxFuture<'_, Result<(), NetError>>;
+        come: &'a AtomicU64,
+    ) -> BoxFuture<'a, Result<(), NetError>>;
     /// Writes all to disk and stops. Later calls fail.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -59,6 +99,8 @@ pub trait ContentStore: Send + Sync {
 /// [`ContentStore`] in a folder, by iroh-blobs' file store.
 pub struct BlobStore {
     folder: PathBuf,
+    /// This node, for whose specs uploads are.
+    own: Id,
     current: parking_lot::Mutex<Opened>,
     opening: tokio::sync::Mutex<()>,
     is_closed: AtomicBool,
@@ -79,10 +121,11 @@ const OPEN_PAUSE: Duration = Duration::from_millis(100);
 
 impl BlobStore {
     /// Opens or creates the store in `folder`. `State` when it cannot be read or written.
-    pub async fn open(folder: &Path) -> Result<Self, NetError> {
+    pub async fn open(folder: &Path, own: Id) -> Result<Self, NetError> {
         let store = load(folder).await?;
         Ok(Self {
             folder: folder.to_owned(),
+            own,
             current: parking_lot::Mutex::new(Opened { number: 0, store }),
             opening: tokio::sync::Mutex::new(()),
             is_closed: AtomicBool::new(false),
@@ -161,35 +204,22 @@ impl BlobStore {
     }
 }
 
-/// Why something failed inside; for the log and the reason.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 async fn load(folder: &Path) -> Result<FsStore, NetError> {
     let unusable = |cause: &dyn Display| failed(folder, "opening", 0, cause);
     std::fs::create_dir_all(folder).map_err(|e| unusable(&e))?;
     let mut options = Options::new(folder);
     options.gc = Some(GcConfig { interval: SWEEP, add_protected: None });
-    FsStore::load_with_opts(folder.join("blobs.db"), options).await.map_err(|e| unusable(&e))
+    let store = FsStore::load_with_opts(folder.join("blobs.db"), options).await;
+    let store = store.map_err(|e| unusable(&e))?;
+    possession::adopt(&store, PINS).await.map_err(|e| unusable(&e))?;
+    Ok(store)
 }
 
 fn failed(folder: &Path, what: &str, size: u64, cause: impl Display) -> NetError {
     if disk::is_full_by(&cause) || disk::is_full(folder, size) {
-        return NetError::State(disk::full_text(folder, size));
+        return NetError::Full(disk::full_text(folder, size));
     }
     NetError::State(format!("the content store {} failed at {what}: {cause}", folder.display()))
-}
-
-/// Pins what is held, on disk when this returns; what has a pin already costs no write.
-async fn pin(store: &FsStore, content: Id) -> Result<(), Failure> {
-    if store.tags().get(tag(content)).await?.is_some() {
-        return Ok(());
-    }
-    store.tags().set(tag(content), HashAndFormat::raw(Hash::from_bytes(content))).await?;
-    Ok(store.sync_db().await?)
-}
-
-fn tag(content: Id) -> Vec<u8> {
-    [b"pin/".as_slice(), &content].concat()
 }
 
 impl ContentStore for BlobStore {
@@ -197,11 +227,12 @@ impl ContentStore for BlobStore {
         Box::pin(async move {
             let size = data.len() as u64;
             self.run("adding", size, move |store| {
-                let data = data.clone();
+                let (folder, own, data) = (self.folder.clone(), self.own, data.clone());
                 Box::pin(async move {
                     let held = store.blobs().add_bytes(data).temp_tag().await?;
                     let content = *held.hash().as_bytes();
-                    pin(&store, content).await?;
+                    possession::note(&store, content, own).await?;
+                    pin(&folder, &store, content).await?;
                     store.sync_db().await?;
                     Ok(content)
                 })
@@ -218,12 +249,28 @@ impl ContentStore for BlobStore {
 
     fn keep(&self, content: Id) -> BoxFuture<'_, Result<bool, NetError>> {
         Box::pin(self.run("pinning", 0, move |store| {
+            let folder = self.folder.clone();
             Box::pin(async move {
                 let is_held = store.blobs().has(Hash::from_bytes(content)).await?;
                 if is_held {
-                    pin(&store, content).await?;
+                    pin(&folder, &store, content).await?;
                 }
                 Ok(is_held)
+            })
+        }))
+    }
+
+    fn is_for(&self, content: Id, owner: Id) -> BoxFuture<'_, Result<bool, NetError>> {
+        Box::pin(self.run("looking up", 0, move |store| {
+            Box::pin(async move { possession::is_for(&store, content, owner).await })
+        }))
+    }
+
+    fn note_for(&self, content: Id, owner: Id) -> BoxFuture<'_, Result<(), NetError>> {
+        Box::pin(self.run("noting", 0, move |store| {
+            Box::pin(async move {
+                possession::note(&store, content, owner).await?;
+                Ok(store.sync_db().await?)
             })
         }))
     }
@@ -244,19 +291,126 @@ impl ContentStore for BlobStore {
 
     fn unpin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>> {
         Box::pin(self.run("unpinning", 0, move |store| {
-            Box::pin(async move { Ok(store.tags().delete(tag(content)).await.map(drop)?) })
+            Box::pin(async move {
+                possession::forget(&store, content).await?;
+                store.tags().delete(unfinished(content)).await?;
+                Ok(store.tags().delete(tag(content)).await.map(drop)?)
+            })
         }))
+    }
+
+    fn add_parts(&self, mut parts: Parts) -> BoxFuture<'_, Result<(Id, u64), NetError>> {
+        Box::pin(async move {
+            let opened = self.opened();
+            let size = Arc::new(AtomicU64::new(0));
+            let counted = size.clone();
+            let parts = futures_util::stream::poll_fn(move |cx| {
+                parts.poll_recv(cx).map(|part| {
+                    let length =
+                        part.as_ref().map_or(0, |part| part.as_ref().map_or(0, Bytes::len));
+                    counted.fetch_add(length as u64, Relaxed);
+                    part
+                })
+            });
+            let added = async {
+                let held = opened.store.blobs().add_stream(parts).await.temp_tag().await?;
+                let content = *held.hash().as_bytes();
+                possession::note(&opened.store, content, self.own).await?;
+                pin(&self.folder, &opened.store, content).await?;
+                Ok::<Id, Failure>(content)
+            };
+            match added.await {
+                Ok(content) => Ok((content, size.load(Relaxed))),
+                Err(cause) => Err(self.broke_off(&opened, "adding", cause).await),
+            }
+        })
+    }
+
+    fn check_room(&self, size: u64) -> Result<(), NetError> {
+        if disk::is_full(&self.folder, size) {
+            return Err(NetError::Full(disk::full_text(&self.folder, size)));
+        }
+        Ok(())
+    }
+
+    fn size(&self, content: Id) -> BoxFuture<'_, Result<Option<u64>, NetError>> {
+        Box::pin(self.run("looking up", 0, move |store| {
+            Box::pin(async move {
+                match store.blobs().status(Hash::from_bytes(content)).await? {
+                    BlobStatus::Complete { size } => Ok(Some(size)),
+                    BlobStatus::Partial { .. } | BlobStatus::NotFound => Ok(None),
+                }
+            })
+        }))
+    }
+
+    fn begin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>> {
+        Box::pin(self.run("beginning", 0, move |store| {
+            Box::pin(async move {
+                let hash = HashAndFormat::raw(Hash::from_bytes(content));
+                Ok(store.tags().set(unfinished(content), hash).await?)
+            })
+        }))
+    }
+
+    fn forget(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>> {
+        Box::pin(self.run("forgetting", 0, move |store| {
+            Box::pin(async move { Ok(store.tags().delete(unfinished(content)).await.map(drop)?) })
+        }))
+    }
+
+    fn missing(&self, content: Id, size: u64) -> BoxFuture<'_, Result<Vec<u32>, NetError>> {
+        Box::pin(self.run("looking up", 0, move |store| {
+            Box::pin(async move {
+                let hash = Hash::from_bytes(content);
+                let held = store.blobs().observe(hash).await?;
+                let count = u32::try_from(pieces(size))?;
+                let is_missing = |piece: &u32| {
+                    let chunks = Part { piece: Some(*piece), size }.chunks();
+                    chunks.is_some_and(|chunks| !chunks.is_subset(&held.ranges))
+                };
+                Ok((0..count).filter(is_missing).collect())
+            })
+        }))
+    }
+
+    fn read_range(
+        &self,
+        content: Id,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes, NetError>> {
+        let folder = self.folder.clone();
+        let chunks = ChunkRanges::bytes(range.clone());
+        let export = self.opened().store.blobs().export_bao(Hash::from_bytes(content), chunks);
+        let failed = move |cause: String| failed(&folder, "reading content", 0, cause);
+        let items = export.stream().filter_map(move |item| {
+            let read = match item {
+                // A leaf is a whole group of chunks, which may begin before and end after.
+                EncodedItem::Leaf(leaf) => {
+                    let within = |at: u64| {
+                        let at = at.saturating_sub(leaf.offset);
+                        usize::try_from(at).unwrap_or(usize::MAX).min(leaf.data.len())
+                    };
+                    Some(Ok(leaf.data.slice(within(range.start)..within(range.end))))
+                }
+                EncodedItem::Error(cause) => Some(Err(failed(cause.to_string()))),
+                EncodedItem::Size(_) | EncodedItem::Parent(_) | EncodedItem::Done => None,
+            };
+            std::future::ready(read)
+        });
+        items.boxed()
     }
 
     fn send<'a>(
         &'a self,
         content: Id,
+        part: Part,
         to: &'a mut SendStream,
     ) -> BoxFuture<'a, Result<(), NetError>> {
         Box::pin(async move {
             let opened = self.opened();
-            let export =
-                opened.store.blobs().export_bao(Hash::from_bytes(content), ChunkRanges::all());
+            let chunks = part.chunks().ok_or(NetError::Missing)?;
+            let export = opened.store.blobs().export_bao(Hash::from_bytes(content), chunks);
             let mut pieces = std::pin::pin!(export.into_byte_stream());
             while let Some(piece) = pieces.next().await {
                 let piece = match piece {
@@ -271,22 +425,20 @@ impl ContentStore for BlobStore {
         })
     }
 
-    fn receive(
-        &self,
+    fn receive<'a>(
+        &'a self,
         content: Id,
-        most: u64,
-        mut from: RecvStream,
-    ) -> BoxFuture<'_, Result<(), NetError>> {
+        part: Part,
+        from: RecvStream,
+        come: &'a AtomicU64,
+    ) -> BoxFuture<'a, Result<(), NetError>> {
         Box::pin(async move {
-            let mut size = [0; 8];
-            from.read_exact(&mut size).await.map_err(|e| NetError::lost("receiving content", e))?;
-            if u64::from_le_bytes(size) > most {
-                return Err(NetError::Invalid(format!("content over {most} bytes was refused")));
-            }
+            let chunks = part.chunks().ok_or(NetError::Missing)?;
+            let arriving = Arriving::begin(part, from, come).await?;
             let opened = self.opened();
-            let reader = Resumed { head: Some(size), rest: from };
-            match receive_into(&opened.store, content, reader).await {
+            match receive_into(&opened.store, content, chunks, arriving).await {
                 Ok(()) => Ok(()),
+                Err(cause) if is_forged(&cause) => Err(NetError::Corrupt(cause.to_string())),
                 Err(cause) => Err(self.broke_off(&opened, "receiving content", cause).await),
             }
         })
@@ -303,46 +455,22 @@ impl ContentStore for BlobStore {
     }
 }
 
-async fn receive_into(store: &FsStore, content: Id, reader: Resumed) -> Result<(), Failure> {
+async fn receive_into(
+    store: &FsStore,
+    content: Id,
+    chunks: ChunkRanges,
+    arriving: Arriving<'_>,
+) -> Result<(), Failure> {
     let hash = Hash::from_bytes(content);
-    let guard = store.tags().temp_tag(HashAndFormat::raw(hash)).await?;
-    store.blobs().import_bao_reader(hash, ChunkRanges::all(), reader).await?;
-    pin(store, content).await?;
-    drop(guard);
+    let _guard = store.tags().temp_tag(HashAndFormat::raw(hash)).await?;
+    store.blobs().import_bao_reader(hash, chunks, arriving).await?;
+    if hash == Hash::EMPTY {
+        let _guard = store.blobs().add_bytes(Bytes::new()).temp_tag().await?;
+    }
     Ok(())
 }
 
-/// A stream whose first 8 bytes, the size, were already read and judged.
-struct Resumed {
-    head: Option<[u8; 8]>,
-    rest: RecvStream,
-}
-
-impl BaoRecv for Resumed {
-    async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
-        BaoRecv::recv_bytes(&mut self.rest, len).await
-    }
-
-    async fn recv_bytes_exact(&mut self, len: usize) -> io::Result<Bytes> {
-        BaoRecv::recv_bytes_exact(&mut self.rest, len).await
-    }
-
-    async fn recv_exact(&mut self, target: &mut [u8]) -> io::Result<()> {
-        match self.head.take() {
-            Some(head) if target.len() == head.len() => {
-                target.copy_from_slice(&head);
-                Ok(())
-            }
-            Some(_) => Err(io::Error::other("the size was not read first")),
-            None => BaoRecv::recv_exact(&mut self.rest, target).await,
-        }
-    }
-
-    fn stop(&mut self, code: VarInt) -> io::Result<()> {
-        BaoRecv::stop(&mut self.rest, code)
-    }
-
-    fn id(&self) -> u64 {
-        BaoRecv::id(&self.rest)
-    }
+/// Whether what came has another hash than it should. The library gives it as a text.
+fn is_forged(cause: &Failure) -> bool {
+    format!("{cause:#}").contains("hash mismatch")
 }

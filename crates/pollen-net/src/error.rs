@@ -18,9 +18,15 @@ pub enum NetError {
     /// This node does not hold the content.
     #[error("this node does not hold that content")]
     Missing,
+    /// What a peer sent is not what its hash says.
+    #[error("{0}")]
+    Corrupt(String),
     /// A port is taken.
     #[error("{0}")]
     PortInUse(String),
+    /// The disk of the content store is full.
+    #[error("{0}")]
+    Full(String),
     /// The content store cannot be used.
     #[error("{0}")]
     State(String),
@@ -38,10 +44,17 @@ impl NetError {
             Self::Overloaded(_) => "overloaded",
             Self::Refused(slug) => slug,
             Self::Missing => "blob-not-found",
+            Self::Corrupt(_) => "content-corrupt",
             Self::PortInUse(_) => "port-in-use",
+            Self::Full(_) => "storage-full",
             Self::State(_) => "state-unusable",
             Self::Invalid(_) => "bad-request",
         }
+    }
+
+    /// Whether it is this node's own store that failed: another peer would be no better.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::State(_))
     }
 
     pub(crate) fn lost(what: &str, cause: impl std::fmt::Display) -> Self {

@@ -4,11 +4,13 @@
 //! - [`Link`] (`link.rs`): one `pollen/1` connection; `greet.rs`: its Hello and its life;
 //!   `control_stream.rs`: what is said on it; `silence.rs`: probes and ejection.
 //! - [`Upcalls`], [`NetEvent`] (`up.rs`): what is handed up, and asked of those above.
-//! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs.
+//! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs; `pins.rs`: until when;
+//!   `possession.rs`: for whom.
 //! - `carriers.rs`: connections over which packets of others go (`pollen-mesh/1`); `paths.rs`: how the
 //!   packets of a link go; `transports.rs`: the settings of all of them; `nudge.rs`: a direct path is looked for again.
-//! - `bulk.rs`: content over `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on it; `lane.rs`: one such
-//!   connection and its datagrams.
+//! - `gather.rs`: content from several holders at once; `arriving.rs`: a part of one as it comes.
+//! - `bulk.rs`: the connections of `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on one; `lane.rs`: one
+//!   such connection and its datagrams.
 //! - `disk.rs`: whether a disk is full; `join.rs`: enrolment over `pollen-join/1`.
 //!
 //! Nothing here decides who is a member: a Hello goes up as [`NetEvent::Hello`] and waits for
@@ -16,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arriving;
 mod bulk;
 mod carriers;
 pub mod content;
@@ -23,6 +26,7 @@ mod control_stream;
 mod disk;
 mod doubt;
 mod error;
+mod gather;
 mod greet;
 mod join;
 mod lane;
@@ -30,6 +34,8 @@ mod link;
 mod net;
 mod nudge;
 mod paths;
+mod pins;
+mod possession;
 mod silence;
 mod start;
 mod streams;
@@ -38,7 +44,8 @@ mod tunnel;
 mod up;
 mod warm;
 
-pub use content::ContentStore;
+pub use arriving::Part;
+pub use content::{ContentStore, Parts};
 pub use error::NetError;
 pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::SendStream};
 pub use lane::Session;

@@ -88,6 +88,15 @@ impl Drop for Streaming {
     }
 }
 
+/// Something that waits for the peer beside calls: it is probed and ejected as while one is under way.
+pub(crate) struct Watched(Arc<Link>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Relaxed);
+    }
+}
+
 /// A call's stream to a peer; counts as under way until dropped.
 pub struct CallStream {
     /// Towards the callee.
@@ -281,6 +290,14 @@ impl Link {
             return Err(NetError::Overloaded(reason));
         }
         Ok(counted)
+    }
+
+    /// Watches the peer as while a call is under way.
+    pub(crate) fn watch(self: &Arc<Self>) -> Watched {
+        if self.calls.fetch_add(1, Relaxed) == 0 {
+            self.busy.notify_one();
+        }
+        Watched(self.clone())
     }
 
     /// Opens a stream for one call. `Overloaded` at the limit, before anything was sent.

@@ -41,7 +41,8 @@ impl Net {
     ///
     /// `PortInUse` or `State`; nothing is left running then.
     pub async fn start(config: NetConfig, up: Arc<dyn Upcalls>) -> Result<Self, NetError> {
-        let content = Box::new(BlobStore::open(&config.content).await?);
+        let content =
+            Box::new(BlobStore::open(&config.content, *config.secret.public().as_bytes()).await?);
         let (mesh, wanted) = Mesh::new(*config.secret.public().as_bytes(), up.clone());
         let prefer = Prefer::default();
         let mut builder = Endpoint::builder(presets::Minimal)

@@ -164,6 +164,9 @@ pub(crate) fn pick_function(
     entry: &SeedEntry,
     asked: Option<&Arc<str>>,
 ) -> Result<Arc<str>, CallError> {
+    if entry.row.is_blob() {
+        return Err(no_function_of_a_blob(entry));
+    }
     match (asked, entry.row.functions.as_slice()) {
         (Some(name), exports) if exports.contains(name) => Ok(name.clone()),
         (Some(name), _) => Err(no_such_function(entry, name)),
@@ -175,4 +178,11 @@ pub(crate) fn pick_function(
             Err(CallError::refused("function-not-found", reason, &remedy))
         }
     }
+}
+
+/// A file has no functions: what to do with it instead.
+fn no_function_of_a_blob(entry: &SeedEntry) -> CallError {
+    let name = &entry.row.name;
+    let reason = format!("\"{name}\" is a blob: it is fetched, and not called");
+    CallError::refused("function-not-found", reason, &format!("pln fetch {name}"))
 }

@@ -1,18 +1,26 @@
 //! Held content is checked for being a module, for the brain; with a bundle, that is prepared.
 
 use bytes::Bytes;
+use pollen_net::NetError;
 use pollen_wasm::{Bundle, ModuleInfo, Sandbox, SandboxError};
-use pollen_wire::Id;
+use pollen_wire::{Id, fetch::MAX_MODULE};
 
-use crate::{events::Event, limits::STORE_REMEDY, plane::Plane};
+use crate::{events::Event, limits::STORE_REMEDY, plane::Plane, tables::Kind};
 
 /// What was found.
 struct Found {
     /// Of the module, bytes.
     size: u64,
-    info: ModuleInfo,
+    /// Of a module.
+    info: Option<ModuleInfo>,
     /// The prepared bundle, and what its runner says of its functions.
     bundle: Option<(Id, String)>,
+}
+
+impl Found {
+    fn blob(size: u64) -> Self {
+        Self { size, info: None, bundle: None }
+    }
 }
 
 /// Why content is not a module, or could not be read.
@@ -35,6 +43,15 @@ impl Fault {
         }
     }
 
+    fn of_store(error: &NetError) -> Self {
+        Self {
+            slug: error.slug().to_owned(),
+            reason: error.to_string(),
+            remedy: STORE_REMEDY.to_owned(),
+            ..Self::default()
+        }
+    }
+
     fn internal(size: u64, reason: String) -> Self {
         Self { size, slug: "internal".to_owned(), reason, ..Self::default() }
     }
@@ -42,18 +59,31 @@ impl Fault {
 
 impl Plane {
     /// Checks held content for being a module; with a bundle it has to be the runner, which prepares
-    /// the bundle. Ends in `Event::Inspected`; the prepared bundle is held then.
-    pub fn inspect(&self, request: u64, content: Id, bundle: Option<Id>) {
+    /// the bundle. A blob has to be held, whatever it is. Ends in `Event::Inspected`; the prepared
+    /// bundle is held then.
+    pub fn inspect(&self, request: u64, content: Id, bundle: Option<Id>, kind: Kind) {
         let plane = self.clone();
         self.handle().spawn(async move {
-            let found = plane.inspected(content, bundle).await;
+            let found = match kind {
+                Kind::Module => plane.inspected(content, bundle).await,
+                Kind::Blob => plane.measured(content).await.map(Found::blob),
+            };
             plane.events().emit(event(request, content, found)).await;
         });
     }
 
     async fn inspected(&self, content: Id, bundle: Option<Id>) -> Result<Found, Fault> {
+        let size = self.measured(content).await?;
+        if size > MAX_MODULE {
+            let reason = format!("the module is over the limit of {} MiB", MAX_MODULE >> 20);
+            return Err(Fault {
+                size,
+                slug: "module-invalid".to_owned(),
+                reason,
+                remedy: "strip it: wasm-opt -Oz --strip-debug".to_owned(),
+            });
+        }
         let wasm = self.read_held(content).await?;
-        let size = wasm.len() as u64;
         let module = wasm.clone();
         // Parsing a large module takes milliseconds: not on a network thread.
         let info = match tokio::task::spawn_blocking(move || Sandbox::inspect(&module)).await {
@@ -61,9 +91,12 @@ impl Plane {
             Ok(Err(error)) => return Err(Fault::of(size, &error)),
             Err(error) => return Err(Fault::internal(size, error.to_string())),
         };
-        let Some(bundle) = bundle else { return Ok(Found { size, info, bundle: None }) };
+        let Some(bundle) = bundle else {
+            return Ok(Found { size, info: Some(info), bundle: None });
+        };
         let (functions, prepared) = self.prepared(wasm, content, bundle).await?;
-        Ok(Found { size, info: ModuleInfo { functions, ..info }, bundle: Some(prepared) })
+        let info = Some(ModuleInfo { functions, ..info });
+        Ok(Found { size, info, bundle: Some(prepared) })
     }
 
     /// The functions of a bundle, and the prepared one with its description.
@@ -100,18 +133,20 @@ impl Plane {
     }
 
     async fn read_held(&self, content: Id) -> Result<Bytes, Fault> {
-        self.net().content().read(content).await.map_err(|error| Fault {
-            slug: error.slug().to_owned(),
-            reason: error.to_string(),
-            remedy: STORE_REMEDY.to_owned(),
-            ..Fault::default()
-        })
+        self.net().content().read(content).await.map_err(|error| Fault::of_store(&error))
+    }
+
+    /// Bytes of held content.
+    async fn measured(&self, content: Id) -> Result<u64, Fault> {
+        let size = self.net().content().size(content).await;
+        let size = size.map_err(|error| Fault::of_store(&error))?;
+        size.ok_or_else(|| Fault::of_store(&NetError::Missing))
     }
 }
 
 fn event(request: u64, content: Id, found: Result<Found, Fault>) -> Event {
     let (size, info, prepared, fault) = match found {
-        Ok(Found { size, info, bundle }) => (size, Some(info), bundle, Fault::default()),
+        Ok(Found { size, info, bundle }) => (size, info, bundle, Fault::default()),
         Err(fault) => (fault.size, None, None, fault),
     };
     let (functions, memory_bytes, may_be_program) = info.map_or_else(Default::default, |info| {

@@ -31,6 +31,7 @@
 mod asking;
 pub mod begin;
 mod beside;
+mod blobs;
 mod call;
 mod candidates;
 mod chatter;
@@ -71,6 +72,7 @@ mod upcalls;
 mod watchdog;
 mod ways;
 
+pub use blobs::Blob;
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;

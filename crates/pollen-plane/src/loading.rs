@@ -20,6 +20,7 @@ use crate::{
     call::CallError,
     events::Event,
     host::Arrived,
+    limits::STORE_REMEDY,
     plane::Plane,
     tables::{Flight, SeedEntry, SeedRow},
 };
@@ -150,7 +151,11 @@ impl Plane {
                 let mut flight = entry.local.flight.lock();
                 *flight = None;
                 let is_checked = !entry.row.options.check.is_empty();
-                result.map(|loaded| entry.local.hold(loaded, is_checked))
+                result.map(|loaded| {
+                    if let Some(loaded) = loaded {
+                        entry.local.hold(loaded, is_checked);
+                    }
+                })
             };
             let is_loaded = outcome.is_ok();
             let _ = told.send(outcome);
@@ -163,20 +168,29 @@ impl Plane {
         async move { hears.await.unwrap_or_else(|_| stopped()) }.boxed().shared()
     }
 
-    async fn load_now(&self, row: &SeedRow, holders: &[Id]) -> Result<Arc<Seed>, CallError> {
+    /// What is to run here, held and compiled; of a blob nothing is run.
+    async fn load_now(
+        &self,
+        row: &SeedRow,
+        holders: &[Id],
+    ) -> Result<Option<Arc<Seed>>, CallError> {
         let refused = |error: &_| CallError::from(error);
         let began = Instant::now();
         for (role, content) in row.contents() {
             self.obtain(row, role, content, holders).await?;
         }
-        tracing::debug!(name = %row.name, held = ?began.elapsed(), "the module is held");
+        tracing::debug!(name = %row.name, held = ?began.elapsed(), "the content is held");
+        if row.is_blob() {
+            return Ok(None);
+        }
         let (sandbox, settings) = (self.sandbox(), self.settings(row).await?);
         let compiled = sandbox.load_compiled(row.content, settings.clone()).await;
         if let Some(seed) = compiled.map_err(|error| refused(&error))? {
-            return Ok(seed);
+            return Ok(Some(seed));
         }
         let wasm = self.net().content().read(row.content).await.map_err(|e| not_had(&e))?;
-        sandbox.load(wasm, row.content, settings).await.map_err(|error| refused(&error))
+        let loaded = sandbox.load(wasm, row.content, settings).await;
+        loaded.map(Some).map_err(|error| refused(&error))
     }
 
     /// Sees to it that a content of the seed is held here, and stays.
@@ -187,18 +201,10 @@ impl Plane {
         content: Id,
         holders: &[Id],
     ) -> Result<(), CallError> {
-        if self.net().content().keep(content).await.map_err(|e| not_had(&e))? {
-            return Ok(());
-        }
-        let request = FetchRequest { seed: row.seed, path: role, content };
-        let mut last = NetError::Missing;
-        for holder in holders.iter().filter(|holder| **holder != self.id()) {
-            match self.net().fetch(*holder, request, MAX_MODULE).await {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(not_had(&last))
+        let request = FetchRequest { seed: row.seed, path: role, content, piece: None };
+        let most = if row.is_blob() { u64::MAX } else { MAX_MODULE };
+        let fetched = self.net().fetch(holders, request, most, row.publisher).await;
+        fetched.map_err(|error| not_had(&error))
     }
 
     /// How the sandbox is to run it; its bundle is read and unpacked.
@@ -217,8 +223,17 @@ impl Plane {
     }
 }
 
-fn not_had(error: &NetError) -> CallError {
-    let reason = format!("no holder of the module sent it; the last one: {error}");
+pub(crate) fn not_had(error: &NetError) -> CallError {
+    match error {
+        NetError::Full(reason) => {
+            return CallError::refused("storage-full", reason.clone(), STORE_REMEDY);
+        }
+        NetError::State(reason) => {
+            return CallError::refused("state-unusable", reason.clone(), STORE_REMEDY);
+        }
+        _ => {}
+    }
+    let reason = format!("no holder of the content sent it; the last one: {error}");
     let remedy = "start a node that had it, or seed it again: pln seed FILE NAME";
     CallError::refused("unreachable", reason, remedy)
 }

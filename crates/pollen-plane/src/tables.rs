@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -31,6 +31,18 @@ pub use crate::{
 /// The end of a load of a seed, for all who wait for it.
 pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
 
+/// The fetch of a blob for those who read it here; the last of them says that it is over.
+pub(crate) struct Reading {
+    pub(crate) flight: Flight,
+    pub(crate) ended: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        (self.ended)();
+    }
+}
+
 /// What the muscles know of one seed; the fields are those of `SeedRow` in `pollen.core.effects`.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
@@ -45,8 +57,21 @@ pub struct SeedRow {
     pub wake: Vec<Id>,
     pub options: SeedOptions,
     pub policy: Option<Arc<SeedPolicy>>,
+    pub kind: Kind,
+    /// Bytes of `content`.
+    pub size: u64,
     /// By role, what it needs beside its module.
     pub manifest: Vec<(Arc<str>, Id)>,
+}
+
+/// What a spec is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A module, which is run.
+    #[default]
+    Module,
+    /// A file, which is held and handed out.
+    Blob,
 }
 
 /// The role of the module in a request for content; the other roles stand in the manifest.
@@ -75,6 +100,11 @@ impl SeedRow {
     /// Whether a member has the properties that its pairs ask for.
     pub(crate) fn matches(&self, peer: &PeerRow) -> bool {
         match_gate(&self.options.allow, &peer.properties)
+    }
+
+    /// Whether it is held and handed out, and not run.
+    pub fn is_blob(&self) -> bool {
+        self.kind == Kind::Blob
     }
 
     /// Whether a client of the TCP door may call it.
@@ -106,6 +136,8 @@ pub struct SeedLocal {
     pub loaded: ArcSwap<Option<Arc<Seed>>>,
     /// The load under way, for all who wait for it. Held while `loaded` is set by it.
     pub(crate) flight: Mutex<Option<Flight>>,
+    /// The fetch of a blob for those who read it here.
+    pub(crate) reading: Mutex<Weak<Reading>>,
     /// Loaded for a seed with a check, and not open to callers yet. Held while it is opened.
     pub(crate) closed: Mutex<Option<Arc<Seed>>>,
     /// Rung when what was closed is opened or given up.

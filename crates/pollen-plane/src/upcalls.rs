@@ -12,7 +12,6 @@ use crate::{
     events::{Event, raw},
     inbound,
     plane::Plane,
-    tables::SeedEntry,
 };
 
 impl Members for Plane {
@@ -34,14 +33,18 @@ impl Upcalls for Plane {
         tokio::spawn(inbound::serve(self.clone(), link.clone(), send, recv));
     }
 
-    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<(), &'static str> {
+    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Id, &'static str> {
         let tables = self.tables().load();
         if !self.tables().is_leased() || !tables.peers.contains_key(peer) {
             return Err("denied");
         }
         let asked = (request.path, request.content);
-        let lists = |entry: &Arc<SeedEntry>| entry.row.contents().any(|held| held == asked);
-        if tables.seed(&request.seed).is_some_and(lists) { Ok(()) } else { Err("blob-not-found") }
+        let Some(entry) = tables.seed(&request.seed) else { return Err("blob-not-found") };
+        // Whoever may not read a blob learns no more than of one that is not there.
+        let lets =
+            !entry.row.is_blob() || tables.peers.get(peer).is_some_and(|p| entry.row.lets(&p.row));
+        let lists = entry.row.contents().any(|held| held == asked);
+        if lets && lists { Ok(entry.row.publisher) } else { Err("blob-not-found") }
     }
 
     fn tunnel(&self, arrived: Arrived) {

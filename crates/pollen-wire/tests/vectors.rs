@@ -7,7 +7,7 @@ use pollen_wire::{
     close,
     control::{Control, SignedRecord},
     door::{Answer, Ask, DoorCall, DoorError, DoorReply},
-    fetch::{FetchRequest, decode_answer, encode_answer},
+    fetch::{FetchAnswer, FetchRequest},
     frame::{MAX_CHUNK, MAX_HEAD},
     hello::Hello,
     open::{Asked, Open, Opened, Want},
@@ -185,13 +185,20 @@ fn a_request_head_has_its_limit() {
 
 #[test]
 fn content_requests_are_golden() {
-    let expected = FetchRequest { seed: run(32), path: "module", content: run(0) };
-    let golden = vector("fetch");
-    assert_eq!(FetchRequest::decode(&golden), Ok(expected));
-    assert_eq!(encoded(|out| expected.encode(out)), golden);
-    let golden = vector("fetch answer");
-    assert_eq!(decode_answer(&golden), Ok("denied"));
-    assert_eq!(encoded(|out| encode_answer("denied", out)), golden);
+    let whole = FetchRequest { seed: run(32), path: "module", content: run(0), piece: None };
+    let piece = FetchRequest { piece: Some(5), ..whole };
+    for (name, expected) in [("fetch", whole), ("fetch of a piece", piece)] {
+        let golden = vector(name);
+        assert_eq!(FetchRequest::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
+    let refused = FetchAnswer { slug: "denied", size: None };
+    let sent = FetchAnswer { slug: "", size: Some(1 << 28) };
+    for (name, expected) in [("fetch answer", refused), ("fetch answer with a size", sent)] {
+        let golden = vector(name);
+        assert_eq!(FetchAnswer::decode(&golden), Ok(expected), "{name}");
+        assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
+    }
 }
 
 #[test]
@@ -300,6 +307,8 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
         "reply ok",
         "chunk",
         "fetch",
+        "fetch of a piece",
+        "fetch answer with a size",
         "door call",
         "door call with a head and a credit",
         "door credit",
@@ -321,7 +330,8 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
                 }
                 "reply ok" => ReplyHeader::decode(part).is_err(),
                 "chunk" => Answered::decode(part).is_err(),
-                "fetch" => FetchRequest::decode(part).is_err(),
+                "fetch" | "fetch of a piece" => FetchRequest::decode(part).is_err(),
+                "fetch answer with a size" => FetchAnswer::decode(part).is_err(),
                 "open of datagrams" | "open for a guest" => Asked::decode(part).is_err(),
                 "refused" => Opened::decode(part).is_err(),
                 "want of one node" => Want::decode(part).is_err(),
@@ -374,7 +384,7 @@ fn the_frames_of_a_tunnel_are_golden() {
 
 #[test]
 fn a_request_for_content_is_told_from_a_tunnel_by_its_first_element() {
-    let fetch = FetchRequest { seed: run(32), path: "module", content: run(0) };
+    let fetch = FetchRequest { seed: run(32), path: "module", content: run(0), piece: None };
     assert_eq!(Asked::decode(&vector("fetch")), Ok(Asked::Fetch(fetch)));
     let mut of_later_kind = vector("open");
     of_later_kind[1] = 3;

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from pollen.cli import arguments, output
+from pollen.cli import arguments, output, progress
 from pollen.cli.app import (
     complete_seeds,
     control_of,
@@ -43,7 +43,7 @@ _SETTLE_SECONDS = 10.0
 @click.argument("name", required=False)
 @with_options
 @click.option("-m", "is_package", is_flag=True, help="SOURCE is the name of a Python package.")
-@click.option("--kind", type=click.Choice(KINDS), default=None, help="What a folder is.")
+@click.option("--kind", type=click.Choice(KINDS), default=None, help="What SOURCE is.")
 @click.option("--requirements", metavar="FILE", help="Packages that Python code wants, for pip.")
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
 @click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
@@ -53,19 +53,25 @@ _SETTLE_SECONDS = 10.0
 def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: Any) -> None:
     """Publish SOURCE as seed NAME (its file name by default), or update it.
 
-    SOURCE is a WASM module, a Python file or a folder of Python.
+    SOURCE is a WASM module, a Python file or a folder of Python: those are called. Any other file
+    is a blob, which others fetch; - is standard input.
 
     \b
     Examples:
       pln seed hello.wasm
       pln seed hello.py
+      pln seed film.mp4
+      tar c photos | pln seed - photos.tar
       pln seed hello.wasm greeter --allow-prop team=red --idempotent
       pln seed build/hello.wasm --watch
     """
     path = Path(source)
     wish = Wish(source, given["kind"] or "", given["is_package"], given["requirements"] or "")
     if source == "-":
-        raise error_from("usage", "a seed is not read from stdin", "name a file or a folder")
+        if wish.kind not in ("", "blob"):
+            raise error_from("usage", "what is called is not read from stdin", "name a file")
+        if not name:
+            raise error_from("usage", "what comes from stdin has no name", "pln seed - NAME")
     is_module = kind_of(source, wish.kind, is_package=wish.is_package) == "module"
     if given["watch"] and not is_module:
         raise error_from("usage", "--watch looks at a module's file", "leave it out")
@@ -118,8 +124,8 @@ def _publish(
         reason = f"the file's name, {named!r}, is not a name for a seed"
         raise error_from("usage", reason, f"give it one: pln seed {wish.source} NAME")
     try:
-        with _patience(made):
-            answer = publish(control, made, named, options)
+        with _patience(made), progress.shown(f"sending {named}", as_json=as_json) as tell:
+            answer = publish(control, made, named, options, tell)
     except Ambiguous as error:
         # Kept for the next change of a file that is watched.
         options[_ask_reading(error, as_json)] = True
@@ -162,13 +168,15 @@ def _print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
         return
     ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
     if ready:
-        click.echo(f"  ready on:  {', '.join(ready)}")
+        place = "held by:   " if view["kind"] == "blob" else "ready on:  "
+        click.echo(f"  {place}{', '.join(ready)}")
     for warning in state["warnings"]:
         click.echo(here(f"warning: {warning}"))
     if not ready and answer["replaced"]:
         click.echo("hint: the version before serves on until this one is ready")
     if len(ready) < view["wanted"] and not state["warnings"]:
-        few = f"{len(ready)} of {view['wanted']} replicas are ready"
+        what = "copies" if view["kind"] == "blob" else "replicas"
+        few = f"{len(ready)} of {view['wanted']} {what} are ready"
         click.echo(here(f"hint: {few}; see: pln why place {name}"))
 
 
@@ -182,6 +190,12 @@ def _print_seeded(
     verb = "unchanged" if answer["unchanged"] else "updated" if answer["replaced"] else "seeded"
     size = f"Python, {human_bytes(bundled)}" if bundled else human_bytes(answer["size_bytes"])
     click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
+    if answer["kind"] == "blob":
+        click.echo(f"  content:   {answer['content']}")
+        for change in answer["changed"]:
+            click.echo(f"  changed:   {change}")
+        click.echo(here(f"  fetch it:  pln fetch {answer['name']}"))
+        return
     signatures = described.get("functions", {})
     told = [
         name + str(signatures.get(name, {}).get("signature", "")) for name in answer["functions"]

@@ -108,6 +108,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         for name, option in OPTIONS.items()
         if option.kind in (Kind.SWITCH, Kind.CHOICE)
     ]
+    is_blob = seed["kind"] == "blob"
     ready = f"{seed['ready']} of {seed['wanted']}"
     here = f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way"
     memory, seconds = human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000
@@ -115,6 +116,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
     unused_ms = options.get("withdraw_unused_ms", 0)
     unused = text_of("withdraw_unused_ms", unused_ms) if unused_ms else ""
     return [
+        ("kind", seed["kind"] if is_blob else ""),
         ("hash", seed["seed"]),
         ("content", seed["content"]),
         ("size", human_bytes(seed["size_bytes"])),
@@ -126,9 +128,9 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
             seed["halted"]
             and f"a newer version, {seed['halted'][:8]}; pln why place {seed['name']}",
         ),
-        ("replicas", ready),
+        ("copies" if is_blob else "replicas", ready),
         *(("", text) for text in replica_texts(seed)),
-        ("limits", f"{memory}, {seconds:g}s a call"),
+        ("limits", "" if is_blob else f"{memory}, {seconds:g}s a call"),
         ("check", options["check"]),
         ("callers", _pairs(options["allow"])),
         ("callers if", escaped(options["allow_if"])),

@@ -73,6 +73,7 @@ WAYS: dict[str, Way] = {
     "service": Way.BY_HAND,
     "top": Way.SOCKETS,
     "undeny": Way.SOCKETS,
+    "fetch": Way.SOCKETS,
     "unserve": Way.SOCKETS,
     "upgrade": Way.CARRIED,
     "seed": Way.SOCKETS,

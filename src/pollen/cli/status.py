@@ -14,7 +14,7 @@ from pollen.cli.proposals import here
 from pollen.errors import error_from
 from pollen.units import human_bytes
 
-_SECTIONS = ("nodes", "seeds", "services")
+_SECTIONS = ("nodes", "seeds", "blobs", "services")
 
 
 @click.command("status")
@@ -35,7 +35,7 @@ def status_command(
     node: str | None,
     as_json: bool,
 ) -> None:
-    """Show nodes, seeds, replicas and services as this node sees them.
+    """Show nodes, seeds, blobs and services as this node sees them.
 
     With --node as another one sees them, over its link; that needs an admin's node here.
 
@@ -56,7 +56,7 @@ def status_command(
         if node is None and section in (None, "services"):
             status = {**status, "services": control.get("/v1/services")}
         if as_json:
-            output.print_json(status[section] if section else status)
+            output.print_json(_section(status, section) if section else status)
         else:
             columns = 10_000 if wide else output.width()
             sections = (section,) if section else _SECTIONS
@@ -66,6 +66,12 @@ def status_command(
         if not watch:
             return
         time.sleep(1)
+
+
+def _section(status: dict[str, Any], section: str) -> Any:
+    if section not in ("seeds", "blobs"):
+        return status[section]
+    return [seed for seed in status["seeds"] if (seed["kind"] == "blob") == (section == "blobs")]
 
 
 def _path_of(node: str) -> str:
@@ -86,6 +92,8 @@ def status_lines(
         lines += ["", *_node_lines(status, columns, include_offline)]
     if "seeds" in sections:
         lines += ["", *_seed_lines(status, columns)]
+    if "blobs" in sections and (len(sections) == 1 or _section(status, "blobs")):
+        lines += ["", *_blob_lines(_section(status, "blobs"), columns)]
     if "services" in sections:
         lines += service_lines(status.get("services"), columns, is_asked=len(sections) == 1)
     lines += [f"hint: {text}" for text in status["hints"]]
@@ -179,8 +187,27 @@ def _listener_lines(listeners: list[dict[str, Any]], columns: int) -> list[str]:
     return output.table_lines(("LISTENER OF", "AT", "STATE"), rows, columns=columns)
 
 
+def _blob_lines(blobs: list[dict[str, Any]], columns: int) -> list[str]:
+    if not blobs:
+        return ["no blobs; publish a file with: pln seed FILE"]
+    rows = [
+        (
+            blob["name"],
+            blob["content"][:8],
+            human_bytes(blob["size_bytes"]),
+            f"{blob['ready']}/{blob['wanted']}",
+            ", ".join(held["name"] for held in blob["replicas"] if held["state"] == "ready") or "-",
+            blob["publisher_name"] or blob["publisher"][:8],
+        )
+        for blob in blobs
+    ]
+    head = ("BLOB", "CONTENT", "SIZE", "COPIES", "HELD BY", "BY")
+    return output.table_lines(head, rows, drop=("BY", "HELD BY", "CONTENT"), columns=columns)
+
+
 def _seed_lines(status: dict[str, Any], columns: int) -> list[str]:
-    if not status["seeds"]:
+    seeds = _section(status, "seeds")
+    if not seeds:
         return ["no seeds; publish one with: pln seed FILE.wasm NAME"]
     rows = [
         (
@@ -193,7 +220,7 @@ def _seed_lines(status: dict[str, Any], columns: int) -> list[str]:
             seed["publisher_name"] or seed["publisher"][:8],
             ", ".join(seed["functions"]),
         )
-        for seed in status["seeds"]
+        for seed in seeds
     ]
     head = ("SEED", "HASH", "READY", "CALLS", "FAILED", "RUN", "BY", "FUNCTIONS")
     return output.table_lines(

@@ -40,12 +40,14 @@ class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
     """Publish held content under a name; answered by ``Seeded`` once the record is on disk.
 
     ``bundle``: the id of held content with the files that the module is to run; empty for a module
-    that stands alone. With one, an empty ``content`` is this node's Python runner.
+    that stands alone. With one, an empty ``content`` is this node's Python runner. ``kind``:
+    ``module``, or ``blob`` for a file that is held and handed out.
     """
 
     name: str
     content: str
     bundle: str = ""
+    kind: str = "module"
     options: SeedOptions = SeedOptions()
     take_over: bool = False
 
@@ -194,6 +196,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     hosts found at fault. The counters are this node's own executions, but ``cancelled``: calls that
     began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed. ``manifest``:
     by role, the contents that it needs beside its module (``bundle``: the files of a Python seed).
+    ``kind``: ``module`` or ``blob``.
     """
 
     name: str
@@ -210,6 +213,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     options: SeedOptions
     shadowed: list[str] = []
     halted: str = ""
+    kind: str = "module"
     manifest: dict[str, str] = {}
     calls: int = 0
     failures: int = 0
@@ -307,7 +311,7 @@ class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):
     """A seed was published. ``replaced`` is the hash of the spec it updates, ``changed`` what that
     had else than the module, ``unchanged`` true when the same spec stood already and nothing was
-    written."""
+    written. ``kind``: ``module`` or ``blob``."""
 
     name: str
     seed: str
@@ -316,6 +320,7 @@ class Seeded(msgspec.Struct, frozen=True, kw_only=True):
     functions: list[str]
     name_epoch: int
     replaced: str = ""
+    kind: str = "module"
     unchanged: bool = False
     changed: list[str] = []
 

@@ -88,20 +88,27 @@ class AskJoin(Effect, frozen=True, kw_only=True):
     body: bytes
 
 
+# What a spec may be of: a module, which is run, and a file, which is held and handed out.
+MODULE = "module"
+BLOB = "blob"
+
+
 class InspectModule(Effect, frozen=True, kw_only=True):
     """Check that held content is a callable module; ``ModuleInspected`` follows.
 
     ``bundle``: held content with the files that the module is to run, else empty. They are compiled
-    and imported, with every request of theirs refused.
+    and imported, with every request of theirs refused. With the ``kind`` ``BLOB`` the content has
+    to be held whole, whatever it is.
     """
 
     request: RequestId
     content: Hash
     bundle: bytes = b""
+    kind: str = MODULE
 
 
 class LoadSeed(Effect, frozen=True, kw_only=True):
-    """Fetch (from ``holders``, in order, unless held), verify, compile and warm up a seed.
+    """Fetch (from ``holders``, unless held), verify, compile and warm up a seed; a blob is held.
 
     The seed's row must stand in the tables pushed before. ``LoadFinished`` follows. A load that is
     under way for a call is joined.
@@ -158,7 +165,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     A row whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
     ``policy`` is asked beside the pairs of the options; without one it lets all pass.
     ``manifest`` names by role the contents that are held wherever it runs, beside its module; the
-    files of the role ``bundle`` are handed to it.
+    files of the role ``bundle`` are handed to it. ``kind``: a ``MODULE`` runs, a ``BLOB`` of
+    ``size`` bytes is held and handed out.
     """
 
     name: str
@@ -170,6 +178,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     wake: list[PeerId]
     options: SeedOptions
     policy: PolicyRow | None = None
+    kind: str = MODULE
+    size: int = 0
     manifest: list[tuple[str, Hash]] = []
 
     @property

@@ -37,6 +37,9 @@ _CONNECT_PAUSE = 0.05
 _MAX_LINE = 64 * 1024
 _HEAD_LINES = 100
 _BODY_MAX = 64 << 20
+_BLOB_MAX = 1 << 60
+# How slowly a file may go to the node, bytes a second. Guess: a disk of a small board.
+_LEAST_BYTES_S = 1 << 20
 _LINE_MAX = 4 << 20
 _PIECE = 64 * 1024
 # Of a body, so much goes into the packet of its head.
@@ -125,6 +128,27 @@ class Control:
 
         return self.request("DELETE", f"/v1/seeds/{quote(target, safe='')}")
 
+    @contextlib.contextmanager
+    def sending(self, file: BinaryIO, size: int) -> Iterator[Sending]:
+        """A request that hands a file to the node (``PUT /content``): its head was sent, and the
+        body goes by ``Sending.send``, from the file to the socket within the kernel."""
+        timeout = _TIMEOUT + size / _LEAST_BYTES_S
+        with self._line(str(self._paths.call_socket), timeout) as line:
+            line.sendall(_head("PUT", "/content", size))
+            yield Sending(self, line, file, size)
+
+    @contextlib.contextmanager
+    def reading(self, path: str) -> Iterator[tuple[BinaryIO, int]]:
+        """The body of a large answer of the door, to be read, and its length."""
+        with self._line(str(self._paths.call_socket), None) as line:
+            line.sendall(_head("GET", path, 0))
+            with io.BufferedReader(line, _PIECE) as answer:
+                status, length = _read_head(answer, _BLOB_MAX)
+                if status >= 400:
+                    raise error_from_dict(_problem(_rest(answer, length), status))
+                line.is_watched = False
+                yield answer, length
+
     @property
     def _control(self) -> str:
         return str(self._paths.control_socket)
@@ -149,18 +173,24 @@ class Control:
         self, path: str, method: str, target: str, body: bytes, timeout: float | None
     ) -> Iterator[tuple[BinaryIO, int]]:
         """The answer's body, to be read, and its length as announced; a refusal is raised."""
+        with self._line(path, timeout, method) as line:
+            _send(line, method, target, body)
+            with io.BufferedReader(line) as answer:
+                status, length = _read_head(answer)
+                if status >= 400:
+                    raise error_from_dict(_problem(_rest(answer, length), status))
+                # What goes on, as a log does, may be silent for good reasons.
+                line.is_watched = timeout is not None
+                yield answer, length
+
+    @contextlib.contextmanager
+    def _line(self, path: str, timeout: float | None, method: str = "GET") -> Iterator[_Line]:
+        """A connection; what goes wrong on it is raised as a typed error."""
         with _socket(self._paths, path, timeout) as connection:
             line = _Line(self._paths, connection, path, timeout)
             try:
                 line.connect()
-                _send(line, method, target, body)
-                with io.BufferedReader(line) as answer:
-                    status, length = _read_head(answer)
-                    if status >= 400:
-                        raise error_from_dict(_problem(_rest(answer, length), status))
-                    # What goes on, as a log does, may be silent for good reasons.
-                    line.is_watched = timeout is not None
-                    yield answer, length
+                yield line
             except (FileNotFoundError, ConnectionRefusedError):
                 raise self._nobody() from None
             except PermissionError:
@@ -194,6 +224,36 @@ def _socket(paths: Paths, address: str, timeout: float | None) -> socket.socket:
 
         return far.opened(paths, address, min(far.PATIENCE, timeout or math.inf))
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+class Sending:
+    """A file on its way to the node."""
+
+    def __init__(self, control: Control, line: _Line, file: BinaryIO, size: int) -> None:
+        self._control, self._line, self._file, self._size = control, line, file, size
+        self.sent = 0
+
+    def send(self, most: int) -> int:
+        """Send up to so many bytes more; 0 when all was sent, the file is shorter than it was, or
+        the node answered before the end."""
+        most = min(most, self._size - self.sent)
+        if not most:
+            return 0
+        try:
+            sent = self._line.send_file(self._file.fileno(), self.sent, most)
+        except (BrokenPipeError, ConnectionResetError):
+            return 0
+        self.sent += sent
+        return sent
+
+    def answer(self) -> str:
+        """The id of what was sent, in hex. Raises the typed error of a refusal."""
+        with io.BufferedReader(self._line) as answer:
+            status, length = _read_head(answer)
+            raw = _rest(answer, length)
+        if status >= 400:
+            raise error_from_dict(_problem(raw, status))
+        return str(self._control._decoded(raw)["content"])
 
 
 class _Line(io.RawIOBase):
@@ -235,6 +295,15 @@ class _Line(io.RawIOBase):
             except BlockingIOError:
                 self._await(select.POLLOUT)
 
+    def send_file(self, file: int, offset: int, most: int) -> int:
+        """Send some bytes of a file, within the kernel; how many went, 0 at its end. Raises
+        ``OSError``, ``daemon-not-answering``."""
+        while True:
+            try:
+                return os.sendfile(self._socket.fileno(), file, offset, most)
+            except BlockingIOError:
+                self._await(select.POLLOUT)
+
     def readable(self) -> bool:
         return True
 
@@ -260,20 +329,25 @@ class _Line(io.RawIOBase):
             silence.wait(self._paths, self._address, self._socket, events, self._until)
 
 
-def _send(connection: _Line, method: str, target: str, body: bytes) -> None:
+def _head(method: str, target: str, length: int) -> bytes:
     head = f"{method} {target} HTTP/1.0\r\nHost: localhost\r\n"
-    if body or method in ("POST", "PUT"):
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    if length or method in ("POST", "PUT"):
+        head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n"
+    return head.encode() + b"\r\n"
+
+
+def _send(connection: _Line, method: str, target: str, body: bytes) -> None:
     # Whoever refuses a body may answer and close before it read all of it: the answer counts.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(head.encode() + b"\r\n" + body[:_WITH_HEAD])
+        connection.sendall(_head(method, target, len(body)) + body[:_WITH_HEAD])
         # A large body is sent as it is: joined to the head it would be in memory twice.
         connection.sendall(memoryview(body)[_WITH_HEAD:])
 
 
-def _read_head(answer: BinaryIO) -> tuple[int, int]:
+def _read_head(answer: BinaryIO, most: int = 0) -> tuple[int, int]:
     """Status and announced length (0: to the end). Raises ``ValueError`` when it is not HTTP, or
-    out of bounds."""
+    out of bounds: over ``most``, or over what any answer but a file may have."""
+    most = most or _BODY_MAX
     version, _, rest = answer.readline(_MAX_LINE).partition(b" ")
     if not version.startswith(b"HTTP/1."):
         raise ValueError("it closed the connection without an answer")
@@ -284,8 +358,8 @@ def _read_head(answer: BinaryIO) -> tuple[int, int]:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
-            if not 0 <= length <= _BODY_MAX:
-                raise ValueError(f"its Content-Length is {length}, and {_BODY_MAX} is the most")
+            if not 0 <= length <= most:
+                raise ValueError(f"its Content-Length is {length}, and {most} is the most")
     raise ValueError(f"the head of its answer has more than {_HEAD_LINES} lines")
 
 

@@ -14,13 +14,16 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 from urllib.parse import quote
 
 from pollen.options import SeedKeywords
 from pollen.paths import Paths
+from pollen.sdk import files
 from pollen.sdk.asking import seed_options
 from pollen.sdk.control import Control
+from pollen.sdk.files import Progress
 from pollen.sdk.functions.running import Running, SyncRunning
 from pollen.sdk.uses import SyncUse, Use
 
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 
 # Seconds until a service has answered. Guess: a link that must come up first.
 _PATIENCE = 20.0
+
+
+def _untold(done: int, whole: int) -> None:
+    pass
 
 
 def _serve(paths: Paths, target: int | str, name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -53,12 +60,26 @@ class Steering(Running):
     async def seed(
         self, source: str | os.PathLike[str], name: str, **options: Unpack[SeedKeywords]
     ) -> dict[str, Any]:
-        """Publish a module, a Python file or a folder of Python under a name; the answer is what
-        ``pln seed --json`` prints."""
+        """Publish a module, a Python file, a folder of Python or any other file under a name; the
+        answer is what ``pln seed --json`` prints."""
         from pollen.sdk.python.publish import publish_source
 
         control, given = Control(self._paths), seed_options(options)
         return await asyncio.to_thread(publish_source, control, source, name, given)
+
+    async def fetch(
+        self,
+        name: str,
+        place: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        progress: Progress = _untold,
+    ) -> int:
+        """Fetch a blob into a file, which is there whole or not at all; its bytes. ``progress`` is
+        told of the bytes that came and of all of them, in another thread. Raises
+        ``seed-not-found``, ``denied``, ``unreachable``, ``file-exists``."""
+        control, path = Control(self._paths), Path(place)
+        return await asyncio.to_thread(files.fetch, control, name, path, progress, force=force)
 
     def use(self, seed: str, *, timeout: float = 60.0) -> Use:
         """A seed whose functions take and give values: ``await mesh.use("hello").greet("world")``.
@@ -133,6 +154,17 @@ class SyncSteering(SyncRunning):
         from pollen.sdk.python.publish import publish_source
 
         return publish_source(Control(self._paths), source, name, seed_options(options))
+
+    def fetch(
+        self,
+        name: str,
+        place: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        progress: Progress = _untold,
+    ) -> int:
+        """As ``Steering.fetch``; ``progress`` is called in this thread."""
+        return files.fetch(Control(self._paths), name, Path(place), progress, force=force)
 
     def use(self, seed: str, *, timeout: float = 60.0) -> SyncUse:
         """As ``Steering.use``, without ``await``."""

@@ -13,9 +13,10 @@ from pollen.core.codec import encode
 from pollen.core.events import LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import SECOND, Hash, Nanos, Now, PeerId
 from pollen.core.names import Holding
-from pollen.core.placement import Placement, State, hosting
+from pollen.core.placement import Placement, State, roles
 from pollen.core.placement.claims import Claim, Claims
-from pollen.core.placement.hosting import Hosting, Role, View, plan_holders, roles_of
+from pollen.core.placement.hosting import Hosting, View
+from pollen.core.placement.roles import Role, plan_holders, roles_of
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed
 from tests.strategies import make_record
@@ -59,25 +60,22 @@ class Bench:
         self.placements[of.seed] = Placement(len(ranks) if wanted is None else wanted, ranks)
 
     def claim(self, node: PeerId, state: State, of: Seed = ECHO, **fields: Any) -> None:
-        self.seq += 1
-        body = encode(Claim(int(state), **fields))
-        self.claims.set_live(node, 1)
-        self.claims.apply(make_record(node, "claim", of.seed, 1, self.seq, False, body))
+        self._say(node, of, encode(Claim(int(state), **fields)))
 
     def bury(self, node: PeerId, of: Seed = ECHO) -> None:
+        self._say(node, of, b"")
+
+    def _say(self, node: PeerId, of: Seed, body: bytes) -> None:
         self.seq += 1
         self.claims.set_live(node, 1)
-        self.claims.apply(make_record(node, "claim", of.seed, 1, self.seq, True, b""))
+        self.claims.apply(make_record(node, "claim", of.seed, 1, self.seq, not body, body))
 
     def turn(self, after: int = 0, of: Seed = ECHO) -> list[fx.Effect]:
         """Time passes, this node looks at the seed, and what it claims becomes a record."""
         self.mono += after
         out = effects_of(self.now, lambda turn: self.hosting.converge(of.seed, self.view, turn))
-        self.seq += 1
         claim = self.hosting.claim(of.seed)
-        body = b"" if claim is None else encode(claim)
-        self.claims.set_live(self.own, 1)
-        self.claims.apply(make_record(self.own, "claim", of.seed, 1, self.seq, claim is None, body))
+        self._say(self.own, of, b"" if claim is None else encode(claim))
         return [effect for effect in out if not isinstance(effect, fx.SetTimer)]
 
     def finish(self, slug: str = "", of: Seed = ECHO) -> list[fx.Effect]:
@@ -179,8 +177,8 @@ def test_a_seed_is_hosted_only_where_its_host_gate_lets_it() -> None:
     """Also when the plan, of a staler view, says otherwise; what is loaded goes at once."""
     spec = msgspec.structs.replace(ECHO.spec, host=[("zone", "attic")])
     gated = msgspec.structs.replace(ECHO, spec=spec)
-    assert hosting.may_host(gated, Party(properties='{"zone": "attic"}'))
-    assert not hosting.may_host(gated, Party(properties="{}"))
+    assert roles.may_host(gated, Party(properties='{"zone": "attic"}'))
+    assert not roles.may_host(gated, Party(properties="{}"))
     bench = Bench()
     bench.serve()
     bench.hold(gated)

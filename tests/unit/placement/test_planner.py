@@ -9,7 +9,7 @@ import pytest
 
 from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
-from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing, hosting
+from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing, roles
 from pollen.core.placement import planner as planner_of_all
 from pollen.core.placement.plan import may_rank, plan
 from pollen.core.placement.planner import Planner
@@ -144,7 +144,7 @@ def test_host_plan_and_planner_ask_one_rule(monkeypatch: pytest.MonkeyPatch) -> 
         spec = msgspec.structs.replace(ECHO.spec, host=list(need.gate))
         seed = msgspec.structs.replace(ECHO, spec=spec, host_if=need.policy)
         return (
-            hosting.may_host(seed, facts.party),
+            roles.may_host(seed, facts.party),
             may_rank(need, facts, None),
             placed is not None and placed.chosen == (node,),
         )

@@ -13,7 +13,7 @@ from pollen.core.codec import encode
 from pollen.core.ids import SECOND, Hash, Nanos, PeerId
 from pollen.core.placement import State, tables
 from pollen.core.placement.claims import Claim, Claims
-from pollen.core.placement.hosting import Role
+from pollen.core.placement.roles import Role
 from pollen.core.placement.tables import Tables
 from pollen.core.seeds import Seed, decode_seed, specs
 from pollen.options import SeedOptions

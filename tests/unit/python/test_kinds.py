@@ -47,10 +47,16 @@ def test_a_file_is_what_its_name_says(name: str, kind: str) -> None:
     assert kind_of(name) == kind
 
 
-@pytest.mark.parametrize("name", ["a.txt", "absent", "a.pyc"])
-def test_another_file_is_neither(name: str) -> None:
-    with pytest.raises(PollenError, match="neither a WASM module nor Python"):
-        kind_of(name)
+@pytest.mark.parametrize("name", ["a.txt", "absent", "a.pyc", "-"])
+def test_another_file_is_a_blob(name: str) -> None:
+    assert kind_of(name) == "blob"
+
+
+def test_a_file_that_begins_as_a_module_is_one(tmp_path: Path) -> None:
+    for name, begin, kind in [("a.out", b"\0asm\1\0", "module"), ("b.out", b"\0as", "blob")]:
+        (tmp_path / name).write_bytes(begin)
+        assert kind_of(str(tmp_path / name)) == kind
+    assert kind_of(str(tmp_path / "a.out"), "blob") == "blob"
 
 
 def test_a_file_is_its_own_main_and_wants_what_its_header_says(tmp_path: Path) -> None:

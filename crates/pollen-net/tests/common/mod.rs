@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,7 +21,14 @@ use pollen_net::{
     Arrived, Carries, HelloData, Link, Member, Members, Net, NetConfig, NetEvent, Short,
     TunnelStream, Upcalls, read_answer, short,
 };
-use pollen_wire::{Id, control::Control, fetch::FetchRequest, frame, hello::Hello, open::Opened};
+use pollen_wire::{
+    Id,
+    control::Control,
+    fetch::{FetchAnswer, FetchRequest},
+    frame,
+    hello::Hello,
+    open::Opened,
+};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -36,6 +43,11 @@ pub const V6: &[&str] = &["[::1]:0"];
 pub struct Above {
     pub events: mpsc::UnboundedSender<NetEvent>,
     pub gives_content: AtomicBool,
+    /// Requests for content that are let in yet; and all that came.
+    pub allowance: AtomicUsize,
+    pub asked: AtomicUsize,
+    /// Whose specs they are for; set when the node starts to itself.
+    pub owner: RwLock<Option<Id>>,
     /// Who is a member, and by whom it is reached, as this node's brain would push it.
     pub members: RwLock<HashMap<Short, Arc<Member>>>,
     pub is_leased: AtomicBool,
@@ -72,8 +84,13 @@ impl Upcalls for Above {
         });
     }
 
-    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<(), &'static str> {
-        if self.gives_content.load(Relaxed) { Ok(()) } else { Err("denied") }
+    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<Id, &'static str> {
+        self.asked.fetch_add(1, Relaxed);
+        let left = self.allowance.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        if left.is_err() || !self.gives_content.load(Relaxed) {
+            return Err("denied");
+        }
+        self.owner.read().ok_or("no owner is named")
     }
 
     fn tunnel(&self, mut arrived: Arrived) {
@@ -126,6 +143,9 @@ impl TestNode {
         let above = Arc::new(Above {
             events: sender,
             gives_content: AtomicBool::new(true),
+            allowance: AtomicUsize::new(usize::MAX),
+            asked: AtomicUsize::new(0),
+            owner: RwLock::new(None),
             members: RwLock::default(),
             is_leased: AtomicBool::new(true),
         });
@@ -138,6 +158,7 @@ impl TestNode {
         };
         let net = Net::start(config, above.clone()).await.unwrap();
         net.set_hello(hello());
+        *above.owner.write() = Some(net.id());
         Self { net, key, above, events, _folder: folder }
     }
 
@@ -266,6 +287,7 @@ impl Stranger {
     pub async fn dial(node: &TestNode, alpn: &[u8]) -> Result<Self, String> {
         let endpoint = Endpoint::builder(presets::Minimal)
             .secret_key(SecretKey::generate())
+            .alpns(vec![b"pollen-bulk/1".to_vec()])
             .relay_mode(RelayMode::Disabled)
             .bind()
             .await
@@ -299,6 +321,18 @@ impl Stranger {
         // Its control stream stays open.
         std::mem::forget((send, recv));
         self.connect(node, b"pollen-mesh/1").await
+    }
+
+    /// Answers every request for content with `size` zeros, whatever is asked for.
+    pub async fn lie(self, size: u64) {
+        let connection = self.endpoint.accept().await.unwrap().await.unwrap();
+        while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+            recv.read_to_end(1 << 16).await.unwrap();
+            write(&mut send, |out| FetchAnswer { slug: "", size: Some(size) }.encode(out)).await;
+            send.write_all(&size.to_le_bytes()).await.unwrap();
+            let _ = send.write_all(&vec![0; 1 << 20]).await;
+            let _ = send.finish();
+        }
     }
 
     /// Opens the control stream with a good Hello.

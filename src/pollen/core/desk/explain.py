@@ -176,7 +176,11 @@ def _cures(holding: Holding[Seed], need: Need, able: int, hosts: Collection[Host
     if need.policy is not None and (able == 0 or able < need.copies):
         cures.append(f"--host-if asks for: {need.policy.text}")
         cures.append("a node that may: pln grant NODE --prop key=value, on an admin's node")
-    if any(host.state is State.REFUSED and host.reason.startswith("no room") for host in hosts):
+    if need.readers is not None and (able == 0 or able < need.copies):
+        cures.append(f"--allow asks of its readers, and so of its holders: {need.readers.text}")
+    if need.is_on_disk and any(host.reason.startswith("no room") for host in hosts):
+        cures.append("room on the disk of the node that refused, or another node")
+    elif any(host.state is State.REFUSED and host.reason.startswith("no room") for host in hosts):
         cures.append("room for guests, on the node that refused: pln set memory_bytes SIZE")
         cures.append(f"or a smaller limit: pln seed FILE {holding.name} --memory SIZE")
     if any(host.state is State.REFUSED and host.reason.startswith("check ") for host in hosts):
@@ -253,6 +257,8 @@ def _why_rank(
         return f"it lacks a property of its host: {_gate_text(need.gate)}"
     if need.policy is not None and not need.policy.passes(facts.party):
         return f"--host-if is not true of it: {_culprits_text(need.policy, facts.party)}"
+    if need.readers is not None and not need.readers.passes(facts.party):
+        return f"--allow is not true of it: {_culprits_text(need.readers, facts.party)}"
     if host is not None and host.state is State.LOADING and rank == 0:
         return "it has been loading for too long"
     if 0 < rank <= placement.wanted:

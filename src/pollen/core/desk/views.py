@@ -235,6 +235,7 @@ def _seed_view(
         options=options_view(seed.options),
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.holder.seed.hex() if is_halted else "",
+        kind=seed.kind,
         manifest={role: content.hex() for role, content in sorted(spec.manifest.items())},
     )
     if sample is None:

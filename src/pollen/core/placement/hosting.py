@@ -27,10 +27,17 @@ from pollen.core import limits, timers
 from pollen.core.effects import LoadSeed, SetTimer, UnloadSeed
 from pollen.core.events import CallEnded, LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
-from pollen.core.names import Holding
 from pollen.core.placement import checking
-from pollen.core.placement.claims import Act, Claim, Claims, Cue, Host, State, step
+from pollen.core.placement.claims import Act, Claim, Claims, Cue, State, step
 from pollen.core.placement.plan import NOWHERE, Placement
+from pollen.core.placement.roles import (
+    Role,
+    load_deadline,
+    may_host,
+    mib,
+    minimum_of,
+    plan_holders,
+)
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed
 from pollen.core.turn import Turn
@@ -39,33 +46,6 @@ from pollen.core.turn import Turn
 _FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadline"})
 # Slugs of a load that speak of the version: no other host would do better.
 _FAULT_SLUGS = frozenset({"module-invalid", "import-unknown", "guest-failed", "guest-trapped"})
-
-
-class Role(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A seed that a live name needs. ``heir`` is the seed that is to serve under the name: itself,
-    or the one that takes over from it; ``elder`` is the one that it takes over from.
-    """
-
-    name: str
-    seed: Seed
-    heir: Hash
-    elder: Hash | None = None
-
-
-def roles_of(holding: Holding[Seed], is_halted: bool) -> list[Role]:
-    """The seeds of one name: the one to serve first, then the one that it takes over from."""
-    if not holding.is_live:
-        return []
-    current, previous = holding.holder, holding.holder.previous
-    if previous is None:
-        return [Role(name=holding.name, seed=current, heir=current.seed)]
-    serving, other = (previous, current) if is_halted else (current, previous)
-    # While it is halted the new version stays out: the old one has nothing to take over.
-    elder = None if is_halted else previous.seed
-    return [
-        Role(name=holding.name, seed=serving, heir=serving.seed, elder=elder),
-        Role(name=holding.name, seed=other, heir=serving.seed),
-    ]
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,29 +80,9 @@ class Entry(msgspec.Struct, kw_only=True):
     timer_at: Nanos | None = None
 
 
-def may_host(seed: Seed, node: Party) -> bool:
-    """Whether a node passes the seed's host gate and its policy."""
-    return node.meets(tuple(seed.spec.host), seed.host_if)
-
-
-def plan_holders(
-    seed: Seed, hosts: Sequence[Host], is_linked: Callable[[PeerId], bool]
-) -> list[PeerId]:
-    """Whom to ask for the content: the publisher first, then those who have it loaded, by id."""
-    ready = sorted(h.node for h in hosts if h.state in (State.READY, State.DRAINING))
-    return [peer for peer in dict.fromkeys([seed.owner, *ready]) if is_linked(peer)]
-
-
 def load_wait(attempts: int) -> int:
     """Nanoseconds before a failed fetch is tried again: doubled each time up to the cap."""
     return int(min(limits.LOAD_RETRY_FIRST_NS << min(attempts, 16), limits.LOAD_RETRY_MAX_NS))
-
-
-def minimum_of(seed: Seed, placement: Placement) -> int:
-    """How many others must be ready before a replica may go: none only when none is wanted."""
-    if placement.wanted == 0 and seed.spec.min_replicas == 0:
-        return 0
-    return max(1, min(seed.spec.min_replicas, placement.wanted))
 
 
 class Hosting:
@@ -137,6 +97,8 @@ class Hosting:
         # Seeds that are not here any more, but their content is.
         self._kept: dict[Hash, None] = {}
         self.free_bytes = capacity_bytes
+        # Nothing is refused before the disk was looked at.
+        self.disk_free_bytes = 1 << 62
         self.is_leaving = False
 
     def note_party(self, party: Party) -> bool:
@@ -200,14 +162,16 @@ class Hosting:
             yield Cue.RELEASE
 
     def _want_or_refuse(self, entry: Entry) -> Cue:
-        need, unknown = entry.seed.options.memory_bytes, entry.seed.unknown
+        seed, unknown = entry.seed, entry.seed.unknown
         if entry.state is not State.ABSENT:
             return Cue.WANT
+        need, free, where = seed.options.memory_bytes, self.free_bytes, ""
+        if seed.is_blob:
+            need, free, where = seed.spec.size_bytes, self.disk_free_bytes, " on the disk"
         if unknown:
             entry.reason = f"a newer Pollen knows its options: {', '.join(unknown)}"
-        elif need > self.free_bytes:
-            free = self.free_bytes >> 20
-            entry.reason = f"no room: needs {need >> 20} MiB, {free} MiB are free"
+        elif need > free:
+            entry.reason = f"no room: needs {mib(need)} MiB, {free >> 20} MiB are free{where}"
         else:
             return Cue.WANT
         entry.is_fault = False
@@ -321,8 +285,9 @@ class Hosting:
     def _enter(self, entry: Entry, before: State, now: Now) -> None:
         entry.enough_since = None
         if entry.state is State.LOADING:
-            entry.due_at = Nanos(now.mono + limits.LOAD_DEADLINE_NS)
-            entry.until = now.wall + limits.LOAD_DEADLINE_NS
+            deadline = load_deadline(entry.seed)
+            entry.due_at = Nanos(now.mono + deadline)
+            entry.until = now.wall + deadline
             entry.reason, entry.attempts = "", 0
         elif entry.state is State.REFUSED:
             if before is State.LOADING and now.mono >= entry.due_at:

@@ -115,6 +115,7 @@ class Placing(Room):
         self._note_prices(event.peers)
         self._bundle.note_telemetry(event, turn.now.mono)
         self._hosting.free_bytes = self._bundle.free_bytes
+        self._hosting.disk_free_bytes = event.disk_bytes
         for key in self._hosting.note_samples(event.seeds, turn):
             self._situation.touch(key)
         self._tell_fast(turn)

@@ -88,19 +88,30 @@ class Need(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a thing asks of the plan: so many copies at least, on nodes that pass gate and policy.
 
     What takes memory runs: it grows with its load over the slots of its nodes. Of what takes disk
-    or nothing, demand says only where it is wanted.
+    or nothing, demand says only where it is wanted. ``readers``: a policy on callers that a host
+    has to pass as well, since it can read what it holds.
     """
 
     copies: int
     everywhere: bool = False
     gate: Pairs = ()
     policy: Policy | None = None
+    readers: Policy | None = None
     takes: Takes = Takes.MEMORY
 
     @property
     def is_gated(self) -> bool:
         """Whether some live node may be no candidate for what its certificate says."""
-        return bool(self.gate) or self.policy is not None
+        return bool(self.gate) or self.policy is not None or self.readers is not None
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether a copy takes disk, and not memory."""
+        return self.takes is Takes.DISK
+
+    def lets(self, node: Party) -> bool:
+        """Whether a node passes the gate and the policies."""
+        return node.meets(self.gate, self.policy) and node.meets((), self.readers)
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +179,7 @@ def may_rank(need: Need, facts: NodeFacts, standing: Standing | None) -> bool:
     """Whether a node is a candidate at all."""
     if not facts.is_open or standing is Standing.SKIPPED:
         return False
-    return not need.is_gated or facts.party.meets(need.gate, need.policy)
+    return not need.is_gated or need.lets(facts.party)
 
 
 # -- how many -------------------------------------------------------------------------------------

@@ -21,10 +21,10 @@ from pollen.core.peers import Facts, Membership, Verdict
 from pollen.core.placement.bundle import Bundles
 from pollen.core.placement.claims import Claims, State, is_halted
 from pollen.core.placement.demand import bucket_of, value_of
-from pollen.core.placement.hosting import Role, roles_of
 from pollen.core.placement.overdue import Overdue
-from pollen.core.placement.plan import Need, NodeFacts, Placement, Takes, effective_version
+from pollen.core.placement.plan import NodeFacts, Placement, effective_version
 from pollen.core.placement.planner import Planner
+from pollen.core.placement.roles import Role, need_of, roles_of
 from pollen.core.records import Change, Record, as_buried
 from pollen.core.seeds import Seed, decode_seed
 from pollen.core.trust import Certificate, Member, Members
@@ -254,15 +254,8 @@ class Situation:
         if role is None or role.heir != key:
             self.planner.set_need(key, None)
             return
-        options, is_new = role.seed.options, self.planner.placement(key) is None
-        need = Need(
-            copies=options.min_replicas,
-            everywhere=options.everywhere,
-            gate=tuple((k, v) for k, v in options.host),
-            policy=role.seed.host_if,
-            takes=Takes.MEMORY,
-        )
-        self.planner.set_need(key, need)
+        is_new = self.planner.placement(key) is None
+        self.planner.set_need(key, need_of(role.seed))
         if not is_new:
             return
         for host in self.claims.hosts(key):

@@ -37,8 +37,8 @@ from pollen.core.effects import (
 )
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement.claims import Claims, State
-from pollen.core.placement.hosting import Role
 from pollen.core.placement.lanes import Lane
+from pollen.core.placement.roles import Role
 from pollen.core.policy import STRANGER, Policy
 from pollen.core.seeds import Seed
 from pollen.core.trust import Certificate
@@ -95,6 +95,8 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
         wake=list(wake),
         options=_options_row(seed.options),
         policy=_policy_row(seed.allow_if),
+        kind=seed.kind,
+        size=spec.size_bytes,
         manifest=sorted((role, Hash(content)) for role, content in spec.manifest.items()),
     )
 

@@ -16,6 +16,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import CheckSeedCommand, SeedCommand, Seeded, Unseeded
+from pollen.core.effects import BLOB, MODULE
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
@@ -30,7 +31,7 @@ from pollen.core.names import (
 from pollen.core.seeds import descriptions, specs
 from pollen.core.seeds.specs import Seed
 from pollen.core.trust import Certificate
-from pollen.options import SeedOptions
+from pollen.options import DEFAULTS, OPTIONS, SeedOptions
 
 # How a program begins, and what newer toolchains export beside it.
 _START, _MAIN = "_start", "__main_void"
@@ -84,6 +85,10 @@ def check_seed(
             f"{command.content[:80]!r} is not a content id",
             "upload the module first (PUT /content); its answer carries the id",
         )
+    if command.kind not in specs.KINDS:
+        return Refusal(
+            "bad-request", f"{command.kind[:40]!r} is no kind of seed", f"one of {specs.KINDS}"
+        )
     if command.bundle and not is_hash_text(command.bundle):
         return Refusal(
             "bad-request",
@@ -115,8 +120,12 @@ def plan_seed(
     command: SeedCommand, module: ModuleInspected, writer: Writer, held: Mapping[str, Holding[Seed]]
 ) -> Publication | Seeded | Refusal:
     """What to publish for an inspected module; ``Seeded`` alone when it stands already."""
-    functions = _functions_of(module, command.options)
-    refusal = _check_module(module, functions, command.options)
+    functions: list[str] = []
+    if command.kind == BLOB:
+        refusal = _check_held(module) or _check_blob(command.options)
+    else:
+        functions = _functions_of(module, command.options)
+        refusal = _check_module(module, functions, command.options)
     refusal = refusal or _check_name(command, writer, held)
     if refusal is not None:
         return refusal
@@ -130,6 +139,7 @@ def plan_seed(
         options=command.options,
         manifest={"bundle": Hash(module.bundle)} if module.bundle else {},
         description=descriptions.fitted(module.description),
+        kind=command.kind,
     )
     previous = holding.holder if holding is not None and holding.is_live else None
     if previous is not None and previous.seed in writer.halted:
@@ -186,18 +196,42 @@ def _check_reading(module: ModuleInspected, options: SeedOptions) -> Refusal | N
     return None
 
 
+def _check_held(module: ModuleInspected) -> Refusal | None:
+    """Why the content cannot be published, whatever it is to be."""
+    if module.slug == "blob-not-found":
+        return Refusal(
+            module.slug,
+            f"no content with the hash {module.content.hex()[:8]} was sent to this node",
+            "send it first: PUT /content; pln seed FILE does both",
+        )
+    return Refusal(module.slug, module.reason, module.remedy) if module.slug else None
+
+
+# The options that mean something for a file: who may have it, and where its copies are.
+_OF_BLOBS = frozenset(
+    {"min_replicas", "everywhere", "allow", "host", "allow_if", "host_if", "public"}
+)
+
+
+def _check_blob(options: SeedOptions) -> Refusal | None:
+    """The first option that only a module can obey, or None."""
+    for name, option in OPTIONS.items():
+        if name not in _OF_BLOBS and getattr(options, name) != getattr(DEFAULTS, name):
+            return Refusal(
+                "config-invalid",
+                f"{option.flag} is for what runs, and a blob does not run",
+                f"leave {option.flag} out",
+            )
+    return None
+
+
 def _check_module(
     module: ModuleInspected, functions: list[str], options: SeedOptions
 ) -> Refusal | None:
     """Why the inspected module makes no seed, or None."""
-    if module.slug == "blob-not-found":
-        return Refusal(
-            module.slug,
-            f"no module with the hash {module.content.hex()[:8]} was sent to this node",
-            "send the module first: PUT /content; pln seed FILE does both",
-        )
-    if module.slug:
-        return Refusal(module.slug, module.reason, module.remedy)
+    refusal = _check_held(module)
+    if refusal is not None:
+        return refusal
     if not module.functions:
         return Refusal(
             "module-invalid",
@@ -270,6 +304,7 @@ def _answer(
         functions=spec.functions,
         name_epoch=spec.name_epoch,
         replaced="" if replaced is None else replaced.seed.hex(),
+        kind=str(spec.options.get(specs.KIND, MODULE)),
         unchanged=changed is None,
         changed=changed or [],
     )

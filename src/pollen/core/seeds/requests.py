@@ -83,7 +83,8 @@ class SeedRequests(Room):
             return
         self._inspecting[asked.request] = asked.command
         bundle = bytes.fromhex(asked.command.bundle)
-        turn.do(InspectModule(request=asked.request, content=content, bundle=bundle))
+        kind = asked.command.kind
+        turn.do(InspectModule(request=asked.request, content=content, bundle=bundle, kind=kind))
 
     def on_unseed(self, asked: Asked, turn: Turn) -> None:
         """Withdraw a name."""

@@ -15,6 +15,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Refusal, Rejection, WireHash, decode, encode
+from pollen.core.effects import BLOB, MODULE
 from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
 from pollen.core.labels import check_name
 from pollen.core.policy import CALLERS, HOSTS, Policy, parse, read_policy
@@ -24,6 +25,9 @@ from pollen.options import DEFAULTS, OPTIONS, Kind, SeedOptions, text_of
 # Where the map of options has the description of what the functions take. It is no option: nobody
 # asks for it. A node of a version before it refuses to host such a seed, as it should.
 DESCRIPTION = "description"
+# Where the map says what the spec is of, when that is no module. No option, either.
+KIND = "kind"
+KINDS = (MODULE, BLOB)
 # The options that are policies, each with the subject of its expression.
 _SCOPES = {"allow_if": CALLERS, "host_if": HOSTS}
 
@@ -103,7 +107,18 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Options that a newer version of Pollen wrote, and that this one cannot obey."""
         policies = (self.allow_if, self.host_if)
         unread = {p.scope.flag for p in policies if p is not None and p.tree is None}
-        return sorted(self.spec.options.keys() - OPTIONS.keys() - {DESCRIPTION} | unread)
+        known = {DESCRIPTION, KIND} if self.kind in KINDS else {DESCRIPTION}
+        return sorted(self.spec.options.keys() - OPTIONS.keys() - known | unread)
+
+    @property
+    def kind(self) -> str:
+        """What it is of: a word of ``KINDS``, or one that a newer version of Pollen wrote."""
+        return str(self.spec.options.get(KIND, MODULE))
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether it is held and handed out, and not run."""
+        return self.kind == BLOB
 
     @property
     def description(self) -> str:
@@ -248,6 +263,7 @@ def make_spec(
     options: SeedOptions,
     manifest: dict[str, Hash] | None = None,
     description: str = "",
+    kind: str = MODULE,
 ) -> Spec:
     """The spec of checked options: each stands in its slot, and without one in the map."""
     fields: dict[str, Any] = {}
@@ -265,6 +281,8 @@ def make_spec(
             beside[key] = _with_tree(key, value) if option.kind is Kind.POLICY else value
     if description:
         beside[DESCRIPTION] = description
+    if kind != MODULE:
+        beside[KIND] = kind
     return Spec(
         name=name,
         name_epoch=name_epoch,

@@ -90,7 +90,9 @@ class Muscles(Protocol):
     def ask_join(
         self, addresses: Sequence[str], peer: bytes, body: bytes, timeout_ms: int
     ) -> bytes: ...
-    def inspect_module(self, request: int, content: bytes, bundle: bytes = ...) -> None: ...
+    def inspect_module(
+        self, request: int, content: bytes, bundle: bytes = ..., kind: str = ...
+    ) -> None: ...
     def load_seed(self, seed: bytes, holders: Sequence[bytes]) -> None: ...
     def unload_seed(self, seed: bytes, keep: bool = ...) -> None: ...
     def begin_call(
@@ -408,8 +410,8 @@ class Port:
                     minor_max=effect.minor_max,
                     chain=effect.chain,
                 )
-            case fx.InspectModule(request=request, content=content, bundle=bundle):
-                muscles.inspect_module(request, content, bundle)
+            case fx.InspectModule(request=request, content=content, bundle=bundle, kind=kind):
+                muscles.inspect_module(request, content, bundle, kind)
             case fx.LoadSeed(seed=seed, holders=holders):
                 muscles.load_seed(seed, holders)
             case fx.UnloadSeed(seed=seed, keep=keep):

@@ -1,4 +1,4 @@
-"""What a source is: a WASM module, Python, or a site; and where the Python of it lies.
+"""What a source is: a WASM module, Python, a site, or any file; and where the Python of it lies.
 
 Decides: the kind of a file or folder, which files of it belong to a bundle, its main module and the
     requirements that its project states.
@@ -19,8 +19,9 @@ from typing import Final
 
 from pollen.errors import PollenError, error_from
 
-KINDS: Final = ("module", "python", "site")
+KINDS: Final = ("module", "python", "site", "blob")
 _MODULES: Final = (".wasm", ".wat")
+_MAGIC: Final = b"\0asm"
 # What a folder of Python has, any one of them.
 _SIGNS: Final = ("pyproject.toml", "__main__.py", "__init__.py")
 _SITE: Final = "index.html"
@@ -42,8 +43,9 @@ class Source:
 
 
 def kind_of(source: str, wanted: str = "", *, is_package: bool = False) -> str:
-    """``module``, ``python`` or ``site``; ``wanted`` is what the user says. Raises ``usage`` for
-    what is none of them, ``ambiguous`` for a folder that may be several or shows nothing."""
+    """A word of ``KINDS``; ``wanted`` is what the user says. A file that is neither a module nor
+    Python is a blob, and so is what comes from standard input (``-``). Raises ``ambiguous`` for a
+    folder that may be several or shows nothing."""
     path = Path(source)
     if wanted or is_package:
         return wanted or "python"
@@ -53,8 +55,15 @@ def kind_of(source: str, wanted: str = "", *, is_package: bool = False) -> str:
         return "module"
     if path.suffix == ".py":
         return "python"
-    reason = f"{source} is neither a WASM module nor Python"
-    raise error_from("usage", reason, "name a file that ends in .wasm or .py, or a folder")
+    return "module" if _begins_as_module(path) else "blob"
+
+
+def _begins_as_module(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return path.is_file() and file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def _kind_of_folder(path: Path) -> str:

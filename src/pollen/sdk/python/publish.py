@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pollen.errors import error_from
+from pollen.sdk import files
 from pollen.sdk.control import Control
+from pollen.sdk.files import Progress
 from pollen.sdk.python import kinds
 
 # The first Python seed of a node has the runner compiled there, which takes 5 to 10 seconds on two
@@ -37,11 +39,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Made:
-    """What is sent: a module's file, or a bundle."""
+    """What is sent: a module's file, a bundle, or a file as it is (``blob``)."""
 
     name: str
     module: Path | None = None
     bundle: bytes = b""
+    blob: Path | None = None
 
     @property
     def size(self) -> int:
@@ -55,11 +58,11 @@ def prepare(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Made:
     if kind == "site":
         raise kinds.no_site(wish.source)
     path = Path(wish.source)
-    if kind == "module":
+    if kind in ("module", "blob"):
         if wish.requirements:
-            reason = "--requirements names packages of a Python seed, and this is a module"
+            reason = f"--requirements names packages of a Python seed, and this is a {kind}"
             raise error_from("usage", reason, "leave it out")
-        return Made(path.stem, module=path)
+        return Made(path.stem, module=path) if kind == "module" else Made(path.name, blob=path)
     from pollen.sdk.python import archive, requirements
 
     found = kinds.find_source(wish.source, is_package=wish.is_package)
@@ -72,11 +75,21 @@ def prepare(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Made:
     return Made(found.name, bundle=bundle)
 
 
-def publish(control: Control, made: Made, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Send it and publish it under a name; the answer is a ``Seeded``."""
+def publish(
+    control: Control,
+    made: Made,
+    name: str,
+    options: dict[str, Any],
+    progress: Progress = lambda done, whole: None,
+) -> dict[str, Any]:
+    """Send it and publish it under a name; the answer is a ``Seeded``. ``progress`` is told of the
+    bytes of a blob that were sent."""
     if made.module is not None:
         return control.publish(made.module, name, options)
     wish = control.check(name, options)
+    if made.blob is not None:
+        content = files.upload(control, made.blob, progress)
+        return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "blob"})
     body = {**wish, "content": "", "bundle": control.upload(made.bundle)}
     return control.request("POST", "/v1/seeds", body, timeout=_PATIENCE)
 

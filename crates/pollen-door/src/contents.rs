@@ -1,0 +1,211 @@
+//! Files over HTTP: what comes in is kept, and blobs go out. Neither ever stands in memory.
+//!
+//! Decides: which headers a blob goes out with, and which part of it when one is asked for.
+//! Does not know: who may read it, nor where it comes from (`pollen-plane`).
+//! Source: RFC 9110 (8.8.3, 13.1.2, 14).
+
+use std::{io, ops::Range, time::Instant};
+
+use bytes::Bytes;
+use futures_util::{TryStreamExt as _, stream::BoxStream};
+use http_body_util::{Either, Full, StreamBody};
+use hyper::{
+    Method, Response, StatusCode,
+    body::{Body as _, Frame, Incoming},
+    header::{
+        ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+        IF_NONE_MATCH, IF_RANGE, RANGE,
+    },
+};
+use pollen_net::NetError;
+use pollen_plane::{Blob, CallError, Plane, Principal, SeedRef, hex::hex, limits::STORE_REMEDY};
+use tokio::sync::mpsc;
+
+use crate::{
+    answer::{no_such_seed, plain, problem},
+    body::{self, NoBody, Terms},
+    limits::MAX_BUDGET,
+    visitors::Account,
+};
+
+/// Where blobs are read.
+pub(crate) const BLOB: &str = "/blob/";
+/// Parts of an upload that wait for the disk.
+const WAITING: usize = 16;
+
+/// What is sent: bytes that are there, or a file as it is read.
+pub(crate) type Sent = Either<Full<Bytes>, StreamBody<BoxStream<'static, io::Result<Part>>>>;
+type Part = Frame<Bytes>;
+
+/// Keeps a body, whatever it is; the answer has its id and size.
+pub(crate) async fn upload(
+    plane: &Plane,
+    account: Account,
+    incoming: &mut Incoming,
+) -> Result<Response<Full<Bytes>>, NoBody> {
+    let content = plane.net().content();
+    if let Err(error) = content.check_room(incoming.size_hint().lower()) {
+        return Ok(problem(&not_kept(&error), None, 0));
+    }
+    // Only the owner uploads: nothing is held on an account, and there is no rate.
+    let terms = Terms {
+        most: usize::MAX,
+        ends: Instant::now() + MAX_BUDGET,
+        account,
+        has_rate: false,
+        too_large: |_| CallError::refused("storage-full", "more than any disk holds", STORE_REMEDY),
+    };
+    let (to, parts) = mpsc::channel(WAITING);
+    let passed = body::pass(incoming, &terms, to);
+    let (passed, kept) = tokio::join!(passed, content.add_parts(parts));
+    passed?;
+    Ok(match kept {
+        Ok((content, size)) => {
+            let answer = serde_json::json!({"content": hex(&content), "size": size});
+            plain(StatusCode::OK, "application/json", answer.to_string().into())
+        }
+        Err(error) => problem(&not_kept(&error), None, 0),
+    })
+}
+
+/// Sends the blob of this name or hash, or one range of it.
+pub(crate) async fn blob(
+    plane: &Plane,
+    who: Principal,
+    method: &Method,
+    headers: &HeaderMap,
+    name: &str,
+) -> Response<Sent> {
+    match plane.open_blob(&SeedRef::parse(name), who).await {
+        Ok(blob) => answer(method, headers, blob),
+        // A stranger learns nothing of what is not public.
+        Err(_) if who == Principal::Anonymous => problem(&no_such_seed(), None, 0).map(Sent::Left),
+        Err(error) => problem(&error, None, 0).map(Sent::Left),
+    }
+}
+
+fn not_kept(error: &NetError) -> CallError {
+    let slug = if matches!(error, NetError::Full(_)) { "storage-full" } else { "state-unusable" };
+    CallError::refused(slug, error.to_string(), STORE_REMEDY)
+}
+
+fn answer(method: &Method, headers: &HeaderMap, blob: Blob) -> Response<Sent> {
+    let size = blob.size();
+    let tag = format!("\"{}\"", hex(&blob.content()));
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let mut response = Response::new(Sent::Left(Full::default()));
+    let set = |response: &mut Response<Sent>, name, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set(&mut response, ETAG, &tag);
+    if text(IF_NONE_MATCH).is_some_and(|tags| names(tags, &tag)) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    set(&mut response, ACCEPT_RANGES, "bytes");
+    set(&mut response, CONTENT_TYPE, "application/octet-stream");
+    let asked = text(RANGE).filter(|_| text(IF_RANGE).is_none_or(|held| held == tag));
+    let range = match asked.map_or(Asked::All, |range| read_range(range, size)) {
+        Asked::All => 0..size,
+        Asked::Some(range) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let last = range.end - 1;
+            set(&mut response, CONTENT_RANGE, &format!("bytes {}-{last}/{size}", range.start));
+            range
+        }
+        Asked::None => {
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
+            return response;
+        }
+    };
+    set(&mut response, CONTENT_LENGTH, &(range.end - range.start).to_string());
+    if *method != Method::HEAD {
+        // A body that breaks off closes the connection: its reader sees that it is short.
+        let parts = blob.read(range).map_ok(Frame::data).map_err(|error| {
+            tracing::warn!(reason = %error.reason, "a blob broke off while it was sent");
+            io::Error::other(error.reason)
+        });
+        *response.body_mut() = Sent::Right(StreamBody::new(Box::pin(parts)));
+    }
+    response
+}
+
+/// Whether a list of entity tags has this one.
+fn names(tags: &str, tag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|held| held == "*" || held.trim_start_matches("W/") == tag)
+}
+
+/// What a Range header comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// There is none that is understood, or there are several: all is sent (RFC 9110, 14.2).
+    All,
+    Some(Range<u64>),
+    /// It lies behind the end.
+    None,
+}
+
+fn read_range(text: &str, size: u64) -> Asked {
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-'))
+    else {
+        return Asked::All;
+    };
+    let number = |text: &str| {
+        let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_digits.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    let range = match (first, last) {
+        ("", last) => match number(last) {
+            Some(count) => size.saturating_sub(count)..size,
+            None => return Asked::All,
+        },
+        (first, "") => match number(first) {
+            Some(first) => first..size,
+            None => return Asked::All,
+        },
+        (first, last) => match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(size),
+            _ => return Asked::All,
+        },
+    };
+    if range.is_empty() { Asked::None } else { Asked::Some(range) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_is_understood() {
+        for (text, expected) in [
+            ("bytes=0-0", Asked::Some(0..1)),
+            ("bytes=3-", Asked::Some(3..10)),
+            ("bytes=3-99", Asked::Some(3..10)),
+            ("bytes=-4", Asked::Some(6..10)),
+            ("bytes=-99", Asked::Some(0..10)),
+            ("bytes=10-", Asked::None),
+            ("bytes=-0", Asked::None),
+            ("bytes=99999999999999999999-", Asked::None),
+            ("bytes=4-3", Asked::All),
+            ("bytes=0-1,3-4", Asked::All),
+            ("bytes=-", Asked::All),
+            ("bytes=+1-2", Asked::All),
+            ("lines=1-2", Asked::All),
+        ] {
+            assert_eq!(read_range(text, 10), expected, "{text}");
+        }
+        assert_eq!(read_range("bytes=0-", 0), Asked::None);
+    }
+
+    #[test]
+    fn a_list_of_tags_is_read() {
+        for (tags, expected) in
+            [("\"a\"", true), ("\"b\", W/\"a\"", true), ("*", true), ("\"b\"", false), ("", false)]
+        {
+            assert_eq!(names(tags, "\"a\""), expected, "{tags}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A content from several holders on loopback: pieces, holders that fail, and what is not fetched again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use pollen_net::NetError;
+use pollen_wire::{
+    Id,
+    control::Control,
+    fetch::{FetchRequest, PIECE, pieces},
+};
+
+use common::*;
+
+/// Five pieces, of which the last has five bytes.
+const SIZE: usize = 4 * PIECE as usize + 5;
+
+fn noise(size: usize) -> Bytes {
+    let mut state = 7u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> =
+        std::iter::repeat_with(&mut next).take(size / 8 + 1).flatten().collect();
+    bytes.truncate(size);
+    bytes.into()
+}
+
+/// Whose specs the contents are for.
+const OWNER: Id = [5; 32];
+
+/// A node and its holders, each linked with it.
+async fn town(holders: usize) -> (TestNode, Vec<TestNode>) {
+    let mut a = TestNode::start().await;
+    let mut held = Vec::new();
+    for _ in 0..holders {
+        let mut holder = TestNode::start().await;
+        *holder.above.owner.write() = Some(OWNER);
+        link(&mut a, &mut holder).await;
+        held.push(holder);
+    }
+    (a, held)
+}
+
+fn ids(holders: &[TestNode]) -> Vec<Id> {
+    holders.iter().map(|holder| holder.net.id()).collect()
+}
+
+/// A node holds a content for the specs of the owner.
+async fn hold(node: &TestNode, data: &Bytes) -> Id {
+    let content = node.net.content().add(data.clone()).await.unwrap();
+    node.net.content().note_for(content, OWNER).await.unwrap();
+    content
+}
+
+fn asks(content: Id) -> FetchRequest<'static> {
+    FetchRequest { seed: [1; 32], path: "module", content, piece: None }
+}
+
+#[tokio::test]
+async fn a_content_comes_from_all_holders_at_once() {
+    let (a, holders) = town(3).await;
+    let data = noise(SIZE);
+    let mut content = [0; 32];
+    for holder in &holders {
+        content = hold(holder, &data).await;
+    }
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
+    assert_eq!(a.net.content().read(content).await.unwrap(), data);
+    let asked: Vec<usize> = holders.iter().map(|h| h.above.asked.load(Relaxed)).collect();
+    assert!(asked.iter().all(|asked| *asked > 0), "asked {asked:?}");
+    // A piece that is late is asked of a second holder, too.
+    assert!(asked.iter().sum::<usize>() >= 6, "asked {asked:?}");
+}
+
+#[tokio::test]
+async fn what_came_is_not_fetched_again() {
+    let (a, holders) = town(2).await;
+    let data = noise(SIZE);
+    let content = hold(&holders[0], &data).await;
+    hold(&holders[1], &data).await;
+    // The question how large it is, and three pieces.
+    holders[0].above.allowance.store(4, Relaxed);
+    let first = a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, OWNER).await;
+    assert!(matches!(first, Err(NetError::Refused(slug)) if slug == "denied"));
+    let missing = a.net.content().missing(content, SIZE as u64).await.unwrap();
+    assert_eq!(missing.len() as u64, pieces(SIZE as u64) - 3);
+    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, OWNER).await.unwrap();
+    assert_eq!(holders[1].above.asked.load(Relaxed), 1 + missing.len());
+    assert_eq!(a.net.content().read(content).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn a_holder_that_refuses_is_replaced() {
+    let (a, holders) = town(3).await;
+    let data = noise(SIZE);
+    let content = hold(&holders[0], &data).await;
+    hold(&holders[2], &data).await;
+    holders[0].above.allowance.store(2, Relaxed);
+    // The second one never had it.
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
+    assert_eq!(a.net.content().read(content).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_refused_and_come_from_another_holder() {
+    let (mut a, holders) = town(1).await;
+    let data = noise(SIZE);
+    let content = hold(&holders[0], &data).await;
+    let liar = Stranger::dial(&a, b"pollen/1").await.unwrap();
+    let (mut control, _kept) = liar.greet().await;
+    let at_a = a.hello().await;
+    a.net.admit(at_a);
+    write(&mut control, |out| Control::Admitted.encode(out)).await;
+    let id = liar.id();
+    until(|| a.net.link(id).is_some()).await;
+    tokio::spawn(liar.lie(SIZE as u64));
+    let alone = a.net.fetch(&[id], asks(content), u64::MAX, OWNER).await;
+    assert!(matches!(alone, Err(NetError::Corrupt(_))), "{alone:?}");
+    let both = [id, holders[0].net.id()];
+    a.net.fetch(&both, asks(content), u64::MAX, OWNER).await.unwrap();
+    assert_eq!(a.net.content().read(content).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn an_empty_content_and_one_of_whole_pieces_come_whole() {
+    let (a, holders) = town(1).await;
+    for size in [0, 1, PIECE as usize, 2 * PIECE as usize] {
+        let data = noise(size);
+        let content = hold(&holders[0], &data).await;
+        a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
+        assert_eq!(a.net.content().read(content).await.unwrap(), data, "{size}");
+        assert_eq!(a.net.content().size(content).await.unwrap(), Some(size as u64));
+    }
+}
+
+#[tokio::test]
+async fn any_range_of_what_is_held_is_read() {
+    let (a, _) = town(0).await;
+    let data = noise(1 << 20);
+    let (to, parts) = tokio::sync::mpsc::channel(4);
+    let sent = data.clone();
+    tokio::spawn(async move {
+        for part in sent.chunks(70_001) {
+            to.send(Ok(Bytes::copy_from_slice(part))).await.unwrap();
+        }
+    });
+    let (content, size) = a.net.content().add_parts(parts).await.unwrap();
+    assert_eq!(size, 1 << 20);
+    for range in [0..size, 0..1, 5..6, 16_383..16_385, 100_000..900_000, size - 1..size] {
+        let parts = a.net.content().read_range(content, range.clone());
+        let read: Vec<Bytes> = parts.try_collect().await.unwrap();
+        let expected = &data[range.start as usize..range.end as usize];
+        assert_eq!(read.concat(), expected, "{range:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_leaves_nothing() {
+    let (a, _) = town(0).await;
+    let (to, parts) = tokio::sync::mpsc::channel(4);
+    to.send(Ok(noise(100_000))).await.unwrap();
+    to.send(Err(std::io::Error::other("gone"))).await.unwrap();
+    drop(to);
+    assert!(a.net.content().add_parts(parts).await.is_err());
+}
+
+#[tokio::test]
+async fn whoever_publishes_the_hash_of_another_gets_no_byte() {
+    let (a, holders) = town(2).await;
+    let thief = [6; 32];
+    for size in [9, SIZE] {
+        let data = noise(size);
+        let content = hold(&holders[0], &data).await;
+        a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, OWNER).await.unwrap();
+        // The thief's spec names the hash, and its node says that it lets everybody have it.
+        *holders[0].above.owner.write() = Some(thief);
+        *holders[1].above.owner.write() = Some(thief);
+        let holder = ids(&holders[..1]);
+        let stolen = holders[1].net.fetch(&holder, asks(content), u64::MAX, thief).await;
+        assert!(stolen.is_err());
+        // A node that has the bytes for their owner takes them for the thief from nobody.
+        let proof = a.net.fetch(&ids(&holders), asks(content), u64::MAX, thief).await;
+        assert!(matches!(proof, Err(NetError::Refused(slug)) if slug == "blob-not-found"));
+        assert!(!a.net.content().is_for(content, thief).await.unwrap());
+        // Who really has them for that owner shows it by a piece.
+        holders[1].net.content().add(data.clone()).await.unwrap();
+        holders[1].net.content().note_for(content, thief).await.unwrap();
+        a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, thief).await.unwrap();
+        assert!(a.net.content().is_for(content, thief).await.unwrap());
+        *holders[0].above.owner.write() = Some(OWNER);
+    }
+}

@@ -1,0 +1,149 @@
+//! A blob read on this node: what is held here from the disk, the rest from its holders meanwhile.
+//!
+//! Single flight: however many read, it is fetched once. What was fetched for readers is not a copy that
+//! counts: the store lets go of it some time after the last one ended.
+//! Source: docs/internals/content.md#reading.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
+use pollen_wire::{
+    Id,
+    fetch::{FetchRequest, PIECE},
+};
+
+use crate::{
+    call::{CallError, Principal, SeedRef},
+    candidates::resolve,
+    loading::not_had,
+    plane::Plane,
+    refused::denied,
+    tables::{MODULE, Reading, SeedEntry},
+};
+
+/// How often a reader looks whether the next piece has come.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A blob that may be read.
+pub struct Blob {
+    plane: Plane,
+    entry: Arc<SeedEntry>,
+    /// The fetch for the readers of what is not held here.
+    reading: Option<Arc<Reading>>,
+}
+
+impl Plane {
+    /// Finds a blob and judges whether who asks may read it.
+    ///
+    /// `seed-not-found`, `denied`; `bad-request` for something that is not a blob.
+    pub async fn open_blob(&self, seed: &SeedRef, who: Principal) -> Result<Blob, CallError> {
+        let tables = self.tables().load_full();
+        let entry = resolve(&tables, seed)?.clone();
+        let row = &entry.row;
+        if !row.is_blob() {
+            let reason =
+                format!("seed \"{}\" is a module: it is called, and not fetched", row.name);
+            return Err(CallError::refused(
+                "bad-request",
+                reason,
+                &format!("pln call {}", row.name),
+            ));
+        }
+        let lets = match who {
+            Principal::Node(id) => {
+                let member = tables.peers.get(&id).map(|peer| &peer.row);
+                member.is_some_and(|peer| row.lets(peer)).then_some(()).ok_or(member)
+            }
+            Principal::Anonymous => row.lets_stranger().then_some(()).ok_or(None),
+        };
+        lets.map_err(|member| denied(self, row, member))?;
+        let held = self.net().content().size(row.content).await.map_err(|e| not_had(&e))?;
+        let reading = held.is_none().then(|| self.fetch_for_readers(&entry));
+        Ok(Blob { plane: self.clone(), entry, reading })
+    }
+
+    fn fetch_for_readers(&self, entry: &Arc<SeedEntry>) -> Arc<Reading> {
+        let mut held = entry.local.reading.lock();
+        if let Some(reading) = held.upgrade() {
+            return reading;
+        }
+        let (plane, owned) = (self.clone(), entry.clone());
+        let fetch = self.handle().spawn(async move {
+            let row = &owned.row;
+            let request =
+                FetchRequest { seed: row.seed, path: MODULE, content: row.content, piece: None };
+            let fetched = plane.net().gather(&row.replicas, request, row.size).await;
+            fetched.map_err(|error| not_had(&error))
+        });
+        let (plane, content, task) = (self.clone(), entry.row.content, fetch.abort_handle());
+        let ended = move || {
+            task.abort();
+            let net = plane.net().clone();
+            plane.handle().spawn(async move {
+                if let Err(error) = net.content().forget(content).await {
+                    tracing::warn!(%error, "what was fetched for readers could not be let go");
+                }
+            });
+        };
+        let fetched = fetch.map(|ended| ended.unwrap_or_else(|_| Err(CallError::shutting_down())));
+        let flight = fetched.boxed().shared();
+        let reading = Arc::new(Reading { flight, ended: Box::new(ended) });
+        *held = Arc::downgrade(&reading);
+        reading
+    }
+}
+
+impl Blob {
+    /// Bytes of all of it.
+    pub fn size(&self) -> u64 {
+        self.entry.row.size
+    }
+
+    /// The hash of its bytes.
+    pub fn content(&self) -> Id {
+        self.entry.row.content
+    }
+
+    /// The bytes within `range`, each verified. What is not here yet comes as its holders send it.
+    pub fn read(self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CallError>> {
+        let range = range.start..range.end.min(self.size());
+        if self.reading.is_none() {
+            return self.held(range);
+        }
+        let next = |(blob, range): (Self, Range<u64>)| async move {
+            if range.is_empty() {
+                return Ok::<_, CallError>(None);
+            }
+            blob.await_piece(range.start / PIECE).await?;
+            let end = range.end.min((range.start / PIECE + 1) * PIECE);
+            let piece = blob.held(range.start..end);
+            Ok(Some((piece, (blob, end..range.end))))
+        };
+        stream::try_unfold((self, range), next).try_flatten().boxed()
+    }
+
+    fn held(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CallError>> {
+        let read = self.plane.net().content().read_range(self.content(), range);
+        read.map_err(|error| not_had(&error)).boxed()
+    }
+
+    /// Waits until a piece is here.
+    async fn await_piece(&self, piece: u64) -> Result<(), CallError> {
+        loop {
+            let ended = match &self.reading {
+                Some(reading) => tokio::time::timeout(LOOK, reading.flight.clone()).await.ok(),
+                None => Some(Ok(())),
+            };
+            let missing = self.plane.net().content().missing(self.content(), self.size()).await;
+            let missing = missing.map_err(|error| not_had(&error))?;
+            if missing.iter().all(|held| u64::from(*held) != piece) {
+                return Ok(());
+            }
+            ended.unwrap_or(Ok(()))?;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+"""Blobs: who may hold a copy, what room it needs, and how long it may take to come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pollen.core import limits
+from pollen.core.codec import Refusal, encode
+from pollen.core.commands import SeedCommand, Seeded, SeedOptions
+from pollen.core.effects import BLOB, MODULE
+from pollen.core.events import ModuleInspected
+from pollen.core.ids import RequestId
+from pollen.core.placement import NodeFacts, State, may_rank, roles, tables
+from pollen.core.placement.claims import Claims
+from pollen.core.policy import Party
+from pollen.core.seeds import Seed, publishing, specs
+from tests.unit.names.test_named import CONTENT, A, writer
+from tests.unit.placement.test_hosting import Bench
+
+MIB = 1 << 20
+RED = Party(properties='{"team": "red"}')
+
+
+def blob(size: int = 9, **options: Any) -> Seed:
+    """What a publisher's node makes of a held file."""
+    command = SeedCommand(
+        name="film", content=CONTENT.hex(), kind=BLOB, options=SeedOptions(**options)
+    )
+    held = ModuleInspected(request=RequestId(1), content=CONTENT, size=size, functions=[])
+    planned = publishing.plan_seed(command, held, writer(A), {})
+    assert isinstance(planned, publishing.Publication), planned
+    found = specs.decode_seed(A, planned.payload)
+    assert isinstance(found, Seed)
+    return found
+
+
+def test_a_file_is_published_without_functions() -> None:
+    seed = blob(size=5 * MIB)
+    assert (seed.kind, seed.is_blob, seed.unknown) == (BLOB, True, [])
+    assert (seed.spec.functions, seed.spec.size_bytes) == ([], 5 * MIB)
+    row = tables.seed_row(seed.seed, {}, Claims(), (), lambda peer: 0, seed)
+    assert row is not None and (row.kind, row.size) == (BLOB, 5 * MIB)
+
+
+def test_a_kind_of_a_later_version_is_hosted_by_nobody() -> None:
+    spec = specs.make_spec(
+        name="x", name_epoch=1, content=CONTENT, size=9, functions=[], options=SeedOptions()
+    )
+    spec.options["kind"] = "bucket"
+    seed = specs.decode_seed(A, specs.encode_record(encode(spec), None))
+    assert isinstance(seed, Seed) and seed.unknown == ["kind"]
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"memory_bytes": 1 << 30}, "--memory"),
+        ({"timeout_ms": 5}, "--timeout"),
+        ({"config": {"a": "b"}}, "--config"),
+        ({"isolate": True}, "--isolate"),
+    ],
+)
+def test_an_option_of_what_runs_is_refused(options: dict[str, Any], flag: str) -> None:
+    command = SeedCommand(
+        name="film", content=CONTENT.hex(), kind=BLOB, options=SeedOptions(**options)
+    )
+    held = ModuleInspected(request=RequestId(1), content=CONTENT, size=9, functions=[])
+    refused = publishing.plan_seed(command, held, writer(A), {})
+    assert isinstance(refused, Refusal) and flag in refused.remedy
+
+
+def test_what_was_not_sent_and_what_is_no_kind_are_refused() -> None:
+    command = SeedCommand(name="film", content=CONTENT.hex(), kind=BLOB)
+    nothing = ModuleInspected(
+        request=RequestId(1), content=CONTENT, size=0, functions=[], slug="blob-not-found"
+    )
+    refused = publishing.plan_seed(command, nothing, writer(A), {})
+    assert isinstance(refused, Refusal) and refused.slug == "blob-not-found"
+    other = SeedCommand(name="film", content=CONTENT.hex(), kind="bucket")
+    refused = publishing.check_seed(other, writer(A), {})
+    assert isinstance(refused, Refusal) and refused.slug == "bad-request"
+
+
+def test_the_answer_says_what_it_is() -> None:
+    command = SeedCommand(name="film", content=CONTENT.hex(), kind=BLOB)
+    held = ModuleInspected(request=RequestId(1), content=CONTENT, size=9, functions=[])
+    planned = publishing.plan_seed(command, held, writer(A), {})
+    assert isinstance(planned, publishing.Publication)
+    assert isinstance(planned.answer, Seeded) and planned.answer.kind == BLOB
+    assert SeedCommand(name="x", content="").kind == MODULE
+
+
+def test_a_holder_passes_the_gate_of_readers_as_well() -> None:
+    """It can read what it holds. A module's host need not be among its callers."""
+    gated = blob(allow=[("team", "red")], allow_if="caller.props.floor == 1")
+    assert not roles.may_host(gated, RED)
+    assert not roles.may_host(gated, Party(properties='{"floor": 1}'))
+    assert roles.may_host(gated, Party(properties='{"team": "red", "floor": 1}'))
+
+
+def test_the_plan_asks_for_the_same_as_the_host() -> None:
+    gated = blob(allow=[("team", "red")], allow_if="caller.props.floor == 1")
+    need = roles.need_of(gated)
+    for properties in ("{}", '{"team": "red"}', '{"floor": 1}', '{"team": "red", "floor": 1}'):
+        facts = NodeFacts(memory_bytes=0, disk_bytes=MIB, properties=properties)
+        assert may_rank(need, facts, None) == roles.may_host(gated, facts.party), properties
+
+
+def test_a_node_without_room_on_its_disk_refuses() -> None:
+    """Its memory says nothing of it."""
+    large = blob(size=40 * MIB)
+    bench = Bench(holding=large)
+    bench.hosting.free_bytes, bench.hosting.disk_free_bytes = 0, 39 * MIB
+    bench.plan(bench.own, of=large)
+    bench.turn(of=large)
+    claim = bench.hosting.claim(large.seed)
+    assert claim is not None and State(claim.state) is State.REFUSED
+    assert claim.reason == "no room: needs 40 MiB, 39 MiB are free on the disk"
+    bench.hosting.disk_free_bytes = 41 * MIB
+    bench.turn(limits.REFUSED_NS, of=large)
+    bench.turn(of=large)
+    assert bench.state(large) is State.LOADING
+
+
+def test_a_large_file_may_take_longer_than_a_module() -> None:
+    small, large = roles.load_deadline(blob()), roles.load_deadline(blob(size=1 << 30))
+    assert small == pytest.approx(limits.LOAD_DEADLINE_NS, rel=0.01)
+    assert large - small > 3_600 * 1_000_000_000
