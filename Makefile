@@ -94,7 +94,7 @@ test: $(VENV)/.otel ## everything that proves the product
 	$(MAKE) --no-print-directory fuzz T=20
 
 .PHONY: fuzz
-fuzz: ## run the decoder fuzzers, T seconds each
+fuzz: ## run the decoder fuzzers, T seconds each, and made-up modules for half
 	./fuzz/run $(T)
 
 .PHONY: bench
