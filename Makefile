@@ -108,6 +108,7 @@ accept: test ## strict numbers and long runs, on an otherwise idle machine
 	$(BIN)/pytest -q -n auto -m slow --ignore tests/scenarios/test_figures.py tests/scenarios
 	$(BIN)/pytest -q -m slow tests/unit
 	./.ci/programs
+	./.ci/toolchains
 	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m slow --ignore tests/unit --ignore tests/scenarios tests
 	$(BIN)/pytest -q -m slow tests/scenarios/test_figures.py
 	$(MAKE) --no-print-directory bench BENCH=--strict
