@@ -128,6 +128,7 @@ async def test_a_go_guest_asks_a_service(pair: Cluster, tmp_path: Path) -> None:
         assert (await mesh.call("go-ask", "ask", "go-upper\nhello")).text == "HELLO"
 
 
+@pytest.mark.timeout(400)
 async def test_a_python_guest_asks_services_one_by_one_and_together(
     pair: Cluster, tmp_path: Path
 ) -> None:
