@@ -383,7 +383,8 @@ def gives_up_without_a_link() -> None:
     failed = a.client().call("echo", "echo")
     assert isinstance(failed, door.Failed), failed
     assert (failed.slug, failed.may_have_executed) == ("unreachable", False)
-    assert 4 < time.monotonic() - began < 10
+    # The rules let it wait for 10 s (docs/internals/seam.md#the-rules-of-a-request).
+    assert 9 < time.monotonic() - began < 15
     for side in (a, b):
         side.raw.close(0)
 
