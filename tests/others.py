@@ -21,6 +21,8 @@ _LATE = (
     *("difflib", "encodings.idna", "importlib.metadata", "linecache", "socket", "traceback"),
     *("tracemalloc", "warnings"),
 )
+# Those that run elsewhere: as a command, on another system, and in a guest.
+_NOT_HERE = ("__main__", "_winconsole", "glue")
 
 
 def can_become() -> bool:
@@ -50,7 +52,7 @@ def _load() -> None:
 
     for package in (pollen, click):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if found.name.rpartition(".")[2] not in ("__main__", "_winconsole"):
+            if found.name.rpartition(".")[2] not in _NOT_HERE:
                 importlib.import_module(found.name)
 
 

@@ -117,8 +117,8 @@ def test_an_input_file_that_is_not_there_is_a_usage_error(up: Pln) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["-"], 2, b"a seed is not read from stdin"),
-        (["module.txt"], 2, b"is neither a WASM module nor Python"),
+        (["-"], 2, b"what comes from stdin has no name"),
+        (["-", "x", "--kind", "python"], 2, b"what is called is not read from stdin"),
         (["/nonexistent/hello.py"], 2, b"/nonexistent/hello.py cannot be read"),
         (["/nonexistent/my-hello.py"], 2, b"rename it: my_hello.py"),
         (["FOLDER"], 5, b"does not say what it is"),

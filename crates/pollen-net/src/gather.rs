@@ -302,14 +302,14 @@ impl<'a> Gathering<'a> {
             return Some(None);
         }
         let now = Instant::now();
-        let waiting = std::iter::from_fn(|| state.waiting.pop_front());
-        let chosen = { waiting }.next().or_else(|| {
+        let waiting = state.waiting.pop_front();
+        let chosen = waiting.or_else(|| {
             let is_late = |piece: &&Piece| match *piece.from {
                 [(from, since)] => from != holder && now >= since + LATE,
                 _ => false,
             };
             let late = state.pieces.iter().filter(|(_, piece)| !piece.is_held);
-            let late = late.filter(|(_, piece)| is_late(&piece));
+            let late = late.filter(|(_, piece)| is_late(piece));
             late.min_by_key(|(_, piece)| piece.from.first().map(|from| from.1)).map(|late| *late.0)
         });
         let piece = chosen?;

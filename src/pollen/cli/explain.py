@@ -48,7 +48,8 @@ def inspect_command(ctx: click.Context, target: str, as_json: bool) -> None:
         state = control.get(f"/v1/seeds/{quote(found['name'], safe='')}")
         described = state.get("description", {})
     if as_json:
-        output.print_json({"kind": kind, **found, "description": described})
+        noun = found["kind"] if found.get("kind", "module") != "module" else kind
+        output.print_json({**found, "kind": noun, "description": described})
         return
     click.echo(f"{kind} {found['name']}")
     for line in detail_lines(kind, found):
