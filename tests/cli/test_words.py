@@ -78,16 +78,12 @@ def test_the_doctor_tells_the_limits_of_the_daemon(up: Pln) -> None:
 
 
 def test_a_start_in_too_small_a_space_names_the_limit(pln: Pln) -> None:
-    """Not the last line of a crash dump. Where the space is just enough, another start is not."""
+    """Not the last line of a crash dump. Starts went well with 156 MiB, and with 127 none did."""
     line = pln.line("up", "-d", "--ips", "127.0.0.1", "--port", "0")
-    small = ["sh", "-c", 'ulimit -v 310000; exec "$@"', "sh", *line]
-    for _ in range(4):
-        done = subprocess.run(small, env=pln.environment, capture_output=True, check=False)
-        if done.returncode:
-            break
-        pln.ok("down", "--force")
+    small = ["sh", "-c", 'ulimit -v 130000; exec "$@"', "sh", *line]
+    done = subprocess.run(small, env=pln.environment, capture_output=True, check=False)
     assert done.returncode == 1
-    assert b"in an address space of 302 MiB" in done.stderr, done.stderr
+    assert b"in an address space of 126 MiB" in done.stderr, done.stderr
     assert b"ulimit -v unlimited" in done.stderr
 
 
