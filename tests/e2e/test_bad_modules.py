@@ -120,10 +120,12 @@ async def test_a_module_over_the_limit_is_refused_unread(pair: Cluster, tmp_path
     await alive(*pair)
 
 
-async def test_the_door_refuses_a_module_over_the_limit(pair: Cluster) -> None:
-    """Whoever uploads without the command line is told the same, by the announced length."""
+async def test_content_over_the_limit_of_a_module_makes_none(pair: Cluster) -> None:
+    """Whoever uploads without the command line is told the same when it is to be a module."""
+    huge = padded(MODULE_MAX_BYTES + 1)
+    content = await asyncio.to_thread(Control(pair[0].paths).upload, huge)
     with pytest.raises(PollenError) as caught:
-        await asyncio.to_thread(Control(pair[0].paths).upload, padded(MODULE_MAX_BYTES + 1))
+        await pair[0].post("/v1/seeds", {"name": "huge", "content": content})
     assert caught.value.slug == "module-invalid" and "64 MiB" in str(caught.value)
     await alive(*pair)
 

@@ -204,7 +204,7 @@ async def test_content_that_was_deleted_comes_from_a_peer_or_is_asked_for() -> N
         await cluster.linked()
         await cluster.ready("echo", on=["a", "b"])
         told = (await b.pln("call", "alone", "shout", "x", "--timeout", "3s")).stderr.decode()
-        assert "no holder of the module sent it" in told
+        assert "no holder of the content sent it" in told
         assert "or seed it again: pln" in told
         again = await b.pln("seed", *alone)
         assert again.returncode == 0, again.stderr

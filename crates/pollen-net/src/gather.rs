@@ -66,17 +66,20 @@ impl Net {
     /// fetched again.
     ///
     /// `owner` is the one of the spec: what is held for specs of others only has to be shown by a holder
-    /// of this one. `Invalid` when it has more than `most` bytes; else the error of the last holder that
+    /// of this one. Without an owner what is held will do. `Invalid` when it has more than `most` bytes; else the error of the last holder that
     /// was asked. What came is kept for the next try.
     pub async fn fetch(
         &self,
         holders: &[Id],
         request: FetchRequest<'_>,
         most: u64,
-        owner: Id,
+        owner: Option<Id>,
     ) -> Result<(), NetError> {
         let content = self.content();
-        let is_for_owner = content.is_for(request.content, owner).await?;
+        let is_for_owner = match owner {
+            Some(owner) => content.is_for(request.content, owner).await?,
+            None => true,
+        };
         if is_for_owner && content.keep(request.content).await? {
             return Ok(());
         }
@@ -84,7 +87,9 @@ impl Net {
             Some(size) if !is_for_owner => self.prove(holders, request, size).await?,
             _ => self.gather(holders, request, most).await?,
         }
-        content.note_for(request.content, owner).await?;
+        if let Some(owner) = owner {
+            content.note_for(request.content, owner).await?;
+        }
         match content.keep(request.content).await? {
             true => Ok(()),
             false => Err(NetError::State("what was fetched is not held".to_owned())),

@@ -72,7 +72,7 @@ async fn a_content_comes_from_all_holders_at_once() {
     for holder in &holders {
         content = hold(holder, &data).await;
     }
-    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
     let asked: Vec<usize> = holders.iter().map(|h| h.above.asked.load(Relaxed)).collect();
     assert!(asked.iter().all(|asked| *asked > 0), "asked {asked:?}");
@@ -88,11 +88,11 @@ async fn what_came_is_not_fetched_again() {
     hold(&holders[1], &data).await;
     // The question how large it is, and three pieces.
     holders[0].above.allowance.store(4, Relaxed);
-    let first = a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, OWNER).await;
+    let first = a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, Some(OWNER)).await;
     assert!(matches!(first, Err(NetError::Refused(slug)) if slug == "denied"));
     let missing = a.net.content().missing(content, SIZE as u64).await.unwrap();
     assert_eq!(missing.len() as u64, pieces(SIZE as u64) - 3);
-    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, OWNER).await.unwrap();
+    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
     assert_eq!(holders[1].above.asked.load(Relaxed), 1 + missing.len());
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
 }
@@ -105,7 +105,7 @@ async fn a_holder_that_refuses_is_replaced() {
     hold(&holders[2], &data).await;
     holders[0].above.allowance.store(2, Relaxed);
     // The second one never had it.
-    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
 }
 
@@ -122,10 +122,10 @@ async fn wrong_bytes_are_refused_and_come_from_another_holder() {
     let id = liar.id();
     until(|| a.net.link(id).is_some()).await;
     tokio::spawn(liar.lie(SIZE as u64));
-    let alone = a.net.fetch(&[id], asks(content), u64::MAX, OWNER).await;
+    let alone = a.net.fetch(&[id], asks(content), u64::MAX, Some(OWNER)).await;
     assert!(matches!(alone, Err(NetError::Corrupt(_))), "{alone:?}");
     let both = [id, holders[0].net.id()];
-    a.net.fetch(&both, asks(content), u64::MAX, OWNER).await.unwrap();
+    a.net.fetch(&both, asks(content), u64::MAX, Some(OWNER)).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
 }
 
@@ -135,7 +135,7 @@ async fn an_empty_content_and_one_of_whole_pieces_come_whole() {
     for size in [0, 1, PIECE as usize, 2 * PIECE as usize] {
         let data = noise(size);
         let content = hold(&holders[0], &data).await;
-        a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
+        a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
         assert_eq!(a.net.content().read(content).await.unwrap(), data, "{size}");
         assert_eq!(a.net.content().size(content).await.unwrap(), Some(size as u64));
     }
@@ -179,21 +179,21 @@ async fn whoever_publishes_the_hash_of_another_gets_no_byte() {
     for size in [9, SIZE] {
         let data = noise(size);
         let content = hold(&holders[0], &data).await;
-        a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, OWNER).await.unwrap();
+        a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
         // The thief's spec names the hash, and its node says that it lets everybody have it.
         *holders[0].above.owner.write() = Some(thief);
         *holders[1].above.owner.write() = Some(thief);
         let holder = ids(&holders[..1]);
-        let stolen = holders[1].net.fetch(&holder, asks(content), u64::MAX, thief).await;
+        let stolen = holders[1].net.fetch(&holder, asks(content), u64::MAX, Some(thief)).await;
         assert!(stolen.is_err());
         // A node that has the bytes for their owner takes them for the thief from nobody.
-        let proof = a.net.fetch(&ids(&holders), asks(content), u64::MAX, thief).await;
+        let proof = a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(thief)).await;
         assert!(matches!(proof, Err(NetError::Refused(slug)) if slug == "blob-not-found"));
         assert!(!a.net.content().is_for(content, thief).await.unwrap());
         // Who really has them for that owner shows it by a piece.
         holders[1].net.content().add(data.clone()).await.unwrap();
         holders[1].net.content().note_for(content, thief).await.unwrap();
-        a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, thief).await.unwrap();
+        a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, Some(thief)).await.unwrap();
         assert!(a.net.content().is_for(content, thief).await.unwrap());
         *holders[0].above.owner.write() = Some(OWNER);
     }

@@ -4,13 +4,18 @@
 //! counts: the store lets go of it some time after the last one ended.
 //! Source: docs/internals/content.md#reading.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
+use pollen_net::NetError;
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, PIECE},
@@ -25,6 +30,9 @@ use crate::{
     tables::{MODULE, Reading, SeedEntry},
 };
 
+/// For so long holders are sought that send it, and so often.
+const PATIENCE: Duration = Duration::from_secs(8);
+const PAUSE: Duration = Duration::from_millis(200);
 /// How often a reader looks whether the next piece has come.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -73,11 +81,21 @@ impl Plane {
         }
         let (plane, owned) = (self.clone(), entry.clone());
         let fetch = self.handle().spawn(async move {
-            let row = &owned.row;
-            let request =
-                FetchRequest { seed: row.seed, path: MODULE, content: row.content, piece: None };
-            let fetched = plane.net().gather(&row.replicas, request, row.size).await;
-            fetched.map_err(|error| not_had(&error))
+            let began = Instant::now();
+            loop {
+                // Who holds it is told within a moment, and a link to them may be on its way.
+                let tables = plane.tables().load_full();
+                let row = &tables.seed(&owned.row.seed).unwrap_or(&owned).row;
+                let (seed, content) = (row.seed, row.content);
+                let request = FetchRequest { seed, path: MODULE, content, piece: None };
+                let fetched = plane.net().gather(&row.replicas, request, row.size).await;
+                let Err(error) = fetched else { return Ok(()) };
+                let is_ours = matches!(error, NetError::Full(_) | NetError::State(_));
+                if is_ours || began.elapsed() >= PATIENCE {
+                    return Err(not_had(&error));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
         });
         let (plane, content, task) = (self.clone(), entry.row.content, fetch.abort_handle());
         let ended = move || {

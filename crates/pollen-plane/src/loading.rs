@@ -203,7 +203,7 @@ impl Plane {
     ) -> Result<(), CallError> {
         let request = FetchRequest { seed: row.seed, path: role, content, piece: None };
         let most = if row.is_blob() { u64::MAX } else { MAX_MODULE };
-        let fetched = self.net().fetch(holders, request, most, row.publisher).await;
+        let fetched = self.net().fetch(holders, request, most, row.owner()).await;
         fetched.map_err(|error| not_had(&error))
     }
 

@@ -102,6 +102,11 @@ impl SeedRow {
         match_gate(&self.options.allow, &peer.properties)
     }
 
+    /// For whom its content has to be got. A module may be run by whoever has it.
+    pub(crate) fn owner(&self) -> Option<Id> {
+        self.is_blob().then_some(self.publisher)
+    }
+
     /// Whether it is held and handed out, and not run.
     pub fn is_blob(&self) -> bool {
         self.kind == Kind::Blob

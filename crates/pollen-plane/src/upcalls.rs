@@ -33,7 +33,7 @@ impl Upcalls for Plane {
         tokio::spawn(inbound::serve(self.clone(), link.clone(), send, recv));
     }
 
-    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Id, &'static str> {
+    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Option<Id>, &'static str> {
         let tables = self.tables().load();
         if !self.tables().is_leased() || !tables.peers.contains_key(peer) {
             return Err("denied");
@@ -44,7 +44,7 @@ impl Upcalls for Plane {
         let lets =
             !entry.row.is_blob() || tables.peers.get(peer).is_some_and(|p| entry.row.lets(&p.row));
         let lists = entry.row.contents().any(|held| held == asked);
-        if lets && lists { Ok(entry.row.publisher) } else { Err("blob-not-found") }
+        if lets && lists { Ok(entry.row.owner()) } else { Err("blob-not-found") }
     }
 
     fn tunnel(&self, arrived: Arrived) {

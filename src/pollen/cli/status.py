@@ -196,7 +196,7 @@ def _blob_lines(blobs: list[dict[str, Any]], columns: int) -> list[str]:
             blob["content"][:8],
             human_bytes(blob["size_bytes"]),
             f"{blob['ready']}/{blob['wanted']}",
-            ", ".join(held["name"] for held in blob["replicas"] if held["state"] == "ready") or "-",
+            ", ".join(sorted(r["name"] for r in blob["replicas"] if r["state"] == "ready")) or "-",
             blob["publisher_name"] or blob["publisher"][:8],
         )
         for blob in blobs

@@ -84,13 +84,13 @@ impl Upcalls for Above {
         });
     }
 
-    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<Id, &'static str> {
+    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<Option<Id>, &'static str> {
         self.asked.fetch_add(1, Relaxed);
         let left = self.allowance.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
         if left.is_err() || !self.gives_content.load(Relaxed) {
             return Err("denied");
         }
-        self.owner.read().ok_or("no owner is named")
+        Ok(*self.owner.read())
     }
 
     fn tunnel(&self, mut arrived: Arrived) {
