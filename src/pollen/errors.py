@@ -15,7 +15,7 @@
                                 root-file-foreign, root-file-stale, release-stale
         Ambiguous               ambiguous
         Unreachable             unreachable, daemon-not-running, daemon-not-answering,
-                                version-mismatch, provider-refused, content-corrupt
+                                version-mismatch, provider-refused
         Overloaded              overloaded
         DeadlineExceeded        deadline
         GuestError              guest-*
@@ -238,7 +238,6 @@ SLUGS: Mapping[str, SlugRow] = {
     "port-in-use": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "state-unusable": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "storage-full": SlugRow(PollenError, EXIT_FAILURE, 507, False),
-    "content-corrupt": SlugRow(Unreachable, EXIT_UNREACHABLE, 502, False),
     "already-running": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "path-too-long": SlugRow(PollenError, EXIT_FAILURE, 500, False),
     "upgrade-failed": SlugRow(PollenError, EXIT_FAILURE, 500, False),

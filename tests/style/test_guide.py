@@ -28,7 +28,6 @@ WITHOUT_EXAMPLE = {
     "release-denied": "it takes a signature that the root did not make: "
     "tests/e2e/test_upgrade_mesh.py",
     "release-stale": "it takes an older signature: tests/e2e/test_upgrade_mesh.py",
-    "content-corrupt": "it takes a holder that lies: crates/pollen-net/tests/gather.rs",
     "storage-full": "it takes a disk that is full: tests/e2e/test_blobs.py",
     "provider-refused": "it takes two machines that are linked: tests/e2e/test_services.py",
     "version-mismatch": "it takes two builds that differ: tests/e2e/test_tokens.py",

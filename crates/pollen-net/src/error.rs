@@ -39,12 +39,12 @@ impl NetError {
     /// The stable name in the error table.
     pub fn slug(&self) -> &str {
         match self {
-            Self::Unreachable(_) => "unreachable",
+            // A holder that lies is as good as none.
+            Self::Unreachable(_) | Self::Corrupt(_) => "unreachable",
             Self::VersionMismatch(_) => "version-mismatch",
             Self::Overloaded(_) => "overloaded",
             Self::Refused(slug) => slug,
             Self::Missing => "blob-not-found",
-            Self::Corrupt(_) => "content-corrupt",
             Self::PortInUse(_) => "port-in-use",
             Self::Full(_) => "storage-full",
             Self::State(_) => "state-unusable",
