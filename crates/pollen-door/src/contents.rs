@@ -17,7 +17,6 @@ use hyper::{
         IF_NONE_MATCH, IF_RANGE, RANGE,
     },
 };
-use pollen_net::NetError;
 use pollen_plane::{Blob, CallError, Plane, Principal, SeedRef, hex::hex, limits::STORE_REMEDY};
 use tokio::sync::mpsc;
 
@@ -45,7 +44,7 @@ pub(crate) async fn upload(
 ) -> Result<Response<Full<Bytes>>, NoBody> {
     let content = plane.net().content();
     if let Err(error) = content.check_room(incoming.size_hint().lower()) {
-        return Ok(problem(&not_kept(&error), None, 0));
+        return Ok(problem(&CallError::of_store(&error), None, 0));
     }
     // Only the owner uploads: nothing is held on an account, and there is no rate.
     let terms = Terms {
@@ -64,7 +63,7 @@ pub(crate) async fn upload(
             let answer = serde_json::json!({"content": hex(&content), "size": size});
             plain(StatusCode::OK, "application/json", answer.to_string().into())
         }
-        Err(error) => problem(&not_kept(&error), None, 0),
+        Err(error) => problem(&CallError::of_store(&error), None, 0),
     })
 }
 
@@ -82,11 +81,6 @@ pub(crate) async fn blob(
         Err(_) if who == Principal::Anonymous => problem(&no_such_seed(), None, 0).map(Sent::Left),
         Err(error) => problem(&error, None, 0).map(Sent::Left),
     }
-}
-
-fn not_kept(error: &NetError) -> CallError {
-    let slug = if matches!(error, NetError::Full(_)) { "storage-full" } else { "state-unusable" };
-    CallError::refused(slug, error.to_string(), STORE_REMEDY)
 }
 
 fn answer(method: &Method, headers: &HeaderMap, blob: Blob) -> Response<Sent> {

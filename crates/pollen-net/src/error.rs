@@ -53,7 +53,7 @@ impl NetError {
     }
 
     /// Whether it is this node's own store that failed: another peer would be no better.
-    pub(crate) fn is_own(&self) -> bool {
+    pub fn is_own(&self) -> bool {
         matches!(self, Self::Full(_) | Self::State(_))
     }
 

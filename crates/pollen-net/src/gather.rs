@@ -7,7 +7,7 @@
 //! Source: docs/internals/content.md#transfer.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -47,8 +47,8 @@ struct State {
     pieces: HashMap<u32, Piece>,
     waiting: VecDeque<u32>,
     left: usize,
-    /// Holders that send, and the bytes that came of each.
-    holders: HashMap<Id, u64>,
+    /// Holders that send.
+    holders: HashSet<Id>,
 }
 
 /// One content on its way.
@@ -66,8 +66,8 @@ impl Net {
     /// fetched again.
     ///
     /// `owner` is the one of the spec: what is held for specs of others only has to be shown by a holder
-    /// of this one. Without an owner what is held will do. `Invalid` when it has more than `most` bytes; else the error of the last holder that
-    /// was asked. What came is kept for the next try.
+    /// of this one. Without an owner what is held will do. `Invalid` when it has more than `most`
+    /// bytes; else the error of the last holder that was asked. What came is kept for the next try.
     pub async fn fetch(
         &self,
         holders: &[Id],
@@ -241,7 +241,7 @@ impl<'a> Gathering<'a> {
             pieces: missing.iter().map(|piece| (*piece, Piece::default())).collect(),
             waiting: missing.iter().copied().collect(),
             left: missing.len(),
-            holders: HashMap::new(),
+            holders: HashSet::new(),
         };
         Self { net, request, size, state: Mutex::new(state), moved: Notify::new() }
     }
@@ -253,7 +253,7 @@ impl<'a> Gathering<'a> {
         loop {
             while self.state.lock().holders.len() < HOLDERS {
                 let Some(holder) = holders.pop_front() else { break };
-                if self.state.lock().holders.insert(holder, 0).is_none() {
+                if self.state.lock().holders.insert(holder) {
                     arms.extend((0..WINDOW).map(|_| self.carry(holder)));
                 }
             }
@@ -303,7 +303,7 @@ impl<'a> Gathering<'a> {
     /// there may be something later.
     fn choose(&self, holder: Id) -> Option<Option<u32>> {
         let mut state = self.state.lock();
-        if state.left == 0 || !state.holders.contains_key(&holder) {
+        if state.left == 0 || !state.holders.contains(&holder) {
             return Some(None);
         }
         let now = Instant::now();

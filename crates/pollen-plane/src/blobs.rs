@@ -15,7 +15,6 @@ use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use pollen_net::NetError;
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, PIECE},
@@ -90,8 +89,7 @@ impl Plane {
                 let request = FetchRequest { seed, path: MODULE, content, piece: None };
                 let fetched = plane.net().gather(&row.replicas, request, row.size).await;
                 let Err(error) = fetched else { return Ok(()) };
-                let is_ours = matches!(error, NetError::Full(_) | NetError::State(_));
-                if is_ours || began.elapsed() >= PATIENCE {
+                if error.is_own() || began.elapsed() >= PATIENCE {
                     return Err(not_had(&error));
                 }
                 tokio::time::sleep(PAUSE).await;

@@ -3,10 +3,12 @@
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use pollen_net::NetError;
 use pollen_wire::Id;
 
 use crate::{
     hex::{hex, parse_hex},
+    limits::STORE_REMEDY,
     outlet::{Extras, Outlet},
     trace::Trace,
     trees::Below,
@@ -197,6 +199,13 @@ impl CallError {
             may_have_executed: false,
             retry_after_ms: 0,
         }
+    }
+
+    /// For a content store that failed; the slug is `storage-full` or `state-unusable`.
+    pub fn of_store(error: &NetError) -> Self {
+        let is_full = matches!(error, NetError::Full(_));
+        let slug = if is_full { "storage-full" } else { "state-unusable" };
+        Self::refused(slug, error.to_string(), STORE_REMEDY)
     }
 
     /// The same error, with this word on whether the guest may have run.

@@ -20,7 +20,6 @@ use crate::{
     call::CallError,
     events::Event,
     host::Arrived,
-    limits::STORE_REMEDY,
     plane::Plane,
     tables::{Flight, SeedEntry, SeedRow},
 };
@@ -224,14 +223,8 @@ impl Plane {
 }
 
 pub(crate) fn not_had(error: &NetError) -> CallError {
-    match error {
-        NetError::Full(reason) => {
-            return CallError::refused("storage-full", reason.clone(), STORE_REMEDY);
-        }
-        NetError::State(reason) => {
-            return CallError::refused("state-unusable", reason.clone(), STORE_REMEDY);
-        }
-        _ => {}
+    if error.is_own() {
+        return CallError::of_store(error);
     }
     let reason = format!("no holder of the content sent it; the last one: {error}");
     let remedy = "start a node that had it, or seed it again: pln seed FILE NAME";
