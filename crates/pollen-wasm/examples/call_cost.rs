@@ -4,23 +4,14 @@
 //! Run: `cargo run --release -p pollen-wasm --example call_cost [bytes]`
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod quiet;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pollen_wasm::{Call, Host, LogLevel, Sandbox, SandboxConfig, SeedSettings};
-
-struct Quiet;
-
-impl Host for Quiet {
-    fn request(&self, _uri: String, _input: Bytes) -> pollen_wasm::HostFuture<'_> {
-        Box::pin(async { Err("no mesh here".into()) })
-    }
-    fn log(&self, _level: LogLevel, _message: &str) {}
-    fn caller_json(&self) -> String {
-        "{}".into()
-    }
-}
+use pollen_wasm::{Call, Host, Sandbox, SandboxConfig, SeedSettings};
+use quiet::Quiet;
 
 const CALLS: u32 = 200_000;
 

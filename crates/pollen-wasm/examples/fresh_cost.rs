@@ -5,23 +5,14 @@
 //! (`examples/build.sh` makes `examples/build/echo-go.wasm`, function `echo`).
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod quiet;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pollen_wasm::{Call, Host, LogLevel, Sandbox, SandboxConfig, Seed, SeedSettings};
-
-struct Quiet;
-
-impl Host for Quiet {
-    fn request(&self, _uri: String, _input: Bytes) -> pollen_wasm::HostFuture<'_> {
-        Box::pin(async { Err("no mesh here".into()) })
-    }
-    fn log(&self, _level: LogLevel, _message: &str) {}
-    fn caller_json(&self) -> String {
-        "{}".into()
-    }
-}
+use pollen_wasm::{Call, Sandbox, SandboxConfig, Seed, SeedSettings};
+use quiet::Quiet;
 
 /// Length of an open loop.
 const LOOP: Duration = Duration::from_secs(4);

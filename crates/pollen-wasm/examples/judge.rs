@@ -5,25 +5,16 @@
 //! Run: `fuzz/run SECONDS`, or `smith SEED | judge SECONDS`: a seed repeats a run.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod quiet;
+
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pollen_wasm::{Call, Host, LogLevel, Sandbox, SandboxConfig, SeedSettings};
-
-struct Quiet;
-
-impl Host for Quiet {
-    fn request(&self, _uri: String, _input: Bytes) -> pollen_wasm::HostFuture<'_> {
-        Box::pin(async { Err("no mesh here".into()) })
-    }
-    fn log(&self, _level: LogLevel, _message: &str) {}
-    fn caller_json(&self) -> String {
-        "{}".into()
-    }
-}
+use pollen_wasm::{Call, Sandbox, SandboxConfig, SeedSettings};
+use quiet::Quiet;
 
 /// How long one call may run: many loops have no end.
 const CALL: Duration = Duration::from_millis(10);

@@ -5,29 +5,18 @@
 //! `cargo run --release --workspace --example python_cost build/runner.wasm CACHE [SOURCE.py FUNCTION INPUT]`
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod quiet;
+
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pollen_wasm::{
-    Bundle, Call, Host, LogLevel, Outcome, Sandbox, SandboxConfig, Seed, SeedSettings,
-};
+use pollen_wasm::{Bundle, Call, Outcome, Sandbox, SandboxConfig, Seed, SeedSettings};
+use quiet::Quiet;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
-
-struct Quiet;
-
-impl Host for Quiet {
-    fn request(&self, _uri: String, _input: Bytes) -> pollen_wasm::HostFuture<'_> {
-        Box::pin(async { Err("no mesh here".into()) })
-    }
-    fn log(&self, _level: LogLevel, _message: &str) {}
-    fn caller_json(&self) -> String {
-        "{}".into()
-    }
-}
 
 const SEEDS: usize = 60;
 const CALLS: u32 = 50_000;
