@@ -17,7 +17,10 @@ use parking_lot::Mutex;
 use pollen_wire::close;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::{error::NetError, transports::STREAM_WINDOW};
+use crate::{
+    error::NetError,
+    transports::{BULK_WINDOW, WINDOW},
+};
 
 /// Tunnels of one connection. A peer allows some thousand streams more, for content.
 pub(crate) const MAX_TUNNELS: usize = 10_000;
@@ -26,13 +29,11 @@ pub(crate) const MAX_TUNNELS: usize = 10_000;
 pub(crate) const IDLE: Duration = Duration::from_secs(30);
 /// The side that accepted closes one that the other left behind.
 pub(crate) const LEFT: Duration = Duration::from_secs(600);
-/// What of one connection is not read yet, bytes, beside that of tunnels that were let in.
-const WINDOW: u64 = 64 * 1024 * 1024;
 /// What a tunnel may have unread, bytes: the window of its stream.
-const OF_TUNNEL: u64 = STREAM_WINDOW as u64;
+const OF_TUNNEL: u64 = BULK_WINDOW as u64;
 /// What a connection may have unread at the most, however many tunnels there are, bytes: a node must
 /// hold it. From 5,000 on, those that nobody reads begin to stop the others.
-const MOST_UNREAD: u64 = WINDOW + 5_000 * OF_TUNNEL;
+const MOST_UNREAD: u64 = WINDOW as u64 + 5_000 * OF_TUNNEL;
 /// Datagrams that wait for one session; the next is dropped. A guess: 0.2 s of 5,000 a second.
 const WAITING: usize = 1024;
 /// What waits for all sessions of a connection, bytes. Guess: 2 s of 5,000 of the largest a second.
@@ -106,7 +107,7 @@ impl Busy {
         state.let_in += 1;
         if state.let_in > state.most_let_in {
             state.most_let_in = state.let_in;
-            let window = (WINDOW + OF_TUNNEL * state.let_in as u64).min(MOST_UNREAD);
+            let window = (u64::from(WINDOW) + OF_TUNNEL * state.let_in as u64).min(MOST_UNREAD);
             let window = VarInt::from_u64(window).unwrap_or(VarInt::MAX);
             self.lane.connection.set_receive_window(window);
         }

@@ -29,7 +29,7 @@ use crate::error::NetError;
 pub(crate) const MAX_CALLS: usize = 16_384;
 /// Calls of one link whose replies come in chunks, before the next is refused. If nobody reads them they
 /// hold a stream's window of 256 KiB each: 32 MiB of the connection's 64, so that all else has room.
-const MAX_STREAMING: usize = 128;
+pub(crate) const MAX_STREAMING: usize = 128;
 
 /// A connection to one peer, from Hello to its end.
 pub struct Link {

@@ -9,7 +9,7 @@ use iroh::{
 use pollen_mesh::{RECEIVE_BUFFER, SEND_BUFFER};
 use pollen_rules::numbers::LINK_IDLE_END;
 
-use crate::link::MAX_CALLS;
+use crate::link::{MAX_CALLS, MAX_STREAMING};
 
 pub(crate) const LINK: &[u8] = b"pollen/1";
 pub(crate) const BULK: &[u8] = b"pollen-bulk/1";
@@ -19,10 +19,18 @@ pub(crate) const MESH: &[u8] = b"pollen-mesh/1";
 /// Datagrams that wait on a connection, bytes. 1,400 of the largest: at 5,000 a second a reader may
 /// be 0.2 s late.
 const DATAGRAMS: usize = 2 * 1024 * 1024;
-/// What a stream may have unread, bytes. With half of it a transfer on loopback takes 15 % more cpu,
-/// and over 80 ms a stream carries 3.3 MB/s in place of 6.6. Much more is not safe: a stream with over
-/// 1,024 pieces behind a missing one ends its connection (noq 1.4), as 4 MiB did at once.
-pub(crate) const STREAM_WINDOW: u32 = 512 * 1024;
+/// What a stream of a bulk connection may have unread, bytes. With half of it a transfer on loopback
+/// takes 15 % more cpu, and over 80 ms a stream carries 3.3 MB/s in place of 6.6. Much more is not
+/// safe: a stream with over 1,024 pieces behind a missing one ends its connection (noq 1.4), as 4 MiB
+/// did at once.
+pub(crate) const BULK_WINDOW: u32 = 512 * 1024;
+/// The same of a link's streams.
+const LINK_WINDOW: u32 = 256 * 1024;
+/// What the streams of one connection may have unread together, bytes. A bulk connection grows by its
+/// tunnels.
+pub(crate) const WINDOW: u32 = 64 * 1024 * 1024;
+/// Readers that never read leave half of a link to all other calls.
+const _: () = assert!(MAX_STREAMING * LINK_WINDOW as usize <= WINDOW as usize / 2);
 /// A path on which nothing comes for so long is given up, when there is another. The time begins
 /// again with what is sent first after a silence, so a cut is noticed after this and one
 /// [`KEEP_ALIVE`] at most.
@@ -60,16 +68,15 @@ pub(crate) fn of_carriers() -> QuicTransportConfig {
 
 /// Of links, over IP and through other members.
 pub(crate) fn of_links() -> QuicTransportConfig {
-    of_streams(LINK_KEEP_ALIVE)
+    of_streams(LINK_KEEP_ALIVE, LINK_WINDOW)
 }
 
 /// Of bulk connections.
 pub(crate) fn of_bulk() -> QuicTransportConfig {
-    of_streams(BULK_KEEP_ALIVE)
+    of_streams(BULK_KEEP_ALIVE, BULK_WINDOW)
 }
 
-fn of_streams(keep_alive: Duration) -> QuicTransportConfig {
-    const KIB: u32 = 1024;
+fn of_streams(keep_alive: Duration, window: u32) -> QuicTransportConfig {
     let streams = u32::try_from(MAX_CALLS + 64).unwrap_or(u32::MAX);
     let idle_ms = u32::try_from(LINK_IDLE_END.as_millis()).unwrap_or(u32::MAX);
     let mut mtu = MtuDiscoveryConfig::default();
@@ -77,9 +84,9 @@ fn of_streams(keep_alive: Duration) -> QuicTransportConfig {
     QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(64 * 1024 * KIB))
-        .send_window(64 * 1024 * 1024)
+        .stream_receive_window(VarInt::from_u32(window))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(u64::from(WINDOW))
         .datagram_receive_buffer_size(Some(DATAGRAMS))
         .datagram_send_buffer_size(DATAGRAMS)
         .default_path_keep_alive_interval(keep_alive)
