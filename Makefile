@@ -71,7 +71,7 @@ check: $(VENV)/.locked ## the brain's loop: pure Python, no cargo, no native mod
 rust: $(VENV)/.locked ## the crates' own tests, formatting and lints
 	cargo fmt --check
 	$(CARGO) metadata --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
-	$(CARGO) test --release --workspace
+	$(CARGO) test --release --workspace --no-fail-fast
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 .PHONY: lint

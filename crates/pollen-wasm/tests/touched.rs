@@ -182,7 +182,9 @@ fn two_hundred_callers_in_turn_leave_no_more_than_the_idle_half() {
         let taken = private().saturating_sub(before);
         assert!(taken <= memory / 2 + memory / 10, "{} MiB after {number}", taken / MIB);
     }
-    assert!((7..=9).contains(&seed.idle_guests()), "{} of 26 MiB", seed.idle_guests());
+    // The last one that is over the half is given back beside the call.
+    let is_half = |_: &Sandbox| (7..=9).contains(&seed.idle_guests());
+    world.wait("the idle half is left", is_half);
 }
 
 #[test]
