@@ -33,8 +33,16 @@ pub(crate) const BLOB: &str = "/blob/";
 const WAITING: usize = 16;
 
 /// What is sent: bytes that are there, or a file as it is read.
-pub(crate) type Sent = Either<Full<Bytes>, StreamBody<BoxStream<'static, io::Result<Part>>>>;
-type Part = Frame<Bytes>;
+pub(crate) type Sent =
+    Either<Full<Bytes>, StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
+
+/// What is sent of a blob: the bytes of `span`, as a whole of their own.
+pub(crate) struct Part<'a> {
+    pub(crate) span: Range<u64>,
+    /// The entity tag, quoted.
+    pub(crate) tag: &'a str,
+    pub(crate) media: &'a str,
+}
 
 /// Keeps a body, whatever it is; the answer has its id and size.
 pub(crate) async fn upload(
@@ -76,16 +84,28 @@ pub(crate) async fn blob(
     name: &str,
 ) -> Response<Sent> {
     match plane.open_blob(&SeedRef::parse(name), who).await {
-        Ok(blob) => answer(method, headers, blob),
+        Ok(blob) => {
+            let tag = format!("\"{}\"", hex(&blob.content()));
+            let media =
+                if blob.is_site() { "application/x-tar" } else { "application/octet-stream" };
+            let part = Part { span: 0..blob.size(), tag: &tag, media };
+            send(method, headers, blob, part)
+        }
         // A stranger learns nothing of what is not public.
         Err(_) if who == Principal::Anonymous => problem(&no_such_seed(), None, 0).map(Sent::Left),
         Err(error) => problem(&error, None, 0).map(Sent::Left),
     }
 }
 
-fn answer(method: &Method, headers: &HeaderMap, blob: Blob) -> Response<Sent> {
-    let size = blob.size();
-    let tag = format!("\"{}\"", hex(&blob.content()));
+/// Sends a part of a blob, or one range of it; nothing to who has it.
+pub(crate) fn send(
+    method: &Method,
+    headers: &HeaderMap,
+    blob: Blob,
+    part: Part<'_>,
+) -> Response<Sent> {
+    let Part { span, tag, media } = part;
+    let size = span.end - span.start;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let mut response = Response::new(Sent::Left(Full::default()));
     let set = |response: &mut Response<Sent>, name, text: &str| {
@@ -93,13 +113,13 @@ fn answer(method: &Method, headers: &HeaderMap, blob: Blob) -> Response<Sent> {
             response.headers_mut().insert(name, value);
         }
     };
-    set(&mut response, ETAG, &tag);
-    if text(IF_NONE_MATCH).is_some_and(|tags| names(tags, &tag)) {
+    set(&mut response, ETAG, tag);
+    if text(IF_NONE_MATCH).is_some_and(|tags| names(tags, tag)) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
     set(&mut response, ACCEPT_RANGES, "bytes");
-    set(&mut response, CONTENT_TYPE, "application/octet-stream");
+    set(&mut response, CONTENT_TYPE, media);
     let asked = text(RANGE).filter(|_| text(IF_RANGE).is_none_or(|held| held == tag));
     let range = match asked.map_or(Asked::All, |range| read_range(range, size)) {
         Asked::All => 0..size,
@@ -118,6 +138,7 @@ fn answer(method: &Method, headers: &HeaderMap, blob: Blob) -> Response<Sent> {
     set(&mut response, CONTENT_LENGTH, &(range.end - range.start).to_string());
     if *method != Method::HEAD {
         // A body that breaks off closes the connection: its reader sees that it is short.
+        let range = span.start + range.start..span.start + range.end;
         let parts = blob.read(range).map_ok(Frame::data).map_err(|error| {
             tracing::warn!(reason = %error.reason, "a blob broke off while it was sent");
             io::Error::other(error.reason)

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::{BYTES_LEAST, BYTES_MOST, GIVE_BACK},
+    sites::Sites,
     visitors::Visitors,
 };
 
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) plane: Plane,
     pub(crate) tunnels: Tunnels,
     pub(crate) visitors: Arc<Visitors>,
+    pub(crate) sites: Sites,
     /// Cancelled when the node drains.
     pub(crate) stop: CancellationToken,
     /// HTTP connections of both doors.
@@ -84,6 +86,7 @@ impl Doors {
             plane,
             tunnels,
             visitors: Visitors::new(files(), bytes),
+            sites: Sites::default(),
             stop: CancellationToken::new(),
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),

@@ -6,7 +6,6 @@
 //! Source: RFC 9110, 9457.
 
 use std::{
-    borrow::Cow,
     net::SocketAddr,
     pin::pin,
     sync::Arc,
@@ -36,6 +35,7 @@ use crate::{
     doors::{Reason, Shared},
     framed,
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
+    reading::{Readable, percent_decoded, unknown_path},
     screen::{Screen, Told},
     tunnel,
     visitors::{Account, Hold, Visit},
@@ -175,18 +175,12 @@ impl Visitor {
 
     async fn answer(&self, request: &mut HttpRequest<Incoming>) -> Response<Sent> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        if is_read && request.uri().path().starts_with(BLOB) {
-            // In a box of its own: every request's future is as large as its largest route.
-            let name = request.uri().path().strip_prefix(BLOB).and_then(percent_decoded);
-            let Some(name) = name.filter(|name| !name.is_empty()) else {
-                return problem(&unknown_path(), None, 0).map(Sent::Left);
-            };
-            let who = self.door.principal;
-            let answer =
-                contents::blob(self.plane(), who, request.method(), request.headers(), &name);
-            return Box::pin(answer).await;
+        // In a box of its own: every request's future is as large as its largest route.
+        let who = self.door.principal;
+        match Readable::of(self.plane(), who, request).filter(|_| is_read) {
+            Some(readable) => Box::pin(readable.read(&self.shared, who, request)).await,
+            None => self.answer_at_once(request).await.map(Sent::Left),
         }
-        self.answer_at_once(request).await.map(Sent::Left)
     }
 
     async fn answer_at_once(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
@@ -371,29 +365,6 @@ fn other_method(allowed: &'static str, path: &str) -> Response<Full<Bytes>> {
     let mut response = problem_as(StatusCode::METHOD_NOT_ALLOWED, &error, None, 0);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
-}
-
-fn unknown_path() -> CallError {
-    let remedy = "POST /call/<seed>/<function>, GET /blob/<name>, GET /healthz";
-    CallError::refused("bad-request", "there is nothing at this path", remedy)
-}
-
-fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let high = char::from(bytes.next()?).to_digit(16)?;
-        let low = char::from(bytes.next()?).to_digit(16)?;
-        out.push(u8::try_from(high << 4 | low).ok()?);
-    }
-    String::from_utf8(out).ok().map(Cow::Owned)
 }
 
 /// `Pollen-Timeout`: a number with the unit `ms`, `s`, `m` or `h`.

@@ -6,6 +6,7 @@
 //! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`, its streamed
 //!   replies in `credit.rs`.
 //! - `contents.rs`: files that come in and go out over HTTP, and never stand in memory.
+//! - `reading.rs`: which content a request is for; `sites.rs`: sites, the table of one in `site.rs`.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
 //! - `tunnel.rs`: a client that wants a tunnel (`pollen-tunnel`).
 //! - `body.rs`: a request's body; `visitors.rs`: who is inside, and the account of bytes.
@@ -23,7 +24,10 @@ mod gateway;
 mod head;
 mod limits;
 mod listen;
+mod reading;
 mod screen;
+mod site;
+mod sites;
 mod tunnel;
 mod visitors;
 pub mod workload;

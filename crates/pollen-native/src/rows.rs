@@ -110,6 +110,7 @@ pub(crate) fn kind_of(word: &str) -> PyResult<Kind> {
     match word {
         "module" => Ok(Kind::Module),
         "blob" => Ok(Kind::Blob),
+        "site" => Ok(Kind::Site),
         other => Err(native("bad-request", format!("{other:?} is no kind of seed"))),
     }
 }

@@ -36,6 +36,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A blob that may be read.
+#[derive(Clone)]
 pub struct Blob {
     plane: Plane,
     entry: Arc<SeedEntry>,
@@ -117,6 +118,11 @@ impl Blob {
     /// Bytes of all of it.
     pub fn size(&self) -> u64 {
         self.entry.row.size
+    }
+
+    /// Whether its bytes are an archive that is served as a site.
+    pub fn is_site(&self) -> bool {
+        self.entry.row.is_site()
     }
 
     /// The hash of its bytes.

@@ -66,7 +66,7 @@ impl Plane {
         self.handle().spawn(async move {
             let found = match kind {
                 Kind::Module => plane.inspected(content, bundle).await,
-                Kind::Blob => plane.measured(content).await.map(Found::blob),
+                Kind::Blob | Kind::Site => plane.measured(content).await.map(Found::blob),
             };
             plane.events().emit(event(request, content, found)).await;
         });

@@ -72,6 +72,8 @@ pub enum Kind {
     Module,
     /// A file, which is held and handed out.
     Blob,
+    /// An archive of files: a blob that is served as a site.
+    Site,
 }
 
 /// The role of the module in a request for content; the other roles stand in the manifest.
@@ -109,7 +111,12 @@ impl SeedRow {
 
     /// Whether it is held and handed out, and not run.
     pub fn is_blob(&self) -> bool {
-        self.kind == Kind::Blob
+        matches!(self.kind, Kind::Blob | Kind::Site)
+    }
+
+    /// Whether it is a blob of many files, which is served as a site.
+    pub fn is_site(&self) -> bool {
+        self.kind == Kind::Site
     }
 
     /// Whether a client of the TCP door may call it.

@@ -24,7 +24,7 @@ from pollen.cli.proposals import here
 from pollen.errors import Ambiguous, PollenError, error_from
 from pollen.plain import escaped
 from pollen.sdk.control import Control
-from pollen.sdk.python.kinds import KINDS, kind_of
+from pollen.sdk.python.kinds import HELD, KINDS, kind_of
 from pollen.sdk.python.publish import Made, Wish, prepare, publish
 from pollen.units import human_bytes
 
@@ -45,6 +45,8 @@ _SETTLE_SECONDS = 10.0
 @click.option("-m", "is_package", is_flag=True, help="SOURCE is the name of a Python package.")
 @click.option("--kind", type=click.Choice(KINDS), default=None, help="What SOURCE is.")
 @click.option("--requirements", metavar="FILE", help="Packages that Python code wants, for pip.")
+@click.option("--spa", is_flag=True, help="Of a site: its first page answers for routes, too.")
+@click.option("--dot-files", is_flag=True, help="Of a site: files with a leading dot belong to it.")
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
 @click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
 @with_json
@@ -53,20 +55,28 @@ _SETTLE_SECONDS = 10.0
 def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: Any) -> None:
     """Publish SOURCE as seed NAME (its file name by default), or update it.
 
-    SOURCE is a WASM module, a Python file or a folder of Python: those are called. Any other file
-    is a blob, which others fetch; - is standard input.
+    SOURCE is a WASM module, a Python file or a folder of Python: those are called. A folder with
+    an index.html is a site. Any other file is a blob, which others fetch; - is standard input.
 
     \b
     Examples:
       pln seed hello.wasm
       pln seed hello.py
       pln seed film.mp4
+      pln seed ./public my-site
       tar c photos | pln seed - photos.tar
       pln seed hello.wasm greeter --allow-prop team=red --idempotent
       pln seed build/hello.wasm --watch
     """
     path = Path(source)
-    wish = Wish(source, given["kind"] or "", given["is_package"], given["requirements"] or "")
+    wish = Wish(
+        source,
+        given["kind"] or "",
+        given["is_package"],
+        given["requirements"] or "",
+        spa=given["spa"],
+        dot_files=given["dot_files"],
+    )
     if source == "-":
         if wish.kind not in ("", "blob"):
             raise error_from("usage", "what is called is not read from stdin", "name a file")
@@ -168,14 +178,14 @@ def _print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
         return
     ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
     if ready:
-        place = "held by:   " if view["kind"] == "blob" else "ready on:  "
+        place = "held by:   " if view["kind"] in HELD else "ready on:  "
         click.echo(f"  {place}{', '.join(ready)}")
     for warning in state["warnings"]:
         click.echo(here(f"warning: {warning}"))
     if not ready and answer["replaced"]:
         click.echo("hint: the version before serves on until this one is ready")
     if len(ready) < view["wanted"] and not state["warnings"]:
-        what = "copies" if view["kind"] == "blob" else "replicas"
+        what = "copies" if view["kind"] in HELD else "replicas"
         few = f"{len(ready)} of {view['wanted']} {what} are ready"
         click.echo(here(f"hint: {few}; see: pln why place {name}"))
 
@@ -190,7 +200,7 @@ def _print_seeded(
     verb = "unchanged" if answer["unchanged"] else "updated" if answer["replaced"] else "seeded"
     size = f"Python, {human_bytes(bundled)}" if bundled else human_bytes(answer["size_bytes"])
     click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
-    if answer["kind"] == "blob":
+    if answer["kind"] in HELD:
         click.echo(f"  content:   {answer['content']}")
         for change in answer["changed"]:
             click.echo(f"  changed:   {change}")

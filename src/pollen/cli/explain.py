@@ -23,6 +23,7 @@ from pollen.cli.proposals import here
 from pollen.errors import error_from
 from pollen.options import OPTIONS, Kind, flag_of, text_of
 from pollen.plain import escaped
+from pollen.sdk.python.kinds import HELD
 from pollen.units import human_bytes
 
 
@@ -109,7 +110,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         for name, option in OPTIONS.items()
         if option.kind in (Kind.SWITCH, Kind.CHOICE)
     ]
-    is_blob = seed["kind"] == "blob"
+    is_blob = seed["kind"] in HELD
     ready = f"{seed['ready']} of {seed['wanted']}"
     here = f"{seed['calls']}, {seed['failures']} failed, {seed['in_flight']} under way"
     memory, seconds = human_bytes(options["memory_bytes"]), options["timeout_ms"] / 1000

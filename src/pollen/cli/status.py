@@ -14,7 +14,7 @@ from pollen.cli.proposals import here
 from pollen.errors import error_from
 from pollen.units import human_bytes
 
-_SECTIONS = ("nodes", "seeds", "blobs", "services")
+_SECTIONS = ("nodes", "seeds", "blobs", "sites", "services")
 
 
 @click.command("status")
@@ -35,7 +35,7 @@ def status_command(
     node: str | None,
     as_json: bool,
 ) -> None:
-    """Show nodes, seeds, blobs and services as this node sees them.
+    """Show nodes, seeds, blobs, sites and services as this node sees them.
 
     With --node as another one sees them, over its link; that needs an admin's node here.
 
@@ -69,9 +69,11 @@ def status_command(
 
 
 def _section(status: dict[str, Any], section: str) -> Any:
-    if section not in ("seeds", "blobs"):
+    """A part of the answer; blobs and sites are seeds of other kinds."""
+    if section not in ("seeds", "blobs", "sites"):
         return status[section]
-    return [seed for seed in status["seeds"] if (seed["kind"] == "blob") == (section == "blobs")]
+    of_kind = {"blob": "blobs", "site": "sites"}
+    return [seed for seed in status["seeds"] if of_kind.get(seed["kind"], "seeds") == section]
 
 
 def _path_of(node: str) -> str:
@@ -92,8 +94,9 @@ def status_lines(
         lines += ["", *_node_lines(status, columns, include_offline)]
     if "seeds" in sections:
         lines += ["", *_seed_lines(status, columns)]
-    if "blobs" in sections and (len(sections) == 1 or _section(status, "blobs")):
-        lines += ["", *_blob_lines(_section(status, "blobs"), columns)]
+    for kind in ("blobs", "sites"):
+        if kind in sections and (len(sections) == 1 or _section(status, kind)):
+            lines += ["", *_held_lines(kind, _section(status, kind), columns)]
     if "services" in sections:
         lines += service_lines(status.get("services"), columns, is_asked=len(sections) == 1)
     lines += [f"hint: {text}" for text in status["hints"]]
@@ -187,9 +190,11 @@ def _listener_lines(listeners: list[dict[str, Any]], columns: int) -> list[str]:
     return output.table_lines(("LISTENER OF", "AT", "STATE"), rows, columns=columns)
 
 
-def _blob_lines(blobs: list[dict[str, Any]], columns: int) -> list[str]:
+def _held_lines(kind: str, blobs: list[dict[str, Any]], columns: int) -> list[str]:
+    """Blobs, or sites: what is held and handed out."""
     if not blobs:
-        return ["no blobs; publish a file with: pln seed FILE"]
+        what = "a file with: pln seed FILE" if kind == "blobs" else "a folder with: pln seed FOLDER"
+        return [f"no {kind}; publish {what}"]
     rows = [
         (
             blob["name"],
@@ -201,7 +206,7 @@ def _blob_lines(blobs: list[dict[str, Any]], columns: int) -> list[str]:
         )
         for blob in blobs
     ]
-    head = ("BLOB", "CONTENT", "SIZE", "COPIES", "HELD BY", "BY")
+    head = (kind[:-1].upper(), "CONTENT", "SIZE", "COPIES", "HELD BY", "BY")
     return output.table_lines(head, rows, drop=("BY", "HELD BY", "CONTENT"), columns=columns)
 
 

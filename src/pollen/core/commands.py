@@ -41,7 +41,7 @@ class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
 
     ``bundle``: the id of held content with the files that the module is to run; empty for a module
     that stands alone. With one, an empty ``content`` is this node's Python runner. ``kind``:
-    ``module``, or ``blob`` for a file that is held and handed out.
+    ``module``; ``blob`` for a file that is held and handed out; ``site`` for an archive of files.
     """
 
     name: str
@@ -196,7 +196,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     hosts found at fault. The counters are this node's own executions, but ``cancelled``: calls that
     began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed. ``manifest``:
     by role, the contents that it needs beside its module (``bundle``: the files of a Python seed).
-    ``kind``: ``module`` or ``blob``.
+    ``kind``: ``module``, ``blob`` or ``site``.
     """
 
     name: str
@@ -311,7 +311,7 @@ class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):
     """A seed was published. ``replaced`` is the hash of the spec it updates, ``changed`` what that
     had else than the module, ``unchanged`` true when the same spec stood already and nothing was
-    written. ``kind``: ``module`` or ``blob``."""
+    written. ``kind``: ``module``, ``blob`` or ``site``."""
 
     name: str
     seed: str

@@ -88,17 +88,19 @@ class AskJoin(Effect, frozen=True, kw_only=True):
     body: bytes
 
 
-# What a spec may be of: a module, which is run, and a file, which is held and handed out.
+# What a spec may be of: a module, which is run; a file, which is held and handed out; an archive of
+# files, which is served as a site as well.
 MODULE = "module"
 BLOB = "blob"
+SITE = "site"
 
 
 class InspectModule(Effect, frozen=True, kw_only=True):
     """Check that held content is a callable module; ``ModuleInspected`` follows.
 
     ``bundle``: held content with the files that the module is to run, else empty. They are compiled
-    and imported, with every request of theirs refused. With the ``kind`` ``BLOB`` the content has
-    to be held whole, whatever it is.
+    and imported, with every request of theirs refused. With the ``kind`` ``BLOB`` or ``SITE`` the
+    content has to be held whole, whatever it is.
     """
 
     request: RequestId
@@ -165,8 +167,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     A row whose ``name`` is empty is reached by its hash only: a spec that is being replaced.
     ``policy`` is asked beside the pairs of the options; without one it lets all pass.
     ``manifest`` names by role the contents that are held wherever it runs, beside its module; the
-    files of the role ``bundle`` are handed to it. ``kind``: a ``MODULE`` runs, a ``BLOB`` of
-    ``size`` bytes is held and handed out.
+    files of the role ``bundle`` are handed to it. ``kind``: a ``MODULE`` runs, a ``BLOB`` or a
+    ``SITE`` of ``size`` bytes is held and handed out.
     """
 
     name: str

@@ -20,7 +20,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pollen.errors import BadRequest, PollenError, Unreachable, error_from_dict
 from pollen.paths import OWNER_REMEDY, Paths
@@ -138,16 +138,17 @@ class Control:
             yield Sending(self, line, file, size)
 
     @contextlib.contextmanager
-    def reading(self, path: str) -> Iterator[tuple[BinaryIO, int]]:
-        """The body of a large answer of the door, to be read, and its length."""
+    def reading(self, path: str) -> Iterator[tuple[BinaryIO, int, str]]:
+        """The body of a large answer of the door, to be read, its length and its media type."""
         with self._line(str(self._paths.call_socket), None) as line:
             line.sendall(_head("GET", path, 0))
             with io.BufferedReader(line, _PIECE) as answer:
-                status, length = _read_head(answer, _BLOB_MAX)
+                head = _read_head(answer, _BLOB_MAX)
+                status, length = head.status, head.length
                 if status >= 400:
                     raise error_from_dict(_problem(_rest(answer, length), status))
                 line.is_watched = False
-                yield answer, length
+                yield answer, length, head.media
 
     @property
     def _control(self) -> str:
@@ -176,7 +177,8 @@ class Control:
         with self._line(path, timeout, method) as line:
             _send(line, method, target, body)
             with io.BufferedReader(line) as answer:
-                status, length = _read_head(answer)
+                head = _read_head(answer)
+                status, length = head.status, head.length
                 if status >= 400:
                     raise error_from_dict(_problem(_rest(answer, length), status))
                 # What goes on, as a log does, may be silent for good reasons.
@@ -249,7 +251,8 @@ class Sending:
     def answer(self) -> str:
         """The id of what was sent, in hex. Raises the typed error of a refusal."""
         with io.BufferedReader(self._line) as answer:
-            status, length = _read_head(answer)
+            head = _read_head(answer)
+            status, length = head.status, head.length
             raw = _rest(answer, length)
         if status >= 400:
             raise error_from_dict(_problem(raw, status))
@@ -344,18 +347,28 @@ def _send(connection: _Line, method: str, target: str, body: bytes) -> None:
         connection.sendall(memoryview(body)[_WITH_HEAD:])
 
 
-def _read_head(answer: BinaryIO, most: int = 0) -> tuple[int, int]:
-    """Status and announced length (0: to the end). Raises ``ValueError`` when it is not HTTP, or
-    out of bounds: over ``most``, or over what any answer but a file may have."""
+class _Head(NamedTuple):
+    """What an answer begins with; a length of 0 is one to the end."""
+
+    status: int
+    length: int
+    media: str
+
+
+def _read_head(answer: BinaryIO, most: int = 0) -> _Head:
+    """Raises ``ValueError`` when it is not HTTP, or out of bounds: over ``most``, or over what any
+    answer but a file may have."""
     most = most or _BODY_MAX
     version, _, rest = answer.readline(_MAX_LINE).partition(b" ")
     if not version.startswith(b"HTTP/1."):
         raise ValueError("it closed the connection without an answer")
-    length = 0
+    length, media = 0, ""
     for _ in range(_HEAD_LINES):
         if (line := answer.readline(_MAX_LINE).strip()) == b"":
-            return int(rest[:3]), length
+            return _Head(int(rest[:3]), length, media)
         name, _, value = line.partition(b":")
+        if name.lower() == b"content-type":
+            media = value.strip().decode("ascii", "replace")
         if name.lower() == b"content-length":
             length = int(value)
             if not 0 <= length <= most:

@@ -1,8 +1,9 @@
 """Files to the node and from it: what ``pln seed FILE`` and ``pln fetch`` do with bytes.
 
-Decides: when a file counts as changed while it was read, and how what comes takes its place.
+Decides: when a file counts as changed while it was read, and how what comes takes its place: as a
+    file, and a site as a folder.
 Does not know: the node's store; how bytes travel between nodes.
-Invariants: a file that is fetched appears under its name whole or not at all, and never replaces
+Invariants: what is fetched appears under its name whole or not at all, and never replaces
     another one unasked. Neither way holds more of a file in memory than one piece.
 Source: docs/internals/content.md#reading; POSIX rename.
 """
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import quote
 
 from pollen.errors import PollenError, error_from
+from pollen.sdk import sites
 from pollen.sdk.control import Control
 
 # Told of the bytes that went or came, and of all of them.
@@ -27,6 +30,17 @@ Progress = Callable[[int, int], None]
 # Bytes between two words of progress.
 _PIECE: Final = 1 << 20
 STDIN: Final = Path("-")
+# How the door calls the archive of a site.
+_ARCHIVE: Final = "application/x-tar"
+
+
+class Fetched(NamedTuple):
+    """What came: its bytes, and where it is (None: standard output). ``files`` is how many files a
+    site has, None for a file."""
+
+    size: int
+    place: Path | None
+    files: int | None = None
 
 
 class _Enough(Exception):
@@ -51,6 +65,17 @@ def upload(control: Control, path: Path, progress: Progress) -> str:
         raise error_from("bad-request", f"{path}: {error.strerror}", "name a file") from None
 
 
+def upload_site(
+    control: Control, folder: Path, progress: Progress, *, spa: bool, dot_files: bool
+) -> str:
+    """Hand the files of a folder to the node as one archive; its hex id.
+
+    Raises ``bad-request`` for a folder that is no site or changes meanwhile, ``storage-full``.
+    """
+    with sites.packed(folder, spa=spa, dot_files=dot_files) as archive:
+        return _upload(control, archive, str(folder), progress)
+
+
 def _upload(control: Control, file: BinaryIO, name: str, progress: Progress) -> str:
     before = os.fstat(file.fileno())
     if not stat.S_ISREG(before.st_mode):
@@ -69,22 +94,65 @@ def _upload(control: Control, file: BinaryIO, name: str, progress: Progress) -> 
 
 def fetch(
     control: Control, name: str, place: Path | None, progress: Progress, *, force: bool = False
-) -> int:
-    """Fetch a blob into the file ``place``, or to standard output (None); its size.
+) -> Fetched:
+    """Fetch a blob into the file ``place``, or into that folder, or to standard output (None). A
+    site becomes the folder ``place``.
 
     Raises ``seed-not-found``, ``denied``, ``unreachable`` when no holder has all of it,
-    ``file-exists``, ``bad-request`` for a place that cannot be written, and ``BrokenPipeError``.
+    ``file-exists``, ``bad-request`` for a place that cannot be written, ``bundle-invalid`` for a
+    site that is none, and ``BrokenPipeError``.
     """
-    if place is not None and not force and place.exists():
-        raise error_from("file-exists", f"{place} is there already", "to replace it: --force")
     try:
-        with control.reading(f"/blob/{quote(name, safe='')}") as (answer, size):
+        with control.reading(f"/blob/{quote(name, safe='')}") as (answer, size, media):
             if place is None:
-                return _copy(answer, sys.stdout.buffer, "standard output", size, progress)
+                return Fetched(
+                    _copy(answer, sys.stdout.buffer, "standard output", size, progress), None
+                )
+            is_site = media == _ARCHIVE
+            if not is_site and place.is_dir():
+                place /= name
+            if not force and place.exists():
+                reason = f"{place} is there already"
+                raise error_from("file-exists", reason, "to replace it: --force")
+            if is_site:
+                coming = _Coming(answer, size, progress)
+                with _written(place), _folder_beside(place) as folder:
+                    count = sites.unpack(coming, folder)
+                    coming.drain()
+                return Fetched(size, place, count)
             with _beside(place) as file:
-                return _copy(answer, file, str(place), size, progress)
+                return Fetched(_copy(answer, file, str(place), size, progress), place)
     except _Enough:
         raise BrokenPipeError from None
+
+
+class _Coming:
+    """The bytes of an answer as a file that is read once; ``unreachable`` when they end early."""
+
+    def __init__(self, answer: BinaryIO, size: int, progress: Progress) -> None:
+        self._answer, self._size, self._progress = answer, size, progress
+        self._done = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes; fewer at the end only."""
+        left = self._size - self._done
+        wanted = left if size < 0 else min(size, left)
+        piece = self._answer.read(wanted)
+        self._done += len(piece)
+        if len(piece) < wanted:
+            raise _broke_off(self._done, self._size)
+        self._progress(self._done, self._size)
+        return piece
+
+    def drain(self) -> None:
+        """Read what is left, behind the end of the archive."""
+        while self.read(_PIECE):
+            pass
+
+
+def _broke_off(done: int, size: int) -> PollenError:
+    reason = f"{done} of {size} bytes came, and then no more"
+    return error_from("unreachable", reason, "ask again: what came is not fetched again")
 
 
 def _copy(answer: BinaryIO, file: BinaryIO, name: str, size: int, progress: Progress) -> int:
@@ -99,9 +167,28 @@ def _copy(answer: BinaryIO, file: BinaryIO, name: str, size: int, progress: Prog
         done += len(piece)
         progress(done, size)
     if done < size:
-        reason = f"{done} of {size} bytes came, and then no more"
-        raise error_from("unreachable", reason, "ask again: what came is not fetched again")
+        raise _broke_off(done, size)
     return done
+
+
+@contextlib.contextmanager
+def _folder_beside(place: Path) -> Iterator[Path]:
+    """A new folder that takes its place when the block ends well. One that was there is kept aside
+    until then, and removed."""
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    aside = place.with_name(f".{place.name}.{os.getpid()}.old")
+    part.mkdir()
+    try:
+        yield part
+        if place.exists():
+            place.replace(aside)
+        part.replace(place)
+    finally:
+        for folder in (part, aside):
+            if folder.is_file():
+                folder.unlink()
+            elif folder.exists():
+                shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

@@ -75,11 +75,12 @@ class Steering(Running):
         force: bool = False,
         progress: Progress = _untold,
     ) -> int:
-        """Fetch a blob into a file, which is there whole or not at all; its bytes. ``progress`` is
-        told of the bytes that came and of all of them, in another thread. Raises
-        ``seed-not-found``, ``denied``, ``unreachable``, ``file-exists``."""
+        """Fetch a blob into a file, or a site into a folder, which is there whole or not at all;
+        its bytes. ``progress`` is told of the bytes that came and of all of them, in another
+        thread. Raises ``seed-not-found``, ``denied``, ``unreachable``, ``file-exists``."""
         control, path = Control(self._paths), Path(place)
-        return await asyncio.to_thread(files.fetch, control, name, path, progress, force=force)
+        fetched = await asyncio.to_thread(files.fetch, control, name, path, progress, force=force)
+        return fetched.size
 
     def use(self, seed: str, *, timeout: float = 60.0) -> Use:
         """A seed whose functions take and give values: ``await mesh.use("hello").greet("world")``.
@@ -164,7 +165,7 @@ class SyncSteering(SyncRunning):
         progress: Progress = _untold,
     ) -> int:
         """As ``Steering.fetch``; ``progress`` is called in this thread."""
-        return files.fetch(Control(self._paths), name, Path(place), progress, force=force)
+        return files.fetch(Control(self._paths), name, Path(place), progress, force=force).size
 
     def use(self, seed: str, *, timeout: float = 60.0) -> SyncUse:
         """As ``Steering.use``, without ``await``."""

@@ -1,4 +1,4 @@
-"""Fetch a blob into a file"""
+"""Fetch a blob into a file, or a site into a folder"""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from pollen.units import human_bytes
 @click.command("fetch")
 @click.argument("name", shell_complete=complete_seeds)
 @click.argument("dest", default="", metavar="[DEST]")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
 @with_json
 @with_globals
 @click.pass_context
 def fetch_command(ctx: click.Context, name: str, dest: str, force: bool, as_json: bool) -> None:
     """Fetch the blob NAME, or the one with this hash, into DEST: a file, a folder, or - for stdout.
 
-    Without DEST it is a file of that name here. What is not on this node comes from its holders,
-    several at once, and every byte is checked against the blob's hash.
+    Without DEST it is a file of that name here. A site becomes a folder, and on stdout a tar file.
+    What is not on this node comes from its holders, several at once, and every byte is checked
+    against the blob's hash.
 
     \b
     Examples:
       pln fetch film.mp4
       pln fetch film.mp4 ~/films
       pln fetch photos.tar - | tar x
+      pln fetch my-site ./public
     """
     from pollen.sdk import files
 
-    place = None if dest == "-" else Path(dest or name)
-    if place is not None and place.is_dir():
-        place /= name
+    wanted = None if dest == "-" else Path(dest or name)
     with progress.shown(f"fetching {name}", as_json=as_json) as tell:
-        size = files.fetch(control_of(ctx), name, place, tell, force=force)
-    if as_json and place is not None:
-        output.print_json({"name": name, "file": str(place), "size_bytes": size})
-    elif place is not None:
-        click.echo(f"fetched {name} into {place} ({human_bytes(size)})")
+        size, place, count = files.fetch(control_of(ctx), name, wanted, tell, force=force)
+    if place is None:
+        return
+    if as_json:
+        told = {"name": name, "file": str(place), "size_bytes": size}
+        output.print_json(told if count is None else {**told, "files": count})
+        return
+    what = human_bytes(size) if count is None else f"{count} file" + "s" * (count != 1)
+    click.echo(f"fetched {name} into {place} ({what})")

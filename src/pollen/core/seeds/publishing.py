@@ -16,7 +16,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import CheckSeedCommand, SeedCommand, Seeded, Unseeded
-from pollen.core.effects import BLOB, MODULE
+from pollen.core.effects import MODULE
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
@@ -121,8 +121,8 @@ def plan_seed(
 ) -> Publication | Seeded | Refusal:
     """What to publish for an inspected module; ``Seeded`` alone when it stands already."""
     functions: list[str] = []
-    if command.kind == BLOB:
-        refusal = _check_held(module) or _check_blob(command.options)
+    if command.kind != MODULE:
+        refusal = _check_held(module) or _check_blob(command.kind, command.options)
     else:
         functions = _functions_of(module, command.options)
         refusal = _check_module(module, functions, command.options)
@@ -213,13 +213,13 @@ _OF_BLOBS = frozenset(
 )
 
 
-def _check_blob(options: SeedOptions) -> Refusal | None:
+def _check_blob(kind: str, options: SeedOptions) -> Refusal | None:
     """The first option that only a module can obey, or None."""
     for name, option in OPTIONS.items():
         if name not in _OF_BLOBS and getattr(options, name) != getattr(DEFAULTS, name):
             return Refusal(
                 "config-invalid",
-                f"{option.flag} is for what runs, and a blob does not run",
+                f"{option.flag} is for what runs, and a {kind} does not run",
                 f"leave {option.flag} out",
             )
     return None

@@ -15,7 +15,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Refusal, Rejection, WireHash, decode, encode
-from pollen.core.effects import BLOB, MODULE
+from pollen.core.effects import BLOB, MODULE, SITE
 from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
 from pollen.core.labels import check_name
 from pollen.core.policy import CALLERS, HOSTS, Policy, parse, read_policy
@@ -27,7 +27,7 @@ from pollen.options import DEFAULTS, OPTIONS, Kind, SeedOptions, text_of
 DESCRIPTION = "description"
 # Where the map says what the spec is of, when that is no module. No option, either.
 KIND = "kind"
-KINDS = (MODULE, BLOB)
+KINDS = (MODULE, BLOB, SITE)
 # The options that are policies, each with the subject of its expression.
 _SCOPES = {"allow_if": CALLERS, "host_if": HOSTS}
 
@@ -117,8 +117,8 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def is_blob(self) -> bool:
-        """Whether it is held and handed out, and not run."""
-        return self.kind == BLOB
+        """Whether it is held and handed out, and not run. A site is a blob of many files."""
+        return self.kind in (BLOB, SITE)
 
     @property
     def description(self) -> str:

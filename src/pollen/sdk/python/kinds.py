@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pollen.errors import PollenError, error_from
+from pollen.errors import error_from
 
 KINDS: Final = ("module", "python", "site", "blob")
+# Those that are held and handed out, and not run.
+HELD: Final = ("blob", "site")
 _MODULES: Final = (".wasm", ".wat")
 _MAGIC: Final = b"\0asm"
 # What a folder of Python has, any one of them.
@@ -76,11 +78,6 @@ def _kind_of_folder(path: Path) -> str:
         raise error_from("ambiguous", f"{path} may be Python or a site: it has {_SITE} too", remedy)
     signs = f"neither {', '.join(_SIGNS)} nor {_SITE}"
     raise error_from("ambiguous", f"{path} does not say what it is: it has {signs}", remedy)
-
-
-def no_site(source: str) -> PollenError:
-    """Sites are told from Python, and cannot be published."""
-    return error_from("usage", f"{source} is a site, which this version cannot publish")
 
 
 def find_source(source: str, *, is_package: bool = False) -> Source:

@@ -1,6 +1,6 @@
 """Publishing: whatever a source is, one call makes a seed of it.
 
-Decides: which of the two ways a source takes, a module or a bundle.
+Decides: which way a source takes: a module, a bundle, a file, or a folder as a site.
 Does not know: how a bundle comes to its runner: the node has that.
 Invariants: what would be refused whatever the source is refused before packages are fetched and
     before anything is sent.
@@ -29,22 +29,27 @@ _PATIENCE: Final = 180.0
 @dataclass(frozen=True)
 class Wish:
     """What to publish. ``kind`` is one of ``kinds.KINDS`` or empty for what the source shows;
-    ``is_package``: ``source`` is the dotted name of a package; ``requirements``: a file for pip."""
+    ``is_package``: ``source`` is the dotted name of a package; ``requirements``: a file for pip.
+    ``spa`` and ``dot_files`` are of sites (``sites.packed``)."""
 
     source: str
     kind: str = ""
     is_package: bool = False
     requirements: str = ""
+    spa: bool = False
+    dot_files: bool = False
 
 
 @dataclass(frozen=True)
 class Made:
-    """What is sent: a module's file, a bundle, or a file as it is (``blob``)."""
+    """What is sent: a module's file, a bundle, a file as it is (``blob``), or a folder's files
+    (``site``)."""
 
     name: str
     module: Path | None = None
     bundle: bytes = b""
     blob: Path | None = None
+    site: Wish | None = None
 
     @property
     def size(self) -> int:
@@ -55,13 +60,19 @@ class Made:
 def prepare(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Made:
     """Read the source. Raises ``usage``, ``ambiguous``, ``bundle-invalid``."""
     kind = kinds.kind_of(wish.source, wish.kind, is_package=wish.is_package)
-    if kind == "site":
-        raise kinds.no_site(wish.source)
     path = Path(wish.source)
-    if kind in ("module", "blob"):
+    if kind != "site" and (wish.spa or wish.dot_files):
+        flag = "--spa" if wish.spa else "--dot-files"
+        raise error_from("usage", f"{flag} is for sites, and this is a {kind}", "leave it out")
+    if kind in ("module", "blob", "site"):
         if wish.requirements:
             reason = f"--requirements names packages of a Python seed, and this is a {kind}"
             raise error_from("usage", reason, "leave it out")
+        if kind == "site":
+            if not path.is_dir():
+                remedy = "name the folder that has its index.html"
+                raise error_from("usage", f"{path} is not a folder, as a site is", remedy)
+            return Made(path.resolve().name, site=wish)
         return Made(path.stem, module=path) if kind == "module" else Made(path.name, blob=path)
     from pollen.sdk.python import archive, requirements
 
@@ -83,13 +94,19 @@ def publish(
     progress: Progress = lambda done, whole: None,
 ) -> dict[str, Any]:
     """Send it and publish it under a name; the answer is a ``Seeded``. ``progress`` is told of the
-    bytes of a blob that were sent."""
+    bytes of a blob or site that were sent."""
     if made.module is not None:
         return control.publish(made.module, name, options)
     wish = control.check(name, options)
     if made.blob is not None:
         content = files.upload(control, made.blob, progress)
         return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "blob"})
+    if (site := made.site) is not None:
+        folder = Path(site.source)
+        content = files.upload_site(
+            control, folder, progress, spa=site.spa, dot_files=site.dot_files
+        )
+        return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "site"})
     body = {**wish, "content": "", "bundle": control.upload(made.bundle)}
     return control.request("POST", "/v1/seeds", body, timeout=_PATIENCE)
 

@@ -1,0 +1,106 @@
+//! Which content a request reads, and its answer.
+//!
+//! Decides: what a path or a Host names: a blob, a site of the owner, a site for everybody.
+//! Does not know: how either is sent (`contents.rs`, `sites.rs`).
+//! Invariants: a stranger's site never stands in the place of a path of the door itself.
+//! Source: docs/internals/content.md#reading, docs/internals/content.md#sites; RFC 3986, 2.1.
+
+use std::borrow::Cow;
+
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use pollen_plane::{CallError, Plane, Principal};
+
+use crate::{
+    answer::problem_as,
+    contents::{self, BLOB, Sent},
+    doors::Shared,
+    sites::{self, Asked, SITE},
+};
+
+/// A content that a request is for.
+pub(crate) enum Readable {
+    Blob,
+    /// A site of this node's owner, by its name in the path.
+    OwnSite,
+    /// The one that the Host names.
+    Site(String),
+}
+
+impl Readable {
+    /// Which one a request is for, if it is for any.
+    pub(crate) fn of(plane: &Plane, who: Principal, request: &Request<Incoming>) -> Option<Self> {
+        let path = request.uri().path();
+        if path.starts_with(BLOB) {
+            return Some(Self::Blob);
+        }
+        if who != Principal::Anonymous {
+            return path.starts_with(SITE).then_some(Self::OwnSite);
+        }
+        let is_own = path.starts_with("/call/") || path == "/healthz";
+        (!is_own).then(|| sites::of_host(plane, request.headers()))?.map(Self::Site)
+    }
+
+    /// Sends it.
+    pub(crate) async fn read(
+        self,
+        shared: &Shared,
+        who: Principal,
+        request: &Request<Incoming>,
+    ) -> Response<Sent> {
+        let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+        let within = |path: &str| percent_decoded(path).map(Cow::into_owned);
+        let (name, path) = match self {
+            Self::Blob => {
+                let name = uri.path().strip_prefix(BLOB).and_then(within);
+                return match name.filter(|name| !name.is_empty()) {
+                    Some(name) => contents::blob(&shared.plane, who, method, headers, &name).await,
+                    None => nothing(),
+                };
+            }
+            Self::Site(name) => (Some(name), within(uri.path().get(1..).unwrap_or_default())),
+            Self::OwnSite => {
+                match uri.path().strip_prefix(SITE).unwrap_or_default().split_once('/') {
+                    Some((name, path)) => (within(name), within(path)),
+                    // A site's own links count from its folder.
+                    None => return sites::moved(uri),
+                }
+            }
+        };
+        match (name.filter(|name| !name.is_empty()), path) {
+            (Some(name), Some(path)) => {
+                let asked = Asked { who, method, headers, uri, path: &path };
+                sites::page(&shared.plane, &shared.sites, &name, &asked).await
+            }
+            _ => nothing(),
+        }
+    }
+}
+
+fn nothing() -> Response<Sent> {
+    problem_as(StatusCode::NOT_FOUND, &unknown_path(), None, 0).map(Sent::Left)
+}
+
+/// What is said of a path that means nothing.
+pub(crate) fn unknown_path() -> CallError {
+    let remedy = "POST /call/<seed>/<function>, GET /blob/<name>, GET /healthz";
+    CallError::refused("bad-request", "there is nothing at this path", remedy)
+}
+
+/// A part of a path as text; `None` for what is no escape, or no UTF-8.
+pub(crate) fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let high = char::from(bytes.next()?).to_digit(16)?;
+        let low = char::from(bytes.next()?).to_digit(16)?;
+        out.push(u8::try_from(high << 4 | low).ok()?);
+    }
+    String::from_utf8(out).ok().map(Cow::Owned)
+}

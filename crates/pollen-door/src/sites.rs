@@ -1,0 +1,249 @@
+//! Sites over HTTP: which one a request is for, and what it is answered.
+//!
+//! Decides: which site a Host names, the headers of a file, and for how long a table stays read.
+//! Does not know: what a path means (`site.rs`); who may read a site, nor where it comes from
+//! (`pollen-plane`).
+//! Invariants: a request sees one version of a site from its table to its last byte.
+//! Source: RFC 9110, 9111; docs/internals/content.md#sites.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
+use hyper::{
+    Method, Response, StatusCode, Uri,
+    header::{
+        ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue, LOCATION,
+        RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use parking_lot::Mutex;
+use pollen_plane::{Blob, CallError, Plane, Principal, SeedRef};
+use pollen_wire::Id;
+
+use crate::{
+    answer::{no_such_seed, plain, problem},
+    contents::{Part, Sent, send},
+    site::{BLOCK, File, Found, Keep, Site, table_size},
+};
+
+/// Where the owner of a node reads its sites.
+pub(crate) const SITE: &str = "/~site/";
+/// Browsers take every name below this one for this machine (RFC 6761, 6.3).
+const LOCAL: &str = ".localhost";
+/// Tables that stay read. A node that does not hold a site keeps what it fetched as long.
+const TABLES: usize = 64;
+const STAYS: Duration = Duration::from_secs(600);
+
+/// The sites that were asked for, by the hash of their archives.
+#[derive(Default)]
+pub(crate) struct Sites(Mutex<HashMap<Id, Held>>);
+
+struct Held {
+    site: Arc<Site>,
+    /// What was fetched for readers stays on this node while somebody has it.
+    _blob: Blob,
+    used: Instant,
+}
+
+/// The part of a request that says what is read.
+pub(crate) struct Asked<'a> {
+    pub(crate) who: Principal,
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) uri: &'a Uri,
+    /// The path within the site, decoded.
+    pub(crate) path: &'a str,
+}
+
+/// The public site that the Host of a request names, exactly or below `localhost`.
+pub(crate) fn of_host(plane: &Plane, headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(HOST)?.to_str().ok()?.to_ascii_lowercase();
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => &*host,
+    };
+    let tables = plane.tables().load();
+    let is_site = |name: &str| {
+        tables.named(name).is_some_and(|held| held.row.is_site() && held.row.lets_stranger())
+    };
+    let names = [Some(host), host.strip_suffix(LOCAL)];
+    names.into_iter().flatten().find(|name| is_site(name)).map(str::to_owned)
+}
+
+/// Answers with a file of a site.
+pub(crate) async fn page(
+    plane: &Plane,
+    sites: &Sites,
+    name: &str,
+    asked: &Asked<'_>,
+) -> Response<Sent> {
+    let blob = match plane.open_blob(&SeedRef::parse(name), asked.who).await {
+        Ok(blob) if blob.is_site() => blob,
+        Ok(_) if asked.who != Principal::Anonymous => {
+            let reason = format!("\"{name}\" is not a site");
+            let error = CallError::refused("bad-request", reason, &format!("pln fetch {name}"));
+            return problem(&error, None, 0).map(Sent::Left);
+        }
+        Err(error) if asked.who != Principal::Anonymous => {
+            return problem(&error, None, 0).map(Sent::Left);
+        }
+        Ok(_) | Err(_) => return problem(&no_such_seed(), None, 0).map(Sent::Left),
+    };
+    match sites.read(&blob).await {
+        Ok(site) => answer(&site, blob, asked),
+        Err(error) => problem(&error, None, 0).map(Sent::Left),
+    }
+}
+
+impl Sites {
+    /// The table of a site, read once while it is in use.
+    async fn read(&self, blob: &Blob) -> Result<Arc<Site>, CallError> {
+        let content = blob.content();
+        if let Some(held) = self.0.lock().get_mut(&content) {
+            held.used = Instant::now();
+            return Ok(held.site.clone());
+        }
+        let block = read_all(blob, 0..BLOCK).await?;
+        let size = table_size(&block).ok_or_else(|| no_site("it has no table"))?;
+        let table = read_all(blob, BLOCK..BLOCK + size).await?;
+        let site = Site::read(&table, blob.size()).map_err(|reason| no_site(&reason))?;
+        let held = Held { site: Arc::new(site), _blob: blob.clone(), used: Instant::now() };
+        let site = held.site.clone();
+        let mut all = self.0.lock();
+        all.retain(|_, held| held.used.elapsed() < STAYS);
+        if all.len() >= TABLES {
+            let oldest = all.iter().min_by_key(|(_, held)| held.used).map(|(content, _)| *content);
+            oldest.and_then(|content| all.remove(&content));
+        }
+        all.insert(content, held);
+        Ok(site)
+    }
+}
+
+async fn read_all(blob: &Blob, range: std::ops::Range<u64>) -> Result<Bytes, CallError> {
+    let wanted = range.end - range.start;
+    let parts = blob.clone().read(range).try_fold(BytesMut::new(), |mut all, part| async move {
+        all.extend_from_slice(&part);
+        Ok(all)
+    });
+    let all = parts.await?;
+    if all.len() as u64 == wanted { Ok(all.freeze()) } else { Err(no_site("it is too short")) }
+}
+
+fn no_site(reason: &str) -> CallError {
+    let reason = format!("the site cannot be read: {reason}");
+    CallError::refused("bundle-invalid", reason, "its publisher seeds it again: pln seed FOLDER")
+}
+
+fn answer(site: &Site, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
+    let (file, status, keep) = match site.find(asked.path) {
+        Found::File(file, keep) => (file, StatusCode::OK, keep),
+        Found::Nothing(Some(file)) => (file, StatusCode::NOT_FOUND, Keep::Asks),
+        Found::Nothing(None) => {
+            let text = Bytes::from_static(b"There is no such page.\n");
+            return plain(StatusCode::NOT_FOUND, "text/plain", text).map(Sent::Left);
+        }
+        Found::Folder => return moved(asked.uri),
+    };
+    let mut response = send_file(site, blob, file, status, asked);
+    let keep = match keep {
+        Keep::Asks => "public, no-cache",
+        Keep::Always => "public, max-age=31536000, immutable",
+        Keep::AMinute => "public, max-age=60",
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn send_file(
+    site: &Site,
+    blob: Blob,
+    file: &File,
+    status: StatusCode,
+    asked: &Asked<'_>,
+) -> Response<Sent> {
+    // A range is one of the file as it is.
+    let packed = !asked.headers.contains_key(RANGE) && takes_gzip(asked.headers);
+    let (span, tag, is_packed) = match site.span(file, packed).filter(|_| packed) {
+        Some(span) => (span, format!("\"{}-gzip\"", file.tag), true),
+        None => {
+            let span = site.span(file, false).unwrap_or(0..0);
+            (span, format!("\"{}\"", file.tag), false)
+        }
+    };
+    let part = Part { span, tag: &tag, media: &file.media };
+    let mut response = send(asked.method, asked.headers, blob, part);
+    // What is not there has no ranges, and is never "not modified".
+    if status == StatusCode::NOT_FOUND && response.status() == StatusCode::OK {
+        *response.status_mut() = status;
+    }
+    if is_packed && response.status() != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if file.has_packed() {
+        response.headers_mut().insert(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
+    }
+    response
+}
+
+/// To the address of a folder, which ends with a slash; the query stays.
+pub(crate) fn moved(uri: &Uri) -> Response<Sent> {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let place = format!("{}/{query}", uri.path());
+    let mut response = plain(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new());
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    response.map(Sent::Left)
+}
+
+/// Whether a client takes gzip (RFC 9110, 12.5.3).
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let texts = headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|held| held.to_str().ok());
+    let mut codings = texts.flat_map(|text| text.split(','));
+    codings.any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let weight = parts.find_map(|part| part.strip_prefix("q=")).unwrap_or("1");
+        is_gzip && weight.parse().is_ok_and(|weight: f32| weight > 0.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn gzip_is_taken_by_who_says_so() {
+        for (text, expected) in [
+            ("gzip", true),
+            ("br, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("br", false),
+            ("", false),
+            ("xgzip", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_str(text).unwrap());
+            assert_eq!(takes_gzip(&headers), expected, "{text}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_folder_is_moved_to_with_its_query() {
+        let uri: Uri = "/docs?page=2".parse().unwrap();
+        let response = moved(&uri);
+        assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
+        assert_eq!(response.headers()[LOCATION], "/docs/?page=2");
+    }
+}

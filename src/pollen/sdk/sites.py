@@ -1,0 +1,337 @@
+"""Sites: a folder becomes one archive, and an archive a folder.
+
+Decides: which files of a folder belong to a site, their media types, what is packed beforehand,
+    and where each stands in the archive.
+Does not know: how an archive travels (``files``), what a path of a request comes to (the doors).
+Invariants: the same folder is the same archive, byte for byte, where zlib is the same. A name that
+    some system could take for another file is refused, when a folder is read and when it is
+    written. A folder that is fetched appears whole or not at all.
+Source: docs/internals/content.md#sites; POSIX.1-2001 pax interchange format; RFC 1952.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO, Final, Protocol, cast
+
+from pollen.errors import error_from
+
+# Where the archive's first member has the table, and where the packed files are.
+TABLE: Final = ".pollen/site.json"
+_PACKED: Final = ".pollen/gzip/"
+_OWN: Final = ".pollen"
+_BLOCK: Final = 512
+_PIECE: Final = 1 << 20
+# A table of so many has about 14 MiB, and a node reads 16.
+FILES_MAX: Final = 100_000
+_TABLE_MAX: Final = 16 << 20
+# What is smaller is not packed: the answer fits into one packet as it is.
+_PACK_LEAST: Final = 1024
+# What is packed stays when it has at most so much of the file. Guess: less is not worth a copy.
+_PACK_GAIN: Final = 0.9
+_TEXTS: Final = ("text/", "application/json", "application/javascript", "image/svg+xml")
+_TEXTS_TOO: Final = ("application/wasm", "application/xml", "application/manifest+json")
+# The tables of Python's versions and of systems differ: these stand for themselves.
+_TYPES: Final = {
+    ".avif": "image/avif",
+    ".css": "text/css",
+    ".gif": "image/gif",
+    ".htm": "text/html",
+    ".html": "text/html",
+    ".ico": "image/x-icon",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".ogg": "audio/ogg",
+    ".otf": "font/otf",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".ttf": "font/ttf",
+    ".txt": "text/plain",
+    ".wasm": "application/wasm",
+    ".wav": "audio/wav",
+    ".webm": "video/webm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+    ".xml": "application/xml",
+    ".zip": "application/zip",
+}
+# What helps against an archive that is none.
+_AGAIN: Final = "its publisher seeds it again: pln seed FOLDER"
+# Names that mean a device on Windows, with any ending.
+_DEVICES: Final = frozenset(
+    {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
+)
+
+
+class Readable(Protocol):
+    """What is read once, from its beginning to its end."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, and none at the end."""
+
+
+@contextlib.contextmanager
+def packed(folder: Path, *, spa: bool = False, dot_files: bool = False) -> Iterator[BinaryIO]:
+    """The archive of a folder, as an open file without a name. ``spa``: a path without a file and
+    without an ending is the first page; ``dot_files``: files with a leading dot belong to it.
+
+    Raises ``bad-request`` for a folder that is no site, with the file at fault and a remedy.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            files = _files_of(folder, dot_files=dot_files)
+            archive = stack.enter_context(tempfile.TemporaryFile())
+            with tempfile.TemporaryFile() as variants:
+                entries = [_Entry(path, files[path], variants) for path in sorted(files)]
+                _write(archive, entries, variants, spa)
+        except OSError as error:
+            where = error.filename or f"a temporary file in {tempfile.gettempdir()}"
+            remedy = "make room there, or name another folder for temporary files: TMPDIR=…"
+            raise error_from("bad-request", f"{where}: {error.strerror}", remedy) from None
+        archive.seek(0)
+        yield archive
+
+
+def unpack(archive: Readable, folder: Path) -> int:
+    """Write the files of an archive into a new folder; how many there are.
+
+    Raises ``bundle-invalid`` for an archive that is no site, or has a name that is unsafe here.
+    """
+    count = 0
+    try:
+        with tarfile.open(fileobj=cast("IO[bytes]", archive), mode="r|") as members:
+            seen: dict[str, str] = {}
+            for number, member in enumerate(members):
+                if (member.name == TABLE) != (number == 0):
+                    raise error_from("bundle-invalid", "it does not begin with a table", _AGAIN)
+                if number == 0 or member.name.startswith(_PACKED):
+                    continue
+                check_path(member.name, seen, slug="bundle-invalid")
+                body = members.extractfile(member) if member.isreg() else None
+                if body is None:
+                    raise error_from("bundle-invalid", f"{member.name!r} is not a file", _AGAIN)
+                place = folder / member.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("xb") as file:
+                    shutil.copyfileobj(body, file, _PIECE)
+                    os.fchmod(file.fileno(), 0o755 if member.mode & 0o100 else 0o644)
+                count += 1
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        reason = f"the archive cannot be read: {error}"
+        raise error_from("bundle-invalid", reason, _AGAIN) from None
+    if not count:
+        raise error_from("bundle-invalid", "it has no file", _AGAIN)
+    return count
+
+
+def check_path(path: str, seen: dict[str, str], *, slug: str = "bad-request") -> None:
+    """Refuse a path that some system reads as another one, or that it cannot hold. ``seen``: the
+    paths before it, by what they are to a system that ignores case and form."""
+    why = _odd(path)
+    if why:
+        raise error_from(slug, f"the path {path!r} {why}", "rename the file")
+    alike = unicodedata.normalize("NFC", path).casefold()
+    other = seen.setdefault(alike, path)
+    if other != path:
+        reason = f"the paths {other!r} and {path!r} are one where case or form do not count"
+        raise error_from(slug, reason, "rename one of them")
+
+
+def _odd(path: str) -> str:
+    """What is wrong with a path, in words, or nothing."""
+    parts = path.split("/")
+    try:
+        sizes = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in path):
+        return "has a control character"
+    if "\\" in path or path.startswith("/") or PurePosixPath(path).is_absolute():
+        return "has a backslash" if "\\" in path else "begins with a slash"
+    if any(part in ("", ".", "..") for part in parts):
+        return "has a part that is empty, . or .."
+    if max(sizes) > 255:
+        return "has a part of over 255 bytes"
+    if parts[0] == _OWN:
+        return f"begins with {_OWN}, where the table is"
+    if any(part.split(".")[0].rstrip(" ").casefold() in _DEVICES for part in parts):
+        return "has the name of a device on Windows"
+    return ""
+
+
+def _files_of(folder: Path, *, dot_files: bool) -> dict[str, Path]:
+    """The files below a folder by their paths in the site."""
+    found: dict[str, Path] = {}
+    seen: dict[str, str] = {}
+    waiting = [(folder, "")]
+    while waiting:
+        place, prefix = waiting.pop()
+        for entry in sorted(place.iterdir()):
+            path = f"{prefix}{entry.name}"
+            if entry.name.startswith(".") and not dot_files:
+                remedy = "remove it, or say that it belongs to the site: --dot-files"
+                raise error_from("bad-request", f"{entry} is a hidden file", remedy)
+            mode = entry.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                waiting.append((entry, f"{path}/"))
+            elif stat.S_ISREG(mode):
+                check_path(path, seen)
+                found[path] = entry
+            else:
+                what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                raise error_from("bad-request", f"{entry} is {what}", "put the file itself there")
+            if len(found) > FILES_MAX:
+                reason = f"{folder} has over {FILES_MAX:,} files"
+                raise error_from("bad-request", reason, "make several sites of it")
+    if not found:
+        raise error_from("bad-request", f"{folder} has no file", "name the folder of a site")
+    return found
+
+
+class _Entry:
+    """One file: its size, its tag and its packed form, read once."""
+
+    def __init__(self, path: str, place: Path, variants: BinaryIO) -> None:
+        self.path, self.place = path, place
+        self.media = _media(path)
+        self.packed: tuple[int, int] | None = None
+        digest = hashlib.sha256()
+        # The header of gzip has no time in it: the same file is packed alike.
+        packer = zlib.compressobj(9, zlib.DEFLATED, 31) if self._may_pack() else None
+        start = variants.tell()
+        with place.open("rb") as file:
+            self.mark = _mark(file)
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                if packer is not None:
+                    variants.write(packer.compress(piece))
+        self.tag = digest.hexdigest()[:32]
+        if packer is None:
+            return
+        variants.write(packer.flush())
+        size = variants.tell() - start
+        if self.size >= _PACK_LEAST and size <= self.size * _PACK_GAIN:
+            self.packed = start, size
+        else:
+            variants.seek(start)
+            variants.truncate()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.mark[0]
+
+    def _may_pack(self) -> bool:
+        return self.media.startswith(_TEXTS) or self.media in _TEXTS_TOO
+
+    def head(self) -> tarfile.TarInfo:
+        """Its header: what differs between machines is left out."""
+        return _header(self.path, self.size, is_executable=bool(self.mark[2] & stat.S_IXUSR))
+
+
+def _write(archive: BinaryIO, entries: list[_Entry], variants: BinaryIO, spa: bool) -> None:
+    """The table, each file, and each packed one."""
+    files: dict[str, dict[str, Any]] = {}
+    at = 0
+    for entry in entries:
+        at += len(_bytes_of(entry.head()))
+        files[entry.path] = {
+            "offset": at,
+            "size": entry.size,
+            "type": entry.media,
+            "tag": entry.tag,
+        }
+        at += _filled(entry.size)
+    for entry in entries:
+        if entry.packed is not None:
+            size = entry.packed[1]
+            at += len(_bytes_of(_header(_PACKED + entry.path, size)))
+            files[entry.path]["gzip"] = [at, size]
+            at += _filled(size)
+    table = json.dumps(
+        {"format": 1, "spa": spa, "files": files},
+        ensure_ascii=False,
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()
+    if len(table) > _TABLE_MAX:
+        reason = f"the table of the site has {len(table):,} bytes, over {_TABLE_MAX:,}"
+        raise error_from("bad-request", reason, "make several sites of it")
+    archive.write(_bytes_of(_header(TABLE, len(table))))
+    archive.write(table)
+    _fill(archive, len(table))
+    for entry in entries:
+        archive.write(_bytes_of(entry.head()))
+        with entry.place.open("rb") as file:
+            shutil.copyfileobj(file, archive, _PIECE)
+            if _mark(file) != entry.mark or file.tell() != entry.size:
+                reason = f"{entry.place} changed while it was read"
+                raise error_from("bad-request", reason, "ask again")
+        _fill(archive, entry.size)
+    for entry in entries:
+        if entry.packed is not None:
+            start, size = entry.packed
+            archive.write(_bytes_of(_header(_PACKED + entry.path, size)))
+            variants.seek(start)
+            _copy(variants, archive, size)
+            _fill(archive, size)
+    archive.write(bytes(2 * _BLOCK))
+    archive.flush()
+
+
+def _header(path: str, size: int, *, is_executable: bool = False) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(path)
+    info.size, info.mode = size, 0o755 if is_executable else 0o644
+    return info
+
+
+def _bytes_of(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _filled(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _fill(archive: BinaryIO, size: int) -> None:
+    archive.write(bytes(_filled(size) - size))
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    while size > 0 and (piece := source.read(min(size, _PIECE))):
+        target.write(piece)
+        size -= len(piece)
+
+
+def _mark(file: BinaryIO) -> tuple[int, int, int]:
+    """What shows that a file changed: size, time and mode."""
+    held = os.fstat(file.fileno())
+    return held.st_size, held.st_mtime_ns, held.st_mode
+
+
+def _media(path: str) -> str:
+    """A media type by the name's ending, the same on each machine."""
+    ending = PurePosixPath(path).suffix.lower()
+    media = _TYPES.get(ending) or "application/octet-stream"
+    return f"{media}; charset=utf-8" if media.startswith("text/") else media

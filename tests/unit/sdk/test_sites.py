@@ -1,0 +1,224 @@
+"""A folder becomes an archive, and the archive the same folder."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pollen.errors import PollenError
+from pollen.sdk import sites
+
+PAGE = b"<h1>hello</h1>" * 200
+FILES = {
+    "index.html": PAGE,
+    "404.html": b"gone",
+    "docs/a long name.txt": b"",
+    "docs/" + "n" * 200 + ".js": b"let x = 1;" * 300,
+    "pictures/ü.png": bytes(range(256)) * 9,
+}
+
+
+def written(folder: Path, files: dict[str, bytes] = FILES) -> Path:
+    """A folder with these files."""
+    for name, body in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(body)
+    return folder
+
+
+def archive_of(folder: Path, **how: bool) -> bytes:
+    """Its archive."""
+    with sites.packed(folder, **how) as file:
+        return file.read()
+
+
+def table_of(archive: bytes) -> tuple[dict[str, Any], int]:
+    """The table as a node reads it, and where the files begin to count."""
+    assert archive.startswith(b".pollen/site.json\0")
+    size = int(archive[124:135], 8)
+    return json.loads(archive[512 : 512 + size]), 512 + -(-size // 512) * 512
+
+
+def refusal(folder: Path, **how: bool) -> str:
+    """Why a folder is no site, with the remedy."""
+    with pytest.raises(PollenError) as raised, sites.packed(folder, **how):
+        pass
+    assert raised.value.remedy
+    return f"{raised.value.reason}: {raised.value.remedy}"
+
+
+def test_each_file_is_where_the_table_says(tmp_path: Path) -> None:
+    archive = archive_of(written(tmp_path), spa=True)
+    table, base = table_of(archive)
+    assert table["format"] == 1 and table["spa"] is True
+    assert table["files"].keys() == FILES.keys()
+    for name, entry in table["files"].items():
+        start = base + entry["offset"]
+        assert archive[start : start + entry["size"]] == FILES[name]
+        if "gzip" in entry:
+            start, size = base + entry["gzip"][0], entry["gzip"][1]
+            assert gzip.decompress(archive[start : start + size]) == FILES[name]
+    packed = [name for name, entry in table["files"].items() if "gzip" in entry]
+    assert packed == ["docs/" + "n" * 200 + ".js", "index.html"]
+    assert table["files"]["index.html"]["type"] == "text/html; charset=utf-8"
+    assert table["files"]["pictures/ü.png"]["type"] == "image/png"
+
+
+def test_the_archive_is_a_tar_file_that_any_program_reads(tmp_path: Path) -> None:
+    archive = archive_of(written(tmp_path))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        names = [name for name in members.getnames() if not name.startswith(".pollen/")]
+        assert names == sorted(FILES)
+
+
+def test_the_same_folder_is_the_same_archive(tmp_path: Path) -> None:
+    one = archive_of(written(tmp_path / "one"))
+    other = written(tmp_path / "other", dict(reversed(FILES.items())))
+    for path in other.rglob("*"):
+        os.utime(path, (1, 1))
+    assert archive_of(other) == one
+    (other / "404.html").write_bytes(b"gome")
+    assert archive_of(other) != one
+
+
+def test_an_archive_becomes_the_folder_again(tmp_path: Path) -> None:
+    folder = written(tmp_path / "from")
+    (folder / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o700)
+    (tmp_path / "to").mkdir()
+    assert sites.unpack(io.BytesIO(archive_of(folder)), tmp_path / "to") == len(FILES) + 1
+    back = {
+        str(path.relative_to(tmp_path / "to")): path.read_bytes()
+        for path in (tmp_path / "to").rglob("*")
+        if path.is_file()
+    }
+    assert back == FILES | {"run.sh": b"#!/bin/sh\n"}
+    assert os.access(tmp_path / "to" / "run.sh", os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (".env", "is a hidden file"),
+        ("docs/.git/config", "is a hidden file"),
+        ("a\nb.html", "has a control character"),
+        ("a\\b.html", "has a backslash"),
+        ("nul.txt", "has the name of a device"),
+        ("docs/COM1", "has the name of a device"),
+        (".pollen/site.json", "is a hidden file"),
+    ],
+)
+def test_a_file_that_cannot_be_everywhere_is_refused(tmp_path: Path, name: str, told: str) -> None:
+    assert told in refusal(written(tmp_path, {"index.html": b"", name: b""}))
+
+
+def test_a_hidden_file_belongs_to_it_when_asked_for(tmp_path: Path) -> None:
+    files = {"index.html": b"", ".well-known/security.txt": b"me"}
+    table, _ = table_of(archive_of(written(tmp_path, files), dot_files=True))
+    assert table["files"].keys() == files.keys()
+    written(tmp_path, {".pollen/site.json": b"{}"})
+    assert "where the table is" in refusal(tmp_path, dot_files=True)
+
+
+def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "has no file" in refusal(tmp_path)
+    assert "No such file" in refusal(tmp_path / "nowhere")
+
+
+def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "link.html").symlink_to("/etc/passwd")
+    assert "is a link" in refusal(tmp_path)
+    (tmp_path / "link.html").unlink()
+    os.mkfifo(tmp_path / "pipe")
+    assert "neither a file nor a folder" in refusal(tmp_path)
+
+
+def test_names_that_differ_in_case_or_form_alone_are_refused(tmp_path: Path) -> None:
+    forms = [unicodedata.normalize(form, "ü.html") for form in ("NFC", "NFD")]
+    for one, other in (("A.html", "a.html"), (forms[0], forms[1])):
+        folder = tmp_path / str(len(one.encode())) / one[:1]
+        assert "are one where case" in refusal(written(folder, {one: b"", other: b""}))
+
+
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.html")).write_bytes(b"")
+    assert "is not UTF-8" in refusal(tmp_path)
+
+
+def test_a_file_that_changes_meanwhile_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path)
+    copy = sites.shutil.copyfileobj
+
+    def slow(source: Any, target: Any, size: int) -> None:
+        with (tmp_path / "index.html").open("ab") as file:
+            file.write(b"more")
+        copy(source, target, size)
+
+    monkeypatch.setattr(sites.shutil, "copyfileobj", slow)
+    assert "changed while it was read" in refusal(tmp_path)
+
+
+def tar_of(*members: tuple[str, bytes, bytes]) -> bytes:
+    """A tar file of names, types and bodies."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, kind, body in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.linkname = kind, len(body), "/etc/passwd"
+            archive.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+TABLE = (sites.TABLE, tarfile.REGTYPE, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("archive", "told"),
+    [
+        (b"", "cannot be read"),
+        (b"x" * 2048, "cannot be read"),
+        (tar_of(("a", tarfile.REGTYPE, b"")), "does not begin with a table"),
+        (tar_of(TABLE), "has no file"),
+        (tar_of(TABLE, TABLE), "does not begin with a table"),
+        (tar_of(TABLE, ("../a", tarfile.REGTYPE, b"")), "a part that is empty, . or .."),
+        (tar_of(TABLE, ("/etc/a", tarfile.REGTYPE, b"")), "begins with a slash"),
+        (tar_of(TABLE, ("a//b", tarfile.REGTYPE, b"")), "a part that is empty, . or .."),
+        (tar_of(TABLE, ("a", tarfile.SYMTYPE, b"")), "is not a file"),
+        (tar_of(TABLE, ("a", tarfile.LNKTYPE, b"")), "is not a file"),
+        (tar_of(TABLE, ("a", tarfile.DIRTYPE, b"")), "is not a file"),
+        (tar_of(TABLE, ("a", tarfile.REGTYPE, b""), ("A", tarfile.REGTYPE, b"")), "are one"),
+        (tar_of(TABLE, ("con", tarfile.REGTYPE, b"")), "a device"),
+        (tar_of(TABLE, ("a", tarfile.REGTYPE, b"x" * 4000))[:2600], "cannot be read"),
+    ],
+)
+def test_an_archive_that_is_no_site_is_refused(tmp_path: Path, archive: bytes, told: str) -> None:
+    with pytest.raises(PollenError) as raised:
+        sites.unpack(io.BytesIO(archive), tmp_path)
+    assert raised.value.slug == "bundle-invalid" and raised.value.remedy
+    assert told in raised.value.reason
+    assert not (tmp_path.parent / "a").exists()
+
+
+@given(st.binary(max_size=3000))
+def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
+    folder = tmp_path_factory.mktemp("noise")
+    for archive in (noise, tar_of(TABLE, ("a", tarfile.REGTYPE, noise))[:-1536] + noise):
+        try:
+            sites.unpack(io.BytesIO(archive), folder)
+        except PollenError as error:
+            assert error.slug == "bundle-invalid"
+        (folder / "a").unlink(missing_ok=True)
