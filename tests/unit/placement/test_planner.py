@@ -11,9 +11,9 @@ from pollen.core import limits
 from pollen.core.ids import Hash, PeerId, hash_of
 from pollen.core.placement import Need, NodeFacts, Placement, Snapshot, Standing, roles
 from pollen.core.placement import planner as planner_of_all
-from pollen.core.placement.plan import may_rank, plan
+from pollen.core.placement.plan import Takes, may_rank, plan
 from pollen.core.placement.planner import Planner
-from pollen.core.policy import HOSTS, Party
+from pollen.core.policy import CALLERS, HOSTS, Party
 from tests.strategies import policy_of
 from tests.unit.flood import without_full_collections
 from tests.unit.placement.test_hosting import ECHO
@@ -124,6 +124,21 @@ def test_a_seed_with_a_policy_is_ranked_for_itself() -> None:
     placement = planner.placement(seed(1))
     assert placement is not None
     assert node(0) not in placement.ranks
+
+
+def test_who_may_not_read_a_blob_takes_no_rank_of_it() -> None:
+    """The planner asked the host's policy alone, and gave ranks to nodes that refuse the copy."""
+    nodes = {node(i): facts(i, tier="admin" if i % 5 == 0 else "leaf") for i in range(20)}
+    readers = policy_of('caller.tier == "admin"', CALLERS)
+    need = Need(copies=4, readers=readers, takes=Takes.DISK)
+    planner = Planner()
+    for peer, row in nodes.items():
+        planner.set_node(peer, row)
+    planner.set_need(seed(1), need)
+    settle(planner)
+    snapshot = Snapshot(nodes=nodes, needs={seed(1): need}, standings={}, demand={})
+    assert planner.placement(seed(1)) == plan(snapshot)[seed(1)]
+    assert set(plan(snapshot)[seed(1)].ranks) == {node(i) for i in range(0, 20, 5)}
 
 
 def test_host_plan_and_planner_ask_one_rule(monkeypatch: pytest.MonkeyPatch) -> None:

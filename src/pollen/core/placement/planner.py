@@ -328,7 +328,7 @@ class Planner:
             self._open = _Field([row for row in self._rows.values() if row.facts.is_open])
         if not need.is_gated:
             return self._open
-        able = [r for r in self._open.rows if r.facts.party.meets(need.gate, need.policy)]
+        able = [r for r in self._open.rows if need.lets(r.facts.party)]
         return _Field(able)
 
 
