@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pollen.core import effects as fx
 from pollen.core import limits
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions
@@ -16,7 +17,7 @@ from pollen.core.placement import NodeFacts, State, may_rank, roles, tables
 from pollen.core.placement.claims import Claims
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed, publishing, specs
-from tests.unit.names.test_named import CONTENT, A, writer
+from tests.unit.names.test_named import CONTENT, A, B, writer
 from tests.unit.placement.test_hosting import Bench
 
 MIB = 1 << 20
@@ -111,14 +112,14 @@ def test_the_plan_asks_for_the_same_as_the_host() -> None:
 def test_a_node_without_room_on_its_disk_refuses() -> None:
     """Its memory says nothing of it."""
     large = blob(size=40 * MIB)
-    bench = Bench(holding=large)
-    bench.hosting.free_bytes, bench.hosting.disk_free_bytes = 0, 39 * MIB
+    bench = Bench(own=B, holding=large)
+    bench.hosting.space.free_bytes, bench.hosting.space.disk_free_bytes = 0, 39 * MIB
     bench.plan(bench.own, of=large)
     bench.turn(of=large)
     claim = bench.hosting.claim(large.seed)
     assert claim is not None and State(claim.state) is State.REFUSED
     assert claim.reason == "no room: needs 40 MiB, 39 MiB are free on the disk"
-    bench.hosting.disk_free_bytes = 41 * MIB
+    bench.hosting.space.disk_free_bytes = 41 * MIB
     bench.turn(limits.REFUSED_NS, of=large)
     bench.turn(of=large)
     assert bench.state(large) is State.LOADING
@@ -128,3 +129,114 @@ def test_a_large_file_may_take_longer_than_a_module() -> None:
     small, large = roles.load_deadline(blob()), roles.load_deadline(blob(size=1 << 30))
     assert small == pytest.approx(limits.LOAD_DEADLINE_NS, rel=0.01)
     assert large - small > 3_600 * 1_000_000_000
+
+
+def test_the_publisher_needs_no_room_for_what_is_on_its_disk() -> None:
+    """It was refused where the file had taken more than half of the disk."""
+    large = blob(size=40 * MIB)
+    bench = Bench(own=A, holding=large)
+    bench.hosting.space.disk_free_bytes = 1 * MIB
+    bench.plan(A, of=large)
+    assert bench.turn(of=large) == [fx.LoadSeed(seed=large.seed, holders=[A])]
+
+
+def test_room_is_promised_once() -> None:
+    """Two files that fit alone and not together: the second one is refused, not overfilled."""
+    film, book = blob(size=30 * MIB), blob(size=20 * MIB, min_replicas=3)
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = 45 * MIB
+    bench.plan(B, of=film)
+    bench.turn(of=film)
+    bench.hold(book)
+    bench.plan(B, of=book)
+    bench.turn(of=book)
+    claim = bench.hosting.claim(book.seed)
+    assert claim is not None and State(claim.state) is State.REFUSED
+    assert claim.reason == "no room: needs 20 MiB, 15 MiB are free on the disk"
+
+
+def test_what_came_is_taken_off_until_the_disk_is_looked_at_again() -> None:
+    """Between the end of a load and the next telemetry the room was promised a second time."""
+    film, book = blob(size=30 * MIB), blob(size=20 * MIB, min_replicas=3)
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = 45 * MIB
+    bench.plan(B, of=film)
+    bench.turn(of=film)
+    bench.finish(of=film)
+    assert bench.state(film) is State.READY
+    bench.hold(book)
+    bench.plan(B, of=book)
+    bench.turn(of=book)
+    assert bench.state(book) is State.REFUSED
+
+
+def test_a_load_is_not_tried_again_on_a_disk_that_filled_meanwhile() -> None:
+    """The retry looked at no disk."""
+    film = blob(size=30 * MIB)
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = 45 * MIB
+    bench.plan(B, of=film)
+    bench.turn(of=film)
+    bench.finish("unreachable", of=film)
+    bench.hosting.space.disk_free_bytes = 10 * MIB
+    assert bench.turn(limits.LOAD_RETRY_FIRST_NS, of=film) == []
+    assert bench.state(film) is State.REFUSED
+
+
+def test_no_blob_is_judged_before_the_disk_was_looked_at() -> None:
+    """A node that just started knows nothing of its disk: it neither loads nor refuses."""
+    film = blob(size=30 * MIB)
+    bench = Bench(own=B, holding=film)
+    bench.plan(B, of=film)
+    assert bench.turn(of=film) == [] and bench.state(film) is State.ABSENT
+    bench.hosting.space.disk_free_bytes = 45 * MIB
+    bench.turn(of=film)
+    assert bench.state(film) is State.LOADING
+
+
+def test_a_copy_that_the_plan_gave_up_leaves_the_disk() -> None:
+    """Content of modules stays where a call may wake them. Nobody wakes a blob: copies that did not
+    count filled the disks of the next three ranks."""
+    film = blob()
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = MIB
+    bench.serve(of=film)
+    bench.plan(A, B, wanted=1, of=film)
+    bench.claim(A, State.READY, of=film)
+    bench.turn(of=film)
+    bench.turn(limits.DRAIN_HOLD_NS, of=film)
+    claim = bench.hosting.claim(film.seed)
+    assert claim is not None and State(claim.state) is State.DRAINING
+    bench.claim(A, State.READY, of=film, witnessed=[(B, claim.drain)])
+    out = bench.turn(limits.DRAIN_SETTLE_NS, of=film)
+    assert out == [fx.UnloadSeed(seed=film.seed, keep=False)]
+
+
+def test_what_is_let_go_has_its_row_until_then() -> None:
+    """The muscles find the content to let go by the row. It left before the unload, and what was
+    unseeded stayed on the disks of all who had held it."""
+    film = blob()
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = MIB
+    bench.serve(of=film)
+    bench.roles.clear()
+    assert bench.turn(of=film) == [fx.UnloadSeed(seed=film.seed, keep=False)]
+    assert bench.hosting.seed(film.seed) == film
+    assert bench.hosting.take_unloaded() == [film.seed]
+    assert bench.hosting.seed(film.seed) is None
+
+
+def test_what_was_unseeded_while_it_came_is_let_go_when_it_is_here() -> None:
+    """Its row stays as long as the load goes on."""
+    film = blob()
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = MIB
+    bench.plan(B, of=film)
+    bench.turn(of=film)
+    bench.roles.clear()
+    bench.turn(of=film)
+    bench.hosting.take_unloaded()
+    assert bench.hosting.seed(film.seed) == film
+    assert bench.finish(of=film) == [fx.UnloadSeed(seed=film.seed, keep=False)]
+    assert bench.hosting.take_unloaded() == [film.seed]
+    assert bench.hosting.seed(film.seed) is None

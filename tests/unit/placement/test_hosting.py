@@ -165,7 +165,7 @@ def test_a_refusal_is_claimed_with_its_reason_and_stands_for_a_while() -> None:
 def test_a_seed_without_room_is_refused_before_it_is_fetched() -> None:
     """Memory is checked by the candidate."""
     bench = Bench()
-    bench.hosting.free_bytes = 16 << 20
+    bench.hosting.space.free_bytes = 16 << 20
     bench.plan(A)
     assert bench.turn() == []
     claim = bench.hosting.claim(ECHO.seed)

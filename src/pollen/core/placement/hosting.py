@@ -34,10 +34,10 @@ from pollen.core.placement.roles import (
     Role,
     load_deadline,
     may_host,
-    mib,
     minimum_of,
     plan_holders,
 )
+from pollen.core.placement.space import Space
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed
 from pollen.core.turn import Turn
@@ -95,10 +95,12 @@ class Hosting:
         self._drains = 0
         self._checks = checking.Checks()
         # Seeds that are not here any more, but their content is.
-        self._kept: dict[Hash, None] = {}
-        self.free_bytes = capacity_bytes
-        # Nothing is refused before the disk was looked at.
-        self.disk_free_bytes = 1 << 62
+        self._kept: dict[Hash, Seed] = {}
+        # Seeds whose content is let go in this turn, and those that were dropped while they came:
+        # the muscles find what to let go by the row, which leaves afterwards.
+        self._unloaded: dict[Hash, Seed] = {}
+        self._landing: dict[Hash, Seed] = {}
+        self.space = Space(capacity_bytes)
         self.is_leaving = False
 
     def note_party(self, party: Party) -> bool:
@@ -122,6 +124,8 @@ class Hosting:
             self._take(key, entry, cue, view, turn)
         if entry.state is State.ABSENT:
             self._entries.pop(key, None)
+            if entry.in_flight and not checking.has_check(entry.seed):
+                self._landing[key] = entry.seed
             if role is None:
                 self._let_go(key, turn)
             return
@@ -132,7 +136,7 @@ class Hosting:
     def _let_go(self, key: Hash, turn: Turn) -> None:
         """No name needs a seed any more whose content was kept here."""
         if key in self._kept:
-            del self._kept[key]
+            self._unloaded[key] = self._kept.pop(key)
             turn.do_last(UnloadSeed(seed=key))
 
     # -- cues -----------------------------------------------------------------------------------
@@ -148,12 +152,14 @@ class Hosting:
         if entry.state is State.LOADING and now.mono >= entry.due_at:
             yield Cue.LATE
         elif self._is_retry_due(entry, view, now.mono) and not is_stuck:
-            yield Cue.AGAIN
+            yield self._again(entry)
             if entry.state is State.ABSENT:
                 return
         placement = view.placement(key) or NOWHERE
         if self._own in placement.chosen:
             entry.enough_since = None
+            if not self.space.judges(entry.seed):
+                return
             if entry.state is not State.ABSENT or self._is_turn(role, placement, view):
                 yield self._want_or_refuse(entry)
         elif self._is_spare(key, entry, role, view, now):
@@ -161,21 +167,30 @@ class Hosting:
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
             yield Cue.RELEASE
 
+    def _again(self, entry: Entry) -> Cue:
+        """Another try, unless a disk that had room for the blob has none any more."""
+        is_blob = entry.state is State.LOADING and entry.seed.is_blob
+        reason = self._lack(entry.seed) if is_blob else ""
+        entry.reason, entry.is_fault = reason or entry.reason, entry.is_fault and not reason
+        return Cue.REFUSE if reason else Cue.AGAIN
+
     def _want_or_refuse(self, entry: Entry) -> Cue:
-        seed, unknown = entry.seed, entry.seed.unknown
         if entry.state is not State.ABSENT:
             return Cue.WANT
-        need, free, where = seed.options.memory_bytes, self.free_bytes, ""
-        if seed.is_blob:
-            need, free, where = seed.spec.size_bytes, self.disk_free_bytes, " on the disk"
-        if unknown:
-            entry.reason = f"a newer Pollen knows its options: {', '.join(unknown)}"
-        elif need > free:
-            entry.reason = f"no room: needs {mib(need)} MiB, {free >> 20} MiB are free{where}"
-        else:
+        reason = self._lack(entry.seed)
+        if entry.seed.unknown:
+            reason = f"a newer Pollen knows its options: {', '.join(entry.seed.unknown)}"
+        if not reason:
             return Cue.WANT
-        entry.is_fault = False
+        entry.reason, entry.is_fault = reason, False
         return Cue.REFUSE
+
+    def _lack(self, seed: Seed) -> str:
+        return self.space.lack(seed, is_here=self._is_here(seed))
+
+    def _is_here(self, seed: Seed) -> bool:
+        """Whether the content is on the disk, as far as this node can know."""
+        return seed.owner == self._own or seed.seed in self._kept
 
     def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
         """Rank k starts when k-1 is ready; refused ones have no rank."""
@@ -270,7 +285,8 @@ class Hosting:
         self._checks.give_up(key)
         keep = cue in (Cue.RELEASE, Cue.SPARE) and self._is_to_keep(key, entry, view)
         if keep:
-            self._kept[key] = None
+            self._kept[key] = entry.seed
+        self._unloaded[key] = entry.seed
         turn.do_last(UnloadSeed(seed=key, keep=keep))
 
     def _is_to_keep(self, key: Hash, entry: Entry, view: View) -> bool:
@@ -279,11 +295,14 @@ class Hosting:
         role, placement = view.roles.get(key), view.placement(key) or NOWHERE
         if role is None or role.heir != key:
             return False
-        is_mine = self._own in (entry.seed.owner, *placement.ranks)
+        # Nobody wakes a blob: a copy that the plan does not count would fill the disk for nothing.
+        wakers = () if entry.seed.is_blob else placement.ranks
+        is_mine = self._own in (entry.seed.owner, *wakers)
         return is_mine or placement.wanted == 0
 
     def _enter(self, entry: Entry, before: State, now: Now) -> None:
         entry.enough_since = None
+        self.space.note(entry.seed, entry.state, is_here=self._is_here(entry.seed))
         if entry.state is State.LOADING:
             deadline = load_deadline(entry.seed)
             entry.due_at = Nanos(now.mono + deadline)
@@ -303,8 +322,10 @@ class Hosting:
 
     def on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
         """Ready, or wait and try again: soon when the content was out of reach, else later."""
-        entry = self._entries.get(event.seed)
+        entry, landed = self._entries.get(event.seed), self._landing.pop(event.seed, None)
         if entry is None:
+            if landed is not None:
+                self._unloaded[event.seed] = landed
             if not event.slug:
                 turn.do(UnloadSeed(seed=event.seed))
             return
@@ -350,7 +371,7 @@ class Hosting:
         if not event.slug:
             self._step(key, entry, Cue.LOADED, turn)
             return
-        self._kept[key] = None
+        self._kept[key] = entry.seed
         self._step(key, entry, Cue.UNFIT, turn)
         now, wait = turn.now, self._checks.wait(key)
         entry.reason, entry.is_fault = checking.reason_of(entry.seed, event), False
@@ -437,9 +458,15 @@ class Hosting:
         )
 
     def seed(self, key: Hash) -> Seed | None:
-        """The spec of a seed that is on this node."""
+        """The spec of a seed that is on this node, or whose content still has to go."""
         entry = self._entries.get(key)
-        return None if entry is None else entry.seed
+        gone = self._unloaded.get(key) or self._landing.get(key)
+        return gone if entry is None else entry.seed
+
+    def take_unloaded(self) -> list[Hash]:
+        """The seeds that were let go since the last call: their rows are not needed any more."""
+        unloaded, self._unloaded = self._unloaded, {}
+        return list(unloaded)
 
     def waiting(self) -> list[Hash]:
         """The seeds that a new link may help to load."""

@@ -114,8 +114,11 @@ class Placing(Room):
         self.telemetry = event
         self._note_prices(event.peers)
         self._bundle.note_telemetry(event, turn.now.mono)
-        self._hosting.free_bytes = self._bundle.free_bytes
-        self._hosting.disk_free_bytes = event.disk_bytes
+        space = self._hosting.space
+        if space.disk_free_bytes is None:
+            # Blobs waited for that.
+            self._situation.touch_all()
+        space.free_bytes, space.disk_free_bytes = self._bundle.free_bytes, event.disk_bytes
         for key in self._hosting.note_samples(event.seeds, turn):
             self._situation.touch(key)
         self._tell_fast(turn)
@@ -260,7 +263,9 @@ class Placing(Room):
                 self._hosting.seed(key),
             )
             self._tables.seeds.set(key, row)
-        self._unrouted, self._unrouted_peers = {}, {}
+        # What is let go in this turn keeps its row until the next one.
+        self._unrouted = dict.fromkeys(self._hosting.take_unloaded())
+        self._unrouted_peers = {}
         self._tables.push(turn, is_urgent=is_urgent)
 
     def price_of(self, peer: PeerId) -> int:
