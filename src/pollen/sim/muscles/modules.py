@@ -1,4 +1,4 @@
-"""What a module is in a simulated world: bytes that name their behaviour.
+"""What a module or a file is in a simulated world: bytes that name their behaviour.
 
 Decides: how long a module takes to compile and to run, and which seed it calls.
 Does not know: who runs it, or where.
@@ -9,6 +9,7 @@ Source: docs/design/sandbox.md#compiling (times), docs/design/protocol.md#conten
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import msgspec
 
@@ -16,13 +17,17 @@ from pollen.core.ids import MILLISECOND, Hash
 
 
 class Module(msgspec.Struct, frozen=True, kw_only=True):
-    """One module. ``child`` is the name of the seed that each of its calls calls, or empty."""
+    """One module. ``child`` is the name of the seed that each of its calls calls, or empty.
+
+    ``is_file``: it is the content of a blob, and its size is on the disk of who holds it.
+    """
 
     size: int = 100
     functions: tuple[str, ...] = ("run",)
     compile_ns: int = 4 * MILLISECOND
     run_ns: int = 2 * MILLISECOND
     child: str = ""
+    is_file: bool = False
 
 
 _PLAIN = Module()
@@ -39,6 +44,11 @@ def make(data: bytes, module: Module = _PLAIN) -> Hash:
     content = content_id(data)
     _modules[content] = module
     return content
+
+
+def size_on_disk(contents: Iterable[bytes]) -> int:
+    """The bytes of the files among these contents; modules are small and not counted."""
+    return sum(find(content).size for content in contents if find(content).is_file)
 
 
 def find(content: bytes) -> Module:

@@ -9,6 +9,7 @@ Source: docs/internals/seam.md; docs/design/protocol.md#tables (tables are lease
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pollen.core import effects as fx
@@ -17,6 +18,7 @@ from pollen.core import limits
 from pollen.core.ids import MICROSECOND, MILLISECOND, SECOND, Hash, PeerId, RequestId
 from pollen.core.rng import Rng
 from pollen.sim.muscles import modules
+from pollen.sim.muscles.blobs import Blobs
 from pollen.sim.muscles.calls import Call, Calls
 from pollen.sim.muscles.end import End
 from pollen.sim.muscles.network import Network
@@ -32,6 +34,10 @@ class Stage(Protocol):
 
     now: int
     network: Network
+
+    @property
+    def all_machines(self) -> Sequence[Machine]:
+        """Every machine of the world, running or not."""
 
     def schedule(self, after: int, call: Any, *args: Any) -> None:
         """Run ``call(*args)`` after so many nanoseconds."""
@@ -80,6 +86,7 @@ class Plane:
         # Loads under way: whether the brain waits for the end of each.
         self.flights: dict[bytes, bool] = {}
         self.calls = Calls(stage, self, rng)
+        self.blobs = Blobs(stage, self)
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -133,6 +140,11 @@ class Plane:
         return self.machine.clock.mono(self._stage.now)
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process that these muscles are of still runs."""
+        return self.boots == self.machine.boots and self.machine.node is not None
+
+    @property
     def is_leased(self) -> bool:
         """Whether the last push still holds."""
         return self._mono() < self.lease_until
@@ -146,11 +158,12 @@ class Plane:
     def inspect(self, effect: fx.InspectModule) -> None:
         """What ``InspectModule`` does."""
         module = modules.find(effect.content) if effect.content in self.machine.content else None
+        is_blob = effect.kind == fx.BLOB
         event = ev.ModuleInspected(
             request=RequestId(effect.request),
             content=effect.content,
             size=module.size if module else 0,
-            functions=list(module.functions) if module else [],
+            functions=list(module.functions) if module and not is_blob else [],
             slug="" if module else "blob-not-found",
             reason="" if module else "no such content here",
         )
@@ -160,9 +173,13 @@ class Plane:
         """What ``LoadSeed`` does: fetch from the holders in their order, compile, warm up. A load
         under way is joined; what a call woke meanwhile is there."""
         if effect.seed in self.loaded or effect.seed in self.closed:
-            self._stage.schedule(0, self._tell_loaded, effect.seed, "", "")
+            self._stage.schedule(0, self.tell_loaded, effect.seed, "", "")
         elif effect.seed in self.flights:
             self.flights[effect.seed] = True
+        elif self.blobs.is_under_way(effect.seed):
+            return
+        elif effect.seed in self.seeds and self.seeds[effect.seed].kind == fx.BLOB:
+            self.blobs.load(effect, self.seeds[effect.seed])
         else:
             self._begin_load(effect, is_told=True)
 
@@ -208,7 +225,7 @@ class Plane:
 
     def _loaded(self, seed: Hash, row: fx.SeedRow, source: PeerId | None) -> None:
         machine = self.machine
-        if self.boots != machine.boots or machine.node is None:
+        if not self.is_running:
             return
         slug, reason = "", ""
         if source is None:
@@ -222,18 +239,20 @@ class Plane:
         is_closed = seed in self.closed
         self._stage.note_load(machine, seed, slug or ("closed" if is_closed else "ready"))
         if self.flights.pop(seed, True):
-            self._tell_loaded(seed, slug, reason)
+            self.tell_loaded(seed, slug, reason)
         elif not slug:
             self._stage.hand(machine, self.boots, ev.SeedWoken(seed=seed))
         if not is_closed:
             self.calls.serving.on_loaded(seed)
 
-    def _tell_loaded(self, seed: Hash, slug: str, reason: str) -> None:
+    def tell_loaded(self, seed: Hash, slug: str, reason: str) -> None:
+        """A load that the brain asked for ended."""
         event = ev.LoadFinished(seed=seed, slug=slug, reason=reason)
         self._stage.hand(self.machine, self.boots, event)
 
     def _has_room(self, row: fx.SeedRow) -> bool:
         held = [key for key in (*self.loaded, *self.closed) if key in self.seeds]
+        held = [key for key in held if self.seeds[key].kind != fx.BLOB]
         used = sum(self.seeds[key].options.memory_bytes for key in held)
         return used + row.options.memory_bytes <= self.machine.memory_bytes
 
@@ -249,7 +268,11 @@ class Plane:
         row = self.seeds.get(seed)
         if row is None or keep:
             return
-        if not any(r.content == row.content and r.seed != seed for r in self.seeds.values()):
+        if any(r.content == row.content and r.seed != seed for r in self.seeds.values()):
+            return
+        if row.kind == fx.BLOB:
+            self.blobs.let_go(row, self._stage.all_machines)
+        else:
             self.machine.content.discard(row.content)
 
     # -- calls of the brain ------------------------------------------------------------------------
@@ -292,7 +315,7 @@ class Plane:
             memory_bytes=0,
             events_dropped=0,
             control_stalls=0,
-            disk_bytes=self.machine.disk_bytes,
+            disk_bytes=self.machine.report_free(),
         )
 
     def link_ready(self) -> None:

@@ -45,6 +45,18 @@ _REFUSALS = {
 }
 
 
+def may_pass(plane: Plane, principal: PeerId, row: fx.SeedRow) -> bool:
+    """The gate, and the policy of the row as the muscles read it."""
+    peer = plane.peers.get(principal)
+    if peer is None or not routing.match_gate(row.options.allow, peer.properties):
+        return False
+    if row.policy is None:
+        return True
+    carried, seed = [row.options.allow_if, row.policy.tree], dict(row.policy.seed)
+    policy = read_policy(carried, CALLERS, seed=seed["name"], owner=seed["owner"])
+    return policy.passes(Party(**dict(peer.words), properties=peer.properties))
+
+
 @dataclass(slots=True, eq=False)
 class Arrived:
     """A call at the node that is to run it. ``answer`` (slug, reason, executed) goes back.
@@ -133,7 +145,7 @@ class Serving:
         """Run a call; the first to a cold seed that asks loads it, the others wait with it."""
         row = self._plane.seeds.get(arrived.seed)
         verdict = routing.Wake.READY
-        if row is not None and self._may_pass(arrived, row):
+        if row is not None and may_pass(self._plane, arrived.principal, row):
             verdict = self._judge_wake(row, asked=arrived.call.is_wake)
         if verdict in _REFUSALS:
             arrived.answer(*_REFUSALS[verdict], False)
@@ -142,17 +154,6 @@ class Serving:
         else:
             self._woken.setdefault(arrived.seed, []).append(arrived)
             self._plane.wake(arrived.seed)
-
-    def _may_pass(self, arrived: Arrived, row: fx.SeedRow) -> bool:
-        """The gate, and the policy of the row as the muscles read it."""
-        peer = self._plane.peers.get(arrived.principal)
-        if peer is None or not routing.match_gate(row.options.allow, peer.properties):
-            return False
-        if row.policy is None:
-            return True
-        carried, seed = [row.options.allow_if, row.policy.tree], dict(row.policy.seed)
-        policy = read_policy(carried, CALLERS, seed=seed["name"], owner=seed["owner"])
-        return policy.passes(Party(**dict(peer.words), properties=peer.properties))
 
     def on_loaded(self, seed: Hash) -> None:
         """A load ended, well or not: the calls that waited for it go on."""
@@ -163,7 +164,7 @@ class Serving:
         """The gate, the module, admission, the guest."""
         plane = self._plane
         row = plane.seeds.get(arrived.seed)
-        if row is None or not self._may_pass(arrived, row):
+        if row is None or not may_pass(self._plane, arrived.principal, row):
             arrived.answer("denied", "the gate does not let this caller pass", False)
             return
         if arrived.seed not in plane.loaded:

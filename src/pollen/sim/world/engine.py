@@ -124,6 +124,8 @@ class Engine:
         node = machine.node
         if node is None:
             raise ValueError(f"{machine.name} does not run")
+        if type(event) is ev.Telemetry:
+            machine.told_foreign_bytes = machine.reported_foreign_bytes
         out = node.handle(event, machine.clock.now(self.now))
         machine.handled += 1
         self.trace.note_turn(self.now, machine.index, event, out)
@@ -318,6 +320,11 @@ class Engine:
         """A number for a request, never used twice."""
         self._requests += 1
         return RequestId(self._requests)
+
+    @property
+    def all_machines(self) -> list[Machine]:
+        """Every machine, running or not."""
+        return list(self.machines.values())
 
     def up(self) -> list[Machine]:
         """The machines on which a process runs."""

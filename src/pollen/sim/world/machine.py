@@ -26,6 +26,7 @@ from pollen.core.events import Event, ListenerOpened
 from pollen.core.ids import BOOT_BYTES, SECOND, Nanos, Now, PeerId, Token
 from pollen.core.node import Node
 from pollen.core.restoring import Identity, Restored
+from pollen.sim.muscles import modules
 
 if TYPE_CHECKING:
     from pollen.sim.muscles.plane import Plane
@@ -132,6 +133,9 @@ class Machine:
     ``busy_until``: the brain takes no turn before (a stall). ``is_frozen``: the whole process
     stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``. ``taken_ports``:
     where no listener can be opened. ``relays``: the setting of this name, read at a start.
+    ``disk_bytes`` is the room for content, of which others use ``foreign_bytes``: the brain was
+    told of ``told_foreign_bytes``. ``sends_wrong``: what it sends of a blob is not what the hash
+    says. ``losses`` counts how often its content was lost with its disk.
     """
 
     name: str
@@ -141,6 +145,13 @@ class Machine:
     root: PeerId | None = None
     memory_bytes: int = 1 << 30
     disk_bytes: int = 1 << 36
+    foreign_bytes: int = 0
+    reported_foreign_bytes: int = 0
+    told_foreign_bytes: int = 0
+    sends_bytes_s: int = 10_000_000
+    line_free_at: int = 0
+    sends_wrong: bool = False
+    losses: int = 0
     clock: Clock = field(default_factory=Clock)
     disk: Disk = field(default_factory=Disk)
     content: set[bytes] = field(default_factory=set)
@@ -172,6 +183,26 @@ class Machine:
     def is_up(self) -> bool:
         """Whether a process runs and moves."""
         return self.node is not None and not self.is_frozen
+
+    @property
+    def blob_bytes(self) -> int:
+        """What the files that it holds take of its disk."""
+        return modules.size_on_disk(self.content)
+
+    @property
+    def free_bytes(self) -> int:
+        """What is free where content is kept."""
+        return max(self.disk_bytes - self.foreign_bytes - self.blob_bytes, 0)
+
+    def report_free(self) -> int:
+        """The same, as telemetry tells it to the brain."""
+        self.reported_foreign_bytes = self.foreign_bytes
+        return self.free_bytes
+
+    def take_line(self, at: int, size: int) -> int:
+        """It sends so many bytes from then on, after what it sends already: when all is sent."""
+        self.line_free_at = max(at, self.line_free_at) + size * SECOND // self.sends_bytes_s
+        return self.line_free_at
 
     @property
     def boot(self) -> bytes:

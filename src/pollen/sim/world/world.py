@@ -170,6 +170,7 @@ class World(Engine):
         machine.inbox.clear()
         machine.node = Node(config, rng, sign, verify, restored, self._interned)
         machine.plane = Plane(self, machine, Rng(self.rng.draw()))
+        machine.told_foreign_bytes = machine.line_free_at = 0
         self.trace.note(self.now, name, "process", "starts")
         self.post(name, ev.Started(addresses=[machine.address]))
         first = TELEMETRY_NS // 10 + self.rng.below(TELEMETRY_NS)
@@ -328,6 +329,7 @@ class World(Engine):
         return SeedCommand(
             name=seed,
             content=content.hex(),
+            kind=fx.BLOB if modules.find(content).is_file else fx.MODULE,
             options=SeedOptions(**options),
             take_over=take_over,
         )
