@@ -23,6 +23,8 @@ from pollen.sim.world.world import World, reset_clock
 Undo = Callable[[], None]
 # After so many ticks without a fault one is made.
 _QUIET_TICKS = 80
+# A machine dies for good only where so many are.
+_LEAST = 4
 _TICK_NS = 250 * MILLISECOND
 
 
@@ -265,6 +267,7 @@ def wipe_disk(faults: Faults, lasts: int) -> Undo | None:
     faults.world.crash(machine.name)
     machine.disk.wipe()
     machine.content.clear()
+    machine.losses += 1
     faults.spoiled[machine.name] = faults.world.now
     faults.note(machine.name, "loses its disk; the key is kept")
     return faults.restart_later(machine)
@@ -366,6 +369,49 @@ def fill_queue(faults: Faults, lasts: int) -> Undo | None:
     return lambda: full.discard(machine.name)
 
 
+def fill_disk(faults: Faults, lasts: int) -> Undo | None:
+    """Others fill the disk of a machine to what a small file leaves, and clear it later."""
+    machine = faults.some()
+    if machine is None or machine.foreign_bytes:
+        return None
+    machine.foreign_bytes = max(machine.free_bytes - faults.rng.below(4 << 20), 0)
+    faults.note(machine.name, f"its disk fills: {machine.free_bytes >> 10} KiB are free")
+
+    def undo() -> None:
+        machine.foreign_bytes = 0
+
+    return undo
+
+
+def send_wrong(faults: Faults, lasts: int) -> Undo | None:
+    """What a machine sends of its blobs is not what their hashes say."""
+    machine = faults.some()
+    if machine is None:
+        return None
+    machine.sends_wrong = True
+    faults.note(machine.name, "sends wrong bytes of its blobs")
+
+    def undo() -> None:
+        machine.sends_wrong = False
+
+    return undo
+
+
+def die(faults: Faults, lasts: int) -> Undo | None:
+    """A machine is gone for good, with its disk: one a run, of four or more."""
+    machines = list(faults.world.machines.values())
+    machine = faults.some()
+    if machine is None or len(machines) < _LEAST or any(m.is_gone for m in machines):
+        return None
+    faults.world.crash(machine.name)
+    machine.is_gone = True
+    machine.content.clear()
+    machine.losses += 1
+    faults.spoiled[machine.name] = faults.world.now
+    faults.note(machine.name, "dies for good")
+    return lambda: None
+
+
 def all_rules() -> list[Rule]:
     """Every rule with its chance; the trial draws which of them are in play."""
     s = SECOND
@@ -388,4 +434,7 @@ def all_rules() -> list[Rule]:
         Rule("clock-jump", jump_clock, 50, s, 20 * s),
         Rule("timer-twice", fire_again, 200, s, s),
         Rule("queue-full", fill_queue, 60, 300 * MILLISECOND, 3 * s),
+        Rule("disk-filled", fill_disk, 60, 3 * s, 20 * s),
+        Rule("wrong-bytes", send_wrong, 60, 2 * s, 15 * s),
+        Rule("dies", die, 15, s, s),
     ]

@@ -22,7 +22,7 @@ from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.paths import paths, seen
 from pollen.core.peers import Verdict, known, links, liveness, membership
-from pollen.core.placement import checking, hosting, lanes, planner, tables
+from pollen.core.placement import checking, hosting, lanes, planner, situation, space, tables
 from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
@@ -98,6 +98,16 @@ def _always(value: Any) -> Callable[[Any], Any]:
         return same
 
     return make
+
+
+def _one_copy(true: Any) -> Any:
+    """A blob asks for one copy, whatever its publisher asked for."""
+
+    def need_of(seed: Any) -> Any:
+        need = true(seed)
+        return msgspec.structs.replace(need, copies=1) if need.is_on_disk else need
+
+    return need_of
 
 
 def _refreshed_once(true: Any) -> Any:
@@ -447,6 +457,19 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="never-linked-again", owner=links.Links, target="is_wanted", make=_always(False),
         caught_by="view-wide-enough",
+    ),
+    Mutant(
+        name="one-copy-is-enough", owner=situation, target="need_of", make=_one_copy,
+        caught_by="copies-kept",
+    ),
+    Mutant(
+        name="let-go-before-others", owner=hosting, target="minimum_of", make=_always(0),
+        caught_by="no-last-copy-dropped",
+        scenario="a_holder_dies_and_its_copies_are_made_again",
+    ),
+    Mutant(
+        name="disks-never-full", owner=space.Space, target="lack", make=_always(""),
+        caught_by="quota-kept", scenario="full_disks_refuse_and_liars_are_passed_over",
     ),
     Mutant(
         name="oldest-name-wins", owner=names, target="_rank", make=_oldest_wins,

@@ -1,4 +1,4 @@
-"""What users do in a run: seed, update, unseed, call; an open loop that waits for nobody.
+"""What users do in a run: seed, update, unseed, call, read; an open loop that waits for nobody.
 
 Decides: who does what when, and what each answer promised.
 Does not know: faults; whether a promise is kept (``sim.verdict.checkers`` asks).
@@ -17,11 +17,16 @@ from pollen.core.effects import Reply
 from pollen.core.ids import MILLISECOND, SECOND, RequestId
 from pollen.core.rng import Rng
 from pollen.sim.muscles import modules
+from pollen.sim.muscles.blobs import Read
 from pollen.sim.muscles.calls import Call
 from pollen.sim.world.machine import Machine
 from pollen.sim.world.world import World
 
 _TICK_NS = 250 * MILLISECOND
+# Somebody reads a blob so often.
+_READ_NS = SECOND
+# How large blobs are: in one piece and in several.
+_SIZES = (1 << 10, 1 << 17, 1 << 20, 6 << 20, 9 << 20, 20 << 20)
 # A command without an answer for so long is given up: its node died with it.
 _PATIENCE_NS = 15 * SECOND
 
@@ -45,32 +50,46 @@ class Name:
     asked_at: int = 0
     is_unseed: bool = False
     is_open: bool = False
+    is_blob: bool = False
     promises: list[Promise] = field(default_factory=list)
 
 
 class Workload:
     """The users of one run."""
 
-    def __init__(self, world: World, rng: Rng, *, names: int, calls_per_second: int) -> None:
+    def __init__(
+        self, world: World, rng: Rng, *, names: int, calls_per_second: int, blobs: int = 0
+    ) -> None:
         self.world = world
         self.rng = rng
         self.names: list[Name] = []
+        self.blobs: list[Name] = []
         self.calls: list[Call] = []
+        self.reads: list[Read] = []
         self.counts: dict[str, int] = {}
         self._rate = calls_per_second
         self._is_on = False
         homes = [m.name for m in world.machines.values() if not m.is_malicious]
         for i in range(names):
             self.names.append(Name(f"seed-{i}", homes[rng.below(len(homes))]))
+        for i in range(blobs):
+            self.blobs.append(Name(f"blob-{i}", homes[rng.below(len(homes))], is_blob=True))
+
+    @property
+    def all_names(self) -> list[Name]:
+        """The names of modules, then those of blobs."""
+        return [*self.names, *self.blobs]
 
     # -- the stream -------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Users are at their keyboards from now on."""
         self._is_on = True
-        for name in self.names:
+        for name in self.all_names:
             self.publish(name)
         self.world.schedule(_TICK_NS, self._tick)
+        if self.blobs:
+            self.world.schedule(_READ_NS, self._next_read)
         self.world.schedule(SECOND // self._rate, self._next_call)
 
     def end(self) -> None:
@@ -81,7 +100,7 @@ class Workload:
         self.read_answers()
         if not self._is_on:
             return
-        for name in self.names:
+        for name in self.all_names:
             draw = self.rng.below(1_000)
             if draw < 12:
                 self.publish(name)
@@ -105,19 +124,29 @@ class Workload:
         machine = self.world.machines[name.home]
         if name.asked is not None or not machine.is_up:
             return
+        data = f"{name.name}/{name.version + 1}".encode()
+        module = self._module(name)
+        if module.is_file and module.size > machine.free_bytes:
+            self._count("uploads-refused")
+            return
         name.version += 1
-        data = f"{name.name}/{name.version}".encode()
-        modules.make(data, modules.Module(run_ns=(1 + self.rng.below(8)) * MILLISECOND))
-        options: dict[str, object] = {
-            "min_replicas": 1 + self.rng.below(3),
-            "memory_bytes": 1 << 24,
-        }
-        if self.rng.below(2):
+        modules.make(data, module)
+        options: dict[str, object] = {"min_replicas": 1 + self.rng.below(3)}
+        if not name.is_blob:
+            options["memory_bytes"] = 1 << 24
+        if self.rng.below(2) and not name.is_blob:
             options["idempotent"] = True
         command = self.world.seed_command(name.home, name.name, data, **options)
         name.asked = self.world.ask_later(name.home, command)
         name.asked_at, name.is_unseed = self.world.now, False
         self._count("seeds-asked")
+
+    def _module(self, name: Name) -> modules.Module:
+        """What the next version is made of: a quick module, or a file of a mixed size."""
+        if name.is_blob:
+            size = _SIZES[self.rng.below(len(_SIZES))]
+            return modules.Module(size=size, functions=(), is_file=True)
+        return modules.Module(run_ns=(1 + self.rng.below(8)) * MILLISECOND)
 
     def withdraw(self, name: Name) -> None:
         """Unseed a name at its home."""
@@ -132,7 +161,7 @@ class Workload:
 
     def read_answers(self) -> None:
         """Note what was acknowledged since the last look."""
-        for name in self.names:
+        for name in self.all_names:
             if name.asked is None:
                 continue
             reply = self.world.machines[name.home].replies.pop(name.asked, None)
@@ -170,6 +199,26 @@ class Workload:
         if machine.plane is not None:
             machine.plane.calls.begin(call)
         return call
+
+    # -- readers ----------------------------------------------------------------------------------
+
+    def _next_read(self) -> None:
+        if not self._is_on:
+            return
+        name = self.blobs[self.rng.below(len(self.blobs))]
+        machines = [m for m in self.world.machines.values() if m.is_up and not m.is_malicious]
+        if machines:
+            self.read(machines[self.rng.below(len(machines))], name.name)
+        self.world.schedule(_READ_NS, self._next_read)
+
+    def read(self, machine: Machine, name: str) -> Read | None:
+        """Somebody reads a blob at a machine; None where no process runs."""
+        if machine.plane is None:
+            return None
+        read = machine.plane.blobs.read(name)
+        self.reads.append(read)
+        self._count("reads")
+        return read
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1

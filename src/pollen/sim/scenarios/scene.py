@@ -18,6 +18,7 @@ from pollen.core.rng import Rng
 from pollen.core.trust import Tier
 from pollen.sim.mischief.faults import Faults
 from pollen.sim.mischief.workload import Workload
+from pollen.sim.muscles import modules
 from pollen.sim.muscles.calls import Call
 from pollen.sim.muscles.weather import Cut
 from pollen.sim.verdict import checkers, observe
@@ -81,6 +82,34 @@ class Scene:
         reply = self.world.seed(node, name, data, **options)
         self.expect("acknowledged", not reply.slug, f"{node} seeds {name}: {reply.slug}")
         return str(reply.result.seed) if reply.result is not None else ""  # type: ignore[attr-defined]
+
+    def seeds_file(self, node: str, name: str, size: int, **options: Any) -> bytes:
+        """A user publishes a file of so many bytes; its content id. It must be acknowledged."""
+        data = f"{node}/{name}/{size}".encode()
+        content = modules.make(data, modules.Module(size=size, functions=(), is_file=True))
+        self.seeds(node, name, data, **options)
+        return content
+
+    def disks_with(self, content: bytes) -> list[str]:
+        """The machines, running or not, on whose disk a content is."""
+        return [m.name for m in self.world.machines.values() if content in m.content]
+
+    def reads(self, node: str, name: str) -> str:
+        """Somebody reads a blob: empty when all of it came, else the slug."""
+        plane = self.machine(node).plane
+        if plane is None:
+            return "unanswered"
+        read = plane.blobs.read(name)
+        self.world.run_until(lambda: read.ended > 0, 30 * SECOND)
+        return read.slug if read.ended else "unanswered"
+
+    def dies(self, name: str) -> None:
+        """A machine is gone for good without a word, and its disk with it."""
+        self.world.crash(name)
+        machine = self.machine(name)
+        machine.is_gone = True
+        machine.content.clear()
+        machine.losses += 1
 
     def unseeds(self, node: str, name: str) -> Reply:
         """A user withdraws; the answer, whatever it is."""

@@ -34,6 +34,8 @@ class Case:
         self.held_up: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.odd_versions: list[str] = []
+        # By content of a blob: the disks that had it when it was seen last, by machine and loss.
+        self.disks: dict[bytes, list[tuple[Machine, int]]] = {}
         self._epochs: dict[tuple[str, int], dict[str, int]] = {}
         self._signed: dict[tuple[bytes, int, int], bytes] = {}
         self._known: dict[bytes, None] = {}

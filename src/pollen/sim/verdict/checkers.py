@@ -16,7 +16,7 @@ from pollen.core.policy import Party
 from pollen.core.rules import match_gate
 from pollen.core.seeds import Seed
 from pollen.sim.mischief.workload import Name
-from pollen.sim.verdict import living, observe
+from pollen.sim.verdict import copies, living, observe
 from pollen.sim.verdict.case import Case, Checker, label_of, name_of
 from pollen.sim.world.machine import Machine
 
@@ -212,7 +212,7 @@ def every_allowed_call_routable(case: Case) -> list[str]:
     found = []
     for machine in case.honest():
         for name, holding in observe.names_of(machine).items():
-            if not holding.is_live or machine.plane is None:
+            if not holding.is_live or holding.holder.is_blob or machine.plane is None:
                 continue
             if not case.has_content(holding):
                 continue
@@ -241,7 +241,7 @@ def _leads_there(case: Case, machine: Machine, peer: PeerId) -> bool:
 def nothing_acknowledged_lost(case: Case) -> list[str]:
     """What was acknowledged last of a name is what stands, unless the disk that held it is gone."""
     found = []
-    for name in case.workload.names:
+    for name in case.workload.all_names:
         promise = name.promises[-1] if name.promises else None
         if promise is None or not promise.seed or _is_excused(case, name):
             continue
@@ -255,7 +255,7 @@ def nothing_acknowledged_lost(case: Case) -> list[str]:
 def no_resurrection(case: Case) -> list[str]:
     """A name whose last acknowledged command withdrew it stays withdrawn."""
     found = []
-    for name in case.workload.names:
+    for name in case.workload.all_names:
         promise = name.promises[-1] if name.promises else None
         if promise is None or promise.seed or _is_excused(case, name):
             continue
@@ -291,9 +291,11 @@ ALWAYS: list[Checker] = [
     equal_hashes_equal_sets,
     nothing_below_the_floor,
     *living.ALWAYS,
+    *copies.ALWAYS,
 ]
 SETTLED: list[Checker] = [
     *living.SETTLED,
+    *copies.SETTLED,
     a_right_clock_heals,
     views_converge,
     plans_agree,
@@ -307,6 +309,8 @@ SETTLED: list[Checker] = [
 NOTED: dict[str, str] = {
     "row-before-load": "No seed is loaded without a row for it.",
     "checked-before-ready": "No replica of a seed with a check is claimed ready before it passed.",
+    "quota-kept": "No blob is fetched that the disk has no room for beside those on their way.",
+    "no-last-copy-dropped": "No node lets go of the last copy of a blob that a name still needs.",
     "a-call-ends-once": "A call that was made ends once, well or not.",
     "no-attempt-twice-on-one-node": "No attempt of a call runs twice in one process.",
     "no-call-twice-at-all": "A call that is not idempotent runs at most once in the whole cluster.",

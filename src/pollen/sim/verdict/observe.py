@@ -13,11 +13,12 @@ from collections.abc import Mapping
 
 from pollen.core import timers
 from pollen.core.codec import decode
-from pollen.core.ids import PeerId, short
+from pollen.core.ids import Hash, PeerId, short
 from pollen.core.kinds import ACCUSE, LEASE, NODE, REFUTE
 from pollen.core.names import Holding
 from pollen.core.peers import Verdict
 from pollen.core.peers.liveness import Accusation, Refutation, decode_accusation
+from pollen.core.placement.claims import Host
 from pollen.core.records import Record
 from pollen.core.records.owners import OwnerSet
 from pollen.core.records.record import Key
@@ -167,6 +168,12 @@ def claims_of(machine: Machine) -> list[tuple[bytes, PeerId, str]]:
         return []
     counted = node._situation.claims._counted
     return sorted((s, h.node, h.state.label) for s, held in counted.items() for h in held.values())
+
+
+def hosts_of(machine: Machine, seed: Hash) -> list[Host]:
+    """The claims on one seed that count to a node."""
+    node = machine.node
+    return [] if node is None else node._situation.claims.hosts(seed)
 
 
 def label_of(by_key: Mapping[PeerId, Machine], peer: bytes) -> str:

@@ -23,6 +23,8 @@ from pollen.sim.verdict.outcome import Outcome
 from pollen.sim.world.engine import Storm
 from pollen.sim.world.world import World
 
+# Room for four of the largest files that are drawn, and for one.
+DISK_BYTES, SMALL_DISK_BYTES = 80 << 20, 24 << 20
 FAULTS_NS = 40 * SECOND
 SETTLE_NS = 60 * SECOND
 # What must hold holds for so long in a row before a run counts as settled.
@@ -43,12 +45,15 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     persist_ms: int
     has_malice: bool
     rules: list[str]
+    blobs: int = 0
+    small_disks: int = 0
 
     def line(self) -> str:
         """One line of at most 80 characters."""
         malice = ", one malicious" if self.has_malice else ""
         return (
             f"{self.nodes} nodes in {self.zones} zones{malice}; {self.names} seeds, "
+            f"{self.blobs} blobs, "
             f"{self.calls_per_second} calls/s; loss {self.loss_bp / 100:g} %, "
             f"{len(self.rules)} kinds of fault"
         )
@@ -89,6 +94,7 @@ def draw_trial(number: int, nodes: int | None = None) -> Draw:
     names = [rule.name for rule in faults.all_rules()]
     rng.shuffle(names)
     kept = sorted(names[: 6 + rng.below(len(names) - 5)])
+    files = Rng(number ^ 0xB10B)
     return Draw(
         number=number,
         nodes=nodes or drawn,
@@ -100,6 +106,8 @@ def draw_trial(number: int, nodes: int | None = None) -> Draw:
         persist_ms=1 + rng.below(20),
         has_malice=rng.below(4) == 0,
         rules=kept,
+        blobs=1 + files.below(4),
+        small_disks=files.below(3),
     )
 
 
@@ -124,7 +132,11 @@ class Trial:
             Rng(rng.draw()),
             names=draw.names,
             calls_per_second=draw.calls_per_second,
+            blobs=draw.blobs,
         )
+        for i, name in enumerate(names):
+            is_small = i < draw.small_disks
+            self.world.machines[name].disk_bytes = SMALL_DISK_BYTES if is_small else DISK_BYTES
         self.case = Case(self.world, self.faults, self.workload)
         self.outcome = Outcome(self.world)
         self.failures: list[str] = []
@@ -172,6 +184,7 @@ class Trial:
         settled = self._settle()
         if settled is not None:
             self._call_everything()
+            self._read_everything()
         return settled or 0
 
     def _pass(self, nanos: int) -> None:
@@ -244,6 +257,23 @@ class Trial:
             if not call.ended or call.slug:
                 text = f"{call.origin} calls {call.name}: {call.slug or 'no answer'} {call.reason}"
                 self._fail("every-allowed-call-routable", text)
+        self._look_always()
+
+    def _read_everything(self) -> None:
+        """In a settled cluster each blob of which a copy lives is read, from every node."""
+        reads = []
+        for name in self.workload.blobs:
+            for machine in self.case.honest():
+                held = observe.names_of(machine).get(name.name)
+                if held is None or not held.is_live or not self.case.has_content(held):
+                    continue
+                reads.append(self.workload.read(machine, name.name))
+                self.world.run(10 * MILLISECOND)
+        self.world.run_until(lambda: all(r is None or r.ended for r in reads), 60 * SECOND)
+        for read in reads:
+            if read is not None and (not read.ended or read.slug):
+                text = f"{read.origin} reads {read.name}: {read.slug or 'no end'} {read.reason}"
+                self._fail("no-wanted-blob-lost", text)
         self._look_always()
 
     # -- the report -------------------------------------------------------------------------------

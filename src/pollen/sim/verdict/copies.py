@@ -1,0 +1,108 @@
+"""What must hold of blobs: so many copies, none lost while a disk lives, found by readers.
+
+Decides: whether an invariant of blobs holds now, and what to say when it does not.
+Does not know: how copies are placed and moved; the moments in which a copy is let go or a disk is
+    overfilled, which the model of the muscles sees itself (``sim.muscles.blobs``).
+Invariants: a checker changes nothing. A content counts as held where all of it is on the disk.
+Source: docs/internals/simulator.md#checkers, which lists them.
+"""
+
+from __future__ import annotations
+
+from pollen.core.names import Holding
+from pollen.core.placement.claims import Host, State
+from pollen.core.policy import Party
+from pollen.core.rules import match_gate
+from pollen.core.seeds import Seed
+from pollen.sim.verdict import observe
+from pollen.sim.verdict.case import Case, Checker
+from pollen.sim.world.machine import Machine
+
+# How a refusal begins that speaks of the disk.
+_NO_ROOM = ("no room", "storage-full")
+
+
+def _live_blobs(case: Case) -> dict[str, Holding[Seed]]:
+    """The blobs that names stand for, to the first honest node."""
+    names = observe.names_of(case.honest()[0]) if case.honest() else {}
+    return {n: held for n, held in names.items() if held.is_live and held.holder.is_blob}
+
+
+def _may_hold(machine: Machine, seed: Seed) -> bool:
+    """A holder passes the gates of hosts and those of readers."""
+    own = machine.peers.get(machine.key)
+    if own is None or not match_gate([*seed.spec.host, *seed.spec.allow], own.properties):
+        return False
+    party = Party(**dict(own.words), properties=own.properties)
+    return all(policy is None or policy.passes(party) for policy in (seed.host_if, seed.allow_if))
+
+
+def _is_short_of_room(machine: Machine, seed: Seed, host: Host | None) -> bool:
+    """A node that refused for its disk stands by that for a while."""
+    if seed.spec.content in machine.content:
+        return False
+    is_refused = host is not None and host.state is State.REFUSED
+    if is_refused and host is not None and host.reason.startswith(_NO_ROOM):
+        return True
+    return machine.free_bytes < seed.spec.size_bytes
+
+
+def copies_kept(case: Case) -> list[str]:
+    """Each live blob has min(min_copies, eligible nodes with room) ready holders."""
+    found = []
+    for name, holding in _live_blobs(case).items():
+        seed = holding.holder
+        if not case.has_content(holding):
+            continue  # The only copies were on disks that are gone.
+        claims = {h.node: h for h in observe.hosts_of(case.honest()[0], seed.seed)}
+        able = [
+            m
+            for m in case.members()
+            if _may_hold(m, seed) and not _is_short_of_room(m, seed, claims.get(m.key))
+        ]
+        held = [m for m in able if seed.seed in m.loaded and seed.spec.content in m.content]
+        ready = [m.name for m in held if _is_ready(claims.get(m.key))]
+        wanted = min(seed.spec.min_replicas, len(able))
+        if len(ready) < wanted:
+            found.append(f"{name} has {len(ready)} of {wanted} copies: {' '.join(ready)}")
+    return found
+
+
+def _is_ready(host: Host | None) -> bool:
+    return host is not None and host.state in (State.READY, State.DRAINING)
+
+
+def disks_are_noted(case: Case) -> list[str]:
+    """Which disks have each blob: remembered from look to look, and nothing is found wrong."""
+    for holding in _live_blobs(case).values():
+        content = holding.holder.spec.content
+        machines = case.world.machines.values()
+        disks = [(m, m.losses) for m in machines if content in m.content]
+        if disks:
+            case.disks[content] = disks
+    return []
+
+
+def no_wanted_blob_lost(case: Case) -> list[str]:
+    """A blob that was acknowledged is on a disk that readers are led to, while one disk lives."""
+    found = []
+    for name, holding in _live_blobs(case).items():
+        content = holding.holder.spec.content
+        holders = [m for m in case.members() if content in m.content]
+        noted = case.disks.get(content, [])
+        alive = [m.name for m, losses in noted if m.losses == losses and not m.is_gone]
+        if not holders:
+            if alive:
+                found.append(f"{name} is nowhere: it was on the disk of {' '.join(alive)}")
+            continue
+        keys = {m.key for m in holders}
+        for machine in case.honest():
+            row = machine.seeds.get(holding.holder.seed)
+            if row is None or (keys.isdisjoint(row.replicas) and machine not in holders):
+                names = " ".join(m.name for m in holders)
+                found.append(f"{machine.name} finds no copy of {name}, which {names} holds")
+    return found
+
+
+ALWAYS: list[Checker] = [disks_are_noted]
+SETTLED: list[Checker] = [copies_kept, no_wanted_blob_lost]
