@@ -134,7 +134,7 @@ class Node(Room):
     def _restore(self, restored: Restored) -> list[int]:
         """Take over what is on disk; returns when the last runs began."""
         machines = (self._records, self._retention, self._peers, self._redeeming, self._services)
-        kept = restore(restored, self._config.cluster, *machines)
+        kept = restore(restored, self._config.cluster, *machines, self._placing)
         self._clocks.restore(kept.wall)
         for record in self._records.all_records():
             is_own = record.body.owner == self._config.node

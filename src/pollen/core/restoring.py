@@ -19,6 +19,7 @@ from pollen.core.effects import Row
 from pollen.core.events import SignedRecord
 from pollen.core.ids import ClusterId, Nanos, PeerId
 from pollen.core.peers import PEER_TABLE, KnownPeer, Peers
+from pollen.core.placement import Placing
 from pollen.core.records import ZERO, Record, Records, Retention, decode_record, read_lease
 from pollen.core.services import Services
 from pollen.errors import PollenError
@@ -49,6 +50,7 @@ def restore(
     peers: Peers,
     redeeming: Redeeming,
     services: Services,
+    placing: Placing,
 ) -> Kept:
     """Fill the machines from disk. Raises ``PollenError`` (``state-unusable``)."""
     meta = dict(restored.get(META_TABLE, ()))
@@ -62,6 +64,7 @@ def restore(
     faults += peers.restore(restored.get(PEER_TABLE, ()))
     faults += redeeming.restore(restored.get(NONCE_TABLE, ()))
     faults += services.restore(restored)
+    faults += placing.restore(restored)
     if lease is None:
         faults.append(Rejection("epoch-row-malformed"))
     faults += [value for value in (wall, starts) if isinstance(value, Rejection)]

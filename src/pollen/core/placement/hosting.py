@@ -29,10 +29,12 @@ from pollen.core.events import CallEnded, LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
 from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, State, step
+from pollen.core.placement.held import Held
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.placement.roles import (
     Role,
     load_deadline,
+    load_wait,
     may_host,
     minimum_of,
     plan_holders,
@@ -80,11 +82,6 @@ class Entry(msgspec.Struct, kw_only=True):
     timer_at: Nanos | None = None
 
 
-def load_wait(attempts: int) -> int:
-    """Nanoseconds before a failed fetch is tried again: doubled each time up to the cap."""
-    return int(min(limits.LOAD_RETRY_FIRST_NS << min(attempts, 16), limits.LOAD_RETRY_MAX_NS))
-
-
 class Hosting:
     """The seeds on this node."""
 
@@ -101,6 +98,7 @@ class Hosting:
         self._unloaded: dict[Hash, Seed] = {}
         self._landing: dict[Hash, Seed] = {}
         self.space = Space(capacity_bytes)
+        self.held = Held()
         self.is_leaving = False
 
     def note_party(self, party: Party) -> bool:
@@ -130,6 +128,8 @@ class Hosting:
                 self._let_go(key, turn)
             return
         self._entries[key] = entry
+        if entry.seed.is_blob and entry.state in (State.READY, State.DRAINING):
+            self.held.note(key, turn, is_held=True)
         entry.witnessed = self._witness(key, entry, role, view)
         self._set_timer(key, entry, role, turn)
 
@@ -137,6 +137,7 @@ class Hosting:
         """No name needs a seed any more whose content was kept here."""
         if key in self._kept:
             self._unloaded[key] = self._kept.pop(key)
+            self.held.note(key, turn, is_held=False)
             turn.do_last(UnloadSeed(seed=key))
 
     # -- cues -----------------------------------------------------------------------------------
@@ -162,6 +163,8 @@ class Hosting:
                 return
             if entry.state is not State.ABSENT or self._is_turn(role, placement, view):
                 yield self._want_or_refuse(entry)
+        elif entry.state is State.ABSENT and self._is_recalled(entry, now):
+            yield Cue.WANT
         elif self._is_spare(key, entry, role, view, now):
             yield Cue.SPARE
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
@@ -190,7 +193,16 @@ class Hosting:
 
     def _is_here(self, seed: Seed) -> bool:
         """Whether the content is on the disk, as far as this node can know."""
-        return seed.owner == self._own or seed.seed in self._kept
+        return seed.owner == self._own or seed.seed in self._kept or seed.seed in self.held
+
+    def _is_recalled(self, entry: Entry, now: Now) -> bool:
+        """The run before held this blob: it is claimed again, whatever the plan says, and leaves
+        as any copy does, so that nobody loses sight of what may be the last one."""
+        may_say = self.space.judges(entry.seed) and not self.is_leaving
+        if not may_say or not self.held.recall(entry.seed.seed):
+            return False
+        entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
+        return True
 
     def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
         """Rank k starts when k-1 is ready; refused ones have no rank."""
@@ -287,6 +299,8 @@ class Hosting:
         if keep:
             self._kept[key] = entry.seed
         self._unloaded[key] = entry.seed
+        if not keep:
+            self.held.note(key, turn, is_held=False)
         turn.do_last(UnloadSeed(seed=key, keep=keep))
 
     def _is_to_keep(self, key: Hash, entry: Entry, view: View) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pollen.core import limits, timers
-from pollen.core.codec import encode
+from pollen.core.codec import Rejection, encode
 from pollen.core.config import NodeConfig
 from pollen.core.effects import PeerRow, SetTimer
 from pollen.core.events import (
@@ -29,6 +29,7 @@ from pollen.core.kinds import CLAIM, FAST
 from pollen.core.placement import tables
 from pollen.core.placement.bundle import Bundle
 from pollen.core.placement.checking import seed_of
+from pollen.core.placement.held import HELD_TABLE
 from pollen.core.placement.hosting import Hosting, View
 from pollen.core.placement.situation import Situation
 from pollen.core.placement.tables import Tables
@@ -94,6 +95,10 @@ class Placing(Room):
         hosting = Hosting(config.node, party, config.memory_bytes)
         bundle = Bundle(config.memory_bytes, config.slots, config.idle_ns)
         return cls(config.node, members, situation, is_linked, estimate, hops, hosting, bundle)
+
+    def restore(self, restored: Mapping[str, Sequence[tuple[bytes, bytes]]]) -> list[Rejection]:
+        """Which blobs this node held when it stopped; the faults in what its disk holds."""
+        return self._hosting.held.restore(restored.get(HELD_TABLE, ()))
 
     def events(self) -> Mapping[type[Event], Handler]:
         """A seed that a call woke; a check that ended; tables that the muscles do not hold."""

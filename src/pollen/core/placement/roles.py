@@ -92,6 +92,11 @@ def load_deadline(seed: Seed) -> int:
     return limits.LOAD_DEADLINE_NS + seed.spec.size_bytes * SECOND // _FETCH_LEAST_BYTES_S
 
 
+def load_wait(attempts: int) -> int:
+    """Nanoseconds before a failed fetch is tried again: doubled each time up to the cap."""
+    return int(min(limits.LOAD_RETRY_FIRST_NS << min(attempts, 16), limits.LOAD_RETRY_MAX_NS))
+
+
 def mib(size: int) -> int:
     """Mebibytes, rounded up."""
     return -(-size >> 20)

@@ -22,7 +22,7 @@ from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.paths import paths, seen
 from pollen.core.peers import Verdict, known, links, liveness, membership
-from pollen.core.placement import checking, hosting, lanes, planner, situation, space, tables
+from pollen.core.placement import checking, held, hosting, lanes, planner, situation, space, tables
 from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
@@ -246,8 +246,8 @@ def _once_proven(true: Any) -> Any:
     def judge_again(self: Any, roots: Any) -> Any:
         before = self._proven
         moved = true(self, roots)
-        for subject, held in before.items():
-            self._proven[subject] = {**held, **self._proven.get(subject, {})}
+        for subject, kept in before.items():
+            self._proven[subject] = {**kept, **self._proven.get(subject, {})}
         return moved
 
     return judge_again
@@ -470,6 +470,10 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="disks-never-full", owner=space.Space, target="lack", make=_always(""),
         caught_by="quota-kept", scenario="full_disks_refuse_and_liars_are_passed_over",
+    ),
+    Mutant(
+        name="copies-forgotten", owner=held.Held, target="recall", make=_always(False),
+        caught_by="no-wanted-blob-lost", scenario="copies_outlive_a_total_outage",
     ),
     Mutant(
         name="oldest-name-wins", owner=names, target="_rank", make=_oldest_wins,

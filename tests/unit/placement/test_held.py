@@ -1,0 +1,85 @@
+"""Blobs on the disk, remembered from run to run."""
+
+from __future__ import annotations
+
+from pollen.core import effects as fx
+from pollen.core import limits
+from pollen.core.codec import Rejection
+from pollen.core.ids import Nanos, Now
+from pollen.core.placement import State
+from pollen.core.placement.held import HELD_TABLE, Held
+from tests.unit.names.test_named import A, B, C
+from tests.unit.placement.test_blobs import MIB, blob
+from tests.unit.placement.test_hosting import Bench
+from tests.unit.turns import effects_of
+
+FILM = blob(size=40 * MIB)
+
+
+def again() -> Bench:
+    """A run that begins on a disk with the film, which is nearly full."""
+    bench = Bench(own=B, holding=FILM)
+    assert bench.hosting.held.restore([(FILM.seed, b"")]) == []
+    bench.hosting.space.disk_free_bytes = MIB
+    return bench
+
+
+def test_a_copy_is_remembered_from_ready_until_it_is_let_go() -> None:
+    held = Held()
+    now = Now(Nanos(1), Nanos(1))
+    assert effects_of(now, lambda turn: held.note(FILM.seed, turn, is_held=False)) == []
+    effects_of(now, lambda turn: held.note(FILM.seed, turn, is_held=True))
+    assert FILM.seed in held
+    effects_of(now, lambda turn: held.note(FILM.seed, turn, is_held=False))
+    assert FILM.seed not in held
+
+
+def test_what_the_run_before_held_is_claimed_again_wherever_the_plan_ranks_it() -> None:
+    """Once, and without room: it is on the disk."""
+    bench = again()
+    bench.plan(A, C, of=FILM)
+    assert bench.turn(of=FILM) == [fx.LoadSeed(seed=FILM.seed, holders=[A])]
+    bench.finish(of=FILM)
+    bench.turn(of=FILM)
+    assert bench.state(FILM) is State.READY
+
+
+def test_it_leaves_as_any_copy_does() -> None:
+    """When the others are ready and have seen it."""
+    bench = again()
+    bench.plan(A, C, of=FILM)
+    bench.turn(of=FILM)
+    bench.finish(of=FILM)
+    bench.turn(limits.WOKEN_STAY_NS, of=FILM)
+    assert bench.state(FILM) is State.READY
+    bench.claim(A, State.READY, of=FILM)
+    bench.claim(C, State.READY, of=FILM)
+    bench.turn(of=FILM)
+    bench.turn(limits.DRAIN_HOLD_NS, of=FILM)
+    claim = bench.hosting.claim(FILM.seed)
+    assert claim is not None and State(claim.state) is State.DRAINING
+    for node in (A, C):
+        bench.claim(node, State.READY, of=FILM, witnessed=[(B, claim.drain)])
+    out = bench.turn(limits.DRAIN_SETTLE_NS, of=FILM)
+    assert out == [fx.UnloadSeed(seed=FILM.seed)]
+    assert FILM.seed not in bench.hosting.held
+
+
+def test_what_is_not_there_any_more_is_given_up() -> None:
+    """The disk was another one: the load finds nothing, and the plan has others."""
+    bench = again()
+    bench.linked = set()
+    bench.plan(A, C, of=FILM)
+    bench.turn(of=FILM)
+    bench.finish("unreachable", of=FILM)
+    bench.turn(limits.WOKEN_STAY_NS, of=FILM)
+    assert bench.state(FILM) is State.ABSENT
+    assert bench.turn(of=FILM) == []
+    assert FILM.seed not in bench.hosting.held
+
+
+def test_a_row_of_another_form_is_a_fault() -> None:
+    held = Held()
+    (fault,) = held.restore([(b"short", b""), (FILM.seed, b"")])
+    assert isinstance(fault, Rejection) and fault.kind == "held-row"
+    assert FILM.seed in held and HELD_TABLE == "held"
