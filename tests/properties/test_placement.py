@@ -126,10 +126,10 @@ def test_noise_moves_no_incumbent(seed: Hash, minimum: int, halved: list[bool]) 
 
 
 def test_every_small_case_of_standings() -> None:
-    """Exhaustively: four nodes, each incumbent, skipped or neither; two are wanted.
+    """Exhaustively: four nodes, each incumbent, skipped, away or neither; two are wanted.
 
-    The refused rank nowhere, and an incumbent loses its place only to one that bids less than a
-    quarter of what it would bid as a newcomer.
+    The refused and the awaited rank nowhere, and an incumbent loses its place only to one that bids
+    less than a quarter of what it would bid as a newcomer.
     """
     seed, nodes = Hash(b"\5" * 32), [PeerId(bytes([i]) * 32) for i in range(4)]
     facts = {node: NodeFacts(memory_bytes=GIB) for node in nodes}
@@ -142,7 +142,8 @@ def test_every_small_case_of_standings() -> None:
             demand={},
         )
         placed = plan(snapshot)[seed]
-        able = [node for node in nodes if standings.get(node) is not Standing.SKIPPED]
+        out = (Standing.SKIPPED, Standing.AWAY)
+        able = [node for node in nodes if standings.get(node) not in out]
         assert sorted(placed.ranks) == able
         assert placed.wanted == min(2, len(able))
 

@@ -362,24 +362,25 @@ HASH_BYTES = 32
 LOAD_DEADLINE_NS = 2 * MINUTE
 # The others skip an overdue host only after this: its own brain speaks first, clocks differ. Guess.
 OVERDUE_GRACE_NS = 10 * SECOND
-# A version is halted when so many nodes found it at fault, or this share of those that tried, in
-# basis points. Source: docs/design/protocol.md#placement.
+# A version is halted when so many nodes, or this share (bp) of those that tried, found it at fault.
+# Source: docs/design/protocol.md#placement.
 HALT_FAULTS = 2
 HALT_SHARE_BP = 2_500
 # A replaced version's successor is at fault where the guest failed so many calls of members and
 # none ended well. Guess: one caller's bad input is not a verdict.
 FAULT_CALLS = 5
-# How long the minimum of others was ready before a replica begins to drain. Source:
-# docs/design/protocol.md#placement (one suspicion period). Lowering it drains into a host that is
-# about to die.
+# How long others were enough before a replica drains: lowering it drains into a host that is about
+# to die. Source: docs/design/protocol.md#placement (one suspicion period).
 DRAIN_HOLD_NS = 3 * SECOND
-# How long the minimum of a new version must have served before the one it replaced drains: so
-# long the old one can take back over at once. Guess.
+# How long a new version must have served before the old one, which could take over, drains. Guess.
 ROLLOUT_TRIAL_NS = 10 * SECOND
 # The longest reason in a claim. Guess: one line.
 REASON_MAX_CHARS = 200
 # How long ``down`` waits for its seeds to find other hosts. Guess: a load and a spread.
 DRAIN_MAX_NS = 4 * SECOND
+# How long nobody copies blobs of a node that said that it leaves: longer leaves fewer copies,
+# shorter moves gigabytes for an upgrade. Guess: a reboot with updates.
+REPAIR_DELAY_NS = 10 * MINUTE
 # Wait before a failed fetch is tried again; doubled up to the cap. The first is short: a holder
 # refuses a fetcher whose node record it has not read yet. Guess.
 LOAD_RETRY_FIRST_NS = 100 * MILLISECOND
@@ -395,8 +396,7 @@ CHECK_MS = 5_000
 CHECK_RETRY_FIRST_NS = 2 * SECOND
 # How much of the output of a call that the brain began comes back to it. Guess: a page of text.
 OWN_OUTPUT_MAX_BYTES = 4 * 1024
-# How long a drain waits for the others to see the claims before it is answered. Guess: one
-# spread over every link and a push there.
+# How long a drain waits for others to see the claims. Guess: a spread over every link and a push.
 DRAIN_SETTLE_NS = 300 * MILLISECOND
 
 # -- trust --------------------------------------------------------------------------------------

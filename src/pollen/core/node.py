@@ -304,7 +304,7 @@ class Node(Room):
         self._commands[type(event.command)](Asked(event.request, event.command), turn)
 
     def _on_drain(self, asked: Asked, turn: Turn) -> None:
-        self._drains.append((asked.request, self._placing.leave()))
+        self._drains.append((asked.request, self._placing.leave(turn)))
         if self._presence.phase < Phase.LEAVING:
             self._presence.begin_leaving()
         else:

@@ -367,7 +367,7 @@ def test_what_must_not_be_hosted_is_unloaded_though_a_call_woke_it(why: str) -> 
     if why == "withdrawn":
         bench.roles.clear()
     elif why == "leaving":
-        bench.hosting.leave()
+        bench.hosting.leave(bench.now)
     else:
         gated = msgspec.structs.replace(NONE.spec, host=[("disk", "ssd")])
         bench.hold(msgspec.structs.replace(NONE, spec=gated))
@@ -390,7 +390,7 @@ def test_a_leaving_node_drains_without_waiting_but_not_without_witnesses() -> No
     bench = dropped()
     for node in (B, C):
         bench.claim(node, State.READY)
-    bench.hosting.leave()
+    bench.hosting.leave(bench.now)
     bench.turn()
     assert bench.state() is State.DRAINING
     assert bench.turn(limits.DRAIN_SETTLE_NS) == []

@@ -125,7 +125,7 @@ def test_a_node_that_leaves_hands_over_and_says_when_it_is_done() -> None:
     town, seed = seeded(min_replicas=1)
     del town.folk.able[town.own]
     town.situation.note_member(town.own)
-    assert town.placing.leave() == len(town.hosting._entries)
+    assert town.placing.leave(turn_at(town.mono)) == len(town.hosting._entries)
     town.turn()
     (heir,) = placed(town, seed)
     town.claim(heir, seed, State.READY)
@@ -146,7 +146,7 @@ def test_a_node_alone_leaves_at_once() -> None:
     town.load(seed)
     del town.folk.able[town.own]
     town.situation.note_member(town.own)
-    town.placing.leave()
+    town.placing.leave(turn_at(town.mono))
     town.turn()
     assert town.placing.is_gone
 

@@ -103,7 +103,8 @@ def step(state: State, cue: Cue) -> tuple[State, Act]:
 class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The payload of a claim record; its key is the seed's hash. Positional, only appended.
 
-    ``until``: unix ns, the deadline of ``loading`` and the end of ``refused``. ``is_fault``: the
+    ``until``: unix ns, the deadline of ``loading`` and the end of ``refused``; of a ``ready`` blob
+    the end of an absence that its host announces. ``is_fault``: the
     refusal speaks of the version, not of this node. ``drain``: numbers the drains of this run.
     ``witnessed``: (host, its ``drain``) of the drains that this host saw while it was ready.
     ``has_served``: a call of a version on trial ended well here.
@@ -116,6 +117,16 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     drain: U32 = 0
     witnessed: list[tuple[WirePeerId, U32]] = []
     has_served: bool = False
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether its host leaves, with a copy of a blob on its disk."""
+        return self.state == State.READY and self.until > 0
+
+    def is_away(self, wall: Nanos) -> bool:
+        """Whether its host is awaited now; one that would be for longer than it may is not."""
+        longest = limits.REPAIR_DELAY_NS + limits.CLOCK_TOLERANCE_NS
+        return self.is_announced and 0 < self.until - wall <= longest
 
 
 class Host(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -140,6 +151,8 @@ class Host(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             return Standing.SKIPPED
         if self.state is State.LOADING and wall >= self.claim.until + limits.OVERDUE_GRACE_NS:
             return Standing.SKIPPED
+        if self.claim.is_away(wall):
+            return Standing.AWAY
         return None if self.state is State.DRAINING else Standing.INCUMBENT
 
 
@@ -181,6 +194,8 @@ class Claims:
         self._said: dict[PeerId, dict[Hash, _Said]] = {}
         self._live: dict[PeerId, int] = {}
         self._counted: dict[Hash, dict[PeerId, Host]] = {}
+        # What hosts announced before they left, beyond their run and until they say anything else.
+        self._announced: dict[Hash, dict[PeerId, Claim]] = {}
         # The pairs whose counted claim changed and was not looked at: their reader takes them out.
         self.changed: dict[tuple[Hash, PeerId], None] = {}
 
@@ -195,8 +210,32 @@ class Claims:
             said[seed] = _Said(record.body.epoch, claim)
         else:
             said.pop(seed, None)
+        self._note_announced(seed, owner, claim if isinstance(claim, Claim) else None)
         self._count(seed, owner)
         return claim if isinstance(claim, Rejection) else None
+
+    def _note_announced(self, seed: Hash, owner: PeerId, claim: Claim | None) -> None:
+        held = self._announced.get(seed, {})
+        if claim is not None and claim.is_announced:
+            held[owner] = claim
+            self._announced[seed] = held
+        elif held.pop(owner, None) is None:
+            return
+        elif not held:
+            del self._announced[seed]
+        self.changed[seed, owner] = None
+
+    def end_run(self, record: Record) -> None:
+        """The run that said this is over: it counts no more, but that its host is awaited."""
+        owner, seed = record.body.owner, Hash(record.body.key)
+        if self._said.get(owner, {}).pop(seed, None) is not None:
+            self._count(seed, owner)
+
+    def look_again(self, peer: PeerId) -> None:
+        """It is a member no more, or again: what it announced counts otherwise."""
+        for seed, held in self._announced.items():
+            if peer in held:
+                self.changed[seed, peer] = None
 
     def set_live(self, peer: PeerId, epoch: int | None) -> None:
         """A peer is live in this epoch, or not live."""
@@ -227,6 +266,25 @@ class Claims:
     def host(self, seed: Hash, node: PeerId) -> Host | None:
         """The counted claim of one node on one seed."""
         return self._counted.get(seed, {}).get(node)
+
+    def standing(self, seed: Hash, node: PeerId, wall: Nanos) -> Standing | None:
+        """What the claim of a node means for the ranking, also when it has left."""
+        host = self.host(seed, node)
+        if host is not None:
+            return host.standing(wall)
+        claim = self._announced.get(seed, {}).get(node)
+        return Standing.AWAY if claim is not None and claim.is_away(wall) else None
+
+    def changes_at(self, seed: Hash, node: PeerId) -> int | None:
+        """The wall time at which that changes by itself, if it does."""
+        host, claim = self.host(seed, node), self._announced.get(seed, {}).get(node)
+        if host is not None and host.state is State.LOADING:
+            return host.claim.until + limits.OVERDUE_GRACE_NS
+        return None if claim is None else claim.until
+
+    def nodes_of(self, seed: Hash) -> list[PeerId]:
+        """The nodes with a counted claim on a seed, and those that are awaited with it, by id."""
+        return sorted({*self._counted.get(seed, {}), *self._announced.get(seed, {})})
 
     def hosts(self, seed: Hash) -> list[Host]:
         """The counted claims on a seed, by node."""

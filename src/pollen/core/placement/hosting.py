@@ -29,6 +29,7 @@ from pollen.core.events import CallEnded, LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
 from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Claims, Cue, State, step
+from pollen.core.placement.entry import Entry
 from pollen.core.placement.held import Held
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.placement.roles import (
@@ -57,29 +58,6 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     placement: Callable[[Hash], Placement | None]
     claims: Claims
     is_linked: Callable[[PeerId], bool]
-
-
-class Entry(msgspec.Struct, kw_only=True):
-    """One seed on this node. Times are monotonic but ``until``, which the claim carries."""
-
-    seed: Seed
-    state: State = State.ABSENT
-    reason: str = ""
-    until: int = 0
-    is_fault: bool = False
-    has_elder: bool = False
-    attempts: int = 0
-    in_flight: bool = False
-    asked: list[PeerId] = []
-    retry_at: Nanos = Nanos(0)
-    due_at: Nanos = Nanos(0)
-    enough_since: Nanos | None = None
-    stays_until: Nanos = Nanos(0)
-    drain_since: Nanos = Nanos(0)
-    drain: int = 0
-    witnessed: list[tuple[PeerId, int]] = []
-    has_served: bool = False
-    timer_at: Nanos | None = None
 
 
 class Hosting:
@@ -228,6 +206,8 @@ class Hosting:
         """The plan does not rank this node. What a call woke is checked to its end all the same."""
         if entry.state is State.LOADING:
             return now.mono >= entry.stays_until
+        if self.is_leaving and entry.seed.is_blob:
+            return False  # It comes back with the disk.
         return self._are_others_enough(key, entry, role, view, now)
 
     def _are_others_enough(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
@@ -329,7 +309,9 @@ class Hosting:
             entry.until = now.wall + limits.REFUSED_NS
             entry.in_flight = False
         elif entry.state is State.READY:
-            entry.reason, entry.attempts, entry.until = "", 0, 0
+            is_awaited = self.is_leaving and entry.seed.is_blob
+            entry.reason, entry.attempts = "", 0
+            entry.until = now.wall + limits.REPAIR_DELAY_NS if is_awaited else 0
         elif entry.state is State.DRAINING:
             self._drains += 1
             entry.drain, entry.drain_since = self._drains, now.mono
@@ -486,15 +468,21 @@ class Hosting:
         """The seeds that a new link may help to load."""
         return [key for key, entry in self._entries.items() if entry.state is State.LOADING]
 
-    def leave(self) -> list[Hash]:
-        """Take nothing more and hand over what serves; returns the seeds concerned."""
+    def leave(self, now: Now) -> list[Hash]:
+        """Take nothing more and hand over what serves; returns the seeds concerned. Copies of blobs
+        stay on the disk, and their claims tell until when they are awaited."""
         self.is_leaving = True
+        for entry in self._entries.values():
+            if entry.seed.is_blob and entry.state is State.READY:
+                entry.until = now.wall + limits.REPAIR_DELAY_NS
         return list(self._entries)
 
     def count_leaving(self, view: View) -> int:
-        """The seeds that still serve here and that some other node could take over."""
+        """The seeds that still serve here and that some other node could take over: of blobs those
+        of which no other copy is ready."""
         return sum(
             entry.state in (State.READY, State.DRAINING)
             and bool((view.placement(key) or NOWHERE).ranks)
+            and not (entry.seed.is_blob and view.claims.nodes_in(key, State.READY) != [self._own])
             for key, entry in self._entries.items()
         )

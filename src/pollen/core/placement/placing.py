@@ -194,10 +194,12 @@ class Placing(Room):
 
     # -- leaving --------------------------------------------------------------------------------
 
-    def leave(self) -> int:
-        """Hand over what serves here. Returns how many seeds that are."""
-        keys = self._hosting.leave()
+    def leave(self, turn: Turn) -> int:
+        """Hand over what serves here. Returns how many seeds that are. The claims of blobs leave
+        before the record that says so, so that nobody makes a copy in between."""
+        keys = self._hosting.leave(turn.now)
         for key in keys:
+            self._claim(key, turn)
             self._situation.touch(key)
         return len(keys)
 

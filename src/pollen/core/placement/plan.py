@@ -31,10 +31,15 @@ _WEIGHT_SCALE = 1 << 24
 
 
 class Standing(enum.Enum):
-    """What a counted claim means for the ranking of its owner."""
+    """What a claim means for the ranking of its owner. ``AWAY``: it said that it leaves and has a
+    copy on its disk, with which it is awaited."""
 
     INCUMBENT = "incumbent"
     SKIPPED = "skipped"
+    AWAY = "away"
+
+
+_OUT = (Standing.SKIPPED, Standing.AWAY)
 
 
 class Takes(enum.Enum):
@@ -162,7 +167,8 @@ def plan(snapshot: Snapshot) -> dict[Hash, Placement]:
         ranks = [node for _, node in ranked]
         slots = [snapshot.nodes[node].slots for node in ranks]
         incumbents = sum(standings.get(node) is Standing.INCUMBENT for node in ranks)
-        wanted = count_wanted(need, slots, incumbents, demand.values())
+        away = sum(standing is Standing.AWAY for standing in standings.values())
+        wanted = count_wanted(need, slots, incumbents, demand.values(), away)
         placements[seed] = Placement(wanted, tuple(ranks[: wanted + limits.WAKE_RANKS]))
     return placements
 
@@ -177,7 +183,7 @@ def effective_version(versions: Iterable[int]) -> int:
 
 def may_rank(need: Need, facts: NodeFacts, standing: Standing | None) -> bool:
     """Whether a node is a candidate at all."""
-    if not facts.is_open or standing is Standing.SKIPPED:
+    if not facts.is_open or standing in _OUT:
         return False
     return not need.is_gated or need.lets(facts.party)
 
@@ -185,8 +191,13 @@ def may_rank(need: Need, facts: NodeFacts, standing: Standing | None) -> bool:
 # -- how many -------------------------------------------------------------------------------------
 
 
-def count_wanted(need: Need, slots: Sequence[int], incumbents: int, demand: Iterable[int]) -> int:
+def count_wanted(
+    need: Need, slots: Sequence[int], incumbents: int, demand: Iterable[int], away: int = 0
+) -> int:
     """How many of the ranked nodes should serve. ``slots``: those of the ranked, in their order.
+
+    ``away``: copies on the disks of those who are awaited. They are not made again, as long as one
+    is here; and what is here stays.
 
     Grows when the load passes 75 % of what the first ranks have, shrinks when it would stay under
     35 % with one less; in between as many as there are (``incumbents``) stay.
@@ -199,7 +210,10 @@ def count_wanted(need: Need, slots: Sequence[int], incumbents: int, demand: Iter
     grown = count_for(milli, slots, limits.GROW_BP)
     shrunk = count_for(milli, slots, limits.SHRINK_BP)
     by_load = min(max(incumbents, grown), shrunk) if need.takes is Takes.MEMORY else 0
-    floor = max(need.copies, 1 if is_called else 0)
+    copies = need.copies
+    if away and need.is_on_disk:
+        copies = min(copies, max(copies - away, incumbents, 1))
+    floor = max(copies, 1 if is_called else 0)
     return min(max(floor, by_load), len(slots))
 
 

@@ -278,10 +278,10 @@ class Planner:
             standing is Standing.INCUMBENT and self._is_candidate(ranking, node)
             for node, standing in ranking.standings.items()
         )
-        if ranking.bound is None:
-            return count_wanted(ranking.need, slots, incumbents, ranking.demand.values())
+        away = sum(standing is Standing.AWAY for standing in ranking.standings.values())
         # One more of unknown slots: being told to take it means that too few are kept.
-        return count_wanted(ranking.need, [*slots, 0], incumbents, ranking.demand.values())
+        slots += [] if ranking.bound is None else [0]
+        return count_wanted(ranking.need, slots, incumbents, ranking.demand.values(), away)
 
     def _is_candidate(self, ranking: _Ranking, node: PeerId) -> bool:
         row = self._rows.get(node)

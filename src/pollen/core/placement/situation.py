@@ -22,7 +22,7 @@ from pollen.core.placement.bundle import Bundles
 from pollen.core.placement.claims import Claims, State, is_halted
 from pollen.core.placement.demand import bucket_of, value_of
 from pollen.core.placement.overdue import Overdue
-from pollen.core.placement.plan import NodeFacts, Placement, effective_version
+from pollen.core.placement.plan import NodeFacts, Placement, Standing, effective_version
 from pollen.core.placement.planner import Planner
 from pollen.core.placement.roles import Role, need_of, roles_of
 from pollen.core.records import Change, Record, as_buried
@@ -78,6 +78,9 @@ class Situation:
         if kind == NODE and change.is_gone:
             self._forget_member(change.record)
             return None
+        if kind == CLAIM and change.is_gone:
+            self.claims.end_run(change.record)
+            return None
         record = as_buried(change.record) if change.is_gone else change.record
         take = self.kinds.get(kind)
         return None if take is None else take(record, now)
@@ -121,6 +124,7 @@ class Situation:
     def note_standing(self, peer: PeerId, now: Nanos) -> None:
         """The certificate or the lease of a key came, changed or ended."""
         self.note_member(peer)
+        self.claims.look_again(peer)
         self._stale_names.update((name, None) for name in self._named_by.get(peer, ()))
         member = self._members.find(peer)
         if self._members.trust.is_denied(peer):
@@ -258,23 +262,25 @@ class Situation:
         self.planner.set_need(key, need_of(role.seed))
         if not is_new:
             return
-        for host in self.claims.hosts(key):
-            self.planner.set_standing(key, host.node, host.standing(self._wall))
+        for node in self.claims.nodes_of(key):
+            self.planner.set_standing(key, node, self._standing(key, node, self._wall))
         for origin, milli in self._demand.get(key, {}).items():
             self.planner.set_demand(key, origin, milli)
 
     def _refresh_claims(self, wall: Nanos) -> None:
         for key, node in taken(self.claims.changed, 4 * limits.PLACE_SLICE_SEEDS):
-            host = self.claims.host(key, node)
-            is_loading = host is not None and host.state is State.LOADING
-            until = host.claim.until + limits.OVERDUE_GRACE_NS if host and is_loading else None
-            self._loading.set((key, node), until)
-            self.planner.set_standing(key, node, None if host is None else host.standing(wall))
+            self._loading.set((key, node), self.claims.changes_at(key, node))
+            self.planner.set_standing(key, node, self._standing(key, node, wall))
             self._touch_kin(key)
             self._check_halted(key)
         for key, node in self._loading.take_due(wall):
-            host = self.claims.host(key, node)
-            self.planner.set_standing(key, node, None if host is None else host.standing(wall))
+            self.planner.set_standing(key, node, self._standing(key, node, wall))
+
+    def _standing(self, key: Hash, node: PeerId, wall: Nanos) -> Standing | None:
+        """Nobody waits for who was put out."""
+        standing = self.claims.standing(key, node, wall)
+        is_out = standing is Standing.AWAY and self._members.trust.is_denied(node)
+        return None if is_out else standing
 
     @property
     def next_overdue(self) -> int | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pollen.core import events as ev
+from pollen.core.commands import DrainCommand
 from pollen.core.ids import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from pollen.core.rng import Rng
 from pollen.sim.muscles.weather import Cut
@@ -23,6 +24,8 @@ from pollen.sim.world.world import World, reset_clock
 Undo = Callable[[], None]
 # After so many ticks without a fault one is made.
 _QUIET_TICKS = 80
+# The process ends so long after it said that it leaves.
+_LEAVING_NS = 5 * SECOND
 # A machine dies for good only where so many are.
 _LEAST = 4
 _TICK_NS = 250 * MILLISECOND
@@ -244,6 +247,23 @@ def stop(faults: Faults, lasts: int) -> Undo | None:
     return faults.restart_later(machine)
 
 
+def leave(faults: Faults, lasts: int) -> Undo | None:
+    """What ``pln down`` does, and a start later: it says that it leaves, and is awaited."""
+    machine = faults.some()
+    if machine is None:
+        return None
+    boots = machine.boots
+    faults.world.ask_later(machine.name, DrainCommand())
+    faults.note(machine.name, "says that it leaves")
+
+    def end() -> None:
+        if machine.boots == boots and machine.is_up:
+            faults.world.kill(machine.name)
+
+    faults.world.schedule(_LEAVING_NS, end)
+    return faults.restart_later(machine)
+
+
 def outage(faults: Faults, lasts: int) -> Undo | None:
     """Every machine at once."""
     undos = []
@@ -424,6 +444,7 @@ def all_rules() -> list[Rule]:
         Rule("loss", lose_packets, 60, 2 * s, 10 * s),
         Rule("crash", crash, 90, s // 2, 12 * s),
         Rule("stop", stop, 60, s // 2, 10 * s),
+        Rule("leave", leave, 50, _LEAVING_NS + s, 15 * s),
         Rule("outage", outage, 8, s, 6 * s),
         Rule("disk-wiped", wipe_disk, 30, s, 8 * s),
         Rule("disk-copied", take_image, 40, s, s),

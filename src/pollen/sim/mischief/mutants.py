@@ -22,7 +22,17 @@ from pollen.core.ids import Nanos
 from pollen.core.names import named as names
 from pollen.core.paths import paths, seen
 from pollen.core.peers import Verdict, known, links, liveness, membership
-from pollen.core.placement import checking, held, hosting, lanes, planner, situation, space, tables
+from pollen.core.placement import (
+    checking,
+    claims,
+    held,
+    hosting,
+    lanes,
+    planner,
+    situation,
+    space,
+    tables,
+)
 from pollen.core.policy import judge
 from pollen.core.records import Record, gossip, ledger, owners, record, versions
 from pollen.core.records.owners import Merge
@@ -470,6 +480,10 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="disks-never-full", owner=space.Space, target="lack", make=_always(""),
         caught_by="quota-kept", scenario="full_disks_refuse_and_liars_are_passed_over",
+    ),
+    Mutant(
+        name="nobody-is-awaited", owner=claims.Claim, target="is_away", make=_always(False),
+        caught_by="nothing is fetched", scenario="an_announced_absence_moves_no_copies",
     ),
     Mutant(
         name="copies-forgotten", owner=held.Held, target="recall", make=_always(False),

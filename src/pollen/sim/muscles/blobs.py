@@ -87,8 +87,8 @@ class Blobs:
     def _check_room(self, fetch: Fetch) -> None:
         """The brain was told what is free, and knows what it asked for since."""
         machine = self._machine
-        foreign = min(machine.foreign_bytes, machine.told_foreign_bytes)
-        free = machine.disk_bytes - foreign - machine.blob_bytes
+        used = machine.foreign_bytes + machine.blob_bytes - machine.untold_bytes
+        free = machine.disk_bytes - used
         rows = {f.row.content: f for f in self._fetches.values()}
         asked = sum(modules.find(c).size for c in rows if c not in machine.content)
         if asked > free:

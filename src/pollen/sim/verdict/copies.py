@@ -48,7 +48,8 @@ def _is_short_of_room(machine: Machine, seed: Seed, host: Host | None) -> bool:
 
 
 def copies_kept(case: Case) -> list[str]:
-    """Each live blob has min(min_copies, eligible nodes with room) ready holders."""
+    """Each live blob has min(min_copies, eligible nodes with room) ready holders, less those that
+    are awaited, and at least one."""
     found = []
     for name, holding in _live_blobs(case).items():
         seed = holding.holder
@@ -62,7 +63,10 @@ def copies_kept(case: Case) -> list[str]:
         ]
         held = [m for m in able if seed.seed in m.loaded and seed.spec.content in m.content]
         ready = [m.name for m in held if _is_ready(claims.get(m.key))]
-        wanted = min(seed.spec.min_replicas, len(able))
+        up = {m.key for m in case.world.up()}
+        awaited = observe.awaited_of(case.honest()[0], seed.seed, case.world.now)
+        away = sum(node not in up for node in awaited)
+        wanted = min(max(seed.spec.min_replicas - away, 1), seed.spec.min_replicas, len(able))
         if len(ready) < wanted:
             found.append(f"{name} has {len(ready)} of {wanted} copies: {' '.join(ready)}")
     return found

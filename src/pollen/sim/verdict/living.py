@@ -25,8 +25,8 @@ _VIEW = 8
 
 
 def self_lives(case: Case) -> list[str]:
-    """A running node is in its own ``live``."""
-    started = [m for m in case.honest() if observe.is_started(m)]
+    """A running node is in its own ``live``, unless it said that it left."""
+    started = [m for m in case.honest() if observe.is_started(m) and not observe.has_left(m)]
     return [f"{m.name} is dead to itself" for m in started if m.key not in observe.live_of(m)]
 
 

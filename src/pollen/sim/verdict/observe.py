@@ -67,6 +67,11 @@ def verdicts_of(machine: Machine) -> dict[PeerId, Verdict]:
     return {} if node is None else dict(node._membership._verdicts)
 
 
+def has_left(machine: Machine) -> bool:
+    """Whether a node said that it left, and only ends what is under way."""
+    return verdicts_of(machine).get(machine.key) is Verdict.LEFT
+
+
 def standing_accusations(machine: Machine) -> dict[PeerId, int]:
     """How many accusations each member has not refuted, by the records alone."""
     records = records_of(machine).values()
@@ -174,6 +179,15 @@ def hosts_of(machine: Machine, seed: Hash) -> list[Host]:
     """The claims on one seed that count to a node."""
     node = machine.node
     return [] if node is None else node._situation.claims.hosts(seed)
+
+
+def awaited_of(machine: Machine, seed: Hash, now: int) -> list[PeerId]:
+    """Who is awaited with a copy of a blob, to a node."""
+    node = machine.node
+    if node is None:
+        return []
+    claims, wall = node._situation.claims, machine.clock.now(now).wall
+    return [n for n, claim in claims._announced.get(seed, {}).items() if claim.is_away(wall)]
 
 
 def label_of(by_key: Mapping[PeerId, Machine], peer: bytes) -> str:

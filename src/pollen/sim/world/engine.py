@@ -125,7 +125,7 @@ class Engine:
         if node is None:
             raise ValueError(f"{machine.name} does not run")
         if type(event) is ev.Telemetry:
-            machine.told_foreign_bytes = machine.reported_foreign_bytes
+            machine.told_bytes = machine.reported_bytes
         out = node.handle(event, machine.clock.now(self.now))
         machine.handled += 1
         self.trace.note_turn(self.now, machine.index, event, out)

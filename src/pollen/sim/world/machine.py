@@ -133,9 +133,10 @@ class Machine:
     ``busy_until``: the brain takes no turn before (a stall). ``is_frozen``: the whole process
     stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``. ``taken_ports``:
     where no listener can be opened. ``relays``: the setting of this name, read at a start.
-    ``disk_bytes`` is the room for content, of which others use ``foreign_bytes``: the brain was
-    told of ``told_foreign_bytes``. ``sends_wrong``: what it sends of a blob is not what the hash
-    says. ``losses`` counts how often its content was lost with its disk.
+    ``disk_bytes`` is the room for content, of which others use ``foreign_bytes``. What users put
+    there are ``uploaded_bytes`` in all; of both together the brain was told of ``told_bytes``.
+    ``sends_wrong``: what it sends of a blob is not what the hash says. ``losses`` counts how often
+    its content was lost with its disk.
     """
 
     name: str
@@ -146,8 +147,9 @@ class Machine:
     memory_bytes: int = 1 << 30
     disk_bytes: int = 1 << 36
     foreign_bytes: int = 0
-    reported_foreign_bytes: int = 0
-    told_foreign_bytes: int = 0
+    uploaded_bytes: int = 0
+    reported_bytes: int = 0
+    told_bytes: int = 0
     sends_bytes_s: int = 10_000_000
     line_free_at: int = 0
     sends_wrong: bool = False
@@ -196,8 +198,19 @@ class Machine:
 
     def report_free(self) -> int:
         """The same, as telemetry tells it to the brain."""
-        self.reported_foreign_bytes = self.foreign_bytes
+        self.reported_bytes = self.foreign_bytes + self.uploaded_bytes
         return self.free_bytes
+
+    @property
+    def untold_bytes(self) -> int:
+        """What others and users put on the disk since the brain was told."""
+        return max(self.foreign_bytes + self.uploaded_bytes - self.told_bytes, 0)
+
+    def upload(self, content: bytes) -> None:
+        """A user puts a content on its disk."""
+        if content not in self.content:
+            self.content.add(content)
+            self.uploaded_bytes += modules.size_on_disk([content])
 
     def take_line(self, at: int, size: int) -> int:
         """It sends so many bytes from then on, after what it sends already: when all is sent."""

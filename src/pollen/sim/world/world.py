@@ -16,9 +16,19 @@ from pollen.core import events as ev
 from pollen.core import restoring
 from pollen.core.admission import invites
 from pollen.core.codec import Refusal, encode
-from pollen.core.commands import Command, InviteCommand, SeedCommand
+from pollen.core.commands import Command, DrainCommand, InviteCommand, SeedCommand
 from pollen.core.config import NodeConfig
-from pollen.core.ids import DAY, SECOND, ClusterId, Nanos, PeerId, RequestId, Token, cluster_id_of
+from pollen.core.ids import (
+    DAY,
+    MILLISECOND,
+    SECOND,
+    ClusterId,
+    Nanos,
+    PeerId,
+    RequestId,
+    Token,
+    cluster_id_of,
+)
 from pollen.core.kinds import DENY
 from pollen.core.node import Node
 from pollen.core.records import Change, Interned, Record
@@ -170,7 +180,7 @@ class World(Engine):
         machine.inbox.clear()
         machine.node = Node(config, rng, sign, verify, restored, self._interned)
         machine.plane = Plane(self, machine, Rng(self.rng.draw()))
-        machine.told_foreign_bytes = machine.line_free_at = 0
+        machine.told_bytes = machine.line_free_at = 0
         self.trace.note(self.now, name, "process", "starts")
         self.post(name, ev.Started(addresses=[machine.address]))
         first = TELEMETRY_NS // 10 + self.rng.below(TELEMETRY_NS)
@@ -200,6 +210,14 @@ class World(Engine):
         machine.disk.crash(len(machine.disk.pending))
         self._end(machine, is_told=True)
         self.trace.note(self.now, name, "process", "stops")
+
+    def leave(self, name: str) -> None:
+        """What ``pln down`` does: hand over, say so, then an orderly end."""
+        request = self.ask_later(name, DrainCommand())
+        replies = self.machines[name].replies
+        self.run_until(lambda: request in replies, 6 * SECOND, MILLISECOND)
+        self.run(SECOND // 10)
+        self.kill(name)
 
     def crash(self, name: str) -> int:
         """Gone without a word, and with what was not yet on disk. Returns the batches lost."""
@@ -324,7 +342,7 @@ class World(Engine):
     ) -> SeedCommand:
         """The command that publishes a module which this machine then holds."""
         content = modules.content_id(data)
-        self.machines[name].content.add(content)
+        self.machines[name].upload(content)
         take_over = options.pop("take_over", False)
         return SeedCommand(
             name=seed,
