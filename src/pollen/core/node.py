@@ -17,7 +17,7 @@ from pollen.core import limits, timers
 from pollen.core.admission import Carrying, Consequences, Granting, Redeeming
 from pollen.core.clocks import Clocks, Jump
 from pollen.core.codec import Rejection, encode
-from pollen.core.commands import ClockView, DrainCommand, Drained
+from pollen.core.commands import ClockView, DrainCommand, Drained, Seeded, Unseeded
 from pollen.core.config import NodeConfig
 from pollen.core.desk import Admin, News, Questions, Roster, Screen, Waits
 from pollen.core.durability import Durability
@@ -147,7 +147,7 @@ class Node(Room):
             self._writer,
             lambda: self._situation.names,
             self._has_room,
-            self._news.of_publication,
+            self._on_published,
             self._situation.is_called,
         )
         questions = Questions(self._screen, self._placing.price)
@@ -155,6 +155,10 @@ class Node(Room):
         roster = Roster(self._screen, lambda: self._records.live_of(ACT))
         asked = [self._granting, requests, self._admin, questions, roster, self._waits]
         return [*spread, self._placing, *asked, *self._services.rooms(), self]
+
+    def _on_published(self, answer: Seeded | Unseeded, turn: Turn) -> None:
+        self._news.of_publication(answer, turn)
+        self._placing.note_published(answer, turn)
 
     def _has_room(self, slot: tuple[str, bytes], size: int) -> bool:
         return self._intake.has_room(slot, size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pollen.core.commands import StatusCommand
 from pollen.core.ids import SECOND
 from pollen.core.whywords import WhyCall, WhyCallCommand, WhyPlace, WhyPlaceCommand
+from pollen.sim.muscles import modules
 from tests.unit.services.helpers import serve
 from tests.unit.world import World, three
 
@@ -59,6 +60,24 @@ def test_a_node_that_cannot_host_says_why() -> None:
     assert {view.reason for view in told.nodes} == {"it lacks a property of its host: gpu=yes"}
     assert "no node qualifies" in told.why
     assert "a node that may: pln invite --prop gpu=yes, then there: pln join TOKEN" in told.why
+
+
+def test_why_place_tells_of_copies_that_are_awaited() -> None:
+    """Two copies are asked for, and one is here: no node lacks."""
+    world = settled()
+    data = b"film"
+    modules.make(data, modules.Module(size=9, functions=(), is_file=True))
+    world.seed("a", "film", data, min_replicas=2)
+    world.run(10 * SECOND)
+    film = why_place(world, target="film")
+    gone = next(view.name for view in film.nodes if view.claim == "ready" and view.name != "a")
+    world.leave(gone)
+    world.run(5 * SECOND)
+    told = why_place(world, target="film")
+    reason = "it left with its copy, which is awaited for ten minutes"
+    assert {view.name: view.reason for view in told.nodes}[gone] == reason
+    assert "1 of them on the disks of nodes that left and are awaited" in told.why
+    assert (told.wanted, told.ready) == (1, 1)
 
 
 def test_a_seed_that_nobody_may_host_degrades_the_cluster() -> None:

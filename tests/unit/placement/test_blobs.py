@@ -19,6 +19,7 @@ from pollen.core.policy import Party
 from pollen.core.seeds import Seed, publishing, specs
 from tests.unit.names.test_named import CONTENT, A, B, writer
 from tests.unit.placement.test_hosting import Bench
+from tests.unit.turns import effects_of
 
 MIB = 1 << 20
 RED = Party(properties='{"team": "red"}')
@@ -136,8 +137,19 @@ def test_the_publisher_needs_no_room_for_what_is_on_its_disk() -> None:
     large = blob(size=40 * MIB)
     bench = Bench(own=A, holding=large)
     bench.hosting.space.disk_free_bytes = 1 * MIB
+    effects_of(bench.now, lambda turn: bench.hosting.held.note(large.seed, turn, is_held=True))
     bench.plan(A, of=large)
     assert bench.turn(of=large) == [fx.LoadSeed(seed=large.seed, holders=[A])]
+
+
+def test_a_publisher_whose_disk_was_lost_needs_room_like_anybody() -> None:
+    """It was taken to have the file for ever, and filled its new disk."""
+    large = blob(size=40 * MIB)
+    bench = Bench(own=A, holding=large)
+    bench.hosting.space.disk_free_bytes = 1 * MIB
+    bench.plan(A, of=large)
+    assert bench.turn(of=large) == []
+    assert bench.state(large) is State.REFUSED
 
 
 def test_room_is_promised_once() -> None:
@@ -153,6 +165,25 @@ def test_room_is_promised_once() -> None:
     claim = bench.hosting.claim(book.seed)
     assert claim is not None and State(claim.state) is State.REFUSED
     assert claim.reason == "no room: needs 20 MiB, 15 MiB are free on the disk"
+
+
+def test_a_load_that_nobody_wants_any_more_takes_its_room_until_it_ends() -> None:
+    """The muscles bring it to its end. Its room was promised to the next blob at once."""
+    film, book = blob(size=30 * MIB), blob(size=20 * MIB, min_replicas=3)
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = 45 * MIB
+    bench.plan(B, of=film)
+    bench.turn(of=film)
+    bench.hold(book)
+    bench.turn(of=film)
+    assert bench.state(film) is State.ABSENT
+    bench.plan(B, of=book)
+    bench.turn(of=book)
+    assert bench.state(book) is State.REFUSED
+    bench.finish(of=film)
+    bench.turn(limits.REFUSED_NS, of=book)
+    bench.turn(of=book)
+    assert bench.state(book) is State.LOADING
 
 
 def test_what_came_is_taken_off_until_the_disk_is_looked_at_again() -> None:

@@ -22,7 +22,6 @@ from pollen.core.peers import Phase
 from pollen.core.placement import (
     Host,
     Need,
-    NodeFacts,
     Placement,
     Snapshot,
     Standing,
@@ -47,6 +46,8 @@ from pollen.core.whywords import (
 )
 
 Question = StatusCommand | WhyPlaceCommand | WhyCallCommand | WhyPathCommand
+
+_AWAITED = "it left with its copy, which is awaited for ten minutes"
 
 # A price and where it comes from, see ``WayView``.
 Price = Callable[[PeerId], tuple[int, str]]
@@ -150,7 +151,11 @@ def _why_so_many(
         why.append(f"it grows when that is over {grow:g} % of them, and shrinks under {shrink:g} %")
     else:
         why.append("nobody has called it lately")
-    if placement.wanted < need.copies:
+    standings = snapshot.standings[seed.seed].values()
+    away = sum(standing is Standing.AWAY for standing in standings)
+    if away:
+        why.append(f"{away} of them on the disks of nodes that left and are awaited")
+    elif placement.wanted < need.copies:
         qualify = {0: "no node qualifies", 1: "only 1 node qualifies"}
         why.append(qualify.get(able, f"only {able} nodes qualify"))
     return why + _cures(holding, need, able, hosts)
@@ -225,7 +230,7 @@ def _rank_view(
         bonus=bonus,
         claim="" if host is None else host.state.label,
         policy=_parts_of(snapshot.needs[seed].policy, member.certificate.party),
-        reason=_why_rank(member.info, snapshot, seed, facts, host, rank, placement),
+        reason=_why_rank(member, snapshot, seed, host, rank, placement),
     )
 
 
@@ -238,21 +243,22 @@ def _why_closed(info: NodeInfo) -> str:
 
 
 def _why_rank(
-    info: NodeInfo,
+    member: Member,
     snapshot: Snapshot,
     seed: Hash,
-    facts: NodeFacts | None,
     host: Host | None,
     rank: int,
     placement: Placement,
 ) -> str:
-    need = snapshot.needs[seed]
+    need, facts = snapshot.needs[seed], snapshot.nodes.get(member.peer)
+    if snapshot.standings[seed].get(member.peer) is Standing.AWAY:
+        return _AWAITED
     if facts is None:
         return "it is offline or left"
     if host is not None and host.state is State.REFUSED:
         return f"it refused: {host.reason}"
     if not facts.is_open:
-        return _why_closed(info)
+        return _why_closed(member.info)
     if not match_gate(need.gate, facts.properties):
         return f"it lacks a property of its host: {_gate_text(need.gate)}"
     if need.policy is not None and not need.policy.passes(facts.party):

@@ -2,9 +2,9 @@
 
 Decides: of which blobs a run that begins says again that it holds them.
 Does not know: whether the content is still there: the muscles tell when it is loaded.
-Invariants: a row stands from the moment in which a copy is claimed ready until its content is let
-    go. Claims die with a run. Without the rows, copies that the plan of the next run ranks
-    elsewhere are on disks where nobody looks for them.
+Invariants: a row stands from the moment in which a copy is claimed ready, or its file published
+    here, until its content is let go. Claims die with a run. Without the rows, copies that the plan
+    of the next run ranks elsewhere are on disks where nobody looks for them.
 Source: docs/internals/content.md#after-a-restart. Refused: claims on disk, which would speak for a
     run that is over; to ask every member for a content, which a large cluster cannot bear.
 """
@@ -43,7 +43,7 @@ class Held:
         return self._recalled.pop(key, key) is None
 
     def note(self, key: Hash, turn: Turn, *, is_held: bool) -> None:
-        """A copy was claimed ready, or its content is let go."""
+        """A copy was claimed ready or published here, or its content is let go."""
         self._recalled.pop(key, None)
         if is_held == (key in self._seeds):
             return

@@ -171,7 +171,7 @@ class Hosting:
 
     def _is_here(self, seed: Seed) -> bool:
         """Whether the content is on the disk, as far as this node can know."""
-        return seed.owner == self._own or seed.seed in self._kept or seed.seed in self.held
+        return seed.seed in self._kept or seed.seed in self.held
 
     def _is_recalled(self, entry: Entry, now: Now) -> bool:
         """The run before held this blob: it is claimed again, whatever the plan says, and leaves
@@ -296,7 +296,8 @@ class Hosting:
 
     def _enter(self, entry: Entry, before: State, now: Now) -> None:
         entry.enough_since = None
-        self.space.note(entry.seed, entry.state, is_here=self._is_here(entry.seed))
+        is_here, is_coming = self._is_here(entry.seed), entry.in_flight
+        self.space.note(entry.seed, entry.state, is_here=is_here, is_coming=is_coming)
         if entry.state is State.LOADING:
             deadline = load_deadline(entry.seed)
             entry.due_at = Nanos(now.mono + deadline)
@@ -319,6 +320,8 @@ class Hosting:
     def on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
         """Ready, or wait and try again: soon when the content was out of reach, else later."""
         entry, landed = self._entries.get(event.seed), self._landing.pop(event.seed, None)
+        if entry is None or entry.state is not State.LOADING:
+            self.space.forget(event.seed)
         if entry is None:
             if landed is not None:
                 self._unloaded[event.seed] = landed

@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pollen.core import limits, timers
 from pollen.core.codec import Rejection, encode
+from pollen.core.commands import Seeded, Unseeded
 from pollen.core.config import NodeConfig
-from pollen.core.effects import PeerRow, SetTimer
+from pollen.core.effects import BLOB, PeerRow, SetTimer
 from pollen.core.events import (
     CallEnded,
     Event,
@@ -170,6 +171,11 @@ class Placing(Room):
         """The check of a replica here ended."""
         self._situation.touch(seed_of(event))
         self._hosting.on_call_ended(event, turn)
+
+    def note_published(self, answer: Seeded | Unseeded, turn: Turn) -> None:
+        """A user published a seed here. The file of a blob is on the disk by then."""
+        if isinstance(answer, Seeded) and answer.kind == BLOB:
+            self._hosting.held.note(Hash(bytes.fromhex(answer.seed)), turn, is_held=True)
 
     def on_timer(self, key: bytes) -> None:
         """Something about a seed on this node may be due."""

@@ -40,8 +40,9 @@ class Space:
             return ""
         return f"no room: needs {mib(need)} MiB, {free >> 20} MiB are free{where}"
 
-    def note(self, seed: Seed, state: State, *, is_here: bool) -> None:
-        """A seed came to this state: what a blob that loads will take, or has taken."""
+    def note(self, seed: Seed, state: State, *, is_here: bool, is_coming: bool) -> None:
+        """A seed came to this state: what a blob that loads will take, or has taken. ``is_coming``:
+        its load goes on, wanted or not."""
         if not seed.is_blob:
             return
         came = self._coming.pop(seed.seed, 0)
@@ -49,3 +50,9 @@ class Space:
             self._coming[seed.seed] = 0 if is_here else seed.spec.size_bytes
         elif state is State.READY and self.disk_free_bytes is not None:
             self.disk_free_bytes = max(self.disk_free_bytes - came, 0)
+        elif is_coming:
+            self._coming[seed.seed] = came
+
+    def forget(self, key: Hash) -> None:
+        """A load that nobody wanted any more has ended."""
+        self._coming.pop(key, None)

@@ -252,16 +252,20 @@ def leave(faults: Faults, lasts: int) -> Undo | None:
     machine = faults.some()
     if machine is None:
         return None
-    boots = machine.boots
+    boots, back = machine.boots, faults.restart_later(machine)
     faults.world.ask_later(machine.name, DrainCommand())
     faults.note(machine.name, "says that it leaves")
 
     def end() -> None:
-        if machine.boots == boots and machine.is_up:
+        if machine.boots == boots:
             faults.world.kill(machine.name)
 
+    def undo() -> None:
+        end()
+        back()
+
     faults.world.schedule(_LEAVING_NS, end)
-    return faults.restart_later(machine)
+    return undo
 
 
 def outage(faults: Faults, lasts: int) -> Undo | None:
