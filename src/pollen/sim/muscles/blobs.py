@@ -249,7 +249,13 @@ class Blobs:
             return
         machine.content.discard(row.content)
         self._stage.note_load(machine, row.seed, "let go")
-        is_needed = bool(row.name) and may_pass(self._plane, machine.key, row)
-        if is_needed and not any(row.content in m.content for m in machines if not m.is_gone):
+        is_lost = not any(row.content in m.content for m in machines if not m.is_gone)
+        if is_lost and may_pass(self._plane, machine.key, row) and _is_named(row, machines):
             text = f"{machine.name} lets go of the last copy of {row.name!r}"
             self._stage.note_breach("no-last-copy-dropped", text)
+
+
+def _is_named(row: fx.SeedRow, machines: Sequence[Machine]) -> bool:
+    """Whether no machine that runs has heard that the name means something else by now."""
+    held = [m.seeds.get(row.seed) for m in machines if m.is_up]
+    return all(other is not None and other.name for other in held)
