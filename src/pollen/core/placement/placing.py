@@ -15,7 +15,7 @@ from pollen.core import limits, timers
 from pollen.core.codec import Rejection, encode
 from pollen.core.commands import Seeded, Unseeded
 from pollen.core.config import NodeConfig
-from pollen.core.effects import BLOB, PeerRow, SetTimer
+from pollen.core.effects import MODULE, PeerRow, SetTimer
 from pollen.core.events import (
     CallEnded,
     Event,
@@ -174,7 +174,7 @@ class Placing(Room):
 
     def note_published(self, answer: Seeded | Unseeded, turn: Turn) -> None:
         """A user published a seed here. The file of a blob is on the disk by then."""
-        if isinstance(answer, Seeded) and answer.kind == BLOB:
+        if isinstance(answer, Seeded) and answer.kind != MODULE:
             self._hosting.held.note(Hash(bytes.fromhex(answer.seed)), turn, is_held=True)
 
     def on_timer(self, key: bytes) -> None:

@@ -158,7 +158,7 @@ class Plane:
     def inspect(self, effect: fx.InspectModule) -> None:
         """What ``InspectModule`` does."""
         module = modules.find(effect.content) if effect.content in self.machine.content else None
-        is_blob = effect.kind == fx.BLOB
+        is_blob = effect.kind != fx.MODULE
         event = ev.ModuleInspected(
             request=RequestId(effect.request),
             content=effect.content,
@@ -178,7 +178,7 @@ class Plane:
             self.flights[effect.seed] = True
         elif self.blobs.is_under_way(effect.seed):
             return
-        elif effect.seed in self.seeds and self.seeds[effect.seed].kind == fx.BLOB:
+        elif effect.seed in self.seeds and self.seeds[effect.seed].kind != fx.MODULE:
             self.blobs.load(effect, self.seeds[effect.seed])
         else:
             self._begin_load(effect, is_told=True)
@@ -252,7 +252,7 @@ class Plane:
 
     def _has_room(self, row: fx.SeedRow) -> bool:
         held = [key for key in (*self.loaded, *self.closed) if key in self.seeds]
-        held = [key for key in held if self.seeds[key].kind != fx.BLOB]
+        held = [key for key in held if self.seeds[key].kind == fx.MODULE]
         used = sum(self.seeds[key].options.memory_bytes for key in held)
         return used + row.options.memory_bytes <= self.machine.memory_bytes
 
@@ -270,7 +270,7 @@ class Plane:
             return
         if any(r.content == row.content and r.seed != seed for r in self.seeds.values()):
             return
-        if row.kind == fx.BLOB:
+        if row.kind != fx.MODULE:
             self.blobs.let_go(row, self._stage.all_machines)
         else:
             self.machine.content.discard(row.content)
