@@ -123,7 +123,9 @@ class Placing(Room):
         space = self._hosting.space
         if space.disk_free_bytes is None:
             # Blobs waited for that.
-            self._situation.touch_all()
+            for key, role in self._situation.roles.items():
+                if role.seed.is_blob:
+                    self._situation.touch(key)
         space.free_bytes, space.disk_free_bytes = self._bundle.free_bytes, event.disk_bytes
         for key in self._hosting.note_samples(event.seeds, turn):
             self._situation.touch(key)

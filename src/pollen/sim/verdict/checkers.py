@@ -291,7 +291,6 @@ ALWAYS: list[Checker] = [
     equal_hashes_equal_sets,
     nothing_below_the_floor,
     *living.ALWAYS,
-    *copies.ALWAYS,
 ]
 SETTLED: list[Checker] = [
     *living.SETTLED,

@@ -76,15 +76,14 @@ def _is_ready(host: Host | None) -> bool:
     return host is not None and host.state in (State.READY, State.DRAINING)
 
 
-def disks_are_noted(case: Case) -> list[str]:
-    """Which disks have each blob: remembered from look to look, and nothing is found wrong."""
+def note_disks(case: Case) -> None:
+    """Remember which disks have each blob, from look to look."""
     for holding in _live_blobs(case).values():
         content = holding.holder.spec.content
         machines = case.world.machines.values()
         disks = [(m, m.losses) for m in machines if content in m.content]
         if disks:
             case.disks[content] = disks
-    return []
 
 
 def no_wanted_blob_lost(case: Case) -> list[str]:
@@ -108,5 +107,4 @@ def no_wanted_blob_lost(case: Case) -> list[str]:
     return found
 
 
-ALWAYS: list[Checker] = [disks_are_noted]
 SETTLED: list[Checker] = [copies_kept, no_wanted_blob_lost]

@@ -17,7 +17,7 @@ from pollen.sim.mischief import faults
 from pollen.sim.mischief.faults import Faults
 from pollen.sim.mischief.malice import Malice
 from pollen.sim.mischief.workload import Workload
-from pollen.sim.verdict import checkers, observe
+from pollen.sim.verdict import checkers, copies, observe
 from pollen.sim.verdict.checkers import Case
 from pollen.sim.verdict.outcome import Outcome
 from pollen.sim.world.engine import Storm
@@ -194,6 +194,7 @@ class Trial:
             self._look_always()
 
     def _look_always(self) -> None:
+        copies.note_disks(self.case)
         for checker in checkers.ALWAYS:
             for text in self.case.look(checker):
                 self._fail(checkers.name_of(checker), text)
