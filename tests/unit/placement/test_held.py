@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pollen.core import effects as fx
 from pollen.core import limits
 from pollen.core.codec import Rejection
@@ -76,6 +78,23 @@ def test_what_is_not_there_any_more_is_given_up() -> None:
     assert bench.state(FILM) is State.ABSENT
     assert bench.turn(of=FILM) == []
     assert FILM.seed not in bench.hosting.held
+
+
+@pytest.mark.parametrize("is_given_up", [True, False])
+def test_a_file_leaves_its_publisher_when_its_user_took_it_back(is_given_up: bool) -> None:
+    """It stayed for good, with each version. A name that is lost otherwise may come back."""
+    bench = Bench(own=A, holding=FILM)
+    bench.hosting.space.disk_free_bytes = MIB
+    effects_of(bench.now, lambda turn: bench.hosting.held.note(FILM.seed, turn, is_held=True))
+    bench.plan(B, C, of=FILM)
+    assert bench.turn(of=FILM) == []
+    if is_given_up:
+        bench.hosting.held.disown(FILM.seed)
+    bench.roles.clear()
+    let_go = [fx.UnloadSeed(seed=FILM.seed)] if is_given_up else []
+    assert bench.turn(of=FILM) == let_go
+    assert (FILM.seed in bench.hosting.held) is not is_given_up
+    assert (bench.hosting.seed(FILM.seed) == FILM) is is_given_up
 
 
 def test_a_row_of_another_form_is_a_fault() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pollen.core import limits
 from pollen.core.codec import Rejection
 from pollen.core.ids import Hash
+from pollen.core.seeds import Seed
 from pollen.core.turn import Turn
 
 HELD_TABLE = "held"
@@ -27,6 +28,9 @@ class Held:
     def __init__(self) -> None:
         self._seeds: dict[Hash, None] = {}
         self._recalled: dict[Hash, None] = {}
+        # What lies on the disk without being claimed, and what its user took back or replaced.
+        self._unclaimed: dict[Hash, Seed] = {}
+        self._disowned: dict[Hash, None] = {}
 
     def restore(self, rows: Sequence[tuple[bytes, bytes]]) -> list[Rejection]:
         """What was held when this node stopped; the faults in what its disk holds."""
@@ -42,9 +46,25 @@ class Held:
         """Whether the run before held a blob of which this run has said nothing yet."""
         return self._recalled.pop(key, key) is None
 
+    def note_unclaimed(self, seed: Seed) -> None:
+        """A name needs it, and this node claims no copy: it is where it was published."""
+        if seed.seed in self._seeds:
+            self._unclaimed[seed.seed] = seed
+
+    def disown(self, key: Hash) -> None:
+        """The user who published it here took it back, or published another version."""
+        if key in self._seeds:
+            self._disowned[key] = None
+
+    def take_disowned(self, key: Hash) -> Seed | None:
+        """What may leave the disk with its last name: what nobody claims, and its user gave up."""
+        seed = self._unclaimed.pop(key, None)
+        return seed if self._disowned.pop(key, key) is None else None
+
     def note(self, key: Hash, turn: Turn, *, is_held: bool) -> None:
         """A copy was claimed ready or published here, or its content is let go."""
         self._recalled.pop(key, None)
+        self._unclaimed.pop(key, None)
         if is_held == (key in self._seeds):
             return
         if is_held:

@@ -104,6 +104,8 @@ class Hosting:
                 self._landing[key] = entry.seed
             if role is None:
                 self._let_go(key, turn)
+            else:
+                self.held.note_unclaimed(entry.seed)
             return
         self._entries[key] = entry
         if entry.seed.is_blob and entry.state in (State.READY, State.DRAINING):
@@ -112,9 +114,10 @@ class Hosting:
         self._set_timer(key, entry, role, turn)
 
     def _let_go(self, key: Hash, turn: Turn) -> None:
-        """No name needs a seed any more whose content was kept here."""
-        if key in self._kept:
-            self._unloaded[key] = self._kept.pop(key)
+        """No name needs a seed any more whose content was kept here, or published and given up."""
+        seed = self._kept.pop(key, None) or self.held.take_disowned(key)
+        if seed is not None:
+            self._unloaded[key] = seed
             self.held.note(key, turn, is_held=False)
             turn.do_last(UnloadSeed(seed=key))
 

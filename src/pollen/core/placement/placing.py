@@ -175,9 +175,14 @@ class Placing(Room):
         self._hosting.on_call_ended(event, turn)
 
     def note_published(self, answer: Seeded | Unseeded, turn: Turn) -> None:
-        """A user published a seed here. The file of a blob is on the disk by then."""
+        """A user published or withdrew a seed here. The file of a blob is on the disk by then; that
+        of the version before may leave it with its name."""
+        held = self._hosting.held
+        gone = answer.replaced if isinstance(answer, Seeded) else answer.seed
+        if gone:
+            held.disown(Hash(bytes.fromhex(gone)))
         if isinstance(answer, Seeded) and answer.kind != MODULE:
-            self._hosting.held.note(Hash(bytes.fromhex(answer.seed)), turn, is_held=True)
+            held.note(Hash(bytes.fromhex(answer.seed)), turn, is_held=True)
 
     def on_timer(self, key: bytes) -> None:
         """Something about a seed on this node may be due."""
