@@ -23,7 +23,8 @@ _KINDS = ("fault", "process", "phase", "breach")
 def page(report: Report, trace: Trace, *, full: bool = False) -> list[str]:
     """The lines of the page; ``full`` leaves nothing of the timeline out."""
     draw = report.draw
-    out = [f"run {draw.number}: {draw.line()}"[:WIDTH], ""]
+    head = f"run {draw.number}: {draw.line()}"
+    out = [*textwrap.wrap(head, WIDTH, subsequent_indent="  "), ""]
     if report.scenario:
         out = [*textwrap.wrap(report.sentence, WIDTH), ""]
     lines = trace.timeline(WIDTH, _KINDS)

@@ -49,7 +49,7 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     small_disks: int = 0
 
     def line(self) -> str:
-        """One line of at most 80 characters."""
+        """One line of up to 95 characters."""
         malice = ", one malicious" if self.has_malice else ""
         return (
             f"{self.nodes} nodes in {self.zones} zones{malice}; {self.names} seeds, "
