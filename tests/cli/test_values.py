@@ -127,7 +127,7 @@ def test_an_input_file_that_is_not_there_is_a_usage_error(up: Pln) -> None:
         (["FOLDER", "--kind", "python"], 2, b"does not say which of its 0 modules"),
         (["-m", "not_a_package_here"], 2, b"there is no package not_a_package_here"),
         (["a.wasm", "--requirements", "x"], 2, b"--requirements names packages of a Python seed"),
-        (["hello.py", "--watch"], 2, b"--watch looks at a module's file"),
+        (["hello.py", "--watch"], 2, b"--watch looks at a module, a blob or a site"),
     ],
 )
 def test_a_source_that_is_none_is_refused_at_once(

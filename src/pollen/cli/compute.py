@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
             raise error_from("usage", "what is called is not read from stdin", "name a file")
         if not name:
             raise error_from("usage", "what comes from stdin has no name", "pln seed - NAME")
-    is_module = kind_of(source, wish.kind, is_package=wish.is_package) == "module"
-    if given["watch"] and not is_module:
-        raise error_from("usage", "--watch looks at a module's file", "leave it out")
+    wish = replace(wish, kind=kind_of(source, wish.kind, is_package=wish.is_package))
+    if given["watch"] and (wish.kind == "python" or source == "-"):
+        raise error_from("usage", "--watch looks at a module, a blob or a site", "leave it out")
     options = {**options_given(given), "take_over": given["take_over"]}
     control, seen = control_of(ctx), _mark(path)
     _publish(control, wish, name, options, given["as_json"])
@@ -101,21 +102,23 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
             output.print_error(error, as_json=given["as_json"])
 
 
-def _mark(path: Path) -> tuple[int, int, int]:
-    """What changes when a file does; zeros while there is none."""
-    try:
-        held = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return held.st_mtime_ns, held.st_size, held.st_ino
+def _mark(path: Path) -> set[tuple[str, int, int, int]]:
+    """What changes when a file does, or any of a folder's; empty while there is none."""
+    below = path.rglob("*") if path.is_dir() else [path]
+    found = set()
+    with contextlib.suppress(OSError):
+        for file in below:
+            held = file.stat()
+            found.add((str(file), held.st_mtime_ns, held.st_size, held.st_ino))
+    return found
 
 
-def _changed(path: Path, seen: tuple[int, int, int]) -> tuple[int, int, int]:
+def _changed(path: Path, seen: set[tuple[str, int, int, int]]) -> set[tuple[str, int, int, int]]:
     """Wait until the file is another than it was and stays so for a moment."""
     while True:
         time.sleep(_WATCH_SECONDS)
         mark = _mark(path)
-        if mark in (seen, (0, 0, 0)):
+        if not mark or mark == seen:
             continue
         time.sleep(_WATCH_SECONDS)
         if _mark(path) == mark:
