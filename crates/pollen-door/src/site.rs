@@ -1,59 +1,15 @@
-//! The table of a site: which file is where in its archive, and what a path of a request comes to.
+//! What a path of a request comes to in a site.
 //!
 //! Decides: what a path means (a file, another address, nothing), and how long who has it may keep it.
-//! Does not know: HTTP messages (`sites.rs`); how an archive is made (the publisher).
-//! Invariants: a path is a key of the table and is never taken apart: nothing else can be reached. Each
-//! file lies within its archive.
+//! Does not know: HTTP messages (`sites.rs`); how the table is read (`pollen-wire`).
+//! Invariants: a path is a key of the table and is never taken apart: nothing else can be reached.
 //! Source: docs/internals/content.md#sites.
 
-use std::{collections::HashMap, ops::Range};
+use pollen_wire::site::{File, Table};
 
-use serde::Deserialize;
-
-/// Bytes of a block of the archive: of a header, and what a body is filled up to (POSIX ustar).
-pub(crate) const BLOCK: u64 = 512;
-/// Largest table that is read, bytes.
-pub(crate) const TABLE_MAX: u64 = 16 << 20;
-/// The archive's first member.
-const TABLE: &[u8] = b".pollen/site.json\0";
-/// Where the size of a member stands in its header, in octal.
-const SIZE: Range<usize> = 124..135;
 const INDEX: &str = "index.html";
 /// The shortest text in a name that may be the hash of its content.
 const HASH_LEAST: usize = 8;
-
-/// What the archive's first member says.
-#[derive(Debug, Deserialize)]
-struct Written {
-    format: u32,
-    #[serde(default)]
-    spa: bool,
-    files: HashMap<String, File>,
-}
-
-/// One file of a site. Offsets count from the end of the table.
-#[derive(Debug, Deserialize)]
-pub(crate) struct File {
-    offset: u64,
-    size: u64,
-    /// Its media type.
-    #[serde(rename = "type")]
-    pub(crate) media: String,
-    /// Names its bytes.
-    pub(crate) tag: String,
-    /// The same, packed by gzip: offset and size.
-    #[serde(default)]
-    gzip: Option<(u64, u64)>,
-}
-
-/// The files of a site by their paths.
-#[derive(Debug)]
-pub(crate) struct Site {
-    is_spa: bool,
-    /// Where the table ends in the archive.
-    base: u64,
-    files: HashMap<String, File>,
-}
 
 /// What a path comes to.
 #[derive(Debug)]
@@ -75,67 +31,23 @@ pub(crate) enum Keep {
     AMinute,
 }
 
-/// Bytes of the table, from the archive's first block; `None` for what is no site.
-pub(crate) fn table_size(block: &[u8]) -> Option<u64> {
-    if !block.starts_with(TABLE) {
-        return None;
-    }
-    let digits = std::str::from_utf8(block.get(SIZE)?).ok()?;
-    u64::from_str_radix(digits, 8).ok().filter(|size| *size <= TABLE_MAX)
-}
-
-impl Site {
-    /// Reads the table of an archive of `size` bytes. The reason why it is none, in words.
-    pub(crate) fn read(table: &[u8], size: u64) -> Result<Self, String> {
-        let written: Written = serde_json::from_slice(table).map_err(|error| error.to_string())?;
-        if written.format != 1 {
-            return Err(format!("its format is {}, and this node knows 1", written.format));
+/// What the path of a request comes to, decoded and without its first slash.
+pub(crate) fn find<'a>(site: &'a Table, path: &str) -> Found<'a> {
+    let page = |path: &str| site.file(path);
+    if path.is_empty() || path.ends_with('/') {
+        if let Some(file) = page(&format!("{path}{INDEX}")) {
+            return Found::File(file, Keep::Asks);
         }
-        let base = BLOCK + (table.len() as u64).next_multiple_of(BLOCK);
-        let room = size.checked_sub(base).ok_or("it ends within its table")?;
-        for (path, file) in &written.files {
-            let is_inside = |(offset, size): (u64, u64)| {
-                offset.checked_add(size).is_some_and(|end| end <= room)
-            };
-            if !is_inside((file.offset, file.size)) || !file.gzip.is_none_or(is_inside) {
-                return Err(format!("{path:?} ends behind the end of the archive"));
-            }
-        }
-        Ok(Self { is_spa: written.spa, base, files: written.files })
+    } else if let Some(file) = page(path) {
+        return Found::File(file, keep(path, file));
+    } else if page(&format!("{path}/{INDEX}")).is_some() {
+        return Found::Folder;
     }
-
-    /// What the path of a request comes to, decoded and without its first slash.
-    pub(crate) fn find(&self, path: &str) -> Found<'_> {
-        let page = |path: &str| self.files.get(path);
-        if path.is_empty() || path.ends_with('/') {
-            if let Some(file) = page(&format!("{path}{INDEX}")) {
-                return Found::File(file, Keep::Asks);
-            }
-        } else if let Some(file) = page(path) {
-            return Found::File(file, keep(path, file));
-        } else if page(&format!("{path}/{INDEX}")).is_some() {
-            return Found::Folder;
-        }
-        // A route of the page's own script has no ending; a script that is not there does.
-        let is_route = !path.rsplit('/').next().unwrap_or_default().contains('.');
-        match page(INDEX) {
-            Some(file) if self.is_spa && is_route => Found::File(file, Keep::Asks),
-            _ => Found::Nothing(page("404.html")),
-        }
-    }
-
-    /// Where a file's bytes are in the archive; packed, if it is asked for and there.
-    pub(crate) fn span(&self, file: &File, packed: bool) -> Option<Range<u64>> {
-        let (offset, size) = if packed { file.gzip? } else { (file.offset, file.size) };
-        let start = self.base + offset;
-        Some(start..start + size)
-    }
-}
-
-impl File {
-    /// Whether it goes out packed to who takes that.
-    pub(crate) fn has_packed(&self) -> bool {
-        self.gzip.is_some()
+    // A route of the page's own script has no ending; a script that is not there does.
+    let is_route = !path.rsplit('/').next().unwrap_or_default().contains('.');
+    match page(INDEX) {
+        Some(file) if site.is_spa && is_route => Found::File(file, Keep::Asks),
+        _ => Found::Nothing(page("404.html")),
     }
 }
 
@@ -166,7 +78,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
-    fn site(spa: bool) -> Site {
+    fn site(spa: bool) -> Table {
         let file =
             |media: &str| serde_json::json!({"offset": 512, "size": 3, "type": media, "tag": "t"});
         let table = serde_json::json!({"format": 1, "spa": spa, "files": {
@@ -176,13 +88,13 @@ mod tests {
             "app.3f2a9c1b.js": file("text/javascript"),
             "a b.txt": file("text/plain"),
         }});
-        Site::read(table.to_string().as_bytes(), 4096).unwrap()
+        Table::read(table.to_string().as_bytes(), 4096).unwrap()
     }
 
     #[test]
     fn a_path_is_a_key() {
         let site = site(false);
-        let found = |path: &str| match site.find(path) {
+        let found = |path: &str| match find(&site, path) {
             Found::File(_, keep) => format!("{keep:?}"),
             Found::Folder => "folder".into(),
             Found::Nothing(page) => format!("nothing {}", page.is_some()),
@@ -210,8 +122,8 @@ mod tests {
     #[test]
     fn a_route_of_a_page_is_the_page() {
         let site = site(true);
-        assert!(matches!(site.find("users/7"), Found::File(_, Keep::Asks)));
-        assert!(matches!(site.find("old.js"), Found::Nothing(Some(_))));
+        assert!(matches!(find(&site, "users/7"), Found::File(_, Keep::Asks)));
+        assert!(matches!(find(&site, "old.js"), Found::Nothing(Some(_))));
     }
 
     #[test]
@@ -227,42 +139,5 @@ mod tests {
         ] {
             assert_eq!(is_hash(part), expected, "{part}");
         }
-    }
-
-    #[test]
-    fn a_table_that_lies_is_refused() {
-        for (table, size, word) in [
-            (r#"{"format": 2, "files": {}}"#, 4096, "format"),
-            (r#"{"format": 1}"#, 4096, "files"),
-            (r#"{"format": 1, "files": {}}"#, 512, "ends within"),
-            (
-                r#"{"format": 1, "files": {"a": {"offset": 0, "size": 9000, "type": "", "tag": ""}}}"#,
-                4096,
-                "ends behind",
-            ),
-            (
-                r#"{"format": 1, "files": {"a": {"offset": 18446744073709551615, "size": 2, "type": "", "tag": ""}}}"#,
-                4096,
-                "ends behind",
-            ),
-            (
-                r#"{"format": 1, "files": {"a": {"offset": 0, "size": 1, "type": "", "tag": "", "gzip": [9, 9999]}}}"#,
-                4096,
-                "ends behind",
-            ),
-            ("[]", 4096, "invalid"),
-        ] {
-            let reason = Site::read(table.as_bytes(), size).map(|_| ()).unwrap_err();
-            assert!(reason.contains(word), "{table}: {reason}");
-        }
-        let mut block = [0; 512];
-        assert_eq!(table_size(&block), None);
-        block[..TABLE.len()].copy_from_slice(TABLE);
-        block[SIZE].copy_from_slice(b"00000000017");
-        assert_eq!(table_size(&block), Some(15));
-        block[SIZE].copy_from_slice(b"77777777777");
-        assert_eq!(table_size(&block), None);
-        block[124] = b'x';
-        assert_eq!(table_size(&block), None);
     }
 }

@@ -23,12 +23,15 @@ use hyper::{
 };
 use parking_lot::Mutex;
 use pollen_plane::{Blob, CallError, Plane, Principal, SeedRef};
-use pollen_wire::Id;
+use pollen_wire::{
+    Id,
+    site::{BLOCK, File, Table, table_size},
+};
 
 use crate::{
     answer::{no_such_seed, plain, problem},
     contents::{Part, Sent, send},
-    site::{BLOCK, File, Found, Keep, Site, table_size},
+    site::{Found, Keep, find},
 };
 
 /// Where the owner of a node reads its sites.
@@ -44,7 +47,7 @@ const STAYS: Duration = Duration::from_secs(600);
 pub(crate) struct Sites(Mutex<HashMap<Id, Held>>);
 
 struct Held {
-    site: Arc<Site>,
+    site: Arc<Table>,
     /// What was fetched for readers stays on this node while somebody has it.
     _blob: Blob,
     used: Instant,
@@ -102,7 +105,7 @@ pub(crate) async fn page(
 
 impl Sites {
     /// The table of a site, read once while it is in use.
-    async fn read(&self, blob: &Blob) -> Result<Arc<Site>, CallError> {
+    async fn read(&self, blob: &Blob) -> Result<Arc<Table>, CallError> {
         let content = blob.content();
         if let Some(held) = self.0.lock().get_mut(&content) {
             held.used = Instant::now();
@@ -111,7 +114,7 @@ impl Sites {
         let block = read_all(blob, 0..BLOCK).await?;
         let size = table_size(&block).ok_or_else(|| no_site("it has no table"))?;
         let table = read_all(blob, BLOCK..BLOCK + size).await?;
-        let site = Site::read(&table, blob.size()).map_err(|reason| no_site(&reason))?;
+        let site = Table::read(&table, blob.size()).map_err(|reason| no_site(&reason))?;
         let held = Held { site: Arc::new(site), _blob: blob.clone(), used: Instant::now() };
         let site = held.site.clone();
         let mut all = self.0.lock();
@@ -140,8 +143,8 @@ fn no_site(reason: &str) -> CallError {
     CallError::refused("bundle-invalid", reason, "its publisher seeds it again: pln seed FOLDER")
 }
 
-fn answer(site: &Site, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
-    let (file, status, keep) = match site.find(asked.path) {
+fn answer(site: &Table, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
+    let (file, status, keep) = match find(site, asked.path) {
         Found::File(file, keep) => (file, StatusCode::OK, keep),
         Found::Nothing(Some(file)) => (file, StatusCode::NOT_FOUND, Keep::Asks),
         Found::Nothing(None) => {
@@ -163,20 +166,19 @@ fn answer(site: &Site, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
 }
 
 fn send_file(
-    site: &Site,
+    site: &Table,
     blob: Blob,
     file: &File,
     status: StatusCode,
     asked: &Asked<'_>,
 ) -> Response<Sent> {
     // A range is one of the file as it is.
-    let packed = !asked.headers.contains_key(RANGE) && takes_gzip(asked.headers);
-    let (span, tag, is_packed) = match site.span(file, packed).filter(|_| packed) {
+    let takes_packed = !asked.headers.contains_key(RANGE) && takes_gzip(asked.headers);
+    let packed = site.packed_span(file);
+    let has_packed = packed.is_some();
+    let (span, tag, is_packed) = match packed.filter(|_| takes_packed) {
         Some(span) => (span, format!("\"{}-gzip\"", file.tag), true),
-        None => {
-            let span = site.span(file, false).unwrap_or(0..0);
-            (span, format!("\"{}\"", file.tag), false)
-        }
+        None => (site.span(file), format!("\"{}\"", file.tag), false),
     };
     let part = Part { span, tag: &tag, media: &file.media };
     let mut response = send(asked.method, asked.headers, blob, part);
@@ -187,7 +189,7 @@ fn send_file(
     if is_packed && response.status() != StatusCode::NOT_MODIFIED {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    if file.has_packed() {
+    if has_packed {
         response.headers_mut().insert(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
     }
     response

@@ -9,6 +9,7 @@
 //! - [`fetch`]: the request for content.
 //! - [`open`]: the first frames of a tunnel.
 //! - [`packet`]: the header of packets that go through other members.
+//! - [`site`]: the table of a site's archive, in JSON.
 //! - [`close`]: the codes with which a link ends.
 //!
 //! All but the datagrams are positional msgpack arrays; fields are only appended and a reader
@@ -30,6 +31,7 @@ pub mod options;
 pub mod packet;
 pub mod probe;
 mod reader;
+pub mod site;
 mod writer;
 
 /// Why bytes were refused.

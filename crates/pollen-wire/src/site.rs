@@ -1,0 +1,150 @@
+//! The table of a site: which file is where in its archive.
+//!
+//! JSON, which a person can read, in the first member of a tar file. Offsets count from the end of the
+//! table.
+//! Source: docs/internals/content.md#sites; POSIX.1-1988 ustar.
+
+use std::{collections::HashMap, ops::Range};
+
+use serde::Deserialize;
+
+/// Bytes of a block of the archive: of a header, and what a body is filled up to.
+pub const BLOCK: u64 = 512;
+/// Largest table that is read, bytes.
+pub const TABLE_MAX: u64 = 16 << 20;
+/// The archive's first member.
+const TABLE: &[u8] = b".pollen/site.json\0";
+/// Where the size of a member stands in its header, in octal.
+const SIZE: Range<usize> = 124..135;
+
+/// What the archive's first member says.
+#[derive(Debug, Deserialize)]
+struct Written {
+    format: u32,
+    #[serde(default)]
+    spa: bool,
+    files: HashMap<String, File>,
+}
+
+/// One file of a site.
+#[derive(Debug, Deserialize)]
+pub struct File {
+    offset: u64,
+    size: u64,
+    /// Its media type.
+    #[serde(rename = "type")]
+    pub media: String,
+    /// Names its bytes.
+    pub tag: String,
+    /// The same, packed by gzip: offset and size.
+    #[serde(default)]
+    gzip: Option<(u64, u64)>,
+}
+
+/// The files of a site by their paths. Each lies within the archive.
+#[derive(Debug)]
+pub struct Table {
+    /// Whether its first page answers for the routes of its script.
+    pub is_spa: bool,
+    /// Where the table ends in the archive.
+    base: u64,
+    files: HashMap<String, File>,
+}
+
+/// Bytes of the table, from the archive's first block; `None` for what is no site.
+pub fn table_size(block: &[u8]) -> Option<u64> {
+    if !block.starts_with(TABLE) {
+        return None;
+    }
+    let digits = std::str::from_utf8(block.get(SIZE)?).ok()?;
+    u64::from_str_radix(digits, 8).ok().filter(|size| *size <= TABLE_MAX)
+}
+
+impl Table {
+    /// Reads the table of an archive of `size` bytes. The reason why it is none, in words.
+    pub fn read(table: &[u8], size: u64) -> Result<Self, String> {
+        let written: Written = serde_json::from_slice(table).map_err(|error| error.to_string())?;
+        if written.format != 1 {
+            return Err(format!("its format is {}, and this node knows 1", written.format));
+        }
+        let base = BLOCK + (table.len() as u64).next_multiple_of(BLOCK);
+        let room = size.checked_sub(base).ok_or("it ends within its table")?;
+        for (path, file) in &written.files {
+            let is_inside = |(offset, size): (u64, u64)| {
+                offset.checked_add(size).is_some_and(|end| end <= room)
+            };
+            if !is_inside((file.offset, file.size)) || !file.gzip.is_none_or(is_inside) {
+                return Err(format!("{path:?} ends behind the end of the archive"));
+            }
+        }
+        Ok(Self { is_spa: written.spa, base, files: written.files })
+    }
+
+    /// The file at a path, which is never taken apart.
+    pub fn file(&self, path: &str) -> Option<&File> {
+        self.files.get(path)
+    }
+
+    /// Every file.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.files.values()
+    }
+
+    /// Where a file's bytes are in the archive.
+    pub fn span(&self, file: &File) -> Range<u64> {
+        self.at((file.offset, file.size))
+    }
+
+    /// Where its packed form is, if it has one.
+    pub fn packed_span(&self, file: &File) -> Option<Range<u64>> {
+        file.gzip.map(|place| self.at(place))
+    }
+
+    fn at(&self, (offset, size): (u64, u64)) -> Range<u64> {
+        let start = self.base + offset;
+        start..start + size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_table_that_lies_is_refused() {
+        for (table, size, word) in [
+            (r#"{"format": 2, "files": {}}"#, 4096, "format"),
+            (r#"{"format": 1}"#, 4096, "files"),
+            (r#"{"format": 1, "files": {}}"#, 512, "ends within"),
+            (
+                r#"{"format": 1, "files": {"a": {"offset": 0, "size": 9000, "type": "", "tag": ""}}}"#,
+                4096,
+                "ends behind",
+            ),
+            (
+                r#"{"format": 1, "files": {"a": {"offset": 18446744073709551615, "size": 2, "type": "", "tag": ""}}}"#,
+                4096,
+                "ends behind",
+            ),
+            (
+                r#"{"format": 1, "files": {"a": {"offset": 0, "size": 1, "type": "", "tag": "", "gzip": [9, 9999]}}}"#,
+                4096,
+                "ends behind",
+            ),
+            ("[]", 4096, "invalid"),
+        ] {
+            let reason = Table::read(table.as_bytes(), size).map(|_| ()).unwrap_err();
+            assert!(reason.contains(word), "{table}: {reason}");
+        }
+        let mut block = [0; 512];
+        assert_eq!(table_size(&block), None);
+        block[..TABLE.len()].copy_from_slice(TABLE);
+        block[SIZE].copy_from_slice(b"00000000017");
+        assert_eq!(table_size(&block), Some(15));
+        block[SIZE].copy_from_slice(b"77777777777");
+        assert_eq!(table_size(&block), None);
+        block[124] = b'x';
+        assert_eq!(table_size(&block), None);
+    }
+}
