@@ -92,8 +92,10 @@ def status_lines(
     lines += [f"warning: {text}" for text in status["warnings"]]
     if "nodes" in sections:
         lines += ["", *_node_lines(status, columns, include_offline)]
+    # That there are none is no news to who has blobs or sites.
     if "seeds" in sections:
-        lines += ["", *_seed_lines(status, columns)]
+        is_news = _section(status, "seeds") or not status["seeds"]
+        lines += ["", *_seed_lines(status, columns)] if is_news or len(sections) == 1 else []
     for kind in ("blobs", "sites"):
         if kind in sections and (len(sections) == 1 or _section(status, kind)):
             lines += ["", *_held_lines(kind, _section(status, kind), columns)]
