@@ -167,6 +167,27 @@ async def test_a_blob_is_not_called_and_a_module_not_fetched(trio: Cluster, tmp_
     await fails(trio[0], "bad-request", "fetch", "no-module", tmp_path / "no/such/folder")
 
 
+async def test_a_blob_is_found_by_its_content(trio: Cluster) -> None:
+    """By eight digits or more, among those that the reader may read; a name goes first."""
+    said = await succeeds(trio[0], "seed", "-", "by-digest", stdin=b"found by its hash")
+    digits = next(line.split()[1] for line in said.splitlines() if "content:" in line)
+    hidden = await succeeds(
+        trio[0], "seed", "-", "hidden", "--allow-prop", "team=none", stdin=b"not for you"
+    )
+    secret = next(line.split()[1] for line in hidden.splitlines() if "content:" in line)
+    await knows(trio[1], "by-digest")
+    await knows(trio[1], "hidden")
+    for word in (digits, digits[:8], digits[:13].upper()):
+        assert await succeeds(trio[1], "fetch", word, "-") == "found by its hash"
+    await fails(trio[1], "seed-not-found", "fetch", digits[:7], "-")
+    told = await fails(trio[1], "seed-not-found", "fetch", secret, "-")
+    nobody = await fails(trio[1], "seed-not-found", "fetch", "0" * 64, "-")
+    assert told.replace(secret, "?") == nobody.replace("0" * 64, "?")
+    await succeeds(trio[0], "seed", "-", digits[:8], stdin=b"a name")
+    await knows(trio[0], digits[:8])
+    assert await succeeds(trio[0], "fetch", digits[:8], "-") == "a name"
+
+
 async def test_a_range_of_a_blob_is_sent_over_http(trio: Cluster) -> None:
     """With its hash as entity tag; a stranger sees public ones only."""
     await succeeds(trio[0], "seed", "-", "ranged", stdin=b"0123456789")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import tempfile
@@ -200,6 +201,31 @@ async def test_an_update_replaces_all_pages_at_once(trio: Cluster, tmp_path: Pat
             return page(node, "news/").body == b"<p>second</p>"
 
         await until(is_new, PATIENCE, f"{node.name} serves the update")
+
+
+async def test_a_folder_that_is_watched_is_published_at_each_change(
+    trio: Cluster, tmp_path: Path
+) -> None:
+    """Of a file below it, and of a new one."""
+    folder = written(tmp_path / "public")
+    watching = asyncio.ensure_future(trio[0].pln("seed", str(folder), "draft", "--watch"))
+
+    async def shows(path: str, text: str) -> None:
+        async def is_there() -> bool:
+            return page(trio[0], f"draft/{path}").body == text.encode()
+
+        await until(is_there, PATIENCE, f"draft/{path} is {text[:20]!r}")
+
+    try:
+        await shows("docs/", "<p>docs</p>")
+        (folder / "docs/index.html").write_text("<p>more docs</p>")
+        await shows("docs/", "<p>more docs</p>")
+        (folder / "news.txt").write_text("news")
+        await shows("news.txt", "news")
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
 
 
 async def test_a_site_is_fetched_as_a_folder(trio: Cluster, tmp_path: Path) -> None:

@@ -23,12 +23,15 @@ use pollen_wire::{
 use crate::{
     call::{CallError, Principal, SeedRef},
     candidates::resolve,
+    hex::hex,
     loading::not_had,
     plane::Plane,
     refused::denied,
-    tables::{MODULE, Reading, SeedEntry},
+    tables::{MODULE, Reading, SeedEntry, SeedRow, Tables},
 };
 
+/// A hash is known by its first digits, as many as are shown.
+const DIGITS_LEAST: usize = 8;
 /// For so long holders are sought that send it, and so often.
 const PATIENCE: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -50,7 +53,10 @@ impl Plane {
     /// `seed-not-found`, `denied`; `bad-request` for something that is not a blob.
     pub async fn open_blob(&self, seed: &SeedRef, who: Principal) -> Result<Blob, CallError> {
         let tables = self.tables().load_full();
-        let entry = resolve(&tables, seed)?.clone();
+        let entry = match resolve(&tables, seed) {
+            Ok(entry) => entry.clone(),
+            Err(unknown) => by_digest(&tables, &seed.to_string(), who)?.ok_or(unknown)?,
+        };
         let row = &entry.row;
         if !row.is_blob() {
             let reason =
@@ -61,14 +67,13 @@ impl Plane {
                 &format!("pln call {}", row.name),
             ));
         }
-        let lets = match who {
-            Principal::Node(id) => {
-                let member = tables.peers.get(&id).map(|peer| &peer.row);
-                member.is_some_and(|peer| row.lets(peer)).then_some(()).ok_or(member)
-            }
-            Principal::Anonymous => row.lets_stranger().then_some(()).ok_or(None),
-        };
-        lets.map_err(|member| denied(self, row, member))?;
+        if !may_read(&tables, row, who) {
+            let member = match who {
+                Principal::Node(id) => tables.peers.get(&id).map(|peer| &peer.row),
+                Principal::Anonymous => None,
+            };
+            return Err(denied(self, row, member));
+        }
         let held = self.net().content().size(row.content).await.map_err(|e| not_had(&e))?;
         let reading = held.is_none().then(|| self.fetch_for_readers(&entry));
         Ok(Blob { plane: self.clone(), entry, reading })
@@ -112,6 +117,41 @@ impl Plane {
         *held = Arc::downgrade(&reading);
         reading
     }
+}
+
+fn may_read(tables: &Tables, row: &SeedRow, who: Principal) -> bool {
+    match who {
+        Principal::Node(id) => tables.peers.get(&id).is_some_and(|peer| row.lets(&peer.row)),
+        Principal::Anonymous => row.lets_stranger(),
+    }
+}
+
+/// The blob whose content has a hash that begins so, among those that who asks may read: of the others
+/// nothing is told. `ambiguous` for several contents.
+fn by_digest(
+    tables: &Tables,
+    digits: &str,
+    who: Principal,
+) -> Result<Option<Arc<SeedEntry>>, CallError> {
+    let digits = digits.to_ascii_lowercase();
+    if digits.len() < DIGITS_LEAST || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    let mut found: Vec<&Arc<SeedEntry>> = tables
+        .seeds()
+        .filter(|entry| entry.row.is_blob() && may_read(tables, &entry.row, who))
+        .filter(|entry| hex(&entry.row.content).starts_with(&digits))
+        .collect();
+    found.sort_by(|one, other| one.row.name.cmp(&other.row.name));
+    let Some(first) = found.first() else { return Ok(None) };
+    if let Some(other) = found.iter().find(|entry| entry.row.content != first.row.content) {
+        let reason =
+            format!("\"{digits}\" may be the blob {} or {}", first.row.name, other.row.name);
+        return Err(CallError::refused("ambiguous", reason, "give more digits, or the name"));
+    }
+    // A row without a name is one that is being replaced.
+    let named = found.iter().find(|entry| !entry.row.name.is_empty());
+    Ok(Some(Arc::clone(named.unwrap_or(first))))
 }
 
 impl Blob {

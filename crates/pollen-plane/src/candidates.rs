@@ -183,6 +183,7 @@ pub(crate) fn pick_function(
 /// A file has no functions: what to do with it instead.
 fn no_function_of_a_blob(entry: &SeedEntry) -> CallError {
     let name = &entry.row.name;
-    let reason = format!("\"{name}\" is a blob: it is fetched, and not called");
+    let what = if entry.row.is_site() { "site" } else { "blob" };
+    let reason = format!("\"{name}\" is a {what}: it is fetched, and not called");
     CallError::refused("function-not-found", reason, &format!("pln fetch {name}"))
 }
