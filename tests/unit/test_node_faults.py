@@ -262,3 +262,19 @@ def test_a_clock_that_is_far_behind_is_a_warning_of_the_status() -> None:
     assert status.clock.in_doubt and len(status.clock.members_ahead_ms) == 2
     assert any("10.0 days behind" in warning for warning in status.warnings)
     assert not world.ask("a", StatusCommand()).clock.in_doubt
+
+
+def test_a_disk_without_records_does_not_make_a_wrong_floor_last() -> None:
+    """The node knows nobody whom it could ask for the time, but by those who call it."""
+    world = three()
+    machine = world.machines["b"]
+    world.kill("b")
+    machine.disk.wipe()
+    machine.clock.wall_offset += 40 * DAY
+    world.start("b")
+    world.run(10 * SECOND)
+    machine.clock.wall_offset -= 40 * DAY
+    world.run(60 * SECOND)
+    status = world.ask("b", StatusCommand())
+    assert not status.clock.in_doubt
+    assert [node.state for node in status.nodes] == ["self", "online", "online"]

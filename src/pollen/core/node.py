@@ -203,7 +203,7 @@ class Node(Room):
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; what the world must do about it comes out, in order."""
         self._clocks.raise_floor(self._members.trust.newest_not_before)
-        now, jump = self._clocks.read(now, len(self._members.certificates) - 1)
+        now, jump = self._clocks.read(now, self._members.others(self._config.node))
         turn = Turn(now, self._records, self._durability, self._faults)
         self._on_time(jump, turn)
         self._take(event, turn)

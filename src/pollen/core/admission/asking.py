@@ -66,7 +66,8 @@ class Asking:
             why = reply.kind if isinstance(reply, Rejection) else reply.slug
         if isinstance(reply, JoinReply):
             chain = b"" if why else reply.chain
-            if event.peer in self._trust.certificates:
+            # Who lost its disk knows nobody by records before it is let in.
+            if event.peer in self._trust.certificates or event.peer in self._trust.shown():
                 self._clocks.note_member(event.peer, reply.wall)
         shown = self._trust.take_shown(self._own, chain) if chain else None
         if isinstance(shown, Rejection):

@@ -55,6 +55,7 @@ class Consequences(Room):
         self._members = members
         self._mesh = mesh
         self._peers = mesh.peers
+        self._clocks = clocks
         self._redeeming = redeeming
         self._records = records
         self._leasing = Lending(config.node, members.trust)
@@ -115,6 +116,9 @@ class Consequences(Room):
         code, rejection = fault
         turn.do(_close(event.link, code))
         turn.note(rejection, event.peer)
+        if rejection.kind == "lease-ended" and self._clocks.is_in_doubt and event.remote:
+            # It may be our clock: a node without records can ask nobody else for the time.
+            self._peers.learn(event.peer, [event.remote], turn)
         return False
 
     def _fault_of(self, event: HelloReceived, wall: Nanos) -> tuple[int, Rejection] | None:

@@ -426,13 +426,14 @@ class Trust:
         """The wall time at which a key's membership ends; 0 when it has none."""
         return self._ends.of(peer)
 
+    def shown(self) -> list[PeerId]:
+        """Who showed a certificate that holds, dates aside."""
+        return [peer for peer, chain in self._shown.items() if self._living(chain) is not None]
+
     def is_denied(self, peer: PeerId) -> bool:
         """True when some chain of this key is known and a deny killed all of them."""
-        held = [
-            self._chains.get(peer),
-            self._shown.get(peer),
-            *self._granted.get(peer, {}).values(),
-        ]
+        held = [self._chains.get(peer), self._shown.get(peer)]
+        held += self._granted.get(peer, {}).values()
         return any(held) and all(self._living(chain) is None for chain in held)
 
     def verdicts_of(self, peer: PeerId) -> list[ProvenDeny]:

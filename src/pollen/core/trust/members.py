@@ -55,6 +55,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
 
 
+# With so many, nobody cares for the exact number.
+_FEW = 2
+
+
 class Members:
     """The members that this node knows of."""
 
@@ -71,6 +75,14 @@ class Members:
     def certificates(self) -> Mapping[PeerId, Certificate]:
         """The certificate that counts of every key that has one, whoever is a member."""
         return self.trust.certificates
+
+    def others(self, own: PeerId) -> int:
+        """How many other members there are: by records, and while those are few, by what was shown.
+        A node that lost its disk knows nobody by records before it is let in."""
+        counted = len(self.certificates) - (own in self.certificates)
+        if counted >= _FEW:
+            return counted
+        return len({*self.certificates, *self.trust.shown()} - {own})
 
     def apply(self, record: Record) -> Member | Rejection | None:
         """Take in a record of one of ``KINDS``: the member that it made or changed."""
