@@ -45,7 +45,7 @@ from pollen.core.trust import authority, denials, denies, publishers
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     """One planted bug. ``make`` gets what stands at ``owner.target`` and returns the bad one.
 
-    ``scenario``: where it shows, played with ``number``; empty: in runs drawn by small numbers.
+    ``scenario``: where it shows, played with ``number``; empty: in runs drawn from ``number`` on.
     """
 
     name: str
@@ -287,7 +287,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         name="lease-not-renewed", owner=tables.Tables, target="push", make=_lease_not_renewed,
-        caught_by="table-lease-respected",
+        caught_by="table-lease-respected", number=24,
     ),
     Mutant(
         name="row-after-load", owner=tables.Tables, target="push", make=_row_after_load,
