@@ -152,13 +152,19 @@ def test_a_publisher_whose_disk_was_lost_needs_room_like_anybody() -> None:
     assert bench.state(large) is State.REFUSED
 
 
-def test_room_is_promised_once() -> None:
-    """Two files that fit alone and not together: the second one is refused, not overfilled."""
+def one_loads_and_one_waits() -> tuple[Bench, Seed, Seed]:
+    """A file of 30 MiB comes, 45 were free; one of 20 is wanted next."""
     film, book = blob(size=30 * MIB), blob(size=20 * MIB, min_replicas=3)
     bench = Bench(own=B, holding=film)
     bench.hosting.space.disk_free_bytes = 45 * MIB
     bench.plan(B, of=film)
     bench.turn(of=film)
+    return bench, film, book
+
+
+def test_room_is_promised_once() -> None:
+    """Two files that fit alone and not together: the second one is refused, not overfilled."""
+    bench, _, book = one_loads_and_one_waits()
     bench.hold(book)
     bench.plan(B, of=book)
     bench.turn(of=book)
@@ -169,11 +175,7 @@ def test_room_is_promised_once() -> None:
 
 def test_a_load_that_nobody_wants_any_more_takes_its_room_until_it_ends() -> None:
     """The muscles bring it to its end. Its room was promised to the next blob at once."""
-    film, book = blob(size=30 * MIB), blob(size=20 * MIB, min_replicas=3)
-    bench = Bench(own=B, holding=film)
-    bench.hosting.space.disk_free_bytes = 45 * MIB
-    bench.plan(B, of=film)
-    bench.turn(of=film)
+    bench, film, book = one_loads_and_one_waits()
     bench.hold(book)
     bench.turn(of=film)
     assert bench.state(film) is State.ABSENT
@@ -188,11 +190,7 @@ def test_a_load_that_nobody_wants_any_more_takes_its_room_until_it_ends() -> Non
 
 def test_what_came_is_taken_off_until_the_disk_is_looked_at_again() -> None:
     """Between the end of a load and the next telemetry the room was promised a second time."""
-    film, book = blob(size=30 * MIB), blob(size=20 * MIB, min_replicas=3)
-    bench = Bench(own=B, holding=film)
-    bench.hosting.space.disk_free_bytes = 45 * MIB
-    bench.plan(B, of=film)
-    bench.turn(of=film)
+    bench, film, book = one_loads_and_one_waits()
     bench.finish(of=film)
     assert bench.state(film) is State.READY
     bench.hold(book)
