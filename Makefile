@@ -109,7 +109,8 @@ accept: test ## strict numbers and long runs, on an otherwise idle machine
 	$(BIN)/pytest -q -m slow tests/unit
 	./.ci/programs
 	./.ci/toolchains
-	POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m slow --ignore tests/unit --ignore tests/scenarios tests
+	POLLEN_STRICT=1 POLLEN_REQUIRE_NATIVE=1 $(BIN)/pytest -q -o pythonpath=. -m 'slow or figure' \
+		--ignore tests/unit --ignore tests/scenarios tests
 	$(BIN)/pytest -q -m slow tests/scenarios/test_figures.py
 	$(MAKE) --no-print-directory bench BENCH=--strict
 	$(MAKE) --no-print-directory fuzz T=600

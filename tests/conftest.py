@@ -23,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "alone: fills the machine or judges times: nothing beside it"
     )
+    config.addinivalue_line(
+        "markers", "figure: holds a bar of the clock; make accept repeats it without the margin"
+    )
     # A shell that starts us in the background makes us, and all that we start, deaf to Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

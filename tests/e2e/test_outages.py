@@ -11,10 +11,11 @@ import pytest
 
 from pollen.testing import Cluster, Node, until
 from pollen.testing.namespaces import Network
+from tests.e2e.bars import within
 from tests.e2e.conftest import NO_SPACES, example
 from tests.e2e.streams import executions, longest_gap, stream
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.figure, pytest.mark.timeout(180)]
 
 # Calls a second, and how long they go on after the fault.
 RATE = 600
@@ -114,8 +115,8 @@ async def test_a_lost_host_costs_an_idempotent_stream_nothing(
     assert report["twice on a node"] == 0
     assert report["executions"] >= report["calls"]
     assert report["in the outage"] >= 1_000
-    assert report["gap"] <= GAP
-    assert report["back"] <= BACK
+    assert report["gap"] <= within(GAP)
+    assert report["back"] <= within(BACK)
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "drop"])
@@ -127,4 +128,4 @@ async def test_what_may_have_run_is_not_run_again_without_leave(
     tell(report, capsys)
     assert report["twice"] == 0
     assert set(report["failed"]) <= {"unreachable"}
-    assert report["gap"] <= GAP
+    assert report["gap"] <= within(GAP)

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from pollen.testing import until
+from tests.e2e.bars import within
 from tests.e2e.serving import knows, listener
 from tests.e2e.streams import longest_gap, stream
 from tests.e2e.ways import (
@@ -37,7 +38,7 @@ from tests.e2e.ways import (
 )
 from tests.netlab import PUBLIC
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.alone, pytest.mark.figure, pytest.mark.timeout(240)]
 
 TOWN = {"p1": PUBLIC, "p2": PUBLIC, "a": "sym", "b": "sym"}
 CHAIN = {"p1": PUBLIC, "p2": PUBLIC, "a": PUBLIC, "b": PUBLIC}
@@ -108,7 +109,7 @@ def check(seen: Seen, gap: float, capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\n  {json.dumps(msgspec.to_builtins(seen))}", end="")
     assert seen.problem == ""
     assert seen.failed == {}
-    assert seen.gap <= gap
+    assert seen.gap <= within(gap)
 
 
 async def test_the_member_that_passes_packets_on_is_killed(
@@ -146,7 +147,7 @@ async def test_a_direct_way_is_cut_and_comes_back(
     assert (await way(home["a"], "b")).via
     seen = await under(home, heal(home), LOOK)
     check(seen, PATH_DIES, capsys)
-    left = max(0.0, BACK - (time.monotonic() - seen.at))
+    left = max(0.0, within(BACK) - (time.monotonic() - seen.at))
     await until_way(home["a"], "b", left, direct=True)
     home.check_quiet()
 
@@ -219,7 +220,7 @@ async def test_calls_go_on_where_a_home_moves(
             await asyncio.to_thread(home.lab.move, name)
 
     await check_calls(home, move, PATH_DIES, capsys)
-    assert await until_linked(home, AGAIN) <= AGAIN
+    await until_linked(home, within(AGAIN))
     home.check_quiet()
 
 
@@ -238,7 +239,7 @@ async def check_calls(
     with capsys.disabled():
         print(f"\n  gap {found:.2f} s, failed {dict(failed)}", end="")
     assert failed == {}
-    assert found <= gap
+    assert found <= within(gap)
 
 
 @pytest.mark.parametrize("kind", ["home", "sym"])
@@ -255,8 +256,8 @@ async def test_a_member_that_was_killed_is_linked_soon_after_it_begins_again(
 
     await until(is_over, 2 * AWAY, "it is away")
     await home["a"].start()
-    linked = await until_linked(home, AGAIN)
-    single = await until_no_double(home, DOUBLE)
+    linked = await until_linked(home, within(AGAIN))
+    single = await until_no_double(home, within(DOUBLE))
     with capsys.disabled():
         print(f"\n  linked after {linked:.2f} s, one connection {single:.2f} s later", end="")
     home.check_quiet()
@@ -278,7 +279,7 @@ async def test_a_member_that_is_denied_is_not_passed_on(
     late = [came - at for came in bytes_of.came if came > at]
     with capsys.disabled():
         print(f"\n  the last byte {max(late, default=0.0):.3f} s after the deny", end="")
-    assert max(late, default=0.0) <= DENIED
+    assert max(late, default=0.0) <= within(DENIED)
     before = await passed_on(alone[found.via])
     assert before > 0
     assert (await alone["a"].pln("connect", "--stdio", SERVICE)).returncode != 0
