@@ -233,6 +233,7 @@ class Muscles:
         rate: int,
         concurrency: int,
         duration_ms: int,
+        warm_up_ms: int,
     ) -> bytes:
         """Blocking (GIL released): call a seed from here, or with a ``service`` ask that; a JSON
         report. Rate 0: closed loop."""

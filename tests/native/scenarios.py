@@ -310,6 +310,7 @@ def exits_by_sys_exit_in_a_call() -> None:
             rate=0,
             concurrency=2,
             duration_ms=60_000,
+            warm_up_ms=0,
         ),
         daemon=True,
     )

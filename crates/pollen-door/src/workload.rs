@@ -32,8 +32,10 @@ pub struct WorkPlan {
     pub rate: Option<u32>,
     /// Calls under way at the most.
     pub concurrency: usize,
-    /// How long to start calls; those under way are then awaited.
+    /// How long to start calls that count; those under way are then awaited.
     pub duration: Duration,
+    /// How long to start calls before, in the same manner, that count for nothing.
+    pub warm_up: Duration,
 }
 
 /// What came of it.
@@ -45,7 +47,7 @@ pub struct WorkReport {
     pub failed: BTreeMap<String, u64>,
     /// Calls that began late or never, as the concurrency was used up (open loop only).
     pub missed: u64,
-    /// Seconds from the first start to the last end.
+    /// Seconds from the first start that counts to the last end.
     pub seconds: f64,
     /// Calls that ended well, a second.
     pub rate: f64,
@@ -143,7 +145,7 @@ async fn call(
             let (seed, function, input) = (seed.clone(), function.clone(), input.clone());
             let request = plane.request(seed, function, input, Instant::now(), BUDGET);
             let plane = plane.clone();
-            async move { plane.call(request).await.result.map(drop).map_err(Failed::from) }
+            async move { plane.call(request).await.result.map(|_| 0).map_err(Failed::from) }
         }
     })
     .await
@@ -158,25 +160,20 @@ async fn ask(
     ended: watch::Receiver<bool>,
 ) -> WorkReport {
     let service: Arc<str> = service.into();
-    let heard = Arc::new(AtomicU64::new(0));
-    let report = run(plan, ended, |_lane| {
-        let (tunnels, heard) = (tunnels.clone(), heard.clone());
-        let (service, input) = (service.clone(), input.clone());
+    run(plan, ended, |_lane| {
+        let (tunnels, service, input) = (tunnels.clone(), service.clone(), input.clone());
         move || {
-            let (service, input) = (service.clone(), input.clone());
-            let (tunnels, heard) = (tunnels.clone(), heard.clone());
+            let (tunnels, service, input) = (tunnels.clone(), service.clone(), input.clone());
             async move {
                 let ask = ServiceAsk { service, publisher: None, input, most: MAX_ANSWER };
                 let answered = tokio::time::timeout(BUDGET, tunnels.ask(ask)).await;
                 let answered = answered.map_err(|_| "deadline".to_owned())?;
                 let answer = answered.map_err(|refusal| refusal.slug)?;
-                heard.fetch_add(answer.len() as u64, Relaxed);
-                Ok(())
+                Ok(answer.len() as u64)
             }
         }
     })
-    .await;
-    WorkReport { bytes_in: heard.load(Relaxed), ..report }
+    .await
 }
 
 /// Why a call failed.
@@ -202,16 +199,21 @@ impl From<CallError> for Failed {
 }
 
 struct Tally {
+    /// Calls that were due before count for nothing.
+    since: Instant,
     histogram: Mutex<Histogram<u64>>,
     failed: Mutex<BTreeMap<String, u64>>,
     missed: AtomicU64,
+    heard: AtomicU64,
 }
 
 impl Tally {
-    fn record(&self, result: &Result<(), Failed>, since: Instant) {
+    fn record(&self, result: &Result<u64, Failed>, due: Instant) {
         match result {
-            Ok(()) => {
-                let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            _ if due < self.since => {}
+            Ok(heard) => {
+                self.heard.fetch_add(*heard, Relaxed);
+                let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.histogram.lock().saturating_record(micros);
             }
             Err(failed) => {
@@ -219,9 +221,15 @@ impl Tally {
             }
         }
     }
+
+    fn miss(&self, due: Instant) {
+        if due >= self.since {
+            self.missed.fetch_add(1, Relaxed);
+        }
+    }
 }
 
-/// Runs the plan with what `worker` makes, which makes one call and says why it failed.
+/// Runs the plan with what `worker` makes, which makes one call: bytes heard, or why it failed.
 ///
 /// `worker` is told the number of the lane it serves, so that it may keep a connection of its own.
 /// When `ended` says so before the plan is over, the calls under way are dropped and count for
@@ -230,15 +238,18 @@ pub async fn run<W, C, F>(plan: WorkPlan, ended: watch::Receiver<bool>, worker: 
 where
     W: Fn(usize) -> C,
     C: FnMut() -> F + Send + 'static,
-    F: Future<Output = Result<(), Failed>> + Send + 'static,
+    F: Future<Output = Result<u64, Failed>> + Send + 'static,
 {
+    let start = Instant::now();
+    let since = start + plan.warm_up;
+    let end = since + plan.duration;
     let tally = Arc::new(Tally {
+        since,
         histogram: Mutex::new(histogram()),
         failed: Mutex::default(),
         missed: AtomicU64::new(0),
+        heard: AtomicU64::new(0),
     });
-    let start = Instant::now();
-    let end = start + plan.duration;
     let due = Arc::new(Due { start, next: AtomicU64::new(0), rate: plan.rate, end });
     let mut lanes = JoinSet::new();
     for lane in 0..plan.concurrency.max(1) {
@@ -252,8 +263,9 @@ where
             took
         }
     };
-    tally.missed.fetch_add(due.untaken(plan.duration.min(took)), Relaxed);
-    report(&tally, took)
+    let begun = took.min(plan.warm_up + plan.duration);
+    tally.missed.fetch_add(due.untaken(begun, plan.warm_up), Relaxed);
+    report(&tally, took.saturating_sub(plan.warm_up))
 }
 
 async fn all_of(lanes: &mut JoinSet<()>) {
@@ -294,25 +306,30 @@ impl Due {
         (due < self.end).then_some(due)
     }
 
-    /// Calls of an open loop that were due and that nobody came to.
-    fn untaken(&self, duration: Duration) -> u64 {
+    /// Calls of an open loop that were due by `until`, counted from its begin, and that nobody came
+    /// to; those due in its `warm_up` aside.
+    fn untaken(&self, until: Duration, warm_up: Duration) -> u64 {
         let Some(rate) = self.rate else { return 0 };
-        let due = duration.as_nanos() * u128::from(rate.max(1)) / 1_000_000_000;
-        u64::try_from(due).unwrap_or(u64::MAX).saturating_sub(self.next.load(Relaxed))
+        let due_by = |time: Duration| {
+            let due = time.as_nanos() * u128::from(rate.max(1)) / 1_000_000_000;
+            u64::try_from(due).unwrap_or(u64::MAX)
+        };
+        let taken = self.next.load(Relaxed).max(due_by(warm_up));
+        due_by(until).saturating_sub(taken)
     }
 }
 
 async fn run_lane<C, F>(due: Arc<Due>, tally: Arc<Tally>, mut call: C)
 where
     C: FnMut() -> F,
-    F: Future<Output = Result<(), Failed>>,
+    F: Future<Output = Result<u64, Failed>>,
 {
     while let Some(at) = due.take() {
         if due.rate.is_some() {
             if Instant::now() < at {
                 tokio::time::sleep_until(at.into()).await;
             } else if at.elapsed() > Duration::from_millis(10) {
-                tally.missed.fetch_add(1, Relaxed);
+                tally.miss(at);
             }
         }
         let result = call().await;
@@ -351,7 +368,7 @@ fn report(tally: &Tally, elapsed: Duration) -> WorkReport {
             p999: at(0.999),
             max: histogram.max(),
         },
-        bytes_in: 0,
+        bytes_in: tally.heard.load(Relaxed),
     }
 }
 
@@ -360,8 +377,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const LONG: WorkPlan =
-        WorkPlan { rate: None, concurrency: 3, duration: Duration::from_secs(600) };
+    const LONG: WorkPlan = WorkPlan {
+        rate: None,
+        concurrency: 3,
+        duration: Duration::from_secs(600),
+        warm_up: Duration::ZERO,
+    };
 
     async fn ended_after_calls(plan: WorkPlan) -> WorkReport {
         let (workloads, made) = (Workloads::default(), Arc::new(AtomicU64::new(0)));
@@ -375,7 +396,7 @@ mod tests {
                     if number >= 5 {
                         std::future::pending::<()>().await;
                     }
-                    Ok(())
+                    Ok(7)
                 }
             }
         }));
@@ -394,6 +415,7 @@ mod tests {
     async fn a_workload_ends_when_told_and_reports_what_was_done() {
         let report = ended_after_calls(LONG).await;
         assert_eq!((report.ok, report.failed.len(), report.missed), (5, 0, 0));
+        assert_eq!(report.bytes_in, 35);
         assert!(report.seconds < 60.0);
     }
 
@@ -401,5 +423,27 @@ mod tests {
     async fn an_ended_open_loop_misses_nothing_that_was_not_due_yet() {
         let report = ended_after_calls(WorkPlan { rate: Some(1_000), ..LONG }).await;
         assert!(report.ok >= 5 && report.missed < 60_000, "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_due_while_it_warms_up_counts_for_nothing() {
+        let warm = WorkPlan { warm_up: Duration::from_secs(600), ..LONG };
+        for rate in [None, Some(1_000)] {
+            let report = ended_after_calls(WorkPlan { rate, ..warm }).await;
+            assert_eq!((report.ok, report.failed.len(), report.missed), (0, 0, 0), "{report:?}");
+            assert!(report.seconds == 0.0 && report.bytes_in == 0);
+        }
+    }
+
+    #[test]
+    fn of_an_open_loop_those_due_after_it_are_counted() {
+        let since = Instant::now();
+        let second = Duration::from_secs(1);
+        let due =
+            |next| Due { start: since, next: AtomicU64::new(next), rate: Some(10), end: since };
+        assert_eq!(due(10).untaken(3 * second, second), 20);
+        assert_eq!(due(0).untaken(3 * second, second), 20);
+        assert_eq!(due(25).untaken(3 * second, second), 5);
+        assert_eq!(due(31).untaken(3 * second, second), 0);
     }
 }

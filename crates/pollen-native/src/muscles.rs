@@ -357,7 +357,7 @@ impl Muscles {
     ///
     /// `rate` 0 is closed loop. Each call has the seed's own time-out. With a service it is asked,
     /// and no seed is called.
-    #[pyo3(signature = (*, name, seed, function, service, input, rate, concurrency, duration_ms))]
+    #[pyo3(signature = (*, name, seed, function, service, input, rate, concurrency, duration_ms, warm_up_ms))]
     #[allow(clippy::too_many_arguments)]
     fn run_workload<'py>(
         &self,
@@ -370,6 +370,7 @@ impl Muscles {
         rate: u32,
         concurrency: usize,
         duration_ms: u64,
+        warm_up_ms: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let (plane, workloads) = (self.plane()?, self.workloads()?);
         let tunnels = self.part(|running| running.tunnels.clone())?;
@@ -378,6 +379,7 @@ impl Muscles {
             rate: (rate > 0).then_some(rate),
             concurrency,
             duration: Duration::from_millis(duration_ms),
+            warm_up: Duration::from_millis(warm_up_ms),
         };
         let report =
             py.detach(|| workloads.run(&plane, &tunnels, name, target, input.into(), plan));

@@ -50,6 +50,11 @@ _AFTER_SECONDS = 120.0
 @click.option("--rate", type=click.IntRange(1, 1_000_000), help="Calls a second (open loop).")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True)
 @click.option("--duration", type=DURATION, default="10s", show_default=True)
+@click.option(
+    "--warm-up",
+    type=DURATION,
+    help="Load for so long before, which counts for nothing.",
+)
 @click.option("--input", "text", help="Input of every call; - for stdin, @file.")
 @click.option(
     "--from",
@@ -69,6 +74,7 @@ def load_command(
     rate: int | None,
     concurrency: int,
     duration: int,
+    warm_up: int | None,
     text: str | None,
     sources: tuple[str, ...],
     as_json: bool,
@@ -85,7 +91,7 @@ def load_command(
     \b
     Examples:
       pln load hello/greet --duration 5s
-      pln load hello --rate 1000 --input world
+      pln load hello --rate 1000 --input world --warm-up 5s
       pln load hello --from attic --from cellar
       pln load --service web --input "@request.txt"
     """
@@ -102,11 +108,13 @@ def load_command(
         "rate": rate or 0,
         "concurrency": concurrency,
         "duration_ms": duration,
+        "warm_up_ms": warm_up or 0,
         "input_base64": base64.b64encode(said).decode(),
         "nodes": nodes,
     }
-    with _live(control, seed, duration / 1000) if seed else nullcontext():
-        report, is_whole = _load(control, body, duration / 1000 + _AFTER_SECONDS)
+    seconds = ((warm_up or 0) + duration) / 1000
+    with _live(control, seed, seconds) if seed else nullcontext():
+        report, is_whole = _load(control, body, seconds + _AFTER_SECONDS)
     if as_json:
         output.print_json(report)
     else:
@@ -158,7 +166,7 @@ def _print(report: dict[str, Any], said: int | None) -> None:
     click.echo(f"{report['ok']} {what}s in {seconds}: {report['rate']:.0f} a second")
     if said is not None:
         there = human_bytes(int(said * report["rate"]))
-        back = human_bytes(int(report["bytes_in"] / report["seconds"]))
+        back = human_bytes(int(report["bytes_in"] / max(report["seconds"], 1e-9)))
         click.echo(f"{there} a second there, {back} a second back")
     for node in report["nodes"]:
         failed = f", {node['failed']} failed" if node["failed"] else ""

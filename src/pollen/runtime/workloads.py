@@ -147,7 +147,7 @@ class Workloads:
     async def _from(self, node: str, plan: routes.LoadRequest) -> routes.LoadReport:
         if node == self._own:
             return await self._here(plan)
-        wait_ms = plan.duration_ms + GRACE_MS
+        wait_ms = plan.warm_up_ms + plan.duration_ms + GRACE_MS
         args = msgspec.json.encode(plan)
         command = cmd.AdminCommand(node=node, verb="load", args=args, wait_ms=wait_ms)
         answered = await self._ask(command, wait_ms / 1000 + 5)
@@ -171,6 +171,7 @@ class Workloads:
                 rate=plan.rate,
                 concurrency=plan.concurrency,
                 duration_ms=plan.duration_ms,
+                warm_up_ms=plan.warm_up_ms,
             )
         except asyncio.CancelledError:
             self._muscles.end_workload(plan.name)

@@ -85,10 +85,14 @@ class ShutdownRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     drain: bool = True
 
 
-class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LoadRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """The body of ``POST /v1/load``. A ``seed`` is called, or a ``service`` asked. ``rate`` 0 is
     closed loop; ``function`` "" the only export; ``nodes`` are ids of those that load, none is this
-    one. By its ``name``, which is the client's to choose, ``DELETE /v1/load/{name}`` ends it."""
+    one. By its ``name``, which is the client's to choose, ``DELETE /v1/load/{name}`` ends it.
+
+    One node asks another by it, too: defaults are left out, so that an older one understands."""
 
     name: Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9._-]*$")] = ""
     seed: str = ""
@@ -97,6 +101,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rate: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
     duration_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)] = 10_000
+    warm_up_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 0
     input_base64: str = ""
     nodes: Annotated[list[str], msgspec.Meta(max_length=64)] = []
 
