@@ -8,7 +8,7 @@
                                 module-invalid, import-unknown, root-file-invalid,
                                 bad-policy, wheel-invalid, bundle-invalid, bad-argument
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found,
-                                service-not-found
+                                service-not-found, version-not-found
         Denied                  denied, token-invalid, root-not-here, passphrase-wrong,
                                 release-denied, upgrade-not-taken
         Conflict                name-taken, already-in-cluster, file-exists,
@@ -197,6 +197,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "function-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "peer-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "blob-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
+    "version-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "denied": SlugRow(Denied, EXIT_PERMISSION, 403, False),
     "name-taken": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "already-in-cluster": SlugRow(Conflict, EXIT_PERMISSION, 409, False),

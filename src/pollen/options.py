@@ -63,6 +63,8 @@ _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
 _GIB: Final = 1024 * _MIB
 _DAY_MS: Final = 24 * 60 * 60 * 1000
+# Former versions of one name at the most. Each is a spec in its record, of some hundred bytes.
+KEPT_MOST: Final = 8
 
 
 class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,6 +280,15 @@ class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             high=30 * _DAY_MS,
         ),
     ] = 0
+    keep: Annotated[
+        int,
+        Option(
+            flag="--keep",
+            kind=Kind.COUNT,
+            help="So many former versions stay, for pln rollback.",
+            high=KEPT_MOST,
+        ),
+    ] = 2
 
 
 class SeedKeywords(TypedDict, total=False):
@@ -308,6 +319,7 @@ class SeedKeywords(TypedDict, total=False):
     config: Mapping[str, str]
     env: Mapping[str, str]
     withdraw_unused_ms: int
+    keep: int
     take_over: bool
 
 

@@ -15,7 +15,7 @@ from pollen.core.placement.plan import plan
 from pollen.core.placement.planner import Planner
 from tests import strategies as own
 from tests.unit.names.test_named import A, B, C
-from tests.unit.placement.test_hosting import ECHO, Bench
+from tests.unit.placement.bench import ECHO, Bench
 
 NAMES = [A, B, C]
 GIB = 1 << 30

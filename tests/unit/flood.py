@@ -138,7 +138,7 @@ def make_writers(ring: Ring, members: int, count: int, claims: int) -> list[Writ
                 name=name, name_epoch=1, content=hash_of("content", name.encode()), size=100,
                 functions=["run"], options=SeedOptions(),
             )  # fmt: skip
-            payload = specs.encode_record(encode(spec), None)
+            payload = specs.encode_record(encode(spec))
             writer.say(SPEC, name.encode(), payload)
             seeds.append(specs.seed_hash(writer.key, encode(spec)))
     for writer in writers:

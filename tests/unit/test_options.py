@@ -34,7 +34,7 @@ OTHERS = {
     "allow_hosts": ["example.org"], "allow_services": ["api"],
     "tail_call": False, "idempotent": True, "isolate": True, "shared": True,
     "public": True, "config": {"k": "v"}, "env": {"TZ": "UTC"},
-    "withdraw_unused_ms": 77,
+    "withdraw_unused_ms": 77, "keep": 7,
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def spec_of(given: SeedOptions) -> specs.Spec:
 
 def seed_of(spec: specs.Spec) -> specs.Seed:
     """What a node reads of that spec's record."""
-    seed = specs.decode_seed(PeerId(b"o" * 32), specs.encode_record(encode(spec), None))
+    seed = specs.decode_seed(PeerId(b"o" * 32), specs.encode_record(encode(spec)))
     assert isinstance(seed, specs.Seed)
     return seed
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from pollen.core import commands, kinds, messages, rootwords, servicewords, timers, whywords
+from pollen.core import (
+    commands,
+    kinds,
+    messages,
+    rootwords,
+    servicewords,
+    timers,
+    versionwords,
+    whywords,
+)
 from pollen.core.codec import Refusal
 from pollen.core.durability import Durability
 from pollen.core.effects import Effect, Persist, Reply, SetTimer
@@ -53,6 +62,7 @@ def test_every_command_has_one_taker() -> None:
         *subclasses(commands._Command),
         *subclasses(rootwords._Command),
         *subclasses(servicewords._Command),
+        *subclasses(versionwords._Command),
         *subclasses(whywords._Command),
     }
 
@@ -83,7 +93,7 @@ def test_no_vocabulary_grows_unseen() -> None:
     assert len(subclasses(Event)) == 22
     assert len(subclasses(Effect)) == 22
     assert len(messages.KINDS) == 13
-    assert len(node()._commands) == 30
+    assert len(node()._commands) == 32
 
 
 def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:

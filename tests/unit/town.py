@@ -130,7 +130,7 @@ class Town:
             functions=["run"],
             options=SeedOptions(**options),
         )
-        payload = specs.encode_record(encode(spec), previous)
+        payload = specs.encode_record(encode(spec), [] if previous is None else [previous])
         self.say(owner, "spec", name.encode(), payload)
         seed = specs.decode_seed(owner, payload)
         assert isinstance(seed, Seed)

@@ -64,6 +64,7 @@ fn main() {
                 rate: None,
                 concurrency: concurrency.parse().expect("CONCURRENCY is a number"),
                 duration: Duration::from_secs_f64(seconds.parse().expect("SECONDS is a number")),
+                warm_up: Duration::ZERO,
             };
             let body =
                 body.first().map_or(Bytes::from_static(BODY), |text| (*text).to_owned().into());
@@ -263,8 +264,11 @@ async fn load(socket: &str, path: &str, body: Bytes, plan: WorkPlan) {
                 open.ready().await.map_err(|e| e.to_string())?;
                 let response = open.send_request(request).await.map_err(|e| e.to_string())?;
                 let status = response.status();
-                response.into_body().collect().await.map_err(|e| e.to_string())?;
-                if status.is_success() { Ok(()) } else { Err(status.to_string().into()) }
+                let body = response.into_body().collect().await.map_err(|e| e.to_string())?;
+                if !status.is_success() {
+                    return Err(status.to_string().into());
+                }
+                Ok(body.to_bytes().len() as u64)
             }
         }
     })

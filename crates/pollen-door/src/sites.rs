@@ -49,7 +49,7 @@ pub(crate) struct Sites(Mutex<HashMap<Id, Held>>);
 struct Held {
     site: Arc<Table>,
     /// What was fetched for readers stays on this node while somebody has it.
-    _blob: Blob,
+    blob: Blob,
     used: Instant,
 }
 
@@ -97,10 +97,16 @@ pub(crate) async fn page(
         }
         Ok(_) | Err(_) => return problem(&no_such_seed(), None, 0).map(Sent::Left),
     };
-    match sites.read(&blob).await {
-        Ok(site) => answer(&site, blob, asked),
-        Err(error) => problem(&error, None, 0).map(Sent::Left),
-    }
+    let site = match sites.read(&blob).await {
+        Ok(site) => site,
+        Err(error) => return problem(&error, None, 0).map(Sent::Left),
+    };
+    let before = match find(&site, asked.path) {
+        Found::Nothing(_) => sites.before(&blob, asked).await,
+        _ => None,
+    };
+    let (site, blob) = before.unwrap_or((site, blob));
+    answer(&site, blob, asked)
 }
 
 impl Sites {
@@ -109,13 +115,17 @@ impl Sites {
         let content = blob.content();
         if let Some(held) = self.0.lock().get_mut(&content) {
             held.used = Instant::now();
+            if blob.is_fetched() {
+                // It was on this node when its table was read, and is not held any more.
+                held.blob = blob.clone();
+            }
             return Ok(held.site.clone());
         }
         let block = read_all(blob, 0..BLOCK).await?;
         let size = table_size(&block).ok_or_else(|| no_site("it has no table"))?;
         let table = read_all(blob, BLOCK..BLOCK + size).await?;
         let site = Table::read(&table, blob.size()).map_err(|reason| no_site(&reason))?;
-        let held = Held { site: Arc::new(site), _blob: blob.clone(), used: Instant::now() };
+        let held = Held { site: Arc::new(site), blob: blob.clone(), used: Instant::now() };
         let site = held.site.clone();
         let mut all = self.0.lock();
         all.retain(|_, held| held.used.elapsed() < STAYS);
@@ -125,6 +135,18 @@ impl Sites {
         }
         all.insert(content, held);
         Ok(site)
+    }
+
+    /// The former version of a site that has what a page of it asks for, and the new one has not any
+    /// more: a script or an image whose name changed with its content. A page is not such a thing.
+    async fn before(&self, blob: &Blob, asked: &Asked<'_>) -> Option<(Arc<Table>, Blob)> {
+        for former in blob.former(asked.who).await {
+            let Ok(site) = self.read(&former).await else { continue };
+            if matches!(find(&site, asked.path), Found::File(_, keep) if keep != Keep::Asks) {
+                return Some((site, former));
+            }
+        }
+        None
     }
 }
 

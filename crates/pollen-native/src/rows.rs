@@ -79,6 +79,7 @@ pub(crate) struct PySeedRow {
     kind: String,
     size: u64,
     manifest: Vec<(String, Vec<u8>)>,
+    former: Vec<Vec<u8>>,
 }
 
 impl PySeedRow {
@@ -101,6 +102,7 @@ impl PySeedRow {
                 .into_iter()
                 .map(|(role, content)| Ok((role.into(), id(&content, "manifest")?)))
                 .collect::<PyResult<_>>()?,
+            former: ids(&self.former, "former")?,
         })
     }
 }

@@ -165,6 +165,29 @@ impl Blob {
         self.entry.row.is_site()
     }
 
+    /// Whether it comes from its holders while it is read, and stays for readers only.
+    pub fn is_fetched(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// The former versions of its name that are kept, that `who` may read, and that are on this node
+    /// or on their way to it; the newest first.
+    pub async fn former(&self, who: Principal) -> Vec<Self> {
+        let tables = self.plane.tables().load_full();
+        let mut found = Vec::new();
+        for entry in self.entry.row.former.iter().filter_map(|seed| tables.seed(seed)) {
+            if !entry.row.is_blob() || !may_read(&tables, &entry.row, who) {
+                continue;
+            }
+            let held = self.plane.net().content().size(entry.row.content).await;
+            let reading = entry.local.reading.lock().upgrade();
+            if matches!(held, Ok(Some(_))) || reading.is_some() {
+                found.push(Self { plane: self.plane.clone(), entry: entry.clone(), reading });
+            }
+        }
+        found
+    }
+
     /// The hash of its bytes.
     pub fn content(&self) -> Id {
         self.entry.row.content

@@ -62,6 +62,8 @@ pub struct SeedRow {
     pub size: u64,
     /// By role, what it needs beside its module.
     pub manifest: Vec<(Arc<str>, Id)>,
+    /// Former versions of the name that are kept, the newest first.
+    pub former: Vec<Id>,
 }
 
 /// What a spec is of.

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from pollen.cli import arguments, output, progress
+from pollen.cli import output, progress
 from pollen.cli.app import (
     complete_seeds,
     control_of,
@@ -22,21 +22,17 @@ from pollen.cli.app import (
 )
 from pollen.cli.options import options_given, with_options
 from pollen.cli.proposals import here
+from pollen.cli.published import SETTLE_SECONDS, print_place, print_seeded
 from pollen.errors import Ambiguous, PollenError, error_from
-from pollen.plain import escaped
 from pollen.sdk.control import Control
-from pollen.sdk.python.kinds import HELD, KINDS, kind_of
+from pollen.sdk.python.kinds import KINDS, kind_of
 from pollen.sdk.python.publish import Made, Wish, prepare, publish
 from pollen.units import human_bytes
 
-# The functions of a program compiled as a WASI command.
-_PROGRAM = ["_start"]
 # How often a watched file is looked at, and how long it must rest.
 _WATCH_SECONDS = 0.2
 # After so long a user is told what takes its time. Guess: people wonder after two.
 _WORD_SECONDS = 2.0
-# How long ``pln seed`` waits for its hosts.
-_SETTLE_SECONDS = 10.0
 
 
 @click.command("seed")
@@ -143,10 +139,11 @@ def _publish(
         # Kept for the next change of a file that is watched.
         options[_ask_reading(error, as_json)] = True
         answer = publish(control, made, named, options)
-    state = control.wait_ready(answer["name"], answer["seed"], _SETTLE_SECONDS)
-    _print_seeded(answer, made.size, state["description"], as_json)
+    state = control.wait_ready(answer["name"], answer["seed"], SETTLE_SECONDS)
+    python = f"Python, {human_bytes(made.size)}" if made.size else ""
+    print_seeded(answer, python, state["description"], as_json)
     if not as_json:
-        _print_place(state, answer)
+        print_place(state, answer)
 
 
 @contextlib.contextmanager
@@ -169,63 +166,6 @@ def _ask_reading(error: Ambiguous, as_json: bool) -> str:
     click.echo(f"{error.reason}; the program's input is stdin", err=True)
     kinds = click.Choice(["program", "library"])
     return str(click.prompt("which is it?", type=kinds, err=True))
-
-
-def _print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Where it is ready, and what is missing. ``state`` is a ``SeedState``."""
-    view, name, seed = state["seed"], answer["name"], answer["seed"]
-    if view is None or seed not in (view["seed"], view["halted"]):
-        return  # updated again by somebody else, or withdrawn
-    if view["halted"] == seed:
-        click.echo(here(f"hint: the version before serves on; see: pln why place {name}"))
-        return
-    ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
-    if ready:
-        place = "held by:   " if view["kind"] in HELD else "ready on:  "
-        click.echo(f"  {place}{', '.join(ready)}")
-    for warning in state["warnings"]:
-        click.echo(here(f"warning: {warning}"))
-    if not ready and answer["replaced"]:
-        click.echo("hint: the version before serves on until this one is ready")
-    if len(ready) < view["wanted"] and not state["warnings"]:
-        what = "copies" if view["kind"] in HELD else "replicas"
-        few = f"{len(ready)} of {view['wanted']} {what} are ready"
-        click.echo(here(f"hint: {few}; see: pln why place {name}"))
-
-
-def _print_seeded(
-    answer: dict[str, Any], bundled: int, described: dict[str, Any], as_json: bool
-) -> None:
-    """What became of the publication; the brain words the changes (``seeds.specs``)."""
-    if as_json:
-        output.print_json(answer)
-        return
-    verb = "unchanged" if answer["unchanged"] else "updated" if answer["replaced"] else "seeded"
-    size = f"Python, {human_bytes(bundled)}" if bundled else human_bytes(answer["size_bytes"])
-    click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
-    if answer["kind"] in HELD:
-        click.echo(f"  content:   {answer['content']}")
-        for change in answer["changed"]:
-            click.echo(f"  changed:   {change}")
-        click.echo(here(f"  fetch it:  pln fetch {answer['name']}"))
-        return
-    signatures = described.get("functions", {})
-    told = [
-        name + str(signatures.get(name, {}).get("signature", "")) for name in answer["functions"]
-    ]
-    click.echo(f"  functions: {escaped(', '.join(told))}")
-    for change in answer["changed"]:
-        click.echo(f"  changed:   {change}")
-    if bundled:
-        words = " ".join([answer["name"], *arguments.example(answer["functions"], signatures)])
-        click.echo(here(f"  call it:   pln call {words}"))
-        return
-    exports = [name for name in answer["functions"] if name not in _PROGRAM]
-    how = exports[0] if exports else "- < FILE"
-    click.echo(here(f"  call it:   pln call {answer['name']} {how}"))
-    if exports and set(_PROGRAM) & set(answer["functions"]):
-        click.echo("hint: a program's exports mostly need its runtime started; in Go, build them")
-        click.echo("hint: with go build -buildmode=c-shared")
 
 
 @click.command("unseed")

@@ -78,6 +78,8 @@ WAYS: dict[str, Way] = {
     "upgrade": Way.CARRIED,
     "seed": Way.SOCKETS,
     "unseed": Way.SOCKETS,
+    "versions": Way.SOCKETS,
+    "rollback": Way.SOCKETS,
     "call": Way.SOCKETS,
     "load": Way.SOCKETS,
     "status": Way.SOCKETS,

@@ -17,6 +17,7 @@ from pollen.core import limits
 from pollen.core.figures import Figures
 from pollen.core.rootwords import RootCommands
 from pollen.core.servicewords import ServiceCommands
+from pollen.core.versionwords import VersionCommands
 from pollen.core.whywords import WhyCommands
 from pollen.options import SeedOptions
 
@@ -174,6 +175,8 @@ Command = (
     | AdminCommand
     | RootCommands
     | ServiceCommands
+    | VersionCommands
+    | VersionCommands
     | WhyCommands
 )
 

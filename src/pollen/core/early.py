@@ -25,10 +25,12 @@ from pollen.core.rootwords import (
     SucceedCommand,
 )
 from pollen.core.servicewords import ServeCommand, UnserveCommand
+from pollen.core.versionwords import RollbackCommand
 
 _PUBLISHING = (
     SeedCommand,
     UnseedCommand,
+    RollbackCommand,
     InviteCommand,
     DrainCommand,
     GrantCommand,

@@ -91,6 +91,7 @@ class AskJoin(Effect, frozen=True, kw_only=True):
 # What a spec may be of: a module, which is run; a file, which is held and handed out; an archive of
 # files, which is served as a site as well.
 MODULE = "module"
+BUNDLE = "bundle"
 BLOB = "blob"
 SITE = "site"
 
@@ -168,7 +169,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``policy`` is asked beside the pairs of the options; without one it lets all pass.
     ``manifest`` names by role the contents that are held wherever it runs, beside its module; the
     files of the role ``bundle`` are handed to it. ``kind``: a ``MODULE`` runs, a ``BLOB`` or a
-    ``SITE`` of ``size`` bytes is held and handed out.
+    ``SITE`` of ``size`` bytes is held and handed out. ``former``: the seeds of the name's former
+    versions that are kept, the newest first; their own rows have no name.
     """
 
     name: str
@@ -183,6 +185,7 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     kind: str = MODULE
     size: int = 0
     manifest: list[tuple[str, Hash]] = []
+    former: list[Hash] = []
 
     @property
     def packed_options(self) -> bytes:

@@ -37,7 +37,7 @@ from pollen.core.rootwords import HoldRootCommand
 from pollen.errors import BadRequest, InvariantError, PollenError
 from pollen.paths import Paths
 from pollen.runtime import starting
-from pollen.runtime.control import routes
+from pollen.runtime.control import loads, routes
 from pollen.runtime.control.app import make_app
 from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
@@ -314,11 +314,11 @@ class Daemon:
         """What runs here."""
         return routes.Version(pollen=VERSION, python=platform.python_version(), native=self._engine)
 
-    async def load(self, plan: routes.LoadRequest) -> routes.LoadReport:
+    async def load(self, plan: loads.LoadRequest) -> loads.LoadReport:
         """Load a seed from here or from other nodes."""
         return await self._started_workloads().run(plan)
 
-    async def end_load(self, name: str) -> routes.LoadEnded:
+    async def end_load(self, name: str) -> loads.LoadEnded:
         """End a load of this name, wherever it loads from."""
         return await self._started_workloads().end(name)
 

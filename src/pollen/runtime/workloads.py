@@ -20,7 +20,7 @@ import msgspec
 from pollen.core import commands as cmd
 from pollen.core.servicewords import ServiceList, ServicesCommand
 from pollen.errors import BadRequest, PollenError, error_from
-from pollen.runtime.control import routes
+from pollen.runtime.control import loads
 from pollen.runtime.loop.native import Muscles
 
 # Calls under way at the end of a load have a minute; then the report takes its way.
@@ -38,7 +38,7 @@ Ask = Callable[[cmd.Command, float], Awaitable[msgspec.Struct]]
 class _UnderWay:
     """One load: what each node owes us, by its id, and whether it was ended early."""
 
-    reports: dict[str, asyncio.Task[routes.LoadReport]] = field(default_factory=dict)
+    reports: dict[str, asyncio.Task[loads.LoadReport]] = field(default_factory=dict)
     is_ended: bool = False
 
 
@@ -51,7 +51,7 @@ class Workloads:
         self._ask = ask
         self._under_way: dict[str, _UnderWay] = {}
 
-    async def run(self, plan: routes.LoadRequest) -> routes.LoadReport:
+    async def run(self, plan: loads.LoadRequest) -> loads.LoadReport:
         """Load from here, or at once from all nodes that the plan names; cancelled, end it."""
         plan = msgspec.structs.replace(plan, name=plan.name or os.urandom(16).hex())
         if plan.name in self._under_way:
@@ -68,18 +68,18 @@ class Workloads:
                 report.cancel()
             del self._under_way[plan.name]
 
-    async def end(self, name: str) -> routes.LoadEnded:
+    async def end(self, name: str) -> loads.LoadEnded:
         """End what ``run`` does under this name, whose reports come at once: calls under way are
         cancelled. Returns when each node has ended it or is not waited for any more."""
         load = self._under_way.get(name)
         if load is None:
-            return routes.LoadEnded(nodes=0)
+            return loads.LoadEnded(nodes=0)
         load.is_ended = True
         loading = [node for node, report in load.reports.items() if not report.done()]
         await asyncio.gather(*[self._end_at(node, name, load.reports[node]) for node in loading])
-        return routes.LoadEnded(nodes=len(loading))
+        return loads.LoadEnded(nodes=len(loading))
 
-    async def _end_at(self, node: str, name: str, report: asyncio.Task[routes.LoadReport]) -> None:
+    async def _end_at(self, node: str, name: str, report: asyncio.Task[loads.LoadReport]) -> None:
         try:
             async with asyncio.timeout(_END_MS / 1000):
                 # It may be on its way still, to that node or in a thread that has not begun.
@@ -94,17 +94,17 @@ class Workloads:
         command = cmd.AdminCommand(node=node, verb="end-load", args=name.encode(), wait_ms=_END_MS)
         answered = await self._ask(command, _END_MS / 1000)
         assert isinstance(answered, cmd.Administered)
-        return _read(answered.body, node, routes.LoadEnded).nodes > 0
+        return _read(answered.body, node, loads.LoadEnded).nodes > 0
 
-    async def _run(self, plan: routes.LoadRequest, load: _UnderWay) -> routes.LoadReport:
+    async def _run(self, plan: loads.LoadRequest, load: _UnderWay) -> loads.LoadReport:
         status = await self._ask(cmd.StatusCommand(), GRACE_MS / 1000)
         assert isinstance(status, cmd.Status)
         if plan.service:
             told = await self._ask(ServicesCommand(), GRACE_MS / 1000)
             assert isinstance(told, ServiceList)
-            routes.check_service(plan, told.services)
+            loads.check_service(plan, told.services)
         else:
-            routes.check_target(plan, status.seeds)
+            loads.check_target(plan, status.seeds)
         names = {held.node: held.name for held in status.nodes}
         for node in plan.nodes:
             if node not in names:
@@ -128,7 +128,7 @@ class Workloads:
     async def serve(self, args: bytes) -> bytes:
         """The verb ``load``: an admin elsewhere wants this node to load a seed."""
         try:
-            plan = msgspec.json.decode(args, type=routes.LoadRequest)
+            plan = msgspec.json.decode(args, type=loads.LoadRequest)
         except msgspec.MsgspecError as error:
             remedy = "bring both nodes to one version"
             raise BadRequest("bad-request", f"the request is not a load: {error}", remedy) from None
@@ -144,7 +144,7 @@ class Workloads:
             raise BadRequest("bad-request", "the name of a load is UTF-8") from None
         return msgspec.json.encode(await self.end(name))
 
-    async def _from(self, node: str, plan: routes.LoadRequest) -> routes.LoadReport:
+    async def _from(self, node: str, plan: loads.LoadRequest) -> loads.LoadReport:
         if node == self._own:
             return await self._here(plan)
         wait_ms = plan.warm_up_ms + plan.duration_ms + GRACE_MS
@@ -152,9 +152,9 @@ class Workloads:
         command = cmd.AdminCommand(node=node, verb="load", args=args, wait_ms=wait_ms)
         answered = await self._ask(command, wait_ms / 1000 + 5)
         assert isinstance(answered, cmd.Administered)
-        return _read(answered.body, node, routes.LoadReport)
+        return _read(answered.body, node, loads.LoadReport)
 
-    async def _here(self, plan: routes.LoadRequest) -> routes.LoadReport:
+    async def _here(self, plan: loads.LoadRequest) -> loads.LoadReport:
         """A thread waits, the calls stay in the muscles; cancelled, they end."""
         try:
             data = base64.b64decode(plan.input_base64, validate=True)
@@ -176,14 +176,14 @@ class Workloads:
         except asyncio.CancelledError:
             self._muscles.end_workload(plan.name)
             raise
-        return msgspec.json.decode(report, type=routes.LoadReport)
+        return msgspec.json.decode(report, type=loads.LoadReport)
 
 
-def _has_come(task: asyncio.Task[routes.LoadReport]) -> bool:
+def _has_come(task: asyncio.Task[loads.LoadReport]) -> bool:
     return not task.cancelled() and task.exception() is None
 
 
-def _error_of(task: asyncio.Task[routes.LoadReport]) -> BaseException:
+def _error_of(task: asyncio.Task[loads.LoadReport]) -> BaseException:
     if task.cancelled():
         return error_from("unreachable", "no node ended the load in time", "pln status nodes")
     error = task.exception()
@@ -200,8 +200,8 @@ def _read(body: bytes, node: str, kind: type[T]) -> T:
 
 
 def merge(
-    nodes: Sequence[tuple[str, str]], reports: Sequence[routes.LoadReport]
-) -> routes.LoadReport:
+    nodes: Sequence[tuple[str, str]], reports: Sequence[loads.LoadReport]
+) -> loads.LoadReport:
     """All of it as one: sums, the longest time, and of each percentile the slowest node's."""
     failed: dict[str, int] = {}
     for report in reports:
@@ -209,16 +209,16 @@ def merge(
             failed[slug] = failed.get(slug, 0) + count
     latencies = [msgspec.structs.asdict(report.latency_us) for report in reports]
     worst = {name: max(held[name] for held in latencies) for name in latencies[0]}
-    return routes.LoadReport(
+    return loads.LoadReport(
         ok=sum(report.ok for report in reports),
         failed=failed,
         missed=sum(report.missed for report in reports),
         seconds=max(report.seconds for report in reports),
         rate=sum(report.rate for report in reports),
-        latency_us=routes.Latency(**worst),
+        latency_us=loads.Latency(**worst),
         bytes_in=sum(report.bytes_in for report in reports),
         nodes=[
-            routes.NodeLoad(
+            loads.NodeLoad(
                 node=node,
                 name=name,
                 ok=report.ok,

@@ -128,6 +128,16 @@ class Control:
 
         return self.request("DELETE", f"/v1/seeds/{quote(target, safe='')}")
 
+    def versions(self, name: str) -> dict[str, Any]:
+        """``VersionList`` of a name."""
+        from urllib.parse import quote
+
+        return self.get(f"/v1/versions/{quote(name, safe='')}")
+
+    def rollback(self, name: str, version: str = "") -> dict[str, Any]:
+        """Publish a former version of a name again, the one before by default; ``Seeded``."""
+        return self.request("POST", "/v1/rollbacks", {"target": name, "version": version})
+
     @contextlib.contextmanager
     def sending(self, file: BinaryIO, size: int) -> Iterator[Sending]:
         """A request that hands a file to the node (``PUT /content``): its head was sent, and the

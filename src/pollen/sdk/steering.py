@@ -91,6 +91,16 @@ class Steering(Running):
         """Withdraw a seed by name or hash."""
         return await asyncio.to_thread(Control(self._paths).withdraw, target)
 
+    async def versions(self, name: str) -> dict[str, Any]:
+        """What ``pln versions --json`` prints."""
+        return await asyncio.to_thread(Control(self._paths).versions, name)
+
+    async def rollback(self, name: str, version: int | str = "") -> dict[str, Any]:
+        """Publish a former version of a name again, with its options: the one before, or one by
+        its number or the first digits of a hash. Raises ``version-not-found``, ``denied``,
+        ``blob-not-found``; the name stands as before then."""
+        return await asyncio.to_thread(Control(self._paths).rollback, name, str(version))
+
     async def status(self) -> dict[str, Any]:
         """What ``pln status --json`` prints."""
         return await asyncio.to_thread(Control(self._paths).get, "/v1/status")
@@ -174,6 +184,14 @@ class SyncSteering(SyncRunning):
     def unseed(self, target: str) -> dict[str, Any]:
         """Withdraw a seed by name or hash."""
         return Control(self._paths).withdraw(target)
+
+    def versions(self, name: str) -> dict[str, Any]:
+        """What ``pln versions --json`` prints."""
+        return Control(self._paths).versions(name)
+
+    def rollback(self, name: str, version: int | str = "") -> dict[str, Any]:
+        """As ``Steering.rollback``, without ``await``."""
+        return Control(self._paths).rollback(name, str(version))
 
     def status(self) -> dict[str, Any]:
         """What ``pln status --json`` prints."""

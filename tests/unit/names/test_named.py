@@ -41,7 +41,7 @@ def seed(owner: PeerId, name: str = "echo", epoch: int = 1, withdrawn: bool = Fa
         name=name, name_epoch=epoch, content=CONTENT, size=9, functions=["run"], options=options
     )
     spec = msgspec.structs.replace(spec, withdrawn=withdrawn)
-    found = specs.decode_seed(owner, specs.encode_record(encode(spec), None))
+    found = specs.decode_seed(owner, specs.encode_record(encode(spec)))
     assert isinstance(found, Seed)
     return found
 

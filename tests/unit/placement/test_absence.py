@@ -13,8 +13,8 @@ from pollen.core.placement.claims import Claim, Claims
 from pollen.core.placement.plan import Takes, count_wanted
 from tests.strategies import make_record
 from tests.unit.names.test_named import A, B, C
+from tests.unit.placement.bench import ECHO, Bench
 from tests.unit.placement.test_blobs import MIB, blob
-from tests.unit.placement.test_hosting import ECHO, Bench
 
 FILM = blob()
 NOW = Nanos(1_000 * MINUTE)

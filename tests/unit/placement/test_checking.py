@@ -15,7 +15,7 @@ from pollen.core.placement.tables import Tables
 from pollen.core.seeds import Seed
 from pollen.options import SeedOptions
 from tests.unit.names.test_named import A, B, C, plan, seed
-from tests.unit.placement.test_hosting import ECHO, Bench
+from tests.unit.placement.bench import ECHO, Bench
 from tests.unit.placement.test_tables import NEW, claimed, row_of
 from tests.unit.turns import effects_of
 

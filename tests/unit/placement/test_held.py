@@ -11,8 +11,8 @@ from pollen.core.ids import Nanos, Now
 from pollen.core.placement import State
 from pollen.core.placement.held import HELD_TABLE, Held
 from tests.unit.names.test_named import A, B, C
+from tests.unit.placement.bench import Bench
 from tests.unit.placement.test_blobs import MIB, blob
-from tests.unit.placement.test_hosting import Bench
 from tests.unit.turns import effects_of
 
 FILM = blob(size=40 * MIB)
@@ -40,7 +40,7 @@ def test_what_the_run_before_held_is_claimed_again_wherever_the_plan_ranks_it() 
     """Once, and without room: it is on the disk."""
     bench = again()
     bench.plan(A, C, of=FILM)
-    assert bench.turn(of=FILM) == [fx.LoadSeed(seed=FILM.seed, holders=[A])]
+    assert bench.turn(of=FILM) == [fx.LoadSeed(seed=FILM.seed, holders=[])]
     bench.finish(of=FILM)
     bench.turn(of=FILM)
     assert bench.state(FILM) is State.READY
@@ -102,3 +102,17 @@ def test_a_row_of_another_form_is_a_fault() -> None:
     (fault,) = held.restore([(b"short", b""), (FILM.seed, b"")])
     assert isinstance(fault, Rejection) and fault.kind == "held-row"
     assert FILM.seed in held and HELD_TABLE == "held"
+
+
+def test_what_is_not_there_any_more_is_fetched_like_anything_given_room() -> None:
+    """An old image of a disk names blobs that it has not. They were fetched unasked for room."""
+    bench = again()
+    bench.hosting.space.disk_free_bytes = FILM.spec.size_bytes - 1
+    bench.plan(A, B, of=FILM)
+    assert bench.turn(of=FILM) == [fx.LoadSeed(seed=FILM.seed, holders=[])]
+    bench.finish("unreachable", of=FILM)
+    bench.turn(of=FILM)
+    assert bench.state(FILM) is State.REFUSED
+    bench.hosting.space.disk_free_bytes = FILM.spec.size_bytes
+    out = bench.turn(limits.REFUSED_NS, of=FILM) + bench.turn(of=FILM)
+    assert fx.LoadSeed(seed=FILM.seed, holders=[A]) in out

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from tests.unit.names.test_named import A
-from tests.unit.placement.test_hosting import ECHO, Bench
+from tests.unit.placement.bench import ECHO, Bench
 
 
 def test_a_seed_with_an_option_that_the_host_does_not_know_is_refused() -> None:

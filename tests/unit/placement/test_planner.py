@@ -16,7 +16,7 @@ from pollen.core.placement.planner import Planner
 from pollen.core.policy import CALLERS, HOSTS, Party
 from tests.strategies import policy_of
 from tests.unit.flood import without_full_collections
-from tests.unit.placement.test_hosting import ECHO
+from tests.unit.placement.bench import ECHO
 
 MANY = 1_000
 

@@ -24,8 +24,8 @@ from tests.unit.turns import effects_of
 T0 = Nanos(1)
 NEW, OLD = seed(A, epoch=2), seed(A)
 ROLES = {
-    NEW.seed: Role(name="echo", seed=NEW, heir=NEW.seed, elder=OLD.seed),
-    OLD.seed: Role(name="echo", seed=OLD, heir=NEW.seed),
+    NEW.seed: Role(name="echo", seed=NEW, heir=NEW.seed, leads=NEW.seed, elder=OLD.seed),
+    OLD.seed: Role(name="echo", seed=OLD, heir=NEW.seed, leads=NEW.seed),
 }
 PRICES = {A: 5, B: 5, C: 1}
 
@@ -210,7 +210,7 @@ def test_a_stranger_lacks_what_the_pairs_of_a_public_seed_ask_for() -> None:
             name="echo", name_epoch=1, content=NEW.spec.content, size=9, functions=["run"],
             options=options,
         )  # fmt: skip
-        held = decode_seed(A, specs.encode_record(encode(spec), None))
+        held = decode_seed(A, specs.encode_record(encode(spec)))
         assert isinstance(held, Seed)
         row = tables.seed_row(held.seed, {}, Claims(), [], lambda peer: 1, held)
         assert row is not None
@@ -221,7 +221,7 @@ def test_a_stranger_lacks_what_the_pairs_of_a_public_seed_ask_for() -> None:
 def row_with(options: dict[str, Any]) -> fx.PolicyRow | None:
     """The policy in the row of a spec with these options in its map."""
     spec = msgspec.structs.replace(NEW.spec, options=options)
-    held = decode_seed(A, specs.encode_record(encode(spec), None))
+    held = decode_seed(A, specs.encode_record(encode(spec)))
     assert isinstance(held, Seed)
     assert held.unknown == (["--allow"] if held.allow_if and not held.allow_if.tree else [])
     row = tables.seed_row(held.seed, {}, Claims(), [], lambda peer: 1, held)

@@ -9,8 +9,9 @@ import pytest
 
 from pollen.core import commands as cmd
 from pollen.core import whywords
+from pollen.runtime.control.loads import Latency
 from pollen.runtime.control.route import Route
-from pollen.runtime.control.routes import ROUTES, Latency
+from pollen.runtime.control.routes import ROUTES
 from tests.style.tree import ROOT
 
 PAGE = (ROOT / "docs" / "internals" / "control-api.md").read_text()

@@ -12,13 +12,13 @@ import pytest
 from pollen.core import commands as cmd
 from pollen.errors import BadRequest, Unreachable
 from pollen.runtime import workloads
-from pollen.runtime.control import routes
+from pollen.runtime.control import loads
 from pollen.runtime.workloads import Workloads
 from pollen.testing import until
 
-PLAN = routes.LoadRequest(name="mine", seed="echo", function="echo", duration_ms=600_000)
-LATENCY = routes.Latency(p50=1, p90=1, p99=1, p999=1, max=1)
-REPORT = routes.LoadReport(ok=5, failed={}, missed=0, seconds=1.0, rate=5.0, latency_us=LATENCY)
+PLAN = loads.LoadRequest(name="mine", seed="echo", function="echo", duration_ms=600_000)
+LATENCY = loads.Latency(p50=1, p90=1, p99=1, p999=1, max=1)
+REPORT = loads.LoadReport(ok=5, failed={}, missed=0, seconds=1.0, rate=5.0, latency_us=LATENCY)
 NODES = [
     cmd.NodeView(
         node=name,
@@ -113,7 +113,7 @@ class Town:
             await self.told.wait()
         return cmd.Administered(body=await node.serve(command.args))
 
-    async def begin(self, *nodes: str, on: str) -> asyncio.Task[routes.LoadReport]:
+    async def begin(self, *nodes: str, on: str) -> asyncio.Task[loads.LoadReport]:
         """A load of some nodes that a has begun and that runs ``on`` these."""
         plan = msgspec.structs.replace(PLAN, nodes=list(nodes))
         running = asyncio.create_task(self.workloads["a"].run(plan))
@@ -134,11 +134,11 @@ def test_a_load_ends_at_all_nodes_that_make_it(nodes: tuple[str, ...]) -> None:
         town = Town()
         asked = "".join(dict.fromkeys(nodes)) or "a"
         running = await town.begin(*nodes, on=asked)
-        assert await town.workloads["a"].end("mine") == routes.LoadEnded(nodes=len(asked))
+        assert await town.workloads["a"].end("mine") == loads.LoadEnded(nodes=len(asked))
         report = await running
         assert report.ok == 5 * len(asked) and town.is_calm()
         assert [held.node for held in report.nodes] == (list(asked) if nodes else [])
-        assert await town.workloads["a"].end("mine") == routes.LoadEnded(nodes=0)
+        assert await town.workloads["a"].end("mine") == loads.LoadEnded(nodes=0)
 
     asyncio.run(run())
 

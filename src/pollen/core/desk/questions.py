@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 
 from pollen.core.commands import FiguresCommand, StatusCommand
 from pollen.core.desk.explain import Price, answer
+from pollen.core.desk.history import version_list
 from pollen.core.desk.views import Screen, figures_view
 from pollen.core.ids import Now
 from pollen.core.turn import Asked, Handler, Room, Turn
+from pollen.core.versionwords import VersionsCommand
 from pollen.core.whywords import WhyCallCommand, WhyPathCommand, WhyPlaceCommand
 
 
@@ -28,7 +30,11 @@ class Questions(Room):
     def commands(self) -> Mapping[type[object], Handler]:
         """Every question."""
         kinds = (StatusCommand, WhyPlaceCommand, WhyCallCommand, WhyPathCommand)
-        return {**dict.fromkeys(kinds, self.on_question), FiguresCommand: self.on_figures}
+        return {
+            **dict.fromkeys(kinds, self.on_question),
+            FiguresCommand: self.on_figures,
+            VersionsCommand: self.on_versions,
+        }
 
     def on_question(self, asked: Asked, turn: Turn) -> None:
         """Somebody wants to know."""
@@ -38,3 +44,7 @@ class Questions(Room):
         """Somebody looks each second."""
         screen = self._screen(turn.now)
         turn.answer(asked.request, figures_view(screen, with_nodes=asked.command.nodes))
+
+    def on_versions(self, asked: Asked, turn: Turn) -> None:
+        """Somebody wants to know what a name was."""
+        turn.answer(asked.request, version_list(self._screen(turn.now), asked.command))

@@ -1,4 +1,4 @@
-"""What a node knows of one seed that it hosts, loads or refuses.
+"""What a node knows of one seed that it hosts, loads or refuses, and what it decides by.
 
 Decides: nothing.
 Does not know: why any of it is so (``hosting``), what the record says of it (``claims``).
@@ -8,10 +8,14 @@ Source: docs/internals/placement.md#claims-and-hosting.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from pollen.core.ids import Nanos, PeerId
-from pollen.core.placement.claims import State
+from pollen.core.ids import Hash, Nanos, PeerId
+from pollen.core.placement.claims import Claims, State
+from pollen.core.placement.plan import Placement
+from pollen.core.placement.roles import Role
 from pollen.core.seeds import Seed
 
 
@@ -36,3 +40,12 @@ class Entry(msgspec.Struct, kw_only=True):
     witnessed: list[tuple[PeerId, int]] = []
     has_served: bool = False
     timer_at: Nanos | None = None
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision about one seed reads."""
+
+    roles: dict[Hash, Role]
+    placement: Callable[[Hash], Placement | None]
+    claims: Claims
+    is_linked: Callable[[PeerId], bool]

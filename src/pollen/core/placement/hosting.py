@@ -19,17 +19,23 @@ Source: docs/design/protocol.md#placement. Refused: draining one at a time by ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-
-import msgspec
+from collections.abc import Iterator, Sequence
 
 from pollen.core import limits, timers
 from pollen.core.effects import LoadSeed, SetTimer, UnloadSeed
 from pollen.core.events import CallEnded, LoadFinished, SeedSample, SeedWoken
 from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
 from pollen.core.placement import checking
-from pollen.core.placement.claims import Act, Claim, Claims, Cue, State, step
-from pollen.core.placement.entry import Entry
+from pollen.core.placement.claims import Act, Claim, Cue, State, step
+from pollen.core.placement.entry import Entry, View
+from pollen.core.placement.going import (
+    are_others_enough,
+    is_past,
+    is_replaced_by,
+    minimum_of_heir,
+    successors,
+    witnessed_by,
+)
 from pollen.core.placement.held import Held
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.placement.roles import (
@@ -37,7 +43,6 @@ from pollen.core.placement.roles import (
     load_deadline,
     load_wait,
     may_host,
-    minimum_of,
     plan_holders,
 )
 from pollen.core.placement.space import Space
@@ -49,15 +54,6 @@ from pollen.core.turn import Turn
 _FETCH_SLUGS = frozenset({"unreachable", "blob-not-found", "overloaded", "deadline"})
 # Slugs of a load that speak of the version: no other host would do better.
 _FAULT_SLUGS = frozenset({"module-invalid", "import-unknown", "guest-failed", "guest-trapped"})
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision about one seed reads."""
-
-    roles: dict[Hash, Role]
-    placement: Callable[[Hash], Placement | None]
-    claims: Claims
-    is_linked: Callable[[PeerId], bool]
 
 
 class Hosting:
@@ -102,15 +98,17 @@ class Hosting:
             self._entries.pop(key, None)
             if entry.in_flight and not checking.has_check(entry.seed):
                 self._landing[key] = entry.seed
-            if role is None:
-                self._let_go(key, turn)
-            else:
+            if role is not None:
                 self.held.note_unclaimed(entry.seed)
+                if is_replaced_by(self._own, key, role, view):
+                    self.held.disown(key)
+            if role is None or is_past(self._own, key, role, view):
+                self._let_go(key, turn)
             return
         self._entries[key] = entry
         if entry.seed.is_blob and entry.state in (State.READY, State.DRAINING):
             self.held.note(key, turn, is_held=True)
-        entry.witnessed = self._witness(key, entry, role, view)
+        entry.witnessed = witnessed_by(self._own, key, entry, role, view)
         self._set_timer(key, entry, role, turn)
 
     def _let_go(self, key: Hash, turn: Turn) -> None:
@@ -131,13 +129,14 @@ class Hosting:
             yield Cue.DROP
             return
         is_stuck = entry.state is State.REFUSED and entry.is_fault and entry.has_elder
+        placement = view.placement(key) or NOWHERE
+        is_over = self._own not in placement.chosen and self._is_over(entry, now)
         if entry.state is State.LOADING and now.mono >= entry.due_at:
             yield Cue.LATE
-        elif self._is_retry_due(entry, view, now.mono) and not is_stuck:
+        elif self._is_retry_due(entry, view, now.mono) and not (is_stuck or is_over):
             yield self._again(entry)
             if entry.state is State.ABSENT:
                 return
-        placement = view.placement(key) or NOWHERE
         if self._own in placement.chosen:
             entry.enough_since = None
             if not self.space.judges(entry.seed):
@@ -188,7 +187,8 @@ class Hosting:
     def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
         """Rank k starts when k-1 is ready; refused ones have no rank."""
         rank = placement.chosen.index(self._own)
-        if rank == 0 or role.elder is None:
+        # A copy of a blob takes nothing over: the version before stays as it is.
+        if rank == 0 or role.elder is None or role.seed.is_blob:
             return True
         if not view.claims.nodes_in(role.elder, State.READY, State.DRAINING):
             return True
@@ -208,16 +208,20 @@ class Hosting:
     def _is_spare(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """The plan does not rank this node. What a call woke is checked to its end all the same."""
         if entry.state is State.LOADING:
-            return now.mono >= entry.stays_until
+            return self._is_over(entry, now)
         if self.is_leaving and entry.seed.is_blob:
             return False  # It comes back with the disk.
         return self._are_others_enough(key, entry, role, view, now)
+
+    def _is_over(self, entry: Entry, now: Now) -> bool:
+        """Of a load that nobody ranks: it is waited for no longer."""
+        return entry.state is State.LOADING and now.mono >= entry.stays_until
 
     def _are_others_enough(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """Phase one of a drain: the minimum of others was ready for long enough."""
         if entry.state is not State.READY:
             return False
-        if len(self._successors(key, role, view)) < self._minimum(role, view):
+        if not are_others_enough(self._own, key, role, view):
             entry.enough_since = None
             return False
         if entry.enough_since is None:
@@ -232,35 +236,15 @@ class Hosting:
         hold = limits.DRAIN_HOLD_NS if role.heir == key else limits.ROLLOUT_TRIAL_NS
         return Nanos(max(since + hold, entry.stays_until))
 
-    def _minimum(self, role: Role, view: View) -> int:
-        heir = view.roles[role.heir].seed
-        return minimum_of(heir, view.placement(role.heir) or NOWHERE)
-
-    def _successors(self, key: Hash, role: Role, view: View) -> list[PeerId]:
-        ready = view.claims.nodes_in(role.heir, State.READY)
-        return [node for node in ready if role.heir != key or node != self._own]
-
     def _is_released(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """Phase two: others that are ready have seen it, and routes have had time to follow."""
         if now.mono < entry.drain_since + limits.DRAIN_SETTLE_NS:
             return False
-        stay = self._successors(key, role, view)
+        stay = successors(self._own, key, role, view)
         if role.heir == key:
             hosts = (view.claims.host(key, node) for node in stay)
             stay = [h.node for h in hosts if h and h.has_witnessed(self._own, entry.drain)]
-        return len(stay) >= self._minimum(role, view)
-
-    def _witness(
-        self, key: Hash, entry: Entry, role: Role | None, view: View
-    ) -> list[tuple[PeerId, int]]:
-        """The drains that this replica, ready and among the first of the plan, has seen begin."""
-        if entry.state is not State.READY or role is None:
-            return []
-        placement = view.placement(key) or NOWHERE
-        if self._own not in placement.chosen[: minimum_of(role.seed, placement) + 1]:
-            return []
-        hosts = view.claims.hosts(key)
-        return [(host.node, host.claim.drain) for host in hosts if host.state is State.DRAINING]
+        return len(stay) >= minimum_of_heir(role, view)
 
     # -- transitions ----------------------------------------------------------------------------
 
@@ -272,7 +256,9 @@ class Hosting:
         if act is Act.LOAD:
             self._kept.pop(key, None)
             hosts = view.claims.hosts(key)
-            entry.asked = plan_holders(entry.seed, hosts, view.is_linked)
+            # What the disk should have is looked for there, before anything is fetched.
+            is_held = key in self.held
+            entry.asked = [] if is_held else plan_holders(entry.seed, hosts, view.is_linked)
             entry.in_flight = True
             turn.do_last(LoadSeed(seed=key, holders=entry.asked))
         if act is not Act.UNLOAD:
@@ -291,7 +277,7 @@ class Hosting:
         nobody else serves it, so that what is left of it would be lost."""
         role, placement = view.roles.get(key), view.placement(key) or NOWHERE
         if role is None or role.heir != key:
-            return False
+            return role is not None and role.is_kept and entry.seed.owner == self._own
         # Nobody wakes a blob: a copy that the plan does not count would fill the disk for nothing.
         wakers = () if entry.seed.is_blob else placement.ranks
         is_mine = self._own in (entry.seed.owner, *wakers)
@@ -335,6 +321,11 @@ class Hosting:
         cue = Cue.LOADED
         if event.slug in _FETCH_SLUGS:
             cue, wait = Cue.UNFETCHED, load_wait(entry.attempts)
+            if event.seed in self.held:
+                # The disk is another one. Where the plan wants a copy it is fetched, given room.
+                self.held.note(event.seed, turn, is_held=False)
+                self.space.note(entry.seed, entry.state, is_here=False, is_coming=True)
+                entry.stays_until = turn.now.mono
             entry.attempts += 1
             entry.retry_at = Nanos(turn.now.mono + wait)
         elif event.slug:

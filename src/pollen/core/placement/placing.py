@@ -30,8 +30,9 @@ from pollen.core.kinds import CLAIM, FAST
 from pollen.core.placement import tables
 from pollen.core.placement.bundle import Bundle
 from pollen.core.placement.checking import seed_of
+from pollen.core.placement.entry import View
 from pollen.core.placement.held import HELD_TABLE
-from pollen.core.placement.hosting import Hosting, View
+from pollen.core.placement.hosting import Hosting
 from pollen.core.placement.situation import Situation
 from pollen.core.placement.tables import Tables
 from pollen.core.policy import Party

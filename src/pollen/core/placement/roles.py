@@ -27,30 +27,45 @@ _FETCH_LEAST_BYTES_S: Final = 256 * 1024
 
 
 class Role(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A seed that a live name needs. ``heir`` is the seed that is to serve under the name: itself,
-    or the one that takes over from it; ``elder`` is the one that it takes over from.
+    """A seed that a live name needs. ``leads`` is the seed that is to serve under the name.
+    ``heir`` is whose copies must be there before those of this one may go: its own, where copies of
+    it are wanted; else those of the seed that leads. ``elder`` is the one that it takes over from.
+    ``is_kept``: its owner may come back to it. ``former``: of the one that leads, those that are
+    kept and held, the newest first.
     """
 
     name: str
     seed: Seed
     heir: Hash
+    leads: Hash
     elder: Hash | None = None
+    is_kept: bool = False
+    former: tuple[Hash, ...] = ()
 
 
 def roles_of(holding: Holding[Seed], is_halted: bool) -> list[Role]:
-    """The seeds of one name: the one to serve first, then the one that it takes over from."""
+    """The seeds of one name: the one to serve first, then the one that it takes over from, then
+    those that are kept. Of a former version that is not run as many copies are wanted as before."""
     if not holding.is_live:
         return []
     current, previous = holding.holder, holding.holder.previous
-    if previous is None:
-        return [Role(name=holding.name, seed=current, heir=current.seed)]
-    serving, other = (previous, current) if is_halted else (current, previous)
-    # While it is halted the new version stays out: the old one has nothing to take over.
-    elder = None if is_halted else previous.seed
-    return [
-        Role(name=holding.name, seed=serving, heir=serving.seed, elder=elder),
-        Role(name=holding.name, seed=other, heir=serving.seed),
-    ]
+    serving, others = current, [] if previous is None else [previous]
+    if previous is not None and is_halted:
+        # While it is halted the new version stays out: the old one has nothing to take over.
+        serving, others = previous, [current]
+    elder = previous.seed if previous is not None and serving is current else None
+    leads = serving.seed
+    kept = {seed.seed: seed for seed in current.kept if seed.seed != leads}
+    former = tuple(key for key, seed in kept.items() if seed.is_blob)
+    first = Role(
+        name=holding.name, seed=serving, heir=leads, leads=leads, elder=elder, former=former
+    )
+    roles = [first]
+    for key, seed in ({seed.seed: seed for seed in others} | kept).items():
+        heir = key if key in former else leads
+        role = Role(name=holding.name, seed=seed, heir=heir, leads=leads, is_kept=key in kept)
+        roles.append(role)
+    return roles
 
 
 def gate_of(seed: Seed) -> tuple[tuple[str, str], ...]:

@@ -63,13 +63,14 @@ def seed_row(
     role = roles.get(key)
     servers = servers_of(key, claims)
     if role is None or (role.heir != key and not servers):
-        return None if hosted is None else _row("", hosted, _nearest(servers, price_of), ())
-    if role.heir == key:
+        return None if hosted is None else _row("", hosted, _nearest(servers, price_of))
+    if role.leads == key:
         is_named = bool(servers) or role.elder is None or not servers_of(role.elder, claims)
     else:
-        is_named = roles[role.heir].elder == key and not servers_of(role.heir, claims)
+        is_named = roles[role.leads].elder == key and not servers_of(role.leads, claims)
     name = role.name if is_named else ""
-    return _row(name, role.seed, _nearest(servers, price_of), () if servers else wake)
+    nearest, wake = _nearest(servers, price_of), () if servers else wake
+    return _row(name, role.seed, nearest, wake, role.former if is_named else ())
 
 
 def servers_of(seed: Hash, claims: Claims) -> list[PeerId]:
@@ -83,7 +84,13 @@ def _nearest(servers: Sequence[PeerId], price_of: Callable[[PeerId], int]) -> li
     return sorted(servers, key=lambda peer: (price_of(peer), peer))[: limits.ROW_REPLICAS]
 
 
-def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) -> SeedRow:
+def _row(
+    name: str,
+    seed: Seed,
+    replicas: list[PeerId],
+    wake: Sequence[PeerId] = (),
+    former: Sequence[Hash] = (),
+) -> SeedRow:
     spec = seed.spec
     return SeedRow(
         name=name,
@@ -98,6 +105,7 @@ def _row(name: str, seed: Seed, replicas: list[PeerId], wake: Sequence[PeerId]) 
         kind=seed.kind,
         size=spec.size_bytes,
         manifest=sorted((role, Hash(content)) for role, content in spec.manifest.items()),
+        former=list(former),
     )
 
 

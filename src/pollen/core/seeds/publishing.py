@@ -16,7 +16,7 @@ import msgspec
 from pollen.core import limits
 from pollen.core.codec import Refusal, encode
 from pollen.core.commands import CheckSeedCommand, SeedCommand, Seeded, Unseeded
-from pollen.core.effects import MODULE
+from pollen.core.effects import BUNDLE, MODULE
 from pollen.core.events import ModuleInspected
 from pollen.core.ids import Hash, PeerId, is_hash_text
 from pollen.core.labels import check_name
@@ -137,20 +137,25 @@ def plan_seed(
         size=module.size,
         functions=functions,
         options=command.options,
-        manifest={"bundle": Hash(module.bundle)} if module.bundle else {},
+        manifest={BUNDLE: Hash(module.bundle)} if module.bundle else {},
         description=descriptions.fitted(module.description),
         kind=command.kind,
     )
-    previous = holding.holder if holding is not None and holding.is_live else None
-    if previous is not None and previous.seed in writer.halted:
-        # The newest one not halted; and the same wish again is another try.
-        previous = previous.previous
-    elif (
-        previous is not None
-        and previous.owner == writer.node
-        and specs.is_same_wish(previous.spec, spec)
+    current = holding.holder if holding is not None and holding.is_live else None
+    if (
+        current is not None
+        and current.seed not in writer.halted
+        and current.owner == writer.node
+        and specs.is_same_wish(current.spec, spec)
     ):
-        return _answer(previous.seed, previous.spec, None, changed=None)
+        return _answer(current.seed, current.spec, None, changed=None)
+    return publication(spec, command.options, current, writer)
+
+
+def publication(
+    spec: specs.Spec, options: SeedOptions, current: Seed | None, writer: Writer
+) -> Publication | Refusal:
+    """What to write for a spec that takes the place of the current version, if there is one."""
     raw = encode(spec)
     if len(raw) > limits.SPEC_MAX_BYTES:
         return Refusal(
@@ -158,12 +163,31 @@ def plan_seed(
             f"the spec has {len(raw)} bytes, over {limits.SPEC_MAX_BYTES}",
             "shorten --config and --env, or put large data into the module",
         )
-    changed = []
-    if holding is not None and holding.is_live:
-        changed = specs.changed_options(holding.holder.options, command.options)
+    former = [] if current is None else _former_of(current, spec, options.keep, writer)
+    previous = former[0] if former else None
+    changed = [] if current is None else specs.changed_options(current.options, options)
     answer = _answer(specs.seed_hash(writer.node, raw), spec, previous, changed=changed)
-    payload = specs.encode_record(raw, previous)
-    return Publication(name=command.name, payload=payload, answer=answer)
+    payload = specs.encode_record(raw, former)
+    return Publication(name=spec.name, payload=payload, answer=answer)
+
+
+def _former_of(current: Seed, spec: specs.Spec, keep: int, writer: Writer) -> list[Seed]:
+    """The versions before a new spec that its record names, the newest first: the one that serves
+    until the new one does, and as many in all as are to be kept. Of a halted version the one that
+    it was to replace takes the place. What the new spec repeats is not kept beside it."""
+    first, older = current, current.kept
+    if current.seed in writer.halted:
+        # A halted version replaces one, which is the newest not halted.
+        assert current.previous is not None
+        first = current.previous
+    kept = [
+        seed
+        for seed in older
+        if seed.seed != first.seed
+        and seed.owner == writer.node
+        and not specs.is_same_wish(seed.spec, spec)
+    ]
+    return [first, *kept][: max(keep, 1)]
 
 
 def _functions_of(module: ModuleInspected, options: SeedOptions) -> list[str]:
@@ -209,7 +233,7 @@ def _check_held(module: ModuleInspected) -> Refusal | None:
 
 # The options that mean something for a file: who may have it, and where its copies are.
 _OF_BLOBS = frozenset(
-    {"min_replicas", "everywhere", "allow", "host", "allow_if", "host_if", "public"}
+    {"min_replicas", "everywhere", "allow", "host", "allow_if", "host_if", "public", "keep"}
 )
 
 
@@ -288,7 +312,7 @@ def plan_unseed(
 def _withdrawal(seed: Seed, epoch: int) -> Publication:
     spec = specs.withdrawn(seed.spec, epoch)
     answer = Unseeded(name=seed.spec.name, seed=seed.seed.hex())
-    payload = specs.encode_record(encode(spec), None)
+    payload = specs.encode_record(encode(spec))
     return Publication(name=seed.spec.name, payload=payload, answer=answer)
 
 

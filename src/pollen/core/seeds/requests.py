@@ -21,11 +21,12 @@ from pollen.core.commands import (
     UnseedCommand,
     Unseeded,
 )
-from pollen.core.effects import InspectModule
+from pollen.core.effects import BUNDLE, InspectModule
 from pollen.core.events import Event, ModuleInspected, Telemetry
 from pollen.core.ids import Hash, RequestId
 from pollen.core.kinds import SPEC
 from pollen.core.names import Holding
+from pollen.core.seeds.former import check_rollback, find_version, plan_rollback
 from pollen.core.seeds.publishing import (
     REFUSED_FULL,
     Publication,
@@ -38,6 +39,7 @@ from pollen.core.seeds.publishing import (
 from pollen.core.seeds.specs import Seed
 from pollen.core.seeds.unused import Unused
 from pollen.core.turn import Asked, Handler, Room, Turn
+from pollen.core.versionwords import RollbackCommand
 
 
 class SeedRequests(Room):
@@ -55,15 +57,16 @@ class SeedRequests(Room):
         self._names = names
         self._has_room = has_room
         self._tell = tell
-        self._inspecting: dict[RequestId, SeedCommand] = {}
+        self._inspecting: dict[RequestId, SeedCommand | RollbackCommand] = {}
         self._unused = Unused(is_wanted)
 
     def commands(self) -> Mapping[type[object], Handler]:
-        """To publish and to withdraw."""
+        """To publish, to withdraw, and to publish again what was."""
         return {
             CheckSeedCommand: self.on_check,
             SeedCommand: self.on_seed,
             UnseedCommand: self.on_unseed,
+            RollbackCommand: self.on_rollback,
         }
 
     def events(self) -> Mapping[type[Event], Handler]:
@@ -91,11 +94,34 @@ class SeedRequests(Room):
         planned = plan_unseed(asked.command.target, self._writer(), self._names())
         self._publish(asked.request, planned, turn)
 
+    def on_rollback(self, asked: Asked, turn: Turn) -> None:
+        """Refuse what may not be, else have the muscles look whether its content is still here."""
+        found = find_version(asked.command, self._names())
+        refusal = found if isinstance(found, Refusal) else check_rollback(found, self._writer())
+        if refusal is not None or isinstance(found, Refusal):
+            assert refusal is not None
+            turn.answer(asked.request, refusal)
+            return
+        self._inspecting[asked.request] = asked.command
+        spec = found.version.spec
+        bundle = spec.manifest.get(BUNDLE, b"")
+        turn.do(
+            InspectModule(
+                request=asked.request,
+                content=Hash(spec.content),
+                bundle=bundle,
+                kind=found.version.kind,
+            )
+        )
+
     def on_inspected(self, event: ModuleInspected, turn: Turn) -> None:
         """The muscles looked at a module: the names may have changed meanwhile."""
         command = self._inspecting.pop(event.request, None)
-        if command is not None:
+        if isinstance(command, SeedCommand):
             planned = plan_seed(command, event, self._writer(), self._names())
+            self._publish(event.request, planned, turn)
+        elif command is not None:
+            planned = plan_rollback(command, event, self._writer(), self._names())
             self._publish(event.request, planned, turn)
 
     def note_telemetry(self, event: Telemetry, turn: Turn) -> None:

@@ -9,7 +9,8 @@ Source: docs/design/protocol.md#names-and-specs.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -20,7 +21,7 @@ from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
 from pollen.core.labels import check_name
 from pollen.core.policy import CALLERS, HOSTS, Policy, parse, read_policy
 from pollen.core.policy import packed as packed_tree
-from pollen.options import DEFAULTS, OPTIONS, Kind, SeedOptions, text_of
+from pollen.options import DEFAULTS, KEPT_MOST, OPTIONS, Kind, SeedOptions, text_of
 
 # Where the map of options has the description of what the functions take. It is no option: nobody
 # asks for it. A node of a version before it refuses to host such a seed, as it should.
@@ -28,6 +29,8 @@ DESCRIPTION = "description"
 # Where the map says what the spec is of, when that is no module. No option, either.
 KIND = "kind"
 KINDS = (MODULE, BLOB, SITE)
+# What of a record is left for its specs. Its head, key and signature take some hundred bytes.
+_PAYLOAD_MAX_BYTES: Final = limits.RECORD_MAX_BYTES - 2 * 1024
 # The options that are policies, each with the subject of its expression.
 _SCOPES = {"allow_if": CALLERS, "host_if": HOSTS}
 
@@ -63,18 +66,22 @@ class SpecRecord(msgspec.Struct, frozen=True, array_like=True):
     """The payload of a spec record: the bytes of a ``Spec``, and of the one that it replaced.
 
     One level is embedded, with its owner, so that a rollout can fall back
-    (docs/design/protocol.md#names-and-specs).
+    (docs/design/protocol.md#names-and-specs). ``older`` are those before it that its owner may come
+    back to, the newest first. All are the record's owner's own: nobody states for another one what
+    is kept, and for whom.
     """
 
     spec: bytes
     previous_owner: bytes = b""
     previous: bytes = b""
+    older: list[bytes] = []
 
 
 class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A spec with its owner, its exact bytes and its hash: what a name stands for.
 
-    ``allow_if`` and ``host_if`` are its policies, None where it has none.
+    ``allow_if`` and ``host_if`` are its policies, None where it has none. ``previous`` is the
+    version that it replaced, and ``older`` are those before that one which its record has.
     """
 
     seed: Hash
@@ -83,6 +90,7 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     options: SeedOptions
     raw: bytes
     previous: Seed | None = None
+    older: tuple[Seed, ...] = ()
     allow_if: Policy | None = None
     host_if: Policy | None = None
     noun: ClassVar[str] = "seed"
@@ -96,6 +104,12 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def name_epoch(self) -> int:
         """The number of this version."""
         return self.spec.name_epoch
+
+    @property
+    def kept(self) -> tuple[Seed, ...]:
+        """The former versions that its owner may come back to, the newest first."""
+        former = self.older if self.previous is None else (self.previous, *self.older)
+        return tuple(seed for seed in former if seed.owner == self.owner)[: self.options.keep]
 
     @property
     def is_withdrawn(self) -> bool:
@@ -145,10 +159,15 @@ def decode_seed(owner: PeerId, payload: bytes) -> Seed | Rejection:
     seed = _decode_spec(owner, record.spec)
     if isinstance(seed, Rejection) or len(record.previous_owner) != ID_BYTES:
         return seed
-    previous = _decode_spec(PeerId(record.previous_owner), record.previous)
-    if isinstance(previous, Rejection):
-        return previous
-    return msgspec.structs.replace(seed, previous=previous)
+    before = [(PeerId(record.previous_owner), record.previous)]
+    before += [(owner, raw) for raw in record.older[:KEPT_MOST]]
+    former: list[Seed] = []
+    for who, raw in before:
+        decoded = _decode_spec(who, raw)
+        if isinstance(decoded, Rejection):
+            return decoded
+        former.append(decoded)
+    return msgspec.structs.replace(seed, previous=former[0], older=tuple(former[1:]))
 
 
 def _decode_spec(owner: PeerId, raw: bytes) -> Seed | Rejection:
@@ -188,11 +207,21 @@ def _carried(spec: Spec, key: str) -> list[str]:
     return ["".join(held[:1]) if isinstance(held, list) else str(held), ""]
 
 
-def encode_record(raw: bytes, previous: Seed | None) -> bytes:
-    """The payload of a spec record for the bytes of a spec and the seed that it replaces."""
-    if previous is None:
+def encode_record(raw: bytes, former: Sequence[Seed] = ()) -> bytes:
+    """The payload of a spec record for the bytes of a spec and the versions before it, the newest
+    first; but the first of them all are of the record's owner. The last ones are left out where the
+    record would be too large."""
+    if not former:
         return encode(SpecRecord(raw))
-    return encode(SpecRecord(raw, previous.owner, previous.raw))
+    previous, *older = former
+    room = _PAYLOAD_MAX_BYTES - len(raw) - len(previous.raw)
+    kept: list[bytes] = []
+    for seed in older:
+        room -= len(seed.raw)
+        if room < 0:
+            break
+        kept.append(seed.raw)
+    return encode(SpecRecord(raw, previous.owner, previous.raw, kept))
 
 
 def withdrawn(spec: Spec, name_epoch: int) -> Spec:

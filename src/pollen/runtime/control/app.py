@@ -21,7 +21,7 @@ from starlette.routing import Route as StarletteRoute
 from pollen.core import commands as cmd
 from pollen.core.commands import Command
 from pollen.errors import BadRequest, PollenError
-from pollen.runtime.control import routes
+from pollen.runtime.control import loads, routes
 from pollen.runtime.control.openapi import openapi_view
 from pollen.runtime.control.route import Route
 from pollen.runtime.control.routes import ROUTES
@@ -50,8 +50,8 @@ class Daemon(Protocol):
     def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping: ...
     async def command(self, command: Command) -> msgspec.Struct: ...
     async def publish(self, command: cmd.SeedCommand) -> msgspec.Struct: ...
-    async def load(self, plan: routes.LoadRequest) -> routes.LoadReport: ...
-    async def end_load(self, name: str) -> routes.LoadEnded: ...
+    async def load(self, plan: loads.LoadRequest) -> loads.LoadReport: ...
+    async def end_load(self, name: str) -> loads.LoadEnded: ...
     async def status_of(self, node: str) -> cmd.Status: ...
     async def figures(self) -> FiguresList: ...
     async def logs_of(self, node: str, wish: LogsWish) -> list[str]: ...
@@ -182,7 +182,7 @@ class _Handlers:
     async def shutdown(self, request: Request, body: routes.ShutdownRequest) -> routes.Stopping:
         return self._daemon.stop(body.grace_ms, drain=body.drain)
 
-    async def load(self, request: Request, body: routes.LoadRequest) -> routes.LoadReport:
+    async def load(self, request: Request, body: loads.LoadRequest) -> loads.LoadReport:
         """A load whose client went away also ends: nobody is left to read its report."""
         loading = asyncio.ensure_future(self._daemon.load(body))
         leaving = asyncio.ensure_future(_left(request))
@@ -195,7 +195,7 @@ class _Handlers:
             leaving.cancel()
             loading.cancel()
 
-    async def end_load(self, request: Request, body: None) -> routes.LoadEnded:
+    async def end_load(self, request: Request, body: None) -> loads.LoadEnded:
         return await self._daemon.end_load(request.path_params["name"])
 
     async def metrics(self, request: Request, body: None) -> Response:

@@ -25,6 +25,7 @@ from pollen.core.peers import Verdict, known, links, liveness, membership
 from pollen.core.placement import (
     checking,
     claims,
+    going,
     held,
     hosting,
     lanes,
@@ -118,6 +119,15 @@ def _one_copy(true: Any) -> Any:
         return msgspec.structs.replace(need, copies=1) if need.is_on_disk else need
 
     return need_of
+
+
+def _none_kept(true: Any) -> Any:
+    """Nobody holds a version that another one replaced."""
+
+    def roles_of(*args: Any) -> Any:
+        return [role for role in true(*args) if not role.is_kept]
+
+    return roles_of
 
 
 def _refreshed_once(true: Any) -> Any:
@@ -473,7 +483,11 @@ MUTANTS: list[Mutant] = [
         caught_by="copies-kept",
     ),
     Mutant(
-        name="let-go-before-others", owner=hosting, target="minimum_of", make=_always(0),
+        name="former-versions-dropped", owner=situation, target="roles_of", make=_none_kept,
+        caught_by="copies-kept",
+    ),
+    Mutant(
+        name="let-go-before-others", owner=going, target="minimum_of", make=_always(0),
         caught_by="no-last-copy-dropped",
         scenario="a_holder_dies_and_its_copies_are_made_again",
     ),

@@ -1,4 +1,5 @@
-"""What users do in a run: seed, update, unseed, call, read; an open loop that waits for nobody.
+"""What users do in a run: seed, update, roll back, unseed, call, read; an open loop that waits for
+nobody.
 
 Decides: who does what when, and what each answer promised.
 Does not know: faults; whether a promise is kept (``sim.verdict.checkers`` asks).
@@ -16,6 +17,7 @@ from pollen.core.commands import Seeded, UnseedCommand
 from pollen.core.effects import Reply
 from pollen.core.ids import MILLISECOND, SECOND, RequestId
 from pollen.core.rng import Rng
+from pollen.core.versionwords import RollbackCommand
 from pollen.sim.muscles import modules
 from pollen.sim.muscles.blobs import Read
 from pollen.sim.muscles.calls import Call
@@ -106,6 +108,8 @@ class Workload:
                 self.publish(name)
             elif draw < 17:
                 self.withdraw(name)
+            elif draw < 21:
+                self.roll_back(name)
         self.world.schedule(_TICK_NS, self._tick)
 
     def _next_call(self) -> None:
@@ -158,6 +162,15 @@ class Workload:
         name.asked = self.world.ask_later(name.home, UnseedCommand(target=name.name))
         name.asked_at, name.is_unseed = self.world.now, True
         self._count("unseeds-asked")
+
+    def roll_back(self, name: Name) -> None:
+        """Publish the version before again, at its home."""
+        machine = self.world.machines[name.home]
+        if name.asked is not None or not machine.is_up or not name.promises:
+            return
+        name.asked = self.world.ask_later(name.home, RollbackCommand(target=name.name))
+        name.asked_at, name.is_unseed = self.world.now, False
+        self._count("rollbacks-asked")
 
     def read_answers(self) -> None:
         """Note what was acknowledged since the last look."""

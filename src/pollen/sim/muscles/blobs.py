@@ -81,7 +81,8 @@ class Blobs:
         if row.content in machine.content:
             self._stage.schedule(MILLISECOND, self._held, fetch, machine.key)
             return
-        self._check_room(fetch)
+        if fetch.left:
+            self._check_room(fetch)
         self._ask(fetch)
 
     def _check_room(self, fetch: Fetch) -> None:
@@ -89,7 +90,7 @@ class Blobs:
         machine = self._machine
         used = machine.foreign_bytes + machine.blob_bytes - machine.untold_bytes
         free = machine.disk_bytes - used
-        rows = {f.row.content: f for f in self._fetches.values()}
+        rows = {f.row.content: f for f in self._fetches.values() if f.left or f.holder}
         asked = sum(modules.find(c).size for c in rows if c not in machine.content)
         if asked > free:
             text = f"{machine.name} fetches {fetch.row.name!r}: {asked} bytes are on their way"

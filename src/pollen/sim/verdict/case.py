@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pollen.core.codec import decode
 from pollen.core.effects import Effect, SendRecords
 from pollen.core.events import Event
-from pollen.core.names import Holding
 from pollen.core.records.record import Body
 from pollen.core.seeds import Seed
 from pollen.sim.mischief.faults import Faults
@@ -65,9 +64,9 @@ class Case:
         """The name epochs that this run of a node showed before."""
         return self._epochs.setdefault((machine.name, machine.boots), {})
 
-    def has_content(self, holding: Holding[Seed]) -> bool:
+    def has_content(self, seed: Seed) -> bool:
         """Whether any machine that runs still has the module."""
-        return any(holding.holder.spec.content in m.content for m in self.honest())
+        return any(seed.spec.content in m.content for m in self.honest())
 
     def honest(self) -> list[Machine]:
         """The machines that run, move, do not lie and are not denied."""

@@ -190,7 +190,7 @@ def minimum_of_replicas(case: Case) -> list[str]:
             if holding is None or not holding.is_live:
                 continue
             able = [m for m in case.members() if _may_host(m, holding.holder)]
-            if not case.has_content(holding):
+            if not case.has_content(holding.holder):
                 continue  # The only copies were on disks that are gone.
             hosts = [m.name for m in able if holding.holder.seed in m.loaded]
             wanted = min(holding.holder.spec.min_replicas, len(able))
@@ -214,7 +214,7 @@ def every_allowed_call_routable(case: Case) -> list[str]:
         for name, holding in observe.names_of(machine).items():
             if not holding.is_live or holding.holder.is_blob or machine.plane is None:
                 continue
-            if not case.has_content(holding):
+            if not case.has_content(holding.holder):
                 continue
             if not any(_may_host(member, holding.holder) for member in case.members()):
                 continue  # Nobody has what its publisher asks of hosts.

@@ -9,7 +9,6 @@ Source: docs/internals/simulator.md#checkers, which lists them.
 
 from __future__ import annotations
 
-from pollen.core.names import Holding
 from pollen.core.placement.claims import Host, State
 from pollen.core.policy import Party
 from pollen.core.rules import match_gate
@@ -22,10 +21,13 @@ from pollen.sim.world.machine import Machine
 _NO_ROOM = ("no room", "storage-full")
 
 
-def _live_blobs(case: Case) -> dict[str, Holding[Seed]]:
-    """The blobs that names stand for, to the first honest node."""
+def _live_blobs(case: Case) -> dict[str, Seed]:
+    """The blobs that names stand for and the former versions that are kept, to the first honest
+    node; each by its name and number."""
     names = observe.names_of(case.honest()[0]) if case.honest() else {}
-    return {n: held for n, held in names.items() if held.is_live and held.holder.is_blob}
+    live = [held.holder for held in names.values() if held.is_live]
+    seeds = [seed for holder in live for seed in (holder, *holder.kept)]
+    return {f"{seed.name}@{seed.name_epoch}": seed for seed in seeds if seed.is_blob}
 
 
 def _may_hold(machine: Machine, seed: Seed) -> bool:
@@ -51,9 +53,8 @@ def copies_kept(case: Case) -> list[str]:
     """Each live blob has min(min_copies, eligible nodes with room) ready holders, less those that
     are awaited, and at least one."""
     found = []
-    for name, holding in _live_blobs(case).items():
-        seed = holding.holder
-        if not case.has_content(holding):
+    for name, seed in _live_blobs(case).items():
+        if not case.has_content(seed):
             continue  # The only copies were on disks that are gone.
         claims = {h.node: h for h in observe.hosts_of(case.honest()[0], seed.seed)}
         able = [
@@ -78,8 +79,8 @@ def _is_ready(host: Host | None) -> bool:
 
 def note_disks(case: Case) -> None:
     """Remember which disks have each blob, from look to look."""
-    for holding in _live_blobs(case).values():
-        content = holding.holder.spec.content
+    for seed in _live_blobs(case).values():
+        content = seed.spec.content
         machines = case.world.machines.values()
         disks = [(m, m.losses) for m in machines if content in m.content]
         if disks:
@@ -89,8 +90,8 @@ def note_disks(case: Case) -> None:
 def no_wanted_blob_lost(case: Case) -> list[str]:
     """A blob that was acknowledged is on a disk that readers are led to, while one disk lives."""
     found = []
-    for name, holding in _live_blobs(case).items():
-        content = holding.holder.spec.content
+    for name, seed in _live_blobs(case).items():
+        content = seed.spec.content
         holders = [m for m in case.members() if content in m.content]
         noted = case.disks.get(content, [])
         alive = [m.name for m, losses in noted if m.losses == losses and not m.is_gone]
@@ -100,7 +101,7 @@ def no_wanted_blob_lost(case: Case) -> list[str]:
             continue
         keys = {m.key for m in holders}
         for machine in case.honest():
-            row = machine.seeds.get(holding.holder.seed)
+            row = machine.seeds.get(seed.seed)
             if row is None or (keys.isdisjoint(row.replicas) and machine not in holders):
                 names = " ".join(m.name for m in holders)
                 found.append(f"{machine.name} finds no copy of {name}, which {names} holds")

@@ -246,7 +246,7 @@ class Trial:
         for name in self.workload.names:
             for machine in self.case.honest():
                 held = observe.names_of(machine).get(name.name)
-                if held is None or not held.is_live or not self.case.has_content(held):
+                if held is None or not held.is_live or not self.case.has_content(held.holder):
                     continue
                 row = machine.seeds.get(held.holder.seed)
                 if row is not None and not liars.isdisjoint(row.replicas):
@@ -266,7 +266,7 @@ class Trial:
         for name in self.workload.blobs:
             for machine in self.case.honest():
                 held = observe.names_of(machine).get(name.name)
-                if held is None or not held.is_live or not self.case.has_content(held):
+                if held is None or not held.is_live or not self.case.has_content(held.holder):
                     continue
                 reads.append(self.workload.read(machine, name.name))
                 self.world.run(10 * MILLISECOND)

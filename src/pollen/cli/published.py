@@ -1,0 +1,81 @@
+"""What ``pln seed`` and ``pln rollback`` print: what was published, and where it is by now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pollen.cli import arguments, output
+from pollen.cli.proposals import here
+from pollen.plain import escaped
+from pollen.sdk.python.kinds import HELD
+from pollen.units import human_bytes
+
+# How long a publication waits for its hosts.
+SETTLE_SECONDS = 10.0
+# The functions of a program compiled as a WASI command.
+_PROGRAM = ["_start"]
+
+
+def print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Where it is ready, and what is missing. ``state`` is a ``SeedState``."""
+    view, name, seed = state["seed"], answer["name"], answer["seed"]
+    if view is None or seed not in (view["seed"], view["halted"]):
+        return  # updated again by somebody else, or withdrawn
+    if view["halted"] == seed:
+        click.echo(here(f"hint: the version before serves on; see: pln why place {name}"))
+        return
+    ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
+    if ready:
+        place = "held by:   " if view["kind"] in HELD else "ready on:  "
+        click.echo(f"  {place}{', '.join(ready)}")
+    for warning in state["warnings"]:
+        click.echo(here(f"warning: {warning}"))
+    if not ready and answer["replaced"]:
+        click.echo("hint: the version before serves on until this one is ready")
+    if len(ready) < view["wanted"] and not state["warnings"]:
+        what = "copies" if view["kind"] in HELD else "replicas"
+        few = f"{len(ready)} of {view['wanted']} {what} are ready"
+        click.echo(here(f"hint: {few}; see: pln why place {name}"))
+
+
+def print_seeded(
+    answer: dict[str, Any],
+    python: str,
+    described: dict[str, Any],
+    as_json: bool,
+    verb: str = "updated",
+) -> None:
+    """What became of the publication; the brain words the changes (``seeds.specs``). ``python``
+    says what the files of a Python seed are, else nothing; ``verb`` what happened to the version
+    before."""
+    if as_json:
+        output.print_json(answer)
+        return
+    verb = "unchanged" if answer["unchanged"] else verb if answer["replaced"] else "seeded"
+    size = python or human_bytes(answer["size_bytes"])
+    click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
+    if answer["kind"] in HELD:
+        click.echo(f"  content:   {answer['content']}")
+        for change in answer["changed"]:
+            click.echo(f"  changed:   {change}")
+        click.echo(here(f"  fetch it:  pln fetch {answer['name']}"))
+        return
+    signatures = described.get("functions", {})
+    told = [
+        name + str(signatures.get(name, {}).get("signature", "")) for name in answer["functions"]
+    ]
+    click.echo(f"  functions: {escaped(', '.join(told))}")
+    for change in answer["changed"]:
+        click.echo(f"  changed:   {change}")
+    if python:
+        words = " ".join([answer["name"], *arguments.example(answer["functions"], signatures)])
+        click.echo(here(f"  call it:   pln call {words}"))
+        return
+    exports = [name for name in answer["functions"] if name not in _PROGRAM]
+    how = exports[0] if exports else "- < FILE"
+    click.echo(here(f"  call it:   pln call {answer['name']} {how}"))
+    if exports and set(_PROGRAM) & set(answer["functions"]):
+        click.echo("hint: a program's exports mostly need its runtime started; in Go, build them")
+        click.echo("hint: with go build -buildmode=c-shared")

@@ -1,0 +1,58 @@
+"""When a copy of a seed may go: whether others are enough, and what they have seen of it.
+
+Decides: who takes the place of a copy on this node, how many of those are needed, and whether a
+    content that nobody claims here is needed by a name.
+Does not know: what this node does then (``hosting``).
+Invariants: pure functions of what the records say and of this node's id.
+Source: docs/internals/placement.md#claims-and-hosting; docs/internals/content.md#former-versions.
+"""
+
+from __future__ import annotations
+
+from pollen.core.ids import Hash, PeerId
+from pollen.core.placement.claims import State
+from pollen.core.placement.entry import Entry, View
+from pollen.core.placement.plan import NOWHERE
+from pollen.core.placement.roles import Role, minimum_of
+
+
+def successors(own: PeerId, key: Hash, role: Role, view: View) -> list[PeerId]:
+    """The nodes that are ready to serve in the place of a copy here."""
+    ready = view.claims.nodes_in(role.heir, State.READY)
+    return [node for node in ready if role.heir != key or node != own]
+
+
+def minimum_of_heir(role: Role, view: View) -> int:
+    """So many of them there must be."""
+    heir = view.roles[role.heir].seed
+    return minimum_of(heir, view.placement(role.heir) or NOWHERE)
+
+
+def are_others_enough(own: PeerId, key: Hash, role: Role, view: View) -> bool:
+    """Whether there are."""
+    return len(successors(own, key, role, view)) >= minimum_of_heir(role, view)
+
+
+def is_replaced_by(own: PeerId, key: Hash, role: Role, view: View) -> bool:
+    """Whether a user of this node published another version under the name since."""
+    return role.leads != key and view.roles[role.leads].seed.owner == own
+
+
+def is_past(own: PeerId, key: Hash, role: Role, view: View) -> bool:
+    """Whether a version was replaced that is not kept, and the new one is where it is to be."""
+    if role.heir == key or role.is_kept:
+        return False
+    return are_others_enough(own, key, role, view)
+
+
+def witnessed_by(
+    own: PeerId, key: Hash, entry: Entry, role: Role | None, view: View
+) -> list[tuple[PeerId, int]]:
+    """The drains that the replica here, ready and among the first of the plan, has seen begin."""
+    if entry.state is not State.READY or role is None:
+        return []
+    placement = view.placement(key) or NOWHERE
+    if own not in placement.chosen[: minimum_of(role.seed, placement) + 1]:
+        return []
+    hosts = view.claims.hosts(key)
+    return [(host.node, host.claim.drain) for host in hosts if host.state is State.DRAINING]
