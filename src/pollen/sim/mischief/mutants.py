@@ -484,7 +484,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         name="former-versions-dropped", owner=situation, target="roles_of", make=_none_kept,
-        caught_by="copies-kept",
+        caught_by="no-wanted-blob-lost",
     ),
     Mutant(
         name="let-go-before-others", owner=going, target="minimum_of", make=_always(0),
