@@ -13,7 +13,7 @@ from pollen.core.placement import State, roles
 from pollen.core.placement.claims import Claim
 from pollen.core.placement.roles import plan_holders
 from pollen.core.policy import Party
-from tests.unit.names.test_named import A, B, C
+from tests.unit.names.test_named import A, B, C, seed
 from tests.unit.placement.bench import ECHO, NEXT, NONE, Bench
 from tests.unit.turns import effects_of, turn_at
 
@@ -422,3 +422,17 @@ def test_a_halted_version_gives_way_to_the_one_before() -> None:
     bench.turn(of=NEXT)
     bench.turn(limits.ROLLOUT_TRIAL_NS, of=NEXT)
     assert bench.state(NEXT) is State.DRAINING
+
+
+@pytest.mark.parametrize("own", [A, B])
+def test_a_version_before_the_one_before_runs_no_more(own: PeerId) -> None:
+    """Where it was published its content stays, as long as it is kept."""
+    third = msgspec.structs.replace(seed(A, epoch=3), previous=NEXT, older=(ECHO,))
+    bench = Bench(own=own)
+    bench.serve()
+    bench.hold(third)
+    keep = own == ECHO.owner
+    assert bench.turn() == [fx.UnloadSeed(seed=ECHO.seed, keep=keep)]
+    assert bench.turn() == []
+    bench.hold(msgspec.structs.replace(seed(A, epoch=4), previous=third))
+    assert bench.turn() == ([fx.UnloadSeed(seed=ECHO.seed)] if keep else [])

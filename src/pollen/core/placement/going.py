@@ -45,6 +45,12 @@ def is_past(own: PeerId, key: Hash, role: Role, view: View) -> bool:
     return are_others_enough(own, key, role, view)
 
 
+def runs_no_more(key: Hash, role: Role, view: View) -> bool:
+    """Whether it is a former version that is kept without copies of its own, and not the one that
+    serves until the newest does."""
+    return role.is_kept and role.heir != key and view.roles[role.leads].elder != key
+
+
 def witnessed_by(
     own: PeerId, key: Hash, entry: Entry, role: Role | None, view: View
 ) -> list[tuple[PeerId, int]]:

@@ -33,6 +33,7 @@ from pollen.core.placement.going import (
     is_past,
     is_replaced_by,
     minimum_of_heir,
+    runs_no_more,
     successors,
     witnessed_by,
 )
@@ -125,7 +126,7 @@ class Hosting:
         self, key: Hash, entry: Entry, role: Role | None, view: View, now: Now
     ) -> Iterator[Cue]:
         """What is so for one seed now; each cue is taken before the next is looked for."""
-        if role is None or not may_host(role.seed, self._party):
+        if role is None or not may_host(role.seed, self._party) or runs_no_more(key, role, view):
             yield Cue.DROP
             return
         is_stuck = entry.state is State.REFUSED and entry.is_fault and entry.has_elder
@@ -264,7 +265,7 @@ class Hosting:
         if act is not Act.UNLOAD:
             return
         self._checks.give_up(key)
-        keep = cue in (Cue.RELEASE, Cue.SPARE) and self._is_to_keep(key, entry, view)
+        keep = self._is_to_keep(key, entry, cue, view)
         if keep:
             self._kept[key] = entry.seed
         self._unloaded[key] = entry.seed
@@ -272,12 +273,14 @@ class Hosting:
             self.held.note(key, turn, is_held=False)
         turn.do_last(UnloadSeed(seed=key, keep=keep))
 
-    def _is_to_keep(self, key: Hash, entry: Entry, view: View) -> bool:
+    def _is_to_keep(self, key: Hash, entry: Entry, cue: Cue, view: View) -> bool:
         """Whether the content of a live seed stays: here it was published, here it may be woken, or
         nobody else serves it, so that what is left of it would be lost."""
         role, placement = view.roles.get(key), view.placement(key) or NOWHERE
         if role is None or role.heir != key:
             return role is not None and role.is_kept and entry.seed.owner == self._own
+        if cue not in (Cue.RELEASE, Cue.SPARE):
+            return False
         # Nobody wakes a blob: a copy that the plan does not count would fill the disk for nothing.
         wakers = () if entry.seed.is_blob else placement.ranks
         is_mine = self._own in (entry.seed.owner, *wakers)
