@@ -17,7 +17,9 @@ use hyper::{
         IF_NONE_MATCH, IF_RANGE, RANGE,
     },
 };
-use pollen_plane::{Blob, CallError, Plane, Principal, SeedRef, hex::hex, limits::STORE_REMEDY};
+use pollen_plane::{
+    Blob, ByteRange, CallError, Plane, Principal, SeedRef, hex::hex, limits::STORE_REMEDY,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -121,15 +123,15 @@ pub(crate) fn send(
     set(&mut response, ACCEPT_RANGES, "bytes");
     set(&mut response, CONTENT_TYPE, media);
     let asked = text(RANGE).filter(|_| text(IF_RANGE).is_none_or(|held| held == tag));
-    let range = match asked.map_or(Asked::All, |range| read_range(range, size)) {
-        Asked::All => 0..size,
-        Asked::Some(range) => {
+    let range = match asked.map_or(ByteRange::All, |range| ByteRange::read(range, size)) {
+        ByteRange::All => 0..size,
+        ByteRange::Some(range) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let last = range.end - 1;
             set(&mut response, CONTENT_RANGE, &format!("bytes {}-{last}/{size}", range.start));
             range
         }
-        Asked::None => {
+        ByteRange::None => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
             set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
             return response;
@@ -153,67 +155,9 @@ fn names(tags: &str, tag: &str) -> bool {
     tags.split(',').map(str::trim).any(|held| held == "*" || held.trim_start_matches("W/") == tag)
 }
 
-/// What a Range header comes to.
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    /// There is none that is understood, or there are several: all is sent (RFC 9110, 14.2).
-    All,
-    Some(Range<u64>),
-    /// It lies behind the end.
-    None,
-}
-
-fn read_range(text: &str, size: u64) -> Asked {
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-'))
-    else {
-        return Asked::All;
-    };
-    let number = |text: &str| {
-        let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_digits.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    let range = match (first, last) {
-        ("", last) => match number(last) {
-            Some(count) => size.saturating_sub(count)..size,
-            None => return Asked::All,
-        },
-        (first, "") => match number(first) {
-            Some(first) => first..size,
-            None => return Asked::All,
-        },
-        (first, last) => match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(size),
-            _ => return Asked::All,
-        },
-    };
-    if range.is_empty() { Asked::None } else { Asked::Some(range) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_range_is_understood() {
-        for (text, expected) in [
-            ("bytes=0-0", Asked::Some(0..1)),
-            ("bytes=3-", Asked::Some(3..10)),
-            ("bytes=3-99", Asked::Some(3..10)),
-            ("bytes=-4", Asked::Some(6..10)),
-            ("bytes=-99", Asked::Some(0..10)),
-            ("bytes=10-", Asked::None),
-            ("bytes=-0", Asked::None),
-            ("bytes=99999999999999999999-", Asked::None),
-            ("bytes=4-3", Asked::All),
-            ("bytes=0-1,3-4", Asked::All),
-            ("bytes=-", Asked::All),
-            ("bytes=+1-2", Asked::All),
-            ("lines=1-2", Asked::All),
-        ] {
-            assert_eq!(read_range(text, 10), expected, "{text}");
-        }
-        assert_eq!(read_range("bytes=0-", 0), Asked::None);
-    }
 
     #[test]
     fn a_list_of_tags_is_read() {

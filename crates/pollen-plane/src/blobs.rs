@@ -24,9 +24,8 @@ use crate::{
     call::{CallError, Principal, SeedRef},
     candidates::resolve,
     hex::hex,
-    loading::not_had,
     plane::Plane,
-    refused::denied,
+    refused::{denied, not_had},
     tables::{MODULE, Reading, SeedEntry, SeedRow, Tables},
 };
 
@@ -155,6 +154,16 @@ fn by_digest(
 }
 
 impl Blob {
+    /// Whether who published this seed may read it, too. Its own blobs it may; of others with a gate
+    /// only a member that is there can be judged.
+    pub(crate) fn lets_publisher(&self, seed: &SeedRow) -> bool {
+        let row = &self.entry.row;
+        let publisher = seed.publisher;
+        row.publisher == publisher
+            || row.has_no_gate()
+            || may_read(&self.plane.tables().load(), row, Principal::Node(publisher))
+    }
+
     /// Bytes of all of it.
     pub fn size(&self) -> u64 {
         self.entry.row.size

@@ -25,6 +25,7 @@ use crate::{
     outlet::{Extras, Outlet},
     plane::Plane,
     queue::Ask,
+    reading::{BLOB, read},
     refused::{denied, no_such_function},
     slots::Slot,
     spans::{Began, Ended, OpenSpan},
@@ -291,11 +292,12 @@ impl GuestHost {
         no_reply(uri, error, told)
     }
 
-    /// A request made by the guest: of a service, or of another seed.
+    /// A request made by the guest: of a service, a blob, or another seed.
     async fn asked(&self, uri: &str, input: Bytes, beside: bool) -> Result<Bytes, CallError> {
-        let Some(service) = uri.strip_prefix(SERVICE) else {
+        let (service, blob) = (uri.strip_prefix(SERVICE), uri.strip_prefix(BLOB));
+        if service.is_none() && blob.is_none() {
             return self.child(uri, input, beside).await;
-        };
+        }
         let row = &self.call.entry.row;
         {
             let mut left = self.calls_left.lock();
@@ -303,7 +305,10 @@ impl GuestHost {
             *left = after.ok_or_else(|| over_limit("call-limit", &row.name, uri))?;
         }
         self.calls_used.fetch_add(1, Relaxed);
-        ask(&self.plane, row, service, input).await
+        match (service, blob) {
+            (Some(service), _) => ask(&self.plane, row, service, input).await,
+            (None, blob) => read(&self.plane, row, blob.unwrap_or_default(), &input).await,
+        }
     }
 
     fn note_failed(&self, uri: &str, error: &CallError) {

@@ -11,7 +11,8 @@
 //! - [`begin`]: a call that the brain begins.
 //! - `candidates.rs`: what a call sees of the places where it may go.
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls; `refused.rs`: what a gate says;
-//!   `asking.rs`: a service that a guest asks.
+//!   `asking.rs`, `reading.rs`: a service that a guest asks, a blob that it reads.
+//! - `blobs.rs`, `ranges.rs`: a blob read on this node, and the part of it that is asked for.
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time;
 //!   `inspect.rs`: content checked for being a module.
 //! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
@@ -53,6 +54,8 @@ mod plane;
 mod process;
 mod queue;
 mod quiet;
+mod ranges;
+mod reading;
 mod refused;
 mod remote;
 mod report;
@@ -79,6 +82,7 @@ pub use plane::Plane;
 pub use pollen_wasm::MAX_ANSWER;
 pub use process::{Patience, files, files_of_strangers, files_of_tunnels, own_uid};
 pub use quiet::Quiet;
+pub use ranges::ByteRange;
 pub use report::Metric;
 pub use spans::{Span, Spans};
 pub use start::{PlaneConfig, PlaneError};

@@ -7,7 +7,6 @@
 use std::{sync::Arc, time::Instant};
 
 use futures_util::FutureExt as _;
-use pollen_net::NetError;
 use pollen_rules::{Wake, Wakening, admit_wake};
 use pollen_wasm::{Bundle, Seed, SeedSettings};
 use pollen_wire::{
@@ -21,6 +20,7 @@ use crate::{
     events::Event,
     host::Arrived,
     plane::Plane,
+    refused::not_had,
     tables::{Flight, SeedEntry, SeedRow},
 };
 
@@ -220,15 +220,6 @@ impl Plane {
         settings.functions = row.functions.iter().map(ToString::to_string).collect();
         Ok(settings)
     }
-}
-
-pub(crate) fn not_had(error: &NetError) -> CallError {
-    if error.is_own() {
-        return CallError::of_store(error);
-    }
-    let reason = format!("no holder of the content sent it; the last one: {error}");
-    let remedy = "start a node that had it, or seed it again: pln seed FILE NAME";
-    CallError::refused("unreachable", reason, remedy)
 }
 
 /// Why a call that asked for it was not given a cold seed; nothing was executed.

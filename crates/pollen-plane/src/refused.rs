@@ -1,4 +1,6 @@
-//! What a call is told that does not pass the gate, or names no function.
+//! What a call is told that does not pass the gate, names no function, or whose content nobody sent.
+
+use pollen_net::NetError;
 
 use crate::{
     call::CallError,
@@ -41,4 +43,14 @@ pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {
     let reason = format!("seed \"{}\" has no function \"{function}\"", entry.row.name);
     let remedy = format!("call one of: {}", exports.join(", "));
     CallError::refused("function-not-found", reason, &remedy)
+}
+
+/// Why a content is not here.
+pub(crate) fn not_had(error: &NetError) -> CallError {
+    if error.is_own() {
+        return CallError::of_store(error);
+    }
+    let reason = format!("no holder of the content sent it; the last one: {error}");
+    let remedy = "start a node that had it, or seed it again: pln seed FILE NAME";
+    CallError::refused("unreachable", reason, remedy)
 }

@@ -106,6 +106,11 @@ impl SeedRow {
         match_gate(&self.options.allow, &peer.properties)
     }
 
+    /// Whether it lets every member pass.
+    pub(crate) fn has_no_gate(&self) -> bool {
+        self.options.allow.is_empty() && self.policy.is_none()
+    }
+
     /// For whom its content has to be got. A module may be run by whoever has it.
     pub(crate) fn owner(&self) -> Option<Id> {
         self.is_blob().then_some(self.publisher)
