@@ -188,6 +188,24 @@ async def test_strangers_see_public_sites_by_their_host(
     assert (hidden.status, hidden.body) == (nobody.status, nobody.body)
 
 
+async def test_headers_of_a_site_go_with_every_file(
+    trio: Cluster, door: str, tmp_path: Path
+) -> None:
+    """Also with the page that says that there is none; what the node says of that name goes."""
+    folder = written(tmp_path / "public")
+    headers = ("--header", "X-Frame-Options: DENY", "--header", "Cache-Control: no-store")
+    await succeeds(trio[0], "seed", folder, "framed", "--public", *headers)
+    await knows(trio[2], "framed")
+    for path, status in (("/", 200), ("/app.3f2a9c1b.js", 200), ("/nothing", 404)):
+        answer = await asyncio.to_thread(visit, door, "framed", path)
+        assert answer.status == status
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["cache-control"] == "no-store"
+    refused = await fails(trio[0], "usage", "seed", folder, "framed", "--header", "Date: today")
+    assert "not for a site" in refused
+    await fails(trio[0], "usage", "seed", noise(tmp_path / "f", 9), "f", "--header", "a: b")
+
+
 async def test_an_update_replaces_all_pages_at_once(trio: Cluster, tmp_path: Path) -> None:
     """And a folder that did not change is no update."""
     folder = written(tmp_path / "public")

@@ -17,8 +17,8 @@ use futures_util::TryStreamExt as _;
 use hyper::{
     Method, Response, StatusCode, Uri,
     header::{
-        ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue, LOCATION,
-        RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
+        ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, HOST, HeaderMap, HeaderName, HeaderValue,
+        LOCATION, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use parking_lot::Mutex;
@@ -184,6 +184,12 @@ fn answer(site: &Table, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in &site.headers {
+        // The table's decoder lets no other through.
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
     response
 }
 

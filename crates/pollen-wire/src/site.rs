@@ -23,6 +23,8 @@ struct Written {
     format: u32,
     #[serde(default)]
     spa: bool,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
     files: HashMap<String, File>,
 }
 
@@ -46,6 +48,8 @@ pub struct File {
 pub struct Table {
     /// Whether its first page answers for the routes of its script.
     pub is_spa: bool,
+    /// What is said with every file: names in lower case, and values of visible characters.
+    pub headers: Vec<(String, String)>,
     /// Where the table ends in the archive.
     base: u64,
     files: HashMap<String, File>,
@@ -67,6 +71,7 @@ impl Table {
         if written.format != 1 {
             return Err(format!("its format is {}, and this node knows 1", written.format));
         }
+        check_headers(&written.headers)?;
         let base = BLOCK + (table.len() as u64).next_multiple_of(BLOCK);
         let room = size.checked_sub(base).ok_or("it ends within its table")?;
         for (path, file) in &written.files {
@@ -77,7 +82,8 @@ impl Table {
                 return Err(format!("{path:?} ends behind the end of the archive"));
             }
         }
-        Ok(Self { is_spa: written.spa, base, files: written.files })
+        let Written { spa, headers, files, .. } = written;
+        Ok(Self { is_spa: spa, headers, base, files })
     }
 
     /// The file at a path, which is never taken apart.
@@ -106,6 +112,31 @@ impl Table {
     }
 }
 
+/// Headers that say how an answer is framed, what it is of, or what only the node may say.
+const NOT_FOR_SITES: &str = "accept-ranges connection content-encoding content-length content-range date \
+    etag keep-alive location proxy-authenticate proxy-authorization set-cookie te trailer \
+    transfer-encoding upgrade vary";
+/// Most headers of a site, and bytes of all of them.
+const HEADERS_MAX: usize = 32;
+const HEADER_BYTES_MAX: usize = HEADERS_MAX * 4096;
+
+fn check_headers(headers: &[(String, String)]) -> Result<(), String> {
+    let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if headers.len() > HEADERS_MAX || size > HEADER_BYTES_MAX {
+        return Err("it has too many headers".to_owned());
+    }
+    for (name, value) in headers {
+        let is_token =
+            |byte: u8| byte.is_ascii_lowercase() || b"!#$%&'*+.^_`|~0123456789-".contains(&byte);
+        let is_name = !name.is_empty() && name.bytes().all(is_token);
+        let is_text = value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if !is_name || !is_text || NOT_FOR_SITES.split(' ').any(|held| held == name) {
+            return Err(format!("a header {name:?} is not for a site to say"));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -131,6 +162,14 @@ mod tests {
                 r#"{"format": 1, "files": {"a": {"offset": 0, "size": 1, "type": "", "tag": "", "gzip": [9, 9999]}}}"#,
                 4096,
                 "ends behind",
+            ),
+            (r#"{"format": 1, "headers": [["etag", "x"]], "files": {}}"#, 4096, "not for a site"),
+            (r#"{"format": 1, "headers": [["a b", "x"]], "files": {}}"#, 4096, "not for a site"),
+            (r#"{"format": 1, "headers": [["A", "x"]], "files": {}}"#, 4096, "not for a site"),
+            (
+                r#"{"format": 1, "headers": [["a", "x\r\ny: z"]], "files": {}}"#,
+                4096,
+                "not for a site",
             ),
             ("[]", 4096, "invalid"),
         ] {

@@ -27,6 +27,7 @@ from pollen.errors import Ambiguous, PollenError, error_from
 from pollen.sdk.control import Control
 from pollen.sdk.python.kinds import KINDS, kind_of
 from pollen.sdk.python.publish import Made, Wish, prepare, publish
+from pollen.sdk.sites import Manner
 from pollen.units import human_bytes
 
 # How often a watched file is looked at, and how long it must rest.
@@ -44,6 +45,13 @@ _WORD_SECONDS = 2.0
 @click.option("--requirements", metavar="FILE", help="Packages that Python code wants, for pip.")
 @click.option("--spa", is_flag=True, help="Of a site: its first page answers for routes, too.")
 @click.option("--dot-files", is_flag=True, help="Of a site: files with a leading dot belong to it.")
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME: VALUE",
+    multiple=True,
+    help="Of a site: said with every file; again for more.",
+)
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
 @click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
 @with_json
@@ -71,8 +79,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         given["kind"] or "",
         given["is_package"],
         given["requirements"] or "",
-        spa=given["spa"],
-        dot_files=given["dot_files"],
+        manner=Manner(given["spa"], given["dot_files"], given["headers"]),
     )
     if source == "-":
         if wish.kind not in ("", "blob"):

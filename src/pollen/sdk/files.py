@@ -65,14 +65,12 @@ def upload(control: Control, path: Path, progress: Progress) -> str:
         raise error_from("bad-request", f"{path}: {error.strerror}", "name a file") from None
 
 
-def upload_site(
-    control: Control, folder: Path, progress: Progress, *, spa: bool, dot_files: bool
-) -> str:
+def upload_site(control: Control, folder: Path, progress: Progress, manner: sites.Manner) -> str:
     """Hand the files of a folder to the node as one archive; its hex id.
 
     Raises ``bad-request`` for a folder that is no site or changes meanwhile, ``storage-full``.
     """
-    with sites.packed(folder, spa=spa, dot_files=dot_files) as archive:
+    with sites.packed(folder, manner) as archive:
         return _upload(control, archive, str(folder), progress)
 
 

@@ -15,13 +15,15 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tarfile
 import tempfile
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, Final, Protocol, cast
 
@@ -84,6 +86,35 @@ _DEVICES: Final = frozenset(
 )
 
 
+# What a name of a header may be (RFC 9110, 5.6.2), and those that say how an answer is framed, what
+# it is of, or what only this machine may say.
+_TOKEN: Final = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_FOR_SITES: Final = frozenset(
+    {"accept-ranges", "connection", "content-encoding", "content-length", "content-range", "date"}
+    | {"etag", "keep-alive", "location", "proxy-authenticate", "proxy-authorization", "set-cookie"}
+    | {"te", "trailer", "transfer-encoding", "upgrade", "vary"}
+)
+HEADERS_MAX: Final = 32
+_HEADER_MAX: Final = 4096
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a folder is a site. ``spa``: a path without a file and without an ending is the first
+    page; ``dot_files``: files with a leading dot belong to it; ``headers``: ``NAME: VALUE``, each
+    said with every file."""
+
+    spa: bool = False
+    dot_files: bool = False
+    headers: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The first flag that is set, as it is typed; empty for none."""
+        flags = {"--spa": self.spa, "--dot-files": self.dot_files, "--header": self.headers}
+        return next((flag for flag, is_set in flags.items() if is_set), "")
+
+
 class Readable(Protocol):
     """What is read once, from its beginning to its end."""
 
@@ -92,19 +123,22 @@ class Readable(Protocol):
 
 
 @contextlib.contextmanager
-def packed(folder: Path, *, spa: bool = False, dot_files: bool = False) -> Iterator[BinaryIO]:
-    """The archive of a folder, as an open file without a name. ``spa``: a path without a file and
-    without an ending is the first page; ``dot_files``: files with a leading dot belong to it.
+def packed(folder: Path, manner: Manner | None = None) -> Iterator[BinaryIO]:
+    """The archive of a folder, as an open file without a name.
 
-    Raises ``bad-request`` for a folder that is no site, with the file at fault and a remedy.
+    Raises ``bad-request`` for a folder that is no site, with the file at fault and a remedy;
+    ``usage`` for a header that a site may not say.
     """
+    manner = manner or Manner()
+    headers = headers_of(manner.headers)
     with contextlib.ExitStack() as stack:
         try:
-            files = _files_of(folder, dot_files=dot_files)
+            files = _files_of(folder, dot_files=manner.dot_files)
             archive = stack.enter_context(tempfile.TemporaryFile())
             with tempfile.TemporaryFile() as variants:
                 entries = [_Entry(path, files[path], variants) for path in sorted(files)]
-                _write(archive, entries, variants, spa)
+                about = {"spa": manner.spa, "headers": headers}
+                _write(archive, entries, variants, about)
         except OSError as error:
             where = error.filename or f"a temporary file in {tempfile.gettempdir()}"
             remedy = "make room there, or name another folder for temporary files: TMPDIR=…"
@@ -250,7 +284,33 @@ class _Entry:
         return _header(self.path, self.size, is_executable=bool(self.mark[2] & stat.S_IXUSR))
 
 
-def _write(archive: BinaryIO, entries: list[_Entry], variants: BinaryIO, spa: bool) -> None:
+def headers_of(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """The headers in ``NAME: VALUE`` lines, names in lower case. Raises ``usage``."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = (part.strip() for part in line.partition(":"))
+        lower, shown = name.lower(), f"--header {line[:80]!r}"
+        if not colon or _TOKEN.fullmatch(name) is None:
+            raise error_from(
+                "usage", f"{shown} is not NAME: VALUE", "--header 'X-Frame-Options: DENY'"
+            )
+        if lower in _NOT_FOR_SITES:
+            remedy = "leave it out: the node that answers says it"
+            raise error_from("usage", f"{shown} is not for a site to say", remedy)
+        if not value.isascii() or not value.isprintable() or len(line) > _HEADER_MAX:
+            reason = f"the value of {shown} is not printable ASCII of {_HEADER_MAX} bytes at most"
+            raise error_from("usage", reason, "shorten it")
+        if lower in found:
+            raise error_from("usage", f"{shown} is given twice", "give one, with all of its value")
+        found[lower] = value
+    if len(found) > HEADERS_MAX:
+        raise error_from("usage", f"{len(found)} headers, over {HEADERS_MAX}", "leave some out")
+    return list(found.items())
+
+
+def _write(
+    archive: BinaryIO, entries: list[_Entry], variants: BinaryIO, about: dict[str, Any]
+) -> None:
     """The table, each file, and each packed one."""
     files: dict[str, dict[str, Any]] = {}
     at = 0
@@ -270,7 +330,7 @@ def _write(archive: BinaryIO, entries: list[_Entry], variants: BinaryIO, spa: bo
             files[entry.path]["gzip"] = [at, size]
             at += _filled(size)
     table = json.dumps(
-        {"format": 1, "spa": spa, "files": files},
+        {"format": 1, **about, "files": files},
         ensure_ascii=False,
         sort_keys=True,
         separators=(",", ":"),

@@ -37,9 +37,9 @@ def written(folder: Path, files: dict[str, bytes] = FILES) -> Path:
     return folder
 
 
-def archive_of(folder: Path, **how: bool) -> bytes:
+def archive_of(folder: Path, **how: Any) -> bytes:
     """Its archive."""
-    with sites.packed(folder, **how) as file:
+    with sites.packed(folder, sites.Manner(**how)) as file:
         return file.read()
 
 
@@ -50,9 +50,9 @@ def table_of(archive: bytes) -> tuple[dict[str, Any], int]:
     return json.loads(archive[512 : 512 + size]), 512 + -(-size // 512) * 512
 
 
-def refusal(folder: Path, **how: bool) -> str:
+def refusal(folder: Path, **how: Any) -> str:
     """Why a folder is no site, with the remedy."""
-    with pytest.raises(PollenError) as raised, sites.packed(folder, **how):
+    with pytest.raises(PollenError) as raised, sites.packed(folder, sites.Manner(**how)):
         pass
     assert raised.value.remedy
     return f"{raised.value.reason}: {raised.value.remedy}"
@@ -222,3 +222,36 @@ def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, noi
         except PollenError as error:
             assert error.slug == "bundle-invalid"
         (folder / "a").unlink(missing_ok=True)
+
+
+def test_headers_stand_in_the_table(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    headers = ("X-Frame-Options: DENY", "cache-control:no-store ", "X-Colon: a: b")
+    table, _ = table_of(archive_of(folder, headers=headers))
+    assert table["headers"] == [
+        ["x-frame-options", "DENY"],
+        ["cache-control", "no-store"],
+        ["x-colon", "a: b"],
+    ]
+    assert table_of(archive_of(folder))[0]["headers"] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "word"),
+    [
+        (("no colon",), "is not NAME: VALUE"),
+        (("a b: c",), "is not NAME: VALUE"),
+        ((": c",), "is not NAME: VALUE"),
+        (("Content-Length: 3",), "not for a site"),
+        (("SET-COOKIE: a=b",), "not for a site"),
+        (("x: a\r\ny: b",), "printable ASCII"),
+        (("x: ü",), "printable ASCII"),
+        (("x: " + "a" * 4096,), "printable ASCII"),
+        (("x: a", "X: b"), "twice"),
+        (tuple(f"x-{n}: a" for n in range(33)), "33 headers"),
+    ],
+)
+def test_a_header_that_a_site_may_not_say_is_refused(
+    headers: tuple[str, ...], word: str, tmp_path: Path
+) -> None:
+    assert word in refusal(written(tmp_path), headers=headers)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from pollen.sdk import files
 from pollen.sdk.control import Control
 from pollen.sdk.files import Progress
 from pollen.sdk.python import kinds
+from pollen.sdk.sites import Manner
 
 # The first Python seed of a node has the runner compiled there, which takes 5 to 10 seconds on two
 # cores of 2024 and a minute on a small board. Guess: three of those.
@@ -30,14 +31,13 @@ _PATIENCE: Final = 180.0
 class Wish:
     """What to publish. ``kind`` is one of ``kinds.KINDS`` or empty for what the source shows;
     ``is_package``: ``source`` is the dotted name of a package; ``requirements``: a file for pip.
-    ``spa`` and ``dot_files`` are of sites (``sites.packed``)."""
+    ``manner`` is of sites."""
 
     source: str
     kind: str = ""
     is_package: bool = False
     requirements: str = ""
-    spa: bool = False
-    dot_files: bool = False
+    manner: Manner = field(default_factory=Manner)
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def prepare(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Made:
     """Read the source. Raises ``usage``, ``ambiguous``, ``bundle-invalid``."""
     kind = kinds.kind_of(wish.source, wish.kind, is_package=wish.is_package)
     path = Path(wish.source)
-    if kind != "site" and (wish.spa or wish.dot_files):
-        flag = "--spa" if wish.spa else "--dot-files"
+    if kind != "site" and (flag := wish.manner.flag):
         raise error_from("usage", f"{flag} is for sites, and this is a {kind}", "leave it out")
     if kind in ("module", "blob", "site"):
         if wish.requirements:
@@ -103,9 +102,7 @@ def publish(
         return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "blob"})
     if (site := made.site) is not None:
         folder = Path(site.source)
-        content = files.upload_site(
-            control, folder, progress, spa=site.spa, dot_files=site.dot_files
-        )
+        content = files.upload_site(control, folder, progress, site.manner)
         return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "site"})
     body = {**wish, "content": "", "bundle": control.upload(made.bundle)}
     return control.request("POST", "/v1/seeds", body, timeout=_PATIENCE)
