@@ -159,6 +159,17 @@ def test_load_prints_rates_and_latencies(up: Pln) -> None:
         assert up("load", "trap/error", "--duration", "100ms", *line).returncode == 1
 
 
+def test_a_load_on_a_terminal_does_not_say_that_it_waits(up: Pln) -> None:
+    """The daemon answers others meanwhile: it is at work, and not silent."""
+    said = on_a_terminal(up, "load", "echo/echo", "--duration", "2s", "--input", "x")
+    assert b"a second" in said and b"waiting for the daemon" not in said
+
+
+def test_a_group_of_verbs_without_one_of_them_is_explained(up: Pln) -> None:
+    for group in ("root", "context", "service", "bootstrap"):
+        assert up.ok(group).startswith(f"Usage: pln {group} ")
+
+
 def test_a_load_of_nothing_but_failures_says_what_failed(up: Pln) -> None:
     done = up("load", "trap/error", "--duration", "100ms")
     assert re.fullmatch(rb"0 ok in [\d.]+ s; every call failed: \d+ x guest-failed\n", done.stdout)

@@ -264,6 +264,15 @@ async def test_a_site_is_fetched_as_a_folder(trio: Cluster, tmp_path: Path) -> N
     assert not (place / "mine.txt").exists()
     assert not list(tmp_path.glob(".*")), "a part of a folder was left"
     await fails(trio[2], "bad-request", "fetch", "taken", tmp_path / "no/such/place")
+    link = tmp_path / "link"
+    link.symlink_to(place)
+    await succeeds(trio[2], "fetch", "taken", link, "--force")
+    assert link.is_symlink() and (place / "index.html").exists()
+    for here in (".", ".."):
+        assert "a folder of its own" in await fails(
+            trio[2], "bad-request", "fetch", "taken", here, "--force"
+        )
+    assert not list(tmp_path.glob(".*")), "a part of a folder was left"
 
 
 async def test_what_is_no_site_is_refused(trio: Cluster, tmp_path: Path) -> None:

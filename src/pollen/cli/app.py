@@ -383,6 +383,9 @@ def _run(held: dict[str, Any]) -> int:
         if end.__cause__ is None:
             print(file=sys.stderr)
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except click.ClickException as error:
         usage = error_from("usage", _usage_text(error), _usage_remedy(error))
         _print_error(usage, held)
@@ -431,7 +434,7 @@ def _of_system(error: OSError) -> PollenError:
 
 
 def _usage_text(error: click.ClickException) -> str:
-    message = error.format_message()
+    message = " ".join(error.format_message().split())
     return message[:1].lower() + message[1:].rstrip(".")
 
 

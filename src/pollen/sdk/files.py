@@ -110,9 +110,11 @@ def fetch(
             if not is_site and place.is_dir():
                 place /= name
             if not force and place.exists():
-                reason = f"{place} is there already"
-                raise error_from("file-exists", reason, "to replace it: --force")
+                whole = " with all that is in it" if place.is_dir() else ""
+                remedy = f"to replace it{whole}: --force"
+                raise error_from("file-exists", f"{place} is there already", remedy)
             if is_site:
+                place = _folder_of(place)
                 coming = _Coming(answer, size, progress)
                 with _written(place), _folder_beside(place) as folder:
                     count = sites.unpack(coming, folder)
@@ -122,6 +124,16 @@ def fetch(
                 return Fetched(_copy(answer, file, str(place), size, progress), place)
     except _Enough:
         raise BrokenPipeError from None
+
+
+def _folder_of(place: Path) -> Path:
+    """Where the folder of a site is to be, links followed. Raises ``bad-request`` for a place that
+    cannot be replaced whole: one that this process stands in, or the root of everything."""
+    place = place.resolve()
+    if place == Path.cwd() or place in Path.cwd().parents:
+        remedy = "name a folder of its own, which is replaced whole"
+        raise error_from("bad-request", f"{place} holds the folder where this runs", remedy)
+    return place
 
 
 class _Coming:

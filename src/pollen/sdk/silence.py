@@ -26,6 +26,8 @@ WORD_SECONDS = 1.0
 # After so long without any answer the daemon counts as frozen. Seconds; a guess: its loop turns in
 # milliseconds, and its longest known pause is a store's fsync on a slow disk.
 SILENT_SECONDS = 5.0
+# Whoever answers another question so fast is at work on the first one: nobody is told to wait.
+_PROMPT_SECONDS = 0.25
 _KNOCK = b"GET /v1/health HTTP/1.0\r\nHost: localhost\r\n\r\n"
 _STATES = {
     "T": "stopped",
@@ -93,8 +95,10 @@ def wait(paths: Paths, address: str, line: socket.socket, events: int, until: fl
     ``until`` is of ``time.monotonic``; then it is a ``TimeoutError``. Raises
     ``daemon-not-answering`` when another question at ``address`` gets no answer either.
     """
-    say_waiting(paths)
-    patience = SILENT_SECONDS - WORD_SECONDS
+    patience = SILENT_SECONDS - WORD_SECONDS - _PROMPT_SECONDS
+    prompt = min(_PROMPT_SECONDS, until - time.monotonic())
+    if not _answers_within(paths, address, line, events, prompt):
+        say_waiting(paths)
     while True:
         seconds = min(patience, until - time.monotonic())
         is_alive = _answers_within(paths, address, line, events, seconds)

@@ -14,7 +14,7 @@ from pollen.units import human_bytes
 @click.command("fetch")
 @click.argument("name", shell_complete=complete_seeds)
 @click.argument("dest", default="", metavar="[DEST]")
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--force", is_flag=True, help="Replace what is there; of a site, the whole folder.")
 @with_json
 @with_globals
 @click.pass_context
