@@ -124,7 +124,7 @@ class Stage(msgspec.Struct):
 
 @contextlib.asynccontextmanager
 async def stage(folder: Path, **settings: str) -> AsyncIterator[Stage]:
-    """A file on two nodes of four, and how much a fetch of it brings."""
+    """A file on two nodes of four, and how much a fetch of it brings; no file is left."""
     film = noise(folder / "film", SIZE)
     (folder / "to").mkdir()
     roles = {name: {"role": "holder"} for name in "bc"}
@@ -140,6 +140,8 @@ async def stage(folder: Path, **settings: str) -> AsyncIterator[Stage]:
             made.whole = max(made.whole, made.came() - before)
             assert made.is_right()
         yield made
+    film.unlink()
+    made.place.unlink()
 
 
 async def round_of(it: Stage, dying: list[Node], part: float) -> Round:
@@ -195,7 +197,6 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
         pytest.skip(NO_SPACES)
     folder = tmp_path_factory.mktemp("kills")
     yield asyncio.run(rounds(folder))
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("who", ["reader", "holder", "both"])
