@@ -59,6 +59,9 @@ MALFORMED = {
     "nul": (400, CALL + HOST + b"a: b\0c\r\n"),
     "space": (400, CALL + HOST + b"a : b\r\n"),
     "two hosts": (400, CALL + HOST + HOST),
+    "no host": (400, CALL),
+    "bad host": (400, CALL + b"host: a/b\r\n"),
+    "no form": (400, b"GET call/echo HTTP/1.1\r\n" + HOST),
     "many headers": (431, CALL + b"a: b\r\n" * 10_000),
     "large head": (431, CALL + b"a: " + b"b" * MIB + b"\r\n"),
     "large target": (414, b"POST /" + b"a" * MIB + b" HTTP/1.1\r\n"),
@@ -100,7 +103,7 @@ def test_a_head_and_a_body_may_come_byte_by_byte(door: House) -> None:
     request = CALL + HOST + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     with connected(door) as link:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in request * 2 + b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n":
+        for byte in request * 2 + b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n":
             link.sendall(bytes([byte]))
         answer = heard(link)
     assert ANSWER.findall(answer) == [b"200", b"200", b"404"]

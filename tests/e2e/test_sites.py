@@ -182,7 +182,7 @@ async def test_strangers_see_public_sites_by_their_host(
     assert {(answer.status, answer.body) for answer in others} == {(404, others[0].body)}
     assert (await asyncio.to_thread(visit, door, "shop", "/healthz")).body == b"ok\n"
     assert (await asyncio.to_thread(visit, door, "x", "/~site/shop/")).status == 404
-    assert (await asyncio.to_thread(visit, door, "shop", "/", "PUT")).status == 404
+    assert (await asyncio.to_thread(visit, door, "shop", "/", "PUT")).status == 405
     hidden = await asyncio.to_thread(visit, door, "x", "/blob/cellar")
     nobody = await asyncio.to_thread(visit, door, "x", "/blob/nobody")
     assert (hidden.status, hidden.body) == (nobody.status, nobody.body)

@@ -2,7 +2,7 @@
 //!
 //! Decides: which headers a blob goes out with, and which part of it when one is asked for.
 //! Does not know: who may read it, nor where it comes from (`pollen-plane`).
-//! Source: RFC 9110 (8.8.3, 13.1.2, 14).
+//! Source: RFC 9110 (5.3, 8.8.3, 13.1, 14).
 
 use std::{io, ops::Range, time::Instant};
 
@@ -14,7 +14,7 @@ use hyper::{
     body::{Body as _, Frame, Incoming},
     header::{
         ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
-        IF_NONE_MATCH, IF_RANGE, RANGE,
+        IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE,
     },
 };
 use pollen_plane::{
@@ -116,13 +116,23 @@ pub(crate) fn send(
         }
     };
     set(&mut response, ETAG, tag);
-    if text(IF_NONE_MATCH).is_some_and(|tags| names(tags, tag)) {
+    // Lines of one name are one list.
+    let has = |name, compares| {
+        let mut lists = headers.get_all(name).iter().filter_map(|tags| tags.to_str().ok());
+        lists.any(|tags| names(tags, tag, compares))
+    };
+    if headers.contains_key(IF_MATCH) && !has(IF_MATCH, Compares::Strongly) {
+        *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+        return response;
+    }
+    if has(IF_NONE_MATCH, Compares::Weakly) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
     set(&mut response, ACCEPT_RANGES, "bytes");
     set(&mut response, CONTENT_TYPE, media);
-    let asked = text(RANGE).filter(|_| text(IF_RANGE).is_none_or(|held| held == tag));
+    let is_same = headers.get(IF_RANGE).is_none_or(|held| held.as_bytes() == tag.as_bytes());
+    let asked = text(RANGE).filter(|_| *method == Method::GET && is_same);
     let range = match asked.map_or(ByteRange::All, |range| ByteRange::read(range, size)) {
         ByteRange::All => 0..size,
         ByteRange::Some(range) => {
@@ -150,9 +160,20 @@ pub(crate) fn send(
     response
 }
 
+/// How entity tags are compared (RFC 9110, 8.8.3.2). Ours are strong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compares {
+    Strongly,
+    /// A weak tag is the strong one with the same text.
+    Weakly,
+}
+
 /// Whether a list of entity tags has this one.
-fn names(tags: &str, tag: &str) -> bool {
-    tags.split(',').map(str::trim).any(|held| held == "*" || held.trim_start_matches("W/") == tag)
+fn names(tags: &str, tag: &str, compares: Compares) -> bool {
+    tags.split(',').map(str::trim).any(|held| {
+        let text = held.strip_prefix("W/").filter(|_| compares == Compares::Weakly);
+        held == "*" || text.unwrap_or(held) == tag
+    })
 }
 
 #[cfg(test)]
@@ -161,10 +182,16 @@ mod tests {
 
     #[test]
     fn a_list_of_tags_is_read() {
-        for (tags, expected) in
-            [("\"a\"", true), ("\"b\", W/\"a\"", true), ("*", true), ("\"b\"", false), ("", false)]
-        {
-            assert_eq!(names(tags, "\"a\""), expected, "{tags}");
+        for (tags, weakly, strongly) in [
+            ("\"a\"", true, true),
+            ("\"b\", W/\"a\"", true, false),
+            ("\"b\", \"a\"", true, true),
+            ("*", true, true),
+            ("\"b\"", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(names(tags, "\"a\"", Compares::Weakly), weakly, "{tags}");
+            assert_eq!(names(tags, "\"a\"", Compares::Strongly), strongly, "{tags}");
         }
     }
 }

@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     answer::{http_reply, last_words, no_such_seed, plain, problem, problem_as},
     body::{self, Terms},
-    contents::{self, BLOB, Sent},
+    contents::{self, Sent},
     doors::{Reason, Shared},
     framed,
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
@@ -177,8 +177,9 @@ impl Visitor {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         // In a box of its own: every request's future is as large as its largest route.
         let who = self.door.principal;
-        match Readable::of(self.plane(), who, request).filter(|_| is_read) {
-            Some(readable) => Box::pin(readable.read(&self.shared, who, request)).await,
+        match Readable::of(self.plane(), who, request) {
+            Some(readable) if is_read => Box::pin(readable.read(&self.shared, who, request)).await,
+            Some(readable) => other_method("GET, HEAD", readable.form()).map(Sent::Left),
             None => self.answer_at_once(request).await.map(Sent::Left),
         }
     }
@@ -200,7 +201,6 @@ impl Visitor {
             }
             (_, "/healthz") => other_method("GET, HEAD", "/healthz"),
             (_, "/content") if self.door.may_upload => other_method("PUT", "/content"),
-            (_, path) if path.starts_with(BLOB) => other_method("GET, HEAD", "/blob/<name>"),
             _ => problem_as(StatusCode::NOT_FOUND, &unknown_path(), None, 0),
         }
     }

@@ -81,8 +81,8 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan {
         Ok(httparse::Status::Partial) => return partial(text),
         Ok(httparse::Status::Complete(length)) if length > HEAD_MAX => Err(too_large()),
         Ok(httparse::Status::Complete(length)) => {
-            let line = request.path.unwrap_or_default();
-            let framing = check_line(line)
+            let method = request.method.unwrap_or_default();
+            let framing = check_line(method, request.path.unwrap_or_default())
                 .and_then(|()| framing(request.headers, request.version == Some(0)));
             framing.map(|framing| (start + length, framing))
         }
@@ -127,7 +127,7 @@ fn partial(text: &[u8]) -> Scan {
     if text.len() > HEAD_MAX { Scan::Refused(too_large()) } else { Scan::Partial }
 }
 
-fn check_line(target: &str) -> Result<(), Refusal> {
+fn check_line(method: &str, target: &str) -> Result<(), Refusal> {
     if target.len() > LINE_MAX {
         return Err(line_too_long());
     }
@@ -137,13 +137,48 @@ fn check_line(target: &str) -> Result<(), Refusal> {
     }
     // hyper's own check: what fails it would be answered without a word.
     match Uri::try_from(target) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(refusal(
+        Ok(uri) if has_form(method, target, &uri) => Ok(()),
+        _ => Err(refusal(
             StatusCode::BAD_REQUEST,
             "the target of the request is malformed",
             "encode it: POST /call/<seed>/<function>",
         )),
     }
+}
+
+/// Whether a target is a path, a whole address, `*` for OPTIONS, or a host for CONNECT (RFC 9112, 3.2).
+/// hyper takes `*` and a host for every method, and drops a fragment.
+fn has_form(method: &str, target: &str, uri: &Uri) -> bool {
+    let is_form = match method {
+        "CONNECT" => true,
+        "OPTIONS" if target == "*" => true,
+        _ => target.starts_with('/') || uri.scheme().is_some(),
+    };
+    is_form && !target.contains('#')
+}
+
+/// Whether a Host is `host` or `host:port`, or empty (RFC 9110, 7.2; RFC 3986, 3.2.2).
+fn is_host(value: &[u8]) -> bool {
+    let is_literal = value.first() == Some(&b'[');
+    let ends = |byte: &u8| *byte == if is_literal { b']' } else { b':' };
+    let end = value.iter().position(ends);
+    let end = if is_literal { end.map(|end| end + 1) } else { end };
+    let (name, port) = value.split_at(end.unwrap_or(value.len()));
+    let is_name = match name {
+        [b'[', within @ .., b']'] => within.iter().all(|byte| *byte == b':' || is_of_name(*byte)),
+        name => name.iter().all(|byte| is_of_name(*byte)),
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_name && is_port
+}
+
+/// Of a registered name: unreserved, a part of an escape, or a sub-delimiter.
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }
 
 /// Of RFC 3986, 2.3, and what stands between the parts of a path.
@@ -218,7 +253,7 @@ fn other_version(text: &[u8]) -> Option<Refusal> {
 /// RFC 9112, 6.3, without its leniences: what two readers could see differently is refused.
 fn framing(headers: &[httparse::Header<'_>], is_old: bool) -> Result<Framing, Refusal> {
     let bad = |reason, remedy| refusal(StatusCode::BAD_REQUEST, reason, remedy);
-    let (mut length, mut is_chunked, mut hosts) = (None, false, 0);
+    let (mut length, mut is_chunked, mut hosts, mut is_good_host) = (None, false, 0, true);
     for header in headers {
         if header.name.eq_ignore_ascii_case("content-length") {
             let found = read_length(header.value)?;
@@ -238,10 +273,18 @@ fn framing(headers: &[httparse::Header<'_>], is_old: bool) -> Result<Framing, Re
             is_chunked = true;
         } else if header.name.eq_ignore_ascii_case("host") {
             hosts += 1;
+            is_good_host = is_host(header.value.trim_ascii());
         }
     }
     if hosts > 1 {
         return Err(bad("the head has two Host headers", "send one Host"));
+    }
+    // RFC 9112, 3.2: also when the target is a whole address.
+    if hosts == 0 && !is_old {
+        return Err(bad("the head has no Host header", "send Host: <name>, which may be empty"));
+    }
+    if !is_good_host {
+        return Err(bad("the Host header is malformed", "send Host: <name> or <name>:<port>"));
     }
     match (length, is_chunked) {
         (Some(_), true) => Err(bad("Content-Length stands beside Transfer-Encoding", LENGTH_ONCE)),
@@ -282,14 +325,14 @@ mod tests {
     }
 
     fn with(headers: &str) -> u16 {
-        status(format!("POST /call/a/b HTTP/1.1\r\n{headers}\r\n\r\n").as_bytes())
+        status(format!("POST /call/a/b HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n").as_bytes())
     }
 
     #[test]
     fn a_head_says_where_its_body_ends() {
-        let head = b"POST /x HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc";
+        let head = b"POST /x HTTP/1.1\r\nhost:\r\ncontent-length: 3\r\n\r\nabc";
         assert_eq!(scan(head), Scan::Whole(head.len() - 3, Framing::Length(3)));
-        let head = b"\r\nPOST /x HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n";
+        let head = b"\r\nPOST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n";
         assert_eq!(scan(head), Scan::Whole(head.len(), Framing::Chunked));
         let head = b"GET / HTTP/1.0\r\n\r\n";
         assert_eq!(scan(head), Scan::Whole(head.len(), Framing::Length(0)));
@@ -310,9 +353,45 @@ mod tests {
         }
         assert_eq!(with("Content-Length: 99999999999999999999999"), 413);
         assert_eq!(with(&format!("Content-Length: {}", u64::MAX)), 413);
-        assert_eq!(with("Host: a\r\nHost: b"), 400);
+        assert_eq!(with("Host: a"), 400);
         assert_eq!(with("Host : a"), 400);
         assert_eq!(status(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn a_request_has_one_host_that_is_well_formed() {
+        for host in ["", "a", "a:1", "a:", "[::1]", "[::1]:80", "a_b.c.", "%2ftmp%2Fsock", "a,b"] {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(status(head.as_bytes()), 200, "{host}");
+        }
+        for host in
+            ["a/b", "a b", "me@a", "a:b", "::1", "[::1", "[::1]80", "[a/b]", "a#b", "\u{fc}"]
+        {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(status(head.as_bytes()), 400, "{host}");
+        }
+        assert_eq!(status(b"GET / HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status(b"GET http://a/ HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status(b"GET / HTTP/1.0\r\n\r\n"), 200);
+    }
+
+    #[test]
+    fn a_target_has_one_of_four_forms() {
+        for (line, expected) in [
+            ("GET /a?b=%20", 200),
+            ("GET http://a/b", 200),
+            ("GET http://a", 200),
+            ("OPTIONS *", 200),
+            ("CONNECT a:80", 200),
+            ("GET *", 400),
+            ("GET a", 400),
+            ("GET a:80", 400),
+            ("GET /a#b", 400),
+            ("GET http://a/b#c", 400),
+        ] {
+            let head = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(status(head.as_bytes()), expected, "{line}");
+        }
     }
 
     #[test]

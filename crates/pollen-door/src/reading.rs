@@ -36,8 +36,18 @@ impl Readable {
         if who != Principal::Anonymous {
             return path.starts_with(SITE).then_some(Self::OwnSite);
         }
-        let is_own = path.starts_with("/call/") || path == "/healthz";
-        (!is_own).then(|| sites::of_host(plane, request.headers()))?.map(Self::Site)
+        // `*` and a host alone are no page.
+        let is_page = path.starts_with('/') && !path.starts_with("/call/") && path != "/healthz";
+        is_page.then(|| sites::of_host(plane, request.uri(), request.headers()))?.map(Self::Site)
+    }
+
+    /// What its path looks like.
+    pub(crate) fn form(&self) -> &'static str {
+        match self {
+            Self::Blob => "/blob/<name>",
+            Self::OwnSite => "/~site/<name>/",
+            Self::Site(_) => "/<page>",
+        }
     }
 
     /// Sends it.

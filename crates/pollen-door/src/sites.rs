@@ -63,13 +63,20 @@ pub(crate) struct Asked<'a> {
     pub(crate) path: &'a str,
 }
 
-/// The public site that the Host of a request names, exactly or below `localhost`.
-pub(crate) fn of_host(plane: &Plane, headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(HOST)?.to_str().ok()?.to_ascii_lowercase();
+/// The public site that the host of a request names, exactly or below `localhost`.
+pub(crate) fn of_host(plane: &Plane, uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    // A target that is a whole address goes before the Host (RFC 9112, 3.2.2).
+    let host = match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => headers.get(HOST)?.to_str().ok()?,
+    };
+    let host = host.to_ascii_lowercase();
     let host = match host.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => &*host,
     };
+    // As a full name of the DNS may end (RFC 3986, 3.2.2).
+    let host = host.strip_suffix('.').unwrap_or(host);
     let tables = plane.tables().load();
     let is_site = |name: &str| {
         tables.named(name).is_some_and(|held| held.row.is_site() && held.row.lets_stranger())
@@ -176,6 +183,11 @@ fn answer(site: &Table, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
         Found::Folder => return moved(asked.uri),
     };
     let mut response = send_file(site, blob, file, status, asked);
+    // These answer one request alone: no cache may keep them for the path.
+    let is_own = matches!(
+        response.status(),
+        StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE
+    );
     let keep = match keep {
         Keep::Asks => "public, no-cache",
         Keep::Always => "public, max-age=31536000, immutable",
@@ -190,6 +202,9 @@ fn answer(site: &Table, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
             headers.insert(name, value);
         }
     }
+    if is_own {
+        headers.remove(CACHE_CONTROL);
+    }
     response
 }
 
@@ -200,8 +215,9 @@ fn send_file(
     status: StatusCode,
     asked: &Asked<'_>,
 ) -> Response<Sent> {
-    // A range is one of the file as it is.
-    let takes_packed = !asked.headers.contains_key(RANGE) && takes_gzip(asked.headers);
+    // A range is one of the file as it is, and of GET.
+    let has_range = *asked.method == Method::GET && asked.headers.contains_key(RANGE);
+    let takes_packed = !has_range && takes_gzip(asked.headers);
     let packed = site.packed_span(file);
     let has_packed = packed.is_some();
     let (span, tag, is_packed) = match packed.filter(|_| takes_packed) {
@@ -209,12 +225,16 @@ fn send_file(
         None => (site.span(file), format!("\"{}\"", file.tag), false),
     };
     let part = Part { span, tag: &tag, media: &file.media };
-    let mut response = send(asked.method, asked.headers, blob, part);
-    // What is not there has no ranges, and is never "not modified".
-    if status == StatusCode::NOT_FOUND && response.status() == StatusCode::OK {
+    let unconditional = HeaderMap::new();
+    let mut response = if status == StatusCode::NOT_FOUND {
+        // What is not there has no ranges, and is never "not modified" (RFC 9110, 13.2.1, 14.2).
+        let mut response = send(asked.method, &unconditional, blob, part);
         *response.status_mut() = status;
-    }
-    if is_packed && response.status() != StatusCode::NOT_MODIFIED {
+        response
+    } else {
+        send(asked.method, asked.headers, blob, part)
+    };
+    if is_packed && matches!(response.status(), StatusCode::OK | StatusCode::NOT_FOUND) {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     if has_packed {
@@ -241,7 +261,11 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     codings.any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
         let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let weight = parts.find_map(|part| part.strip_prefix("q=")).unwrap_or("1");
+        let weight = parts.find_map(|part| {
+            let (name, weight) = part.split_once('=')?;
+            name.eq_ignore_ascii_case("q").then_some(weight)
+        });
+        let weight = weight.unwrap_or("1");
         is_gzip && weight.parse().is_ok_and(|weight: f32| weight > 0.0)
     })
 }
@@ -258,6 +282,8 @@ mod tests {
             ("br, GZIP;q=0.5", true),
             ("gzip;q=0", false),
             ("gzip; q=0.000", false),
+            ("gzip;Q=0", false),
+            ("gzip;Q=1", true),
             ("br", false),
             ("", false),
             ("xgzip", false),

@@ -16,9 +16,9 @@ pub enum ByteRange {
 impl ByteRange {
     /// Reads `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-COUNT`, the last ones.
     pub fn read(text: &str, size: u64) -> Self {
-        let Some((first, last)) =
-            text.strip_prefix("bytes=").and_then(|range| range.split_once('-'))
-        else {
+        // The name of a unit has no case (RFC 9110, 14.1).
+        let range = text.split_once('=').filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes"));
+        let Some((first, last)) = range.and_then(|(_, range)| range.split_once('-')) else {
             return Self::All;
         };
         let number = |text: &str| {
@@ -53,6 +53,7 @@ mod tests {
     fn one_range_is_understood() {
         for (text, expected) in [
             ("bytes=0-0", ByteRange::Some(0..1)),
+            ("Bytes=0-0", ByteRange::Some(0..1)),
             ("bytes=3-", ByteRange::Some(3..10)),
             ("bytes=3-99", ByteRange::Some(3..10)),
             ("bytes=-4", ByteRange::Some(6..10)),
