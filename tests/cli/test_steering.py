@@ -47,7 +47,6 @@ LINES = [
     ["why", "call", "nothing"],
     ["logs"],
     ["seed", str(EXAMPLES / "loop.wasm"), "steered"],
-    ["versions", "steered"],
     ["versions", POISON],
     ["rollback", "steered"],
     ["rollback", "steered", POISON],

@@ -114,9 +114,8 @@ def fetch(
                 remedy = f"to replace it{whole}: --force"
                 raise error_from("file-exists", f"{place} is there already", remedy)
             if is_site:
-                place = _folder_of(place)
-                coming = _Coming(answer, size, progress)
-                with _written(place), _folder_beside(place) as folder:
+                coming, folder_at = _Coming(answer, size, progress), _folder_of(place)
+                with _written(place), _folder_beside(folder_at) as folder:
                     count = sites.unpack(coming, folder)
                     coming.drain()
                 return Fetched(size, place, count)

@@ -7,6 +7,7 @@ import click
 from pollen.cli import output
 from pollen.cli.app import complete_seeds, control_of, with_globals, with_json
 from pollen.cli.proposals import here
+from pollen.plain import escaped
 from pollen.units import human_bytes
 
 _HEAD = ("VERSION", "SEED", "CONTENT", "SIZE", "COPIES")
@@ -44,6 +45,7 @@ def versions_command(ctx: click.Context, name: str, as_json: bool) -> None:
     for line in output.table_lines(_HEAD, rows, columns=output.width()):
         click.echo(line)
     if former:
-        click.echo(here(f"hint: back to one of them: pln rollback {found['name']} VERSION"))
+        named = escaped(found["name"])
+        click.echo(here(f"hint: back to one of them: pln rollback {named} VERSION"))
     else:
         click.echo("no former version is kept")
