@@ -205,15 +205,7 @@ def test_a_fetch_is_whole_whoever_was_killed(killed: dict[str, list[Round]], who
     assert [held.is_right for held in killed[who]] == [True] * KILLS
 
 
-# A partial file enters the store's database with a batch of half a second, and a reader that is
-# killed before that keeps nothing of it. Of 40 kills 26 lost all that had come, 106 MiB at most;
-# after the others 6 to 26 MiB came again.
-LOSES = pytest.mark.xfail(strict=False, reason="what comes in the first 0.5 s is not yet recorded")
-
-
-@pytest.mark.parametrize(
-    "who", [pytest.param("reader", marks=LOSES), "holder", pytest.param("both", marks=LOSES)]
-)
+@pytest.mark.parametrize("who", ["reader", "holder", "both"])
 def test_what_was_on_its_way_comes_again_and_nothing_else(
     killed: dict[str, list[Round]], who: str
 ) -> None:
