@@ -114,8 +114,12 @@ impl Net {
         match Asked::decode(&body) {
             Ok(Asked::Open(open)) => self.take_tunnel(stream, open).await,
             Ok(Asked::Fetch(request)) => {
-                if let Err(error) = self.serve_fetch(&request, &mut stream).await {
-                    tracing::debug!(%error, "serving content ended early");
+                let Err(error) = self.serve_fetch(&request, &mut stream).await else { return };
+                tracing::debug!(%error, "serving content ended early");
+                // The reader goes on to another holder.
+                drop(stream);
+                if let NetError::Unread(_) = error {
+                    self.up().suspect(request.content);
                 }
             }
             Err(error) => tracing::debug!(%error, "a request on a bulk stream was refused"),

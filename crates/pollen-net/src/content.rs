@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use crate::{
     NetError,
     arriving::{Arriving, Part},
-    disk,
+    damage, disk,
     pins::{Failure, PINS, pin, tag, unfinished},
     possession,
 };
@@ -76,6 +76,9 @@ pub trait ContentStore: Send + Sync {
         content: Id,
         range: Range<u64>,
     ) -> BoxStream<'static, Result<Bytes, NetError>>;
+    /// Whether what is whole by the store's account is not what its hash says, or cannot be read. All of
+    /// it is read for that, up to the first fault.
+    fn is_damaged(&self, content: Id) -> BoxFuture<'_, bool>;
     /// Writes the verifiable encoding of all of it or of a piece; the stream is not finished.
     fn send<'a>(
         &'a self,
@@ -344,6 +347,18 @@ impl ContentStore for BlobStore {
         }))
     }
 
+    fn is_damaged(&self, content: Id) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let is_held = async || matches!(self.size(content).await, Ok(Some(_)));
+            let opened = self.opened();
+            // A store that has stopped, or has let go of it, says nothing of the disk.
+            is_held().await
+                && !damage::is_sound(&opened.store, content).await
+                && matches!(self.is_mended(&opened).await, Ok(false))
+                && is_held().await
+        })
+    }
+
     fn begin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>> {
         Box::pin(self.run("beginning", 0, move |store| {
             Box::pin(async move {
@@ -416,7 +431,10 @@ impl ContentStore for BlobStore {
                 let piece = match piece {
                     Ok(piece) => piece,
                     Err(cause) => {
-                        return Err(self.broke_off(&opened, "reading content", cause).await);
+                        return Err(self
+                            .broke_off(&opened, "reading content", cause)
+                            .await
+                            .unread());
                     }
                 };
                 to.write_chunk(piece).await.map_err(|e| NetError::lost("sending content", e))?;

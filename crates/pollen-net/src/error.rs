@@ -27,6 +27,9 @@ pub enum NetError {
     /// The disk of the content store is full.
     #[error("{0}")]
     Full(String),
+    /// A content was not read to its end; whether its copy is damaged is looked at then.
+    #[error("{0}")]
+    Unread(String),
     /// The content store cannot be used.
     #[error("{0}")]
     State(String),
@@ -47,14 +50,22 @@ impl NetError {
             Self::Missing => "blob-not-found",
             Self::PortInUse(_) => "port-in-use",
             Self::Full(_) => "storage-full",
-            Self::State(_) => "state-unusable",
+            Self::State(_) | Self::Unread(_) => "state-unusable",
             Self::Invalid(_) => "bad-request",
         }
     }
 
     /// Whether it is this node's own store that failed: another peer would be no better.
     pub fn is_own(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::State(_))
+        matches!(self, Self::Full(_) | Self::State(_) | Self::Unread(_))
+    }
+
+    /// The same, where nobody was to be reached but this node's own disk.
+    pub(crate) fn unread(self) -> Self {
+        match self {
+            Self::Unreachable(text) => Self::Unread(text),
+            error => error,
+        }
     }
 
     pub(crate) fn lost(what: &str, cause: impl std::fmt::Display) -> Self {

@@ -67,6 +67,8 @@ pub trait Upcalls: Members {
     /// Whether the pushed tables let this peer have that content, else the slug to refuse with. With the
     /// owner of the spec that it names, it is given away only if it was got for that owner.
     fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Option<Id>, &'static str>;
+    /// The copy of a content could not be read from the disk, and may be damaged; must not block.
+    fn suspect(&self, content: Id);
     /// Serves a tunnel that a linked peer asks for; must not block.
     fn tunnel(&self, arrived: Arrived);
     /// Milliseconds since the brain last beat.

@@ -130,6 +130,25 @@ async fn wrong_bytes_are_refused_and_come_from_another_holder() {
 }
 
 #[tokio::test]
+async fn a_copy_that_rots_is_suspected_and_found_out() {
+    let (a, holders) = town(1).await;
+    let holder = &holders[0];
+    let data = noise(SIZE);
+    let content = hold(holder, &data).await;
+    assert!(!holder.net.content().is_damaged(content).await);
+    let rotten = holder.folder.path().join("content/data").read_dir().unwrap();
+    let rotten = rotten.map(|file| file.unwrap().path());
+    let rotten = rotten.into_iter().find(|path| path.metadata().unwrap().len() == SIZE as u64);
+    let file = std::fs::OpenOptions::new().write(true).open(rotten.unwrap()).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[!data[SIZE - 9]], SIZE as u64 - 9).unwrap();
+    let fetched = a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await;
+    assert!(matches!(fetched, Err(NetError::Unreachable(_))), "{fetched:?}");
+    until(|| *holder.above.suspected.lock() == [content]).await;
+    assert!(holder.net.content().is_damaged(content).await);
+    assert!(!a.net.content().is_damaged(content).await, "there is no copy to be damaged");
+}
+
+#[tokio::test]
 async fn an_empty_content_and_one_of_whole_pieces_come_whole() {
     let (a, holders) = town(1).await;
     for size in [0, 1, PIECE as usize, 2 * PIECE as usize] {

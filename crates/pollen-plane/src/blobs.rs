@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,7 @@ use pollen_wire::{
 use crate::{
     call::{CallError, Principal, SeedRef},
     candidates::resolve,
+    events::Event,
     hex::hex,
     plane::Plane,
     refused::{denied, not_had},
@@ -76,6 +77,33 @@ impl Plane {
         let held = self.net().content().size(row.content).await.map_err(|e| not_had(&e))?;
         let reading = held.is_none().then(|| self.fetch_for_readers(&entry));
         Ok(Blob { plane: self.clone(), entry, reading })
+    }
+
+    /// A copy that could not be read is read whole. When it is damaged, the brain hears that its seeds
+    /// cannot be had from here; it decides whether others hold them.
+    pub(crate) fn look_for_damage(&self, content: Id) {
+        let is_it =
+            move |entry: &&Arc<SeedEntry>| entry.row.is_blob() && entry.row.content == content;
+        let tables = self.tables().load_full();
+        let Some(first) = tables.seeds().find(is_it).cloned() else { return };
+        if first.local.is_looked_at.swap(true, Relaxed) {
+            return;
+        }
+        let plane = self.clone();
+        self.handle().spawn(async move {
+            let is_damaged = plane.net().content().is_damaged(content).await;
+            first.local.is_looked_at.store(false, Relaxed);
+            if !is_damaged {
+                return;
+            }
+            let content = hex(&content);
+            tracing::warn!(%content, "the copy of a blob on this disk is damaged");
+            for entry in tables.seeds().filter(is_it) {
+                let (seed, slug) = (entry.row.seed, "state-unusable".to_owned());
+                let reason = "the copy on this disk is damaged".to_owned();
+                plane.events().emit(Event::LoadFinished { seed, slug, reason }).await;
+            }
+        });
     }
 
     fn fetch_for_readers(&self, entry: &Arc<SeedEntry>) -> Arc<Reading> {
@@ -221,8 +249,13 @@ impl Blob {
     }
 
     fn held(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CallError>> {
-        let read = self.plane.net().content().read_range(self.content(), range);
-        read.map_err(|error| not_had(&error)).boxed()
+        let (plane, content) = (self.plane.clone(), self.content());
+        let read = plane.net().content().read_range(content, range);
+        read.map_err(move |error| {
+            plane.look_for_damage(content);
+            not_had(&error)
+        })
+        .boxed()
     }
 
     /// Waits until a piece is here.

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use pollen_rules::match_gate;
 pub use pollen_rules::{Policy, Words};
 use pollen_wasm::Seed;
 use pollen_wire::{Id, options::SeedOptions};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     call::CallError, chatter::Chatter, counters::SeedCounters, members::lets, trees::HighWater,
@@ -155,6 +156,12 @@ pub struct SeedLocal {
     pub loaded: ArcSwap<Option<Arc<Seed>>>,
     /// The load under way, for all who wait for it. Held while `loaded` is set by it.
     pub(crate) flight: Mutex<Option<Flight>>,
+    /// Ends the load that was begun last, if it is a blob's.
+    pub(crate) giving_up: Mutex<CancellationToken>,
+    /// Whether what had come by then stays, for another try.
+    pub(crate) keeps_part: AtomicBool,
+    /// Whether the copy of a blob on this disk is being read for damage.
+    pub(crate) is_looked_at: AtomicBool,
     /// The fetch of a blob for those who read it here.
     pub(crate) reading: Mutex<Weak<Reading>>,
     /// Loaded for a seed with a check, and not open to callers yet. Held while it is opened.

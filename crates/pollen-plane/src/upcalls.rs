@@ -47,6 +47,10 @@ impl Upcalls for Plane {
         if lets && lists { Ok(entry.row.owner()) } else { Err("blob-not-found") }
     }
 
+    fn suspect(&self, content: Id) {
+        self.look_for_damage(content);
+    }
+
     fn tunnel(&self, arrived: Arrived) {
         if let Some(tunnels) = self.tunnels() {
             return tunnels.serve(arrived);

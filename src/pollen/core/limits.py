@@ -381,6 +381,11 @@ DRAIN_MAX_NS = 4 * SECOND
 # How long nobody copies blobs of a node that said that it leaves: longer leaves fewer copies,
 # shorter moves gigabytes for an upgrade. Guess: a reboot with updates.
 REPAIR_DELAY_NS = 10 * MINUTE
+# For so long after its first link a run hears what the others hold before it fetches a blob, and
+# for so long at most: sooner it copies what has its copies, later a repair waits. Guess: a digest's
+# answers and a probe over slow lines.
+HEAR_NS = 2 * SECOND
+HEAR_MAX_NS = 10 * SECOND
 # Wait before a failed fetch is tried again; doubled up to the cap. The first is short: a holder
 # refuses a fetcher whose node record it has not read yet. Guess.
 LOAD_RETRY_FIRST_NS = 100 * MILLISECOND

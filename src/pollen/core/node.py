@@ -260,7 +260,7 @@ class Node(Room):
             return
         self._paths.on_hello(event, turn)
         self._gossip.on_link(event.peer, event.dialled, turn)
-        self._placing.note_links()
+        self._placing.note_link(turn.now.mono)
         self._consequences.on_linked(event.peer)
         self._admin.on_link(event.peer, turn)
 
@@ -301,7 +301,7 @@ class Node(Room):
         self._mesh.on_telemetry(event, self._situation.bundles.place_of, turn)
         self._paths.on_telemetry(event, turn)
         self._placing.note_coordinate(self._mesh.coords.told)
-        self._placing.note_telemetry(event, turn)
+        self._placing.note_telemetry(event, turn, is_level=self._gossip.is_level)
         self._requests.note_telemetry(event, turn)
 
     def _on_commanded(self, event: Commanded, turn: Turn) -> None:

@@ -32,6 +32,7 @@ class Bench:
 
     def __init__(self, own: PeerId = A, properties: str = "{}", holding: Seed = ECHO) -> None:
         self.own, self.hosting = own, Hosting(own, Party(properties=properties), GIB)
+        self.hosting.space.has_heard = True
         self.claims, self.linked = Claims(), {A, B, C}
         self.placements: dict[Hash, Placement] = {}
         self.mono, self.seq, self.roles = 1, 0, dict[Hash, Role]()
@@ -79,7 +80,9 @@ class Bench:
 
     def finish(self, slug: str = "", of: Seed = ECHO) -> list[fx.Effect]:
         event = LoadFinished(seed=of.seed, slug=slug, reason="because")
-        return effects_of(self.now, lambda turn: self.hosting.on_load_finished(event, turn))
+        return effects_of(
+            self.now, lambda turn: self.hosting.on_load_finished(event, self.view, turn)
+        )
 
     def state(self, of: Seed = ECHO) -> State:
         claim = self.hosting.claim(of.seed)

@@ -12,7 +12,7 @@ from pollen.core.codec import Refusal, encode
 from pollen.core.commands import SeedCommand, Seeded, SeedOptions
 from pollen.core.effects import BLOB, MODULE
 from pollen.core.events import ModuleInspected
-from pollen.core.ids import RequestId
+from pollen.core.ids import PeerId, RequestId
 from pollen.core.placement import NodeFacts, State, may_rank, roles, tables
 from pollen.core.placement.claims import Claims
 from pollen.core.policy import Party
@@ -269,3 +269,63 @@ def test_what_was_unseeded_while_it_came_is_let_go_when_it_is_here() -> None:
     assert bench.finish(of=film) == [fx.UnloadSeed(seed=film.seed, keep=False)]
     assert bench.hosting.take_unloaded() == [film.seed]
     assert bench.hosting.seed(film.seed) is None
+
+
+def test_nothing_is_fetched_before_it_is_known_what_the_others_hold() -> None:
+    """A node that starts copied nearly every blob that others held."""
+    film = blob(size=40 * MIB)
+    bench = Bench(own=B, holding=film)
+    space = bench.hosting.space
+    space.disk_free_bytes, space.has_heard = 50 * MIB, False
+    bench.plan(bench.own, of=film)
+    assert bench.turn(of=film) == [] and bench.state(film) is State.ABSENT
+    space.has_heard = True
+    assert bench.turn(of=film) == [fx.LoadSeed(seed=film.seed, holders=[A])]
+
+
+def test_what_is_on_the_disk_waits_for_nobody() -> None:
+    film = blob(size=40 * MIB)
+    bench = Bench(own=B, holding=film)
+    effects_of(bench.now, lambda turn: bench.hosting.held.note(film.seed, turn, is_held=True))
+    bench.hosting.space.disk_free_bytes, bench.hosting.space.has_heard = MIB, False
+    bench.plan(bench.own, of=film)
+    assert bench.turn(of=film) == [fx.LoadSeed(seed=film.seed, holders=[])]
+
+
+def held_film(*others: PeerId) -> tuple[Bench, Seed]:
+    """A copy is ready here, and on these."""
+    film = blob(size=40 * MIB)
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = 50 * MIB
+    bench.serve(film)
+    for other in others:
+        bench.claim(other, State.READY, of=film)
+    return bench, film
+
+
+def test_a_damaged_copy_counts_no_more_and_is_let_go() -> None:
+    """Another node makes a copy of what the others hold; this one tries again later."""
+    bench, film = held_film(A)
+    assert fx.UnloadSeed(seed=film.seed) in bench.finish("state-unusable", of=film)
+    assert bench.state(film) is State.REFUSED and film.seed not in bench.hosting.held
+    claim = bench.hosting.claim(film.seed)
+    assert claim is not None and claim.reason == "state-unusable: because" and not claim.is_fault
+    assert bench.finish("state-unusable", of=film) == [], "it is said twice"
+
+
+def test_the_only_copy_that_is_left_stays_damaged_as_it_is() -> None:
+    bench, film = held_film()
+    assert bench.finish("state-unusable", of=film) == []
+    assert bench.state(film) is State.READY and film.seed in bench.hosting.held
+
+
+def test_what_came_of_a_slow_fetch_is_kept_for_the_next_try() -> None:
+    film = blob(size=40 * MIB)
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = 50 * MIB
+    bench.plan(bench.own, of=film)
+    bench.turn(of=film)
+    assert bench.turn(roles.load_deadline(film), of=film) == [
+        fx.UnloadSeed(seed=film.seed, keep=True)
+    ]
+    assert bench.state(film) is State.REFUSED

@@ -9,7 +9,7 @@ import pytest
 from pollen.core import effects as fx
 from pollen.core import limits
 from pollen.core.events import PeerSample, Telemetry
-from pollen.core.ids import MILLISECOND
+from pollen.core.ids import MILLISECOND, Nanos, Now
 from pollen.core.placement import State
 from pollen.core.placement.demand import DemandRow, bucket_of
 from pollen.core.seeds import Seed
@@ -226,7 +226,7 @@ def test_the_unmeasured_are_priced_anew_when_this_node_moves_on_the_map() -> Non
     town.estimates.update(dict.fromkeys(town.peers[1:], 7_000))
     near = PeerSample(town.peers[1], 300, bytes_out=0, bytes_in=0, direct=True)
     told = Telemetry(peers=[near], seeds=[], memory_bytes=0, events_dropped=0, control_stalls=0)
-    town.placing.note_telemetry(told, turn_at(town.now, town.records))
+    town.placing.note_telemetry(told, turn_at(town.now, town.records), is_level=True)
     town.placing.note_coordinate([1, 2, 50, 100])
     town.slice()
     priced = sum(row.price_us == 7_000 for row in town.known.values())
@@ -234,3 +234,32 @@ def test_the_unmeasured_are_priced_anew_when_this_node_moves_on_the_map() -> Non
     town.turn()
     assert {town.known[peer].price_us for peer in town.peers[2:]} == {7_000}
     assert town.known[near.peer].price_us == 300
+
+
+def test_others_have_been_heard_two_seconds_after_the_first_link() -> None:
+    """While records are known of that are not here the wait goes on, for ten seconds at most."""
+    town = Town(FOUR)
+    told = Telemetry(peers=[], seeds=[], memory_bytes=0, events_dropped=0, control_stalls=0)
+    space = town.hosting.space
+
+    def has_heard(after: int, *, is_level: bool = True) -> bool:
+        turn = turn_at(Now(Nanos(town.now.mono + after), town.now.wall), town.records)
+        town.placing.note_telemetry(told, turn, is_level=is_level)
+        return space.has_heard
+
+    assert not has_heard(0) and not has_heard(limits.HEAR_NS)
+    town.placing.note_link(Nanos(town.now.mono + limits.HEAR_NS))
+    assert not has_heard(2 * limits.HEAR_NS - 1)
+    assert not has_heard(2 * limits.HEAR_NS, is_level=False)
+    assert has_heard(2 * limits.HEAR_NS)
+    assert has_heard(limits.HEAR_MAX_NS, is_level=False)
+
+
+def test_a_node_without_links_waits_no_longer_than_ten_seconds() -> None:
+    """It says then that no holder is to be reached."""
+    town = Town(FOUR)
+    told = Telemetry(peers=[], seeds=[], memory_bytes=0, events_dropped=0, control_stalls=0)
+    for after, heard in ((0, False), (limits.HEAR_MAX_NS - 1, False), (limits.HEAR_MAX_NS, True)):
+        turn = turn_at(Now(Nanos(town.now.mono + after), town.now.wall), town.records)
+        town.placing.note_telemetry(told, turn, is_level=True)
+        assert town.hosting.space.has_heard is heard

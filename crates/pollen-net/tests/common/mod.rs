@@ -16,7 +16,7 @@ use iroh::{
     Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey,
     endpoint::{Connection, RecvStream, SendStream, presets},
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use pollen_net::{
     Arrived, Carries, HelloData, Link, Member, Members, Net, NetConfig, NetEvent, Short,
     TunnelStream, Upcalls, read_answer, short,
@@ -51,6 +51,8 @@ pub struct Above {
     /// Who is a member, and by whom it is reached, as this node's brain would push it.
     pub members: RwLock<HashMap<Short, Arc<Member>>>,
     pub is_leased: AtomicBool,
+    /// Contents whose copies could not be read.
+    pub suspected: Mutex<Vec<Id>>,
 }
 
 impl Above {
@@ -93,6 +95,10 @@ impl Upcalls for Above {
         Ok(*self.owner.read())
     }
 
+    fn suspect(&self, content: Id) {
+        self.suspected.lock().push(content);
+    }
+
     fn tunnel(&self, mut arrived: Arrived) {
         tokio::spawn(async move {
             if arrived.service != "echo" {
@@ -128,7 +134,7 @@ pub struct TestNode {
     pub key: SecretKey,
     pub above: Arc<Above>,
     pub events: mpsc::UnboundedReceiver<NetEvent>,
-    _folder: TempDir,
+    pub folder: TempDir,
 }
 
 impl TestNode {
@@ -148,6 +154,7 @@ impl TestNode {
             owner: RwLock::new(None),
             members: RwLock::default(),
             is_leased: AtomicBool::new(true),
+            suspected: Mutex::default(),
         });
         let key = SecretKey::generate();
         let config = NetConfig {
@@ -159,7 +166,7 @@ impl TestNode {
         let net = Net::start(config, above.clone()).await.unwrap();
         net.set_hello(hello());
         *above.owner.write() = Some(net.id());
-        Self { net, key, above, events, _folder: folder }
+        Self { net, key, above, events, folder }
     }
 
     pub fn address(&self) -> SocketAddr {

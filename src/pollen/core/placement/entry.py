@@ -1,6 +1,6 @@
 """What a node knows of one seed that it hosts, loads or refuses, and what it decides by.
 
-Decides: nothing.
+Decides: for how long a state holds that a seed came to.
 Does not know: why any of it is so (``hosting``), what the record says of it (``claims``).
 Invariants: none; ``hosting`` keeps them.
 Source: docs/internals/placement.md#claims-and-hosting.
@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from pollen.core.ids import Hash, Nanos, PeerId
+from pollen.core import limits
+from pollen.core.ids import Hash, Nanos, Now, PeerId
 from pollen.core.placement.claims import Claims, State
 from pollen.core.placement.plan import Placement
-from pollen.core.placement.roles import Role
+from pollen.core.placement.roles import Role, load_deadline
 from pollen.core.seeds import Seed
 
 
@@ -40,6 +41,25 @@ class Entry(msgspec.Struct, kw_only=True):
     witnessed: list[tuple[PeerId, int]] = []
     has_served: bool = False
     timer_at: Nanos | None = None
+
+    def enter(self, before: State, now: Now, *, is_leaving: bool) -> None:
+        """Note until when the state holds that it came to now, and what is void by that."""
+        self.enough_since = None
+        if self.state is State.LOADING:
+            deadline = load_deadline(self.seed)
+            self.due_at = Nanos(now.mono + deadline)
+            self.until = now.wall + deadline
+            self.reason, self.attempts = "", 0
+        elif self.state is State.REFUSED:
+            if before is State.LOADING and now.mono >= self.due_at:
+                self.reason, self.is_fault = f"not loaded in time; {self.reason}", False
+            self.retry_at = Nanos(now.mono + limits.REFUSED_NS)
+            self.until = now.wall + limits.REFUSED_NS
+            self.in_flight = False
+        elif self.state is State.READY:
+            is_awaited = is_leaving and self.seed.is_blob
+            self.reason, self.attempts = "", 0
+            self.until = now.wall + limits.REPAIR_DELAY_NS if is_awaited else 0
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

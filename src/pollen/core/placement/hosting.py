@@ -41,7 +41,6 @@ from pollen.core.placement.held import Held
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.placement.roles import (
     Role,
-    load_deadline,
     load_wait,
     may_host,
     plan_holders,
@@ -140,7 +139,7 @@ class Hosting:
                 return
         if self._own in placement.chosen:
             entry.enough_since = None
-            if not self.space.judges(entry.seed):
+            if not self.space.judges(entry.seed, is_here=self._is_here(entry.seed)):
                 return
             if entry.state is not State.ABSENT or self._is_turn(role, placement, view):
                 yield self._want_or_refuse(entry)
@@ -179,7 +178,7 @@ class Hosting:
     def _is_recalled(self, entry: Entry, now: Now) -> bool:
         """The run before held this blob: it is claimed again, whatever the plan says, and leaves
         as any copy does, so that nobody loses sight of what may be the last one."""
-        may_say = self.space.judges(entry.seed) and not self.is_leaving
+        may_say = self.space.judges(entry.seed, is_here=True) and not self.is_leaving
         if not may_say or not self.held.recall(entry.seed.seed):
             return False
         entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
@@ -271,7 +270,9 @@ class Hosting:
         self._unloaded[key] = entry.seed
         if not keep:
             self.held.note(key, turn, is_held=False)
-        turn.do_last(UnloadSeed(seed=key, keep=keep))
+        # Of a blob that came too slowly the next try finds what is here.
+        is_late = cue is Cue.LATE and entry.seed.is_blob
+        turn.do_last(UnloadSeed(seed=key, keep=keep or is_late))
 
     def _is_to_keep(self, key: Hash, entry: Entry, cue: Cue, view: View) -> bool:
         """Whether the content of a live seed stays: here it was published, here it may be woken, or
@@ -287,29 +288,14 @@ class Hosting:
         return is_mine or placement.wanted == 0
 
     def _enter(self, entry: Entry, before: State, now: Now) -> None:
-        entry.enough_since = None
         is_here, is_coming = self._is_here(entry.seed), entry.in_flight
         self.space.note(entry.seed, entry.state, is_here=is_here, is_coming=is_coming)
-        if entry.state is State.LOADING:
-            deadline = load_deadline(entry.seed)
-            entry.due_at = Nanos(now.mono + deadline)
-            entry.until = now.wall + deadline
-            entry.reason, entry.attempts = "", 0
-        elif entry.state is State.REFUSED:
-            if before is State.LOADING and now.mono >= entry.due_at:
-                entry.reason, entry.is_fault = f"not loaded in time; {entry.reason}", False
-            entry.retry_at = Nanos(now.mono + limits.REFUSED_NS)
-            entry.until = now.wall + limits.REFUSED_NS
-            entry.in_flight = False
-        elif entry.state is State.READY:
-            is_awaited = self.is_leaving and entry.seed.is_blob
-            entry.reason, entry.attempts = "", 0
-            entry.until = now.wall + limits.REPAIR_DELAY_NS if is_awaited else 0
-        elif entry.state is State.DRAINING:
+        entry.enter(before, now, is_leaving=self.is_leaving)
+        if entry.state is State.DRAINING:
             self._drains += 1
             entry.drain, entry.drain_since = self._drains, now.mono
 
-    def on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
+    def on_load_finished(self, event: LoadFinished, view: View, turn: Turn) -> None:
         """Ready, or wait and try again: soon when the content was out of reach, else later."""
         entry, landed = self._entries.get(event.seed), self._landing.pop(event.seed, None)
         if entry is None or entry.state is not State.LOADING:
@@ -319,6 +305,9 @@ class Hosting:
                 self._unloaded[event.seed] = landed
             if not event.slug:
                 turn.do(UnloadSeed(seed=event.seed))
+            return
+        if event.slug and entry.seed.is_blob and entry.state in (State.READY, State.DRAINING):
+            self._on_damaged(event, entry, view, turn)
             return
         entry.in_flight = False
         cue = Cue.LOADED
@@ -334,11 +323,20 @@ class Hosting:
         elif event.slug:
             cue, entry.is_fault = Cue.REFUSE, event.slug in _FAULT_SLUGS
         if event.slug:
-            entry.reason = f"{event.slug}: {event.reason}"[: limits.REASON_MAX_CHARS]
+            entry.reason = _reason_of(event)
         elif checking.has_check(entry.seed):
             self._begin_check(entry, turn)
             return
         self._step(event.seed, entry, cue, turn)
+
+    def _on_damaged(self, event: LoadFinished, entry: Entry, view: View, turn: Turn) -> None:
+        """A copy that cannot be read counts no more. The only one that is left stays, for what is
+        right of it."""
+        if view.claims.nodes_in(event.seed, State.READY) in ([], [self._own]):
+            return
+        entry.reason, entry.is_fault = _reason_of(event), False
+        self.held.note(event.seed, turn, is_held=False)
+        self._step(event.seed, entry, Cue.REFUSE, turn)
 
     def _step(self, key: Hash, entry: Entry, cue: Cue, turn: Turn) -> None:
         """Take a cue that comes from the muscles."""
@@ -486,3 +484,7 @@ class Hosting:
             and not (entry.seed.is_blob and view.claims.nodes_in(key, State.READY) != [self._own])
             for key, entry in self._entries.items()
         )
+
+
+def _reason_of(event: LoadFinished) -> str:
+    return f"{event.slug}: {event.reason}"[: limits.REASON_MAX_CHARS]

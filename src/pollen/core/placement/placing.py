@@ -74,6 +74,9 @@ class Placing(Room):
         self._place: list[int] = []
         self._unpriced: dict[PeerId, None] = {}
         self._overdue_at: int | None = None
+        # When the first telemetry of this run came, and its first link.
+        self._began: Nanos | None = None
+        self._linked: Nanos | None = None
         self._view = View(
             roles=situation.roles,
             placement=situation.placement,
@@ -116,21 +119,37 @@ class Placing(Room):
 
     # -- what the muscles say -------------------------------------------------------------------
 
-    def note_telemetry(self, event: Telemetry, turn: Turn) -> None:
-        """New counters: prices, the fast record, and versions that fail."""
+    def note_telemetry(self, event: Telemetry, turn: Turn, *, is_level: bool) -> None:
+        """New counters: prices, the fast record, and versions that fail. ``is_level``: no record is
+        known of that is not here."""
         self.telemetry = event
         self._note_prices(event.peers)
         self._bundle.note_telemetry(event, turn.now.mono)
-        space = self._hosting.space
-        if space.disk_free_bytes is None:
-            # Blobs waited for that.
-            for key, role in self._situation.roles.items():
-                if role.seed.is_blob:
-                    self._situation.touch(key)
-        space.free_bytes, space.disk_free_bytes = self._bundle.free_bytes, event.disk_bytes
+        self._note_disk(event.disk_bytes, turn.now.mono, is_level=is_level)
         for key in self._hosting.note_samples(event.seeds, turn):
             self._situation.touch(key)
         self._tell_fast(turn)
+
+    def _note_disk(self, free_bytes: int, now: Nanos, *, is_level: bool) -> None:
+        """What is free; and, once in a run, that it is known what the others hold."""
+        space = self._hosting.space
+        was_known = space.disk_free_bytes is not None, space.has_heard
+        space.free_bytes, space.disk_free_bytes = self._bundle.free_bytes, free_bytes
+        space.has_heard = space.has_heard or self._has_heard(now, is_level=is_level)
+        if was_known == (True, space.has_heard):
+            return
+        # Blobs waited for that.
+        for key, role in self._situation.roles.items():
+            if role.seed.is_blob:
+                self._situation.touch(key)
+
+    def _has_heard(self, now: Nanos, *, is_level: bool) -> bool:
+        """Whether the records of the others came, or are waited for no longer."""
+        self._began = now if self._began is None else self._began
+        if now >= self._began + limits.HEAR_MAX_NS:
+            return True
+        linked = self._linked
+        return linked is not None and now >= linked + limits.HEAR_NS and is_level
 
     def note_party(self, party: Party) -> None:
         """This node's certificate says so now: it may host other seeds than before."""
@@ -163,7 +182,7 @@ class Placing(Room):
     def on_load_finished(self, event: LoadFinished, turn: Turn) -> None:
         """A seed can be called here, or not."""
         self._situation.touch(event.seed)
-        self._hosting.on_load_finished(event, turn)
+        self._hosting.on_load_finished(event, self._view, turn)
 
     def on_woken(self, event: SeedWoken, turn: Turn) -> None:
         """A call woke a seed here."""
@@ -189,8 +208,9 @@ class Placing(Room):
         """Something about a seed on this node may be due."""
         self._situation.touch(Hash(key))
 
-    def note_links(self) -> None:
+    def note_link(self, now: Nanos) -> None:
         """A link came: it may lead to content that is missing."""
+        self._linked = now if self._linked is None else self._linked
         for key in self._hosting.waiting():
             self._situation.touch(key)
 

@@ -4,7 +4,8 @@ Decides: whether a seed finds room here, and in which words it does not.
 Does not know: why a seed is to come, what the plan says; who else fills the disk.
 Invariants: the disk is not promised twice: a blob that loads takes its size from what is free until
     it is here, and afterwards until the muscles tell what is free then. A blob needs no room where
-    its content is already.
+    its content is already. One that is not here is not fetched before this run has heard what the
+    others hold: a node that starts would copy what has its copies.
 Source: docs/internals/content.md#room. Refused: to count the bytes of a load as they come, which
     the muscles tell in what is free; a load is counted twice meanwhile, and nobody overfills.
 """
@@ -18,16 +19,20 @@ from pollen.core.seeds import Seed
 
 
 class Space:
-    """``disk_free_bytes`` is None until the disk was looked at: no blob is judged before."""
+    """``disk_free_bytes`` is None until the disk was looked at: no blob is judged before.
+    ``has_heard``: what the others hold is known; nothing is fetched before.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self.free_bytes = capacity_bytes
         self.disk_free_bytes: int | None = None
+        self.has_heard = False
         self._coming: dict[Hash, int] = {}
 
-    def judges(self, seed: Seed) -> bool:
-        """Whether it is known what is free for such a seed."""
-        return not seed.is_blob or self.disk_free_bytes is not None
+    def judges(self, seed: Seed, *, is_here: bool) -> bool:
+        """Whether it is known what is free for such a seed, and who holds what is not here."""
+        is_known = self.disk_free_bytes is not None and (is_here or self.has_heard)
+        return not seed.is_blob or is_known
 
     def lack(self, seed: Seed, *, is_here: bool) -> str:
         """Why a load would find no room, or nothing. ``is_here``: its content is on the disk."""

@@ -102,6 +102,11 @@ class Gossip(Room):
             "digests_total": did.digests,
         }
 
+    @property
+    def is_level(self) -> bool:
+        """True while nothing is known of that is not here yet."""
+        return not (self._asked or len(self._wanted) or self._missing or self._intake.waiting)
+
     def start(self, turn: Turn) -> None:
         """The first digest is compared soon, each after it by chance."""
         at = Nanos(turn.now.mono + self._rng.jittered(limits.DIGEST_NS))
