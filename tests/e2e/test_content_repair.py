@@ -153,7 +153,6 @@ async def test_an_absence_that_was_announced_moves_nothing(town: Town) -> None:
     print(f"{len(its)} copies of {away.name}, {size / MIB:.0f} MiB, were awaited for {AWAITED} s")
 
 
-@pytest.mark.xfail(strict=True, reason="a node that starts plans before it has heard of the others")
 async def test_a_node_that_comes_back_fetches_nothing(town: Town) -> None:
     """Its copies are on its disk, and those of the others are where they were."""
     back = town.cluster[NODES - 1]

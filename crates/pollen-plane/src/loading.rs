@@ -4,7 +4,10 @@
 //! its own, so that a caller who goes away takes nothing from the others
 //! (docs/design/protocol.md#placement).
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use futures_util::FutureExt as _;
 use pollen_rules::{Wake, Wakening, admit_wake};
@@ -14,6 +17,7 @@ use pollen_wire::{
     fetch::{FetchRequest, MAX_MODULE},
 };
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     call::CallError,
@@ -63,11 +67,16 @@ impl Plane {
     }
 
     /// Serves a seed no more; calls in flight end by themselves. Its content is let go, unless it is
-    /// to be kept (`keep`) or another row names it.
+    /// to be kept (`keep`) or another row names it. Of a blob that is on its way nothing more comes;
+    /// what came stays with `keep`.
     pub fn unload_seed(&self, seed: Id, keep: bool) {
         let tables = self.tables().load_full();
         let Some(entry) = tables.seed(&seed) else { return };
         entry.local.let_go();
+        if entry.row.is_blob() {
+            entry.local.keeps_part.store(keep, Relaxed);
+            entry.local.giving_up.lock().cancel();
+        }
         if keep {
             return;
         }
@@ -143,9 +152,15 @@ impl Plane {
     fn begin_load(&self, entry: &Arc<SeedEntry>, holders: Vec<Id>, is_wake: bool) -> Flight {
         let (told, hears) = oneshot::channel();
         let (plane, entry) = (self.clone(), entry.clone());
+        let given_up = CancellationToken::new();
+        *entry.local.giving_up.lock() = given_up.clone();
         self.handle().spawn(async move {
             let began = Instant::now();
-            let result = plane.load_now(&entry.row, &holders).await;
+            let load = plane.load_now(&entry.row, &holders);
+            let result = match given_up.run_until_cancelled(load).await {
+                Some(result) => result,
+                None => Err(plane.give_up(&entry).await),
+            };
             let outcome = {
                 let mut flight = entry.local.flight.lock();
                 *flight = None;
@@ -165,6 +180,18 @@ impl Plane {
         });
         let stopped = || Err(CallError::shutting_down());
         async move { hears.await.unwrap_or_else(|_| stopped()) }.boxed().shared()
+    }
+
+    /// What came of a blob is let go, unless it is to stay or somebody reads it here.
+    async fn give_up(&self, entry: &SeedEntry) -> CallError {
+        let local = &entry.local;
+        let stays = local.keeps_part.load(Relaxed) || local.reading.lock().upgrade().is_some();
+        let content = entry.row.content;
+        if !stays && let Err(error) = self.net().content().forget(content).await {
+            tracing::warn!(%error, "what had come of a content could not be let go");
+        }
+        let reason = format!("blob \"{}\" is not fetched any more", entry.row.name);
+        CallError::refused("unreachable", reason, "")
     }
 
     /// What is to run here, held and compiled; of a blob nothing is run.

@@ -123,7 +123,8 @@ class LoadSeed(Effect, frozen=True, kw_only=True):
 
 class UnloadSeed(Effect, frozen=True, kw_only=True):
     """Stop serving a seed: calls in flight end by themselves. Content is unpinned, unless it is to
-    be kept (``keep``), so that a call can wake the seed here."""
+    be kept (``keep``), so that a call can wake the seed here. The load of a blob that is under way
+    ends; what came of it stays with ``keep``."""
 
     seed: Hash
     keep: bool = False

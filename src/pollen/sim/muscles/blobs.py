@@ -187,6 +187,13 @@ class Blobs:
         self._stage.note_load(self._machine, fetch.row.seed, slug or "ready")
         self._plane.tell_loaded(fetch.row.seed, slug, reason)
 
+    def give_up(self, seed: Hash) -> None:
+        """The brain wants it here no more: nothing more of it comes."""
+        fetch = self._fetches.get(seed)
+        if fetch is not None:
+            self._stage.count("fetches-given-up")
+            self._end(fetch, "unreachable", "it is not fetched any more")
+
     def is_under_way(self, seed: Hash) -> bool:
         """Whether a fetch of this seed goes on."""
         return seed in self._fetches

@@ -265,6 +265,7 @@ class Plane:
         if was_closed:
             # Who waited for it is refused.
             self.calls.serving.on_loaded(seed)
+        self.blobs.give_up(seed)
         row = self.seeds.get(seed)
         if row is None or keep:
             return
