@@ -11,9 +11,10 @@ generator (``pollen-anchors load``) drives all four doors, 64 calls in flight ov
 
 The SDK's figures come from one Python process: calls one after another, and 64 in flight.
 ``ladder`` then goes through the ways of a call at 1 to 1,024 in flight, ``tunnels`` through the
-ways of a byte and of an HTTP request to a service, and ``functions`` through Python seeds,
-functions of a program, and pools that do the same. ``--only tunnels`` or ``--only functions``
-measures that part alone and leaves the other figures of the results as they were.
+ways of a byte and of an HTTP request to a service, ``functions`` through Python seeds, functions of
+a program, and pools that do the same, and ``blobs`` through files that are published and fetched.
+``--only tunnels``, say, measures that part alone and leaves the other figures of the results as
+they were.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import blobs
 import functions
 import ladder
 import tunnels
@@ -61,7 +63,9 @@ BARS: dict[str, tuple[str, float]] = {
     "sdk_sequential_us": ("<=", 250.0),
     "sdk_concurrent_per_s": (">=", 6_000.0),
     **functions.BARS,
+    **blobs.BARS,
 } | tunnels.BARS
+PARTS = ("tunnels", "functions", "blobs")
 
 
 def main() -> int:
@@ -69,7 +73,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="at least 7 for a figure to quote")
     parser.add_argument("--seconds", type=float, default=2.0, help="of load for each measurement")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a bar is missed")
-    parser.add_argument("--only", choices=("tunnels", "functions"), help="measure this part alone")
+    parser.add_argument("--only", choices=PARTS, help="measure this part alone")
     options = parser.parse_args()
     if not ANCHORS.exists():
         print(f"no {ANCHORS}: run this by `make bench`", file=sys.stderr)
@@ -83,14 +87,18 @@ def main() -> int:
         )
         figures |= ladder.figures(results["ladder"])
         results["machine"] = machine()
-    if options.only != "functions":
+    parts = PARTS if options.only is None else (options.only,)
+    if "tunnels" in parts:
         carried = asyncio.run(tunnels.measure(ANCHORS, options.rounds, options.seconds))
         results["machine_tunnels"] = machine()
         figures |= tunnels.figures(carried)
         rounds |= carried
-    if options.only != "tunnels":
+    if "functions" in parts:
         figures |= asyncio.run(functions.measure(options.rounds, TARGET))
         results["machine_functions"] = machine()
+    if "blobs" in parts:
+        figures |= asyncio.run(blobs.measure(ANCHORS, options.rounds))
+        results["machine_blobs"] = machine()
     held = {name: bar for name, bar in BARS.items() if name in figures}
     missed = [name for name, bar in held.items() if not _holds(figures[name], *bar)]
     report(figures, missed)

@@ -32,7 +32,7 @@ pub(crate) fn fount(port: &str) {
 
 /// The same on iroh streams, each of which begins with a byte.
 pub(crate) async fn spring() {
-    let endpoint = endpoint().await;
+    let endpoint = endpoint(ALPN).await;
     println!("{} {}", endpoint.id(), endpoint.bound_sockets()[0]);
     while let Some(incoming) = endpoint.accept().await {
         let connection = incoming.await.expect("a connection");
@@ -66,7 +66,7 @@ pub(crate) fn pull_tcp(address: &str, seconds: &str) {
 pub(crate) async fn pull_iroh(id: &str, address: &str, seconds: &str) {
     let id: PublicKey = id.parse().expect("an id");
     let to = EndpointAddr::new(id).with_ip_addr(address.parse().expect("an address"));
-    let endpoint = endpoint().await;
+    let endpoint = endpoint(ALPN).await;
     let connection = endpoint.connect(to, ALPN).await.expect("a connection");
     let (mut send, mut recv) = connection.open_bi().await.expect("a stream");
     send.write_all(&[1]).await.expect("the stream begins");

@@ -6,9 +6,11 @@
 //! connections, prints one JSON object. All doors are unix sockets, as the product's, but `hello` may have a port
 //! of loopback instead; the bare side uses the product's engine settings, imports, instance reuse and live deadline.
 //! `fount PORT` and `spring`: bytes without end, by TCP and on iroh streams. `pull ADDRESS SECONDS` and
-//! `pull ID ADDRESS SECONDS` read them and print the MB/s.
+//! `pull ID ADDRESS SECONDS` read them and print the MB/s. `hold FOLDER FILE` and `get FOLDER ID ADDRESS HASH TO`:
+//! a file by iroh-blobs, and `hash FILE` on one thread; both print seconds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::panic)]
 
+mod blobs;
 mod bulk;
 
 use std::{
@@ -59,6 +61,11 @@ fn main() {
         ["spring"] => net.block_on(bulk::spring()),
         ["pull", address, seconds] => bulk::pull_tcp(address, seconds),
         ["pull", id, address, seconds] => net.block_on(bulk::pull_iroh(id, address, seconds)),
+        ["hold", folder, file] => net.block_on(blobs::hold(folder, file)),
+        ["get", folder, id, address, hash, to] => {
+            net.block_on(blobs::get(folder, id, address, hash, to));
+        }
+        ["hash", file] => blobs::hash(file),
         ["load", socket, path, concurrency, seconds, body @ ..] => {
             let plan = WorkPlan {
                 rate: None,
@@ -72,7 +79,7 @@ fn main() {
         }
         _ => {
             eprintln!(
-                "usage: hello | bare | serve | front | fount | spring | pull | load; see the head of main.rs"
+                "usage: hello | bare | serve | front | fount | spring | pull | hold | get | hash | load; see the head of main.rs"
             );
             std::process::exit(2);
         }
@@ -180,7 +187,7 @@ where
 }
 
 /// The product's transport settings.
-async fn endpoint() -> Endpoint {
+async fn endpoint(alpn: &[u8]) -> Endpoint {
     let transport = QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(16_448))
         .stream_receive_window(VarInt::from_u32(512 * 1024))
@@ -190,7 +197,7 @@ async fn endpoint() -> Endpoint {
     Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::generate())
         .relay_mode(RelayMode::Disabled)
-        .alpns(vec![ALPN.to_vec()])
+        .alpns(vec![alpn.to_vec()])
         .transport_config(transport)
         .clear_ip_transports()
         .bind_addr("127.0.0.1:0")
@@ -201,7 +208,7 @@ async fn endpoint() -> Endpoint {
 }
 
 async fn serve_quic(bare: Bare) {
-    let endpoint = endpoint().await;
+    let endpoint = endpoint(ALPN).await;
     println!("{} {}", endpoint.id(), endpoint.bound_sockets()[0]);
     while let Some(incoming) = endpoint.accept().await {
         let connection = incoming.await.expect("a connection");
@@ -223,7 +230,7 @@ async fn serve_quic(bare: Bare) {
 async fn front(socket: &str, id: &str, address: &str) {
     let id: PublicKey = id.parse().expect("an id");
     let to = EndpointAddr::new(id).with_ip_addr(address.parse().expect("an address"));
-    let endpoint = endpoint().await;
+    let endpoint = endpoint(ALPN).await;
     let connection = endpoint.connect(to, ALPN).await.expect("a connection");
     serve_http(socket, move |body| {
         let connection = connection.clone();
