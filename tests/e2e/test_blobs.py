@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,50 @@ async def test_a_program_publishes_and_fetches_a_file(trio: Cluster, tmp_path: P
         assert await asyncio.to_thread(twin.fetch, "model.bin", tmp_path / "two") == 3 * MIB
     assert digest(tmp_path / "one") == digest(tmp_path / "two") == digest(film)
     assert told == [(MIB, 3 * MIB), (2 * MIB, 3 * MIB), (3 * MIB, 3 * MIB)]
+
+
+async def test_a_program_reads_a_file_piece_by_piece(trio: Cluster, tmp_path: Path) -> None:
+    """Both twins; whoever reads no further leaves nothing open."""
+    film = noise(tmp_path / "read.bin", 3 * MIB + 7)
+    await succeeds(trio[0], "seed", film)
+    await knows(trio[2], "read.bin")
+    async with trio[2].connect() as mesh:
+        sizes = []
+        async for piece in mesh.read("read.bin"):
+            sizes.append(len(piece))
+        assert sizes == [MIB, MIB, MIB, 7]
+        async for piece in mesh.read("read.bin"):
+            assert piece == film.read_bytes()[:MIB]
+            break
+        with pytest.raises(PollenError) as missing:
+            async for _ in mesh.read("nothing"):
+                pass
+        assert missing.value.slug == "seed-not-found"
+
+    def read() -> bytes:
+        with pollen.connect_sync(trio[2].paths.home) as twin:
+            return b"".join(twin.read("read.bin"))
+
+    assert await asyncio.to_thread(read) == film.read_bytes()
+
+
+async def test_a_fetch_takes_no_more_of_the_line_than_it_may(tmp_path: Path) -> None:
+    """From a holder, where the reader has nothing; and what is here already is not held up."""
+    roles = {"a": {"role": "holder"}}
+    async with Cluster(2, properties=roles) as cluster:
+        a, b = cluster
+        film = noise(tmp_path / "slow.bin", 9 * MIB)
+        await succeeds(a, "seed", film, "--host-prop", "role=holder")
+        await knows(b, "slow.bin")
+        for node, least in ((b, 2.5), (a, 0.0)):
+            began = time.monotonic()
+            place = tmp_path / f"at-{node.name}"
+            await succeeds(node, "fetch", "slow.bin", place, "--bwlimit", "3MiB")
+            seconds = time.monotonic() - began
+            assert digest(place) == digest(film) and seconds >= least
+        assert seconds < 2.5, f"{seconds:.1f} s for what is on this disk"
+        assert "below 4 KiB" in await fails(b, "usage", "fetch", "slow.bin", "--bwlimit", "3B")
+        assert asked(b, "/blob/slow.bin?bwlimit=much").status == 400
 
 
 async def test_whoever_publishes_the_hash_of_another_gets_no_byte(tmp_path: Path) -> None:

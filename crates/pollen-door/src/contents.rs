@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream::BoxStream};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{
-    Method, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Body as _, Frame, Incoming},
     header::{
         ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
@@ -77,15 +77,25 @@ pub(crate) async fn upload(
     })
 }
 
-/// Sends the blob of this name or hash, or one range of it.
+/// Sends the blob of this name or hash, or one range of it. `?bwlimit=` is how fast it may come from
+/// its holders, bytes a second; a stranger has no say in that.
 pub(crate) async fn blob(
     plane: &Plane,
     who: Principal,
-    method: &Method,
-    headers: &HeaderMap,
+    request: &Request<Incoming>,
     name: &str,
 ) -> Response<Sent> {
-    match plane.open_blob(&SeedRef::parse(name), who).await {
+    let (method, headers) = (request.method(), request.headers());
+    let limit = match bwlimit(request.uri().query().unwrap_or_default()) {
+        Some(_) if who == Principal::Anonymous => 0,
+        Some(limit) => limit,
+        None => {
+            let remedy = "write the bytes a second, for instance ?bwlimit=1000000";
+            let error = CallError::refused("bad-request", "bwlimit is not a number", remedy);
+            return problem(&error, None, 0).map(Sent::Left);
+        }
+    };
+    match plane.open_blob(&SeedRef::parse(name), who, limit).await {
         Ok(blob) => {
             let tag = format!("\"{}\"", hex(&blob.content()));
             let media =
@@ -97,6 +107,12 @@ pub(crate) async fn blob(
         Err(_) if who == Principal::Anonymous => problem(&no_such_seed(), None, 0).map(Sent::Left),
         Err(error) => problem(&error, None, 0).map(Sent::Left),
     }
+}
+
+/// The limit that a query names, bytes a second; 0 without one, `None` for what is no number.
+fn bwlimit(query: &str) -> Option<u64> {
+    let mut named = query.split('&').filter_map(|pair| pair.strip_prefix("bwlimit="));
+    named.next().map_or(Some(0), |text| text.parse().ok())
 }
 
 /// Sends a part of a blob, or one range of it; nothing to who has it.
@@ -179,6 +195,18 @@ fn names(tags: &str, tag: &str, compares: Compares) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_a_number_of_bytes() {
+        for (query, limit) in [
+            ("", Some(0)),
+            ("a=b&bwlimit=4096", Some(4096)),
+            ("bwlimit=", None),
+            ("bwlimit=1M", None),
+        ] {
+            assert_eq!(bwlimit(query), limit, "{query}");
+        }
+    }
 
     #[test]
     fn a_list_of_tags_is_read() {

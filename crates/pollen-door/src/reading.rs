@@ -63,7 +63,7 @@ impl Readable {
             Self::Blob => {
                 let name = uri.path().strip_prefix(BLOB).and_then(within);
                 return match name.filter(|name| !name.is_empty()) {
-                    Some(name) => contents::blob(&shared.plane, who, method, headers, &name).await,
+                    Some(name) => contents::blob(&shared.plane, who, request, &name).await,
                     None => nothing(),
                 };
             }

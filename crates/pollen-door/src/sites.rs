@@ -92,7 +92,7 @@ pub(crate) async fn page(
     name: &str,
     asked: &Asked<'_>,
 ) -> Response<Sent> {
-    let blob = match plane.open_blob(&SeedRef::parse(name), asked.who).await {
+    let blob = match plane.open_blob(&SeedRef::parse(name), asked.who, 0).await {
         Ok(blob) if blob.is_site() => blob,
         Ok(_) if asked.who != Principal::Anonymous => {
             let reason = format!("\"{name}\" is not a site");

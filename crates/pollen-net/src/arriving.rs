@@ -13,7 +13,7 @@ use iroh_blobs::{
 };
 use pollen_wire::fetch::{PIECE, pieces};
 
-use crate::NetError;
+use crate::{NetError, pace::Pace};
 
 /// Which part of a content is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +48,32 @@ impl Part {
     }
 }
 
+/// What came of a part so far, and how fast it may.
+pub struct Coming<'a> {
+    bytes: AtomicU64,
+    pace: &'a Pace,
+}
+
+impl<'a> Coming<'a> {
+    pub(crate) fn new(pace: &'a Pace) -> Self {
+        Self { bytes: AtomicU64::new(0), pace }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    async fn note(&self, length: usize) {
+        self.bytes.fetch_add(length as u64, Relaxed);
+        self.pace.pay(length).await;
+    }
+}
+
 /// A stream whose first 8 bytes, the size, were read and judged already; its bytes are counted.
 pub(crate) struct Arriving<'a> {
     size: Option<[u8; 8]>,
     rest: RecvStream,
-    come: &'a AtomicU64,
+    come: &'a Coming<'a>,
 }
 
 impl<'a> Arriving<'a> {
@@ -60,29 +81,25 @@ impl<'a> Arriving<'a> {
     pub(crate) async fn begin(
         part: Part,
         mut rest: RecvStream,
-        come: &'a AtomicU64,
+        come: &'a Coming<'a>,
     ) -> Result<Self, NetError> {
         let mut size = [0; 8];
         rest.read_exact(&mut size).await.map_err(|e| NetError::lost("receiving content", e))?;
         part.check(u64::from_le_bytes(size))?;
         Ok(Self { size: Some(size), rest, come })
     }
-
-    fn count(&self, length: usize) {
-        self.come.fetch_add(length as u64, Relaxed);
-    }
 }
 
 impl BaoRecv for Arriving<'_> {
     async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
         let bytes = BaoRecv::recv_bytes(&mut self.rest, len).await?;
-        self.count(bytes.len());
+        self.come.note(bytes.len()).await;
         Ok(bytes)
     }
 
     async fn recv_bytes_exact(&mut self, len: usize) -> io::Result<Bytes> {
         let bytes = BaoRecv::recv_bytes_exact(&mut self.rest, len).await?;
-        self.count(bytes.len());
+        self.come.note(bytes.len()).await;
         Ok(bytes)
     }
 
@@ -95,7 +112,7 @@ impl BaoRecv for Arriving<'_> {
             Some(_) => Err(io::Error::other("the size was not read first")),
             None => {
                 BaoRecv::recv_exact(&mut self.rest, target).await?;
-                self.count(target.len());
+                self.come.note(target.len()).await;
                 Ok(())
             }
         }

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     NetError,
-    arriving::{Arriving, Part},
+    arriving::{Arriving, Coming, Part},
     damage, disk,
     pins::{Failure, PINS, pin, tag, unfinished},
     possession,
@@ -93,7 +93,7 @@ pub trait ContentStore: Send + Sync {
         content: Id,
         part: Part,
         from: RecvStream,
-        come: &'a AtomicU64,
+        come: &'a Coming<'a>,
     ) -> BoxFuture<'a, Result<(), NetError>>;
     /// Writes all to disk and stops. Later calls fail.
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -448,7 +448,7 @@ impl ContentStore for BlobStore {
         content: Id,
         part: Part,
         from: RecvStream,
-        come: &'a AtomicU64,
+        come: &'a Coming<'a>,
     ) -> BoxFuture<'a, Result<(), NetError>> {
         Box::pin(async move {
             let chunks = part.chunks().ok_or(NetError::Missing)?;

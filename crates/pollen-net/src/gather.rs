@@ -8,7 +8,6 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -20,7 +19,7 @@ use pollen_wire::{
 };
 use tokio::sync::Notify;
 
-use crate::{Net, NetError, Part};
+use crate::{Net, NetError, Pace, Part, arriving::Coming};
 
 /// Holders that are asked at once. The next one takes the place of one that is out.
 const HOLDERS: usize = 4;
@@ -56,6 +55,7 @@ struct Gathering<'a> {
     net: &'a Net,
     request: FetchRequest<'a>,
     size: u64,
+    pace: &'a Pace,
     state: Mutex<State>,
     moved: Notify,
 }
@@ -85,7 +85,7 @@ impl Net {
         }
         match content.size(request.content).await? {
             Some(size) if !is_for_owner => self.prove(holders, request, size).await?,
-            _ => self.gather(holders, request, most).await?,
+            _ => self.gather(holders, request, most, &Pace::default()).await?,
         }
         if let Some(owner) = owner {
             content.note_for(request.content, owner).await?;
@@ -108,9 +108,9 @@ impl Net {
         getrandom::fill(&mut drawn).map_err(|e| NetError::State(format!("no randomness: {e}")))?;
         let count = pieces(size).max(1);
         let piece = u32::try_from(u64::from_le_bytes(drawn) % count).unwrap_or(0);
-        let mut last = NetError::Missing;
+        let (unlimited, mut last) = (Pace::default(), NetError::Missing);
         for holder in holders.iter().copied().filter(|holder| *holder != self.id()) {
-            let come = AtomicU64::new(0);
+            let come = Coming::new(&unlimited);
             let asked = async {
                 let asked = FetchRequest { piece: Some(piece), ..request };
                 let (whole, recv, _busy) = self.ask_content(holder, asked).await?;
@@ -127,12 +127,13 @@ impl Net {
     }
 
     /// Fetches content as [`Net::fetch`] does, and leaves it unpinned: it is kept until it is
-    /// forgotten.
+    /// forgotten. A limited `pace` has one piece after the other come, from one holder.
     pub async fn gather(
         &self,
         holders: &[Id],
         request: FetchRequest<'_>,
         most: u64,
+        pace: &Pace,
     ) -> Result<(), NetError> {
         self.content().begin(request.content).await?;
         let mut holders: VecDeque<Id> =
@@ -140,7 +141,7 @@ impl Net {
         let mut last = NetError::Missing;
         let size = loop {
             let Some(holder) = holders.front().copied() else { return Err(last) };
-            match self.first(holder, request, most).await {
+            match self.first(holder, request, most, pace).await {
                 Ok(size) => break size,
                 Err(error) if error.is_own() => return Err(error),
                 Err(error) => last = told(holder, error),
@@ -151,7 +152,7 @@ impl Net {
             None => Ok(()),
             Some(size) => {
                 let missing = self.content().missing(request.content, size).await?;
-                Gathering::new(self, request, size, &missing).run(holders).await
+                Gathering::new(self, request, size, pace, &missing).run(holders).await
             }
         }
     }
@@ -162,8 +163,9 @@ impl Net {
         holder: Id,
         request: FetchRequest<'_>,
         most: u64,
+        pace: &Pace,
     ) -> Result<Option<u64>, NetError> {
-        let come = AtomicU64::new(0);
+        let come = Coming::new(pace);
         let asked = async {
             let probe = FetchRequest { piece: Some(0), ..request };
             let (size, recv, _busy) = self.ask_content(holder, probe).await?;
@@ -189,7 +191,7 @@ impl Net {
     async fn unless_gone<T>(
         &self,
         holder: Id,
-        come: &AtomicU64,
+        come: &Coming<'_>,
         has_deputy: impl Fn() -> bool,
         transfer: impl Future<Output = Result<T, NetError>>,
     ) -> Result<T, NetError> {
@@ -200,7 +202,7 @@ impl Net {
             let (mut held, mut since) = (0, Instant::now());
             loop {
                 tokio::time::sleep(STALL).await;
-                let now = come.load(Relaxed);
+                let now = come.bytes();
                 if now - held < STALL_BYTES && has_deputy() {
                     return;
                 }
@@ -236,25 +238,32 @@ fn short(peer: &Id) -> String {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(net: &'a Net, request: FetchRequest<'a>, size: u64, missing: &[u32]) -> Self {
+    fn new(
+        net: &'a Net,
+        request: FetchRequest<'a>,
+        size: u64,
+        pace: &'a Pace,
+        missing: &[u32],
+    ) -> Self {
         let state = State {
             pieces: missing.iter().map(|piece| (*piece, Piece::default())).collect(),
             waiting: missing.iter().copied().collect(),
             left: missing.len(),
             holders: HashSet::new(),
         };
-        Self { net, request, size, state: Mutex::new(state), moved: Notify::new() }
+        Self { net, request, size, pace, state: Mutex::new(state), moved: Notify::new() }
     }
 
     /// Until all is held, or nobody is left to ask.
     async fn run(&self, mut holders: VecDeque<Id>) -> Result<(), NetError> {
         let mut arms = FuturesUnordered::new();
         let mut last = NetError::Missing;
+        let (most, window) = if self.pace.is_limited() { (1, 1) } else { (HOLDERS, WINDOW) };
         loop {
-            while self.state.lock().holders.len() < HOLDERS {
+            while self.state.lock().holders.len() < most {
                 let Some(holder) = holders.pop_front() else { break };
                 if self.state.lock().holders.insert(holder) {
-                    arms.extend((0..WINDOW).map(|_| self.carry(holder)));
+                    arms.extend((0..window).map(|_| self.carry(holder)));
                 }
             }
             match arms.next().await {
@@ -323,7 +332,7 @@ impl<'a> Gathering<'a> {
     }
 
     async fn bring(&self, holder: Id, piece: u32) -> Result<(), NetError> {
-        let come = AtomicU64::new(0);
+        let come = Coming::new(self.pace);
         let transfer = async {
             let request = FetchRequest { piece: Some(piece), ..self.request };
             let (size, recv, _busy) = self.net.ask_content(holder, request).await?;

@@ -8,7 +8,7 @@
 //!   `possession.rs`: for whom; `damage.rs`: whether a copy is as it should be.
 //! - `carriers.rs`: connections over which packets of others go (`pollen-mesh/1`); `paths.rs`: how the
 //!   packets of a link go; `transports.rs`: the settings of all of them; `nudge.rs`: a direct path is looked for again.
-//! - `gather.rs`: content from several holders at once; `arriving.rs`: a part of one as it comes.
+//! - `gather.rs`: content from several holders at once; `arriving.rs`: a part of one as it comes; `pace.rs`: how fast.
 //! - `bulk.rs`: the connections of `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on one; `lane.rs`: one
 //!   such connection and its datagrams.
 //! - `disk.rs`: whether a disk is full; `join.rs`: enrolment over `pollen-join/1`.
@@ -34,6 +34,7 @@ mod lane;
 mod link;
 mod net;
 mod nudge;
+mod pace;
 mod paths;
 mod pins;
 mod possession;
@@ -45,13 +46,14 @@ mod tunnel;
 mod up;
 mod warm;
 
-pub use arriving::Part;
+pub use arriving::{Coming, Part};
 pub use content::{ContentStore, Parts};
 pub use error::NetError;
 pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::SendStream};
 pub use lane::Session;
 pub use link::{CallStream, Link, Serving, Streaming};
 pub use net::Net;
+pub use pace::Pace;
 pub use paths::{Candidate, LinkPath, Paths};
 pub use pollen_mesh::{Counts, Member, Members, Short, short};
 pub use start::NetConfig;

@@ -15,6 +15,7 @@ use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
+use pollen_net::Pace;
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, PIECE},
@@ -48,10 +49,16 @@ pub struct Blob {
 }
 
 impl Plane {
-    /// Finds a blob and judges whether who asks may read it.
+    /// Finds a blob and judges whether who asks may read it. What is not here comes at most at this
+    /// many bytes a second (0: no limit), unless somebody reads it faster.
     ///
     /// `seed-not-found`, `denied`; `bad-request` for something that is not a blob.
-    pub async fn open_blob(&self, seed: &SeedRef, who: Principal) -> Result<Blob, CallError> {
+    pub async fn open_blob(
+        &self,
+        seed: &SeedRef,
+        who: Principal,
+        bytes_per_s: u64,
+    ) -> Result<Blob, CallError> {
         let tables = self.tables().load_full();
         let entry = match resolve(&tables, seed) {
             Ok(entry) => entry.clone(),
@@ -75,7 +82,7 @@ impl Plane {
             return Err(denied(self, row, member));
         }
         let held = self.net().content().size(row.content).await.map_err(|e| not_had(&e))?;
-        let reading = held.is_none().then(|| self.fetch_for_readers(&entry));
+        let reading = held.is_none().then(|| self.fetch_for_readers(&entry, bytes_per_s));
         Ok(Blob { plane: self.clone(), entry, reading })
     }
 
@@ -106,11 +113,14 @@ impl Plane {
         });
     }
 
-    fn fetch_for_readers(&self, entry: &Arc<SeedEntry>) -> Arc<Reading> {
+    fn fetch_for_readers(&self, entry: &Arc<SeedEntry>, bytes_per_s: u64) -> Arc<Reading> {
         let mut held = entry.local.reading.lock();
         if let Some(reading) = held.upgrade() {
+            reading.pace.join(bytes_per_s);
             return reading;
         }
+        let pace = Arc::new(Pace::of(bytes_per_s));
+        let paced = pace.clone();
         let (plane, owned) = (self.clone(), entry.clone());
         let fetch = self.handle().spawn(async move {
             let began = Instant::now();
@@ -120,7 +130,7 @@ impl Plane {
                 let row = &tables.seed(&owned.row.seed).unwrap_or(&owned).row;
                 let (seed, content) = (row.seed, row.content);
                 let request = FetchRequest { seed, path: MODULE, content, piece: None };
-                let fetched = plane.net().gather(&row.replicas, request, row.size).await;
+                let fetched = plane.net().gather(&row.replicas, request, row.size, &paced).await;
                 let Err(error) = fetched else { return Ok(()) };
                 if error.is_own() || began.elapsed() >= PATIENCE {
                     return Err(not_had(&error));
@@ -140,7 +150,7 @@ impl Plane {
         };
         let fetched = fetch.map(|ended| ended.unwrap_or_else(|_| Err(CallError::shutting_down())));
         let flight = fetched.boxed().shared();
-        let reading = Arc::new(Reading { flight, ended: Box::new(ended) });
+        let reading = Arc::new(Reading { flight, pace, ended: Box::new(ended) });
         *held = Arc::downgrade(&reading);
         reading
     }

@@ -34,7 +34,7 @@ pub(crate) async fn read(
         Some((name, query)) => (name, Some(query)),
         None => (address, None),
     };
-    let blob = plane.open_blob(&SeedRef::parse(name), Principal::Node(plane.id())).await?;
+    let blob = plane.open_blob(&SeedRef::parse(name), Principal::Node(plane.id()), 0).await?;
     if !blob.lets_publisher(row) {
         let reason = format!("the publisher of seed \"{}\" may not read blob \"{name}\"", row.name);
         return Err(CallError::refused("denied", reason, "pln inspect of both says who may"));

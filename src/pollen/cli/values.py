@@ -23,6 +23,7 @@ _SIZES = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
 }
+_RATE_LEAST = 4096
 F = TypeVar("F", bound=Callable[..., Any])
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z]+)")
@@ -66,6 +67,19 @@ class Size(click.ParamType[int]):
         if size == 0:
             self.fail(f"{value!r} is below 1 byte", param)
         return size
+
+
+class Rate(Size):
+    """A size that is moved in a second, at least 4 KiB. With less, a holder that sends looks like
+    one that does not."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        rate = super().convert(value, param, ctx)
+        if 0 < rate < _RATE_LEAST:
+            self.fail(f"{value!r} is below 4 KiB a second", param)
+        return rate
 
 
 class Pair(click.ParamType[tuple[str, str]]):
@@ -114,6 +128,7 @@ class Values(click.ParamType[dict[str, str]]):
 
 DURATION = Duration()
 SIZE = Size()
+RATE = Rate()
 PAIR = Pair()
 VALUES = Values()
 

@@ -16,7 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import quote
@@ -91,17 +91,24 @@ def _upload(control: Control, file: BinaryIO, name: str, progress: Progress) -> 
 
 
 def fetch(
-    control: Control, name: str, place: Path | None, progress: Progress, *, force: bool = False
+    control: Control,
+    name: str,
+    place: Path | None,
+    progress: Progress,
+    *,
+    force: bool = False,
+    bytes_per_s: int = 0,
 ) -> Fetched:
     """Fetch a blob into the file ``place``, or into that folder, or to standard output (None). A
-    site becomes the folder ``place``.
+    site becomes the folder ``place``. ``bytes_per_s``: how fast it may come from other nodes; 0 is
+    no limit.
 
     Raises ``seed-not-found``, ``denied``, ``unreachable`` when no holder has all of it,
     ``file-exists``, ``bad-request`` for a place that cannot be written, ``bundle-invalid`` for a
     site that is none, and ``BrokenPipeError``.
     """
     try:
-        with control.reading(f"/blob/{quote(name, safe='')}") as (answer, size, media):
+        with control.reading(_path_of(name, bytes_per_s)) as (answer, size, media):
             if place is None:
                 return Fetched(
                     _copy(answer, sys.stdout.buffer, "standard output", size, progress), None
@@ -123,6 +130,22 @@ def fetch(
                 return Fetched(_copy(answer, file, str(place), size, progress), place)
     except _Enough:
         raise BrokenPipeError from None
+
+
+def pieces(control: Control, name: str, *, bytes_per_s: int = 0) -> Generator[bytes, None, None]:
+    """The bytes of a blob as they come, at most 1 MiB at a time, each checked against the hash. A
+    site is a tar archive. The connection is closed with the iterator.
+
+    Raises ``seed-not-found``, ``denied``, and ``unreachable`` when no holder has the rest.
+    """
+    with control.reading(_path_of(name, bytes_per_s)) as (answer, size, _):
+        coming = _Coming(answer, size, lambda done, whole: None)
+        while piece := coming.read(_PIECE):
+            yield piece
+
+
+def _path_of(name: str, bytes_per_s: int) -> str:
+    return f"/blob/{quote(name, safe='')}" + f"?bwlimit={bytes_per_s}" * (bytes_per_s > 0)
 
 
 def _folder_of(place: Path) -> Path:

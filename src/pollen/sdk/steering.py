@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 from urllib.parse import quote
@@ -73,14 +73,28 @@ class Steering(Running):
         place: str | os.PathLike[str],
         *,
         force: bool = False,
+        bytes_per_s: int = 0,
         progress: Progress = _untold,
     ) -> int:
         """Fetch a blob into a file, or a site into a folder, which is there whole or not at all;
-        its bytes. ``progress`` is told of the bytes that came and of all of them, in another
-        thread. Raises ``seed-not-found``, ``denied``, ``unreachable``, ``file-exists``."""
-        control, path = Control(self._paths), Path(place)
-        fetched = await asyncio.to_thread(files.fetch, control, name, path, progress, force=force)
+        its bytes. ``bytes_per_s`` limits how fast it comes from other nodes. ``progress`` is told
+        of the bytes that came and of all of them, in another thread. Raises ``seed-not-found``,
+        ``denied``, ``unreachable``, ``file-exists``."""
+        control, path, how = Control(self._paths), Path(place), {"bytes_per_s": bytes_per_s}
+        fetched = await asyncio.to_thread(
+            files.fetch, control, name, path, progress, force=force, **how
+        )
         return fetched.size
+
+    async def read(self, name: str, *, bytes_per_s: int = 0) -> AsyncGenerator[bytes, None]:
+        """The bytes of a blob as they come: ``async for piece in mesh.read("film.mp4")``. No piece
+        is larger than 1 MiB, and the next one is read when it is asked for. Raises as ``fetch``."""
+        pieces = files.pieces(Control(self._paths), name, bytes_per_s=bytes_per_s)
+        try:
+            while piece := await asyncio.to_thread(next, pieces, b""):
+                yield piece
+        finally:
+            await asyncio.to_thread(pieces.close)
 
     def use(self, seed: str, *, timeout: float = 60.0) -> Use:
         """A seed whose functions take and give values: ``await mesh.use("hello").greet("world")``.
@@ -172,10 +186,17 @@ class SyncSteering(SyncRunning):
         place: str | os.PathLike[str],
         *,
         force: bool = False,
+        bytes_per_s: int = 0,
         progress: Progress = _untold,
     ) -> int:
         """As ``Steering.fetch``; ``progress`` is called in this thread."""
-        return files.fetch(Control(self._paths), name, Path(place), progress, force=force).size
+        control, path = Control(self._paths), Path(place)
+        fetched = files.fetch(control, name, path, progress, force=force, bytes_per_s=bytes_per_s)
+        return fetched.size
+
+    def read(self, name: str, *, bytes_per_s: int = 0) -> Iterator[bytes]:
+        """As ``Steering.read``: ``for piece in mesh.read("film.mp4")``."""
+        return files.pieces(Control(self._paths), name, bytes_per_s=bytes_per_s)
 
     def use(self, seed: str, *, timeout: float = 60.0) -> SyncUse:
         """As ``Steering.use``, without ``await``."""

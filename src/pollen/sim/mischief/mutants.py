@@ -92,7 +92,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         name="epoch-not-raised", owner=versions.Versions, target="restore",
-        make=bugs.epoch_not_raised, caught_by="no-version-twice",
+        make=bugs.epoch_not_raised, caught_by="no-version-twice", number=3,
     ),
     Mutant(
         name="lease-not-renewed", owner=tables.Tables, target="push", make=bugs.lease_not_renewed,
