@@ -50,6 +50,8 @@ LINES = [
     ["versions", POISON],
     ["rollback", "steered"],
     ["rollback", "steered", POISON],
+    ["pin", POISON],
+    ["unpin", POISON],
     ["unseed", "steered"],
     ["invite"],
     ["members"],

@@ -322,6 +322,43 @@ async def test_a_program_reads_a_file_piece_by_piece(trio: Cluster, tmp_path: Pa
     assert await asyncio.to_thread(read) == film.read_bytes()
 
 
+async def test_a_pinned_blob_is_here_whatever_the_plan_says(trio: Cluster, tmp_path: Path) -> None:
+    """In each version of the name, and after a restart; without the pin the copy leaves."""
+    await succeeds(trio[0], "seed", noise(tmp_path / "pinned.bin", MIB))
+    holders = await held_by(trio[1], "pinned.bin", 2)
+    other = next(node for node in trio if node.name not in holders)
+    await knows(other, "pinned.bin")
+    said = await succeeds(other, "pin", "pinned.bin")
+    assert said.startswith("pinned.bin is pinned on this node")
+    assert "already" in await succeeds(other, "pin", "pinned.bin")
+
+    async def is_held() -> bool:
+        held = (await blob(other, "pinned.bin"))["replicas"]
+        return other.name in {one["name"] for one in held if one["state"] == "ready"}
+
+    await until(is_held, PATIENCE, "a copy where it is pinned")
+    assert "pinned" in await succeeds(other, "status", "blobs")
+    newer = noise(tmp_path / "newer.bin", 2 * MIB)
+    before = await blob(other, "pinned.bin")
+    await succeeds(trio[0], "seed", newer, "pinned.bin")
+
+    async def is_newer() -> bool:
+        return (await blob(other, "pinned.bin"))["content"] != before["content"]
+
+    await until(is_newer, PATIENCE, "the update")
+    await until(is_held, PATIENCE, "a copy of the update")
+    await other.kill()
+    await other.start()
+    await knows(other, "pinned.bin")
+    await until(is_held, PATIENCE, "a copy after a restart")
+    assert (await blob(other, "pinned.bin"))["is_pinned"]
+    assert "no more" in await succeeds(other, "unpin", "pinned.bin")
+    assert "was not pinned" in await succeeds(other, "unpin", "pinned.bin")
+    await held_by(trio[0], "pinned.bin", 2)
+    assert not (await blob(other, "pinned.bin"))["is_pinned"]
+    await fails(other, "seed-not-found", "pin", "nothing")
+
+
 async def test_a_fetch_takes_no_more_of_the_line_than_it_may(tmp_path: Path) -> None:
     """From a holder, where the reader has nothing; and what is here already is not held up."""
     roles = {"a": {"role": "holder"}}

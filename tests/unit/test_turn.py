@@ -93,7 +93,7 @@ def test_no_vocabulary_grows_unseen() -> None:
     assert len(subclasses(Event)) == 22
     assert len(subclasses(Effect)) == 22
     assert len(messages.KINDS) == 13
-    assert len(node()._commands) == 32
+    assert len(node()._commands) == 33
 
 
 def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:

@@ -80,6 +80,8 @@ WAYS: dict[str, Way] = {
     "unseed": Way.SOCKETS,
     "versions": Way.SOCKETS,
     "rollback": Way.SOCKETS,
+    "pin": Way.SOCKETS,
+    "unpin": Way.SOCKETS,
     "call": Way.SOCKETS,
     "load": Way.SOCKETS,
     "status": Way.SOCKETS,

@@ -202,7 +202,7 @@ def _held_lines(kind: str, blobs: list[dict[str, Any]], columns: int) -> list[st
             blob["name"],
             blob["content"][:8],
             human_bytes(blob["size_bytes"]),
-            f"{blob['ready']}/{blob['wanted']}",
+            f"{blob['ready']}/{blob['wanted']}" + " pinned" * blob.get("is_pinned", False),
             ", ".join(sorted(r["name"] for r in blob["replicas"] if r["state"] == "ready")) or "-",
             blob["publisher_name"] or blob["publisher"][:8],
         )

@@ -145,6 +145,14 @@ class AuditCommand(_Command, frozen=True, kw_only=True, tag="audit"):
     most: int = 100
 
 
+class PinCommand(_Command, frozen=True, kw_only=True, tag="pin"):
+    """Keep a copy of what a name leads to on this node, whatever the plan says, or no more;
+    answered by ``Pinned`` once that is on disk."""
+
+    target: str
+    is_pinned: bool = True
+
+
 class DrainCommand(_Command, frozen=True, kw_only=True, tag="drain"):
     """Stop being chosen for new calls; answered by ``Drained`` when the others know."""
 
@@ -175,10 +183,18 @@ Command = (
     | AdminCommand
     | RootCommands
     | ServiceCommands
-    | VersionCommands
+    | PinCommand
     | VersionCommands
     | WhyCommands
 )
+
+
+class Pinned(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a name is pinned on this node now, and was before."""
+
+    name: str
+    is_pinned: bool
+    was_pinned: bool
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +215,8 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     hosts found at fault. The counters are this node's own executions, but ``cancelled``: calls that
     began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed. ``manifest``:
     by role, the contents that it needs beside its module (``bundle``: the files of a Python seed).
-    ``kind``: ``module``, ``blob`` or ``site``.
+    ``kind``: ``module``, ``blob`` or ``site``. ``is_pinned``: this node keeps a copy,
+    whatever the plan says.
     """
 
     name: str
@@ -217,6 +234,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     shadowed: list[str] = []
     halted: str = ""
     kind: str = "module"
+    is_pinned: bool = False
     manifest: dict[str, str] = {}
     calls: int = 0
     failures: int = 0

@@ -478,6 +478,7 @@ class Node(Room):
             paths=self._paths,
             services=self._services,
             telemetry=self._placing.telemetry,
+            is_pinned=self._placing.is_pinned,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),
             shut_out=[

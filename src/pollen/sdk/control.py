@@ -138,6 +138,10 @@ class Control:
         """Publish a former version of a name again, the one before by default; ``Seeded``."""
         return self.request("POST", "/v1/rollbacks", {"target": name, "version": version})
 
+    def pin(self, name: str, *, is_pinned: bool = True) -> dict[str, Any]:
+        """Keep a copy of what a name leads to on the node, or no more; ``Pinned``."""
+        return self.request("POST", "/v1/pins", {"target": name, "is_pinned": is_pinned})
+
     @contextlib.contextmanager
     def sending(self, file: BinaryIO, size: int) -> Iterator[Sending]:
         """A request that hands a file to the node (``PUT /content``): its head was sent, and the

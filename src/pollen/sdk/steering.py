@@ -115,6 +115,15 @@ class Steering(Running):
         ``blob-not-found``; the name stands as before then."""
         return await asyncio.to_thread(Control(self._paths).rollback, name, str(version))
 
+    async def pin(self, name: str) -> dict[str, Any]:
+        """Have the node keep a copy of a blob or a site, whatever the plan says. Raises
+        ``seed-not-found``, ``bad-request`` for a module, ``denied`` where its gate excludes it."""
+        return await asyncio.to_thread(Control(self._paths).pin, name)
+
+    async def unpin(self, name: str) -> dict[str, Any]:
+        """Let the plan decide again whether the node keeps a copy."""
+        return await asyncio.to_thread(Control(self._paths).pin, name, is_pinned=False)
+
     async def status(self) -> dict[str, Any]:
         """What ``pln status --json`` prints."""
         return await asyncio.to_thread(Control(self._paths).get, "/v1/status")
@@ -213,6 +222,14 @@ class SyncSteering(SyncRunning):
     def rollback(self, name: str, version: int | str = "") -> dict[str, Any]:
         """As ``Steering.rollback``, without ``await``."""
         return Control(self._paths).rollback(name, str(version))
+
+    def pin(self, name: str) -> dict[str, Any]:
+        """As ``Steering.pin``, without ``await``."""
+        return Control(self._paths).pin(name)
+
+    def unpin(self, name: str) -> dict[str, Any]:
+        """As ``Steering.unpin``, without ``await``."""
+        return Control(self._paths).pin(name, is_pinned=False)
 
     def status(self) -> dict[str, Any]:
         """What ``pln status --json`` prints."""

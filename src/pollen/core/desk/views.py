@@ -8,7 +8,7 @@ Source: docs/design/cli.md#status (health line first, then sections, hints last)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -53,6 +53,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     pushed: Nanos
     now: Nanos
     clock: ClockView
+    is_pinned: Callable[[str], bool]
 
 
 def status_view(screen: Screen) -> Status:
@@ -236,6 +237,7 @@ def _seed_view(
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.holder.seed.hex() if is_halted else "",
         kind=seed.kind,
+        is_pinned=screen.is_pinned(holding.name),
         manifest={role: content.hex() for role, content in sorted(spec.manifest.items())},
     )
     if sample is None:

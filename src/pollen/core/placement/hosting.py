@@ -38,6 +38,7 @@ from pollen.core.placement.going import (
     witnessed_by,
 )
 from pollen.core.placement.held import Held
+from pollen.core.placement.pins import Pins
 from pollen.core.placement.plan import NOWHERE, Placement
 from pollen.core.placement.roles import (
     Role,
@@ -61,7 +62,7 @@ class Hosting:
 
     def __init__(self, own: PeerId, party: Party, capacity_bytes: int) -> None:
         self._own = own
-        self._party = party
+        self.party = party
         self._entries: dict[Hash, Entry] = {}
         self._drains = 0
         self._checks = checking.Checks()
@@ -73,11 +74,12 @@ class Hosting:
         self._landing: dict[Hash, Seed] = {}
         self.space = Space(capacity_bytes)
         self.held = Held()
+        self.pins = Pins()
         self.is_leaving = False
 
     def note_party(self, party: Party) -> bool:
         """What host gates and policies read of this node; False when it was so."""
-        before, self._party = self._party, party
+        before, self.party = self.party, party
         return before != party
 
     def converge(self, key: Hash, view: View, turn: Turn) -> None:
@@ -125,19 +127,20 @@ class Hosting:
         self, key: Hash, entry: Entry, role: Role | None, view: View, now: Now
     ) -> Iterator[Cue]:
         """What is so for one seed now; each cue is taken before the next is looked for."""
-        if role is None or not may_host(role.seed, self._party) or runs_no_more(key, role, view):
+        if role is None or not may_host(role.seed, self.party) or runs_no_more(key, role, view):
             yield Cue.DROP
             return
         is_stuck = entry.state is State.REFUSED and entry.is_fault and entry.has_elder
         placement = view.placement(key) or NOWHERE
-        is_over = self._own not in placement.chosen and self._is_over(entry, now)
+        is_wanted = self._own in placement.chosen or self._is_pinned(key, role)
+        is_over = not is_wanted and self._is_over(entry, now)
         if entry.state is State.LOADING and now.mono >= entry.due_at:
             yield Cue.LATE
         elif self._is_retry_due(entry, view, now.mono) and not (is_stuck or is_over):
             yield self._again(entry)
             if entry.state is State.ABSENT:
                 return
-        if self._own in placement.chosen:
+        if is_wanted:
             entry.enough_since = None
             if not self.space.judges(entry.seed, is_here=self._is_here(entry.seed)):
                 return
@@ -149,6 +152,10 @@ class Hosting:
             yield Cue.SPARE
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
             yield Cue.RELEASE
+
+    def _is_pinned(self, key: Hash, role: Role) -> bool:
+        """A user wants a copy here of whatever the name leads to."""
+        return role.leads == key and role.seed.is_blob and role.name in self.pins
 
     def _again(self, entry: Entry) -> Cue:
         """Another try, unless a disk that had room for the blob has none any more."""
@@ -186,9 +193,11 @@ class Hosting:
 
     def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
         """Rank k starts when k-1 is ready; refused ones have no rank."""
-        rank = placement.chosen.index(self._own)
         # A copy of a blob takes nothing over: the version before stays as it is.
-        if rank == 0 or role.elder is None or role.seed.is_blob:
+        if role.elder is None or role.seed.is_blob:
+            return True
+        rank = placement.chosen.index(self._own)
+        if rank == 0:
             return True
         if not view.claims.nodes_in(role.elder, State.READY, State.DRAINING):
             return True
@@ -377,7 +386,7 @@ class Hosting:
         time to come, which then keeps it."""
         role, entry = view.roles.get(event.seed), self._entries.get(event.seed)
         if entry is None:
-            if role is None or self.is_leaving or not may_host(role.seed, self._party):
+            if role is None or self.is_leaving or not may_host(role.seed, self.party):
                 turn.do(UnloadSeed(seed=event.seed))
                 return
             entry = self._entries[event.seed] = Entry(seed=role.seed)

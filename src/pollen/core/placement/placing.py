@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pollen.core import limits, timers
 from pollen.core.codec import Rejection, encode
-from pollen.core.commands import Seeded, Unseeded
+from pollen.core.commands import PinCommand, Seeded, Unseeded
 from pollen.core.config import NodeConfig
 from pollen.core.effects import MODULE, PeerRow, SetTimer
 from pollen.core.events import (
@@ -33,11 +33,12 @@ from pollen.core.placement.checking import seed_of
 from pollen.core.placement.entry import View
 from pollen.core.placement.held import HELD_TABLE
 from pollen.core.placement.hosting import Hosting
+from pollen.core.placement.pins import PIN_TABLE
 from pollen.core.placement.situation import Situation
 from pollen.core.placement.tables import Tables
 from pollen.core.policy import Party
 from pollen.core.trust import Members
-from pollen.core.turn import Handler, Room, Turn
+from pollen.core.turn import Asked, Handler, Room, Turn
 from pollen.core.work import taken
 
 # Brings the rows of another room up to date, given the peers that moved.
@@ -102,8 +103,10 @@ class Placing(Room):
         return cls(config.node, members, situation, is_linked, estimate, hops, hosting, bundle)
 
     def restore(self, restored: Mapping[str, Sequence[tuple[bytes, bytes]]]) -> list[Rejection]:
-        """Which blobs this node held when it stopped; the faults in what its disk holds."""
-        return self._hosting.held.restore(restored.get(HELD_TABLE, ()))
+        """Which blobs this node held when it stopped, and which names were pinned; the faults in
+        what its disk holds."""
+        faults = self._hosting.held.restore(restored.get(HELD_TABLE, ()))
+        return faults + self._hosting.pins.restore(restored.get(PIN_TABLE, ()))
 
     def events(self) -> Mapping[type[Event], Handler]:
         """A seed that a call woke; a check that ended; tables that the muscles do not hold."""
@@ -113,9 +116,25 @@ class Placing(Room):
             TablesStale: lambda event, turn: self.forget_tables(),
         }
 
+    def commands(self) -> Mapping[type[object], Handler]:
+        """To keep a copy here."""
+        return {PinCommand: self._on_pin}
+
     def timers(self) -> Mapping[str, Handler]:
         """When something about a seed on this node may be due."""
         return {timers.LOAD: lambda key, turn: self.on_timer(key)}
+
+    def _on_pin(self, asked: Asked, turn: Turn) -> None:
+        situation = self._situation
+        party, serving = self._hosting.party, situation.serving
+        self._hosting.pins.on_pin(asked, situation.names, party, serving, turn)
+        holding = situation.names.get(asked.command.target)
+        if holding is not None:
+            situation.touch(serving(holding).seed)
+
+    def is_pinned(self, name: str) -> bool:
+        """Whether a user wants a copy here, whatever the plan says."""
+        return name in self._hosting.pins
 
     # -- what the muscles say -------------------------------------------------------------------
 

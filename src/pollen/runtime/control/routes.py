@@ -68,6 +68,7 @@ RollbackRequest = body_of(
     "The body of ``POST /v1/rollbacks``.",
 )
 GrantRequest = body_of(cmd.GrantCommand, "GrantRequest", "The body of ``POST /v1/grants``.")
+PinRequest = body_of(cmd.PinCommand, "PinRequest", "The body of ``POST /v1/pins``.")
 DenyRequest = body_of(cmd.DenyCommand, "DenyRequest", "The body of ``POST /v1/denies``.")
 SucceedRequest = body_of(
     rootwords.SucceedCommand, "SucceedRequest", "The body of ``POST /v1/roots/successor``."
@@ -209,6 +210,16 @@ ROUTES: tuple[Route, ...] = (
         cmd.Seeded,
         ("seed-not-found", "version-not-found", "ambiguous", "denied", "blob-not-found"),
         command=versionwords.RollbackCommand,
+    ),
+    Route(
+        "pin",
+        "POST",
+        "/v1/pins",
+        "Keep a copy of a blob or a site on this node, or no more",
+        PinRequest,
+        cmd.Pinned,
+        ("seed-not-found", "bad-request", "denied"),
+        command=cmd.PinCommand,
     ),
     *SERVICE_ROUTES,
     Route(
