@@ -22,7 +22,7 @@ from pollen.cli.app import (
 )
 from pollen.cli.options import options_given, with_options
 from pollen.cli.proposals import here
-from pollen.cli.published import SETTLE_SECONDS, print_place, print_seeded
+from pollen.cli.published import print_place, print_seeded, settled
 from pollen.errors import Ambiguous, PollenError, error_from
 from pollen.sdk.control import Control
 from pollen.sdk.python.kinds import KINDS, kind_of
@@ -53,6 +53,7 @@ _WORD_SECONDS = 2.0
     help="Of a site: said with every file; again for more.",
 )
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
+@click.option("--no-wait", is_flag=True, help="End when it is on this node's disk.")
 @click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
 @with_json
 @with_globals
@@ -91,7 +92,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         raise error_from("usage", "--watch looks at a module, a blob or a site", "leave it out")
     options = {**options_given(given), "take_over": given["take_over"]}
     control, seen = control_of(ctx), _mark(path)
-    _publish(control, wish, name, options, given["as_json"])
+    _publish(control, wish, name, options, given["as_json"], is_awaited=not given["no_wait"])
     if given["watch"] and not given["as_json"]:
         click.echo(f"watching {path}; Ctrl-C ends it")
     while given["watch"]:
@@ -99,7 +100,9 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         # Compilers write a file in steps. A half-written module is refused; the next change is
         # looked at again.
         try:
-            _publish(control, wish, name, options, given["as_json"])
+            _publish(
+                control, wish, name, options, given["as_json"], is_awaited=not given["no_wait"]
+            )
         except PollenError as error:
             error.remedy = here(error.remedy)
             output.print_error(error, as_json=given["as_json"])
@@ -129,9 +132,16 @@ def _changed(path: Path, seen: set[tuple[str, int, int, int]]) -> set[tuple[str,
 
 
 def _publish(
-    control: Control, wish: Wish, name: str | None, options: dict[str, Any], as_json: bool
+    control: Control,
+    wish: Wish,
+    name: str | None,
+    options: dict[str, Any],
+    as_json: bool,
+    *,
+    is_awaited: bool,
 ) -> None:
-    """Publish, and go on when it is where it is to be; of an update the old version serves on."""
+    """Publish, and go on when it is where it is to be, if that is awaited; of an update the old
+    version serves on."""
     from pollen.core.labels import check_name
 
     made = prepare(wish, lambda text: click.echo(text, err=True))
@@ -146,11 +156,17 @@ def _publish(
         # Kept for the next change of a file that is watched.
         options[_ask_reading(error, as_json)] = True
         answer = publish(control, made, named, options)
-    state = control.wait_ready(answer["name"], answer["seed"], SETTLE_SECONDS)
-    python = f"Python, {human_bytes(made.size)}" if made.size else ""
-    print_seeded(answer, python, state["description"], as_json)
+    if not is_awaited:
+        print_seeded(answer, _python_of(made), {}, as_json)
+        return
+    state = settled(control, answer, as_json=as_json)
+    print_seeded(answer, _python_of(made), state["description"], as_json)
     if not as_json:
         print_place(state, answer)
+
+
+def _python_of(made: Made) -> str:
+    return f"Python, {human_bytes(made.size)}" if made.size else ""
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import click
@@ -9,13 +11,34 @@ import click
 from pollen.cli import arguments, output
 from pollen.cli.proposals import here
 from pollen.plain import escaped
+from pollen.sdk.control import Control
 from pollen.sdk.python.kinds import HELD
 from pollen.units import human_bytes
 
-# How long a publication waits for its hosts.
+# How long a publication waits for its hosts, and a blob for its copies besides: what comes to them
+# in a second at least.
 SETTLE_SECONDS = 10.0
+_COPY_BYTES_S = 4 << 20
+# After so long a user is told what takes its time, on a terminal.
+_WORD_SECONDS = 2.0
 # The functions of a program compiled as a WASI command.
 _PROGRAM = ["_start"]
+
+
+def settled(control: Control, answer: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """``SeedState`` when what was published is where it is wanted, or the wait is over: of a blob
+    the time that its copies may take."""
+    seconds = SETTLE_SECONDS
+    if answer["kind"] in HELD:
+        seconds += answer["size_bytes"] / _COPY_BYTES_S
+    text = f"{answer['name']} is published; its copies are made (Ctrl-C does not stop that) ..."
+    told = threading.Timer(_WORD_SECONDS, lambda: click.echo(text, err=True))
+    if answer["kind"] in HELD and not as_json and sys.stderr.isatty():
+        told.start()
+    try:
+        return control.wait_ready(answer["name"], answer["seed"], seconds)
+    finally:
+        told.cancel()
 
 
 def print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pollen.cli.app import complete_seeds, control_of, with_globals, with_json
-from pollen.cli.published import SETTLE_SECONDS, print_place, print_seeded
+from pollen.cli.published import print_place, print_seeded, settled
 
 
 @click.command("rollback")
@@ -28,7 +28,7 @@ def rollback_command(ctx: click.Context, name: str, version: str, as_json: bool)
     """
     control = control_of(ctx)
     answer = control.rollback(name, version)
-    state = control.wait_ready(answer["name"], answer["seed"], SETTLE_SECONDS)
+    state = settled(control, answer, as_json=as_json)
     python = "Python" if state["seed"] and state["seed"]["manifest"] else ""
     print_seeded(answer, python, state["description"], as_json, "rolled back")
     if not as_json:
