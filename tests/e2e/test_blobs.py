@@ -359,6 +359,32 @@ async def test_a_pinned_blob_is_here_whatever_the_plan_says(trio: Cluster, tmp_p
     await fails(other, "seed-not-found", "pin", "nothing")
 
 
+async def test_copies_keep_to_their_quota_and_come_when_there_is_room(tmp_path: Path) -> None:
+    """The second file finds no room beside the first one, and comes when that is withdrawn."""
+    settings, roles = {"blob_bytes": "3MiB"}, {"b": {"role": "holder"}}
+    async with Cluster(2, properties=roles, settings=settings) as cluster:
+        a, b = cluster
+        for name, size in (("first", 2 * MIB), ("second", 2 * MIB + 1)):
+            file = noise(tmp_path / name, size)
+            said = await succeeds(a, "seed", file, "--no-wait", "--host-prop", "role=holder")
+            assert f"seeded {name}" in said and "held by" not in said
+            if name == "first":
+                assert await held_by(b, name, 1) == ["b"]
+
+        async def states() -> list[tuple[str, str]]:
+            held = (await blob(b, "second")).get("replicas", ())
+            return [(copy["state"], copy["reason"]) for copy in held]
+
+        reason = "no room: needs 3 MiB, 1 MiB are free of blob_bytes"
+
+        async def is_refused() -> bool:
+            return await states() == [("refused", reason)]
+
+        await until(is_refused, PATIENCE, "the second file is refused")
+        await succeeds(a, "unseed", "first")
+        assert await held_by(b, "second", 1) == ["b"]
+
+
 async def test_a_fetch_takes_no_more_of_the_line_than_it_may(tmp_path: Path) -> None:
     """From a holder, where the reader has nothing; and what is here already is not held up."""
     roles = {"a": {"role": "holder"}}

@@ -23,6 +23,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``chain`` the credentials that the node began with. ``slots``: how many calls can burn at once,
     a core each. ``idle_ns``: a seed without a call from here for so long is in no demand from here.
     ``relays``: packets of other members are passed on here, ``relay_bytes_per_s`` in all.
+    ``blob_bytes``: disk for copies of blobs; 0 is all that is free.
     """
 
     node: PeerId
@@ -39,6 +40,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     successor: PeerId | None = None
     relays: bool = True
     relay_bytes_per_s: int = RELAY_BYTES_PER_S
+    blob_bytes: int = 0
 
     @property
     def signing_root(self) -> PeerId | None:

@@ -390,6 +390,9 @@ HEAR_MAX_NS = 10 * SECOND
 # refuses a fetcher whose node record it has not read yet. Guess.
 LOAD_RETRY_FIRST_NS = 100 * MILLISECOND
 LOAD_RETRY_MAX_NS = 30 * SECOND
+# A blob that found no room is tried again when there is room, and not sooner than this. Lowering it
+# says more about a disk that is nearly full. Guess.
+ROOM_AGAIN_NS = 10 * SECOND
 # How long a refusal for a reason of our own (memory, engine) stands before another try. Guess.
 REFUSED_NS = 5 * MINUTE
 # The longest that the check of a new replica may take; the seed's time-out where that is less.

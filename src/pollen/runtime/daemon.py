@@ -239,6 +239,7 @@ class Daemon:
                 idle_ns=self._config.idle_ms * MILLISECOND,
                 relays=self._config.relay != "off",
                 relay_bytes_per_s=self._config.relay_bytes,
+                blob_bytes=self._config.blob_bytes,
             )
             rng, sign = Rng(entropy.draw_seed()), self._keys.sign
             verify = make_verify(self._native)

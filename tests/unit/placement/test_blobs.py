@@ -15,10 +15,11 @@ from pollen.core.events import ModuleInspected
 from pollen.core.ids import PeerId, RequestId
 from pollen.core.placement import NodeFacts, State, may_rank, roles, tables
 from pollen.core.placement.claims import Claims
+from pollen.core.placement.space import Space
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed, publishing, specs
 from tests.unit.names.test_named import CONTENT, A, B, writer
-from tests.unit.placement.bench import Bench
+from tests.unit.placement.bench import GIB, Bench
 from tests.unit.turns import effects_of
 
 MIB = 1 << 20
@@ -124,6 +125,58 @@ def test_a_node_without_room_on_its_disk_refuses() -> None:
     bench.turn(limits.REFUSED_NS, of=large)
     bench.turn(of=large)
     assert bench.state(large) is State.LOADING
+
+
+def test_copies_take_no_more_than_their_quota() -> None:
+    """Of the disk more is free. What is published here is here, whatever it takes."""
+    film, other = blob(size=40 * MIB), blob(size=30 * MIB)
+    space = Space(GIB, quota_bytes=60 * MIB)
+    space.disk_free_bytes = 500 * MIB
+    assert space.lack(film, is_here=False) == "" and space.offered(500 * MIB) == 60 * MIB
+    space.note(film, State.LOADING, is_here=False, is_coming=True)
+    lack = "no room: needs 30 MiB, 20 MiB are free of blob_bytes"
+    assert space.lack(other, is_here=False) == lack
+    space.note(film, State.READY, is_here=True, is_coming=False)
+    assert space.lack(other, is_here=False) == lack and space.lack(other, is_here=True) == ""
+    assert space.offered(500 * MIB) == 20 * MIB and space.offered(9 * MIB) == 9 * MIB
+    space.note(film, State.ABSENT, is_here=False, is_coming=False)
+    assert space.lack(other, is_here=False) == "" and space.offered(500 * MIB) == 60 * MIB
+
+
+def test_a_quota_that_is_over_offers_nothing() -> None:
+    """It was lowered; what is here stays."""
+    film = blob(size=40 * MIB)
+    space = Space(GIB, quota_bytes=10 * MIB)
+    space.disk_free_bytes = 500 * MIB
+    space.note(film, State.READY, is_here=True, is_coming=False)
+    assert space.offered(500 * MIB) == 0
+
+
+def test_a_blob_that_found_no_room_comes_when_there_is_some() -> None:
+    """It was refused for five minutes, whatever its user removed meanwhile."""
+    large = blob(size=40 * MIB)
+    bench = Bench(own=B, holding=large)
+    bench.hosting.space.disk_free_bytes = 39 * MIB
+    bench.plan(bench.own, of=large)
+    bench.turn(of=large)
+    assert bench.state(large) is State.REFUSED and bench.hosting.roomless() == [large.seed]
+    bench.turn(limits.ROOM_AGAIN_NS, of=large)
+    assert bench.state(large) is State.REFUSED, "there is still no room"
+    bench.hosting.space.disk_free_bytes = 41 * MIB
+    bench.turn(of=large)
+    bench.turn(of=large)
+    assert bench.state(large) is State.LOADING and bench.hosting.roomless() == []
+
+
+def test_a_refusal_for_room_stands_for_ten_seconds_at_least() -> None:
+    large = blob(size=40 * MIB)
+    bench = Bench(own=B, holding=large)
+    bench.hosting.space.disk_free_bytes = 39 * MIB
+    bench.plan(bench.own, of=large)
+    bench.turn(of=large)
+    bench.hosting.space.disk_free_bytes = 41 * MIB
+    bench.turn(limits.ROOM_AGAIN_NS - 1, of=large)
+    assert bench.state(large) is State.REFUSED
 
 
 def test_a_large_file_may_take_longer_than_a_module() -> None:

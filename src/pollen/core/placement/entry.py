@@ -19,6 +19,8 @@ from pollen.core.placement.plan import Placement
 from pollen.core.placement.roles import Role, load_deadline
 from pollen.core.seeds import Seed
 
+NEVER = Nanos(1 << 62)
+
 
 class Entry(msgspec.Struct, kw_only=True):
     """One seed on this node. Times are monotonic but ``until``, which the claim carries."""
@@ -41,10 +43,15 @@ class Entry(msgspec.Struct, kw_only=True):
     witnessed: list[tuple[PeerId, int]] = []
     has_served: bool = False
     timer_at: Nanos | None = None
+    # Refused as the disk has no room, and looked at again from then on.
+    lacks_room: bool = False
+    room_at: Nanos = NEVER
 
     def enter(self, before: State, now: Now, *, is_leaving: bool) -> None:
         """Note until when the state holds that it came to now, and what is void by that."""
         self.enough_since = None
+        self.lacks_room = self.lacks_room and self.state is State.REFUSED
+        self.room_at = Nanos(now.mono + limits.ROOM_AGAIN_NS) if self.lacks_room else NEVER
         if self.state is State.LOADING:
             deadline = load_deadline(self.seed)
             self.due_at = Nanos(now.mono + deadline)

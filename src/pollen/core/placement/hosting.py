@@ -60,7 +60,7 @@ _FAULT_SLUGS = frozenset({"module-invalid", "import-unknown", "guest-failed", "g
 class Hosting:
     """The seeds on this node."""
 
-    def __init__(self, own: PeerId, party: Party, capacity_bytes: int) -> None:
+    def __init__(self, own: PeerId, party: Party, capacity_bytes: int, blob_bytes: int = 0) -> None:
         self._own = own
         self.party = party
         self._entries: dict[Hash, Entry] = {}
@@ -72,7 +72,7 @@ class Hosting:
         # the muscles find what to let go by the row, which leaves afterwards.
         self._unloaded: dict[Hash, Seed] = {}
         self._landing: dict[Hash, Seed] = {}
-        self.space = Space(capacity_bytes)
+        self.space = Space(capacity_bytes, blob_bytes)
         self.held = Held()
         self.pins = Pins()
         self.is_leaving = False
@@ -132,7 +132,7 @@ class Hosting:
             return
         is_stuck = entry.state is State.REFUSED and entry.is_fault and entry.has_elder
         placement = view.placement(key) or NOWHERE
-        is_wanted = self._own in placement.chosen or self._is_pinned(key, role)
+        is_wanted = self._own in placement.chosen or self.pins.keeps(key, role)
         is_over = not is_wanted and self._is_over(entry, now)
         if entry.state is State.LOADING and now.mono >= entry.due_at:
             yield Cue.LATE
@@ -153,10 +153,6 @@ class Hosting:
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
             yield Cue.RELEASE
 
-    def _is_pinned(self, key: Hash, role: Role) -> bool:
-        """A user wants a copy here of whatever the name leads to."""
-        return role.leads == key and role.seed.is_blob and role.name in self.pins
-
     def _again(self, entry: Entry) -> Cue:
         """Another try, unless a disk that had room for the blob has none any more."""
         is_blob = entry.state is State.LOADING and entry.seed.is_blob
@@ -172,7 +168,7 @@ class Hosting:
             reason = f"a newer Pollen knows its options: {', '.join(entry.seed.unknown)}"
         if not reason:
             return Cue.WANT
-        entry.reason, entry.is_fault = reason, False
+        entry.reason, entry.is_fault, entry.lacks_room = reason, False, entry.seed.is_blob
         return Cue.REFUSE
 
     def _lack(self, seed: Seed) -> str:
@@ -208,7 +204,7 @@ class Hosting:
         """At once for a new holder, else when the wait is over; not while one is under way."""
         if entry.in_flight or entry.state not in (State.LOADING, State.REFUSED):
             return False
-        if now >= entry.retry_at:
+        if now >= entry.retry_at or (now >= entry.room_at and not self._lack(entry.seed)):
             return True
         hosts = view.claims.hosts(entry.seed.seed)
         holders = plan_holders(entry.seed, hosts, view.is_linked)
@@ -470,6 +466,10 @@ class Hosting:
         """The seeds that were let go since the last call: their rows are not needed any more."""
         unloaded, self._unloaded = self._unloaded, {}
         return list(unloaded)
+
+    def roomless(self) -> list[Hash]:
+        """The blobs that are refused until there is room."""
+        return [key for key, entry in self._entries.items() if entry.lacks_room]
 
     def waiting(self) -> list[Hash]:
         """The seeds that a new link may help to load."""

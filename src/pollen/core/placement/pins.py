@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pollen.core.codec import Refusal, Rejection
 from pollen.core.commands import PinCommand, Pinned
+from pollen.core.ids import Hash
 from pollen.core.names import Holding
-from pollen.core.placement.roles import may_host
+from pollen.core.placement.roles import Role, may_host
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed
 from pollen.core.turn import Asked, Turn
@@ -41,6 +42,10 @@ class Pins:
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
+
+    def keeps(self, key: Hash, role: Role) -> bool:
+        """Whether a user wants a copy here of this version, to which its name leads."""
+        return role.leads == key and role.seed.is_blob and role.name in self._names
 
     def on_pin(
         self,

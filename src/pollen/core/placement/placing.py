@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import msgspec
+
 from pollen.core import limits, timers
 from pollen.core.codec import Rejection, encode
 from pollen.core.commands import PinCommand, Seeded, Unseeded
@@ -98,7 +100,7 @@ class Placing(Room):
         hops: Callable[[PeerId], list[PeerId]],
     ) -> Placing:
         """For a node with this configuration; ``party`` is what its certificate says."""
-        hosting = Hosting(config.node, party, config.memory_bytes)
+        hosting = Hosting(config.node, party, config.memory_bytes, config.blob_bytes)
         bundle = Bundle(config.memory_bytes, config.slots, config.idle_ns)
         return cls(config.node, members, situation, is_linked, estimate, hops, hosting, bundle)
 
@@ -143,7 +145,9 @@ class Placing(Room):
         known of that is not here."""
         self.telemetry = event
         self._note_prices(event.peers)
-        self._bundle.note_telemetry(event, turn.now.mono)
+        offered = self._hosting.space.offered(event.disk_bytes)
+        told = msgspec.structs.replace(event, disk_bytes=offered)
+        self._bundle.note_telemetry(told, turn.now.mono)
         self._note_disk(event.disk_bytes, turn.now.mono, is_level=is_level)
         for key in self._hosting.note_samples(event.seeds, turn):
             self._situation.touch(key)
@@ -155,6 +159,8 @@ class Placing(Room):
         was_known = space.disk_free_bytes is not None, space.has_heard
         space.free_bytes, space.disk_free_bytes = self._bundle.free_bytes, free_bytes
         space.has_heard = space.has_heard or self._has_heard(now, is_level=is_level)
+        for key in self._hosting.roomless():
+            self._situation.touch(key)
         if was_known == (True, space.has_heard):
             return
         # Blobs waited for that.

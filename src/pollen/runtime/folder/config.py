@@ -38,7 +38,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``otlp_endpoint``: where spans of calls go, ``otlp_sample_percent`` of the traces begun here.
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
     ``idle_ms``: a seed without a call from here for so long is in no demand from here.
-    ``code_cache_bytes``: disk for compiled code.
+    ``code_cache_bytes``: disk for compiled code. ``blob_bytes``: for copies of blobs and sites; 0
+    is all that is free.
     ``relay``: ``auto`` passes on packets of members that cannot reach each other, ``off`` none;
     ``relay_bytes``: at most so many a second.
     ``discovery``: words, as in ``"static:192.0.2.7:60611 multicast"``.
@@ -55,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     grace_ms: int = 5_000
     idle_ms: int = limits.DEMAND_KEEP_NS // MILLISECOND
     code_cache_bytes: int = 2 << 30
+    blob_bytes: int = 0
     discovery: str | list[str] = ""
     relay: str = "auto"
     relay_bytes: int = RELAY_BYTES_PER_S
@@ -82,6 +84,7 @@ MEANINGS: dict[str, str] = {
     "grace_ms": "time that calls are given to end at a shutdown",
     "idle_ms": "without a call from here for so long a seed may go to sleep",
     "code_cache_bytes": "disk for compiled modules; those unused for longest go first",
+    "blob_bytes": "disk for copies of blobs and sites; 0B: all that is free",
     "discovery": "where to look for peers, as in: static:192.0.2.7:60611 multicast",
     "relay": "auto: pass on packets of members that cannot reach each other; off: none",
     "relay_bytes": "what is passed on for others at most, in a second",
@@ -163,6 +166,7 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     for key, example in (
         ("memory_bytes", "1GiB"),
         ("code_cache_bytes", "2GiB"),
+        ("blob_bytes", "20GiB"),
         ("grace_ms", "5s"),
     ):
         if (held := getattr(config, key)) < 0:
