@@ -27,6 +27,7 @@ from pollen.core.placement import (
     held,
     hosting,
     lanes,
+    pins,
     planner,
     situation,
     space,
@@ -282,6 +283,10 @@ MUTANTS: list[Mutant] = [
     Mutant(
         name="one-copy-is-enough", owner=situation, target="need_of", make=bugs.one_copy,
         caught_by="copies-kept",
+    ),
+    Mutant(
+        name="pins-forgotten", owner=pins.Pins, target="restore", make=bugs.always([]),
+        caught_by="pins-kept",
     ),
     Mutant(
         name="former-versions-dropped", owner=situation, target="roles_of", make=bugs.none_kept,

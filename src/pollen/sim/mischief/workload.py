@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pollen.core.commands import Seeded, UnseedCommand
+from pollen.core.commands import PinCommand, Seeded, UnseedCommand
 from pollen.core.effects import Reply
 from pollen.core.ids import MILLISECOND, SECOND, RequestId
 from pollen.core.rng import Rng
@@ -56,6 +56,21 @@ class Name:
     promises: list[Promise] = field(default_factory=list)
 
 
+@dataclass(slots=True, eq=False)
+class Pin:
+    """A blob's name that a user pinned on one machine, or let go of. ``is_open``: what stands is
+    not known; ``losses``: of its disk, when it was acknowledged."""
+
+    machine: str
+    name: str
+    is_wanted: bool = False
+    is_pinned: bool = False
+    asked: RequestId | None = None
+    asked_at: int = 0
+    is_open: bool = False
+    losses: int = 0
+
+
 class Workload:
     """The users of one run."""
 
@@ -68,6 +83,7 @@ class Workload:
         self.blobs: list[Name] = []
         self.calls: list[Call] = []
         self.reads: list[Read] = []
+        self.pins: dict[tuple[str, str], Pin] = {}
         self.counts: dict[str, int] = {}
         self._rate = calls_per_second
         self._is_on = False
@@ -110,6 +126,8 @@ class Workload:
                 self.withdraw(name)
             elif draw < 21:
                 self.roll_back(name)
+            elif draw < 26 and name.is_blob:
+                self.pin(name)
         self.world.schedule(_TICK_NS, self._tick)
 
     def _next_call(self) -> None:
@@ -172,8 +190,34 @@ class Workload:
         name.asked_at, name.is_unseed = self.world.now, False
         self._count("rollbacks-asked")
 
+    def pin(self, name: Name) -> None:
+        """Pin a blob on some machine, or let go of it where it is pinned."""
+        machines = [m for m in self.world.machines.values() if m.is_up and not m.is_malicious]
+        if not machines:
+            return
+        machine = machines[self.rng.below(len(machines))]
+        pin = self.pins.setdefault((machine.name, name.name), Pin(machine.name, name.name))
+        if pin.asked is None:
+            pin.is_wanted = not pin.is_pinned
+            command = PinCommand(target=name.name, is_pinned=pin.is_wanted)
+            pin.asked, pin.asked_at = self.world.ask_later(machine.name, command), self.world.now
+            self._count("pins-asked")
+
+    def _read_pins(self) -> None:
+        for pin in self.pins.values():
+            machine = self.world.machines[pin.machine]
+            reply = None if pin.asked is None else machine.replies.pop(pin.asked, None)
+            if reply is not None:
+                pin.asked = None
+                if not reply.slug:
+                    pin.is_pinned, pin.is_open = pin.is_wanted, False
+                    pin.losses = machine.losses
+            elif pin.asked is not None and self.world.now > pin.asked_at + _PATIENCE_NS:
+                pin.asked, pin.is_open = None, True
+
     def read_answers(self) -> None:
         """Note what was acknowledged since the last look."""
+        self._read_pins()
         for name in self.all_names:
             if name.asked is None:
                 continue

@@ -73,6 +73,28 @@ def copies_kept(case: Case) -> list[str]:
     return found
 
 
+def pins_kept(case: Case) -> list[str]:
+    """Where a user pinned a blob there is a copy of what its name leads to, as far as that machine
+    may hold it, has room for it, and was never given another disk."""
+    found = []
+    members = {m.name: m for m in case.members()}
+    for pin in case.workload.pins.values():
+        machine = members.get(pin.machine)
+        if machine is None or not pin.is_pinned or pin.is_open or pin.asked is not None:
+            continue
+        holding = observe.names_of(machine).get(pin.name)
+        if holding is None or not holding.is_live or machine.losses != pin.losses:
+            continue
+        seed = holding.holder
+        claim = {h.node: h for h in observe.hosts_of(machine, seed.seed)}.get(machine.key)
+        if not seed.is_blob or not _may_hold(machine, seed) or not case.has_content(seed):
+            continue
+        is_held = seed.seed in machine.loaded and seed.spec.content in machine.content
+        if not is_held and not _is_short_of_room(machine, seed, claim):
+            found.append(f"{machine.name} has no copy of {pin.name}, which is pinned there")
+    return found
+
+
 def _is_ready(host: Host | None) -> bool:
     return host is not None and host.state in (State.READY, State.DRAINING)
 
@@ -108,4 +130,4 @@ def no_wanted_blob_lost(case: Case) -> list[str]:
     return found
 
 
-SETTLED: list[Checker] = [copies_kept, no_wanted_blob_lost]
+SETTLED: list[Checker] = [copies_kept, pins_kept, no_wanted_blob_lost]
