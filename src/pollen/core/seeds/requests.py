@@ -117,12 +117,15 @@ class SeedRequests(Room):
     def on_inspected(self, event: ModuleInspected, turn: Turn) -> None:
         """The muscles looked at a module: the names may have changed meanwhile."""
         command = self._inspecting.pop(event.request, None)
-        if isinstance(command, SeedCommand):
-            planned = plan_seed(command, event, self._writer(), self._names())
-            self._publish(event.request, planned, turn)
-        elif command is not None:
-            planned = plan_rollback(command, event, self._writer(), self._names())
-            self._publish(event.request, planned, turn)
+        if command is None:
+            return
+        writer, names = self._writer(), self._names()
+        planned = (
+            plan_seed(command, event, writer, names)
+            if isinstance(command, SeedCommand)
+            else plan_rollback(command, event, writer, names)
+        )
+        self._publish(event.request, planned, turn)
 
     def note_telemetry(self, event: Telemetry, turn: Turn) -> None:
         """Withdraw what nobody used for as long as its options say.
