@@ -255,3 +255,23 @@ def test_a_header_that_a_site_may_not_say_is_refused(
     headers: tuple[str, ...], word: str, tmp_path: Path
 ) -> None:
     assert word in refusal(written(tmp_path), headers=headers)
+
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "site_headers.json").read_text())
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: repr(case["header"]))
+def test_a_header_is_for_a_site_to_say_or_not(case: dict[str, Any]) -> None:
+    """As the node that reads the table judges it."""
+    name, value = case["header"]
+    try:
+        assert sites.headers_of([f"{name}: {value}"]) == [(name, value)]
+    except PollenError as error:
+        assert error.slug == "usage" and not case["is_taken"]
+    else:
+        assert case["is_taken"]
+
+
+def test_both_sides_list_the_same_headers() -> None:
+    assert sorted(sites._NOT_FOR_SITES) == VECTORS["not_for_sites"]
+    assert VECTORS["headers_max"] == sites.HEADERS_MAX
