@@ -8,12 +8,12 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt as _;
+use bytes::Bytes;
 use hyper::{
     Method, Response, StatusCode, Uri,
     header::{
@@ -128,9 +128,9 @@ impl Sites {
             }
             return Ok(held.site.clone());
         }
-        let block = read_all(blob, 0..BLOCK).await?;
+        let block = within(blob, 0..BLOCK).await?;
         let size = table_size(&block).ok_or_else(|| no_site("it has no table"))?;
-        let table = read_all(blob, BLOCK..BLOCK + size).await?;
+        let table = within(blob, BLOCK..BLOCK + size).await?;
         let site = Table::read(&table, blob.size()).map_err(|reason| no_site(&reason))?;
         let held = Held { site: Arc::new(site), blob: blob.clone(), used: Instant::now() };
         let site = held.site.clone();
@@ -157,14 +157,12 @@ impl Sites {
     }
 }
 
-async fn read_all(blob: &Blob, range: std::ops::Range<u64>) -> Result<Bytes, CallError> {
-    let wanted = range.end - range.start;
-    let parts = blob.clone().read(range).try_fold(BytesMut::new(), |mut all, part| async move {
-        all.extend_from_slice(&part);
-        Ok(all)
-    });
-    let all = parts.await?;
-    if all.len() as u64 == wanted { Ok(all.freeze()) } else { Err(no_site("it is too short")) }
+/// A range of an archive, which its publisher says how long it is.
+async fn within(blob: &Blob, range: Range<u64>) -> Result<Bytes, CallError> {
+    if range.end > blob.size() {
+        return Err(no_site("it is too short"));
+    }
+    blob.clone().read_whole(range).await
 }
 
 fn no_site(reason: &str) -> CallError {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
@@ -256,6 +256,26 @@ impl Blob {
             Ok(Some((piece, (blob, end..range.end))))
         };
         stream::try_unfold((self, range), next).try_flatten().boxed()
+    }
+
+    /// All bytes within `range` in one piece, which stands in memory: the caller bounds it.
+    ///
+    /// `unreachable` when it breaks off, or when the blob ends within the range.
+    pub async fn read_whole(self, range: Range<u64>) -> Result<Bytes, CallError> {
+        let wanted = range.end.saturating_sub(range.start);
+        let mut parts = self.read(range);
+        let mut all = BytesMut::new();
+        while let Some(part) = parts.try_next().await? {
+            if all.is_empty() && part.len() as u64 == wanted {
+                return Ok(part);
+            }
+            all.extend_from_slice(&part);
+        }
+        if all.len() as u64 != wanted {
+            let reason = "the blob broke off while it was read";
+            return Err(CallError::refused("unreachable", reason, "ask again"));
+        }
+        Ok(all.freeze())
     }
 
     fn held(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CallError>> {

@@ -5,12 +5,10 @@
 //! Invariants: a guest reads nothing that the node where it runs may not read, nor anything that the
 //!     member who published it may not. Source: docs/design/guest-abi.md#blobs.
 
-use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt as _;
+use bytes::Bytes;
 use pollen_wasm::MAX_ANSWER;
 
 use crate::{
-    blobs::Blob,
     call::{CallError, Principal, SeedRef},
     plane::Plane,
     ranges::ByteRange,
@@ -55,20 +53,7 @@ pub(crate) async fn read(
         let reason = format!("{size} bytes are over the limit of {MAX_ANSWER} bytes of a reply");
         return Err(bad(&reason, "read it range by range: pln://blob/NAME?bytes=0-1048575"));
     }
-    whole(blob, range, size).await
-}
-
-async fn whole(blob: Blob, range: std::ops::Range<u64>, size: usize) -> Result<Bytes, CallError> {
-    let mut all = BytesMut::with_capacity(size);
-    let mut parts = blob.read(range);
-    while let Some(part) = parts.try_next().await? {
-        all.extend_from_slice(&part);
-    }
-    if all.len() != size {
-        let reason = "the blob broke off while it was read";
-        return Err(CallError::refused("unreachable", reason, "ask again"));
-    }
-    Ok(all.freeze())
+    blob.read_whole(range).await
 }
 
 fn bad(reason: &str, remedy: &str) -> CallError {
