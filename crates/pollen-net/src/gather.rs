@@ -8,6 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -96,6 +97,27 @@ impl Net {
         }
     }
 
+    /// For readers alone, so nothing is noted: has what is not here come, and asks for a proof of what is
+    /// here for other owners' specs. `lets_in` becomes true when a holder let this node pass: what
+    /// came for other specs meanwhile is not for these readers before.
+    pub async fn fetch_for_readers(
+        &self,
+        holders: &[Id],
+        request: FetchRequest<'_>,
+        most: u64,
+        pace: &Pace,
+        lets_in: &AtomicBool,
+    ) -> Result<(), NetError> {
+        match self.content().size(request.content).await? {
+            Some(size) => {
+                self.prove(holders, request, size).await?;
+                lets_in.store(true, Relaxed);
+                Ok(())
+            }
+            None => self.gather_as(holders, request, most, pace, lets_in).await,
+        }
+    }
+
     /// Has a holder show that it has what is held here for another owner's specs already, and that the
     /// gate of this spec lets it pass: by one piece, drawn by chance and verified.
     async fn prove(
@@ -135,6 +157,17 @@ impl Net {
         most: u64,
         pace: &Pace,
     ) -> Result<(), NetError> {
+        self.gather_as(holders, request, most, pace, &AtomicBool::default()).await
+    }
+
+    async fn gather_as(
+        &self,
+        holders: &[Id],
+        request: FetchRequest<'_>,
+        most: u64,
+        pace: &Pace,
+        lets_in: &AtomicBool,
+    ) -> Result<(), NetError> {
         self.content().begin(request.content).await?;
         let mut holders: VecDeque<Id> =
             holders.iter().copied().filter(|holder| *holder != self.id()).collect();
@@ -148,6 +181,7 @@ impl Net {
             }
             holders.pop_front();
         };
+        lets_in.store(true, Relaxed);
         match size {
             None => Ok(()),
             Some(size) => {

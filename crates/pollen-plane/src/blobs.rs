@@ -6,7 +6,10 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,7 @@ use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use pollen_net::Pace;
+use pollen_net::{NetError, Pace};
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, PIECE},
@@ -48,6 +51,27 @@ pub struct Blob {
     reading: Option<Arc<Reading>>,
 }
 
+/// A blob that who asked may read; where its bytes are was not looked at yet.
+#[derive(Clone)]
+pub struct FoundBlob(Arc<SeedEntry>);
+
+impl FoundBlob {
+    /// The hash of its bytes.
+    pub fn content(&self) -> Id {
+        self.0.row.content
+    }
+
+    /// Who published it.
+    pub fn publisher(&self) -> Id {
+        self.0.row.publisher
+    }
+
+    /// Whether its bytes are an archive that is served as a site.
+    pub fn is_site(&self) -> bool {
+        self.0.row.is_site()
+    }
+}
+
 impl Plane {
     /// Finds a blob and judges whether who asks may read it. What is not here comes at most at this
     /// many bytes a second (0: no limit), unless somebody reads it faster.
@@ -59,7 +83,12 @@ impl Plane {
         who: Principal,
         bytes_per_s: u64,
     ) -> Result<Blob, CallError> {
-        let tables = self.tables().load_full();
+        self.open_found(self.find_blob(seed, who)?, bytes_per_s).await
+    }
+
+    /// As `open_blob`, without a look at the disk.
+    pub fn find_blob(&self, seed: &SeedRef, who: Principal) -> Result<FoundBlob, CallError> {
+        let tables = self.tables().load();
         let entry = match resolve(&tables, seed) {
             Ok(entry) => entry.clone(),
             Err(unknown) => by_digest(&tables, &seed.to_string(), who)?.ok_or(unknown)?,
@@ -81,9 +110,25 @@ impl Plane {
             };
             return Err(denied(self, row, member));
         }
-        let held = self.net().content().size(row.content).await.map_err(|e| not_had(&e))?;
-        let reading = held.is_none().then(|| self.fetch_for_readers(&entry, bytes_per_s));
+        Ok(FoundBlob(entry))
+    }
+
+    /// Looks where the bytes of a blob are; what is not held here begins to come, as fast as it may.
+    pub async fn open_found(&self, found: FoundBlob, bytes_per_s: u64) -> Result<Blob, CallError> {
+        let entry = found.0;
+        let held = self.net().content().size(entry.row.content).await.map_err(|e| not_had(&e))?;
+        let is_had = held.is_some() && self.has_for(&entry.row).await.map_err(|e| not_had(&e))?;
+        let reading = (!is_had).then(|| self.fetch_for_readers(&entry, bytes_per_s));
+        if let Some(reading) = reading.as_ref().filter(|_| held.is_some()) {
+            // It is here for another owner's specs: no byte goes out before a holder let this node pass.
+            reading.flight.clone().await?;
+        }
         Ok(Blob { plane: self.clone(), entry, reading })
+    }
+
+    /// Whether the content of a blob was got for the specs of its publisher.
+    async fn has_for(&self, row: &SeedRow) -> Result<bool, NetError> {
+        self.net().content().is_for(row.content, row.publisher).await
     }
 
     /// A copy that could not be read is read whole. When it is damaged, the brain hears that its seeds
@@ -122,6 +167,8 @@ impl Plane {
         let pace = Arc::new(Pace::of(bytes_per_s));
         let paced = pace.clone();
         let (plane, owned) = (self.clone(), entry.clone());
+        let lets_in = Arc::<AtomicBool>::default();
+        let let_in = lets_in.clone();
         let fetch = self.handle().spawn(async move {
             let began = Instant::now();
             loop {
@@ -130,7 +177,9 @@ impl Plane {
                 let row = &tables.seed(&owned.row.seed).unwrap_or(&owned).row;
                 let (seed, content) = (row.seed, row.content);
                 let request = FetchRequest { seed, path: MODULE, content, piece: None };
-                let fetched = plane.net().gather(&row.replicas, request, row.size, &paced).await;
+                let (net, held_by) = (plane.net(), &row.replicas);
+                let fetched =
+                    net.fetch_for_readers(held_by, request, row.size, &paced, &lets_in).await;
                 let Err(error) = fetched else { return Ok(()) };
                 if error.is_own() || began.elapsed() >= PATIENCE {
                     return Err(not_had(&error));
@@ -150,7 +199,7 @@ impl Plane {
         };
         let fetched = fetch.map(|ended| ended.unwrap_or_else(|_| Err(CallError::shutting_down())));
         let flight = fetched.boxed().shared();
-        let reading = Arc::new(Reading { flight, pace, ended: Box::new(ended) });
+        let reading = Arc::new(Reading { flight, pace, lets_in: let_in, ended: Box::new(ended) });
         *held = Arc::downgrade(&reading);
         reading
     }
@@ -227,8 +276,10 @@ impl Blob {
                 continue;
             }
             let held = self.plane.net().content().size(entry.row.content).await;
+            let is_held = matches!(held, Ok(Some(_)));
+            let is_had = is_held && matches!(self.plane.has_for(&entry.row).await, Ok(true));
             let reading = entry.local.reading.lock().upgrade();
-            if matches!(held, Ok(Some(_))) || reading.is_some() {
+            if is_had || reading.is_some() {
                 found.push(Self { plane: self.plane.clone(), entry: entry.clone(), reading });
             }
         }
@@ -238,6 +289,11 @@ impl Blob {
     /// The hash of its bytes.
     pub fn content(&self) -> Id {
         self.entry.row.content
+    }
+
+    /// Who published it.
+    pub fn publisher(&self) -> Id {
+        self.entry.row.publisher
     }
 
     /// The bytes within `range`, each verified. What is not here yet comes as its holders send it.
@@ -288,7 +344,7 @@ impl Blob {
         .boxed()
     }
 
-    /// Waits until a piece is here.
+    /// Waits until a piece is here, and a holder let this node pass for this blob.
     async fn await_piece(&self, piece: u64) -> Result<(), CallError> {
         loop {
             let ended = match &self.reading {
@@ -297,7 +353,8 @@ impl Blob {
             };
             let missing = self.plane.net().content().missing(self.content(), self.size()).await;
             let missing = missing.map_err(|error| not_had(&error))?;
-            if missing.iter().all(|held| u64::from(*held) != piece) {
+            let is_let_in = self.reading.as_ref().is_none_or(|it| it.lets_in.load(Relaxed));
+            if is_let_in && missing.iter().all(|held| u64::from(*held) != piece) {
                 return Ok(());
             }
             ended.unwrap_or(Ok(()))?;

@@ -75,7 +75,7 @@ mod upcalls;
 mod watchdog;
 mod ways;
 
-pub use blobs::Blob;
+pub use blobs::{Blob, FoundBlob};
 pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;

@@ -36,6 +36,8 @@ pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
 pub(crate) struct Reading {
     pub(crate) flight: Flight,
     pub(crate) pace: Arc<Pace>,
+    /// Whether a holder let this node pass.
+    pub(crate) lets_in: Arc<AtomicBool>,
     pub(crate) ended: Box<dyn Fn() + Send + Sync>,
 }
 
