@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pollen_wire::site::{BLOCK, TABLE_MAX, Table, table_size};
+use pollen_wire::site::{BLOCK, Coding, TABLE_MAX, Table, table_size};
 
 fuzz_target!(|data: &[u8]| {
     if let Some(size) = table_size(data) {
@@ -12,7 +12,9 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(table) = Table::read(data, size) {
         for file in table.files() {
             assert!(table.span(file).end <= size);
-            assert!(table.packed_span(file).is_none_or(|span| span.end <= size));
+            for coding in Coding::ALL {
+                assert!(table.packed_span(file, coding).is_none_or(|span| span.end <= size));
+            }
         }
     }
 });

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import brotli
 import msgspec
 import pytest
 
@@ -51,11 +52,16 @@ def is_page(answer: Answer) -> bool:
     return answer.body == WHOLE and "content-encoding" not in answer.headers
 
 
-def is_packed(answer: Answer) -> bool:
-    """All of the first page, by gzip; a cache is told why (RFC 9110, 12.5.5)."""
-    is_gzip = answer.headers["content-encoding"] == "gzip"
-    varies = answer.headers["vary"].lower() == "accept-encoding"
-    return is_gzip and varies and gzip.decompress(answer.body) == WHOLE
+def is_packed(coding: str) -> Check:
+    """All of the first page, by this coding; a cache is told why (RFC 9110, 12.5.5)."""
+    unpack = {"gzip": gzip.decompress, "br": brotli.decompress}[coding]
+
+    def holds(answer: Answer) -> bool:
+        is_so = answer.headers["content-encoding"] == coding
+        varies = answer.headers["vary"].lower() == "accept-encoding"
+        return is_so and varies and bool(unpack(answer.body) == WHOLE)
+
+    return holds
 
 
 def is_empty(answer: Answer) -> bool:
@@ -256,8 +262,18 @@ CONDITIONS = {
 # RFC 9110, 12.5.3; 12.4.2 for weights.
 CODINGS = {
     "none": get("@", "Accept-Encoding:", at=200, holds=is_page),
-    "gzip": get("@", "Accept-Encoding: br;q=1.0,GZip ; q=0.5", at=200, holds=is_packed),
-    "two lines": get("@", "Accept-Encoding: br", "Accept-Encoding: gzip", at=200, holds=is_packed),
+    "gzip": get("@", "Accept-Encoding: GZip ; q=0.5", at=200, holds=is_packed("gzip")),
+    "brotli": get("@", "Accept-Encoding: gzip, deflate, br", at=200, holds=is_packed("br")),
+    "gzip rather": get("@", "Accept-Encoding: br;q=0.5,gzip", at=200, holds=is_packed("gzip")),
+    "brotli rather": get("@", "Accept-Encoding: br,gzip;q=0.999", at=200, holds=is_packed("br")),
+    "as it is rather": get(
+        "@", "Accept-Encoding: identity, br;q=0.5,gzip;q=0.9", at=200, holds=is_page
+    ),
+    "two lines": get(
+        "@", "Accept-Encoding: zstd", "Accept-Encoding: gzip", at=200, holds=is_packed("gzip")
+    ),
+    "anything": get("@", "Accept-Encoding: *", at=200, holds=is_page),
+    "over one": get("@", "Accept-Encoding: gzip;q=1.5", at=200, holds=is_page),
     "refused": get("@", "Accept-Encoding: gzip;q=0", at=200, holds=is_page),
     "refused in capitals": get("@", "Accept-Encoding: gzip;Q=0.000", at=200, holds=is_page),
     "refused, and any other": get("@", "Accept-Encoding: gzip;q=0, *", at=200, holds=is_page),

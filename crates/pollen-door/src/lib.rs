@@ -6,7 +6,8 @@
 //! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`, its streamed
 //!   replies in `credit.rs`.
 //! - `contents.rs`: files that come in and go out over HTTP, and never stand in memory.
-//! - `reading.rs`: which content a request is for; `sites.rs`: sites, the table of one in `site.rs`.
+//! - `reading.rs`: which content a request is for.
+//! - `sites.rs`: sites; `site.rs`: what a path is in one; `coding.rs`: its packed forms.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
 //! - `tunnel.rs`: a client that wants a tunnel (`pollen-tunnel`).
 //! - `body.rs`: a request's body; `visitors.rs`: who is inside, and the account of bytes.
@@ -16,6 +17,7 @@
 mod answer;
 mod body;
 mod chunks;
+mod coding;
 mod contents;
 mod credit;
 mod doors;

@@ -1,8 +1,8 @@
 //! Sites over HTTP: which one a request is for, and what it is answered.
 //!
 //! Decides: which site a Host names, the headers of a file, and for how long a table stays read.
-//! Does not know: what a path means (`site.rs`); who may read a site, nor where it comes from
-//! (`pollen-plane`).
+//! Does not know: what a path means (`site.rs`); which packed form is best (`coding.rs`); who may read a
+//! site, nor where it comes from (`pollen-plane`).
 //! Invariants: a request sees one version of a site from its table to its last byte.
 //! Source: RFC 9110, 9111; docs/internals/content.md#sites.
 
@@ -25,11 +25,12 @@ use parking_lot::Mutex;
 use pollen_plane::{Blob, CallError, Plane, Principal, SeedRef};
 use pollen_wire::{
     Id,
-    site::{BLOCK, File, Table, table_size},
+    site::{BLOCK, Coding, File, Table, table_size},
 };
 
 use crate::{
     answer::{no_such_seed, plain, problem},
+    coding::choose,
     contents::{Part, Sent, send},
     site::{Found, Keep, find},
 };
@@ -215,12 +216,14 @@ fn send_file(
 ) -> Response<Sent> {
     // A range is one of the file as it is, and of GET.
     let has_range = *asked.method == Method::GET && asked.headers.contains_key(RANGE);
-    let takes_packed = !has_range && takes_gzip(asked.headers);
-    let packed = site.packed_span(file);
-    let has_packed = packed.is_some();
-    let (span, tag, is_packed) = match packed.filter(|_| takes_packed) {
-        Some(span) => (span, format!("\"{}-gzip\"", file.tag), true),
-        None => (site.span(file), format!("\"{}\"", file.tag), false),
+    let lists = asked.headers.get_all(ACCEPT_ENCODING).into_iter();
+    let lists = lists.filter_map(|held| held.to_str().ok());
+    let coding = choose(lists, |coding| !has_range && file.has(coding));
+    let packed = coding.and_then(|coding| site.packed_span(file, coding));
+    let span = packed.unwrap_or_else(|| site.span(file));
+    let tag = match coding {
+        Some(coding) => format!("\"{}-{}\"", file.tag, coding.name()),
+        None => format!("\"{}\"", file.tag),
     };
     let part = Part { span, tag: &tag, media: &file.media };
     let unconditional = HeaderMap::new();
@@ -232,10 +235,13 @@ fn send_file(
     } else {
         send(asked.method, asked.headers, blob, part)
     };
-    if is_packed && matches!(response.status(), StatusCode::OK | StatusCode::NOT_FOUND) {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    if let Some(coding) = coding
+        && matches!(response.status(), StatusCode::OK | StatusCode::NOT_FOUND)
+    {
+        let name = HeaderValue::from_static(coding.name());
+        response.headers_mut().insert(CONTENT_ENCODING, name);
     }
-    if has_packed {
+    if Coding::ALL.into_iter().any(|coding| file.has(coding)) {
         response.headers_mut().insert(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
     }
     response
@@ -252,46 +258,10 @@ pub(crate) fn moved(uri: &Uri) -> Response<Sent> {
     response.map(Sent::Left)
 }
 
-/// Whether a client takes gzip (RFC 9110, 12.5.3).
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let texts = headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|held| held.to_str().ok());
-    let mut codings = texts.flat_map(|text| text.split(','));
-    codings.any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let weight = parts.find_map(|part| {
-            let (name, weight) = part.split_once('=')?;
-            name.eq_ignore_ascii_case("q").then_some(weight)
-        });
-        let weight = weight.unwrap_or("1");
-        is_gzip && weight.parse().is_ok_and(|weight: f32| weight > 0.0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn gzip_is_taken_by_who_says_so() {
-        for (text, expected) in [
-            ("gzip", true),
-            ("br, GZIP;q=0.5", true),
-            ("gzip;q=0", false),
-            ("gzip; q=0.000", false),
-            ("gzip;Q=0", false),
-            ("gzip;Q=1", true),
-            ("br", false),
-            ("", false),
-            ("xgzip", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_str(text).unwrap());
-            assert_eq!(takes_gzip(&headers), expected, "{text}");
-        }
-        assert!(!takes_gzip(&HeaderMap::new()));
-    }
 
     #[test]
     fn a_folder_is_moved_to_with_its_query() {

@@ -17,6 +17,28 @@ const TABLE: &[u8] = b".pollen/site.json\0";
 /// Where the size of a member stands in its header, in octal.
 const SIZE: Range<usize> = 124..135;
 
+/// How a file is packed beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 7932.
+    Brotli,
+    /// RFC 1952.
+    Gzip,
+}
+
+impl Coding {
+    /// All of them, the one that packs best first.
+    pub const ALL: [Self; 2] = [Self::Brotli, Self::Gzip];
+
+    /// Its name in HTTP.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Brotli => "br",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
 /// What the archive's first member says.
 #[derive(Debug, Deserialize)]
 struct Written {
@@ -38,9 +60,25 @@ pub struct File {
     pub media: String,
     /// Names its bytes.
     pub tag: String,
-    /// The same, packed by gzip: offset and size.
+    /// The same, packed by gzip and by brotli: offset and size.
     #[serde(default)]
     gzip: Option<(u64, u64)>,
+    #[serde(default)]
+    br: Option<(u64, u64)>,
+}
+
+impl File {
+    /// Whether it stands in the archive in this form as well.
+    pub fn has(&self, coding: Coding) -> bool {
+        self.packed(coding).is_some()
+    }
+
+    fn packed(&self, coding: Coding) -> Option<(u64, u64)> {
+        match coding {
+            Coding::Brotli => self.br,
+            Coding::Gzip => self.gzip,
+        }
+    }
 }
 
 /// The files of a site by their paths. Each lies within the archive.
@@ -78,7 +116,8 @@ impl Table {
             let is_inside = |(offset, size): (u64, u64)| {
                 offset.checked_add(size).is_some_and(|end| end <= room)
             };
-            if !is_inside((file.offset, file.size)) || !file.gzip.is_none_or(is_inside) {
+            let whole = Some((file.offset, file.size));
+            if ![whole, file.gzip, file.br].into_iter().flatten().all(is_inside) {
                 return Err(format!("{path:?} ends behind the end of the archive"));
             }
         }
@@ -101,9 +140,9 @@ impl Table {
         self.at((file.offset, file.size))
     }
 
-    /// Where its packed form is, if it has one.
-    pub fn packed_span(&self, file: &File) -> Option<Range<u64>> {
-        file.gzip.map(|place| self.at(place))
+    /// Where its packed form is, if it has this one.
+    pub fn packed_span(&self, file: &File, coding: Coding) -> Option<Range<u64>> {
+        file.packed(coding).map(|place| self.at(place))
     }
 
     fn at(&self, (offset, size): (u64, u64)) -> Range<u64> {
@@ -179,6 +218,11 @@ mod tests {
             ),
             (
                 r#"{"format": 1, "files": {"a": {"offset": 0, "size": 1, "type": "", "tag": "", "gzip": [9, 9999]}}}"#,
+                4096,
+                "ends behind",
+            ),
+            (
+                r#"{"format": 1, "files": {"a": {"offset": 0, "size": 1, "type": "", "tag": "", "br": [9, 9999]}}}"#,
                 4096,
                 "ends behind",
             ),

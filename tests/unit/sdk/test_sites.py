@@ -6,11 +6,13 @@ import gzip
 import io
 import json
 import os
+import random
 import tarfile
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import brotli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,11 +68,13 @@ def test_each_file_is_where_the_table_says(tmp_path: Path) -> None:
     for name, entry in table["files"].items():
         start = base + entry["offset"]
         assert archive[start : start + entry["size"]] == FILES[name]
-        if "gzip" in entry:
-            start, size = base + entry["gzip"][0], entry["gzip"][1]
-            assert gzip.decompress(archive[start : start + size]) == FILES[name]
-    packed = [name for name, entry in table["files"].items() if "gzip" in entry]
-    assert packed == ["docs/" + "n" * 200 + ".js", "index.html"]
+        for how, unpack in (("gzip", gzip.decompress), ("br", brotli.decompress)):
+            if how in entry:
+                start, size = base + entry[how][0], entry[how][1]
+                assert unpack(archive[start : start + size]) == FILES[name]
+    for how in ("gzip", "br"):
+        packed = [name for name, entry in table["files"].items() if how in entry]
+        assert packed == ["docs/" + "n" * 200 + ".js", "index.html"]
     assert table["files"]["index.html"]["type"] == "text/html; charset=utf-8"
     assert table["files"]["pictures/ü.png"]["type"] == "image/png"
 
@@ -80,6 +84,37 @@ def test_the_archive_is_a_tar_file_that_any_program_reads(tmp_path: Path) -> Non
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         names = [name for name in members.getnames() if not name.startswith(".pollen/")]
         assert names == sorted(FILES)
+
+
+def test_what_gains_little_is_not_packed(tmp_path: Path) -> None:
+    """Text that is small, or like noise; brotli goes only where it is smaller than gzip."""
+    noise = random.Random(1).randbytes(9_000)
+    packs = {
+        "small.txt": (b"a" * 1_023, set()),
+        "large.txt": (b"a" * 1_024, {"gzip", "br"}),
+        "noise.txt": (noise, set()),
+        "picture.png": (b"a" * 9_000, set()),
+        "logo.svg": (b"<svg></svg>" * 900, {"gzip", "br"}),
+    }
+    folder = written(tmp_path, {name: body for name, (body, _) in packs.items()})
+    table, _ = table_of(archive_of(folder))
+    for name, (_, forms) in packs.items():
+        entry = table["files"][name]
+        assert entry.keys() & {"gzip", "br"} == forms, name
+        assert not forms or entry["br"][1] < entry["gzip"][1] < entry["size"]
+
+
+def test_a_large_folder_is_packed_in_less_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text is packed a little less well, and alike each time."""
+    rows = "".join(f"row {n * n % 977} of {n}\n" for n in range(9_000)).encode()
+    folder = written(tmp_path, {"a.txt": rows})
+    best = table_of(archive_of(folder))[0]["files"]["a.txt"]["br"][1]
+    monkeypatch.setattr(sites, "_BEST_MOST", len(rows) - 1)
+    quick = archive_of(folder)
+    assert table_of(quick)[0]["files"]["a.txt"]["br"][1] > best
+    assert archive_of(folder) == quick
 
 
 def test_the_same_folder_is_the_same_archive(tmp_path: Path) -> None:
