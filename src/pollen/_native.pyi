@@ -155,7 +155,12 @@ class Muscles:
         event_capacity: int = 8192,
     ) -> Self: ...
     def start(
-        self, *, listen: Sequence[str], call_socket: str, http: str | None = None
+        self,
+        *,
+        listen: Sequence[str],
+        call_socket: str,
+        http: str | None = None,
+        hosts: Sequence[tuple[str, str]] = (),
     ) -> list[str]:
         """Bind and serve; the bound addresses. NativeError ``port-in-use``, ``state-unusable``."""
     def event_fd(self) -> int:

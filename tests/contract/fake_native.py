@@ -72,7 +72,12 @@ class FakeMuscles:
     # -- the calls of the real one --------------------------------------------------------------
 
     def start(
-        self, *, listen: Sequence[str], call_socket: str, http: str | None = None
+        self,
+        *,
+        listen: Sequence[str],
+        call_socket: str,
+        http: str | None = None,
+        hosts: Sequence[tuple[str, str]] = (),
     ) -> list[str]:
         bound = []
         for address in listen:

@@ -192,6 +192,47 @@ async def test_strangers_see_public_sites_by_their_host(
     assert (hidden.status, hidden.body) == (nobody.status, nobody.body)
 
 
+async def test_an_operator_says_which_site_a_host_means(
+    trio: Cluster, door: str, tmp_path: Path
+) -> None:
+    """A host, all below a suffix, and any other one; a site that is not public is none of them."""
+    for name in ("blog", "docs", "home", "front"):
+        folder = written(tmp_path / name, {"index.html": name})
+        await succeeds(trio[0], "seed", folder, name, "--public")
+    await succeeds(trio[0], "seed", written(tmp_path / "x", {"index.html": "x"}), "mine")
+    for name in ("blog", "docs", "home", "front", "mine"):
+        await knows(trio[2], name)
+    rules = "www.example.org=front,*.example.org,*.docs.example.org=docs,*=home,my.test=mine"
+    said = await succeeds(trio[2], "set", "http_hosts", rules)
+    assert f"http_hosts = {rules}" in said
+    await trio[2].stop()
+    await trio[2].start("--http", door)
+    for host, expected in {
+        "www.example.org": "front",
+        "WWW.Example.org.:8080": "front",
+        "blog.example.org": "blog",
+        "v2.docs.example.org": "docs",
+        "docs": "docs",
+        "docs.localhost": "docs",
+        "nobody.example.org": "home",
+        "192.0.2.7": "home",
+        "my.test": "home",
+        "mine.example.org": "home",
+    }.items():
+
+        async def says(host: str = host, expected: str = expected) -> bool:
+            answer = await asyncio.to_thread(visit, door, host, "/")
+            return (answer.status, answer.body.decode()) == (200, expected)
+
+        await until(says, PATIENCE, f"{host} is {expected}")
+    assert (await asyncio.to_thread(visit, door, "192.0.2.7", "/healthz")).body == b"ok\n"
+    assert (await asyncio.to_thread(visit, door, "192.0.2.7", "/blob/mine")).status == 404
+    await succeeds(trio[2], "unset", "http_hosts")
+    await trio[2].stop()
+    await trio[2].start("--http", door)
+    assert (await asyncio.to_thread(visit, door, "nobody", "/")).status == 404
+
+
 async def test_headers_of_a_site_go_with_every_file(
     trio: Cluster, door: str, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ use pollen_tunnel::Tunnels;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address::Hosts,
     limits::{BYTES_LEAST, BYTES_MOST, GIVE_BACK},
     sites::Sites,
     visitors::Visitors,
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) tunnels: Tunnels,
     pub(crate) visitors: Arc<Visitors>,
     pub(crate) sites: Sites,
+    pub(crate) hosts: Hosts,
     /// Cancelled when the node drains.
     pub(crate) stop: CancellationToken,
     /// HTTP connections of both doors.
@@ -79,14 +81,16 @@ pub(crate) struct Shared {
 }
 
 impl Doors {
-    /// Of this node; none is open yet. `memory_bytes` is what guests may have.
-    pub fn new(plane: Plane, tunnels: Tunnels, memory_bytes: u64) -> Self {
+    /// Of this node; none is open yet. `memory_bytes` is what guests may have, `hosts` which sites the
+    /// TCP door answers with.
+    pub fn new(plane: Plane, tunnels: Tunnels, memory_bytes: u64, hosts: Hosts) -> Self {
         let bytes = (memory_bytes / 4).clamp(BYTES_LEAST, BYTES_MOST);
         Self(Arc::new(Shared {
             plane,
             tunnels,
             visitors: Visitors::new(files(), bytes),
             sites: Sites::default(),
+            hosts,
             stop: CancellationToken::new(),
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),

@@ -29,13 +29,14 @@ use tokio::{
 };
 
 use crate::{
+    address::percent_decoded,
     answer::{http_reply, last_words, no_such_seed, plain, problem, problem_as},
     body::{self, Terms},
     contents::{self, Sent},
     doors::{Reason, Shared},
     framed,
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
-    reading::{Readable, percent_decoded, unknown_path},
+    reading::{Readable, unknown_path},
     screen::{Screen, Told},
     tunnel,
     visitors::{Account, Hold, Visit},
@@ -177,7 +178,7 @@ impl Visitor {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         // In a box of its own: every request's future is as large as its largest route.
         let who = self.door.principal;
-        match Readable::of(self.plane(), who, request) {
+        match Readable::of(&self.shared, who, request) {
             Some(readable) if is_read => Box::pin(readable.read(&self.shared, who, request)).await,
             Some(readable) => other_method("GET, HEAD", readable.form()).map(Sent::Left),
             None => self.answer_at_once(request).await.map(Sent::Left),

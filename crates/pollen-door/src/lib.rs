@@ -6,7 +6,7 @@
 //! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`, its streamed
 //!   replies in `credit.rs`.
 //! - `contents.rs`: files that come in and go out over HTTP, and never stand in memory.
-//! - `reading.rs`: which content a request is for.
+//! - `reading.rs`: which content a request is for; `address.rs`: its host and its path as text.
 //! - `sites.rs`: sites; `site.rs`: what a path is in one; `coding.rs`: its packed forms.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
 //! - `tunnel.rs`: a client that wants a tunnel (`pollen-tunnel`).
@@ -14,6 +14,7 @@
 //! - `limits.rs`: every number of the doors.
 //! - [`load`]: the load generator, a caller that needs no door.
 
+mod address;
 mod answer;
 mod body;
 mod chunks;
@@ -34,4 +35,5 @@ mod tunnel;
 mod visitors;
 pub mod workload;
 
+pub use address::Hosts;
 pub use doors::Doors;

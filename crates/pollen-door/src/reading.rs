@@ -3,14 +3,15 @@
 //! Decides: what a path or a Host names: a blob, a site of the owner, a site for everybody.
 //! Does not know: how either is sent (`contents.rs`, `sites.rs`).
 //! Invariants: a stranger's site never stands in the place of a path of the door itself.
-//! Source: docs/internals/content.md#reading, docs/internals/content.md#sites; RFC 3986, 2.1.
+//! Source: docs/internals/content.md#reading, docs/internals/content.md#sites.
 
 use std::borrow::Cow;
 
 use hyper::{Request, Response, StatusCode, body::Incoming};
-use pollen_plane::{CallError, Plane, Principal};
+use pollen_plane::{CallError, Principal};
 
 use crate::{
+    address::percent_decoded,
     answer::problem_as,
     contents::{self, BLOB, Sent},
     doors::Shared,
@@ -28,7 +29,7 @@ pub(crate) enum Readable {
 
 impl Readable {
     /// Which one a request is for, if it is for any.
-    pub(crate) fn of(plane: &Plane, who: Principal, request: &Request<Incoming>) -> Option<Self> {
+    pub(crate) fn of(shared: &Shared, who: Principal, request: &Request<Incoming>) -> Option<Self> {
         let path = request.uri().path();
         if path.starts_with(BLOB) {
             return Some(Self::Blob);
@@ -38,7 +39,11 @@ impl Readable {
         }
         // `*` and a host alone are no page.
         let is_page = path.starts_with('/') && !path.starts_with("/call/") && path != "/healthz";
-        is_page.then(|| sites::of_host(plane, request.uri(), request.headers()))?.map(Self::Site)
+        if !is_page {
+            return None;
+        }
+        let site = sites::of_host(&shared.plane, &shared.hosts, request.uri(), request.headers());
+        site.map(Self::Site)
     }
 
     /// What its path looks like.
@@ -94,23 +99,4 @@ fn nothing() -> Response<Sent> {
 pub(crate) fn unknown_path() -> CallError {
     let remedy = "POST /call/<seed>/<function>, GET /blob/<name>, GET /healthz";
     CallError::refused("bad-request", "there is nothing at this path", remedy)
-}
-
-/// A part of a path as text; `None` for what is no escape, or no UTF-8.
-pub(crate) fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let high = char::from(bytes.next()?).to_digit(16)?;
-        let low = char::from(bytes.next()?).to_digit(16)?;
-        out.push(u8::try_from(high << 4 | low).ok()?);
-    }
-    String::from_utf8(out).ok().map(Cow::Owned)
 }

@@ -29,6 +29,7 @@ use pollen_wire::{
 };
 
 use crate::{
+    address::{Hosts, host_of},
     answer::{no_such_seed, plain, problem},
     coding::choose,
     contents::{Part, Sent, send},
@@ -37,8 +38,6 @@ use crate::{
 
 /// Where the owner of a node reads its sites.
 pub(crate) const SITE: &str = "/~site/";
-/// Browsers take every name below this one for this machine (RFC 6761, 6.3).
-const LOCAL: &str = ".localhost";
 /// Tables that stay read. A node that does not hold a site keeps what it fetched as long.
 const TABLES: usize = 64;
 const STAYS: Duration = Duration::from_secs(600);
@@ -64,26 +63,24 @@ pub(crate) struct Asked<'a> {
     pub(crate) path: &'a str,
 }
 
-/// The public site that the host of a request names, exactly or below `localhost`.
-pub(crate) fn of_host(plane: &Plane, uri: &Uri, headers: &HeaderMap) -> Option<String> {
+/// The public site that the host of a request names.
+pub(crate) fn of_host(
+    plane: &Plane,
+    hosts: &Hosts,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Option<String> {
     // A target that is a whole address goes before the Host (RFC 9112, 3.2.2).
-    let host = match uri.authority() {
+    let host = host_of(match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => headers.get(HOST)?.to_str().ok()?,
-    };
-    let host = host.to_ascii_lowercase();
-    let host = match host.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => &*host,
-    };
-    // As a full name of the DNS may end (RFC 3986, 3.2.2).
-    let host = host.strip_suffix('.').unwrap_or(host);
+        // HTTP/1.0 need not send one.
+        None => headers.get(HOST).map_or(Some(""), |host| host.to_str().ok())?,
+    });
     let tables = plane.tables().load();
-    let is_site = |name: &str| {
+    let is_site = |name: &&str| {
         tables.named(name).is_some_and(|held| held.row.is_site() && held.row.lets_stranger())
     };
-    let names = [Some(host), host.strip_suffix(LOCAL)];
-    names.into_iter().flatten().find(|name| is_site(name)).map(str::to_owned)
+    hosts.names(&host).find(is_site).map(str::to_owned)
 }
 
 /// Answers with a file of a site.

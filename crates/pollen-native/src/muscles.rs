@@ -13,7 +13,7 @@ use std::{
 };
 
 use pollen_door::{
-    Doors,
+    Doors, Hosts,
     workload::{Target, WorkPlan, Workloads},
 };
 use pollen_net::HelloData;
@@ -117,13 +117,14 @@ impl Muscles {
     }
 
     /// Bind and serve; returns the bound addresses.
-    #[pyo3(signature = (*, listen, call_socket, http = None))]
+    #[pyo3(signature = (*, listen, call_socket, http = None, hosts = Vec::new()))]
     fn start(
         &self,
         py: Python<'_>,
         listen: Vec<String>,
         call_socket: PathBuf,
         http: Option<String>,
+        hosts: Vec<(String, String)>,
     ) -> PyResult<Vec<String>> {
         self.check_process()?;
         let mut held = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,7 +136,7 @@ impl Muscles {
         let system = |e: std::io::Error| native("state-unusable", format!("no socket pair: {e}"));
         let (reader, wake) = UnixStream::pair().map_err(system)?;
         reader.set_nonblocking(true).and_then(|()| wake.set_nonblocking(true)).map_err(system)?;
-        let started = py.detach(|| self.begin(listen, &call_socket, http, wake));
+        let started = py.detach(|| self.begin(listen, &call_socket, http, Hosts::new(hosts), wake));
         let (running, bound) = started.map_err(|error| of_plane(&error))?;
         logging::direct(Some(running.plane.clone()));
         self.event_fd.store(reader.into_raw_fd(), SeqCst);
@@ -455,6 +456,7 @@ impl Muscles {
         listen: Vec<SocketAddr>,
         call_socket: &Path,
         http: Option<SocketAddr>,
+        hosts: Hosts,
         wake: UnixStream,
     ) -> Result<(Running, Vec<String>), pollen_plane::PlaneError> {
         let config = PlaneConfig {
@@ -468,7 +470,7 @@ impl Muscles {
         };
         let plane = Plane::start(config, wake)?;
         let tunnels = Tunnels::new(plane.clone());
-        let doors = Doors::new(plane.clone(), tunnels.clone(), self.config.memory_bytes);
+        let doors = Doors::new(plane.clone(), tunnels.clone(), self.config.memory_bytes, hosts);
         let opened = doors
             .open_socket(call_socket)
             .and_then(|()| http.map_or(Ok(()), |address| doors.open_http(address).map(drop)));

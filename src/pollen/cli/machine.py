@@ -86,8 +86,8 @@ def _typed(key: str, value: str) -> str | int | list[str]:
         return 0 if value in ("0", "0s") else DURATION.convert(value, None, None)
     if key.endswith("_percent"):
         return int(click.IntRange(0, 100).convert(value, None, None))  # type: ignore[arg-type]
-    if key == "listen":
-        return [address for address in value.split(",") if address]
+    if key in ("listen", "http_hosts"):
+        return [item for item in value.split(",") if item]
     return value
 
 

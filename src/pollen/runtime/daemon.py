@@ -43,7 +43,7 @@ from pollen.runtime.control.scrape import serving
 from pollen.runtime.control.server import ControlServer, bind_control
 from pollen.runtime.elsewhere import Elsewhere, LogsWish
 from pollen.runtime.figures import FiguresList
-from pollen.runtime.folder import identity
+from pollen.runtime.folder import hosts, identity
 from pollen.runtime.folder.config import Config
 from pollen.runtime.folder.version import VERSION
 from pollen.runtime.loop import entropy
@@ -276,12 +276,12 @@ class Daemon:
                 listen=self._config.listen,
                 call_socket=str(self._paths.call_socket),
                 http=self._config.http or None,
+                hosts=hosts.rules_of(self._config.http_hosts),
             )
         except PollenError:
             raise
         except Exception as error:
-            known = as_error(error)
-            if known.slug == "bad-request":
+            if (known := as_error(error)).slug == "bad-request":
                 remedy = "listen on an address that this machine has; 0.0.0.0 is all of them"
                 raise BadRequest("config-invalid", known.reason, remedy) from error
             raise known from error

@@ -25,6 +25,7 @@ from pollen.core.ids import MILLISECOND
 from pollen.core.labels import check_name
 from pollen.errors import BadRequest, PollenError
 from pollen.paths import cure
+from pollen.runtime.folder import hosts
 
 DEFAULT_PORT = 60611
 DEFAULT_LISTEN = (f"0.0.0.0:{DEFAULT_PORT}", f"[::]:{DEFAULT_PORT}")
@@ -34,6 +35,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The settings; a command line option goes before the file.
 
     ``listen``: addresses to bind. ``http``: the TCP door of the gateway, none by default.
+    ``http_hosts``: which sites it answers with, by the Host of a request, beside their names.
     ``metrics``: the TCP page for Prometheus, none by default.
     ``otlp_endpoint``: where spans of calls go, ``otlp_sample_percent`` of the traces begun here.
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
@@ -49,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
     http: str = ""
+    http_hosts: list[str] = msgspec.field(default_factory=list)
     metrics: str = ""
     name: str = ""
     memory_bytes: int = 0
@@ -77,6 +80,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 MEANINGS: dict[str, str] = {
     "listen": "addresses to bind for links, ip:port, with commas between",
     "http": "ip:port of the TCP door for public seeds; empty: none",
+    "http_hosts": "sites by host, with commas between: HOST=SITE, *.SUFFIX=SITE, *.SUFFIX, *=SITE",
     "metrics": "ip:port of the page for Prometheus; empty: none",
     "name": "the node's name; empty: the one that it was enrolled under",
     "memory_bytes": "memory for guests; 0B: half of the machine's",
@@ -154,6 +158,10 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
             yield key, f"has {address!r}", "write ip:port, as in 192.0.2.7:60611, [::]:0"
     if not config.listen:
         yield "listen", "is empty", "write ip:port, as in 192.0.2.7:60611, or: pln unset listen"
+    try:
+        hosts.rules_of(config.http_hosts)
+    except ValueError as error:
+        yield "http_hosts", str(error), f"write as in: pln set http_hosts '{hosts.EXAMPLE}'"
     url = config.otlp_endpoint
     if url and not re.match(r"https?://[^/\s]+", url):
         yield "otlp_endpoint", f"is {url!r}", "write a URL, as in http://192.0.2.9:4318"

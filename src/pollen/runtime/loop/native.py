@@ -71,7 +71,12 @@ class Muscles(Protocol):
     """``pollen._native.Muscles``, so that a fake can stand in for it in contract tests."""
 
     def start(
-        self, *, listen: Sequence[str], call_socket: str, http: str | None = None
+        self,
+        *,
+        listen: Sequence[str],
+        call_socket: str,
+        http: str | None = None,
+        hosts: Sequence[tuple[str, str]] = (),
     ) -> list[str]: ...
     def event_fd(self) -> int: ...
     def drain(self) -> bytes: ...
