@@ -38,6 +38,13 @@ const WAITING: usize = 16;
 pub(crate) type Sent =
     Either<Full<Bytes>, StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
 
+/// Where the bytes of a part are.
+pub(crate) enum Source {
+    Blob(Blob),
+    /// The whole part, in memory.
+    Memory(Bytes),
+}
+
 /// What is sent of a blob: the bytes of `span`, as a whole of their own.
 pub(crate) struct Part<'a> {
     pub(crate) span: Range<u64>,
@@ -101,7 +108,7 @@ pub(crate) async fn blob(
             let media =
                 if blob.is_site() { "application/x-tar" } else { "application/octet-stream" };
             let part = Part { span: 0..blob.size(), tag: &tag, media };
-            send(method, headers, blob, part)
+            send(method, headers, Source::Blob(blob), part)
         }
         // A stranger learns nothing of what is not public.
         Err(_) if who == Principal::Anonymous => problem(&no_such_seed(), None, 0).map(Sent::Left),
@@ -119,7 +126,7 @@ fn bwlimit(query: &str) -> Option<u64> {
 pub(crate) fn send(
     method: &Method,
     headers: &HeaderMap,
-    blob: Blob,
+    source: Source,
     part: Part<'_>,
 ) -> Response<Sent> {
     let Part { span, tag, media } = part;
@@ -165,15 +172,28 @@ pub(crate) fn send(
     };
     set(&mut response, CONTENT_LENGTH, &(range.end - range.start).to_string());
     if *method != Method::HEAD {
-        // A body that breaks off closes the connection: its reader sees that it is short.
-        let range = span.start + range.start..span.start + range.end;
-        let parts = blob.read(range).map_ok(Frame::data).map_err(|error| {
-            tracing::warn!(reason = %error.reason, "a blob broke off while it was sent");
-            io::Error::other(error.reason)
-        });
-        *response.body_mut() = Sent::Right(StreamBody::new(Box::pin(parts)));
+        *response.body_mut() = body_of(source, span.start, range);
     }
     response
+}
+
+/// The bytes within `range` of a part that begins at `start` in its blob.
+fn body_of(source: Source, start: u64, range: Range<u64>) -> Sent {
+    match source {
+        Source::Memory(whole) => {
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(whole.len());
+            Sent::Left(Full::new(whole.slice(at(range.start)..at(range.end))))
+        }
+        Source::Blob(blob) => {
+            // A body that breaks off closes the connection: its reader sees that it is short.
+            let parts = blob.read(start + range.start..start + range.end);
+            let parts = parts.map_ok(Frame::data).map_err(|error| {
+                tracing::warn!(reason = %error.reason, "a blob broke off while it was sent");
+                io::Error::other(error.reason)
+            });
+            Sent::Right(StreamBody::new(Box::pin(parts)))
+        }
+    }
 }
 
 /// How entity tags are compared (RFC 9110, 8.8.3.2). Ours are strong.

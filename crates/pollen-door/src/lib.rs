@@ -7,7 +7,8 @@
 //!   replies in `credit.rs`.
 //! - `contents.rs`: files that come in and go out over HTTP, and never stand in memory.
 //! - `reading.rs`: which content a request is for; `address.rs`: its host and its path as text.
-//! - `sites.rs`: sites; `site.rs`: what a path is in one; `coding.rs`: its packed forms.
+//! - `sites.rs`: sites; `site.rs`: what a path is in one; `coding.rs`: its packed forms; `warm.rs`: small
+//!   files that stay in memory.
 //! - `screen.rs`: one connection's stream; `head.rs`, `chunks.rs`: what may pass it.
 //! - `tunnel.rs`: a client that wants a tunnel (`pollen-tunnel`).
 //! - `body.rs`: a request's body; `visitors.rs`: who is inside, and the account of bytes.
@@ -33,6 +34,7 @@ mod site;
 mod sites;
 mod tunnel;
 mod visitors;
+mod warm;
 pub mod workload;
 
 pub use address::Hosts;

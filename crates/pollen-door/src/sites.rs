@@ -22,7 +22,7 @@ use hyper::{
     },
 };
 use parking_lot::Mutex;
-use pollen_plane::{Blob, CallError, Plane, Principal, SeedRef};
+use pollen_plane::{Blob, CallError, FoundBlob, Plane, Principal, SeedRef};
 use pollen_wire::{
     Id,
     site::{BLOCK, Coding, File, Table, table_size},
@@ -32,8 +32,9 @@ use crate::{
     address::{Hosts, host_of},
     answer::{no_such_seed, plain, problem},
     coding::choose,
-    contents::{Part, Sent, send},
+    contents::{Part, Sent, Source, send},
     site::{Found, Keep, find},
+    warm::Warm,
 };
 
 /// Where the owner of a node reads its sites.
@@ -42,9 +43,12 @@ pub(crate) const SITE: &str = "/~site/";
 const TABLES: usize = 64;
 const STAYS: Duration = Duration::from_secs(600);
 
-/// The sites that were asked for, by the hash of their archives.
+/// The sites that were asked for, by their publishers and the hashes of their archives.
 #[derive(Default)]
-pub(crate) struct Sites(Mutex<HashMap<Id, Held>>);
+pub(crate) struct Sites {
+    held: Mutex<HashMap<(Id, Id), Held>>,
+    warm: Warm,
+}
 
 struct Held {
     site: Arc<Table>,
@@ -61,6 +65,15 @@ pub(crate) struct Asked<'a> {
     pub(crate) uri: &'a Uri,
     /// The path within the site, decoded.
     pub(crate) path: &'a str,
+}
+
+/// A file that answers a request, and in which form.
+struct Picked<'a> {
+    file: &'a File,
+    status: StatusCode,
+    keep: Keep,
+    coding: Option<Coding>,
+    span: Range<u64>,
 }
 
 /// The public site that the host of a request names.
@@ -90,8 +103,8 @@ pub(crate) async fn page(
     name: &str,
     asked: &Asked<'_>,
 ) -> Response<Sent> {
-    let blob = match plane.open_blob(&SeedRef::parse(name), asked.who, 0).await {
-        Ok(blob) if blob.is_site() => blob,
+    let found = match plane.find_blob(&SeedRef::parse(name), asked.who) {
+        Ok(found) if found.is_site() => found,
         Ok(_) if asked.who != Principal::Anonymous => {
             let reason = format!("\"{name}\" is not a site");
             let error = CallError::refused("bad-request", reason, &format!("pln fetch {name}"));
@@ -102,23 +115,77 @@ pub(crate) async fn page(
         }
         Ok(_) | Err(_) => return problem(&no_such_seed(), None, 0).map(Sent::Left),
     };
-    let site = match sites.read(&blob).await {
-        Ok(site) => site,
-        Err(error) => return problem(&error, None, 0).map(Sent::Left),
-    };
-    let before = match find(&site, asked.path) {
-        Found::Nothing(_) => sites.before(&blob, asked).await,
-        _ => None,
-    };
-    let (site, blob) = before.unwrap_or((site, blob));
-    answer(&site, blob, asked)
+    if let Some(response) = sites.recall(&found, asked) {
+        return response;
+    }
+    match sites.read_page(plane, found, asked).await {
+        Ok(response) => response,
+        // A stranger learns nothing of what is not here.
+        Err(error) => problem(&error, None, 0).map(Sent::Left),
+    }
 }
 
 impl Sites {
+    /// The answer, if all that it takes is in memory.
+    fn recall(&self, found: &FoundBlob, asked: &Asked<'_>) -> Option<Response<Sent>> {
+        let of = (found.publisher(), found.content());
+        let site = {
+            let mut all = self.held.lock();
+            let held = all.get_mut(&of)?;
+            held.used = Instant::now();
+            held.site.clone()
+        };
+        // What is not there may be in a former version.
+        let picked = pick(&site, asked).filter(|picked| picked.status == StatusCode::OK)?;
+        let bytes = self.warm.get(&(of.0, of.1, picked.span.start, picked.span.end))?;
+        Some(answer(&site, &picked, Source::Memory(bytes), asked))
+    }
+
+    async fn read_page(
+        &self,
+        plane: &Plane,
+        found: FoundBlob,
+        asked: &Asked<'_>,
+    ) -> Result<Response<Sent>, CallError> {
+        let blob = plane.open_found(found, 0).await?;
+        let site = self.read(&blob).await?;
+        let before = match find(&site, asked.path) {
+            Found::Folder => return Ok(moved(asked.uri)),
+            Found::Nothing(_) => self.before(&blob, asked).await,
+            Found::File(..) => None,
+        };
+        let (site, blob) = before.unwrap_or((site, blob));
+        let Some(picked) = pick(&site, asked) else {
+            let text = Bytes::from_static(b"There is no such page.\n");
+            return Ok(plain(StatusCode::NOT_FOUND, "text/plain", text).map(Sent::Left));
+        };
+        let source = self.source(blob, &picked.span, asked).await?;
+        Ok(answer(&site, &picked, source, asked))
+    }
+
+    /// A small file in memory, where it stays; of a large one its blob.
+    async fn source(
+        &self,
+        blob: Blob,
+        span: &Range<u64>,
+        asked: &Asked<'_>,
+    ) -> Result<Source, CallError> {
+        if *asked.method != Method::GET || !Warm::takes(span.end - span.start) {
+            return Ok(Source::Blob(blob));
+        }
+        let place = (blob.publisher(), blob.content(), span.start, span.end);
+        if let Some(bytes) = self.warm.get(&place) {
+            return Ok(Source::Memory(bytes));
+        }
+        let bytes = blob.read_whole(span.clone()).await?;
+        self.warm.put(place, &bytes);
+        Ok(Source::Memory(bytes))
+    }
+
     /// The table of a site, read once while it is in use.
     async fn read(&self, blob: &Blob) -> Result<Arc<Table>, CallError> {
-        let content = blob.content();
-        if let Some(held) = self.0.lock().get_mut(&content) {
+        let of = (blob.publisher(), blob.content());
+        if let Some(held) = self.held.lock().get_mut(&of) {
             held.used = Instant::now();
             if blob.is_fetched() {
                 // It was on this node when its table was read, and is not held any more.
@@ -132,13 +199,13 @@ impl Sites {
         let site = Table::read(&table, blob.size()).map_err(|reason| no_site(&reason))?;
         let held = Held { site: Arc::new(site), blob: blob.clone(), used: Instant::now() };
         let site = held.site.clone();
-        let mut all = self.0.lock();
+        let mut all = self.held.lock();
         all.retain(|_, held| held.used.elapsed() < STAYS);
         if all.len() >= TABLES {
-            let oldest = all.iter().min_by_key(|(_, held)| held.used).map(|(content, _)| *content);
-            oldest.and_then(|content| all.remove(&content));
+            let oldest = all.iter().min_by_key(|(_, held)| held.used).map(|(of, _)| *of);
+            oldest.and_then(|of| all.remove(&of));
         }
-        all.insert(content, held);
+        all.insert(of, held);
         Ok(site)
     }
 
@@ -168,23 +235,31 @@ fn no_site(reason: &str) -> CallError {
     CallError::refused("bundle-invalid", reason, "its publisher seeds it again: pln seed FOLDER")
 }
 
-fn answer(site: &Table, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
+/// What a request is answered with: a file, or the page that says that there is none.
+fn pick<'a>(site: &'a Table, asked: &Asked<'_>) -> Option<Picked<'a>> {
     let (file, status, keep) = match find(site, asked.path) {
         Found::File(file, keep) => (file, StatusCode::OK, keep),
         Found::Nothing(Some(file)) => (file, StatusCode::NOT_FOUND, Keep::Asks),
-        Found::Nothing(None) => {
-            let text = Bytes::from_static(b"There is no such page.\n");
-            return plain(StatusCode::NOT_FOUND, "text/plain", text).map(Sent::Left);
-        }
-        Found::Folder => return moved(asked.uri),
+        Found::Nothing(None) | Found::Folder => return None,
     };
-    let mut response = send_file(site, blob, file, status, asked);
+    // A range is one of the file as it is, and of GET.
+    let has_range = *asked.method == Method::GET && asked.headers.contains_key(RANGE);
+    let lists = asked.headers.get_all(ACCEPT_ENCODING).into_iter();
+    let lists = lists.filter_map(|held| held.to_str().ok());
+    let coding = choose(lists, |coding| !has_range && file.has(coding));
+    let packed = coding.and_then(|coding| site.packed_span(file, coding));
+    let span = packed.unwrap_or_else(|| site.span(file));
+    Some(Picked { file, status, keep, coding, span })
+}
+
+fn answer(site: &Table, picked: &Picked<'_>, source: Source, asked: &Asked<'_>) -> Response<Sent> {
+    let mut response = send_file(picked, source, asked);
     // These answer one request alone: no cache may keep them for the path.
     let is_own = matches!(
         response.status(),
         StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE
     );
-    let keep = match keep {
+    let keep = match picked.keep {
         Keep::Asks => "public, no-cache",
         Keep::Always => "public, max-age=31536000, immutable",
         Keep::AMinute => "public, max-age=60",
@@ -204,33 +279,21 @@ fn answer(site: &Table, blob: Blob, asked: &Asked<'_>) -> Response<Sent> {
     response
 }
 
-fn send_file(
-    site: &Table,
-    blob: Blob,
-    file: &File,
-    status: StatusCode,
-    asked: &Asked<'_>,
-) -> Response<Sent> {
-    // A range is one of the file as it is, and of GET.
-    let has_range = *asked.method == Method::GET && asked.headers.contains_key(RANGE);
-    let lists = asked.headers.get_all(ACCEPT_ENCODING).into_iter();
-    let lists = lists.filter_map(|held| held.to_str().ok());
-    let coding = choose(lists, |coding| !has_range && file.has(coding));
-    let packed = coding.and_then(|coding| site.packed_span(file, coding));
-    let span = packed.unwrap_or_else(|| site.span(file));
+fn send_file(picked: &Picked<'_>, source: Source, asked: &Asked<'_>) -> Response<Sent> {
+    let Picked { file, status, coding, span, .. } = picked;
     let tag = match coding {
         Some(coding) => format!("\"{}-{}\"", file.tag, coding.name()),
         None => format!("\"{}\"", file.tag),
     };
-    let part = Part { span, tag: &tag, media: &file.media };
+    let part = Part { span: span.clone(), tag: &tag, media: &file.media };
     let unconditional = HeaderMap::new();
-    let mut response = if status == StatusCode::NOT_FOUND {
+    let mut response = if *status == StatusCode::NOT_FOUND {
         // What is not there has no ranges, and is never "not modified" (RFC 9110, 13.2.1, 14.2).
-        let mut response = send(asked.method, &unconditional, blob, part);
-        *response.status_mut() = status;
+        let mut response = send(asked.method, &unconditional, source, part);
+        *response.status_mut() = *status;
         response
     } else {
-        send(asked.method, asked.headers, blob, part)
+        send(asked.method, asked.headers, source, part)
     };
     if let Some(coding) = coding
         && matches!(response.status(), StatusCode::OK | StatusCode::NOT_FOUND)
