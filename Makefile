@@ -35,6 +35,11 @@ $(VENV)/.otel: requirements-otel.lock $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-otel.lock
 	touch $@
 
+# What drives the browser of tests/e2e/test_browser.py, which is Debian's; it downloads none.
+$(VENV)/.browser: requirements-browser.lock $(VENV)/.locked
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-browser.lock
+	touch $@
+
 # The Python runner: a component with CPython inside. Its build is kept outside the checkout, by the
 # hash of what it is built from.
 RUNNER := src/pollen/runtime/runner.wasm.xz
@@ -104,7 +109,7 @@ bench: native ## the product against its anchors, interleaved; writes benchmarks
 
 # The worlds of tests/scenarios leave gigabytes of heap behind: no turn is timed in their process.
 .PHONY: accept
-accept: test ## strict numbers and long runs, on an otherwise idle machine
+accept: test $(VENV)/.browser ## strict numbers and long runs, on an otherwise idle machine
 	$(BIN)/pytest -q -n auto -m slow --ignore tests/scenarios/test_figures.py tests/scenarios
 	$(BIN)/pytest -q -m slow tests/unit
 	./.ci/programs
