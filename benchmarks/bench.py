@@ -12,9 +12,9 @@ generator (``pollen-anchors load``) drives all four doors, 64 calls in flight ov
 The SDK's figures come from one Python process: calls one after another, and 64 in flight.
 ``ladder`` then goes through the ways of a call at 1 to 1,024 in flight, ``tunnels`` through the
 ways of a byte and of an HTTP request to a service, ``functions`` through Python seeds, functions of
-a program, and pools that do the same, and ``blobs`` through files that are published and fetched.
-``--only tunnels``, say, measures that part alone and leaves the other figures of the results as
-they were.
+a program, and pools that do the same, ``blobs`` through files that are published and fetched, and
+``sites`` compares a file of a site with nginx and bare hyper. ``--only tunnels``, say, measures
+that part alone and leaves the other figures of the results as they were.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from typing import Any
 import blobs
 import functions
 import ladder
+import sites
 import tunnels
 
 from pollen import _native
@@ -64,8 +65,9 @@ BARS: dict[str, tuple[str, float]] = {
     "sdk_concurrent_per_s": (">=", 6_000.0),
     **functions.BARS,
     **blobs.BARS,
+    **sites.BARS,
 } | tunnels.BARS
-PARTS = ("tunnels", "functions", "blobs")
+PARTS = ("tunnels", "functions", "blobs", "sites")
 
 
 def main() -> int:
@@ -88,11 +90,12 @@ def main() -> int:
         figures |= ladder.figures(results["ladder"])
         results["machine"] = machine()
     parts = PARTS if options.only is None else (options.only,)
-    if "tunnels" in parts:
-        carried = asyncio.run(tunnels.measure(ANCHORS, options.rounds, options.seconds))
-        results["machine_tunnels"] = machine()
-        figures |= tunnels.figures(carried)
-        rounds |= carried
+    for name, part in (("tunnels", tunnels), ("sites", sites)):
+        if name in parts:
+            carried = asyncio.run(part.measure(ANCHORS, options.rounds, options.seconds))
+            results[f"machine_{name}"] = machine()
+            figures |= part.figures(carried)
+            rounds |= carried
     if "functions" in parts:
         figures |= asyncio.run(functions.measure(options.rounds, TARGET))
         results["machine_functions"] = machine()

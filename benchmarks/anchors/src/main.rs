@@ -5,6 +5,7 @@
 //! stream a call. `load SOCKET PATH CONCURRENCY SECONDS [BODY]`: closed loop over keep-alive
 //! connections, prints one JSON object. All doors are unix sockets, as the product's, but `hello` may have a port
 //! of loopback instead; the bare side uses the product's engine settings, imports, instance reuse and live deadline.
+//! `file PORT FILE`: hyper that reads a file for each request and sends it, on a port of loopback.
 //! `fount PORT` and `spring`: bytes without end, by TCP and on iroh streams. `pull ADDRESS SECONDS` and
 //! `pull ID ADDRESS SECONDS` read them and print the MB/s. `hold FOLDER FILE` and `get FOLDER ID ADDRESS HASH TO`:
 //! a file by iroh-blobs, and `hash FILE` on one thread; both print seconds.
@@ -48,6 +49,15 @@ fn main() {
         ["hello", socket] => {
             net.block_on(serve_http(socket, |_| async { Bytes::from_static(b"hello") }))
         }
+        ["file", port, file] => {
+            let file = Arc::<std::path::Path>::from(std::path::Path::new(file));
+            // In the page cache: a pool for blocking calls would cost more than the read.
+            let read = move |_| {
+                let read = std::fs::read(&file).expect("the file");
+                async { Bytes::from(read) }
+            };
+            net.block_on(serve_http(port, read));
+        }
         ["bare", socket, wasm, function] => {
             let bare = net.block_on(Bare::load(&guest, wasm, function));
             net.block_on(serve_http(socket, move |body| bare.clone().call(body)));
@@ -79,7 +89,7 @@ fn main() {
         }
         _ => {
             eprintln!(
-                "usage: hello | bare | serve | front | fount | spring | pull | hold | get | hash | load; see the head of main.rs"
+                "usage: hello | file | bare | serve | front | fount | spring | pull | hold | get | hash | load; see the head of main.rs"
             );
             std::process::exit(2);
         }
