@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{FutureExt as _, StreamExt, future::BoxFuture, stream::BoxStream};
 use iroh::endpoint::{RecvStream, SendStream};
 use iroh_blobs::{
     Hash, HashAndFormat,
@@ -36,6 +36,7 @@ use crate::{
     damage, disk,
     pins::{Failure, PINS, pin, tag, unfinished},
     possession,
+    turns::Turns,
 };
 
 /// A content that comes in parts; one that is an error ends it.
@@ -106,6 +107,7 @@ pub struct BlobStore {
     own: Id,
     current: parking_lot::Mutex<Opened>,
     opening: tokio::sync::Mutex<()>,
+    turns: Turns,
     is_closed: AtomicBool,
 }
 
@@ -131,6 +133,7 @@ impl BlobStore {
             own,
             current: parking_lot::Mutex::new(Opened { number: 0, store }),
             opening: tokio::sync::Mutex::new(()),
+            turns: Turns::new(),
             is_closed: AtomicBool::new(false),
         })
     }
@@ -376,9 +379,10 @@ impl ContentStore for BlobStore {
 
     fn missing(&self, content: Id, size: u64) -> BoxFuture<'_, Result<Vec<u32>, NetError>> {
         Box::pin(self.run("looking up", 0, move |store| {
+            let turns = self.turns.clone();
             Box::pin(async move {
-                let hash = Hash::from_bytes(content);
-                let held = store.blobs().observe(hash).await?;
+                let observed = async { store.blobs().observe(Hash::from_bytes(content)).await };
+                let held = turns.within(observed).await?;
                 let count = u32::try_from(pieces(size))?;
                 let is_missing = |piece: &u32| {
                     let chunks = Part { piece: Some(*piece), size }.chunks();
@@ -398,7 +402,8 @@ impl ContentStore for BlobStore {
         let chunks = ChunkRanges::bytes(range.clone());
         let export = self.opened().store.blobs().export_bao(Hash::from_bytes(content), chunks);
         let failed = move |cause: String| failed(&folder, "reading content", 0, cause);
-        let items = export.stream().filter_map(move |item| {
+        let begun = self.turns.clone().begun(export.stream().boxed());
+        let items = begun.flatten_stream().filter_map(move |item| {
             let read = match item {
                 // A leaf is a whole group of chunks, which may begin before and end after.
                 EncodedItem::Leaf(leaf) => {
@@ -426,7 +431,8 @@ impl ContentStore for BlobStore {
             let opened = self.opened();
             let chunks = part.chunks().ok_or(NetError::Missing)?;
             let export = opened.store.blobs().export_bao(Hash::from_bytes(content), chunks);
-            let mut pieces = std::pin::pin!(export.into_byte_stream());
+            let pieces = self.turns.clone().begun(export.into_byte_stream().boxed());
+            let mut pieces = std::pin::pin!(pieces.await);
             while let Some(piece) = pieces.next().await {
                 let piece = match piece {
                     Ok(piece) => piece,

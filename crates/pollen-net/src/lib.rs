@@ -5,7 +5,7 @@
 //!   `control_stream.rs`: what is said on it; `silence.rs`: probes and ejection.
 //! - [`Upcalls`], [`NetEvent`] (`up.rs`): what is handed up, and asked of those above.
 //! - [`content`]: bytes by BLAKE3 behind [`ContentStore`], kept by iroh-blobs; `pins.rs`: until when;
-//!   `possession.rs`: for whom; `damage.rs`: whether a copy is as it should be.
+//!   `possession.rs`: for whom; `damage.rs`: whether a copy is as it should be; `turns.rs`: who begins to read.
 //! - `carriers.rs`: connections over which packets of others go (`pollen-mesh/1`); `paths.rs`: how the
 //!   packets of a link go; `transports.rs`: the settings of all of them; `nudge.rs`: a direct path is looked for again.
 //! - `gather.rs`: content from several holders at once; `arriving.rs`: a part of one as it comes; `pace.rs`: how fast.
@@ -43,6 +43,7 @@ mod start;
 mod streams;
 mod transports;
 mod tunnel;
+mod turns;
 mod up;
 mod warm;
 

@@ -64,6 +64,26 @@ fn asks(content: Id) -> FetchRequest<'static> {
     FetchRequest { seed: [1; 32], path: "module", content, piece: None }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_read_one_content_at_once() {
+    let (a, _) = town(0).await;
+    let data = noise(300_000);
+    let content = a.net.content().add(data.clone()).await.unwrap();
+    let readers = (0..400).map(|at| {
+        let (net, data) = (a.net.clone(), data.clone());
+        tokio::spawn(async move {
+            let range = at * 100..at * 100 + 200_000;
+            let read = net.content().read_range(content, range.clone());
+            let parts: Vec<Bytes> = read.try_collect().await.unwrap();
+            assert_eq!(parts.concat(), data[usize::try_from(range.start).unwrap()..][..200_000]);
+            assert!(net.content().missing(content, 300_000).await.unwrap().is_empty());
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_content_comes_from_all_holders_at_once() {
     let (a, holders) = town(3).await;
