@@ -46,6 +46,9 @@ _WORD_SECONDS = 2.0
 @click.option("--spa", is_flag=True, help="Of a site: its first page answers for routes, too.")
 @click.option("--dot-files", is_flag=True, help="Of a site: files with a leading dot belong to it.")
 @click.option(
+    "--links", is_flag=True, help="Of a site: links within the folder are what they name."
+)
+@click.option(
     "--header",
     "headers",
     metavar="NAME: VALUE",
@@ -80,7 +83,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         given["kind"] or "",
         given["is_package"],
         given["requirements"] or "",
-        manner=Manner(given["spa"], given["dot_files"], given["headers"]),
+        manner=Manner(given["spa"], given["dot_files"], given["headers"], given["links"]),
     )
     if source == "-":
         if wish.kind not in ("", "blob"):

@@ -82,7 +82,8 @@ _TYPES: Final = {
     ".xml": "application/xml",
     ".zip": "application/zip",
 }
-# What helps against an archive that is none.
+# What helps against a hidden file, and against an archive that is none.
+_HIDDEN: Final = "remove it, or say that it belongs to the site: --dot-files"
 _AGAIN: Final = "its publisher seeds it again: pln seed FOLDER"
 # Names that mean a device on Windows, with any ending.
 _DEVICES: Final = frozenset(
@@ -105,17 +106,19 @@ _HEADER_MAX: Final = 4096
 @dataclass(frozen=True)
 class Manner:
     """How a folder is a site. ``spa``: a path without a file and without an ending is the first
-    page; ``dot_files``: files with a leading dot belong to it; ``headers``: ``NAME: VALUE``, each
-    said with every file."""
+    page; ``dot_files``: files with a leading dot belong to it; ``links``: a link is what it names
+    within the folder; ``headers``: ``NAME: VALUE``, each said with every file."""
 
     spa: bool = False
     dot_files: bool = False
     headers: tuple[str, ...] = ()
+    links: bool = False
 
     @property
     def flag(self) -> str:
         """The first flag that is set, as it is typed; empty for none."""
-        flags = {"--spa": self.spa, "--dot-files": self.dot_files, "--header": self.headers}
+        flags = {"--spa": self.spa, "--dot-files": self.dot_files, "--links": self.links}
+        flags["--header"] = bool(self.headers)
         return next((flag for flag, is_set in flags.items() if is_set), "")
 
 
@@ -137,7 +140,7 @@ def packed(folder: Path, manner: Manner | None = None) -> Iterator[BinaryIO]:
     headers = headers_of(manner.headers)
     with contextlib.ExitStack() as stack:
         try:
-            files = _files_of(folder, dot_files=manner.dot_files)
+            files = _files_of(folder, manner)
             archive = stack.enter_context(tempfile.TemporaryFile())
             variants = {how: stack.enter_context(tempfile.TemporaryFile()) for how in _CODINGS}
             quality = _quality(files)
@@ -220,33 +223,56 @@ def _odd(path: str) -> str:
     return ""
 
 
-def _files_of(folder: Path, *, dot_files: bool) -> dict[str, Path]:
+def _files_of(folder: Path, manner: Manner) -> dict[str, Path]:
     """The files below a folder by their paths in the site."""
     found: dict[str, Path] = {}
     seen: dict[str, str] = {}
-    waiting = [(folder, "")]
+    root = folder.resolve()
+    # Each folder with the real ones on the way to it: a link to one of them would never end.
+    waiting: list[tuple[Path, str, tuple[Path, ...]]] = [(folder, "", (root,))]
     while waiting:
-        place, prefix = waiting.pop()
+        place, prefix, way = waiting.pop()
         for entry in sorted(place.iterdir()):
             path = f"{prefix}{entry.name}"
-            if entry.name.startswith(".") and not dot_files:
-                remedy = "remove it, or say that it belongs to the site: --dot-files"
-                raise error_from("bad-request", f"{entry} is a hidden file", remedy)
-            mode = entry.lstat().st_mode
+            if entry.name.startswith(".") and not manner.dot_files:
+                raise error_from("bad-request", f"{entry} is a hidden file", _HIDDEN)
+            if entry.is_symlink():
+                _check_link(entry, root, way, manner)
+            mode = entry.stat().st_mode
             if stat.S_ISDIR(mode):
-                waiting.append((entry, f"{path}/"))
+                waiting.append((entry, f"{path}/", (*way, entry.resolve())))
             elif stat.S_ISREG(mode):
                 check_path(path, seen)
                 found[path] = entry
             else:
-                what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-                raise error_from("bad-request", f"{entry} is {what}", "put the file itself there")
+                reason = f"{entry} is neither a file nor a folder"
+                raise error_from("bad-request", reason, "put the file itself there")
             if len(found) > FILES_MAX:
                 reason = f"{folder} has over {FILES_MAX:,} files"
                 raise error_from("bad-request", reason, "make several sites of it")
     if not found:
         raise error_from("bad-request", f"{folder} has no file", "name the folder of a site")
     return found
+
+
+def _check_link(entry: Path, root: Path, way: tuple[Path, ...], manner: Manner) -> None:
+    """Refuse a link that nobody asked for, or that names what is no part of the site."""
+    if not manner.links:
+        remedy = "put the file itself there, or say that links within the folder count: --links"
+        raise error_from("bad-request", f"{entry} is a link", remedy)
+    target = Path(os.path.realpath(entry))
+    why, remedy = "", "put the file itself there"
+    if not target.is_relative_to(root):
+        why = "leads out of the folder"
+    elif not target.exists():
+        why, remedy = "names nothing that is there", "remove it"
+    elif target in way:
+        why, remedy = "leads to a folder that it is in", "remove it"
+    elif any(part.startswith(".") for part in target.relative_to(root).parts):
+        why = "" if manner.dot_files else "names a hidden file"
+        remedy = _HIDDEN
+    if why:
+        raise error_from("bad-request", f"{entry} is a link that {why}", remedy)
 
 
 class _Packer(Protocol):

@@ -180,6 +180,57 @@ def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
     assert "neither a file nor a folder" in refusal(tmp_path)
 
 
+def test_a_link_is_what_it_names_when_asked_for(tmp_path: Path) -> None:
+    """A file or a folder of the site, by both of its names."""
+    folder = written(tmp_path / "public", {"index.html": PAGE, "v2/app.js": b"app()"})
+    (folder / "home.html").symlink_to("index.html")
+    (folder / "latest").symlink_to("v2")
+    (folder / "again").symlink_to(folder / "latest")
+    table, _ = table_of(archive_of(folder, links=True))
+    files = {name: entry["tag"] for name, entry in table["files"].items()}
+    assert files.keys() == {
+        "index.html",
+        "home.html",
+        "v2/app.js",
+        "latest/app.js",
+        "again/app.js",
+    }
+    assert files["home.html"] == files["index.html"]
+    assert files["latest/app.js"] == files["again/app.js"] == files["v2/app.js"]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "told"),
+    [
+        ("out.html", "/etc/passwd", "leads out of the folder"),
+        ("up.html", "../secret.txt", "leads out of the folder"),
+        ("beside", "../public2", "leads out of the folder"),
+        ("none.html", "nothing.html", "names nothing"),
+        ("itself.html", "itself.html", "names nothing"),
+        ("docs/all", "..", "a folder that it is in"),
+        ("docs/here", ".", "a folder that it is in"),
+        # Read before what it names.
+        ("!env.txt", ".hidden/env", "names a hidden file"),
+    ],
+)
+def test_a_link_to_what_is_no_part_of_it_is_refused(
+    tmp_path: Path, name: str, target: str, told: str
+) -> None:
+    folder = written(tmp_path / "public", {"index.html": PAGE, "docs/a.html": b"a"})
+    written(tmp_path, {"secret.txt": b"secret", "public2/a.html": b"a"})
+    if target.startswith(".hidden"):
+        written(folder, {target: b"key"})
+    (folder / name).symlink_to(target)
+    assert told in refusal(folder, links=True)
+
+
+def test_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
+    folder = written(tmp_path, {"a/index.html": PAGE, "b/index.html": PAGE})
+    (folder / "a" / "other").symlink_to("../b")
+    (folder / "b" / "other").symlink_to("../a")
+    assert "a folder that it is in" in refusal(folder, links=True)
+
+
 def test_names_that_differ_in_case_or_form_alone_are_refused(tmp_path: Path) -> None:
     forms = [unicodedata.normalize(form, "ü.html") for form in ("NFC", "NFD")]
     for one, other in (("A.html", "a.html"), (forms[0], forms[1])):
