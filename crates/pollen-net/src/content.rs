@@ -2,9 +2,9 @@
 //!
 //! Everything held is pinned by a tag of its own; unpinned content goes with the next sweep.
 //!
-//! The file store has one actor for its metadata, which ends with the first write that fails, as on
-//! a full disk. What fails then looks whether that happened, opens the folder again, one at a time,
-//! and begins once more. What was acknowledged had been written to disk before.
+//! The file store has one actor for its metadata, which ends with the first write that fails, as on a full disk. What
+//! fails then looks whether that happened, opens the folder again, one at a time, and begins once more. What was
+//! acknowledged had been written to disk before.
 
 use std::{
     fmt::Display,
@@ -33,7 +33,8 @@ use tokio::sync::mpsc;
 use crate::{
     NetError,
     arriving::{Arriving, Coming, Part},
-    damage, disk,
+    damage,
+    disk::{self, failed},
     pins::{Failure, PINS, pin, tag, unfinished},
     possession,
     turns::Turns,
@@ -221,13 +222,6 @@ async fn load(folder: &Path) -> Result<FsStore, NetError> {
     Ok(store)
 }
 
-fn failed(folder: &Path, what: &str, size: u64, cause: impl Display) -> NetError {
-    if disk::is_full_by(&cause) || disk::is_full(folder, size) {
-        return NetError::Full(disk::full_text(folder, size));
-    }
-    NetError::State(format!("the content store {} failed at {what}: {cause}", folder.display()))
-}
-
 impl ContentStore for BlobStore {
     fn add(&self, data: Bytes) -> BoxFuture<'_, Result<Id, NetError>> {
         Box::pin(async move {
@@ -381,8 +375,8 @@ impl ContentStore for BlobStore {
         Box::pin(self.run("looking up", 0, move |store| {
             let turns = self.turns.clone();
             Box::pin(async move {
-                let observed = async { store.blobs().observe(Hash::from_bytes(content)).await };
-                let held = turns.within(observed).await?;
+                let observed = store.blobs().observe(Hash::from_bytes(content));
+                let held = turns.within(observed.into_future()).await?;
                 let count = u32::try_from(pieces(size))?;
                 let is_missing = |piece: &u32| {
                     let chunks = Part { piece: Some(*piece), size }.chunks();

@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, io, path::Path};
 
+use crate::NetError;
+
 /// Whoever writes needs some pages; with less the disk is full. Bytes. Guess.
 const ROOM_LEAST: u64 = 256 * 1024;
 
@@ -34,4 +36,12 @@ fn mebibytes(bytes: u64) -> String {
 fn room(folder: &Path) -> Option<u64> {
     let held = rustix::fs::statvfs(folder).ok()?;
     Some(held.f_bavail.saturating_mul(held.f_frsize))
+}
+
+/// What the content store failed at, or that its disk is full.
+pub(crate) fn failed(folder: &Path, what: &str, size: u64, cause: impl Display) -> NetError {
+    if is_full_by(&cause) || is_full(folder, size) {
+        return NetError::Full(full_text(folder, size));
+    }
+    NetError::State(format!("the content store {} failed at {what}: {cause}", folder.display()))
 }
