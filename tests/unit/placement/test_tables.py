@@ -50,6 +50,19 @@ def test_replicas_are_nearest_first_and_by_id_among_equals() -> None:
     assert (row.replicas, row.wake) == ([C, A, B], [])
 
 
+@pytest.mark.parametrize("has_new", [True, False])
+@pytest.mark.parametrize("has_old", [True, False])
+def test_one_row_has_the_name_whoever_is_ready(has_new: bool, has_old: bool) -> None:
+    """A former file has a row of its own. Both had the name while nobody held either, so nodes
+    named one or the other by the order in which their rows came."""
+    roles = {**ROLES, OLD.seed: Role(name="echo", seed=OLD, heir=OLD.seed, leads=NEW.seed)}
+    said = [(A, NEW, State.READY)] * has_new + [(B, OLD, State.READY)] * has_old
+    held = claimed(*said)
+    rows = [tables.seed_row(k, roles, held, (), PRICES.__getitem__, None) for k in roles]
+    named = [row.seed for row in rows if row is not None and row.name]
+    assert named == [OLD.seed if has_old and not has_new else NEW.seed]
+
+
 def test_who_drains_serves_while_nobody_is_ready() -> None:
     """A row is never empty while somebody still serves."""
     row = row_of(NEW.seed, claimed((A, NEW, State.DRAINING), (B, NEW, State.LOADING)))

@@ -58,7 +58,7 @@ def seed_row(
     takes over from it, or it is on this node (``hosted``).
 
     A name belongs to the seed that is to serve as soon as one host is ready, and until then to the
-    one that it takes over from.
+    one that it takes over from, while that has any. So one row has the name, whoever is ready.
     """
     role = roles.get(key)
     servers = servers_of(key, claims)
@@ -67,7 +67,8 @@ def seed_row(
     if role.leads == key:
         is_named = bool(servers) or role.elder is None or not servers_of(role.elder, claims)
     else:
-        is_named = roles[role.leads].elder == key and not servers_of(role.leads, claims)
+        is_elder = roles[role.leads].elder == key
+        is_named = is_elder and bool(servers) and not servers_of(role.leads, claims)
     name = role.name if is_named else ""
     nearest, wake = _nearest(servers, price_of), () if servers else wake
     return _row(name, role.seed, nearest, wake, role.former if is_named else ())
