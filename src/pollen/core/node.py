@@ -20,6 +20,7 @@ from pollen.core.codec import Rejection, encode
 from pollen.core.commands import ClockView, DrainCommand, Drained, Seeded, Unseeded
 from pollen.core.config import NodeConfig
 from pollen.core.desk import Admin, News, Questions, Roster, Screen, Waits
+from pollen.core.disk import Disk
 from pollen.core.durability import Durability
 from pollen.core.early import publishes
 from pollen.core.effects import Effect, LoadSeed, Log, SetTimer
@@ -95,10 +96,8 @@ class Node(Room):
             self._paths.hops,
         )
         self._situation.kinds[NEAR] = lambda record, now: self._paths.note_record(record)
-        self._durability = Durability()
-        self._faults = Faults()
-        tier_of = self._members.tier_of
-        owner, cluster = config.node, config.cluster
+        self._durability, self._disk, self._faults = Durability(), Disk(), Faults()
+        tier_of, owner, cluster = self._members.tier_of, config.node, config.cluster
         self._intake = Intake(owner, cluster, self._records, tier_of, interned)
         self._gossip = Gossip(owner, self._records, self._intake, self._clocks, rng)
         self._is_started = False
@@ -154,7 +153,7 @@ class Node(Room):
         spread = [self._gossip, self._mesh, self._paths, self._consequences, self._carrying]
         roster = Roster(self._screen, lambda: self._records.live_of(ACT))
         asked = [self._granting, requests, self._admin, questions, roster, self._waits]
-        return [*spread, self._placing, *asked, *self._services.rooms(), self]
+        return [*spread, self._placing, *asked, *self._services.rooms(), self._disk, self]
 
     def _on_published(self, answer: Seeded | Unseeded, turn: Turn) -> None:
         self._news.of_publication(answer, turn)
@@ -212,6 +211,8 @@ class Node(Room):
 
     def _take(self, event: Event, turn: Turn) -> None:
         """Give an event to who takes it; what publishes waits for this run's epoch."""
+        if self._disk.refuses(event, turn):
+            return
         if not self._records.is_open and publishes(event):
             self._early.append(event)
         else:
@@ -479,6 +480,7 @@ class Node(Room):
             services=self._services,
             telemetry=self._placing.telemetry,
             is_pinned=self._placing.is_pinned,
+            disk=self._disk.warning,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),
             shut_out=[

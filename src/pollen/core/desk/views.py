@@ -45,6 +45,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     paths: Paths
     services: Services
     telemetry: Telemetry | None
+    disk: str
     twins: Sequence[PeerId]
     frozen: Sequence[PeerId]
     shut_out: Sequence[PeerId]
@@ -69,7 +70,11 @@ def status_view(screen: Screen) -> Status:
     warnings = _warnings(screen, nodes, seeds)
     own = screen.members.find(screen.node)
     is_in = not screen.shut_out and not any(n.state == "offline" for n in nodes)
-    is_healthy = is_in and all(s.ready >= s.wanted and not _is_homeless(s) for s in seeds)
+    is_healthy = (
+        is_in
+        and not screen.disk
+        and all(s.ready >= s.wanted and not _is_homeless(s) for s in seeds)
+    )
     return Status(
         cluster=screen.cluster.hex(),
         node=screen.node.hex(),
@@ -274,6 +279,8 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
             if len(nodes) > 1:
                 text += ", and takes no seeds until that is past or it is restarted in good order"
             found.append(f"{text}; there: pln logs")
+    if screen.disk:
+        found.append(screen.disk)
     if screen.clock.in_doubt:
         days = (screen.clock.wall_unix_ms - screen.clock.raw_unix_ms) / 86_400_000
         text = f"this machine's clock is {days:.1f} days behind what this node has seen"
