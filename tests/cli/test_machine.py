@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,32 @@ def test_purge_asks_first(pln: Pln) -> None:
     assert done.returncode == 2 and b"pln purge --yes" in done.stderr
     assert b"remove all this? [y/N]" in on_a_terminal(pln, "purge", typed=b"n\n")
     assert (pln.home / "state.db").exists()
+
+
+def test_a_purge_of_the_only_admin_says_whom_it_leaves(pln: Pln) -> None:
+    """Before it asks, and with what to do first; another admin makes it an ordinary purge."""
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
+        other = Pln(Path(home))
+        for each, name in ((pln, "attic"), (other, "barn")):
+            each.ok("set", "listen", "127.0.0.1:0")
+            each.ok("set", "name", name)
+        try:
+            pln.ok("up", "-d")
+            other.ok("join", pln.ok("invite").strip())
+            deadline = time.monotonic() + 20
+            while "barn" not in pln.ok("status"):
+                assert time.monotonic() < deadline
+            pln.ok("down")
+            said = pln("purge").stdout.decode()
+            assert "the only admin: for barn nobody could invite, grant, deny or renew" in said
+            assert "pln grant barn --admin" in said
+            pln.ok("up", "-d")
+            pln.ok("grant", "barn", "--admin")
+            pln.ok("down")
+            assert "only admin" not in pln.ok("purge", "--yes")
+        finally:
+            pln("down", "--force")
+            other("down", "--force")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

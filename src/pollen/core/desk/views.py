@@ -70,11 +70,8 @@ def status_view(screen: Screen) -> Status:
     warnings = _warnings(screen, nodes, seeds)
     own = screen.members.find(screen.node)
     is_in = not screen.shut_out and not any(n.state == "offline" for n in nodes)
-    is_healthy = (
-        is_in
-        and not screen.disk
-        and all(s.ready >= s.wanted and not _is_homeless(s) for s in seeds)
-    )
+    is_in = is_in and not screen.disk and not _has_no_admin(screen)
+    is_healthy = is_in and all(s.ready >= s.wanted and not _is_homeless(s) for s in seeds)
     return Status(
         cluster=screen.cluster.hex(),
         node=screen.node.hex(),
@@ -281,6 +278,9 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
             found.append(f"{text}; there: pln logs")
     if screen.disk:
         found.append(screen.disk)
+    if _has_no_admin(screen):
+        text = "this cluster has no admin: nobody can invite, grant or deny, and memberships end"
+        found.append(f"{text}; see: pln root status")
     if screen.clock.in_doubt:
         days = (screen.clock.wall_unix_ms - screen.clock.raw_unix_ms) / 86_400_000
         text = f"this machine's clock is {days:.1f} days behind what this node has seen"
@@ -304,6 +304,16 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
     if screen.telemetry and screen.telemetry.events_dropped:
         found.append(f"{screen.telemetry.events_dropped} log lines were dropped")
     return found
+
+
+def _has_no_admin(screen: Screen) -> bool:
+    """No admin is a member any more, as far as this node knows those above it."""
+    trust = screen.members.trust
+    own = trust.certificates.get(screen.node)
+    if own is None or any(peer in trust.current for peer in trust.admins):
+        return False
+    known = trust.known()
+    return all(peer in known for peer in own.lineage)
 
 
 def _seed_warnings(screen: Screen, seed: SeedView) -> list[str]:
