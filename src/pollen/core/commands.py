@@ -282,7 +282,9 @@ class ClockView(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One screen: ``summary`` is its first line, ``warnings`` and ``hints`` are sentences.
-    ``member_until_unix_ms``: when this node's membership ends unless an admin renews it."""
+    ``member_until_unix_ms``: when this node's membership ends unless an admin renews it.
+    ``shut_out``: the names of those that let this node in no more. ``denied_by``: who denied it, by
+    their word; else empty."""
 
     cluster: str
     node: str
@@ -301,6 +303,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     events_dropped: int
     control_stalls: int
     member_until_unix_ms: int = 0
+    shut_out: list[str] = []
+    denied_by: str = ""
     clock: ClockView = ClockView()
 
 

@@ -104,8 +104,8 @@ class Node(Room):
         self._started = Nanos(0)
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
-        # Peers that let this node in no more, and when they last said so.
-        self._shut_out: dict[PeerId, Nanos] = {}
+        # Peers that let this node in no more, when they last said so, and in which words.
+        self._shut_out: dict[PeerId, tuple[Nanos, str]] = {}
         places = (self._situation, self._placing)
         self._services = Services(
             owner, self._members, *places, self._own_certificate, self._has_room
@@ -267,7 +267,7 @@ class Node(Room):
 
     def _on_link_closed(self, event: LinkClosed, turn: Turn) -> None:
         if event.code in (limits.CLOSE_NOT_A_MEMBER, limits.CLOSE_DENIED):
-            self._shut_out[event.peer] = turn.now.mono
+            self._shut_out[event.peer] = turn.now.mono, event.reason
         self._mesh.on_link_closed(event, turn)
         if not self._peers.has_link(event.peer):
             self._paths.on_unlinked(event.peer, turn)
@@ -483,11 +483,11 @@ class Node(Room):
             disk=self._disk.warning,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),
-            shut_out=[
-                peer
-                for peer, at in sorted(self._shut_out.items())
+            shut_out={
+                peer: why
+                for peer, (at, why) in sorted(self._shut_out.items())
                 if now.mono < at + limits.SHUT_OUT_TOLD_NS and peer in self._members.certificates
-            ],
+            },
             rejections=self._faults.counts,
             started=self._started,
             pushed=self._placing.pushed_at,

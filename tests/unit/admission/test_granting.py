@@ -16,6 +16,7 @@ from pollen.core.commands import (
     UndenyCommand,
 )
 from pollen.core.ids import DAY, MILLISECOND, SECOND
+from pollen.core.labels import denied_text, read_denier
 from tests.unit.admission.test_enrolment import codes, key, rows_of, trust_of, with_admin
 from tests.unit.world import Machine, World
 
@@ -160,11 +161,22 @@ def test_who_is_denied_is_told_so_where_it_looks() -> None:
     assert world.ask("c", StatusCommand()).warnings == []
     world.ask("a", DenyCommand(targets=["c"]))
     world.run(3 * SECOND)
-    warnings = world.ask("c", StatusCommand()).warnings
-    assert any("let this node in no more: it was denied" in text for text in warnings)
+    said = "let this node in no more: it was denied by a; on an admin's machine: pln undeny "
+    for _ in range(2):
+        status = world.ask("c", StatusCommand())
+        assert any(said + status.node[:8] in text for text in status.warnings)
+        assert (status.denied_by, status.shut_out) == ("a", ["a", "b", "d"])
+        world.run(60 * SECOND)
+    assert world.ask("a", StatusCommand()).denied_by == ""
     world.ask("a", UndenyCommand(target="c"))
     world.run(90 * SECOND)
     assert world.ask("c", StatusCommand()).warnings == []
+
+
+@pytest.mark.parametrize("text", ["", "not a member", "denied by ", "denied by \x1b[2J", "attic"])
+def test_whatever_else_a_peer_closes_with_names_nobody(text: str) -> None:
+    assert read_denier(text) == ""
+    assert read_denier(denied_text("the root")) == "the root"
 
 
 def test_without_cascade_those_below_stay() -> None:

@@ -25,6 +25,7 @@ from pollen.core.commands import (
 from pollen.core.events import PeerSample, SeedSample, Telemetry
 from pollen.core.figures import Figures, SeedFigures
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
+from pollen.core.labels import read_denier
 from pollen.core.names import Holding
 from pollen.core.paths import Paths
 from pollen.core.placement import Host, Situation, State
@@ -48,7 +49,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     disk: str
     twins: Sequence[PeerId]
     frozen: Sequence[PeerId]
-    shut_out: Sequence[PeerId]
+    shut_out: Mapping[PeerId, str]
     rejections: Mapping[str, int]
     started: Nanos
     pushed: Nanos
@@ -90,6 +91,8 @@ def status_view(screen: Screen) -> Status:
         events_dropped=telemetry.events_dropped if telemetry else 0,
         control_stalls=telemetry.control_stalls if telemetry else 0,
         member_until_unix_ms=screen.members.trust.ends(screen.node) // MILLISECOND,
+        shut_out=sorted(map(screen.members.name_of, screen.shut_out)),
+        denied_by=denied_by(screen),
         clock=screen.clock,
     )
 
@@ -289,8 +292,13 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         told = sorted(screen.members.name_of(peer) for peer in screen.shut_out)
         names = ", ".join(told[:3])
         more = f" and {len(screen.shut_out) - 3} more" if len(screen.shut_out) > 3 else ""
-        text = f"{names}{more} let this node in no more: it was denied, or its access ended"
-        found.append(f"{text}; on an admin's machine: pln members")
+        text = f"{names}{more} let this node in no more"
+        if denier := denied_by(screen):
+            text = f"{text}: it was denied by {denier}"
+            found.append(f"{text}; on an admin's machine: pln undeny {short(screen.node)}")
+        else:
+            text = f"{text}: it was denied, or its access ended"
+            found.append(f"{text}; on an admin's machine: pln members")
     found += [warning for seed in seeds for warning in _seed_warnings(screen, seed)]
     own = screen.members.find(screen.node)
     if len(nodes) == 1 and own is not None and own.certificate.lineage:
@@ -304,6 +312,12 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
     if screen.telemetry and screen.telemetry.events_dropped:
         found.append(f"{screen.telemetry.events_dropped} log lines were dropped")
     return found
+
+
+def denied_by(screen: Screen) -> str:
+    """Who denied this node, as most of those say that let it in no more; empty when none does."""
+    told = sorted(filter(None, map(read_denier, screen.shut_out.values())))
+    return max(told, key=told.count, default="")
 
 
 def _has_no_admin(screen: Screen) -> bool:
