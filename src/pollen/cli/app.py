@@ -274,7 +274,8 @@ def complete_functions(ctx: click.Context, param: click.Parameter, incomplete: s
     """The functions of the seed that the line names."""
     seed = str(ctx.params.get("name") or ctx.params.get("seed") or "").removeprefix("seed/")
     found = [held for held in _asked(ctx, "status")["seeds"] if held["name"] == seed]
-    return _plain((name for held in found for name in held["functions"]), incomplete)
+    held_by = [held.get("before") or held for held in found]
+    return _plain((name for held in held_by for name in held["functions"]), incomplete)
 
 
 def _names(ctx: click.Context, kind: str, incomplete: str) -> list[str]:

@@ -210,13 +210,22 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class BeforeView(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that answers while the newer one is ready nowhere, on ``ready`` nodes."""
+
+    seed: str
+    functions: list[str]
+    ready: int
+
+
 class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     """One seed: the version that its name leads to. ``halted`` is the hash of a newer one that its
     hosts found at fault. The counters are this node's own executions, but ``cancelled``: calls that
     began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed. ``manifest``:
     by role, the contents that it needs beside its module (``bundle``: the files of a Python seed).
     ``kind``: ``module``, ``blob`` or ``site``. ``is_pinned``: this node keeps a copy,
-    whatever the plan says.
+    whatever the plan says. ``before``: the version that answers until this one is ready somewhere;
+    None when it is this one.
     """
 
     name: str
@@ -233,6 +242,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     options: SeedOptions
     shadowed: list[str] = []
     halted: str = ""
+    before: BeforeView | None = None
     kind: str = "module"
     is_pinned: bool = False
     manifest: dict[str, str] = {}

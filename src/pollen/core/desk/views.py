@@ -14,6 +14,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.commands import (
+    BeforeView,
     ClockView,
     NodeView,
     OwnFigures,
@@ -150,7 +151,7 @@ def summary_line(
     """``healthy: 3 of 3 nodes, 4 seeds, 8 replicas; 1 warning``."""
     expected = [node for node in nodes if node.state != "left"]
     here = sum(node.state != "offline" for node in expected)
-    replicas = sum(seed.ready for seed in seeds)
+    replicas = sum(seed.ready + (seed.before.ready if seed.before else 0) for seed in seeds)
     parts = [
         f"{here} of {_count(len(expected), 'node')}",
         _count(len(seeds), "seed"),
@@ -218,7 +219,7 @@ def _seed_view(
 ) -> SeedView:
     situation = screen.situation
     seed = situation.serving(holding)
-    sample = samples.get(seed.seed)
+    sample = samples.get(situation.answering(holding).seed)
     spec, is_halted = seed.spec, seed is not holding.holder
     hosts = situation.claims.hosts(seed.seed)
     at_fault = situation.claims.hosts(holding.holder.seed) if is_halted else []
@@ -241,6 +242,7 @@ def _seed_view(
         options=options_view(seed.options),
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.holder.seed.hex() if is_halted else "",
+        before=_before_view(screen, holding, seed),
         kind=seed.kind,
         is_pinned=screen.is_pinned(holding.name),
         manifest={role: content.hex() for role, content in sorted(spec.manifest.items())},
@@ -256,6 +258,14 @@ def _seed_view(
         queued=sample.queued,
         run_us=sample.run_us,
     )
+
+
+def _before_view(screen: Screen, holding: Holding[Seed], seed: Seed) -> BeforeView | None:
+    before = screen.situation.answering(holding)
+    if before is seed:
+        return None
+    hosts = screen.situation.claims.nodes_in(before.seed, State.READY, State.DRAINING)
+    return BeforeView(seed=before.seed.hex(), functions=before.spec.functions, ready=len(hosts))
 
 
 def _replica_view(screen: Screen, seed: Hash, host: Host) -> ReplicaView:
@@ -339,7 +349,11 @@ def _seed_warnings(screen: Screen, seed: SeedView) -> list[str]:
     if seed.halted:
         text = f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
         found.append(f"{text}; see: pln why place {seed.name}")
-    if _is_homeless(seed):
+    if seed.before is not None:
+        text = f"{seed.name}: version {seed.seed[:8]} is ready nowhere"
+        text = f"{text}, {seed.before.seed[:8]} serves on"
+        found.append(f"{text}; see: pln why place {seed.name}")
+    elif _is_homeless(seed):
         found.append(f"no node may host {seed.name}; see: pln why place {seed.name}")
     elif seed.ready == 0 and seed.wanted:
         found.append(f"no replica of {seed.name} is ready; see: pln why place {seed.name}")
