@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -260,3 +261,20 @@ def test_the_folder_of_somebody_else_is_not_used(pln: Pln) -> None:
         done = pln("id", "--dir", "/usr")
     assert done.returncode == 1
     assert b"[state-unusable]" in done.stderr
+
+
+def test_an_update_that_leaves_options_out_asks_before_it_sends_anything(
+    up: Pln, example: Callable[[str], str]
+) -> None:
+    """Without a terminal it is refused; --yes, or the options again, and it goes on."""
+    line = ["seed", example("echo"), "kept", "--keep", "8", "--public"]
+    up.ok(*line)
+    done = up("seed", example("trap"), "kept")
+    said = done.stderr.decode()
+    assert done.returncode == 2 and "[usage]" in said
+    assert "left out, and so back at their defaults: --public --keep 8" in said
+    assert "give them again, or: pln seed --yes" in said
+    assert "echo" in up.ok("inspect", "kept")
+    assert "left out" not in up("seed", example("trap"), *line[2:]).stderr.decode()
+    assert up.ok("seed", example("trap"), "kept", "--yes").startswith("updated kept")
+    up.ok("unseed", "kept")

@@ -20,10 +20,12 @@ from pollen.cli.app import (
     with_globals,
     with_json,
 )
+from pollen.cli.membership import may_go_on
 from pollen.cli.options import options_given, with_options
 from pollen.cli.proposals import here
 from pollen.cli.published import print_place, print_seeded, settled
 from pollen.errors import Ambiguous, PollenError, error_from
+from pollen.plain import escaped
 from pollen.sdk.control import Control
 from pollen.sdk.python.kinds import KINDS, kind_of
 from pollen.sdk.python.publish import Made, Wish, prepare, publish
@@ -57,6 +59,7 @@ _WORD_SECONDS = 2.0
 )
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
 @click.option("--no-wait", is_flag=True, help="End when it is on this node's disk.")
+@click.option("--yes", is_flag=True, help="Do not ask when an update leaves options out.")
 @click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
 @with_json
 @with_globals
@@ -95,7 +98,8 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         raise error_from("usage", "--watch looks at a module, a blob or a site", "leave it out")
     options = {**options_given(given), "take_over": given["take_over"]}
     control, seen = control_of(ctx), _mark(path)
-    _publish(control, wish, name, options, given["as_json"], is_awaited=not given["no_wait"])
+    is_awaited = not given["no_wait"]
+    _publish(control, wish, name, options, given["as_json"], given["yes"], is_awaited=is_awaited)
     if given["watch"] and not given["as_json"]:
         click.echo(f"watching {path}; Ctrl-C ends it")
     while given["watch"]:
@@ -103,9 +107,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         # Compilers write a file in steps. A half-written module is refused; the next change is
         # looked at again.
         try:
-            _publish(
-                control, wish, name, options, given["as_json"], is_awaited=not given["no_wait"]
-            )
+            _publish(control, wish, name, options, given["as_json"], True, is_awaited=is_awaited)
         except PollenError as error:
             error.remedy = here(error.remedy)
             output.print_error(error, as_json=given["as_json"])
@@ -140,6 +142,7 @@ def _publish(
     name: str | None,
     options: dict[str, Any],
     as_json: bool,
+    yes: bool,
     *,
     is_awaited: bool,
 ) -> None:
@@ -152,6 +155,12 @@ def _publish(
     if not name and check_name(named) is not None:
         reason = f"the file's name, {named!r}, is not a name for a seed"
         raise error_from("usage", reason, f"give it one: pln seed {wish.source} NAME")
+    left_out = [] if yes else control.left_out(named, options)
+    if left_out:
+        text = f"left out, and so back at their defaults: {' '.join(left_out)}"
+        click.echo(escaped(text), err=True)
+        why = f"this update of {named} leaves options out, and asks first"
+        may_go_on("update it without them?", yes, "give them again, or: pln seed", why)
     try:
         with _patience(made), progress.shown(f"sending {named}", as_json=as_json) as tell:
             answer = publish(control, made, named, options, tell)

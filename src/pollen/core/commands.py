@@ -338,9 +338,13 @@ class SeedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing speaks against publishing under this name here."""
+    """Nothing speaks against publishing under this name here.
+
+    ``left_out``: flags of the version that counts, which these options put back to their defaults.
+    """
 
     name: str
+    left_out: list[str] = []
 
 
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):
