@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,35 @@ def test_completion_knows_verbs_and_live_names(up: Pln, tmp_path: Path) -> None:
     assert completed(up, "call", "e") == ["echo"]
     up_down = Pln(tmp_path)
     assert completed(up_down, "call", "e") == []
+
+
+def test_a_second_ctrl_c_ends_a_node_at_once_and_says_so_in_one_line(pln: Pln) -> None:
+    """The first one waits for the call that is under way."""
+    line = ["up", "--ips", "127.0.0.1", "--port", "0"]
+    with subprocess.Popen(pln.line(*line), env=pln.environment, stderr=subprocess.PIPE) as node:
+        try:
+            until(lambda: lock.read_pid(Paths(pln.home)) == node.pid)
+            pln.ok("seed", str(EXAMPLES / "loop.wasm"))
+            call = pln.line("call", "loop", "loop")
+            with subprocess.Popen(call, env=pln.environment, stderr=subprocess.DEVNULL) as caller:
+                until(lambda: '"in_flight":1' in pln.ok("status", "--json").replace(" ", ""))
+                node.send_signal(signal.SIGINT)
+                until(lambda: '"stopping"' in Paths(pln.home).log_file.read_text())
+                began = time.monotonic()
+                node.send_signal(signal.SIGINT)
+                said = node.communicate(timeout=20)[1].decode()
+                caller.kill()
+        finally:
+            node.kill()
+    assert said.splitlines()[-1] == "stopped at once; calls under way were cut off"
+    assert "Traceback" not in said
+    assert node.returncode == 130 and time.monotonic() - began < 4
+    assert lock.read_pid(Paths(pln.home)) is None
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for a condition, for 20 s at the most."""
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
