@@ -81,6 +81,9 @@ def call_command(ctx: click.Context, /, name: str, **given: Any) -> None:
     try:
         reply = _answer(ctx, where, seed, asks, _stream if is_streamed else _ask, limits, said)
     except GuestError as error:
+        from pollen.sdk.python import missing
+
+        error.remedy = "\n".join(filter(None, (missing.cure(error.reason), error.remedy)))
         # What was streamed is written already.
         _write(b"" if is_streamed else error.output, is_followed=True)
         raise
