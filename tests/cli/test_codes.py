@@ -278,3 +278,24 @@ def test_an_update_that_leaves_options_out_asks_before_it_sends_anything(
     assert "left out" not in up("seed", example("trap"), *line[2:]).stderr.decode()
     assert up.ok("seed", example("trap"), "kept", "--yes").startswith("updated kept")
     up.ok("unseed", "kept")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ips", "banana"], "--ips has 'banana', which is not an IP address"),
+        (["--ips", "127.0.0.1,999.1.1.1"], "--ips has '999.1.1.1'"),
+        (["--ips", "192.0.2.7:80"], "--ips has '192.0.2.7:80'"),
+        (["--http", "banana"], "http has 'banana'"),
+        (["--http", "127.0.0.1:banana"], "http has '127.0.0.1:banana'"),
+        (["--name", "No Name"], "name cannot be so"),
+    ],
+)
+def test_an_address_that_is_none_is_bad_input_and_leaves_nothing(
+    pln: Pln, options: list[str], said: str
+) -> None:
+    """No port is in use, no cluster begins, and no traceback tells of it."""
+    done = pln("up", "-d", *options)
+    told = done.stderr.decode()
+    assert done.returncode == 2 and said in told, told
+    assert "Traceback" not in told and not (pln.home / "state.db").exists()
