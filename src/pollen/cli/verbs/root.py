@@ -1,4 +1,4 @@
-"""Look after the root key: see it, seal it, sign far away, succeed it"""
+"""Look after the root key: see it, seal it, sign with it"""
 
 from __future__ import annotations
 
