@@ -9,12 +9,13 @@ import pytest
 from pollen.core import commands as cmd
 from pollen.core import effects as fx
 from pollen.core import events as ev
+from pollen.core.codec import Refusal
 from pollen.core.commands import Command, StatusCommand, UnseedCommand, Unseeded
 from pollen.core.disk import Disk, must_last
 from pollen.core.durability import Durability
 from pollen.core.ids import SECOND, RequestId
 from tests.unit.turns import turn_at
-from tests.unit.world import World
+from tests.unit.world import Machine, World
 
 FULL = ev.StoreTroubled(slug="storage-full", reason="the disk has no room", remedy="make room")
 # These change nothing that is kept, or may go on without being kept.
@@ -98,3 +99,17 @@ def test_who_waits_for_a_write_that_failed_is_refused_and_hears_nothing_later() 
     assert (reply.request, reply.slug) == (RequestId(1), "storage-full")
     assert "not on disk yet" in reply.reason
     assert durability.release(persist.token) == [held]
+
+
+def test_a_joiner_is_refused_at_once_and_its_token_stays_good() -> None:
+    """Before, it waited for an answer that was held until the disk took it."""
+    world = World()
+    machine = world.found("a")
+    world.run(SECOND)
+    token = world.invite("a")
+    world.deliver(machine, FULL)
+    refused = world.join("b", token)
+    assert isinstance(refused, Refusal)
+    assert refused.slug == "storage-full" and "takes nothing" in refused.reason
+    world.deliver(machine, ev.StoreTroubled())
+    assert isinstance(world.join("b", token), Machine)

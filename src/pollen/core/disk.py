@@ -37,6 +37,11 @@ class Disk(Room):
         return {StoreTroubled: self.on_troubled}
 
     @property
+    def is_troubled(self) -> bool:
+        """Whether it takes nothing now."""
+        return self._trouble is not None
+
+    @property
     def warning(self) -> str:
         """What the status says of it; empty when all is well."""
         if self._trouble is None:

@@ -112,12 +112,9 @@ class Node(Room):
         )
         self._retention = Retention(owner, cluster, self._records)
         self._presence = Presence(config, self._restore(restored))
+        known = (self._peers, self._clocks, self._disk)
         self._carrying = Carrying(
-            self._redeeming,
-            self._consequences,
-            lambda: self._presence.addresses,
-            self._peers,
-            self._clocks,
+            self._redeeming, self._consequences, lambda: self._presence.addresses, *known
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
