@@ -276,6 +276,8 @@ def test_an_update_that_leaves_options_out_asks_before_it_sends_anything(
     assert "give them again, or: pln seed --yes" in said
     assert "echo" in up.ok("inspect", "kept")
     assert "left out" not in up("seed", example("trap"), *line[2:]).stderr.decode()
+    line = ["seed", example("trap"), "kept", "--public", "--keep", "2"]
+    assert up.ok(*line).startswith("updated kept"), "its default, and typed"
     assert up.ok("seed", example("trap"), "kept", "--yes").startswith("updated kept")
     up.ok("unseed", "kept")
 

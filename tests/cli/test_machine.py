@@ -211,6 +211,7 @@ def test_purge_asks_first(pln: Pln) -> None:
     assert (pln.home / "state.db").exists()
 
 
+@pytest.mark.timeout(120)
 def test_a_purge_of_the_only_admin_says_whom_it_leaves(pln: Pln) -> None:
     """Before it asks, and with what to do first; another admin makes it an ordinary purge."""
     with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
