@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pollen.core.codec import Refusal
-from pollen.core.commands import CheckSeedCommand, Command, DrainCommand
+from pollen.core.commands import CheckSeedCommand, Command, DrainCommand, PinCommand
 from pollen.core.early import PUBLISHING
 from pollen.core.events import Commanded, Event, StoreTroubled
 from pollen.core.servicewords import ConnectCommand, DisconnectCommand
 from pollen.core.turn import Handler, Room, Turn
 
-# Beside what publishes: listeners that are kept, and what is asked before something is carried.
-_LASTING_TOO = (CheckSeedCommand, ConnectCommand, DisconnectCommand)
+# Beside what publishes: listeners and pins, and what is asked before something is carried.
+_LASTING_TOO = (CheckSeedCommand, ConnectCommand, DisconnectCommand, PinCommand)
 _UNDER_WAY = "this is not on disk yet: it gets there when there is room, unless the node ends first"
 
 
