@@ -345,6 +345,40 @@ def flag_of(name: str, value: Any) -> str:
     return f"{word} {value}" if option.kind is Kind.CHOICE else word
 
 
+# What a module is read as, where it may be either: asked about on its own.
+_READINGS: Final = ("program", "library")
+
+
+def left_out(before: SeedOptions, now: SeedOptions) -> list[str]:
+    """The flags that an update leaves out: they were given, and are at their defaults now.
+
+    An option that is given again with another value is none of them. Values of ``config`` and
+    ``env`` stay hidden.
+    """
+    told = []
+    for name, option in OPTIONS.items():
+        held, default = getattr(before, name), getattr(DEFAULTS, name)
+        if name not in _READINGS and held != default and getattr(now, name) == default:
+            told.append(_flag_text(name, option, held))
+    return told
+
+
+def _flag_text(name: str, option: Option, held: Any) -> str:
+    match option.kind:
+        case Kind.SWITCH:
+            return option.flag
+        case Kind.COUNT | Kind.BYTES | Kind.MILLIS:
+            return f"{option.flag} {text_of(name, held)}"
+        case Kind.PAIRS:
+            return " ".join(f"{option.flag} {key}={value}" for key, value in held)
+        case Kind.VALUES:
+            return " ".join(f"{option.flag} {key}=…" for key in held)
+        case Kind.TEXTS:
+            return " ".join(f"{option.flag} {text}" for text in held)
+        case _:
+            return f"{option.flag} {held}"
+
+
 def text_of(name: str, value: int) -> str:
     """A number of an option as it is typed: ``64KiB``, ``24h``, ``16``."""
     kind = OPTIONS[name].kind

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -260,3 +261,43 @@ def test_the_folder_of_somebody_else_is_not_used(pln: Pln) -> None:
         done = pln("id", "--dir", "/usr")
     assert done.returncode == 1
     assert b"[state-unusable]" in done.stderr
+
+
+def test_an_update_that_leaves_options_out_asks_before_it_sends_anything(
+    up: Pln, example: Callable[[str], str]
+) -> None:
+    """Without a terminal it is refused; --yes, or the options again, and it goes on."""
+    line = ["seed", example("echo"), "kept", "--keep", "8", "--public"]
+    up.ok(*line)
+    done = up("seed", example("trap"), "kept")
+    said = done.stderr.decode()
+    assert done.returncode == 2 and "[usage]" in said
+    assert "left out, and so back at their defaults: --public --keep 8" in said
+    assert "give them again, or: pln seed --yes" in said
+    assert "echo" in up.ok("inspect", "kept")
+    assert "left out" not in up("seed", example("trap"), *line[2:]).stderr.decode()
+    line = ["seed", example("trap"), "kept", "--public", "--keep", "2"]
+    assert up.ok(*line).startswith("updated kept"), "its default, and typed"
+    assert up.ok("seed", example("trap"), "kept", "--yes").startswith("updated kept")
+    up.ok("unseed", "kept")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ips", "banana"], "--ips has 'banana', which is not an IP address"),
+        (["--ips", "127.0.0.1,999.1.1.1"], "--ips has '999.1.1.1'"),
+        (["--ips", "192.0.2.7:80"], "--ips has '192.0.2.7:80'"),
+        (["--http", "banana"], "http has 'banana'"),
+        (["--http", "127.0.0.1:banana"], "http has '127.0.0.1:banana'"),
+        (["--name", "No Name"], "name cannot be so"),
+    ],
+)
+def test_an_address_that_is_none_is_bad_input_and_leaves_nothing(
+    pln: Pln, options: list[str], said: str
+) -> None:
+    """No port is in use, no cluster begins, and no traceback tells of it."""
+    done = pln("up", "-d", *options)
+    told = done.stderr.decode()
+    assert done.returncode == 2 and said in told, told
+    assert "Traceback" not in told and not (pln.home / "state.db").exists()

@@ -185,3 +185,20 @@ def test_a_cluster_without_a_public_address_is_told_what_that_means() -> None:
     nodes[1]["addresses"] = ["[2606:4700::1]:60611"]
     (told,) = doctor.check_reach({"nodes": nodes})
     assert told.text == "with a public address: b"
+
+
+def test_a_denied_node_is_not_told_that_its_membership_is_fine() -> None:
+    """Its certificate and its lease look as before: the others know better."""
+    held = {"member_until_unix_ms": 14 * doctor.MEMBER_DAY_MS, "node": "ab" * 32}
+    (denied,) = doctor.check_membership({**held, "denied_by": "attic", "shut_out": ["b"]}, 0.0)
+    assert (denied.level, denied.text) == ("failure", "this node was denied by attic")
+    assert "pln undeny abababab" in denied.remedy
+    (out,) = doctor.check_membership({**held, "denied_by": "", "shut_out": ["b", "c"]}, 0.0)
+    assert (out.level, out.text) == ("failure", "b, c let this node in no more")
+
+
+def test_a_remedy_for_another_machine_is_told_as_one() -> None:
+    text = "attic let this node in no more; on an admin's machine: pln members"
+    said, cure = doctor.text_and_cure(text)
+    assert said == "attic let this node in no more"
+    assert cure == "on an admin's machine: pln members"

@@ -82,7 +82,7 @@ def test_a_policy_is_shown_as_text_and_by_its_parts(up: Pln) -> None:
     assert "has(caller.props.banned) -> false\n" in told
     assert 'node.tier -> "admin"\n' in up.ok("why", "place", "kept", "solo")
     assert "may NOT" not in told
-    up.ok("seed", str(EXAMPLES / "echo.wasm"), "kept", "--allow", 'caller.tier == "leaf"')
+    up.ok("seed", str(EXAMPLES / "echo.wasm"), "kept", "--yes", "--allow", 'caller.tier == "leaf"')
     told = up.ok("why", "call", "kept")
     assert "this node may NOT call it" in told
     assert "hosts if" not in up.ok("inspect", "kept")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,6 +177,50 @@ def test_a_full_disk_refuses_seeds_in_words_and_heals_without_a_restart(
         assert lock.read_pid(Paths(small.home)) == pid
     finally:
         done.set()
+        small("down", "--force")
+
+
+@pytest.mark.timeout(120)
+def test_a_full_disk_refuses_at_once_what_it_could_not_keep(small: Pln) -> None:
+    """Each verb that changes something is refused, and changed nothing; the status says why."""
+    small.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+    echo = str(EXAMPLES / "echo.wasm")
+    verbs = [
+        ["unseed", "echo"],
+        ["grant", small.ok("id").strip(), "--prop", "zone=attic"],
+        ["invite"],
+        ["serve", "9", "web"],
+        ["connect", "web"],
+        ["seed", echo, "echo", "--min-replicas", "1"],
+    ]
+    try:
+        small.ok("seed", echo, "echo")
+        film = fill(small.home)
+        for verb in verbs:
+            began = time.monotonic()
+            said = refused(small(*verb), "storage-full")
+            assert "the disk has no room" in said and "make room on the disk" in said, said
+            assert time.monotonic() - began < 10, verb
+        held = json.loads(small.ok("status", "--json"))
+        assert not held["healthy"] and "the disk has no room" in held["warnings"][0]
+        assert small.ok("call", "echo", "echo", "x") == "x"
+        os.kill(lock.read_pid(Paths(small.home)) or 0, signal.SIGKILL)
+        film.unlink()
+        small.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+        assert small.ok("call", "echo", "echo", "x") == "x"
+        assert json.loads(small.ok("status", "--json"))["healthy"]
+        film = fill(small.home)
+        refused(small("unseed", "echo"), "storage-full")
+        film.unlink()
+        small.ok("unseed", "echo")
+        os.kill(lock.read_pid(Paths(small.home)) or 0, signal.SIGKILL)
+        small.ok("up", "-d", "--ips", "127.0.0.1", "--port", "0")
+        assert small("call", "echo", "echo", "x").returncode == 3
+        film = fill(small.home)
+        began = time.monotonic()
+        small.ok("down")
+        assert time.monotonic() - began < 10
+    finally:
         small("down", "--force")
 
 

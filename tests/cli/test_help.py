@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pollen.cli.app import overview
+from pollen.cli.app import GROUPS, overview
 from tests.cli.conftest import Pln
 
 
@@ -57,3 +57,20 @@ def test_the_version_is_one_everywhere(pln: Pln) -> None:
 
     assert pln.ok("version", "--short").strip() == pollen.__version__
     assert pln.ok("--version").strip() == pollen.__version__
+
+
+def test_the_overview_has_groups_and_each_verb_stands_in_one() -> None:
+    """43 verbs in one list are looked for, not read."""
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted(overview())
+    assert max(map(len, GROUPS.values())) <= 10
+
+
+def test_the_overview_fits_a_terminal_of_80_columns_with_a_line_a_verb(pln: Pln) -> None:
+    """Each group has a title, and no line is broken."""
+    lines = pln.ok("--help", COLUMNS="80").splitlines()
+    assert max(map(len, lines)) <= 80
+    below = lines[lines.index(f"{next(iter(GROUPS))}:") :]
+    assert [line[:-1] for line in below if line and not line.startswith(" ")] == [*GROUPS]
+    verbs = [line.split()[0] for line in below if line.startswith("  ")]
+    assert verbs == [name for names in GROUPS.values() for name in names]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from pollen.errors import error_from
 from pollen.runtime.folder.enrol import in_words
 from tests.cli.conftest import Pln
+from tests.cli.test_machine import until
 
 
 def test_a_taken_port_is_seen_before_the_token_is_used(up: Pln, pln: Pln) -> None:
@@ -52,8 +57,35 @@ def test_a_join_that_fails_leaves_no_socket(up: Pln, pln: Pln) -> None:
     ],
 )
 def test_a_connection_that_does_not_come_about_is_told_in_words(inner: str, said: str) -> None:
-    raw = f"no link to the peer: ConnectError::Connecting: ConnectingError::{inner}"
-    told = in_words(error_from("unreachable", raw, "see"), ["127.0.0.1:1"], 20.04)
-    assert (told.reason, told.slug) == (said, "unreachable")
+    for before in ("ConnectError::Connecting: ConnectingError::", "ConnectingError::"):
+        raw = f"no link to the peer: {before}{inner}"
+        told = in_words(error_from("unreachable", raw, "see"), ["127.0.0.1:1"], 20.04)
+        assert (told.reason, told.slug) == (said, "unreachable")
     other = error_from("unreachable", "the issuer did not answer", "")
     assert in_words(other, [], 0.0) is other
+    told = in_words(other, ["127.0.0.1:1"], 0.0)
+    assert told.reason == "the issuer did not answer; tried: 127.0.0.1:1"
+
+
+def test_an_issuer_that_is_gone_is_told_with_the_addresses_that_were_tried(pln: Pln) -> None:
+    """Also where another member answers in its stead that it does not reach it either."""
+    with ExitStack() as stack:
+        made = tempfile.TemporaryDirectory
+        barn, late = (Pln(Path(stack.enter_context(made(dir="/tmp")))) for _ in range(2))
+        for each, name in ((pln, "attic"), (barn, "barn"), (late, "late")):
+            stack.callback(each, "down", "--force")
+            each.ok("set", "listen", "127.0.0.1:0")
+            each.ok("set", "name", name)
+        pln.ok("up", "-d")
+        alone = pln.ok("invite").strip()
+        barn.ok("join", pln.ok("invite", "--publisher").strip())
+        until(lambda: '"online"' in pln.ok("status", "--json"))
+        carried = pln.ok("invite").strip()
+        (address,) = json.loads(pln.ok("status", "--json"))["nodes"][0]["addresses"]
+        pln.ok("down")
+        for token in (alone, carried):
+            done = late("join", token)
+            said = done.stderr.decode()
+            assert done.returncode == 6 and "[unreachable]" in said
+            words = "came from" if token is carried else "from"
+            assert f"no answer {words} {address}" in said and "Error" not in said, said

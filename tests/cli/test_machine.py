@@ -8,6 +8,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -208,6 +211,33 @@ def test_purge_asks_first(pln: Pln) -> None:
     assert (pln.home / "state.db").exists()
 
 
+@pytest.mark.timeout(120)
+def test_a_purge_of_the_only_admin_says_whom_it_leaves(pln: Pln) -> None:
+    """Before it asks, and with what to do first; another admin makes it an ordinary purge."""
+    with tempfile.TemporaryDirectory(prefix="pln-", dir="/tmp") as home:
+        other = Pln(Path(home))
+        for each, name in ((pln, "attic"), (other, "barn")):
+            each.ok("set", "listen", "127.0.0.1:0")
+            each.ok("set", "name", name)
+        try:
+            pln.ok("up", "-d")
+            other.ok("join", pln.ok("invite").strip())
+            deadline = time.monotonic() + 20
+            while "barn" not in pln.ok("status"):
+                assert time.monotonic() < deadline
+            pln.ok("down")
+            said = pln("purge").stdout.decode()
+            assert "the only admin: for barn nobody could invite, grant, deny or renew" in said
+            assert "pln grant barn --admin" in said
+            pln.ok("up", "-d")
+            pln.ok("grant", "barn", "--admin")
+            pln.ok("down")
+            assert "only admin" not in pln.ok("purge", "--yes")
+        finally:
+            pln("down", "--force")
+            other("down", "--force")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_a_script_of_that_shell(pln: Pln, shell: str) -> None:
     script = pln.ok("completion", shell)
@@ -228,3 +258,34 @@ def test_completion_knows_verbs_and_live_names(up: Pln, tmp_path: Path) -> None:
     assert completed(up, "call", "e") == ["echo"]
     up_down = Pln(tmp_path)
     assert completed(up_down, "call", "e") == []
+
+
+def test_a_second_ctrl_c_ends_a_node_at_once_and_says_so_in_one_line(pln: Pln) -> None:
+    """The first one waits for the call that is under way."""
+    line = ["up", "--ips", "127.0.0.1", "--port", "0"]
+    with subprocess.Popen(pln.line(*line), env=pln.environment, stderr=subprocess.PIPE) as node:
+        try:
+            until(lambda: lock.read_pid(Paths(pln.home)) == node.pid)
+            pln.ok("seed", str(EXAMPLES / "loop.wasm"))
+            call = pln.line("call", "loop", "loop")
+            with subprocess.Popen(call, env=pln.environment, stderr=subprocess.DEVNULL) as caller:
+                until(lambda: '"in_flight":1' in pln.ok("status", "--json").replace(" ", ""))
+                node.send_signal(signal.SIGINT)
+                until(lambda: '"stopping"' in Paths(pln.home).log_file.read_text())
+                began = time.monotonic()
+                node.send_signal(signal.SIGINT)
+                said = node.communicate(timeout=20)[1].decode()
+                caller.kill()
+        finally:
+            node.kill()
+    assert said.splitlines()[-1] == "stopped at once; calls under way were cut off"
+    assert "Traceback" not in said
+    assert node.returncode == 130 and time.monotonic() - began < 4
+    assert lock.read_pid(Paths(pln.home)) is None
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for a condition, for 20 s at the most."""
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pollen.cli import paper
-from pollen.cli.verbs.root import displaced_lines, root_command
+from pollen.cli.verbs.root import displaced_lines, root_command, without_lines
 from pollen.core.codec import Refusal
 from pollen.core.trust.papers import RootRequest
 from pollen.errors import SLUGS, PollenError
@@ -484,3 +484,11 @@ def test_a_successor_that_does_not_count_is_shown_with_whom_it_denied() -> None:
         "         pln deny 55555555",
     ]
     assert displaced_lines({"displaced": []}) == displaced_lines({}) == []
+
+
+def test_without_any_admin_the_way_back_is_told() -> None:
+    """Where the root key is one command makes one; elsewhere it is asked for."""
+    view: dict[str, Any] = {"admins": [], "held": True, "here": "attic"}
+    assert without_lines(view)[1] == "hint: pln grant attic --admin"
+    assert "--request FILE" in without_lines({**view, "held": False})[1]
+    assert "nobody is an admin" in without_lines(view)[0]

@@ -199,8 +199,11 @@ def test_a_second_node_of_the_environment_forbids_it(
     subprocess.run(line, env=attic.environment, check=True, capture_output=True)
     pid = lock.read_pid(Paths(home))
     try:
-        said = fails(attic("upgrade", str(new)), "usage")
-        assert f"another node runs from this environment, with pid {pid}" in said
+        for options in ([], ["--dry-run"]):
+            said = fails(attic("upgrade", str(new), *options), "usage")
+            node = f"that of {home} with pid {pid}"
+            assert f"another node runs from this environment: {node}" in said
+            assert f"end it first: pln --dir {home} down\n" in said
     finally:
         attic.ok("--dir", str(home), "down")
 

@@ -189,6 +189,22 @@ async def test_values_are_converted_both_ways(three: Cluster, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["greet", "world"], " call hello greet name=world"),
+        (["greet"], " call hello greet name=…"),
+        (["greet", "my world", "2"], " call hello greet 'name=my world' times=2"),
+    ],
+)
+async def test_words_without_names_are_told_with_their_names(
+    three: Cluster, words: list[str], line: str
+) -> None:
+    """As the signature wants them, in its order; the line can be typed as it stands."""
+    code, said = await refused(three[1], *words)
+    assert code == 2 and line in said, said
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["greet", '{"name": 3}'], "argument name: expected text, got an integer"),

@@ -246,7 +246,9 @@ async def test_headers_of_a_site_go_with_every_file(
         assert answer.status == status
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["cache-control"] == "no-store"
-    refused = await fails(trio[0], "usage", "seed", folder, "framed", "--header", "Date: today")
+    refused = await fails(
+        trio[0], "usage", "seed", folder, "framed", "--public", "--header", "Date: a"
+    )
     assert "not for a site" in refused
     await fails(trio[0], "usage", "seed", noise(tmp_path / "f", 9), "f", "--header", "a: b")
 

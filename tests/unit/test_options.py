@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import typing
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -20,7 +21,7 @@ from pollen.core.codec import decode, encode
 from pollen.core.ids import Hash, PeerId
 from pollen.core.policy import Party
 from pollen.core.seeds import specs
-from pollen.options import DEFAULTS, OPTIONS, Kind, SeedKeywords, SeedOptions
+from pollen.options import DEFAULTS, OPTIONS, Kind, SeedKeywords, SeedOptions, left_out
 
 PAGE = Path(__file__).parents[2] / "docs" / "design" / "cli.md"
 SIGNED = Path(__file__).parents[1] / "vectors" / "signed.json"
@@ -155,3 +156,44 @@ def test_a_flag_of_pln_seed_gives_the_value_of_its_option(name: str) -> None:
     expected = {key: value if key == name else getattr(DEFAULTS, key) for key in OPTIONS}
     read = options_given(given)
     assert {key: list(v) if isinstance(v, tuple) else v for key, v in read.items()} == expected
+
+
+def test_what_an_update_leaves_out_is_told_by_its_flags() -> None:
+    """Given again with another value is not left out; secrets are not shown."""
+    before = SeedOptions(
+        keep=8, public=True, allow=[("team", "red")], timeout_ms=5000, config={"key": "secret"}
+    )
+    assert left_out(before, before) == []
+    assert left_out(before, SeedOptions()) == [
+        "--timeout 5s",
+        "--allow-prop team=red",
+        "--public",
+        "--config key=…",
+        "--keep 8",
+    ]
+    other = SeedOptions(keep=3, public=True, allow=[("a", "b")], timeout_ms=1, config={"k": "v"})
+    assert left_out(before, other) == []
+    assert left_out(SeedOptions(), before) == []
+
+
+def test_each_option_that_is_left_out_has_a_text() -> None:
+    """One rule for all of them; what a module is read as is asked on its own."""
+    given = {
+        name: not default if isinstance(default, bool) else _other(name, default)
+        for name, default in msgspec.structs.asdict(DEFAULTS).items()
+    }
+    told = " ".join(left_out(SeedOptions(**given), DEFAULTS)) + " "
+    for name, option in OPTIONS.items():
+        assert (f"{option.flag} " in told) == (name not in ("program", "library")), name
+
+
+def _other(name: str, default: Any) -> Any:
+    """A value that is not the default."""
+    option = OPTIONS[name]
+    if option.kind is Kind.CHOICE:
+        return option.choices[1]
+    if option.kind is Kind.PAIRS:
+        return [("k", "v")]
+    if isinstance(default, int):
+        return max(option.low, 1) if default != max(option.low, 1) else 3
+    return {str: "x", list: ["x"], dict: {"k": "v"}}[type(default)]

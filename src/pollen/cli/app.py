@@ -52,6 +52,21 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("trust", "Print the version"),
 }
 
+# The overview: what belongs together, under a title. A verb that no group names stands in the last.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "The node here": (
+        *("init", "up", "down", "restart", "service", "upgrade", "set", "unset", "purge", "id"),
+    ),
+    "Members of the cluster": ("invite", "join", "bootstrap", "members", "ping"),
+    "Who may what": ("grant", "deny", "undeny", "props", "set-policy", "audit", "root"),
+    "Seeds, blobs and sites": (
+        *("seed", "unseed", "call", "fetch", "pin", "unpin", "versions", "rollback", "load"),
+    ),
+    "Services": ("serve", "unserve", "connect", "disconnect"),
+    "What goes on, and why": ("status", "top", "inspect", "why", "logs", "doctor"),
+    "More": ("context", "completion", "demo", "sim", "version"),
+}
+
 # Verbs that only a program types, with their modules.
 HIDDEN = {"_stdio": "stdio", "_upgrade": "taking"}
 # The verbs of ``pollen.cli.verbs`` stand after this one in the overview.
@@ -83,6 +98,14 @@ def overview() -> dict[str, tuple[str, str]]:
         if verb == _BEFORE_OTHERS:
             verbs |= found
     return verbs
+
+
+def grouped(verbs: Iterable[str]) -> dict[str, list[str]]:
+    """The verbs by the title of their group."""
+    known = {name for names in GROUPS.values() for name in names}
+    groups = {title: [*names] for title, names in GROUPS.items()}
+    groups[next(reversed(groups))] += [name for name in verbs if name not in known]
+    return groups
 
 
 class Verbs(click.Group):
@@ -124,8 +147,12 @@ class Verbs(click.Group):
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in overview().items()])
+        lines = {name: line for name, (_, line) in overview().items()}
+        wide = max(map(len, lines))
+        for title, names in grouped(lines).items():
+            with formatter.section(title):
+                # Of one width in all groups.
+                formatter.write_dl([(name.ljust(wide), lines[name]) for name in names])
 
 
 def _guarded(command: click.Command, line: list[str]) -> click.Command:
@@ -274,7 +301,8 @@ def complete_functions(ctx: click.Context, param: click.Parameter, incomplete: s
     """The functions of the seed that the line names."""
     seed = str(ctx.params.get("name") or ctx.params.get("seed") or "").removeprefix("seed/")
     found = [held for held in _asked(ctx, "status")["seeds"] if held["name"] == seed]
-    return _plain((name for held in found for name in held["functions"]), incomplete)
+    held_by = [held.get("before") or held for held in found]
+    return _plain((name for held in held_by for name in held["functions"]), incomplete)
 
 
 def _names(ctx: click.Context, kind: str, incomplete: str) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,6 +128,20 @@ def shown(output: bytes) -> bytes:
     except ValueError:
         return output
     return value.encode() if isinstance(value, str) else output
+
+
+def named(signature: dict[str, Any], texts: Sequence[str]) -> list[str]:
+    """Words that stand alone as arguments in the order of the signature, and what else it needs.
+
+    Empty where it takes no arguments, or fewer than there are words.
+    """
+    held = signature.get("input", {})
+    names = signature.get("order") or list(held.get("properties", {}))
+    if signature.get("takes") == "bytes" or not names or len(texts) > len(names):
+        return []
+    words = [shlex.quote(f"{name}={text}") for name, text in zip(names, texts, strict=False)]
+    missing = [name for name in names[len(texts) :] if name in held.get("required", [])]
+    return [*words, *(f"{name}=…" for name in missing)]
 
 
 def example(functions: Sequence[str], signatures: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from pollen.cli.app import (
     with_json,
 )
 from pollen.cli.values import DURATION, read_input
-from pollen.errors import CallError, GuestError, NotFound, PollenError, error_from
+from pollen.errors import BadRequest, CallError, GuestError, NotFound, PollenError, error_from
 from pollen.sdk.control import Control
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ def call_command(ctx: click.Context, /, name: str, **given: Any) -> None:
     try:
         reply = _answer(ctx, where, seed, asks, _stream if is_streamed else _ask, limits, said)
     except GuestError as error:
+        from pollen.sdk.python import missing
+
+        error.remedy = "\n".join(filter(None, (missing.cure(error.reason), error.remedy)))
         # What was streamed is written already.
         _write(b"" if is_streamed else error.output, is_followed=True)
         raise
@@ -96,12 +100,14 @@ def call_command(ctx: click.Context, /, name: str, **given: Any) -> None:
 @dataclass(frozen=True)
 class _Asks:
     """What is called with which input. ``gives``: what the function's signature says of its output,
-    where the input was typed as arguments; else empty, and the output is shown as it is."""
+    where the input was typed as arguments; else empty, and the output is shown as it is. ``texts``:
+    the words of an input that was not."""
 
     function: str | None
     data: bytes
     is_plain: bool
     gives: str = ""
+    texts: tuple[str, ...] = ()
 
 
 def _asked(
@@ -129,8 +135,18 @@ def _asked(
     if len(words) > 1:
         reason = f"{len(words)} inputs were given, and a function has one"
         remedy = "quote it as one word; arguments by name are for Python functions"
-        raise error_from("usage", reason, f"{remedy}: pln inspect {seed}")
-    return _Asks(function, read_input(words[0] if words else None), is_plain=not words)
+        line = _named_line(control_of(ctx), seed, function, words)
+        raise error_from("usage", reason, line or f"{remedy}: pln inspect {seed}")
+    data = read_input(words[0] if words else None)
+    return _Asks(function, data, is_plain=not words, texts=words)
+
+
+def _named_line(control: Control, seed: str, function: str | None, texts: tuple[str, ...]) -> str:
+    """The call with these words as arguments by name, for a function that takes such."""
+    described = _described(control, seed)
+    name = function or (next(iter(described)) if len(described) == 1 else "")
+    words = arguments.named(described.get(name, {}), texts)
+    return f"try: {shlex.join(['pln', 'call', seed, name])} {' '.join(words)}" if words else ""
 
 
 def _described(control: Control, seed: str) -> dict[str, Any]:
@@ -160,6 +176,12 @@ def _answer(
             if not is_word or not _is_program(error, control_of(ctx), seed):
                 raise
             return ask(where, (seed, None), limits, str(function).encode(), said)  # type: ignore[no-any-return]
+    except BadRequest as error:
+        is_json = any(text[:1] in ("{", "[", "@", "-") for text in asks.texts)
+        if error.slug == "bad-argument" and not asks.gives and not is_json:
+            line = _named_line(control_of(ctx), seed, function, asks.texts)
+            error.remedy = "\n".join(filter(None, (line, error.remedy.replace("NAME", seed))))
+        raise
     except NotFound as error:
         if error.slug == "function-not-found" and function and asks.is_plain:
             # Who leaves the function out and gives an input has named the input a function.

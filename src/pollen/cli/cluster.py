@@ -53,6 +53,19 @@ def init_command(ctx: click.Context, props: str, name: str, as_json: bool) -> No
         click.echo(here("next: pln up -d"))
 
 
+def _ip(text: str) -> str:
+    """An address of ``--ips``, also one in brackets. Raises ``usage``."""
+    import ipaddress
+
+    host = text.strip().removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        reason = f"--ips has {text[:80]!r}, which is not an IP address"
+        raise error_from("usage", reason, "as in: --ips 192.0.2.7,2001:db8::7") from None
+    return host
+
+
 def _listen(port: int | None, ips: tuple[str, ...]) -> list[str]:
     """The addresses that --port and --ips name; empty is the configured ones."""
     from pollen.runtime.folder.config import DEFAULT_PORT
@@ -60,7 +73,8 @@ def _listen(port: int | None, ips: tuple[str, ...]) -> list[str]:
     if port is None and not ips:
         return []
     port = DEFAULT_PORT if port is None else port
-    hosts = [ip for given in ips for ip in given.split(",") if ip] or ["0.0.0.0", "::"]
+    given = [_ip(text) for held in ips for text in held.split(",") if text]
+    hosts = given or ["0.0.0.0", "::"]
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from pollen.cli.app import (
     with_globals,
     with_json,
 )
-from pollen.cli.options import options_given, with_options
+from pollen.cli.membership import may_go_on
+from pollen.cli.options import flags_typed, options_given, with_options
 from pollen.cli.proposals import here
 from pollen.cli.published import print_place, print_seeded, settled
 from pollen.errors import Ambiguous, PollenError, error_from
+from pollen.plain import escaped
 from pollen.sdk.control import Control
 from pollen.sdk.python.kinds import KINDS, kind_of
 from pollen.sdk.python.publish import Made, Wish, prepare, publish
@@ -57,6 +59,7 @@ _WORD_SECONDS = 2.0
 )
 @click.option("--take-over", is_flag=True, help="Replace a seed of this name of another owner.")
 @click.option("--no-wait", is_flag=True, help="End when it is on this node's disk.")
+@click.option("--yes", is_flag=True, help="Do not ask when an update leaves options out.")
 @click.option("--watch", is_flag=True, help="Publish again when SOURCE changes, until Ctrl-C.")
 @with_json
 @with_globals
@@ -95,7 +98,8 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         raise error_from("usage", "--watch looks at a module, a blob or a site", "leave it out")
     options = {**options_given(given), "take_over": given["take_over"]}
     control, seen = control_of(ctx), _mark(path)
-    _publish(control, wish, name, options, given["as_json"], is_awaited=not given["no_wait"])
+    is_awaited, asks = not given["no_wait"], None if given["yes"] else flags_typed(ctx)
+    _publish(control, wish, name, options, given["as_json"], asks, is_awaited=is_awaited)
     if given["watch"] and not given["as_json"]:
         click.echo(f"watching {path}; Ctrl-C ends it")
     while given["watch"]:
@@ -103,9 +107,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
         # Compilers write a file in steps. A half-written module is refused; the next change is
         # looked at again.
         try:
-            _publish(
-                control, wish, name, options, given["as_json"], is_awaited=not given["no_wait"]
-            )
+            _publish(control, wish, name, options, given["as_json"], is_awaited=is_awaited)
         except PollenError as error:
             error.remedy = here(error.remedy)
             output.print_error(error, as_json=given["as_json"])
@@ -140,11 +142,15 @@ def _publish(
     name: str | None,
     options: dict[str, Any],
     as_json: bool,
+    typed: Collection[str] | None = None,
     *,
     is_awaited: bool,
 ) -> None:
     """Publish, and go on when it is where it is to be, if that is awaited; of an update the old
-    version serves on."""
+    version serves on.
+
+    ``typed``: the flags of the line; without them nobody is asked about those that are not there.
+    """
     from pollen.core.labels import check_name
 
     made = prepare(wish, lambda text: click.echo(text, err=True))
@@ -152,6 +158,14 @@ def _publish(
     if not name and check_name(named) is not None:
         reason = f"the file's name, {named!r}, is not a name for a seed"
         raise error_from("usage", reason, f"give it one: pln seed {wish.source} NAME")
+    left_out = [] if typed is None else control.left_out(named, options)
+    # What was typed at its default was not left out.
+    left_out = [flag for flag in left_out if flag.split()[0] not in (typed or ())]
+    if left_out:
+        text = f"left out, and so back at their defaults: {' '.join(left_out)}"
+        click.echo(escaped(text), err=True)
+        why = f"this update of {named} leaves options out, and asks first"
+        may_go_on("update it without them?", False, "give them again, or: pln seed", why)
     try:
         with _patience(made), progress.shown(f"sending {named}", as_json=as_json) as tell:
             answer = publish(control, made, named, options, tell)

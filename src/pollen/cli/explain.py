@@ -130,6 +130,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
             seed["halted"]
             and f"a newer version, {seed['halted'][:8]}; pln why place {seed['name']}",
         ),
+        ("answers", _before_text(seed.get("before"))),
         ("copies" if is_blob else "replicas", ready),
         *(("", text) for text in replica_texts(seed)),
         ("limits", "" if is_blob else f"{memory}, {seconds:g}s a call"),
@@ -147,6 +148,14 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("runs", output.human_us(seed["run_us"])),
         ("shadows", ", ".join(owner[:8] for owner in seed["shadowed"])),
     ]
+
+
+def _before_text(before: dict[str, Any] | None) -> str:
+    """The version that answers in the place of one that is ready nowhere."""
+    if before is None:
+        return ""
+    functions = ", ".join(before["functions"])
+    return f"the version before, {before['seed'][:8]}, until this one is ready: {functions}"
 
 
 def replica_texts(seed: dict[str, Any]) -> list[str]:

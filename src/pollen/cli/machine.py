@@ -184,7 +184,21 @@ def _what_falls(where: Paths, include_keys: bool) -> list[str]:
         lines.append(f"{where.node_key}: this machine will be another node")
     if include_keys and where.root_key.exists():
         lines.append(f"{where.root_key}: without a copy nobody can make admins of its cluster")
-    return lines
+    return lines + _whom_it_leaves(where)
+
+
+def _whom_it_leaves(where: Paths) -> list[str]:
+    """Members that would be without an admin, and what to do first."""
+    from pollen.runtime.folder import leaving
+
+    left = leaving.members_without_admin(where)
+    if not left:
+        return []
+    names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    return [
+        f"the only admin: for {names} nobody could invite, grant, deny or renew any more",
+        here(f"hint: first: pln up -d, then: pln grant {left[0]} --admin"),
+    ]
 
 
 @click.command("doctor")

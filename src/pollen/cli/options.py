@@ -55,6 +55,14 @@ def _type_of(name: str, option: Option) -> dict[str, Any]:
     return {"type": kind, "default": text_of(name, default), "show_default": True}
 
 
+def flags_typed(ctx: click.Context) -> set[str]:
+    """The flags of options that stand on the line, be it with their defaults."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    return {
+        option.flag for name, option in OPTIONS.items() if ctx.get_parameter_source(name) is typed
+    }
+
+
 def options_given(given: dict[str, Any]) -> dict[str, Any]:
     """The options by name, as ``SeedOptions`` takes them, of what click read."""
     options: dict[str, Any] = {}

@@ -55,7 +55,7 @@ def print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
         click.echo(f"  {place}{', '.join(ready)}")
     for warning in state["warnings"]:
         click.echo(here(f"warning: {warning}"))
-    if not ready and answer["replaced"]:
+    if not ready and answer["replaced"] and view.get("before"):
         click.echo("hint: the version before serves on until this one is ready")
     if len(ready) < view["wanted"] and not state["warnings"]:
         what = "copies" if view["kind"] in HELD else "replicas"

@@ -216,18 +216,20 @@ def _seed_lines(status: dict[str, Any], columns: int) -> list[str]:
     seeds = _section(status, "seeds")
     if not seeds:
         return ["no seeds; publish one with: pln seed FILE.wasm NAME"]
+    # While an update is ready nowhere, the version before is what a caller gets.
+    answering = [seed.get("before") or seed for seed in seeds]
     rows = [
         (
             seed["name"],
-            seed["seed"][:8],
-            f"{seed['ready']}/{seed['wanted']}",
+            held["seed"][:8],
+            f"{held['ready']}/{max(seed['wanted'], held['ready'])}",
             str(seed["calls"]),
             str(seed["failures"]),
             output.human_us(seed["run_us"]),
             seed["publisher_name"] or seed["publisher"][:8],
-            ", ".join(seed["functions"]),
+            ", ".join(held["functions"]),
         )
-        for seed in seeds
+        for seed, held in zip(seeds, answering, strict=True)
     ]
     head = ("SEED", "HASH", "READY", "CALLS", "FAILED", "RUN", "BY", "FUNCTIONS")
     return output.table_lines(

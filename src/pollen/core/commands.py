@@ -210,13 +210,22 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class BeforeView(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that answers while the newer one is ready nowhere, on ``ready`` nodes."""
+
+    seed: str
+    functions: list[str]
+    ready: int
+
+
 class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     """One seed: the version that its name leads to. ``halted`` is the hash of a newer one that its
     hosts found at fault. The counters are this node's own executions, but ``cancelled``: calls that
     began here, wherever they ran, and whose caller went away. ``run_us`` is smoothed. ``manifest``:
     by role, the contents that it needs beside its module (``bundle``: the files of a Python seed).
     ``kind``: ``module``, ``blob`` or ``site``. ``is_pinned``: this node keeps a copy,
-    whatever the plan says.
+    whatever the plan says. ``before``: the version that answers until this one is ready somewhere;
+    None when it is this one.
     """
 
     name: str
@@ -233,6 +242,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     options: SeedOptions
     shadowed: list[str] = []
     halted: str = ""
+    before: BeforeView | None = None
     kind: str = "module"
     is_pinned: bool = False
     manifest: dict[str, str] = {}
@@ -282,7 +292,9 @@ class ClockView(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One screen: ``summary`` is its first line, ``warnings`` and ``hints`` are sentences.
-    ``member_until_unix_ms``: when this node's membership ends unless an admin renews it."""
+    ``member_until_unix_ms``: when this node's membership ends unless an admin renews it.
+    ``shut_out``: the names of those that let this node in no more. ``denied_by``: who denied it, by
+    their word; else empty."""
 
     cluster: str
     node: str
@@ -301,6 +313,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     events_dropped: int
     control_stalls: int
     member_until_unix_ms: int = 0
+    shut_out: list[str] = []
+    denied_by: str = ""
     clock: ClockView = ClockView()
 
 
@@ -324,9 +338,13 @@ class SeedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing speaks against publishing under this name here."""
+    """Nothing speaks against publishing under this name here.
+
+    ``left_out``: flags of the version that counts, which these options put back to their defaults.
+    """
 
     name: str
+    left_out: list[str] = []
 
 
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):

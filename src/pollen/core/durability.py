@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pollen.core import timers
-from pollen.core.effects import Effect, Persist, Row
-from pollen.core.ids import Token
+from pollen.core.codec import Refusal
+from pollen.core.effects import Effect, Persist, Reply, Row
+from pollen.core.ids import RequestId, Token
 
 # What a node keeps of itself, by key.
 META_TABLE = "meta"
@@ -58,6 +59,20 @@ class Durability:
     def release(self, token: Token) -> list[Effect]:
         """What waited for this batch."""
         return self._waiting.pop(token, [])
+
+    def take_waiting(self) -> dict[RequestId, Refusal | None]:
+        """The requests whose answers wait for a batch, with what would have refused them.
+
+        They wait no more, whatever else does.
+        """
+        found: dict[RequestId, Refusal | None] = {}
+        for token, held in self._waiting.items():
+            for reply in held:
+                if isinstance(reply, Reply):
+                    refusal = Refusal(reply.slug, reply.reason, reply.remedy)
+                    found[reply.request] = refusal if reply.slug else None
+            self._waiting[token] = [effect for effect in held if not isinstance(effect, Reply)]
+        return found
 
 
 def chain_row(chain: bytes) -> Row:

@@ -2,7 +2,7 @@
 
 Decides: which events publish.
 Does not know: when the epoch is on disk; the node keeps what waits.
-Invariants: a command that publishes stands in ``_PUBLISHING``; the rest is answered at once.
+Invariants: a command that publishes stands in ``PUBLISHING``; the rest is answered at once.
 Source: docs/design/protocol.md#durability.
 """
 
@@ -27,7 +27,7 @@ from pollen.core.rootwords import (
 from pollen.core.servicewords import ServeCommand, UnserveCommand
 from pollen.core.versionwords import RollbackCommand
 
-_PUBLISHING = (
+PUBLISHING = (
     SeedCommand,
     UnseedCommand,
     RollbackCommand,
@@ -48,5 +48,5 @@ _PUBLISHING = (
 def publishes(event: Event) -> bool:
     """Whether taking it in writes a record of this node's own."""
     if isinstance(event, Commanded):
-        return isinstance(event.command, _PUBLISHING)
+        return isinstance(event.command, PUBLISHING)
     return isinstance(event, ModuleInspected)

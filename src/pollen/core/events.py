@@ -319,5 +319,17 @@ class Persisted(Event, frozen=True, kw_only=True, tag="persisted"):
     token: Token
 
 
+class StoreTroubled(Event, frozen=True, kw_only=True, tag="store_troubled"):
+    """The disk takes nothing, for this reason; with an empty ``slug`` it takes things again.
+
+    ``is_failed``: a batch was tried and did not get there. The driver tries it again.
+    """
+
+    slug: str = ""
+    reason: str = ""
+    remedy: str = ""
+    is_failed: bool = False
+
+
 class TablesStale(Event, frozen=True, kw_only=True, tag="tables_stale"):
     """The muscles hold another generation than the last ``PushTables`` built on: push whole."""

@@ -30,3 +30,19 @@ def check_name(name: str) -> Refusal | None:
             "use 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit",
         )
     return None
+
+
+_DENIED_BY = "denied by "
+_ROOT = "the root"
+
+
+def denied_text(denier: str) -> str:
+    """The reason with which a link to a former member is closed."""
+    return _DENIED_BY + denier
+
+
+def read_denier(text: str) -> str:
+    """Who denied, of such a reason, which is the word of a peer; empty for any other text."""
+    name = text.removeprefix(_DENIED_BY)
+    is_name = name == _ROOT or check_name(name) is None
+    return name if is_name and text.startswith(_DENIED_BY) else ""

@@ -20,6 +20,7 @@ from pollen.core.codec import Rejection, encode
 from pollen.core.commands import ClockView, DrainCommand, Drained, Seeded, Unseeded
 from pollen.core.config import NodeConfig
 from pollen.core.desk import Admin, News, Questions, Roster, Screen, Waits
+from pollen.core.disk import Disk
 from pollen.core.durability import Durability
 from pollen.core.early import publishes
 from pollen.core.effects import Effect, LoadSeed, Log, SetTimer
@@ -95,30 +96,25 @@ class Node(Room):
             self._paths.hops,
         )
         self._situation.kinds[NEAR] = lambda record, now: self._paths.note_record(record)
-        self._durability = Durability()
-        self._faults = Faults()
-        tier_of = self._members.tier_of
-        owner, cluster = config.node, config.cluster
+        self._durability, self._disk, self._faults = Durability(), Disk(), Faults()
+        tier_of, owner, cluster = self._members.tier_of, config.node, config.cluster
         self._intake = Intake(owner, cluster, self._records, tier_of, interned)
         self._gossip = Gossip(owner, self._records, self._intake, self._clocks, rng)
         self._is_started = False
         self._started = Nanos(0)
         self._early: list[Event] = []
         self._drains: list[tuple[RequestId, int]] = []
-        # Peers that let this node in no more, and when they last said so.
-        self._shut_out: dict[PeerId, Nanos] = {}
+        # Peers that let this node in no more, when they last said so, and in which words.
+        self._shut_out: dict[PeerId, tuple[Nanos, str]] = {}
         places = (self._situation, self._placing)
         self._services = Services(
             owner, self._members, *places, self._own_certificate, self._has_room
         )
         self._retention = Retention(owner, cluster, self._records)
         self._presence = Presence(config, self._restore(restored))
+        known = (self._peers, self._clocks, self._disk)
         self._carrying = Carrying(
-            self._redeeming,
-            self._consequences,
-            lambda: self._presence.addresses,
-            self._peers,
-            self._clocks,
+            self._redeeming, self._consequences, lambda: self._presence.addresses, *known
         )
         self._admin = Admin(owner, self._peers.has_link, self._mesh.on_wanted, tier_of)
         self._news = News(owner, self._situation, self._members.name_of)
@@ -154,7 +150,7 @@ class Node(Room):
         spread = [self._gossip, self._mesh, self._paths, self._consequences, self._carrying]
         roster = Roster(self._screen, lambda: self._records.live_of(ACT))
         asked = [self._granting, requests, self._admin, questions, roster, self._waits]
-        return [*spread, self._placing, *asked, *self._services.rooms(), self]
+        return [*spread, self._placing, *asked, *self._services.rooms(), self._disk, self]
 
     def _on_published(self, answer: Seeded | Unseeded, turn: Turn) -> None:
         self._news.of_publication(answer, turn)
@@ -212,6 +208,8 @@ class Node(Room):
 
     def _take(self, event: Event, turn: Turn) -> None:
         """Give an event to who takes it; what publishes waits for this run's epoch."""
+        if self._disk.refuses(event, turn):
+            return
         if not self._records.is_open and publishes(event):
             self._early.append(event)
         else:
@@ -266,7 +264,7 @@ class Node(Room):
 
     def _on_link_closed(self, event: LinkClosed, turn: Turn) -> None:
         if event.code in (limits.CLOSE_NOT_A_MEMBER, limits.CLOSE_DENIED):
-            self._shut_out[event.peer] = turn.now.mono
+            self._shut_out[event.peer] = turn.now.mono, event.reason
         self._mesh.on_link_closed(event, turn)
         if not self._peers.has_link(event.peer):
             self._paths.on_unlinked(event.peer, turn)
@@ -479,13 +477,14 @@ class Node(Room):
             services=self._services,
             telemetry=self._placing.telemetry,
             is_pinned=self._placing.is_pinned,
+            disk=self._disk.warning,
             twins=list(dict.fromkeys([*self._peers.twins(now.mono), *self._records.forked()])),
             frozen=sorted(self._intake.frozen),
-            shut_out=[
-                peer
-                for peer, at in sorted(self._shut_out.items())
+            shut_out={
+                peer: why
+                for peer, (at, why) in sorted(self._shut_out.items())
                 if now.mono < at + limits.SHUT_OUT_TOLD_NS and peer in self._members.certificates
-            ],
+            },
             rejections=self._faults.counts,
             started=self._started,
             pushed=self._placing.pushed_at,

@@ -57,7 +57,7 @@ def restore(
     lease = read_lease(meta)
     wall = decode(int, meta.get(WALL_KEY, encode(0)), "wall-row")
     starts = decode(list[int], meta.get(STARTS_KEY, encode([])), "starts-row")
-    kept, faults = _decode_records(restored.get(RECORD_TABLE, ()), cluster)
+    kept, faults = decode_records(restored.get(RECORD_TABLE, ()), cluster)
     proofs, unread = retention.restore(restored)
     faults += unread
     records.restore(kept, *(lease or ZERO), proofs)
@@ -141,9 +141,10 @@ def starts_row(starts: Sequence[int]) -> Row:
     return META_TABLE, STARTS_KEY, encode(list(starts))
 
 
-def _decode_records(
+def decode_records(
     rows: Sequence[tuple[bytes, bytes]], cluster: ClusterId
 ) -> tuple[list[Record], list[Rejection]]:
+    """The records of these rows, and what is wrong with the others."""
     kept: list[Record] = []
     faults: list[Rejection] = []
     for _, raw in rows:

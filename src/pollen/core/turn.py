@@ -96,6 +96,11 @@ class Turn:
         else:
             self.do(reply)
 
+    def refuse_held(self, refusal: Refusal) -> None:
+        """Refuse those whose answers wait for the disk. A refusal that waits there stays one."""
+        for request, said in self._durability.take_waiting().items():
+            self.answer(request, said or refusal)
+
     def note(self, fault: Rejection, peer: PeerId) -> None:
         """Count a peer's fault, and log it when that is due."""
         line = self._faults.note(fault, peer, self.now.mono)

@@ -7,8 +7,10 @@ control API answers, else the problem. The exit code is that of the error's slug
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +21,8 @@ from pollen import paths
 from pollen.errors import PollenError
 from pollen.plain import escaped, escaped_lines
 from pollen.runtime.folder.config import read_config
+
+EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PollenError as error:
         tell.failed(error)
         return error.exit_code
+    except KeyboardInterrupt:
+        # Ctrl-C before the node was up, or the second one: nobody waits for calls any more.
+        _let_the_kernel_end_it()
+        print("stopped at once; calls under way were cut off", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _let_the_kernel_end_it() -> None:
+    """One more Ctrl-C ends the process and says nothing."""
+    with contextlib.suppress(ValueError):  # not the main thread: a test drives us
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class _Teller:

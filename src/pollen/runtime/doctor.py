@@ -309,18 +309,18 @@ def check_daemon(where: Paths) -> Iterator[Finding]:
         return
     yield Finding("daemon", "ok", f"pid {pid}; {status['summary']}")
     for warning in status["warnings"]:
-        yield Finding("cluster", "warning", *_text_and_cure(warning))
+        yield Finding("cluster", "warning", *text_and_cure(warning))
     yield from check_clocks(status["clock"], time.time() * 1000)
     yield from check_membership(status, time.time() * 1000)
     yield from check_reach(status)
 
 
-def _text_and_cure(warning: str) -> tuple[str, str]:
+def text_and_cure(warning: str) -> tuple[str, str]:
     """A warning of the status without the command that it ends with, and that command."""
-    held = re.fullmatch(r"(.*); (see|there): (.*)", warning)
+    held = re.fullmatch(r"(.*); (see|there|on an admin's machine): (.*)", warning)
     if held is None:
         return warning, "pln logs; pln status"
-    return held[1], held[3] if held[2] == "see" else f"there: {held[3]}"
+    return held[1], held[3] if held[2] == "see" else f"{held[2]}: {held[3]}"
 
 
 def check_clocks(clock: dict[str, Any], now_ms: float) -> Iterator[Finding]:
@@ -367,7 +367,15 @@ def check_membership(status: dict[str, Any], now_ms: float) -> Iterator[Finding]
     """Leases are renewed at half their life: one that has a day left is not being renewed."""
     left = status["member_until_unix_ms"] - now_ms
     days = f"{left / MEMBER_DAY_MS:.1f} days"
-    if left <= 0:
+    if status.get("denied_by"):
+        text = f"this node was denied by {status['denied_by']}"
+        remedy = f"on an admin's node: pln undeny {status['node'][:8]}; this one then comes back"
+        yield Finding("membership", "failure", text, remedy)
+    elif status.get("shut_out"):
+        text = f"{', '.join(status['shut_out'][:3])} let this node in no more"
+        remedy = f"on an admin's node, why: pln members; {status['node'][:8]} is this node"
+        yield Finding("membership", "failure", text, remedy)
+    elif left <= 0:
         text = "this node's membership has ended"
         remedy = "on an admin's node: pln invite; then here: pln down, pln join TOKEN"
         yield Finding("membership", "failure", text, remedy)

@@ -24,7 +24,7 @@ from pollen.core.peers.discovery.contract import Context
 from pollen.core.rng import Rng
 from pollen.errors import BadRequest, PollenError
 from pollen.paths import Paths
-from pollen.runtime.folder.config import Config, read_config
+from pollen.runtime.folder.config import Config, check_values, read_config
 from pollen.runtime.loop.discovery import known_schemes
 from pollen.runtime.loop.native import PORT_REMEDY
 from pollen.runtime.watch import otlp
@@ -39,6 +39,7 @@ def settings(where: Paths, flags: Mapping[str, Any]) -> Config:
 
 def check(config: Config) -> None:
     """Raise ``config-invalid`` for what no start on any machine like this one would take."""
+    check_values(config)
     otlp.check_extra(config)
     contract.parse_setting(config.discovery, known_schemes(), _nobody())
 

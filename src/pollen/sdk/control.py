@@ -103,13 +103,14 @@ class Control:
 
     def check(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
         """What to publish as the node takes it; refused now if it would be whatever the module."""
-        wish = {
-            "name": name,
-            "take_over": bool(options.get("take_over", False)),
-            "options": {key: value for key, value in options.items() if key != "take_over"},
-        }
+        wish = _wish_of(name, options)
         self.request("POST", "/v1/seeds/check", wish)
         return wish
+
+    def left_out(self, name: str, options: dict[str, Any]) -> list[str]:
+        """The flags of the version that counts which an update with these options would drop."""
+        checked = self.request("POST", "/v1/seeds/check", _wish_of(name, options))
+        return list(checked.get("left_out", ()))
 
     def wait_ready(self, name: str, seed: str = "", seconds: float = 10.0) -> dict[str, Any]:
         """``SeedState`` of a name when it is ready where it is wanted, or when the time is over.
@@ -344,6 +345,15 @@ class _Line(io.RawIOBase):
             from pollen.sdk import silence
 
             silence.wait(self._paths, self._address, self._socket, events, self._until)
+
+
+def _wish_of(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What ``check`` and ``publish`` send."""
+    return {
+        "name": name,
+        "take_over": bool(options.get("take_over", False)),
+        "options": {key: value for key, value in options.items() if key != "take_over"},
+    }
 
 
 def _head(method: str, target: str, length: int) -> bytes:

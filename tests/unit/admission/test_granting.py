@@ -15,7 +15,8 @@ from pollen.core.commands import (
     StatusCommand,
     UndenyCommand,
 )
-from pollen.core.ids import DAY, SECOND
+from pollen.core.ids import DAY, MILLISECOND, SECOND
+from pollen.core.labels import denied_text, read_denier
 from tests.unit.admission.test_enrolment import codes, key, rows_of, trust_of, with_admin
 from tests.unit.world import Machine, World
 
@@ -160,11 +161,22 @@ def test_who_is_denied_is_told_so_where_it_looks() -> None:
     assert world.ask("c", StatusCommand()).warnings == []
     world.ask("a", DenyCommand(targets=["c"]))
     world.run(3 * SECOND)
-    warnings = world.ask("c", StatusCommand()).warnings
-    assert any("let this node in no more: it was denied" in text for text in warnings)
+    said = "let this node in no more: it was denied by a; on an admin's machine: pln undeny "
+    for _ in range(2):
+        status = world.ask("c", StatusCommand())
+        assert any(said + status.node[:8] in text for text in status.warnings)
+        assert (status.denied_by, status.shut_out) == ("a", ["a", "b", "d"])
+        world.run(60 * SECOND)
+    assert world.ask("a", StatusCommand()).denied_by == ""
     world.ask("a", UndenyCommand(target="c"))
     world.run(90 * SECOND)
     assert world.ask("c", StatusCommand()).warnings == []
+
+
+@pytest.mark.parametrize("text", ["", "not a member", "denied by ", "denied by \x1b[2J", "attic"])
+def test_whatever_else_a_peer_closes_with_names_nobody(text: str) -> None:
+    assert read_denier(text) == ""
+    assert read_denier(denied_text("the root")) == "the root"
 
 
 def test_without_cascade_those_below_stay() -> None:
@@ -281,3 +293,51 @@ def test_a_node_follows_its_own_properties() -> None:
     world.ask("a", GrantCommand(target="c", properties='{"zone":"attic"}'))
     world.run(5 * SECOND)
     assert [name for name in "abcd" if world.machines[name].loaded] == ["c"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        GrantCommand(target="a", tier="publisher"),
+        GrantCommand(target="a", tier="leaf", dry_run=True),
+        GrantCommand(target="a", until_unix_ms=1_800_000_000_000),
+    ],
+)
+def test_the_last_admin_stays_one(command: GrantCommand) -> None:
+    """Without one nobody could grant; with another one it may go."""
+    world = World()
+    world.found("a")
+    assert isinstance(world.join("c", world.invite("a", "publisher")), Machine)
+    world.run(3 * SECOND)
+    reply = world.command("a", command)
+    assert reply.slug == "denied" and "no admin would be left without a" in reply.reason
+    assert "pln grant PEER --admin" in reply.remedy
+    assert members(world, "c")["a"].tier == "admin"
+    world.ask("a", GrantCommand(target="c", tier="admin"))
+    assert world.ask("a", command).takes
+
+
+def test_the_root_may_ask_for_the_end_of_the_last_admin_elsewhere() -> None:
+    """It makes another one whenever it likes."""
+    world = World()
+    world.found("a")
+    assert isinstance(world.join("c", world.invite("a", "publisher")), Machine)
+    world.run(3 * SECOND)
+    assert world.ask("c", GrantCommand(target="a", tier="leaf", by_root=True)).request
+    assert world.ask("c", DenyCommand(targets=["a"], by_root=True)).request
+
+
+def test_a_cluster_without_an_admin_says_so() -> None:
+    """The only one was away until its lease ended."""
+    world = World()
+    world.found("a")
+    long = limits.LEASE_MAX_NS // MILLISECOND
+    assert isinstance(world.join("c", world.invite("a", "publisher", lease_ms=long)), Machine)
+    world.run(3 * SECOND)
+    assert not any("no admin" in text for text in world.ask("c", StatusCommand()).warnings)
+    world.kill("a")
+    world.skip(limits.LEASE_NS + DAY)
+    world.run(SECOND)
+    status = world.ask("c", StatusCommand())
+    assert not status.healthy
+    assert any("this cluster has no admin" in text for text in status.warnings)

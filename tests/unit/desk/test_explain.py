@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from pollen.cli.status import status_lines
 from pollen.core.commands import StatusCommand
 from pollen.core.ids import SECOND
 from pollen.core.whywords import WhyCall, WhyCallCommand, WhyPlace, WhyPlaceCommand
@@ -98,6 +101,31 @@ def test_the_ways_of_a_call_are_nearest_first() -> None:
         assert prices == sorted(prices)
         assert (told.ways[0].price_source == "here") == (name in hosts)
         assert told.allowed
+
+
+def test_of_an_update_that_is_ready_nowhere_the_version_before_is_told() -> None:
+    """That is what a call gets: its functions, its hosts, and no word of a lost seed."""
+    world = settled(min_replicas=2)
+    old = world.ask("a", StatusCommand()).seeds[0]
+    hosts = sorted(m.name for m in world.machines.values() if m.loaded)
+    new = world.seed("a", "echo", host=[("gpu", "yes")]).result
+    world.run(5 * SECOND)
+    told = why_call(world, "a")
+    assert (told.seed, sorted(way.name for way in told.ways)) == (old.seed, hosts)
+    waits = f"the newest version {new.seed[:8]} is ready nowhere, and this one serves on"
+    assert any(text.startswith(waits) for text in told.why)
+    status = world.ask("a", StatusCommand())
+    (view,) = status.seeds
+    assert (view.seed, view.ready, view.before.ready) == (new.seed, 0, 2)
+    assert (view.before.seed, view.before.functions) == (old.seed, old.functions)
+    assert any(f"{old.seed[:8]} serves on; see: pln why place" in w for w in status.warnings)
+    assert not any("no node may host" in w for w in status.warnings)
+    assert "2 replicas" in status.summary and not status.healthy
+    assert any(old.seed[:8] in text for text in why_place(world).why)
+    assert "0/0" not in "\n".join(status_lines(msgspec.to_builtins(status), ("seeds",), 200, True))
+    world.seed("a", "echo", min_replicas=1)
+    world.run(10 * SECOND)
+    assert world.ask("a", StatusCommand()).seeds[0].before is None
 
 
 def test_who_may_not_call_is_told_what_is_missing() -> None:

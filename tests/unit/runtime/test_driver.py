@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from pollen.core import effects as fx
 from pollen.core import events as ev
-from pollen.core.commands import StatusCommand
+from pollen.core.commands import StatusCommand, UnseedCommand
 from pollen.core.ids import Hash, LinkId, PeerId, RequestId, Token
 from pollen.errors import InvariantError, PollenError
 from pollen.runtime.loop import driver as driver_module
@@ -252,5 +253,42 @@ def test_what_the_muscles_say_reaches_the_node(folder: Path) -> None:
         muscles.inspect_module(RequestId(3), Hash(b"\1" * 32))
         await asyncio.sleep(0.05)
         assert [e.request for e in node.seen if isinstance(e, ev.ModuleInspected)] == [3]
+
+    asyncio.run(with_driver(folder, body))
+
+
+def test_a_write_that_fails_is_told_and_a_command_waits_for_the_next_attempt(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota is full where the disk seems to have room; after it was lifted nobody is refused."""
+    commit = Store._commit
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    monkeypatch.setattr("pollen.runtime.loop.store.RETRY_SECONDS", 60.0)
+
+    def refuse(store: Store, rows: Any) -> None:
+        raise full
+
+    def told(node: StubNode) -> list[ev.StoreTroubled]:
+        return [event for event in node.seen if isinstance(event, ev.StoreTroubled)]
+
+    async def body(driver: Driver, node: StubNode, log: Log) -> None:
+        monkeypatch.setattr(Store, "_commit", refuse)
+        node.effects = [fx.Persist(token=Token("1"), batch=[("t", b"k", b"v")])]
+        driver.feed(ev.TimerFired(token=Token("x")))
+        node.effects = []
+        async with asyncio.timeout(10):
+            while not told(node):
+                await asyncio.sleep(0.01)
+        (first,) = told(node)
+        assert (first.slug, first.is_failed) == ("storage-full", True)
+        assert "make room on the disk" in first.remedy
+        monkeypatch.setattr(Store, "_commit", commit)
+        with pytest.raises(PollenError):
+            await driver.command(UnseedCommand(target="echo"), timeout=0.1)
+        assert told(node)[-1] == ev.StoreTroubled()
+        asked = [type(event) for event in node.seen].index(ev.Commanded)
+        assert node.seen.index(ev.Persisted(token=Token("1"))) < asked
+        assert node.seen.index(ev.StoreTroubled()) < asked
 
     asyncio.run(with_driver(folder, body))

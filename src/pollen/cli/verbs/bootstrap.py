@@ -1,4 +1,4 @@
-"""Make machines members over your own ssh, with nothing installed there"""
+"""Make machines that have nothing yet members, over your own ssh"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Name machines that ssh reaches, and choose the one that verbs go to"""
+"""Name machines that ssh reaches, and choose the one that is meant"""
 
 from __future__ import annotations
 

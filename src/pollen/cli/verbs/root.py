@@ -1,4 +1,4 @@
-"""Look after the root key: see it, seal it, sign far away, succeed it"""
+"""Look after the root key: see it, seal it, sign with it"""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _status_lines(view: dict[str, Any], where: Paths) -> list[str]:
         lines.append(f"line     {link['root'][:8]}, {begins}; it certified: {signed}")
     lines += displaced_lines(view)
     lines.append(f"admins   {', '.join(view['admins']) or 'none'}")
-    return [*lines, *_without_lines(view)]
+    return [*lines, *without_lines(view)]
 
 
 def displaced_lines(view: dict[str, Any]) -> list[str]:
@@ -87,8 +87,16 @@ def displaced_lines(view: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _without_lines(view: dict[str, Any]) -> list[str]:
+_NO_ADMIN_REMEDY = (
+    "pln grant PEER --admin --request FILE; where the root key is: pln root sign FILE"
+)
+
+
+def without_lines(view: dict[str, Any]) -> list[str]:
     """What would go on if the key were lost, with the machine that it is on."""
+    if not view["admins"]:
+        remedy = f"pln grant {view['here']} --admin" if view["held"] else _NO_ADMIN_REMEDY
+        return ["lost     nobody is an admin: the members end with their leases", f"hint: {remedy}"]
     left = [name for name in view["admins"] if not (view["held"] and name == view["here"])]
     if not left:
         return [

@@ -1,4 +1,4 @@
-"""Have systemd or launchd keep the node up: install, uninstall, status"""
+"""Have systemd or launchd keep the node up"""
 
 from __future__ import annotations
 

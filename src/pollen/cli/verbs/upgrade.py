@@ -1,4 +1,4 @@
-"""Put another version of Pollen under the node here, and take it back when it fails"""
+"""Put another version under the node here; a bad one is taken back"""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from pollen.core.admission.redeeming import Redeeming
 from pollen.core.clocks import Clocks
 from pollen.core.codec import Refusal, decode, encode
 from pollen.core.commands import InviteCommand, Invited
+from pollen.core.disk import Disk
 from pollen.core.effects import AnswerJoin, Effect, Log, SendMessage, SetTimer
 from pollen.core.events import Event, JoinRequested
 from pollen.core.ids import Nanos, Now, PeerId, RequestId, short
@@ -52,6 +53,7 @@ class Carrying(Room):
         addresses: Callable[[], list[str]],
         peers: Peers,
         clocks: Clocks,
+        disk: Disk,
     ) -> None:
         self._own = redeeming.own
         self._redeeming = redeeming
@@ -60,6 +62,7 @@ class Carrying(Room):
         self._addresses = addresses
         self._peers = peers
         self._clocks = clocks
+        self._disk = disk
         self._waiting: dict[bytes, Carried] = {}
         self._count = 0
 
@@ -131,7 +134,13 @@ class Carrying(Room):
     def _redeem(
         self, body: bytes, joiner: PeerId, answer: Callable[[bytes], Effect], turn: Turn
     ) -> None:
-        """Answer a request; what the answer promises is on disk before it leaves."""
+        """Answer a request; what the answer promises is on disk before it leaves. A disk that takes
+        nothing refuses at once, and the token stays good."""
+        if self._disk.is_troubled:
+            reason = f"the disk of node {short(self._own)} takes nothing, so nobody can be let in"
+            refusal = Refusal("storage-full", reason, "there: pln doctor; then join again")
+            turn.do(answer(self._timed(invites.refuse_join(refusal))))
+            return
         own = (self._own, self._addresses())
         peers = [own, *self._peers.dialable()]
         redeemed = self._redeeming.redeem(body, joiner, peers, turn.now.wall)

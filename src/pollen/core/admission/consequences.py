@@ -26,6 +26,7 @@ from pollen.core.effects import CloseLink, Log, SetHello, SetTimer
 from pollen.core.events import Event, HelloReceived, JoinAnswered
 from pollen.core.ids import ClusterId, Hash, LinkId, Nanos, PeerId, short
 from pollen.core.kinds import ACT, CERT, DENY, LEASE, POLICY
+from pollen.core.labels import denied_text
 from pollen.core.peers import Mesh
 from pollen.core.records import Records
 from pollen.core.trust import Certificate, Chain, HeldLease, Members, Trust
@@ -114,7 +115,8 @@ class Consequences(Room):
         if fault is None:
             return True
         code, rejection = fault
-        turn.do(_close(event.link, code))
+        denier = self._denier(event.peer) if rejection.kind == "denied" else ""
+        turn.do(_close(event.link, code, denier))
         turn.note(rejection, event.peer)
         if rejection.kind == "lease-ended" and self._clocks.is_in_doubt and event.remote:
             # It may be our clock: a node without records can ask nobody else for the time.
@@ -146,8 +148,18 @@ class Consequences(Room):
         if link is None or self._members.is_current(peer):
             return
         why = "denied" if self._members.trust.is_denied(peer) else "membership-ended"
-        turn.do(_close(link.link, limits.CLOSE_DENIED))
+        turn.do(_close(link.link, limits.CLOSE_DENIED, self._denier(peer)))
         turn.do(Log(level="warning", event=why, fields={"peer": short(peer)}))
+
+    def _denier(self, peer: PeerId) -> str:
+        """The name of who denied a former member; it hears that, and not for what reason."""
+        trust = self._members.trust
+        chain = trust.chain_of(peer) if trust.is_denied(peer) else None
+        killer = None if chain is None else trust.killer_of(chain)
+        if killer is None:
+            return ""
+        issuer = PeerId(killer.deny.issuer)
+        return "the root" if issuer in trust.roots else self._members.name_of(issuer)
 
     def on_jump(self, *, is_earlier: bool) -> None:
         """The clock jumped; ``is_earlier``: what had ended has not, and what is due may not be."""
@@ -241,5 +253,5 @@ class Consequences(Room):
         self._alarm = Nanos(0)
 
 
-def _close(link: LinkId, code: int) -> CloseLink:
-    return CloseLink(link=link, code=code, reason=_REASONS[code])
+def _close(link: LinkId, code: int, denier: str = "") -> CloseLink:
+    return CloseLink(link=link, code=code, reason=denied_text(denier) if denier else _REASONS[code])

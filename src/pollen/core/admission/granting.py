@@ -124,6 +124,10 @@ class Granting(Room):
             return planned
         if command.by_root and planned is not None:
             return self._asked_of_root(peer, chain, planned, turn)
+        if planned is not None and _narrows(chain, planned):
+            refusal = self._leaves_no_admin([peer, *self._members.below([peer])])
+            if refusal is not None:
+                return refusal
         return self._told(peer, chain, planned, "grant", turn, is_asked=command.dry_run)
 
     def on_undeny(self, asked: Asked, turn: Turn) -> None:
@@ -331,6 +335,18 @@ class Granting(Room):
         return kept
 
     # -- who ------------------------------------------------------------------------------------
+
+    def _leaves_no_admin(self, gone: Collection[PeerId]) -> Refusal | None:
+        """The refusal when nobody would be left who may grant; the root may ask for that."""
+        held = [peer for peer in self._trust.admins if peer in self._trust.current]
+        if not held or any(peer not in gone for peer in held):
+            return None
+        names = ", ".join(self._members.name_of(peer) for peer in held)
+        reason = (
+            f"no admin would be left without {names}: nobody could invite, grant, deny or renew"
+        )
+        remedy = "make another one first: pln grant PEER --admin; or ask the root: --request FILE"
+        return Refusal("denied", reason, remedy)
 
     def _desk(self, by_root: bool) -> Desk:
         issuer = self._redeeming.issuer()

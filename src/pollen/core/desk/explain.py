@@ -91,6 +91,7 @@ def why_place(screen: Screen, target: str) -> WhyPlace | Refusal:
         why=[
             *_why_so_many(holding, seed, snapshot, placement, list(hosts.values())),
             *_why_halted(screen, holding, seed),
+            *_why_waits(screen, holding),
             *_why_published(screen, holding),
         ],
         nodes=nodes,
@@ -171,6 +172,14 @@ def _why_halted(screen: Screen, holding: Holding[Seed], seed: Seed) -> list[str]
         if host.state is State.REFUSED and host.claim.is_fault:
             why.append(f"{screen.members.name_of(host.node)} refused it: {host.reason}")
     return [*why, f"what it logged: pln logs --seed {name}; mended: pln seed FILE {name}"]
+
+
+def _why_waits(screen: Screen, holding: Holding[Seed]) -> list[str]:
+    """That the version before answers, while the newest one is ready nowhere."""
+    newest, seed = screen.situation.serving(holding), screen.situation.answering(holding)
+    if seed is newest:
+        return []
+    return [f"the version before, {seed.seed.hex()[:8]}, serves on until a host is ready"]
 
 
 def _cures(holding: Holding[Seed], need: Need, able: int, hosts: Collection[Host]) -> list[str]:
@@ -293,7 +302,7 @@ def why_call(screen: Screen, command: WhyCallCommand, price: Price) -> WhyCall |
     holding = _named(screen, command.target)
     if isinstance(holding, Refusal):
         return holding
-    seed = screen.situation.serving(holding)
+    seed = screen.situation.answering(holding)
     function = command.function or (seed.spec.functions[0] if len(seed.spec.functions) == 1 else "")
     if function not in seed.spec.functions:
         what = f"no function {function!r}" if function else f"{len(seed.spec.functions)} functions"
@@ -348,8 +357,12 @@ def _way_view(screen: Screen, host: Host, price: Price, is_linked: bool) -> WayV
 def _why_version(screen: Screen, holding: Holding[Seed], seed: Seed) -> list[str]:
     owner = screen.members.name_of(seed.owner)
     why = [f"{holding.name} is version {seed.spec.name_epoch} of {owner}, {seed.seed.hex()[:8]}"]
-    if seed is not holding.holder:
-        why.append(f"the newest version {holding.holder.seed.hex()[:8]} is halted")
+    newest = holding.holder.seed
+    if newest in screen.situation.halted:
+        why.append(f"the newest version {newest.hex()[:8]} is halted")
+    elif seed is not holding.holder:
+        text = f"the newest version {newest.hex()[:8]} is ready nowhere, and this one serves on"
+        why.append(f"{text}; see: pln why place {holding.name}")
     if holding.shadowed:
         why.append(f"{len(holding.shadowed)} other owner(s) publish the name and are shadowed")
     return why

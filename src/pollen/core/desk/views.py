@@ -14,6 +14,7 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.commands import (
+    BeforeView,
     ClockView,
     NodeView,
     OwnFigures,
@@ -25,6 +26,7 @@ from pollen.core.commands import (
 from pollen.core.events import PeerSample, SeedSample, Telemetry
 from pollen.core.figures import Figures, SeedFigures
 from pollen.core.ids import MILLISECOND, ClusterId, Hash, Nanos, PeerId, short
+from pollen.core.labels import read_denier
 from pollen.core.names import Holding
 from pollen.core.paths import Paths
 from pollen.core.placement import Host, Situation, State
@@ -45,9 +47,10 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     paths: Paths
     services: Services
     telemetry: Telemetry | None
+    disk: str
     twins: Sequence[PeerId]
     frozen: Sequence[PeerId]
-    shut_out: Sequence[PeerId]
+    shut_out: Mapping[PeerId, str]
     rejections: Mapping[str, int]
     started: Nanos
     pushed: Nanos
@@ -69,6 +72,7 @@ def status_view(screen: Screen) -> Status:
     warnings = _warnings(screen, nodes, seeds)
     own = screen.members.find(screen.node)
     is_in = not screen.shut_out and not any(n.state == "offline" for n in nodes)
+    is_in = is_in and not screen.disk and not _has_no_admin(screen)
     is_healthy = is_in and all(s.ready >= s.wanted and not _is_homeless(s) for s in seeds)
     return Status(
         cluster=screen.cluster.hex(),
@@ -88,6 +92,8 @@ def status_view(screen: Screen) -> Status:
         events_dropped=telemetry.events_dropped if telemetry else 0,
         control_stalls=telemetry.control_stalls if telemetry else 0,
         member_until_unix_ms=screen.members.trust.ends(screen.node) // MILLISECOND,
+        shut_out=sorted(map(screen.members.name_of, screen.shut_out)),
+        denied_by=denied_by(screen),
         clock=screen.clock,
     )
 
@@ -145,7 +151,7 @@ def summary_line(
     """``healthy: 3 of 3 nodes, 4 seeds, 8 replicas; 1 warning``."""
     expected = [node for node in nodes if node.state != "left"]
     here = sum(node.state != "offline" for node in expected)
-    replicas = sum(seed.ready for seed in seeds)
+    replicas = sum(seed.ready + (seed.before.ready if seed.before else 0) for seed in seeds)
     parts = [
         f"{here} of {_count(len(expected), 'node')}",
         _count(len(seeds), "seed"),
@@ -213,7 +219,7 @@ def _seed_view(
 ) -> SeedView:
     situation = screen.situation
     seed = situation.serving(holding)
-    sample = samples.get(seed.seed)
+    sample = samples.get(situation.answering(holding).seed)
     spec, is_halted = seed.spec, seed is not holding.holder
     hosts = situation.claims.hosts(seed.seed)
     at_fault = situation.claims.hosts(holding.holder.seed) if is_halted else []
@@ -236,6 +242,7 @@ def _seed_view(
         options=options_view(seed.options),
         shadowed=[s.owner.hex() for s in holding.shadowed],
         halted=holding.holder.seed.hex() if is_halted else "",
+        before=_before_view(screen, holding, seed),
         kind=seed.kind,
         is_pinned=screen.is_pinned(holding.name),
         manifest={role: content.hex() for role, content in sorted(spec.manifest.items())},
@@ -251,6 +258,14 @@ def _seed_view(
         queued=sample.queued,
         run_us=sample.run_us,
     )
+
+
+def _before_view(screen: Screen, holding: Holding[Seed], seed: Seed) -> BeforeView | None:
+    before = screen.situation.answering(holding)
+    if before is seed:
+        return None
+    hosts = screen.situation.claims.nodes_in(before.seed, State.READY, State.DRAINING)
+    return BeforeView(seed=before.seed.hex(), functions=before.spec.functions, ready=len(hosts))
 
 
 def _replica_view(screen: Screen, seed: Hash, host: Host) -> ReplicaView:
@@ -274,6 +289,11 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
             if len(nodes) > 1:
                 text += ", and takes no seeds until that is past or it is restarted in good order"
             found.append(f"{text}; there: pln logs")
+    if screen.disk:
+        found.append(screen.disk)
+    if _has_no_admin(screen):
+        text = "this cluster has no admin: nobody can invite, grant or deny, and memberships end"
+        found.append(f"{text}; see: pln root status")
     if screen.clock.in_doubt:
         days = (screen.clock.wall_unix_ms - screen.clock.raw_unix_ms) / 86_400_000
         text = f"this machine's clock is {days:.1f} days behind what this node has seen"
@@ -282,8 +302,13 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
         told = sorted(screen.members.name_of(peer) for peer in screen.shut_out)
         names = ", ".join(told[:3])
         more = f" and {len(screen.shut_out) - 3} more" if len(screen.shut_out) > 3 else ""
-        text = f"{names}{more} let this node in no more: it was denied, or its access ended"
-        found.append(f"{text}; on an admin's machine: pln members")
+        text = f"{names}{more} let this node in no more"
+        if denier := denied_by(screen):
+            text = f"{text}: it was denied by {denier}"
+            found.append(f"{text}; on an admin's machine: pln undeny {short(screen.node)}")
+        else:
+            text = f"{text}: it was denied, or its access ended"
+            found.append(f"{text}; on an admin's machine: pln members")
     found += [warning for seed in seeds for warning in _seed_warnings(screen, seed)]
     own = screen.members.find(screen.node)
     if len(nodes) == 1 and own is not None and own.certificate.lineage:
@@ -299,6 +324,22 @@ def _warnings(screen: Screen, nodes: Sequence[NodeView], seeds: Sequence[SeedVie
     return found
 
 
+def denied_by(screen: Screen) -> str:
+    """Who denied this node, as most of those say that let it in no more; empty when none does."""
+    told = sorted(filter(None, map(read_denier, screen.shut_out.values())))
+    return max(told, key=told.count, default="")
+
+
+def _has_no_admin(screen: Screen) -> bool:
+    """No admin is a member any more, as far as this node knows those above it."""
+    trust = screen.members.trust
+    own = trust.certificates.get(screen.node)
+    if own is None or any(peer in trust.current for peer in trust.admins):
+        return False
+    known = trust.known()
+    return all(peer in known for peer in own.lineage)
+
+
 def _seed_warnings(screen: Screen, seed: SeedView) -> list[str]:
     found = []
     for replica in seed.replicas:
@@ -308,7 +349,11 @@ def _seed_warnings(screen: Screen, seed: SeedView) -> list[str]:
     if seed.halted:
         text = f"{seed.name}: version {seed.halted[:8]} is halted, {seed.seed[:8]} serves on"
         found.append(f"{text}; see: pln why place {seed.name}")
-    if _is_homeless(seed):
+    if seed.before is not None:
+        text = f"{seed.name}: version {seed.seed[:8]} is ready nowhere"
+        text = f"{text}, {seed.before.seed[:8]} serves on"
+        found.append(f"{text}; see: pln why place {seed.name}")
+    elif _is_homeless(seed):
         found.append(f"no node may host {seed.name}; see: pln why place {seed.name}")
     elif seed.ready == 0 and seed.wanted:
         found.append(f"no replica of {seed.name} is ready; see: pln why place {seed.name}")

@@ -421,6 +421,17 @@ class Situation:
         roles = self._roles_of(holding)
         return roles[0].seed if roles else holding.holder
 
+    def answering(self, holding: Holding[Seed]) -> Seed:
+        """What a call of a name gets: while no host has the version that is to serve, the one that
+        it takes over from."""
+        serving = self.serving(holding)
+        role = self.roles.get(serving.seed)
+        elder = None if role is None or role.elder is None else self.roles.get(role.elder)
+        callable_in = (State.READY, State.DRAINING)
+        if elder is None or self.claims.nodes_in(serving.seed, *callable_in):
+            return serving
+        return elder.seed if self.claims.nodes_in(elder.seed.seed, *callable_in) else serving
+
     def plan_version(self) -> int:
         """The plan version in force."""
         members = (self._members.find(peer) for peer in self.live)

@@ -40,6 +40,7 @@ from pollen.core.seeds.specs import Seed
 from pollen.core.seeds.unused import Unused
 from pollen.core.turn import Asked, Handler, Room, Turn
 from pollen.core.versionwords import RollbackCommand
+from pollen.options import left_out
 
 
 class SeedRequests(Room):
@@ -75,8 +76,20 @@ class SeedRequests(Room):
 
     def on_check(self, asked: Asked, turn: Turn) -> None:
         """Say before a module is sent whether it would be refused whatever it is."""
-        refusal = check_wish(asked.command, self._writer(), self._names())
-        turn.answer(asked.request, refusal or SeedChecked(name=asked.command.name))
+        command: CheckSeedCommand = asked.command
+        refusal = check_wish(command, self._writer(), self._names())
+        told = [] if refusal else self._left_out(command)
+        turn.answer(asked.request, refusal or SeedChecked(name=command.name, left_out=told))
+
+    def _left_out(self, command: CheckSeedCommand) -> list[str]:
+        """What an update would lose of the version that serves."""
+        holding = self._names().get(command.name)
+        if holding is None or not holding.is_live:
+            return []
+        seed = holding.holder
+        if seed.seed in self._writer().halted and seed.previous is not None:
+            seed = seed.previous
+        return left_out(seed.options, command.options)
 
     def on_seed(self, asked: Asked, turn: Turn) -> None:
         """Refuse what may not be, else have the module looked at."""

@@ -144,9 +144,15 @@ def parse_config(text: str, where: str = "") -> Config:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise BadRequest("config-invalid", f"{at}{error}", "mend the value") from error
+    check_values(config, where)
+    return config
+
+
+def check_values(config: Config, where: str = "") -> None:
+    """Raise ``config-invalid`` for a value that is none, be it from a file or from a flag."""
+    at = f"{where}: " if where else ""
     for key, reason, remedy in _faults(config):
         raise BadRequest("config-invalid", f"{at}{key} {reason}", remedy)
-    return config
 
 
 def _faults(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from pollen import lock, paths
 from pollen.core import restoring
@@ -31,6 +34,8 @@ T = TypeVar("T")
 
 JOIN_TIMEOUT_MS = 20_000
 _PROBE_MEMORY = 1 << 20
+# How the transport names what failed.
+_INNER = re.compile(r"Connect(ing|ion)?Error")
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,9 @@ def join(
         held = _check_place(where, invite, replace)
         key = identity.node_key(where, native)
         body = encode(JoinRequest(raw, chosen))
-        answer = _ask(where, native, key, invite, body)
-        checked = _or_raise(
-            invites.check_reply(answer, invite, PeerId(key.public), make_verify(native))
-        )
-        reply, certificate = checked
+        answer, silent = _ask(where, native, key, invite, body)
+        checked = invites.check_reply(answer, invite, PeerId(key.public), make_verify(native))
+        reply, certificate = _or_raise(with_silent(checked, silent))
         replaced = held if held and held.cluster != invite.cluster else None
         _write(where, invite.cluster, reply, chosen, replaced)
     tier = Tier(certificate.tier).label
@@ -98,8 +101,18 @@ def is_never_shared(where: Paths) -> bool:
     return not rows.get(PEER_TABLE) and not rows.get(NONCE_TABLE)
 
 
-def _ask(where: Paths, native: Native, key: Key, invite: Invite, body: bytes) -> bytes:
-    """One exchange over an endpoint that lives for it only."""
+def with_silent(checked: T | Refusal, silent: Sequence[str]) -> T | Refusal:
+    """What another member says of an issuer that it does not reach, with where we sought it."""
+    if not isinstance(checked, Refusal) or checked.slug != "unreachable" or not silent:
+        return checked
+    reason = f"{checked.reason}; no answer came from {', '.join(silent)}"
+    return msgspec.structs.replace(checked, reason=reason)
+
+
+def _ask(
+    where: Paths, native: Native, key: Key, invite: Invite, body: bytes
+) -> tuple[bytes, list[str]]:
+    """One exchange over an endpoint that lives for it only: the answer, and who gave none."""
     boot = entropy.draw_boot()
     muscles = native.open_muscles(
         key=key,
@@ -108,11 +121,12 @@ def _ask(where: Paths, native: Native, key: Key, invite: Invite, body: bytes) ->
         memory_bytes=_PROBE_MEMORY,
     )
     mask, began = os.umask(0o077), time.monotonic()
+    silent: list[str] = []
     try:
         muscles.start(listen=["0.0.0.0:0", "[::]:0"], call_socket=str(where.call_socket))
-        return _ask_in_turn(muscles, invite, body)
+        return _ask_in_turn(muscles, invite, body, silent), silent
     except Exception as error:
-        raise in_words(as_error(error), invite.addresses, time.monotonic() - began) from error
+        raise in_words(as_error(error), silent, time.monotonic() - began) from error
     finally:
         os.umask(mask)
         muscles.close(0)
@@ -120,10 +134,13 @@ def _ask(where: Paths, native: Native, key: Key, invite: Invite, body: bytes) ->
 
 
 def in_words(error: PollenError, addresses: Sequence[str], seconds: float) -> PollenError:
-    """A connection that did not come about, without the names of what failed inside."""
-    if error.slug != "unreachable" or "ConnectError" not in error.reason:
+    """A connection that did not come about: with the addresses, and without the names of what
+    failed inside."""
+    if error.slug != "unreachable" or not addresses:
         return error
     asked = ", ".join(addresses)
+    if not _INNER.search(error.reason):
+        return error_from(error.slug, f"{error.reason}; tried: {asked}", error.remedy)
     reason = f"no answer from {asked} within {seconds:.0f} s"
     if not error.reason.endswith("timed out"):
         reason = f"no link to {asked}: {error.reason.rpartition(': ')[2]}"
@@ -131,14 +148,17 @@ def in_words(error: PollenError, addresses: Sequence[str], seconds: float) -> Po
     return error_from(error.slug, reason, remedy)
 
 
-def _ask_in_turn(muscles: Muscles, invite: Invite, body: bytes) -> bytes:
-    """The issuer's answer, or the one that another member brought from it."""
+def _ask_in_turn(muscles: Muscles, invite: Invite, body: bytes, silent: list[str]) -> bytes:
+    """The issuer's answer, or the one that another member brought from it. ``silent`` gets the
+    addresses from which none came."""
     try:
         return muscles.ask_join(invite.addresses, invite.issuer, body, JOIN_TIMEOUT_MS)
     except Exception:
+        silent += invite.addresses
         for peer, addresses in invite.carriers:
             with contextlib.suppress(Exception):
                 return muscles.ask_join(addresses, peer, body, JOIN_TIMEOUT_MS)
+            silent += addresses
         raise
 
 

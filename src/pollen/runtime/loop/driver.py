@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import gc
 import heapq
 import time
@@ -22,6 +23,7 @@ from pollen.core import effects as fx
 from pollen.core import events as ev
 from pollen.core import limits
 from pollen.core.commands import Command
+from pollen.core.disk import must_last
 from pollen.core.ids import RequestId, Token
 from pollen.core.node import Node
 from pollen.errors import InvariantError, PollenError, error_from
@@ -39,6 +41,8 @@ COLLECT_BEATS = 3_600
 COLLECT_NEVER = 1 << 30
 RETRY_SECONDS = 0.005
 COMMAND_SECONDS = 60.0
+# How long a command waits for a write that failed to be tried once more. Guess.
+STORE_SECONDS = 5.0
 SLOW_HANDLE_NS = 10_000_000
 FAULTS_MAX = 10
 FAULTS_WITHIN_NS = 60_000_000_000
@@ -68,6 +72,9 @@ class Driver:
         self._collecting = gc.get_threshold()
         self._faults: collections.deque[int] = collections.deque()
         self._is_closed = False
+        # What the disk was last said to suffer from, and who waits for its next write to end.
+        self._trouble: PollenError | None = None
+        self._retried: asyncio.Event | None = None
         self.counters = {"events": 0, "slow_handles": 0, "faults": 0, "store_failures": 0}
         self._timings = timings
         self.failed: asyncio.Future[int] = self._loop.create_future()
@@ -83,10 +90,14 @@ class Driver:
         gc.set_threshold(*self._collecting[:2], COLLECT_NEVER)
         self._beat()
         self.feed(ev.Started(addresses=addresses))
+        self._look_at_disk()
         self._on_readable()
 
     async def command(self, command: Command, timeout: float = COMMAND_SECONDS) -> msgspec.Struct:
         """The result of a command, or the ``PollenError`` that refuses it."""
+        if must_last(command):
+            await self._retry_store()
+            self._look_at_disk()
         if self._is_closed:
             raise error_from("unreachable", "the daemon is shutting down", "start it: pln up -d")
         self._requests += 1
@@ -172,6 +183,7 @@ class Driver:
             return
         if isinstance(event, ev.Telemetry):
             event = msgspec.structs.replace(event, disk_bytes=self._store.free_bytes)
+            self._look_at_disk()
         self.feed(event)
 
     def _on_fault(self, event: ev.Event | None, error: Exception) -> None:
@@ -305,6 +317,8 @@ class Driver:
         self._from_thread(self._feed_stored, tokens)
 
     def _feed_stored(self, tokens: list[Token]) -> None:
+        self._tell_retried()
+        self._look_at_disk()
         for token in tokens:
             self.feed(ev.Persisted(token=token))
 
@@ -314,6 +328,35 @@ class Driver:
     def _note_store_failure(self, reason: str) -> None:
         self.counters["store_failures"] += 1
         self._log.error("store-failed", reason=reason, remedy="free space on the disk")
+        self._tell_retried()
+        self._look_at_disk(is_failed=True)
+
+    def _look_at_disk(self, *, is_failed: bool = False) -> None:
+        """Tell the node when its disk begins or ends to refuse, and of each write that failed."""
+        trouble = self._store.trouble
+        told, self._trouble = self._trouble, trouble
+        if trouble is None:
+            if told is not None:
+                self.feed(ev.StoreTroubled())
+        elif is_failed or told is None or told.slug != trouble.slug:
+            said = {"slug": trouble.slug, "reason": trouble.reason, "remedy": trouble.remedy}
+            self.feed(ev.StoreTroubled(**said, is_failed=is_failed))
+
+    async def _retry_store(self) -> None:
+        """Wait for the next attempt of a write that failed: there may be room by now."""
+        if not self._store.is_failing:
+            return
+        if self._retried is None:
+            self._retried = asyncio.Event()
+        waited = self._retried
+        self._store.try_now()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waited.wait(), STORE_SECONDS)
+
+    def _tell_retried(self) -> None:
+        if self._retried is not None:
+            self._retried.set()
+            self._retried = None
 
     def _from_thread(self, callback: Callable[..., None], argument: object) -> None:
         try:

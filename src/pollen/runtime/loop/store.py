@@ -1,7 +1,7 @@
 """The disk: rows by (table, key) in SQLite, written by one thread with group commit.
 
-A batch is on disk when its token is reported. A write that fails (a full disk) is tried again until
-it succeeds; what depends on it waits, nothing is lost or reported early.
+A batch is on disk when its token is reported. A write that fails (a full disk) is reported as well,
+and tried again until it succeeds; nothing is lost or reported as done early.
 Errors at opening: ``state-unusable`` when the file is not our store, damaged, of a newer schema,
 or not writable; a full or read-only disk is told from damage. The file is left as it was.
 Source: docs/design/protocol.md#durability. Refused: one file a record, whose fsyncs do not group.
@@ -62,7 +62,8 @@ class Store:
         self._path = path
         self._queue: queue.SimpleQueue[tuple[Token, list[Row]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._failed: PollenError | None = None
         self._observe: Callable[[float], None] = lambda seconds: None
         self._db = _open(path)
 
@@ -74,6 +75,26 @@ class Store:
         except OSError:
             return 0
         return held.f_bavail * held.f_frsize
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last write failed; it is being tried again."""
+        return self._failed is not None
+
+    @property
+    def trouble(self) -> PollenError | None:
+        """Why nothing can be written now: the last write failed, or the next one would.
+
+        ``storage-full`` for want of room, else ``state-unusable``.
+        """
+        if self._failed is not None:
+            return self._failed
+        trouble = trouble_at(self._path.parent)
+        return None if trouble is None else _troubled(self._path, trouble)
+
+    def try_now(self) -> None:
+        """Try a write that failed again at once. Without one it does nothing."""
+        self._wake.set()
 
     def load(self) -> dict[str, list[tuple[bytes, bytes]]]:
         """All rows by table, in the order of their keys."""
@@ -124,6 +145,7 @@ class Store:
         """Write what is queued, then close. Idempotent."""
         if self._thread is not None:
             self._stop.set()
+            self._wake.set()
             self._queue.put(None)
             self._thread.join(timeout=30)
             self._thread = None
@@ -137,8 +159,10 @@ class Store:
                 continue
             rows = [row for _, batch in group for row in batch]
             while not self._try_commit(rows, failed):
-                if self._stop.wait(RETRY_SECONDS):
+                self._wake.wait(RETRY_SECONDS)
+                if self._stop.is_set():
                     return
+                self._wake.clear()
             done([token for token, _ in group])
 
     def _next_group(self) -> tuple[list[tuple[Token, list[Row]]], bool]:
@@ -162,8 +186,10 @@ class Store:
         try:
             self._commit(rows)
         except sqlite3.Error as error:
+            self._failed = _failure(self._path, error)
             failed(str(error))
             return False
+        self._failed = None
         self._observe(time.monotonic() - began)
         return True
 
@@ -234,6 +260,21 @@ def refusal(path: Path, error: sqlite3.Error | OSError) -> PollenError:
     if code in _NO_DAMAGE:
         return _unusable(path, str(error), "look at the folder and its disk: pln doctor")
     return _unusable(path, str(error))
+
+
+def _failure(path: Path, error: sqlite3.Error) -> PollenError:
+    """What a write met: no room, or whatever else the disk said."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return _troubled(path, OSError(errno.ENOSPC, str(error)))
+    trouble = trouble_at(path.parent)
+    return refusal(path, error) if trouble is None else _troubled(path, trouble)
+
+
+def _troubled(path: Path, trouble: OSError) -> PollenError:
+    if trouble.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return refusal(path, trouble)
+    reason = f"the disk has no room for the state of this node, {path}"
+    return PollenError("storage-full", reason, f"{cure(path, trouble)}; see: pln doctor")
 
 
 def _unusable(path: Path, why: str, remedy: str = REMEDY) -> PollenError:

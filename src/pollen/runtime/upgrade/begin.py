@@ -13,7 +13,7 @@ import select
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,11 @@ def look(where: Paths, site: Site) -> dict[str, Any]:
         line = shlex.join([own, "-P", "-m", "pollen.cli", "--dir", str(where.home), "upgrade"])
         raise error_from("usage", reason, f"use the command of its environment: {line} FILE.whl")
     if others:
-        reason = f"another node runs from this environment, with pid {others[0]}"
-        remedy = "end it first, or give each node an environment of its own"
+        told = ", ".join(f"that of {home} with pid {other}" for other, home in others)
+        nodes = "another node runs" if len(others) == 1 else f"{len(others)} other nodes run"
+        reason = f"{nodes} from this environment: {told}"
+        ends = "; ".join(f"pln --dir {shlex.quote(home)} down" for _, home in others)
+        remedy = f"end it first: {ends}\nor give each node an environment of its own"
         raise error_from("usage", reason, remedy)
     return Control(where).get("/v1/status")
 
@@ -122,8 +125,9 @@ def _is_ours(python: str) -> bool:
     return Path(python).parent == Path(sys.executable).parent
 
 
-def _others(own: int) -> Iterator[int]:
-    """Nodes of this environment but for one: they would meet new files with old ones in memory."""
+def _others(own: int) -> Iterator[tuple[int, str]]:
+    """Pid and folder of the nodes of this environment but for one: they would meet new files with
+    old ones in memory."""
     for process in psutil.process_iter():
         try:
             line = process.cmdline()
@@ -131,7 +135,19 @@ def _others(own: int) -> Iterator[int]:
             continue
         is_node = service.node_of(line) is not None and _is_ours(line[0])
         if is_node and process.pid != own:
-            yield process.pid
+            yield process.pid, _home_of(process, line)
+
+
+def _home_of(process: psutil.Process, line: Sequence[str]) -> str:
+    """The folder of a node, by its command line, its environment or its user."""
+    if "--dir" in line[:-1]:
+        return line[line.index("--dir") + 1]
+    try:
+        given = process.environ()
+    except psutil.Error:
+        given = {}
+    home = Path(given.get("HOME") or Path.home())
+    return given.get("PLN_DIR") or str(home / ".pln")
 
 
 def compare(old: Version, new: wheel.Wheel, wish: Wish) -> None:

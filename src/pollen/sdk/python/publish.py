@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pollen.errors import error_from
+from pollen.errors import PollenError, error_from
 from pollen.sdk import files
 from pollen.sdk.control import Control
 from pollen.sdk.files import Progress
-from pollen.sdk.python import kinds
+from pollen.sdk.python import kinds, missing
 from pollen.sdk.sites import Manner
 
 # The first Python seed of a node has the runner compiled there, which takes 5 to 10 seconds on two
@@ -43,13 +43,14 @@ class Wish:
 @dataclass(frozen=True)
 class Made:
     """What is sent: a module's file, a bundle, a file as it is (``blob``), or a folder's files
-    (``site``)."""
+    (``site``). ``source`` is what a bundle was made of."""
 
     name: str
     module: Path | None = None
     bundle: bytes = b""
     blob: Path | None = None
     site: Wish | None = None
+    source: str = ""
 
     @property
     def size(self) -> int:
@@ -82,7 +83,7 @@ def prepare(wish: Wish, say: Callable[[str], None] = lambda text: None) -> Made:
     packages, locked = requirements.resolve(found.requirements, file, say)
     told = [one.told() for one in locked]
     bundle = archive.pack(found.main, {**found.files, **packages}, told)
-    return Made(found.name, bundle=bundle)
+    return Made(found.name, bundle=bundle, source=wish.source)
 
 
 def publish(
@@ -105,7 +106,11 @@ def publish(
         content = files.upload_site(control, folder, progress, site.manner)
         return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "site"})
     body = {**wish, "content": "", "bundle": control.upload(made.bundle)}
-    return control.request("POST", "/v1/seeds", body, timeout=_PATIENCE)
+    try:
+        return control.request("POST", "/v1/seeds", body, timeout=_PATIENCE)
+    except PollenError as error:
+        error.remedy = missing.cure(error.reason, made.source) or error.remedy
+        raise
 
 
 def publish_source(
