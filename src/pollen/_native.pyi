@@ -160,7 +160,7 @@ class Muscles:
         listen: Sequence[str],
         call_socket: str,
         http: str | None = None,
-        hosts: Sequence[tuple[str, str]] = (),
+        hosts: Sequence[tuple[str, str]] = ...,
     ) -> list[str]:
         """Bind and serve; the bound addresses. NativeError ``port-in-use``, ``state-unusable``."""
     def event_fd(self) -> int:

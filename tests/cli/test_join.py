@@ -57,8 +57,9 @@ def test_a_join_that_fails_leaves_no_socket(up: Pln, pln: Pln) -> None:
     ],
 )
 def test_a_connection_that_does_not_come_about_is_told_in_words(inner: str, said: str) -> None:
-    for before in ("ConnectError::Connecting: ConnectingError::", "ConnectingError::"):
-        raw = f"no link to the peer: {before}{inner}"
+    names = ("ConnectError::Connecting: ConnectingError::", "ConnectingError::")
+    for named in (*(before + inner for before in names), inner.partition(": ")[2]):
+        raw = f"no link to the peer: {named}"
         told = in_words(error_from("unreachable", raw, "see"), ["127.0.0.1:1"], 20.04)
         assert (told.reason, told.slug) == (said, "unreachable")
     other = error_from("unreachable", "the issuer did not answer", "")

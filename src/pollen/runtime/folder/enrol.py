@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +33,8 @@ T = TypeVar("T")
 
 JOIN_TIMEOUT_MS = 20_000
 _PROBE_MEMORY = 1 << 20
-# How the transport names what failed.
-_INNER = re.compile(r"Connect(ing|ion)?Error")
+# What the transport says before its own names of what failed.
+_NO_LINK = "no link to the peer: "
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def in_words(error: PollenError, addresses: Sequence[str], seconds: float) -> Po
     if error.slug != "unreachable" or not addresses:
         return error
     asked = ", ".join(addresses)
-    if not _INNER.search(error.reason):
+    if not error.reason.startswith(_NO_LINK):
         return error_from(error.slug, f"{error.reason}; tried: {asked}", error.remedy)
     reason = f"no answer from {asked} within {seconds:.0f} s"
     if not error.reason.endswith("timed out"):
