@@ -371,13 +371,13 @@ def check_membership(status: dict[str, Any], now_ms: float) -> Iterator[Finding]
         text = f"this node was denied by {status['denied_by']}"
         remedy = f"on an admin's node: pln undeny {status['node'][:8]}; this one then comes back"
         yield Finding("membership", "failure", text, remedy)
-    elif status.get("shut_out"):
-        text = f"{', '.join(status['shut_out'][:3])} let this node in no more"
-        remedy = f"on an admin's node, why: pln members; {status['node'][:8]} is this node"
-        yield Finding("membership", "failure", text, remedy)
     elif left <= 0:
         text = "this node's membership has ended"
         remedy = "on an admin's node: pln invite; then here: pln down, pln join TOKEN"
+        yield Finding("membership", "failure", text, remedy)
+    elif status.get("shut_out"):
+        text = f"{', '.join(status['shut_out'][:3])} let this node in no more"
+        remedy = f"on an admin's node, why: pln members; {status['node'][:8]} is this node"
         yield Finding("membership", "failure", text, remedy)
     elif left < MEMBER_DAY_MS:
         text = f"this node's membership ends in {days}"
