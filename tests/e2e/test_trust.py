@@ -356,8 +356,15 @@ async def test_the_log_of_another_node_is_followed() -> None:
         line += ["logs", "--node", "b", "-f", "-n", "0", "--json"]
         process = await asyncio.create_subprocess_exec(*line, stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
-        found: list[str] = []
+        first = asyncio.ensure_future(process.stdout.readline())
         try:
+            # It says nothing of when it begins to follow.
+            for number in range(20):
+                done = await b.pln("seed", example("echo"), f"early-{number}")
+                assert done.returncode == 0, done.stderr
+                if first.done():
+                    break
+            found = [(await asyncio.wait_for(first, 20)).decode()]
             for number in range(3):
                 done = await b.pln("seed", example("echo"), f"echo-{number}")
                 assert done.returncode == 0, done.stderr
