@@ -17,18 +17,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import re
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from wrk import LOOPBACK, free_port, rate_of
+
 from pollen.testing import Cluster, until
 
-LOOPBACK = "127.0.0.1"
 CONNECTIONS = (16, 64)
 SIZE = 27 * 1024
 NAME = "bench"
@@ -38,8 +37,6 @@ BARS: dict[str, tuple[str, float]] = {
     for count in CONNECTIONS
     for anchor, bar in (("nginx", 0.5), ("hyper", 0.8))
 }
-_RATE = re.compile(r"Requests/sec:\s*([\d.]+)")
-_FAILED = re.compile(r"Socket errors:.*|Non-2xx or 3xx responses:.*")
 _NGINX = """daemon off; pid {folder}/pid; error_log stderr; worker_processes auto;
 events {{ worker_connections 768; }}
 http {{
@@ -91,7 +88,7 @@ async def contenders(anchors: Path, folder: Path) -> AsyncIterator[dict[str, str
     body = random.Random(SIZE).randbytes(SIZE // 2).hex()
     (root / FILE).write_text(body)
     (root / "index.html").write_text("<p>bench</p>")
-    ports = {name: _free_port() for name in ("nginx", "hyper", "site")}
+    ports = {name: free_port() for name in ("nginx", "hyper", "site")}
     urls = {name: f"http://{LOOPBACK}:{port}/{FILE}" for name, port in ports.items()}
     with contextlib.ExitStack() as stack:
         if nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin"):
@@ -128,12 +125,7 @@ def _read(url: str) -> bytes:
 
 def _rate(wrk: str, url: str, count: int, seconds: float) -> float:
     span = f"-d{max(1, round(seconds))}s"
-    line = [wrk, "-t1", f"-c{count}", span, "-H", f"Host: {NAME}", url]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    failed, rate = _FAILED.search(done.stdout), _RATE.search(done.stdout)
-    if done.returncode or failed or rate is None:
-        raise RuntimeError(f"{' '.join(line)}: {failed[0] if failed else done.stdout}{done.stderr}")
-    return float(rate[1])
+    return rate_of([wrk, "-t1", f"-c{count}", span, "-H", f"Host: {NAME}", url])
 
 
 @contextlib.contextmanager
@@ -145,9 +137,3 @@ def _running(*words: str | int | Path) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])

@@ -16,20 +16,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from wrk import LOOPBACK, free_port, rate_of
+
 from pollen.sdk.control import Control
 from pollen.testing import Cluster, until
 
 PLAIN = Path(__file__).parent / "anchors" / "plain" / "two_hops.c"
-LOOPBACK = "127.0.0.1"
 CONNECTIONS = (16, 64)
 BARS: dict[str, tuple[str, float]] = {
     "bulk_tunnel_to_iroh": (">=", 0.75),
@@ -37,8 +36,6 @@ BARS: dict[str, tuple[str, float]] = {
     "http_16_tunnel_to_two_hops": (">=", 0.5),
     "http_64_tunnel_to_two_hops": (">=", 0.5),
 }
-_RATE = re.compile(r"Requests/sec:\s*([\d.]+)")
-_FAILED = re.compile(r"Socket errors:.*|Non-2xx or 3xx responses:.*")
 
 
 async def measure(anchors: Path, rounds: int, seconds: float) -> dict[str, list[float]]:
@@ -77,7 +74,7 @@ async def contenders(anchors: Path, folder: Path) -> AsyncIterator[dict[str, lis
     hops = folder / "two_hops"
     subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", hops, PLAIN], check=True)
     with contextlib.ExitStack() as stack:
-        fount, hello = _free_port(), _free_port()
+        fount, hello = free_port(), free_port()
         stack.enter_context(_running(anchors, "fount", fount))
         stack.enter_context(_running(anchors, "hello", hello))
         spring = stack.enter_context(_running(anchors, "spring"))
@@ -105,16 +102,12 @@ def _rate(command: list[str], seconds: float) -> float:
     is_wrk = Path(command[0]).name == "wrk"
     given = f"{max(1, round(seconds))}" if is_wrk else f"{seconds}"
     line = [word.replace("{}", given) for word in command]
+    if is_wrk:
+        return rate_of(line)
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(line)}: {done.stderr}")
-    if not is_wrk:
-        return float(done.stdout)
-    failed = _FAILED.search(done.stdout)
-    rate = _RATE.search(done.stdout)
-    if failed or rate is None:
-        raise RuntimeError(f"{' '.join(line)}: {failed[0] if failed else done.stdout}")
-    return float(rate[1])
+    return float(done.stdout)
 
 
 async def _tunnel(cluster: Cluster, name: str, port: int) -> int:
@@ -134,7 +127,7 @@ async def _tunnel(cluster: Cluster, name: str, port: int) -> int:
 def _two_hops(stack: contextlib.ExitStack, binary: Path, port: int) -> int:
     """The port of the first of two plain proxies, one behind the other."""
     for _ in range(2):
-        own = _free_port()
+        own = free_port()
         stack.enter_context(_running(binary, own, port))
         port = own
     return port
@@ -151,9 +144,3 @@ def _running(binary: Path, *words: str | int) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
