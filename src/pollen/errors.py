@@ -9,8 +9,8 @@
                                 bad-policy, wheel-invalid, bundle-invalid, bad-argument
         NotFound                seed-not-found, function-not-found, peer-not-found, blob-not-found,
                                 service-not-found, version-not-found
-        Denied                  denied, token-invalid, root-not-here, passphrase-wrong,
-                                release-denied, upgrade-not-taken
+        Denied                  denied, not-a-recipient, token-invalid, root-not-here,
+                                passphrase-wrong, release-denied, upgrade-not-taken
         Conflict                name-taken, already-in-cluster, file-exists,
                                 root-file-foreign, root-file-stale, release-stale
         Ambiguous               ambiguous
@@ -199,6 +199,7 @@ SLUGS: Mapping[str, SlugRow] = {
     "blob-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "version-not-found": SlugRow(NotFound, EXIT_NOT_FOUND, 404, False),
     "denied": SlugRow(Denied, EXIT_PERMISSION, 403, False),
+    "not-a-recipient": SlugRow(Denied, EXIT_PERMISSION, 403, False),
     "name-taken": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "already-in-cluster": SlugRow(Conflict, EXIT_PERMISSION, 409, False),
     "root-not-here": SlugRow(Denied, EXIT_PERMISSION, 403, False),

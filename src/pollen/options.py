@@ -271,6 +271,14 @@ class SeedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             example='{"TZ": "UTC"}',
         ),
     ] = {}
+    sealed: Annotated[
+        bool,
+        Option(
+            flag="--sealed",
+            kind=Kind.SWITCH,
+            help="A file that only the nodes can read that may now; its holders cannot.",
+        ),
+    ] = False
     withdraw_unused_ms: Annotated[
         int,
         Option(
@@ -318,6 +326,7 @@ class SeedKeywords(TypedDict, total=False):
     public: bool
     config: Mapping[str, str]
     env: Mapping[str, str]
+    sealed: bool
     withdraw_unused_ms: int
     keep: int
     take_over: bool

@@ -50,6 +50,7 @@ LINES = [
     ["versions", POISON],
     ["rollback", "steered"],
     ["rollback", "steered", POISON],
+    ["reseal", "steered"],
     ["pin", POISON],
     ["unpin", POISON],
     ["unseed", "steered"],

@@ -35,7 +35,7 @@ OTHERS = {
     "allow_hosts": ["example.org"], "allow_services": ["api"],
     "tail_call": False, "idempotent": True, "isolate": True, "shared": True,
     "public": True, "config": {"k": "v"}, "env": {"TZ": "UTC"},
-    "withdraw_unused_ms": 77, "keep": 7,
+    "sealed": True, "withdraw_unused_ms": 77, "keep": 7,
 }  # fmt: skip
 
 

@@ -181,7 +181,7 @@ fn http_status(slug: &str) -> StatusCode {
         "seed-not-found" | "function-not-found" | "peer-not-found" | "blob-not-found" => {
             StatusCode::NOT_FOUND
         }
-        "denied" | "token-invalid" => StatusCode::FORBIDDEN,
+        "denied" | "not-a-recipient" | "token-invalid" => StatusCode::FORBIDDEN,
         "unreachable" | "daemon-not-running" | "version-mismatch" => StatusCode::BAD_GATEWAY,
         "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
         "deadline" => StatusCode::GATEWAY_TIMEOUT,

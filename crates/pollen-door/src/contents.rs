@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream::BoxStream};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Uri,
     body::{Body as _, Frame, Incoming},
     header::{
         ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
@@ -18,11 +18,15 @@ use hyper::{
     },
 };
 use pollen_plane::{
-    Blob, ByteRange, CallError, Plane, Principal, SeedRef, hex::hex, limits::STORE_REMEDY,
+    Blob, ByteRange, CallError, Plane, Principal, SeedRef,
+    hex::{hex, parse_hex},
+    limits::STORE_REMEDY,
 };
+use pollen_wire::Id;
 use tokio::sync::mpsc;
 
 use crate::{
+    address::percent_decoded,
     answer::{no_such_seed, plain, problem},
     body::{self, NoBody, Terms},
     limits::MAX_BUDGET,
@@ -31,6 +35,8 @@ use crate::{
 
 /// Where blobs are read.
 pub(crate) const BLOB: &str = "/blob/";
+/// The line of a head that says for whom an upload is sealed.
+const RECIPIENTS: &str = "pollen-recipients";
 /// Parts of an upload that wait for the disk.
 const WAITING: usize = 16;
 
@@ -53,10 +59,48 @@ pub(crate) struct Part<'a> {
     pub(crate) media: &'a str,
 }
 
-/// Keeps a body, whatever it is; the answer has its id and size.
+/// What an upload is to be.
+pub(crate) enum Upload {
+    /// Bytes that are kept as they come.
+    Plain,
+    /// Bytes that are sealed for these nodes.
+    Sealed(Vec<Id>),
+    /// The sealed blob of this name, sealed anew for these nodes; no bytes come.
+    Again(String, Vec<Id>),
+}
+
+impl Upload {
+    /// What a request asks for: `pollen-recipients` has the ids of nodes, and `?reseal=` a name.
+    pub(crate) fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, CallError> {
+        let mut nodes = Vec::new();
+        for line in headers.get_all(RECIPIENTS) {
+            for text in line.to_str().unwrap_or_default().split(',').map(str::trim) {
+                let node = parse_hex(text).ok_or_else(|| {
+                    let reason =
+                        format!("{RECIPIENTS} has {text:?}, which is not the id of a node");
+                    CallError::refused("bad-request", reason, "give ids of 64 hex digits")
+                })?;
+                nodes.push(node);
+            }
+        }
+        let query = uri.query().unwrap_or_default();
+        let name = query.split('&').find_map(|pair| pair.strip_prefix("reseal="));
+        Ok(match name {
+            Some(name) => {
+                let name = percent_decoded(name).unwrap_or_default().into_owned();
+                Self::Again(name, nodes)
+            }
+            None if nodes.is_empty() => Self::Plain,
+            None => Self::Sealed(nodes),
+        })
+    }
+}
+
+/// Keeps a body, whatever it is, as it comes or sealed; the answer has its id and size.
 pub(crate) async fn upload(
     plane: &Plane,
     account: Account,
+    asked: Upload,
     incoming: &mut Incoming,
 ) -> Result<Response<Full<Bytes>>, NoBody> {
     let content = plane.net().content();
@@ -72,15 +116,24 @@ pub(crate) async fn upload(
         too_large: |_| CallError::refused("storage-full", "more than any disk holds", STORE_REMEDY),
     };
     let (to, parts) = mpsc::channel(WAITING);
-    let passed = body::pass(incoming, &terms, to);
-    let (passed, kept) = tokio::join!(passed, content.add_parts(parts));
+    let kept = async {
+        match asked {
+            Upload::Plain => {
+                let kept = content.add_parts(parts).await;
+                kept.map_err(|error| CallError::of_store(&error))
+            }
+            Upload::Sealed(nodes) => plane.add_sealed(nodes, parts).await,
+            Upload::Again(name, nodes) => plane.reseal(&SeedRef::parse(&name), nodes).await,
+        }
+    };
+    let (passed, kept) = tokio::join!(body::pass(incoming, &terms, to), kept);
     passed?;
     Ok(match kept {
         Ok((content, size)) => {
             let answer = serde_json::json!({"content": hex(&content), "size": size});
             plain(StatusCode::OK, "application/json", answer.to_string().into())
         }
-        Err(error) => problem(&CallError::of_store(&error), None, 0),
+        Err(error) => problem(&error, None, 0),
     })
 }
 

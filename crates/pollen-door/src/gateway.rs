@@ -32,7 +32,7 @@ use crate::{
     address::percent_decoded,
     answer::{http_reply, last_words, no_such_seed, plain, problem, problem_as},
     body::{self, Terms},
-    contents::{self, Sent},
+    contents::{self, Sent, Upload},
     doors::{Reason, Shared},
     framed,
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
@@ -190,8 +190,12 @@ impl Visitor {
         match (request.method(), path) {
             (&Method::POST, path) if path.starts_with("/call/") => self.answer_call(request).await,
             (&Method::PUT, "/content") if self.door.may_upload => {
+                let asked = match Upload::of(request.uri(), request.headers()) {
+                    Ok(asked) => asked,
+                    Err(error) => return problem(&error, None, 0),
+                };
                 let body = request.body_mut();
-                let kept = contents::upload(self.plane(), self.account.clone(), body);
+                let kept = contents::upload(self.plane(), self.account.clone(), asked, body);
                 Box::pin(kept).await.unwrap_or_else(|none| self.no_body(&none))
             }
             (&Method::GET | &Method::HEAD, "/healthz") => {

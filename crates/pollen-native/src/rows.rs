@@ -113,6 +113,7 @@ pub(crate) fn kind_of(word: &str) -> PyResult<Kind> {
         "module" => Ok(Kind::Module),
         "blob" => Ok(Kind::Blob),
         "site" => Ok(Kind::Site),
+        "sealed" => Ok(Kind::Sealed),
         other => Err(native("bad-request", format!("{other:?} is no kind of seed"))),
     }
 }

@@ -19,6 +19,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use pollen_net::{NetError, Pace};
+use pollen_seal::Layout;
 use pollen_wire::{
     Id,
     fetch::{FetchRequest, PIECE},
@@ -30,7 +31,8 @@ use crate::{
     events::Event,
     hex::hex,
     plane::Plane,
-    refused::{denied, not_had},
+    refused::{denied, not_a_recipient, not_had},
+    sealed::{SealedFile, Unopened},
     tables::{MODULE, Reading, SeedEntry, SeedRow, Tables},
 };
 
@@ -49,6 +51,8 @@ pub struct Blob {
     entry: Arc<SeedEntry>,
     /// The fetch for the readers of what is not held here.
     reading: Option<Arc<Reading>>,
+    /// Where the plain text is of one that is sealed.
+    layout: Option<Layout>,
 }
 
 /// A blob that who asked may read; where its bytes are was not looked at yet.
@@ -123,7 +127,24 @@ impl Plane {
             // It is here for another owner's specs: no byte goes out before a holder let this node pass.
             reading.flight.clone().await?;
         }
-        Ok(Blob { plane: self.clone(), entry, reading })
+        Blob { plane: self.clone(), entry, reading, layout: None }.opened().await
+    }
+
+    /// The plain text of a sealed blob that this node published, whoever may read it now.
+    ///
+    /// `denied` for one of another node, `bad-request` for what is not sealed.
+    pub async fn open_own(&self, seed: &SeedRef) -> Result<Blob, CallError> {
+        let entry = resolve(&self.tables().load(), seed)?.clone();
+        let name = &entry.row.name;
+        if !entry.row.is_sealed() {
+            let reason = format!("\"{name}\" is not sealed");
+            return Err(CallError::refused("bad-request", reason, "pln seed FILE NAME --sealed"));
+        }
+        if entry.row.publisher != self.id() {
+            let reason = format!("another node published \"{name}\"");
+            return Err(CallError::refused("denied", reason, "ask for it on that node"));
+        }
+        self.open_found(FoundBlob(entry), 0).await
     }
 
     /// Whether the content of a blob was got for the specs of its publisher.
@@ -251,9 +272,37 @@ impl Blob {
             || may_read(&self.plane.tables().load(), row, Principal::Node(publisher))
     }
 
-    /// Bytes of all of it.
+    /// Bytes of all that is read of it.
     pub fn size(&self) -> u64 {
-        self.entry.row.size
+        self.layout.map_or(self.entry.row.size, Layout::plain)
+    }
+
+    /// The same blob, to be read as plain text if it is sealed. `not-a-recipient` for whom it is not.
+    async fn opened(mut self) -> Result<Self, CallError> {
+        let row = &self.entry.row;
+        if !row.is_sealed() {
+            return Ok(self);
+        }
+        let layout = match self.entry.local.layout.get() {
+            Some(layout) => *layout,
+            None => {
+                let found = self.sealed(row.size).look(self.plane.clone()).await;
+                let found = found.map_err(|why| match why {
+                    Unopened::ForOthers => not_a_recipient(row),
+                    Unopened::Failed(error) => error,
+                })?;
+                *self.entry.local.layout.get_or_init(|| found)
+            }
+        };
+        self.layout = Some(layout);
+        Ok(self)
+    }
+
+    /// Its first bytes as they are held.
+    fn sealed(&self, end: u64) -> SealedFile {
+        let blob = self.clone();
+        let raw = Box::new(move |range| blob.clone().raw(range));
+        SealedFile::new(raw, end, self.plane.handle().clone())
     }
 
     /// Whether its bytes are an archive that is served as a site.
@@ -272,7 +321,8 @@ impl Blob {
         let tables = self.plane.tables().load_full();
         let mut found = Vec::new();
         for entry in self.entry.row.former.iter().filter_map(|seed| tables.seed(seed)) {
-            if !entry.row.is_blob() || !may_read(&tables, &entry.row, who) {
+            let row = &entry.row;
+            if !row.is_blob() || row.is_sealed() || !may_read(&tables, row, who) {
                 continue;
             }
             let held = self.plane.net().content().size(entry.row.content).await;
@@ -280,7 +330,8 @@ impl Blob {
             let is_had = is_held && matches!(self.plane.has_for(&entry.row).await, Ok(true));
             let reading = entry.local.reading.lock().upgrade();
             if is_had || reading.is_some() {
-                found.push(Self { plane: self.plane.clone(), entry: entry.clone(), reading });
+                let (plane, entry) = (self.plane.clone(), entry.clone());
+                found.push(Self { plane, entry, reading, layout: None });
             }
         }
         found
@@ -299,6 +350,18 @@ impl Blob {
     /// The bytes within `range`, each verified. What is not here yet comes as its holders send it.
     pub fn read(self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CallError>> {
         let range = range.start..range.end.min(self.size());
+        match self.layout {
+            Some(_) if range.is_empty() => stream::empty().boxed(),
+            Some(layout) => {
+                let end = layout.end_of(range.end).min(self.entry.row.size);
+                self.sealed(end).read(self.plane.clone(), range)
+            }
+            None => self.raw(range),
+        }
+    }
+
+    /// The bytes as they are held: of what is sealed no plain text.
+    fn raw(self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CallError>> {
         if self.reading.is_none() {
             return self.held(range);
         }
@@ -351,7 +414,8 @@ impl Blob {
                 Some(reading) => tokio::time::timeout(LOOK, reading.flight.clone()).await.ok(),
                 None => Some(Ok(())),
             };
-            let missing = self.plane.net().content().missing(self.content(), self.size()).await;
+            let missing =
+                self.plane.net().content().missing(self.content(), self.entry.row.size).await;
             let missing = missing.map_err(|error| not_had(&error))?;
             let is_let_in = self.reading.as_ref().is_none_or(|it| it.lets_in.load(Relaxed));
             if is_let_in && missing.iter().all(|held| u64::from(*held) != piece) {

@@ -25,7 +25,8 @@ fn digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
 }
 
-pub(crate) fn parse_hex(text: &str) -> Option<Id> {
+/// The id of 64 lower-case hex digits.
+pub fn parse_hex(text: &str) -> Option<Id> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if pairs.len() != 32 || !rest.is_empty() {
         return None;

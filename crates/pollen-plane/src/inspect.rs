@@ -1,11 +1,15 @@
 //! Held content is checked for being a module, for the brain; with a bundle, that is prepared.
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use pollen_net::NetError;
 use pollen_wasm::{Bundle, ModuleInfo, Sandbox, SandboxError};
 use pollen_wire::{Id, fetch::MAX_MODULE};
 
 use crate::{events::Event, limits::STORE_REMEDY, plane::Plane, tables::Kind};
+
+/// So many bytes tell whether a file is sealed.
+const HEAD_LEAST: u64 = 64;
 
 /// What was found.
 struct Found {
@@ -67,6 +71,7 @@ impl Plane {
             let found = match kind {
                 Kind::Module => plane.inspected(content, bundle).await,
                 Kind::Blob | Kind::Site => plane.measured(content).await.map(Found::blob),
+                Kind::Sealed => plane.sealed(content).await.map(Found::blob),
             };
             plane.events().emit(event(request, content, found)).await;
         });
@@ -134,6 +139,25 @@ impl Plane {
 
     async fn read_held(&self, content: Id) -> Result<Bytes, Fault> {
         self.net().content().read(content).await.map_err(|error| Fault::of_store(&error))
+    }
+
+    /// Bytes of held content that says that it is sealed.
+    async fn sealed(&self, content: Id) -> Result<u64, Fault> {
+        let size = self.measured(content).await?;
+        let mut begin = Vec::new();
+        let mut parts = self.net().content().read_range(content, 0..size.min(HEAD_LEAST));
+        while let Some(part) = parts.next().await {
+            begin.extend_from_slice(&part.map_err(|error| Fault::of_store(&error))?);
+        }
+        if pollen_seal::is_sealed(&begin) {
+            return Ok(size);
+        }
+        Err(Fault {
+            size,
+            slug: "bad-request".to_owned(),
+            reason: "the content is not sealed".to_owned(),
+            remedy: "pln seed FILE NAME --sealed seals it on its way".to_owned(),
+        })
     }
 
     /// Bytes of held content.

@@ -13,6 +13,7 @@
 //! - `host.rs`: the callee's side: gate, admission, the guest, its nested calls; `refused.rs`: what a gate says;
 //!   `asking.rs`, `reading.rs`: a service that a guest asks, a blob that it reads.
 //! - `blobs.rs`, `ranges.rs`: a blob read on this node, and the part of it that is asked for.
+//! - `sealed.rs`: a blob that is sealed on its way in, and opened on its way out.
 //! - `loading.rs`: a seed loaded for the brain or for a call that woke it, one load at a time;
 //!   `inspect.rs`: content checked for being a module.
 //! - `slots.rs`, `queue.rs`, `trees.rs`: running slots, who waits for them, what memory a tree of calls takes.
@@ -60,6 +61,7 @@ mod refused;
 mod remote;
 mod report;
 mod route;
+mod sealed;
 mod seen;
 mod services;
 mod slots;

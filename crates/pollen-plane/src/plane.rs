@@ -7,6 +7,7 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use pollen_net::Net;
+use pollen_seal::Opener;
 use pollen_wasm::Sandbox;
 use pollen_wire::{Id, close};
 use tokio::runtime::Runtime;
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) events: EventQueue,
     pub(crate) heart: Arc<Heart>,
     pub(crate) sandbox: Sandbox,
+    pub(crate) opener: Opener,
     pub(crate) memory_bytes: u64,
     pub(crate) net: OnceLock<Net>,
     pub(crate) tunnels: Mutex<Option<Arc<dyn TakesTunnels>>>,
@@ -59,6 +61,11 @@ impl Plane {
 
     pub(crate) fn tunnels(&self) -> Option<Arc<dyn TakesTunnels>> {
         self.0.tunnels.lock().clone()
+    }
+
+    /// What opens blobs that are sealed for this node.
+    pub(crate) fn opener(&self) -> &Opener {
+        &self.0.opener
     }
 
     /// The network side.

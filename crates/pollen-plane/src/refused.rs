@@ -38,6 +38,16 @@ pub(crate) fn denied(plane: &Plane, row: &SeedRow, member: Option<&PeerRow>) -> 
     CallError::refused("denied", reason, &remedy)
 }
 
+/// Why a node that may read a blob cannot: it was sealed before.
+#[cold]
+pub(crate) fn not_a_recipient(row: &SeedRow) -> CallError {
+    let name = &row.name;
+    let reason = format!("blob \"{name}\" was not sealed for this node");
+    let publisher = &hex(&row.publisher)[..8];
+    let remedy = format!("node {publisher} published it; there: pln reseal {name}");
+    CallError::refused("not-a-recipient", reason, &remedy)
+}
+
 pub(crate) fn no_such_function(entry: &SeedEntry, function: &str) -> CallError {
     let exports: Vec<&str> = entry.row.functions.iter().map(|name| &**name).collect();
     let reason = format!("seed \"{}\" has no function \"{function}\"", entry.row.name);

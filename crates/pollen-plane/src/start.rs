@@ -13,6 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 use pollen_net::{Net, NetConfig, NetError, SecretKey};
+use pollen_seal::Opener;
 use pollen_wasm::{Sandbox, SandboxConfig, SandboxError};
 use tokio::runtime::Runtime;
 
@@ -91,6 +92,8 @@ impl Plane {
             guest: guest.handle().clone(),
         })
         .map_err(PlaneError::Sandbox)?;
+        let opener = Opener::of(&config.secret.to_bytes());
+        let opener = opener.map_err(|e| PlaneError::System(format!("no key to open with: {e}")))?;
         let plane = Self(Arc::new(Inner {
             id: *config.secret.public().as_bytes(),
             tables: Held::default(),
@@ -104,6 +107,7 @@ impl Plane {
             events: EventQueue::new(config.event_capacity, wake),
             heart: Heart::new(),
             sandbox,
+            opener,
             memory_bytes: config.memory_bytes,
             net: OnceLock::new(),
             tunnels: Mutex::new(None),

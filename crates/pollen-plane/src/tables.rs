@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use pollen_net::{Member, Pace, Short, short};
 use pollen_rules::match_gate;
 pub use pollen_rules::{Policy, Words};
+use pollen_seal::Layout;
 use pollen_wasm::Seed;
 use pollen_wire::{Id, options::SeedOptions};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +81,8 @@ pub enum Kind {
     Blob,
     /// An archive of files: a blob that is served as a site.
     Site,
+    /// A file that only the nodes can read for which it was sealed.
+    Sealed,
 }
 
 /// The role of the module in a request for content; the other roles stand in the manifest.
@@ -122,12 +125,17 @@ impl SeedRow {
 
     /// Whether it is held and handed out, and not run.
     pub fn is_blob(&self) -> bool {
-        matches!(self.kind, Kind::Blob | Kind::Site)
+        matches!(self.kind, Kind::Blob | Kind::Site | Kind::Sealed)
     }
 
     /// Whether it is a blob of many files, which is served as a site.
     pub fn is_site(&self) -> bool {
         self.kind == Kind::Site
+    }
+
+    /// Whether whoever holds it cannot read it.
+    pub fn is_sealed(&self) -> bool {
+        self.kind == Kind::Sealed
     }
 
     /// Whether a client of the TCP door may call it.
@@ -167,6 +175,8 @@ pub struct SeedLocal {
     pub(crate) is_looked_at: AtomicBool,
     /// The fetch of a blob for those who read it here.
     pub(crate) reading: Mutex<Weak<Reading>>,
+    /// Where the plain text of a sealed blob is, once its head was read.
+    pub(crate) layout: OnceLock<Layout>,
     /// Loaded for a seed with a check, and not open to callers yet. Held while it is opened.
     pub(crate) closed: Mutex<Option<Arc<Seed>>>,
     /// Rung when what was closed is opened or given up.

@@ -40,9 +40,10 @@ impl Upcalls for Plane {
         }
         let asked = (request.path, request.content);
         let Some(entry) = tables.seed(&request.seed) else { return Err("blob-not-found") };
-        // Whoever may not read a blob learns no more than of one that is not there.
-        let lets =
-            !entry.row.is_blob() || tables.peers.get(peer).is_some_and(|p| entry.row.lets(&p.row));
+        // Whoever may not read a blob learns no more than of one that is not there. What is sealed is
+        // held by others, too.
+        let is_open = !entry.row.is_blob() || entry.row.is_sealed();
+        let lets = is_open || tables.peers.get(peer).is_some_and(|p| entry.row.lets(&p.row));
         let lists = entry.row.contents().any(|held| held == asked);
         if lets && lists { Ok(entry.row.owner()) } else { Err("blob-not-found") }
     }

@@ -60,7 +60,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Members of the cluster": ("invite", "join", "bootstrap", "members", "ping"),
     "Who may what": ("grant", "deny", "undeny", "props", "set-policy", "audit", "root"),
     "Seeds, blobs and sites": (
-        *("seed", "unseed", "call", "fetch", "pin", "unpin", "versions", "rollback", "load"),
+        *("seed", "unseed", "call", "fetch", "pin", "unpin", "versions", "rollback", "reseal"),
+        "load",
     ),
     "Services": ("serve", "unserve", "connect", "disconnect"),
     "What goes on, and why": ("status", "top", "inspect", "why", "logs", "doctor"),

@@ -76,6 +76,7 @@ def seed_command(ctx: click.Context, /, source: str, name: str | None, **given: 
       pln seed hello.py
       pln seed film.mp4
       pln seed ./public my-site
+      pln seed plans.pdf --sealed --allow-prop team=red
       tar c photos | pln seed - photos.tar
       pln seed hello.wasm greeter --allow-prop team=red --idempotent
       pln seed build/hello.wasm --watch
@@ -174,10 +175,12 @@ def _publish(
         options[_ask_reading(error, as_json)] = True
         answer = publish(control, made, named, options)
     if not is_awaited:
-        print_seeded(answer, _python_of(made), {}, as_json)
+        # Whom it is sealed for is told at once.
+        state = control.wait_ready(named, answer["seed"], 0) if options.get("sealed") else {}
+        print_seeded(answer, _python_of(made), state, as_json)
         return
     state = settled(control, answer, as_json=as_json)
-    print_seeded(answer, _python_of(made), state["description"], as_json)
+    print_seeded(answer, _python_of(made), state, as_json)
     if not as_json:
         print_place(state, answer)
 

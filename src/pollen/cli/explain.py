@@ -137,6 +137,7 @@ def _seed_lines(seed: dict[str, Any]) -> list[tuple[str, str]]:
         ("check", options["check"]),
         ("callers", _pairs(options["allow"])),
         ("callers if", escaped(options["allow_if"])),
+        ("sealed for", escaped(", ".join(sorted(seed.get("recipients", {}).values())))),
         ("hosts", _pairs(options["host"])),
         ("hosts if", escaped(options["host_if"])),
         ("reaches", ", ".join(options["allow_hosts"])),

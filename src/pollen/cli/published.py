@@ -49,7 +49,7 @@ def print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
     if view["halted"] == seed:
         click.echo(here(f"hint: the version before serves on; see: pln why place {name}"))
         return
-    ready = [held["name"] for held in view["replicas"] if held["state"] == "ready"]
+    ready = sorted(held["name"] for held in view["replicas"] if held["state"] == "ready")
     if ready:
         place = "held by:   " if view["kind"] in HELD else "ready on:  "
         click.echo(f"  {place}{', '.join(ready)}")
@@ -66,13 +66,13 @@ def print_place(state: dict[str, Any], answer: dict[str, Any]) -> None:
 def print_seeded(
     answer: dict[str, Any],
     python: str,
-    described: dict[str, Any],
+    state: dict[str, Any],
     as_json: bool,
     verb: str = "updated",
 ) -> None:
-    """What became of the publication; the brain words the changes (``seeds.specs``). ``python``
-    says what the files of a Python seed are, else nothing; ``verb`` what happened to the version
-    before."""
+    """What became of the publication; the brain words the changes (``seeds.specs``). ``state`` is a
+    ``SeedState``, or empty when nobody waited for it. ``python`` says what the files of a Python
+    seed are, else nothing; ``verb`` what happened to the version before."""
     if as_json:
         output.print_json(answer)
         return
@@ -81,11 +81,13 @@ def print_seeded(
     click.echo(f"{verb} {answer['name']} ({answer['seed'][:8]}, {size})")
     if answer["kind"] in HELD:
         click.echo(f"  content:   {answer['content']}")
+        if sealed_for := _recipients(state):
+            click.echo(escaped(f"  sealed for: {sealed_for}"))
         for change in answer["changed"]:
             click.echo(f"  changed:   {change}")
         click.echo(here(f"  fetch it:  pln fetch {answer['name']}"))
         return
-    signatures = described.get("functions", {})
+    signatures = state.get("description", {}).get("functions", {})
     told = [
         name + str(signatures.get(name, {}).get("signature", "")) for name in answer["functions"]
     ]
@@ -102,3 +104,9 @@ def print_seeded(
     if exports and set(_PROGRAM) & set(answer["functions"]):
         click.echo("hint: a program's exports mostly need its runtime started; in Go, build them")
         click.echo("hint: with go build -buildmode=c-shared")
+
+
+def _recipients(state: dict[str, Any]) -> str:
+    """The names of the nodes that a blob is sealed for; empty for one that is not."""
+    view = state.get("seed") or {}
+    return ", ".join(sorted(view.get("recipients", {}).values()))

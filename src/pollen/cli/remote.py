@@ -80,6 +80,7 @@ WAYS: dict[str, Way] = {
     "unseed": Way.SOCKETS,
     "versions": Way.SOCKETS,
     "rollback": Way.SOCKETS,
+    "reseal": Way.SOCKETS,
     "pin": Way.SOCKETS,
     "unpin": Way.SOCKETS,
     "call": Way.SOCKETS,

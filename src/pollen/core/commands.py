@@ -43,6 +43,7 @@ class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
     ``bundle``: the id of held content with the files that the module is to run; empty for a module
     that stands alone. With one, an empty ``content`` is this node's Python runner. ``kind``:
     ``module``; ``blob`` for a file that is held and handed out; ``site`` for an archive of files.
+    ``recipients``: the ids of the nodes that a sealed blob was sealed for.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SeedCommand(_Command, frozen=True, kw_only=True, tag="seed"):
     kind: str = "module"
     options: SeedOptions = SeedOptions()
     take_over: bool = False
+    recipients: list[str] = []
 
 
 class CheckSeedCommand(_Command, frozen=True, kw_only=True, tag="check_seed"):
@@ -225,7 +227,8 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     by role, the contents that it needs beside its module (``bundle``: the files of a Python seed).
     ``kind``: ``module``, ``blob`` or ``site``. ``is_pinned``: this node keeps a copy,
     whatever the plan says. ``before``: the version that answers until this one is ready somewhere;
-    None when it is this one.
+    None when it is this one. ``recipients``: the first digits of the ids of the nodes that a sealed
+    blob was sealed for, and their names.
     """
 
     name: str
@@ -246,6 +249,7 @@ class SeedView(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "module"
     is_pinned: bool = False
     manifest: dict[str, str] = {}
+    recipients: dict[str, str] = {}
     calls: int = 0
     failures: int = 0
     cancelled: int = 0
@@ -341,10 +345,12 @@ class SeedChecked(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing speaks against publishing under this name here.
 
     ``left_out``: flags of the version that counts, which these options put back to their defaults.
+    ``recipients``: the ids of the nodes to seal it for, when it is to be sealed.
     """
 
     name: str
     left_out: list[str] = []
+    recipients: list[str] = []
 
 
 class Seeded(msgspec.Struct, frozen=True, kw_only=True):

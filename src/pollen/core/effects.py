@@ -89,11 +89,12 @@ class AskJoin(Effect, frozen=True, kw_only=True):
 
 
 # What a spec may be of: a module, which is run; a file, which is held and handed out; an archive of
-# files, which is served as a site as well.
+# files, which is served as a site as well. The muscles know one kind more: a file that is sealed.
 MODULE = "module"
 BUNDLE = "bundle"
 BLOB = "blob"
 SITE = "site"
+SEALED = "sealed"
 
 
 class InspectModule(Effect, frozen=True, kw_only=True):
@@ -101,7 +102,7 @@ class InspectModule(Effect, frozen=True, kw_only=True):
 
     ``bundle``: held content with the files that the module is to run, else empty. They are compiled
     and imported, with every request of theirs refused. With the ``kind`` ``BLOB`` or ``SITE`` the
-    content has to be held whole, whatever it is.
+    content has to be held whole, whatever it is; with ``SEALED`` it has to be sealed, too.
     """
 
     request: RequestId
@@ -170,8 +171,10 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``policy`` is asked beside the pairs of the options; without one it lets all pass.
     ``manifest`` names by role the contents that are held wherever it runs, beside its module; the
     files of the role ``bundle`` are handed to it. ``kind``: a ``MODULE`` runs, a ``BLOB`` or a
-    ``SITE`` of ``size`` bytes is held and handed out. ``former``: the seeds of the name's former
-    versions that are kept, the newest first; their own rows have no name.
+    ``SITE`` of ``size`` bytes is held and handed out. What is ``SEALED`` any member may be sent;
+    those that the pairs and ``policy`` let pass read it where they can open it. ``former``: the
+    seeds of the name's former versions that are kept, the newest first; their own rows have no
+    name.
     """
 
     name: str

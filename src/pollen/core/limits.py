@@ -134,6 +134,9 @@ DOUBT_NS = 30 * SECOND
 # The longest encoded spec, and so the longest embedded ``previous``. Source:
 # docs/design/protocol.md#names-and-specs.
 SPEC_MAX_BYTES = 24 * 1024
+# Nodes that a blob is sealed for, at most: each is some 100 bytes of its head, 9 of its spec, and
+# 65 of the head of the upload, of which a door takes 64 KiB. Guess that more need no such gate.
+RECIPIENTS_MAX = 500
 # The longest function name, in bytes of UTF-8. Source: docs/design/protocol.md#names-and-specs.
 FUNCTION_NAME_MAX_BYTES = 255
 

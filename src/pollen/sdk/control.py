@@ -18,7 +18,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -107,6 +107,26 @@ class Control:
         self.request("POST", "/v1/seeds/check", wish)
         return wish
 
+    def recipients(self, name: str, options: dict[str, Any]) -> list[str]:
+        """The ids of the nodes that a blob is to be sealed for, with these options, now. Raises
+        what ``check`` does, and ``config-invalid`` for too many."""
+        checked = self.request("POST", "/v1/seeds/check", _wish_of(name, options))
+        # A node of an older version refuses the option.
+        return list(checked["recipients"])
+
+    def reseal(self, name: str, recipients: list[str], size: int) -> str:
+        """Have the node seal anew what it sealed under a name, ``size`` bytes, for these nodes; the
+        hex id. Raises ``seed-not-found``, ``denied``, ``bad-request`` for what is not sealed."""
+        from urllib.parse import quote
+
+        timeout, target = (
+            _TIMEOUT + size / _LEAST_BYTES_S,
+            f"/content?reseal={quote(name, safe='')}",
+        )
+        with self._line(str(self._paths.call_socket), timeout, "PUT") as line:
+            line.sendall(_head("PUT", target, 0, recipients))
+            return Sending(self, line, io.BytesIO(), 0).answer()
+
     def left_out(self, name: str, options: dict[str, Any]) -> list[str]:
         """The flags of the version that counts which an update with these options would drop."""
         checked = self.request("POST", "/v1/seeds/check", _wish_of(name, options))
@@ -144,12 +164,15 @@ class Control:
         return self.request("POST", "/v1/pins", {"target": name, "is_pinned": is_pinned})
 
     @contextlib.contextmanager
-    def sending(self, file: BinaryIO, size: int) -> Iterator[Sending]:
-        """A request that hands a file to the node (``PUT /content``): its head was sent, and the
-        body goes by ``Sending.send``, from the file to the socket within the kernel."""
+    def sending(
+        self, file: BinaryIO, size: int, recipients: Sequence[str] = ()
+    ) -> Iterator[Sending]:
+        """A request that hands a file to the node (``PUT /content``), which seals it for the
+        ``recipients`` if there are any: its head was sent, and the body goes by ``Sending.send``,
+        from the file to the socket within the kernel."""
         timeout = _TIMEOUT + size / _LEAST_BYTES_S
         with self._line(str(self._paths.call_socket), timeout) as line:
-            line.sendall(_head("PUT", "/content", size))
+            line.sendall(_head("PUT", "/content", size, recipients))
             yield Sending(self, line, file, size)
 
     @contextlib.contextmanager
@@ -356,8 +379,10 @@ def _wish_of(name: str, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _head(method: str, target: str, length: int) -> bytes:
+def _head(method: str, target: str, length: int, recipients: Sequence[str] = ()) -> bytes:
     head = f"{method} {target} HTTP/1.0\r\nHost: localhost\r\n"
+    if recipients:
+        head += f"Pollen-Recipients: {','.join(recipients)}\r\n"
     if length or method in ("POST", "PUT"):
         head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n"
     return head.encode() + b"\r\n"

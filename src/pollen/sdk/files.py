@@ -16,7 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import quote
@@ -47,8 +47,9 @@ class _Enough(Exception):
     """Whoever read standard output has enough: that is no fault of the connection to the node."""
 
 
-def upload(control: Control, path: Path, progress: Progress) -> str:
-    """Hand a file to the node, or what comes from standard input (``-``); its hex id.
+def upload(control: Control, path: Path, progress: Progress, recipients: Sequence[str] = ()) -> str:
+    """Hand a file to the node, or what comes from standard input (``-``); its hex id. The node
+    seals it for the ``recipients``, if there are any.
 
     Raises ``bad-request`` for what is no file or changes meanwhile, ``storage-full``.
     """
@@ -57,10 +58,10 @@ def upload(control: Control, path: Path, progress: Progress) -> str:
             while piece := sys.stdin.buffer.read(_PIECE):
                 file.write(piece)
             file.flush()
-            return _upload(control, file, "standard input", progress)
+            return _upload(control, file, "standard input", progress, recipients)
     try:
         with path.open("rb") as file:
-            return _upload(control, file, str(path), progress)
+            return _upload(control, file, str(path), progress, recipients)
     except OSError as error:
         raise error_from("bad-request", f"{path}: {error.strerror}", "name a file") from None
 
@@ -74,11 +75,17 @@ def upload_site(control: Control, folder: Path, progress: Progress, manner: site
         return _upload(control, archive, str(folder), progress)
 
 
-def _upload(control: Control, file: BinaryIO, name: str, progress: Progress) -> str:
+def _upload(
+    control: Control,
+    file: BinaryIO,
+    name: str,
+    progress: Progress,
+    recipients: Sequence[str] = (),
+) -> str:
     before = os.fstat(file.fileno())
     if not stat.S_ISREG(before.st_mode):
         raise error_from("bad-request", f"{name} is not a file", "name a file, or - for stdin")
-    with control.sending(file, before.st_size) as sending:
+    with control.sending(file, before.st_size, recipients) as sending:
         while sending.send(_PIECE):
             progress(sending.sent, before.st_size)
         if sending.sent < before.st_size == os.fstat(file.fileno()).st_size:

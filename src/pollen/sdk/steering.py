@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from pollen.options import SeedKeywords
 from pollen.paths import Paths
-from pollen.sdk import files
+from pollen.sdk import files, sealing
 from pollen.sdk.asking import seed_options
 from pollen.sdk.control import Control
 from pollen.sdk.files import Progress
@@ -114,6 +114,11 @@ class Steering(Running):
         its number or the first digits of a hash. Raises ``version-not-found``, ``denied``,
         ``blob-not-found``; the name stands as before then."""
         return await asyncio.to_thread(Control(self._paths).rollback, name, str(version))
+
+    async def reseal(self, name: str) -> dict[str, Any] | None:
+        """Seal a blob that this node sealed anew, for the nodes that may read it now; None when
+        those are the same. Raises ``seed-not-found``, ``denied``, ``bad-request``."""
+        return await asyncio.to_thread(sealing.reseal, Control(self._paths), name)
 
     async def pin(self, name: str) -> dict[str, Any]:
         """Have the node keep a copy of a blob or a site, whatever the plan says. Raises
@@ -222,6 +227,11 @@ class SyncSteering(SyncRunning):
     def rollback(self, name: str, version: int | str = "") -> dict[str, Any]:
         """As ``Steering.rollback``, without ``await``."""
         return Control(self._paths).rollback(name, str(version))
+
+    def reseal(self, name: str) -> dict[str, Any] | None:
+        """Seal a blob that this node sealed anew, for the nodes that may read it now; None when
+        those are the same."""
+        return sealing.reseal(Control(self._paths), name)
 
     def pin(self, name: str) -> dict[str, Any]:
         """As ``Steering.pin``, without ``await``."""

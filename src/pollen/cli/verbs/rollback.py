@@ -30,6 +30,6 @@ def rollback_command(ctx: click.Context, name: str, version: str, as_json: bool)
     answer = control.rollback(name, version)
     state = settled(control, answer, as_json=as_json)
     python = "Python" if state["seed"] and state["seed"]["manifest"] else ""
-    print_seeded(answer, python, state["description"], as_json, "rolled back")
+    print_seeded(answer, python, state, as_json, "rolled back")
     if not as_json:
         print_place(state, answer)

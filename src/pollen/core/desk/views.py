@@ -246,6 +246,7 @@ def _seed_view(
         kind=seed.kind,
         is_pinned=screen.is_pinned(holding.name),
         manifest={role: content.hex() for role, content in sorted(spec.manifest.items())},
+        recipients=_recipients_view(screen, seed),
     )
     if sample is None:
         return view
@@ -258,6 +259,14 @@ def _seed_view(
         queued=sample.queued,
         run_us=sample.run_us,
     )
+
+
+def _recipients_view(screen: Screen, seed: Seed) -> dict[str, str]:
+    """The names of those that it was sealed for; of one that is no member any more its digits."""
+    if not seed.recipients:
+        return {}
+    names = {short(peer): screen.members.name_of(peer) for peer in screen.members.certificates}
+    return {digits: names.get(digits, digits) for digits in seed.recipients}
 
 
 def _before_view(screen: Screen, holding: Holding[Seed], seed: Seed) -> BeforeView | None:

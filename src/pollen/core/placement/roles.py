@@ -69,22 +69,28 @@ def roles_of(holding: Holding[Seed], is_halted: bool) -> list[Role]:
 
 
 def gate_of(seed: Seed) -> tuple[tuple[str, str], ...]:
-    """The properties that its hosts need. A holder of a blob can read it: it needs those of
-    readers, too."""
-    pairs = [*seed.spec.host, *(seed.spec.allow if seed.is_blob else ())]
+    """The properties that its hosts need. A holder of a blob can read it, unless it is sealed: it
+    needs those of readers, too."""
+    pairs = [*seed.spec.host, *(seed.spec.allow if _is_readable(seed) else ())]
     return tuple((key, value) for key, value in pairs)
 
 
 def need_of(seed: Seed) -> Need:
-    """What a seed asks of the plan. A blob takes disk, and its holders pass what readers do."""
+    """What a seed asks of the plan. A blob takes disk, and holders that can read it pass what
+    readers do."""
     return Need(
         copies=seed.options.min_replicas,
         everywhere=seed.options.everywhere,
         gate=gate_of(seed),
         policy=seed.host_if,
-        readers=seed.allow_if if seed.is_blob else None,
+        readers=seed.allow_if if _is_readable(seed) else None,
         takes=Takes.DISK if seed.is_blob else Takes.MEMORY,
     )
+
+
+def _is_readable(seed: Seed) -> bool:
+    """Whether whoever holds it can read it."""
+    return seed.is_blob and not seed.options.sealed
 
 
 def may_host(seed: Seed, node: Party) -> bool:

@@ -103,7 +103,7 @@ def _row(
         wake=list(wake),
         options=_options_row(seed.options),
         policy=_policy_row(seed.allow_if),
-        kind=seed.kind,
+        kind=seed.form,
         size=spec.size_bytes,
         manifest=sorted((role, Hash(content)) for role, content in spec.manifest.items()),
         former=list(former),

@@ -28,7 +28,7 @@ from pollen.core.names import (
     has_authority,
     next_epoch,
 )
-from pollen.core.seeds import descriptions, specs
+from pollen.core.seeds import descriptions, sealing, specs
 from pollen.core.seeds.specs import Seed
 from pollen.core.trust import Certificate
 from pollen.options import DEFAULTS, OPTIONS, SeedOptions
@@ -89,6 +89,9 @@ def check_seed(
         return Refusal(
             "bad-request", f"{command.kind[:40]!r} is no kind of seed", f"one of {specs.KINDS}"
         )
+    refusal = sealing.check_sealed(command.kind, command.options, command.recipients)
+    if refusal is not None:
+        return refusal
     if command.bundle and not is_hash_text(command.bundle):
         return Refusal(
             "bad-request",
@@ -140,6 +143,7 @@ def plan_seed(
         manifest={BUNDLE: Hash(module.bundle)} if module.bundle else {},
         description=descriptions.fitted(module.description),
         kind=command.kind,
+        recipients=sealing.stated(command.recipients),
     )
     current = holding.holder if holding is not None and holding.is_live else None
     if (
@@ -233,7 +237,17 @@ def _check_held(module: ModuleInspected) -> Refusal | None:
 
 # The options that mean something for a file: who may have it, and where its copies are.
 _OF_BLOBS = frozenset(
-    {"min_replicas", "everywhere", "allow", "host", "allow_if", "host_if", "public", "keep"}
+    {
+        "min_replicas",
+        "everywhere",
+        "allow",
+        "host",
+        "allow_if",
+        "host_if",
+        "public",
+        "sealed",
+        "keep",
+    }
 )
 
 

@@ -21,9 +21,9 @@ from pollen.core.commands import (
     UnseedCommand,
     Unseeded,
 )
-from pollen.core.effects import BUNDLE, InspectModule
+from pollen.core.effects import BUNDLE, SEALED, InspectModule
 from pollen.core.events import Event, ModuleInspected, Telemetry
-from pollen.core.ids import Hash, RequestId
+from pollen.core.ids import Hash, Nanos, PeerId, RequestId
 from pollen.core.kinds import SPEC
 from pollen.core.names import Holding
 from pollen.core.seeds.former import check_rollback, find_version, plan_rollback
@@ -36,6 +36,7 @@ from pollen.core.seeds.publishing import (
     plan_seed,
     plan_unseed,
 )
+from pollen.core.seeds.sealing import recipients_of
 from pollen.core.seeds.specs import Seed
 from pollen.core.seeds.unused import Unused
 from pollen.core.turn import Asked, Handler, Room, Turn
@@ -78,8 +79,27 @@ class SeedRequests(Room):
         """Say before a module is sent whether it would be refused whatever it is."""
         command: CheckSeedCommand = asked.command
         refusal = check_wish(command, self._writer(), self._names())
-        told = [] if refusal else self._left_out(command)
-        turn.answer(asked.request, refusal or SeedChecked(name=command.name, left_out=told))
+        if refusal is not None:
+            turn.answer(asked.request, refusal)
+            return
+        recipients = self._recipients(command, turn.now.wall)
+        if isinstance(recipients, Refusal):
+            turn.answer(asked.request, recipients)
+            return
+        answer = SeedChecked(
+            name=command.name,
+            left_out=self._left_out(command),
+            recipients=[node.hex() for node in recipients],
+        )
+        turn.answer(asked.request, answer)
+
+    def _recipients(self, command: CheckSeedCommand, wall: Nanos) -> list[PeerId] | Refusal:
+        """The nodes to seal it for, if it is to be sealed."""
+        if not command.options.sealed:
+            return []
+        writer = self._writer()
+        members = writer.certificates.values()
+        return recipients_of(command.name, command.options, writer.node, members, wall)
 
     def _left_out(self, command: CheckSeedCommand) -> list[str]:
         """What an update would lose of the version that serves."""
@@ -99,7 +119,7 @@ class SeedRequests(Room):
             return
         self._inspecting[asked.request] = asked.command
         bundle = bytes.fromhex(asked.command.bundle)
-        kind = asked.command.kind
+        kind = SEALED if asked.command.options.sealed else asked.command.kind
         turn.do(InspectModule(request=asked.request, content=content, bundle=bundle, kind=kind))
 
     def on_unseed(self, asked: Asked, turn: Turn) -> None:
@@ -123,7 +143,7 @@ class SeedRequests(Room):
                 request=asked.request,
                 content=Hash(spec.content),
                 bundle=bundle,
-                kind=found.version.kind,
+                kind=found.version.form,
             )
         )
 

@@ -16,11 +16,12 @@ import msgspec
 
 from pollen.core import limits
 from pollen.core.codec import U8, U32, U64, Refusal, Rejection, WireHash, decode, encode
-from pollen.core.effects import BLOB, MODULE, SITE
+from pollen.core.effects import BLOB, MODULE, SEALED, SITE
 from pollen.core.ids import ID_BYTES, Hash, PeerId, hash_of
 from pollen.core.labels import check_name
 from pollen.core.policy import CALLERS, HOSTS, Policy, parse, read_policy
 from pollen.core.policy import packed as packed_tree
+from pollen.core.seeds import sealing
 from pollen.options import DEFAULTS, KEPT_MOST, OPTIONS, Kind, SeedOptions, text_of
 
 # Where the map of options has the description of what the functions take. It is no option: nobody
@@ -29,6 +30,8 @@ DESCRIPTION = "description"
 # Where the map says what the spec is of, when that is no module. No option, either.
 KIND = "kind"
 KINDS = (MODULE, BLOB, SITE)
+# Where the map says for which nodes a blob was sealed. No option, either.
+RECIPIENTS = "recipients"
 # What of a record is left for its specs. Its head, key and signature take some hundred bytes.
 _PAYLOAD_MAX_BYTES: Final = limits.RECORD_MAX_BYTES - 2 * 1024
 # The options that are policies, each with the subject of its expression.
@@ -121,7 +124,7 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Options that a newer version of Pollen wrote, and that this one cannot obey."""
         policies = (self.allow_if, self.host_if)
         unread = {p.scope.flag for p in policies if p is not None and p.tree is None}
-        known = {DESCRIPTION, KIND} if self.kind in KINDS else {DESCRIPTION}
+        known = {DESCRIPTION, RECIPIENTS} | ({KIND} if self.kind in KINDS else set())
         return sorted(self.spec.options.keys() - OPTIONS.keys() - known | unread)
 
     @property
@@ -133,6 +136,17 @@ class Seed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def is_blob(self) -> bool:
         """Whether it is held and handed out, and not run. A site is a blob of many files."""
         return self.kind in (BLOB, SITE)
+
+    @property
+    def form(self) -> str:
+        """The kind as the muscles take it: a sealed blob is of a kind of its own."""
+        return SEALED if self.options.sealed and self.is_blob else self.kind
+
+    @property
+    def recipients(self) -> list[str]:
+        """For whom a sealed blob was sealed, by the first digits of their ids."""
+        held = self.spec.options.get(RECIPIENTS, [])
+        return held if isinstance(held, list) else []
 
     @property
     def description(self) -> str:
@@ -263,6 +277,9 @@ def check_options(options: SeedOptions) -> Refusal | None:
         tree = parse(text, scope) if text else None
         if isinstance(tree, Refusal):
             return tree
+    refusal = sealing.check_options(options)
+    if refusal is not None:
+        return refusal
     for name in options.allow_services:
         refusal = check_name(name)
         if refusal is not None:
@@ -293,6 +310,7 @@ def make_spec(
     manifest: dict[str, Hash] | None = None,
     description: str = "",
     kind: str = MODULE,
+    recipients: Sequence[str] = (),
 ) -> Spec:
     """The spec of checked options: each stands in its slot, and without one in the map."""
     fields: dict[str, Any] = {}
@@ -312,6 +330,8 @@ def make_spec(
         beside[DESCRIPTION] = description
     if kind != MODULE:
         beside[KIND] = kind
+    if recipients:
+        beside[RECIPIENTS] = list(recipients)
     return Spec(
         name=name,
         name_epoch=name_epoch,

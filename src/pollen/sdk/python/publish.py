@@ -95,12 +95,20 @@ def publish(
 ) -> dict[str, Any]:
     """Send it and publish it under a name; the answer is a ``Seeded``. ``progress`` is told of the
     bytes of a blob or site that were sent."""
+    if options.get("sealed") and made.blob is None:
+        what = "a module" if made.module else "a site" if made.site else "a Python seed"
+        remedy = (
+            "leave it out; a file is sealed, and a folder as one: tar c FOLDER | pln seed - NAME"
+        )
+        raise error_from("usage", f"--sealed is for a file, and this is {what}", remedy)
     if made.module is not None:
         return control.publish(made.module, name, options)
     wish = control.check(name, options)
     if made.blob is not None:
-        content = files.upload(control, made.blob, progress)
-        return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "blob"})
+        held = control.recipients(name, options) if options.get("sealed") else []
+        content = files.upload(control, made.blob, progress, held)
+        wish |= {"content": content, "kind": "blob", "recipients": held}
+        return control.request("POST", "/v1/seeds", wish)
     if (site := made.site) is not None:
         folder = Path(site.source)
         content = files.upload_site(control, folder, progress, site.manner)
