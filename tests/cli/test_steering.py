@@ -34,6 +34,8 @@ OWN = {"init", "up", "down", "restart", "join", "demo", "sim", "purge", "complet
     "service",
     "unset",
     "context",
+    "new",
+    "run",
     "upgrade",
 }
 LINES = [
@@ -50,7 +52,8 @@ LINES = [
     ["versions", POISON],
     ["rollback", "steered"],
     ["rollback", "steered", POISON],
-    ["reseal", "steered"],
+    ["reseal", POISON],
+    ["stubs", POISON],
     ["pin", POISON],
     ["unpin", POISON],
     ["unseed", "steered"],

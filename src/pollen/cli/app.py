@@ -61,7 +61,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Who may what": ("grant", "deny", "undeny", "props", "set-policy", "audit", "root"),
     "Seeds, blobs and sites": (
         *("seed", "unseed", "call", "fetch", "pin", "unpin", "versions", "rollback", "reseal"),
-        "load",
+        *("load", "new", "run", "stubs"),
     ),
     "Services": ("serve", "unserve", "connect", "disconnect"),
     "What goes on, and why": ("status", "top", "inspect", "why", "logs", "doctor"),

@@ -168,7 +168,7 @@ def _publish(
         why = f"this update of {named} leaves options out, and asks first"
         may_go_on("update it without them?", False, "give them again, or: pln seed", why)
     try:
-        with _patience(made), progress.shown(f"sending {named}", as_json=as_json) as tell:
+        with patience(made), progress.shown(f"sending {named}", as_json=as_json) as tell:
             answer = publish(control, made, named, options, tell)
     except Ambiguous as error:
         # Kept for the next change of a file that is watched.
@@ -190,7 +190,7 @@ def _python_of(made: Made) -> str:
 
 
 @contextlib.contextmanager
-def _patience(made: Made) -> Iterator[None]:
+def patience(made: Made) -> Iterator[None]:
     """Say on stderr what takes so long with the first Python seed of a node."""
     told = "the node compiles Python, which it does once ..."
     timer = threading.Timer(_WORD_SECONDS, lambda: click.echo(told, err=True))

@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 from urllib.parse import quote
 
 from pollen.options import SeedKeywords
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pollen.sdk.blocking import SyncMesh
     from pollen.sdk.client import Mesh
 
+S = TypeVar("S")
 # Seconds until a service has answered. Guess: a link that must come up first.
 _PATIENCE = 20.0
 
@@ -96,9 +97,16 @@ class Steering(Running):
         finally:
             await asyncio.to_thread(pieces.close)
 
-    def use(self, seed: str, *, timeout: float = 60.0) -> Use:
+    @overload
+    def use(self, seed: str, *, timeout: float = 60.0) -> Use: ...
+
+    @overload
+    def use(self, seed: str, shape: type[S], *, timeout: float = 60.0) -> S: ...
+
+    def use(self, seed: str, shape: type[S] | None = None, *, timeout: float = 60.0) -> Use | S:
         """A seed whose functions take and give values: ``await mesh.use("hello").greet("world")``.
-        ``timeout`` is that of each call, in seconds."""
+        ``timeout`` is that of each call, in seconds. ``shape`` is a class that ``pln stubs`` wrote:
+        type checkers then know the functions; nothing else comes of it."""
         return Use(cast("Mesh", self), seed, timeout)
 
     async def unseed(self, target: str) -> dict[str, Any]:
@@ -212,7 +220,13 @@ class SyncSteering(SyncRunning):
         """As ``Steering.read``: ``for piece in mesh.read("film.mp4")``."""
         return files.pieces(Control(self._paths), name, bytes_per_s=bytes_per_s)
 
-    def use(self, seed: str, *, timeout: float = 60.0) -> SyncUse:
+    @overload
+    def use(self, seed: str, *, timeout: float = 60.0) -> SyncUse: ...
+
+    @overload
+    def use(self, seed: str, shape: type[S], *, timeout: float = 60.0) -> S: ...
+
+    def use(self, seed: str, shape: type[S] | None = None, *, timeout: float = 60.0) -> SyncUse | S:
         """As ``Steering.use``, without ``await``."""
         return SyncUse(cast("SyncMesh", self), seed, timeout)
 
