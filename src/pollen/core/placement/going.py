@@ -30,7 +30,16 @@ def minimum_of_heir(role: Role, view: View) -> int:
 
 def are_others_enough(own: PeerId, key: Hash, role: Role, view: View) -> bool:
     """Whether there are."""
-    return len(successors(own, key, role, view)) >= minimum_of_heir(role, view)
+    return len(successors(own, key, role, view)) >= others_needed(key, role, view)
+
+
+def others_needed(key: Hash, role: Role, view: View) -> int:
+    """How many others must be ready before a copy goes that the plan does not rank. One on a disk
+    stays for as many as were asked for: where too few nodes are open, none takes its place."""
+    minimum = minimum_of_heir(role, view)
+    if role.heir != key or not role.seed.is_blob:
+        return minimum
+    return max(minimum, role.seed.spec.min_replicas)
 
 
 def is_replaced_by(own: PeerId, key: Hash, role: Role, view: View) -> bool:

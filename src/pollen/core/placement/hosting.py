@@ -32,7 +32,7 @@ from pollen.core.placement.going import (
     are_others_enough,
     is_past,
     is_replaced_by,
-    minimum_of_heir,
+    others_needed,
     runs_no_more,
     successors,
     witnessed_by,
@@ -249,7 +249,7 @@ class Hosting:
         if role.heir == key:
             hosts = (view.claims.host(key, node) for node in stay)
             stay = [h.node for h in hosts if h and h.has_witnessed(self._own, entry.drain)]
-        return len(stay) >= minimum_of_heir(role, view)
+        return len(stay) >= others_needed(key, role, view)
 
     # -- transitions ----------------------------------------------------------------------------
 
