@@ -30,6 +30,7 @@ from pollen.core.placement.claims import Act, Claim, Cue, State, step
 from pollen.core.placement.entry import Entry, View
 from pollen.core.placement.going import (
     are_others_enough,
+    is_newest_due,
     is_past,
     is_replaced_by,
     others_needed,
@@ -40,12 +41,7 @@ from pollen.core.placement.going import (
 from pollen.core.placement.held import Held
 from pollen.core.placement.pins import Pins
 from pollen.core.placement.plan import NOWHERE, Placement
-from pollen.core.placement.roles import (
-    Role,
-    load_wait,
-    may_host,
-    plan_holders,
-)
+from pollen.core.placement.roles import Role, load_wait, may_host, plan_holders
 from pollen.core.placement.space import Space
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed
@@ -189,6 +185,8 @@ class Hosting:
 
     def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
         """Rank k starts when k-1 is ready; refused ones have no rank."""
+        if role.leads != role.seed.seed and not role.seed.is_blob:
+            return not is_newest_due(self._own, role, view)
         # A copy of a blob takes nothing over: the version before stays as it is.
         if role.elder is None or role.seed.is_blob:
             return True
