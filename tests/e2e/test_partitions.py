@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from pollen.errors import PollenError
 from pollen.testing import Cluster, Node, until
 from tests.e2e.bars import within
 from tests.e2e.conftest import example
 
 pytestmark = [pytest.mark.figure, pytest.mark.timeout(240)]
 
+# What the claim of a node says that has no copy and can ask no holder.
+WAITS = ("loading", "unreachable: no holder of the content sent it")
 # Done-when 8, seconds.
 HEALED = 5.0
 RESTARTED = 10.0
@@ -63,7 +66,8 @@ async def test_both_halves_go_on_and_are_one_again(
     async with Cluster(4, namespaces=True) as cluster:
         a, b, c, d = cluster
         assert cluster.network is not None
-        await cluster.seed(example("echo"), "echo")
+        # A copy in each half: a module is run for the publisher for whom it was got.
+        await cluster.seed(example("echo"), "echo", min_replicas=4)
         cluster.network.cut("ab", "cd")
         for half, others in (((a, b), {"c", "d"}), ((c, d), {"a", "b"})):
             for node in half:
@@ -92,6 +96,45 @@ async def test_both_halves_go_on_and_are_one_again(
         for node in cluster:
             for seed in ("echo", "left", "right", "both"):
                 await echoes(node, seed)
+
+
+async def test_a_half_without_a_copy_does_not_run_the_same_bytes_of_somebody_else(
+    spaces: None,
+) -> None:
+    """Its nodes have the bytes for another publisher alone. They say what they wait for, and serve
+    as soon as a holder can be asked."""
+    async with Cluster(4, namespaces=True) as cluster:
+        assert cluster.network is not None
+        await cluster.seed(example("echo"), "echo", min_replicas=1)
+        (seed,) = (await cluster[0].status())["seeds"]
+        (host,) = (replica["name"] for replica in seed["replicas"])
+        held = {"a", host} if host != "a" else {"a", "b"}
+        nodes = {node.name: node for node in cluster}
+        others = sorted(nodes.keys() - held)
+        cluster.network.cut("".join(sorted(held)), "".join(others))
+        x = nodes[others[0]]
+        await until(lambda: sees_offline(x, held), 30, f"{x.name} sees them offline")
+        async with x.connect() as mesh:
+            await mesh.seed(example("echo"), "right", min_replicas=len(others))
+        for name in others:
+            await echoes(nodes[name], "right")
+
+        async def says_why() -> bool:
+            seeds = {s["name"]: s for s in (await x.status())["seeds"]}
+            said = {(r["state"], r["reason"]) for r in seeds["echo"]["replicas"]}
+            return {(state, reason.partition(";")[0]) for state, reason in said} == {WAITS}
+
+        await until(says_why, 30, "the claim says why it is not served")
+        why = " ".join((await x.pln("why", "place", "echo")).stdout.decode().split())
+        assert f"it still loads: {WAITS[1]}" in why, why
+        async with x.connect() as mesh:
+            with pytest.raises(PollenError) as caught:
+                await mesh.call("echo", "echo", b"hi", timeout=3)
+        assert caught.value.slug in ("unreachable", "deadline"), caught.value
+        cluster.network.heal()
+        await until(lambda: agree(list(cluster)), 60, "all views are equal", poll=0.1)
+        for node in cluster:
+            await echoes(node, "echo")
 
 
 @pytest.mark.parametrize("is_moved", [False, True], ids=["at-home", "moved"])

@@ -26,7 +26,8 @@ Scenario = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def scenario() -> Scenario:
-    """Runs one function of ``tests.native.scenarios`` in a process of its own.
+    """Runs one function of ``tests.native.scenarios``, or of the module named before it, in a
+    process of its own.
 
     Muscles are one a process, and what is tested here may end the process it happens in.
     """
@@ -34,7 +35,9 @@ def scenario() -> Scenario:
     def run(
         name: str, *options: str, timeout: float = 50, expect: int | None = 0
     ) -> subprocess.CompletedProcess[str]:
-        code = f"from tests.native import scenarios; scenarios.{name}()"
+        module, _, function = name.rpartition(".")
+        module = module or "scenarios"
+        code = f"from tests.native import {module}; {module}.{function}()"
         done = subprocess.run(
             [sys.executable, "-W", "error", *options, "-c", code],
             cwd=ROOT,

@@ -159,12 +159,12 @@ class Muscle:
             lease_ms=lease_ms,
         )
 
-    def upload(self, data: bytes) -> Hash:
+    def upload(self, data: bytes, query: str = "") -> Hash:
         """PUT /content."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = self.connect()
         try:
-            connection.request("PUT", "/content", data)
+            connection.request("PUT", f"/content{query}", data)
             answer = msgspec.json.decode(connection.getresponse().read())
         finally:
             connection.close()

@@ -17,6 +17,7 @@ use hyper::{
         IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE,
     },
 };
+use pollen_net::NetError;
 use pollen_plane::{
     Blob, ByteRange, CallError, Plane, Principal, SeedRef,
     hex::{hex, parse_hex},
@@ -63,6 +64,8 @@ pub(crate) struct Part<'a> {
 pub(crate) enum Upload {
     /// Bytes that are kept as they come.
     Plain,
+    /// The same, given away for the specs of all nodes and not for those of this one alone.
+    ForAnybody,
     /// Bytes that are sealed for these nodes.
     Sealed(Vec<Id>),
     /// The sealed blob of this name, sealed anew for these nodes; no bytes come.
@@ -90,6 +93,7 @@ impl Upload {
                 let name = percent_decoded(name).unwrap_or_default().into_owned();
                 Self::Again(name, nodes)
             }
+            None if nodes.is_empty() && is_for_anybody(query) => Self::ForAnybody,
             None if nodes.is_empty() => Self::Plain,
             None => Self::Sealed(nodes),
         })
@@ -121,6 +125,14 @@ pub(crate) async fn upload(
             Upload::Plain => {
                 let kept = content.add_parts(parts).await;
                 kept.map_err(|error| CallError::of_store(&error))
+            }
+            Upload::ForAnybody => {
+                let noted = async {
+                    let (id, size) = content.add_parts(parts).await?;
+                    content.note_for(id, None).await?;
+                    Ok::<_, NetError>((id, size))
+                };
+                noted.await.map_err(|error| CallError::of_store(&error))
             }
             Upload::Sealed(nodes) => plane.add_sealed(nodes, parts).await,
             Upload::Again(name, nodes) => plane.reseal(&SeedRef::parse(&name), nodes).await,
@@ -167,6 +179,11 @@ pub(crate) async fn blob(
         Err(_) if who == Principal::Anonymous => problem(&no_such_seed(), None, 0).map(Sent::Left),
         Err(error) => problem(&error, None, 0).map(Sent::Left),
     }
+}
+
+/// Whether an upload is for the specs of all nodes.
+fn is_for_anybody(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "for=anybody")
 }
 
 /// The limit that a query names, bytes a second; 0 without one, `None` for what is no number.

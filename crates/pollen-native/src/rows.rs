@@ -80,6 +80,8 @@ pub(crate) struct PySeedRow {
     size: u64,
     manifest: Vec<(String, Vec<u8>)>,
     former: Vec<Vec<u8>>,
+    host: Vec<(String, String)>,
+    host_policy: Option<PyPolicyRow>,
 }
 
 impl PySeedRow {
@@ -103,6 +105,8 @@ impl PySeedRow {
                 .map(|(role, content)| Ok((role.into(), id(&content, "manifest")?)))
                 .collect::<PyResult<_>>()?,
             former: ids(&self.former, "former")?,
+            host: self.host,
+            host_policy: self.host_policy.map(|held| Arc::new(held.policy())),
         })
     }
 }

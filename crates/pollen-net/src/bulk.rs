@@ -133,7 +133,7 @@ impl Net {
     ) -> Result<(), NetError> {
         let size = match self.up().may_fetch(&stream.peer(), request) {
             Err(slug) => Err(slug),
-            Ok(Some(owner)) if !self.content().is_for(request.content, owner).await? => {
+            Ok(owner) if !self.content().is_for(request.content, owner).await? => {
                 Err("blob-not-found")
             }
             Ok(_) => self.content().size(request.content).await?.ok_or("blob-not-found"),

@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use crate::{
     damage,
     disk::{self, failed},
     pins::{Failure, PINS, pin, tag, unfinished},
-    possession,
+    possession::{self, Uploads},
     turns::Turns,
 };
 
@@ -55,8 +55,10 @@ pub trait ContentStore: Send + Sync {
     fn read(&self, content: Id) -> BoxFuture<'_, Result<Bytes, NetError>>;
     /// Whether it was got for the specs of this owner: uploaded here, or fetched for one of them.
     fn is_for(&self, content: Id, owner: Id) -> BoxFuture<'_, Result<bool, NetError>>;
-    /// Notes that it was.
-    fn note_for(&self, content: Id, owner: Id) -> BoxFuture<'_, Result<(), NetError>>;
+    /// Notes that it was; without an owner, that it is for the specs of all.
+    fn note_for(&self, content: Id, owner: Option<Id>) -> BoxFuture<'_, Result<(), NetError>>;
+    /// Whether it was uploaded here after that: a spec that names it may be on its way.
+    fn is_newer(&self, content: Id, than: Instant) -> bool;
     /// Lets go; gone with the next sweep. Unknown content is not an error.
     fn unpin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>>;
     /// Keeps what comes in parts, pinned and on disk; returns its id and size. A part that is an error
@@ -108,6 +110,7 @@ pub struct BlobStore {
     own: Id,
     current: parking_lot::Mutex<Opened>,
     opening: tokio::sync::Mutex<()>,
+    uploads: Uploads,
     turns: Turns,
     is_closed: AtomicBool,
 }
@@ -134,6 +137,7 @@ impl BlobStore {
             own,
             current: parking_lot::Mutex::new(Opened { number: 0, store }),
             opening: tokio::sync::Mutex::new(()),
+            uploads: Uploads::default(),
             turns: Turns::new(),
             is_closed: AtomicBool::new(false),
         })
@@ -225,19 +229,14 @@ async fn load(folder: &Path) -> Result<FsStore, NetError> {
 impl ContentStore for BlobStore {
     fn add(&self, data: Bytes) -> BoxFuture<'_, Result<Id, NetError>> {
         Box::pin(async move {
-            let size = data.len() as u64;
-            self.run("adding", size, move |store| {
+            let adding = self.run("adding", data.len() as u64, move |store| {
                 let (folder, own, data) = (self.folder.clone(), self.own, data.clone());
                 Box::pin(async move {
                     let held = store.blobs().add_bytes(data).temp_tag().await?;
-                    let content = *held.hash().as_bytes();
-                    possession::note(&store, content, own).await?;
-                    pin(&folder, &store, content).await?;
-                    store.sync_db().await?;
-                    Ok(content)
+                    possession::own(&folder, &store, *held.hash().as_bytes(), own).await
                 })
-            })
-            .await
+            });
+            adding.await.inspect(|content| self.uploads.note(*content))
         })
     }
 
@@ -266,7 +265,7 @@ impl ContentStore for BlobStore {
         }))
     }
 
-    fn note_for(&self, content: Id, owner: Id) -> BoxFuture<'_, Result<(), NetError>> {
+    fn note_for(&self, content: Id, owner: Option<Id>) -> BoxFuture<'_, Result<(), NetError>> {
         Box::pin(self.run("noting", 0, move |store| {
             Box::pin(async move {
                 possession::note(&store, content, owner).await?;
@@ -287,6 +286,10 @@ impl ContentStore for BlobStore {
             })
             .await
         })
+    }
+
+    fn is_newer(&self, content: Id, than: Instant) -> bool {
+        self.uploads.is_newer(content, than)
     }
 
     fn unpin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>> {
@@ -315,9 +318,8 @@ impl ContentStore for BlobStore {
             let added = async {
                 let held = opened.store.blobs().add_stream(parts).await.temp_tag().await?;
                 let content = *held.hash().as_bytes();
-                possession::note(&opened.store, content, self.own).await?;
-                pin(&self.folder, &opened.store, content).await?;
-                Ok::<Id, Failure>(content)
+                self.uploads.note(content);
+                possession::own(&self.folder, &opened.store, content, self.own).await
             };
             match added.await {
                 Ok(content) => Ok((content, size.load(Relaxed))),

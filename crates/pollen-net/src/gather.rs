@@ -57,6 +57,7 @@ struct Gathering<'a> {
     request: FetchRequest<'a>,
     size: u64,
     pace: &'a Pace,
+    lets_in: &'a AtomicBool,
     state: Mutex<State>,
     moved: Notify,
 }
@@ -67,20 +68,17 @@ impl Net {
     /// fetched again.
     ///
     /// `owner` is the one of the spec: what is held for specs of others only has to be shown by a holder
-    /// of this one. Without an owner what is held will do. `Invalid` when it has more than `most`
-    /// bytes; else the error of the last holder that was asked. What came is kept for the next try.
+    /// of this one. `Invalid` when it has more than `most` bytes; else the error of the last holder that
+    /// was asked. What came is kept for the next try.
     pub async fn fetch(
         &self,
         holders: &[Id],
         request: FetchRequest<'_>,
         most: u64,
-        owner: Option<Id>,
+        owner: Id,
     ) -> Result<(), NetError> {
         let content = self.content();
-        let is_for_owner = match owner {
-            Some(owner) => content.is_for(request.content, owner).await?,
-            None => true,
-        };
+        let is_for_owner = content.is_for(request.content, owner).await?;
         if is_for_owner && content.keep(request.content).await? {
             return Ok(());
         }
@@ -88,9 +86,7 @@ impl Net {
             Some(size) if !is_for_owner => self.prove(holders, request, size).await?,
             _ => self.gather(holders, request, most, &Pace::default()).await?,
         }
-        if let Some(owner) = owner {
-            content.note_for(request.content, owner).await?;
-        }
+        content.note_for(request.content, Some(owner)).await?;
         match content.keep(request.content).await? {
             true => Ok(()),
             false => Err(NetError::State("what was fetched is not held".to_owned())),
@@ -181,14 +177,19 @@ impl Net {
             }
             holders.pop_front();
         };
-        lets_in.store(true, Relaxed);
-        match size {
-            None => Ok(()),
-            Some(size) => {
-                let missing = self.content().missing(request.content, size).await?;
-                Gathering::new(self, request, size, pace, &missing).run(holders).await
-            }
+        // A size shows nothing: who holds the bytes shows it by a piece.
+        let Some(size) = size else {
+            lets_in.store(true, Relaxed);
+            return Ok(());
+        };
+        let missing = self.content().missing(request.content, size).await?;
+        if missing.is_empty() {
+            // It came for another spec meanwhile.
+            self.prove(holders.make_contiguous(), request, size).await?;
+            lets_in.store(true, Relaxed);
+            return Ok(());
         }
+        Gathering::new(self, request, size, (pace, lets_in), &missing).run(holders).await
     }
 
     /// Asks one holder for the whole. What fits into a piece comes at once; else its size.
@@ -276,7 +277,7 @@ impl<'a> Gathering<'a> {
         net: &'a Net,
         request: FetchRequest<'a>,
         size: u64,
-        pace: &'a Pace,
+        (pace, lets_in): (&'a Pace, &'a AtomicBool),
         missing: &[u32],
     ) -> Self {
         let state = State {
@@ -285,7 +286,7 @@ impl<'a> Gathering<'a> {
             left: missing.len(),
             holders: HashSet::new(),
         };
-        Self { net, request, size, pace, state: Mutex::new(state), moved: Notify::new() }
+        Self { net, request, size, pace, lets_in, state: Mutex::new(state), moved: Notify::new() }
     }
 
     /// Until all is held, or nobody is left to ask.
@@ -392,6 +393,7 @@ impl<'a> Gathering<'a> {
     }
 
     fn note_held(&self, piece: u32) {
+        self.lets_in.store(true, Relaxed);
         let mut state = self.state.lock();
         if let Some(held) = state.pieces.get_mut(&piece)
             && !std::mem::replace(&mut held.is_held, true)

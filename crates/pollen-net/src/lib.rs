@@ -57,6 +57,7 @@ pub use net::Net;
 pub use pace::Pace;
 pub use paths::{Candidate, LinkPath, Paths};
 pub use pollen_mesh::{Counts, Member, Members, Short, short};
+pub use possession::PUBLISHED;
 pub use start::NetConfig;
 pub use streams::{read_frame, verify_record};
 pub use tunnel::{Arrived, BROKEN, CUT, Carries, Refusal, TunnelStream, read_answer};

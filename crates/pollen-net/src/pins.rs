@@ -14,15 +14,17 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What the tags of whole contents begin with.
 pub(crate) const PINS: &[u8] = b"pin/";
 
-/// Pins what is held, on disk when this returns; what has a pin already costs no write.
-pub(crate) async fn pin(folder: &Path, store: &FsStore, content: Id) -> Result<(), Failure> {
+/// Pins what is held, on disk when this returns; what has a pin already costs no write. Whether it wrote,
+/// and all that came before it.
+pub(crate) async fn pin(folder: &Path, store: &FsStore, content: Id) -> Result<bool, Failure> {
     if store.tags().get(tag(content)).await?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     sync_files(folder, content).await?;
     store.tags().set(tag(content), HashAndFormat::raw(Hash::from_bytes(content))).await?;
     store.tags().delete(unfinished(content)).await?;
-    Ok(store.sync_db().await?)
+    store.sync_db().await?;
+    Ok(true)
 }
 
 /// The library syncs its database only. What has no file of its own stands there.

@@ -64,9 +64,9 @@ pub trait Upcalls: Members {
     fn emit(&self, event: NetEvent) -> BoxFuture<'_, ()>;
     /// Serves one call stream of an admitted peer; must not block.
     fn serve(&self, link: &Arc<Link>, send: SendStream, recv: RecvStream);
-    /// Whether the pushed tables let this peer have that content, else the slug to refuse with. With the
-    /// owner of the spec that it names, it is given away only if it was got for that owner.
-    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Option<Id>, &'static str>;
+    /// Whether the pushed tables let this peer have that content, else the slug to refuse with. It is given
+    /// away only if it was got for the owner of the spec that it is asked for, who is returned.
+    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Id, &'static str>;
     /// The copy of a content could not be read from the disk, and may be damaged; must not block.
     fn suspect(&self, content: Id);
     /// Serves a tunnel that a linked peer asks for; must not block.

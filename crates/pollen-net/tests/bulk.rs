@@ -25,13 +25,13 @@ async fn content_moves_verified_to_whoever_may_have_it() {
     let request = FetchRequest { seed: [1; 32], path: "module", content, piece: None };
     let holders = [b.net.id()];
     b.above.gives_content.store(false, Relaxed);
-    assert!(a.net.fetch(&holders, request, 1 << 20, None).await.is_err());
+    assert!(a.net.fetch(&holders, request, 1 << 20, b.net.id()).await.is_err());
     assert!(!a.net.content().has(content).await.unwrap());
     b.above.gives_content.store(true, Relaxed);
     // Over the limit that the fetcher set: refused by it, nothing kept.
-    assert!(a.net.fetch(&holders, request, 1_000, None).await.is_err());
+    assert!(a.net.fetch(&holders, request, 1_000, b.net.id()).await.is_err());
     assert!(!a.net.content().has(content).await.unwrap());
-    a.net.fetch(&holders, request, 1 << 20, None).await.unwrap();
+    a.net.fetch(&holders, request, 1 << 20, b.net.id()).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), vec![9; 300_000]);
 }
 

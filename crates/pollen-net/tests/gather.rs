@@ -3,16 +3,21 @@
 
 mod common;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use pollen_net::NetError;
+use pollen_net::{NetError, Pace, RecvStream, SendStream};
 use pollen_wire::{
     Id,
     control::Control,
     fetch::{FetchRequest, PIECE, pieces},
 };
+
+use tokio::sync::Semaphore;
 
 use common::*;
 
@@ -42,7 +47,7 @@ async fn town(holders: usize) -> (TestNode, Vec<TestNode>) {
     let mut held = Vec::new();
     for _ in 0..holders {
         let mut holder = TestNode::start().await;
-        *holder.above.owner.write() = Some(OWNER);
+        *holder.above.owner.write() = OWNER;
         link(&mut a, &mut holder).await;
         held.push(holder);
     }
@@ -56,7 +61,7 @@ fn ids(holders: &[TestNode]) -> Vec<Id> {
 /// A node holds a content for the specs of the owner.
 async fn hold(node: &TestNode, data: &Bytes) -> Id {
     let content = node.net.content().add(data.clone()).await.unwrap();
-    node.net.content().note_for(content, OWNER).await.unwrap();
+    node.net.content().note_for(content, Some(OWNER)).await.unwrap();
     content
 }
 
@@ -92,7 +97,7 @@ async fn a_content_comes_from_all_holders_at_once() {
     for holder in &holders {
         content = hold(holder, &data).await;
     }
-    a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
     let asked: Vec<usize> = holders.iter().map(|h| h.above.asked.load(Relaxed)).collect();
     assert!(asked.iter().all(|asked| *asked > 0), "asked {asked:?}");
@@ -108,11 +113,11 @@ async fn what_came_is_not_fetched_again() {
     hold(&holders[1], &data).await;
     // The question how large it is, and three pieces.
     holders[0].above.allowance.store(4, Relaxed);
-    let first = a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, Some(OWNER)).await;
+    let first = a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, OWNER).await;
     assert!(matches!(first, Err(NetError::Refused(slug)) if slug == "denied"));
     let missing = a.net.content().missing(content, SIZE as u64).await.unwrap();
     assert_eq!(missing.len() as u64, pieces(SIZE as u64) - 3);
-    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, OWNER).await.unwrap();
     assert_eq!(holders[1].above.asked.load(Relaxed), 1 + missing.len());
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
 }
@@ -125,8 +130,31 @@ async fn a_holder_that_refuses_is_replaced() {
     hold(&holders[2], &data).await;
     holders[0].above.allowance.store(2, Relaxed);
     // The second one never had it.
-    a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
+}
+
+/// A member that says how large a content is, and has no byte of it.
+struct Liar {
+    id: Id,
+    asked: Arc<Semaphore>,
+    lets: Arc<Semaphore>,
+    _control: (SendStream, RecvStream),
+}
+
+impl Liar {
+    async fn join(a: &mut TestNode) -> Self {
+        let liar = Stranger::dial(a, b"pollen/1").await.unwrap();
+        let (mut send, recv) = liar.greet().await;
+        let at_a = a.hello().await;
+        a.net.admit(at_a);
+        write(&mut send, |out| Control::Admitted.encode(out)).await;
+        let id = liar.id();
+        until(|| a.net.link(id).is_some()).await;
+        let (asked, lets) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        tokio::spawn(liar.lie(SIZE as u64, asked.clone(), lets.clone()));
+        Self { id, asked, lets, _control: (send, recv) }
+    }
 }
 
 #[tokio::test]
@@ -134,18 +162,13 @@ async fn wrong_bytes_are_refused_and_come_from_another_holder() {
     let (mut a, holders) = town(1).await;
     let data = noise(SIZE);
     let content = hold(&holders[0], &data).await;
-    let liar = Stranger::dial(&a, b"pollen/1").await.unwrap();
-    let (mut control, _kept) = liar.greet().await;
-    let at_a = a.hello().await;
-    a.net.admit(at_a);
-    write(&mut control, |out| Control::Admitted.encode(out)).await;
-    let id = liar.id();
-    until(|| a.net.link(id).is_some()).await;
-    tokio::spawn(liar.lie(SIZE as u64));
-    let alone = a.net.fetch(&[id], asks(content), u64::MAX, Some(OWNER)).await;
+    let liar = Liar::join(&mut a).await;
+    liar.lets.add_permits(100);
+    let id = liar.id;
+    let alone = a.net.fetch(&[id], asks(content), u64::MAX, OWNER).await;
     assert!(matches!(alone, Err(NetError::Corrupt(_))), "{alone:?}");
     let both = [id, holders[0].net.id()];
-    a.net.fetch(&both, asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    a.net.fetch(&both, asks(content), u64::MAX, OWNER).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
 }
 
@@ -161,7 +184,7 @@ async fn a_copy_that_rots_is_suspected_and_found_out() {
     let rotten = rotten.into_iter().find(|path| path.metadata().unwrap().len() == SIZE as u64);
     let file = std::fs::OpenOptions::new().write(true).open(rotten.unwrap()).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[!data[SIZE - 9]], SIZE as u64 - 9).unwrap();
-    let fetched = a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await;
+    let fetched = a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await;
     assert!(matches!(fetched, Err(NetError::Unreachable(_))), "{fetched:?}");
     until(|| *holder.above.suspected.lock() == [content]).await;
     assert!(holder.net.content().is_damaged(content).await);
@@ -174,7 +197,7 @@ async fn an_empty_content_and_one_of_whole_pieces_come_whole() {
     for size in [0, 1, PIECE as usize, 2 * PIECE as usize] {
         let data = noise(size);
         let content = hold(&holders[0], &data).await;
-        a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+        a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
         assert_eq!(a.net.content().read(content).await.unwrap(), data, "{size}");
         assert_eq!(a.net.content().size(content).await.unwrap(), Some(size as u64));
     }
@@ -212,28 +235,58 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_size_shows_nothing() {
+    let (mut a, holders) = town(1).await;
+    let data = noise(SIZE);
+    let content = hold(&holders[0], &data).await;
+    let thief = [6; 32];
+    let liar = Liar::join(&mut a).await;
+    // Three pieces are here for their owner: readers of the thief's spec get none of them.
+    holders[0].above.allowance.store(4, Relaxed);
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap_err();
+    liar.lets.add_permits(10);
+    let (pace, lets_in) = (Pace::default(), AtomicBool::default());
+    let read = a.net.fetch_for_readers(&[liar.id], asks(content), u64::MAX, &pace, &lets_in).await;
+    assert!(matches!(read, Err(NetError::Corrupt(_))), "{read:?}");
+    assert!(!lets_in.load(Relaxed), "nobody showed a byte");
+    // All of it comes for its owner while the liar has its answer wait.
+    liar.lets.forget_permits(usize::MAX);
+    let before = liar.asked.available_permits();
+    let (net, id) = (a.net.clone(), liar.id);
+    let stolen =
+        tokio::spawn(async move { net.fetch(&[id], asks(content), u64::MAX, thief).await });
+    until(|| liar.asked.available_permits() > before).await;
+    holders[0].above.allowance.store(usize::MAX, Relaxed);
+    a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap();
+    liar.lets.add_permits(10);
+    let stolen = stolen.await.unwrap();
+    assert!(matches!(stolen, Err(NetError::Corrupt(_))), "{stolen:?}");
+    assert!(!a.net.content().is_for(content, thief).await.unwrap());
+}
+
+#[tokio::test]
 async fn whoever_publishes_the_hash_of_another_gets_no_byte() {
     let (a, holders) = town(2).await;
     let thief = [6; 32];
     for size in [9, SIZE] {
         let data = noise(size);
         let content = hold(&holders[0], &data).await;
-        a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+        a.net.fetch(&ids(&holders[..1]), asks(content), u64::MAX, OWNER).await.unwrap();
         // The thief's spec names the hash, and its node says that it lets everybody have it.
-        *holders[0].above.owner.write() = Some(thief);
-        *holders[1].above.owner.write() = Some(thief);
+        *holders[0].above.owner.write() = thief;
+        *holders[1].above.owner.write() = thief;
         let holder = ids(&holders[..1]);
-        let stolen = holders[1].net.fetch(&holder, asks(content), u64::MAX, Some(thief)).await;
+        let stolen = holders[1].net.fetch(&holder, asks(content), u64::MAX, thief).await;
         assert!(stolen.is_err());
         // A node that has the bytes for their owner takes them for the thief from nobody.
-        let proof = a.net.fetch(&ids(&holders), asks(content), u64::MAX, Some(thief)).await;
+        let proof = a.net.fetch(&ids(&holders), asks(content), u64::MAX, thief).await;
         assert!(matches!(proof, Err(NetError::Refused(slug)) if slug == "blob-not-found"));
         assert!(!a.net.content().is_for(content, thief).await.unwrap());
         // Who really has them for that owner shows it by a piece.
         holders[1].net.content().add(data.clone()).await.unwrap();
-        holders[1].net.content().note_for(content, thief).await.unwrap();
-        a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, Some(thief)).await.unwrap();
+        holders[1].net.content().note_for(content, Some(thief)).await.unwrap();
+        a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, thief).await.unwrap();
         assert!(a.net.content().is_for(content, thief).await.unwrap());
-        *holders[0].above.owner.write() = Some(OWNER);
+        *holders[0].above.owner.write() = OWNER;
     }
 }

@@ -138,6 +138,7 @@ impl Plane {
     }
 
     async fn read_held(&self, content: Id) -> Result<Bytes, Fault> {
+        self.check_own(content).await?;
         self.net().content().read(content).await.map_err(|error| Fault::of_store(&error))
     }
 
@@ -160,8 +161,18 @@ impl Plane {
         })
     }
 
+    /// What is here for others alone is to this node's user as what is not here.
+    async fn check_own(&self, content: Id) -> Result<(), Fault> {
+        let is_own = self.net().content().is_for(content, self.id()).await;
+        match is_own.map_err(|error| Fault::of_store(&error))? {
+            true => Ok(()),
+            false => Err(Fault::of_store(&NetError::Missing)),
+        }
+    }
+
     /// Bytes of held content.
     async fn measured(&self, content: Id) -> Result<u64, Fault> {
+        self.check_own(content).await?;
         let size = self.net().content().size(content).await;
         let size = size.map_err(|error| Fault::of_store(&error))?;
         size.ok_or_else(|| Fault::of_store(&NetError::Missing))

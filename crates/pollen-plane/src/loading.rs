@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use pollen_net::PUBLISHED;
 use pollen_rules::{Wake, Wakening, admit_wake};
 use pollen_wasm::{Bundle, Seed, SeedSettings};
 use pollen_wire::{
@@ -25,7 +26,7 @@ use crate::{
     host::Arrived,
     plane::Plane,
     refused::not_had,
-    tables::{Flight, SeedEntry, SeedRow},
+    tables::{Flight, SeedEntry, SeedRow, Tables},
 };
 
 impl Plane {
@@ -80,15 +81,19 @@ impl Plane {
         if keep {
             return;
         }
-        let names = |other: &Arc<SeedEntry>, content: Id| {
-            other.row.seed != seed && other.row.contents().any(|(_, named)| named == content)
-        };
-        let is_shared = |content: Id| tables.seeds().any(|other| names(other, content));
-        let contents = entry.row.contents().map(|(_, content)| content);
-        let unused: Vec<Id> = contents.filter(|content| !is_shared(*content)).collect();
-        let plane = self.clone();
+        let contents: Vec<Id> = entry.row.contents().map(|(_, content)| content).collect();
+        let (plane, since) = (self.clone(), entry.local.since.0);
         self.handle().spawn(async move {
-            for content in unused {
+            for content in contents {
+                let mut but = Some(seed);
+                // What was uploaded since is for another spec, whose row is on its way.
+                while plane.net().content().is_newer(content, since) {
+                    tokio::time::sleep(PUBLISHED).await;
+                    but = None;
+                }
+                if is_named(&plane.tables().load(), content, but) {
+                    continue;
+                }
                 if let Err(error) = plane.net().content().unpin(content).await {
                     tracing::warn!(%error, "content could not be let go");
                 }
@@ -229,7 +234,7 @@ impl Plane {
     ) -> Result<(), CallError> {
         let request = FetchRequest { seed: row.seed, path: role, content, piece: None };
         let most = if row.is_blob() { u64::MAX } else { MAX_MODULE };
-        let fetched = self.net().fetch(holders, request, most, row.owner()).await;
+        let fetched = self.net().fetch(holders, request, most, row.publisher).await;
         fetched.map_err(|error| not_had(&error))
     }
 
@@ -247,6 +252,12 @@ impl Plane {
         settings.functions = row.functions.iter().map(ToString::to_string).collect();
         Ok(settings)
     }
+}
+
+/// Whether a row names the content, but that of one seed.
+fn is_named(tables: &Tables, content: Id, but: Option<Id>) -> bool {
+    let names = |row: &SeedRow| row.contents().any(|(_, named)| named == content);
+    tables.seeds().any(|entry| but != Some(entry.row.seed) && names(&entry.row))
 }
 
 /// Why a call that asked for it was not given a cold seed; nothing was executed.

@@ -60,7 +60,11 @@ pub(crate) fn not_had(error: &NetError) -> CallError {
     if error.is_own() {
         return CallError::of_store(error);
     }
-    let reason = format!("no holder of the content sent it; the last one: {error}");
+    // The same words whether it is not here or here for others.
+    let reason = match error {
+        NetError::Missing => "no holder of the content sent it; none could be asked".to_owned(),
+        _ => format!("no holder of the content sent it; the last one: {error}"),
+    };
     let remedy = "start a node that had it, or seed it again: pln seed FILE NAME";
     CallError::refused("unreachable", reason, remedy)
 }

@@ -69,6 +69,9 @@ pub struct SeedRow {
     pub manifest: Vec<(Arc<str>, Id)>,
     /// Former versions of the name that are kept, the newest first.
     pub former: Vec<Id>,
+    /// Who may host a module: pairs, and a policy.
+    pub host: Vec<(String, String)>,
+    pub host_policy: Option<Arc<SeedPolicy>>,
 }
 
 /// What a spec is of.
@@ -108,6 +111,16 @@ impl SeedRow {
         lets(&self.options.allow, self.policy.as_deref(), peer)
     }
 
+    /// Whether a member may have its contents: of a module its hosts, of a blob whoever may read it. What
+    /// is sealed is held by others as well.
+    pub(crate) fn lets_have(&self, peer: &PeerRow) -> bool {
+        match self.kind {
+            Kind::Module => lets(&self.host, self.host_policy.as_deref(), peer),
+            Kind::Blob | Kind::Site => self.lets(peer),
+            Kind::Sealed => true,
+        }
+    }
+
     /// Whether a member has the properties that its pairs ask for.
     pub(crate) fn matches(&self, peer: &PeerRow) -> bool {
         match_gate(&self.options.allow, &peer.properties)
@@ -116,11 +129,6 @@ impl SeedRow {
     /// Whether it lets every member pass.
     pub(crate) fn has_no_gate(&self) -> bool {
         self.options.allow.is_empty() && self.policy.is_none()
-    }
-
-    /// For whom its content has to be got. A module may be run by whoever has it.
-    pub(crate) fn owner(&self) -> Option<Id> {
-        self.is_blob().then_some(self.publisher)
     }
 
     /// Whether it is held and handed out, and not run.
@@ -163,6 +171,8 @@ impl Row for SeedRow {
 /// What this node keeps for a spec.
 #[derive(Default)]
 pub struct SeedLocal {
+    /// When its first row came.
+    pub(crate) since: Since,
     /// Present while the seed can run here.
     pub loaded: ArcSwap<Option<Arc<Seed>>>,
     /// The load under way, for all who wait for it. Held while `loaded` is set by it.
@@ -187,6 +197,15 @@ pub struct SeedLocal {
     pub(crate) chatter: Chatter,
     /// Memory that calls of it needed beneath them.
     pub(crate) below: HighWater,
+}
+
+/// A moment: that of its making.
+pub(crate) struct Since(pub(crate) Instant);
+
+impl Default for Since {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 impl SeedLocal {

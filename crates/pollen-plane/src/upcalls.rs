@@ -33,19 +33,20 @@ impl Upcalls for Plane {
         tokio::spawn(inbound::serve(self.clone(), link.clone(), send, recv));
     }
 
-    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Option<Id>, &'static str> {
+    fn may_fetch(&self, peer: &Id, request: &FetchRequest<'_>) -> Result<Id, &'static str> {
         let tables = self.tables().load();
-        if !self.tables().is_leased() || !tables.peers.contains_key(peer) {
+        let Some(peer) = tables.peers.get(peer).filter(|_| self.tables().is_leased()) else {
             return Err("denied");
-        }
+        };
         let asked = (request.path, request.content);
         let Some(entry) = tables.seed(&request.seed) else { return Err("blob-not-found") };
-        // Whoever may not read a blob learns no more than of one that is not there. What is sealed is
-        // held by others, too.
-        let is_open = !entry.row.is_blob() || entry.row.is_sealed();
-        let lets = is_open || tables.peers.get(peer).is_some_and(|p| entry.row.lets(&p.row));
+        // Whoever may not have it learns no more than of what is not there.
         let lists = entry.row.contents().any(|held| held == asked);
-        if lets && lists { Ok(entry.row.owner()) } else { Err("blob-not-found") }
+        if lists && entry.row.lets_have(&peer.row) {
+            Ok(entry.row.publisher)
+        } else {
+            Err("blob-not-found")
+        }
     }
 
     fn suspect(&self, content: Id) {

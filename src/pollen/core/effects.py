@@ -174,7 +174,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``SITE`` of ``size`` bytes is held and handed out. What is ``SEALED`` any member may be sent;
     those that the pairs and ``policy`` let pass read it where they can open it. ``former``: the
     seeds of the name's former versions that are kept, the newest first; their own rows have no
-    name.
+    name. ``host`` and ``host_policy``: who may host a module, and so who gets its contents; empty
+    for a blob, which goes to whoever may call.
     """
 
     name: str
@@ -190,6 +191,8 @@ class SeedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     size: int = 0
     manifest: list[tuple[str, Hash]] = []
     former: list[Hash] = []
+    host: list[tuple[str, str]] = []
+    host_policy: PolicyRow | None = None
 
     @property
     def packed_options(self) -> bytes:

@@ -83,9 +83,13 @@ class Control:
                     raise self._broken(f"a line has more than {_LINE_MAX} bytes")
                 yield line
 
-    def upload(self, data: bytes) -> str:
-        """Hand content to the node; its hex id. The bytes go to the muscles, not to the brain."""
-        raw = self._exchange(str(self._paths.call_socket), "PUT", "/content", data)
+    def upload(self, data: bytes, *, for_anybody: bool = False) -> str:
+        """Hand content to the node; its hex id. The bytes go to the muscles, not to the brain.
+
+        ``for_anybody``: the node gives it away for the specs of all, and not for its own alone.
+        """
+        target = "/content?for=anybody" if for_anybody else "/content"
+        raw = self._exchange(str(self._paths.call_socket), "PUT", target, data)
         content = self._decoded(raw)["content"]
         assert isinstance(content, str)
         return content

@@ -51,6 +51,21 @@ def test_all_nodes_tell_the_same_ranking() -> None:
     assert why_place(world, "a").nodes == why_place(world, "b").nodes == why_place(world, "c").nodes
 
 
+def test_what_waits_for_its_content_says_so() -> None:
+    """Also where the same bytes are here for another publisher: they are not run for this one."""
+    world = settled(min_replicas=1)
+    hosts = {m.name for m in world.machines.values() if m.loaded}
+    for name in {"a"} | hosts:
+        world.crash(name)
+    world.run(5 * SECOND)
+    last = next(m for m in world.machines.values() if m.is_up)
+    world.seed(last.name, "mine", min_replicas=1)
+    world.run(5 * SECOND)
+    assert len(last.loaded) == 1
+    (reason,) = {v.reason for v in why_place(world, last.name).nodes if v.chosen}
+    assert reason.endswith("wanted; it still loads: unreachable: no holder could be reached")
+
+
 def test_a_node_that_cannot_host_says_why() -> None:
     """Offline, or without the property."""
     world = settled()

@@ -18,7 +18,7 @@ from pollen.core.placement.claims import Claims
 from pollen.core.placement.space import Space
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed, publishing, specs
-from tests.unit.names.test_named import CONTENT, A, B, writer
+from tests.unit.names.test_named import CONTENT, A, B, C, writer
 from tests.unit.placement.bench import GIB, Bench
 from tests.unit.turns import effects_of
 
@@ -279,7 +279,7 @@ def test_no_blob_is_judged_before_the_disk_was_looked_at() -> None:
 def test_a_copy_that_the_plan_gave_up_leaves_the_disk() -> None:
     """Content of modules stays where a call may wake them. Nobody wakes a blob: copies that did not
     count filled the disks of the next three ranks."""
-    film = blob()
+    film = blob(min_replicas=1)
     bench = Bench(own=B, holding=film)
     bench.hosting.space.disk_free_bytes = MIB
     bench.serve(of=film)
@@ -292,6 +292,23 @@ def test_a_copy_that_the_plan_gave_up_leaves_the_disk() -> None:
     bench.claim(A, State.READY, of=film, witnessed=[(B, claim.drain)])
     out = bench.turn(limits.DRAIN_SETTLE_NS, of=film)
     assert out == [fx.UnloadSeed(seed=film.seed, keep=False)]
+
+
+def test_a_copy_stays_while_fewer_are_ready_than_were_asked_for() -> None:
+    """No node is open to it or to another one. The plan wants none then, and one was left."""
+    film = blob(min_replicas=2)
+    bench = Bench(own=B, holding=film)
+    bench.hosting.space.disk_free_bytes = MIB
+    bench.serve(of=film)
+    bench.plan(of=film)
+    bench.claim(A, State.READY, of=film)
+    bench.turn(of=film)
+    assert bench.turn(limits.DRAIN_HOLD_NS, of=film) == []
+    assert bench.state(film) is State.READY
+    bench.claim(C, State.READY, of=film)
+    bench.turn(of=film)
+    bench.turn(limits.DRAIN_HOLD_NS, of=film)
+    assert bench.state(film) is State.DRAINING
 
 
 def test_what_is_let_go_has_its_row_until_then() -> None:

@@ -11,7 +11,7 @@ from pollen.core import limits
 from pollen.core.codec import Rejection, encode
 from pollen.core.ids import Hash, Nanos, PeerId
 from pollen.core.placement import Host, Standing, State, claims
-from pollen.core.placement.claims import Act, Claim, Claims, Cue, is_halted, step
+from pollen.core.placement.claims import Act, Claim, Claims, Cue, is_halted, is_homeless, step
 from pollen.core.records import Record
 from tests.strategies import make_record
 from tests.unit.names.test_named import A, B, C
@@ -116,6 +116,24 @@ def test_a_host_that_served_acquits_a_version(state: State, halted: bool) -> Non
 def test_lack_of_room_halts_nothing() -> None:
     """It speaks of the node; the version may do well elsewhere."""
     assert not is_halted([host(A, State.REFUSED), host(B, State.REFUSED), host(C, State.READY)])
+
+
+@pytest.mark.parametrize(
+    ("states", "homeless"),
+    [
+        ([], False),
+        ([State.LOADING], False),
+        ([State.REFUSED], True),
+        ([State.REFUSED, State.LOADING], True),
+        ([State.REFUSED, State.READY], False),
+        ([State.REFUSED, State.DRAINING], False),
+    ],
+)
+def test_a_version_is_homeless_that_is_refused_and_serves_nowhere(
+    states: list[State], homeless: bool
+) -> None:
+    """One that nobody tried yet may still find its place."""
+    assert is_homeless([host(A, state) for state in states]) is homeless
 
 
 def test_an_unknown_state_is_malformed() -> None:

@@ -36,7 +36,8 @@ class Desk:
 def uploads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     held: list[bytes] = []
 
-    def upload(self: Control, data: bytes) -> str:
+    def upload(self: Control, data: bytes, *, for_anybody: bool) -> str:
+        assert for_anybody
         held.append(data)
         return HELD
 

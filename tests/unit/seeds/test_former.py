@@ -90,6 +90,20 @@ class Name:
         return {role.seed.spec.content[0]: role for role in roles_of(self.held, False)}
 
 
+def test_the_version_before_is_wanted_while_the_newest_is_homeless() -> None:
+    """And no older one, nor the one before of a name that is halted."""
+    name = Name(MODULE)
+    for number in (1, 2, 3):
+        name.seed(number)
+    assert name.held is not None
+    for is_halted, wanted in ((False, [3, 2]), (True, [2])):
+        roles = roles_of(name.held, is_halted, True)
+        own = [role.seed.spec.content[0] for role in roles if role.heir == role.seed.seed]
+        assert own == wanted
+    leads = {role.leads for role in roles_of(name.held, False, True)}
+    assert leads == {name.held.holder.seed}
+
+
 @pytest.mark.parametrize("kind", [MODULE, BLOB])
 def test_as_many_are_kept_as_the_newest_says(kind: str) -> None:
     name = Name(kind)

@@ -30,7 +30,10 @@ use pollen_wire::{
     open::Opened,
 };
 use tempfile::TempDir;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 
 pub const PATIENCE: Duration = Duration::from_secs(15);
 pub const PLENTY: u64 = 1 << 40;
@@ -47,7 +50,7 @@ pub struct Above {
     pub allowance: AtomicUsize,
     pub asked: AtomicUsize,
     /// Whose specs they are for; set when the node starts to itself.
-    pub owner: RwLock<Option<Id>>,
+    pub owner: RwLock<Id>,
     /// Who is a member, and by whom it is reached, as this node's brain would push it.
     pub members: RwLock<HashMap<Short, Arc<Member>>>,
     pub is_leased: AtomicBool,
@@ -86,7 +89,7 @@ impl Upcalls for Above {
         });
     }
 
-    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<Option<Id>, &'static str> {
+    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<Id, &'static str> {
         self.asked.fetch_add(1, Relaxed);
         let left = self.allowance.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
         if left.is_err() || !self.gives_content.load(Relaxed) {
@@ -151,7 +154,7 @@ impl TestNode {
             gives_content: AtomicBool::new(true),
             allowance: AtomicUsize::new(usize::MAX),
             asked: AtomicUsize::new(0),
-            owner: RwLock::new(None),
+            owner: RwLock::new([0; 32]),
             members: RwLock::default(),
             is_leased: AtomicBool::new(true),
             suspected: Mutex::default(),
@@ -165,7 +168,7 @@ impl TestNode {
         };
         let net = Net::start(config, above.clone()).await.unwrap();
         net.set_hello(hello());
-        *above.owner.write() = Some(net.id());
+        *above.owner.write() = net.id();
         Self { net, key, above, events, folder }
     }
 
@@ -330,11 +333,13 @@ impl Stranger {
         self.connect(node, b"pollen-mesh/1").await
     }
 
-    /// Answers every request for content with `size` zeros, whatever is asked for.
-    pub async fn lie(self, size: u64) {
+    /// Answers every request for content with `size` zeros, whatever is asked for; each when it is let.
+    pub async fn lie(self, size: u64, asked: Arc<Semaphore>, lets: Arc<Semaphore>) {
         let connection = self.endpoint.accept().await.unwrap().await.unwrap();
         while let Ok((mut send, mut recv)) = connection.accept_bi().await {
             recv.read_to_end(1 << 16).await.unwrap();
+            asked.add_permits(1);
+            lets.acquire().await.unwrap().forget();
             write(&mut send, |out| FetchAnswer { slug: "", size: Some(size) }.encode(out)).await;
             send.write_all(&size.to_le_bytes()).await.unwrap();
             let _ = send.write_all(&vec![0; 1 << 20]).await;

@@ -277,7 +277,9 @@ def _why_rank(
     if host is not None and host.state is State.LOADING and rank == 0:
         return "it has been loading for too long"
     if 0 < rank <= placement.wanted:
-        return f"rank {rank} of {placement.wanted} wanted"
+        is_late = host is not None and host.state is State.LOADING and host.reason
+        late = f"; it still loads: {host.reason}" if host is not None and is_late else ""
+        return f"rank {rank} of {placement.wanted} wanted{late}"
     if rank:
         return f"next in line, rank {rank}"
     return "others bid less"

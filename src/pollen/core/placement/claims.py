@@ -180,6 +180,12 @@ def is_halted(hosts: Iterable[Host]) -> bool:
     return faults >= limits.HALT_FAULTS or faults * 10_000 >= limits.HALT_SHARE_BP * max(tried, 1)
 
 
+def is_homeless(hosts: Iterable[Host]) -> bool:
+    """Whether a version is refused where it was tried, and serves nowhere."""
+    states = {host.state for host in hosts}
+    return State.REFUSED in states and not states & {State.READY, State.DRAINING}
+
+
 class _Said(msgspec.Struct, frozen=True, gc=False):
     """A claim as its record says, whether or not it counts."""
 

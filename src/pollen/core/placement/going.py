@@ -1,7 +1,7 @@
 """When a copy of a seed may go: whether others are enough, and what they have seen of it.
 
-Decides: who takes the place of a copy on this node, how many of those are needed, and whether a
-    content that nobody claims here is needed by a name.
+Decides: who takes the place of a copy on this node, how many of those are needed, whether a
+    content that nobody claims here is needed by a name, and which version gives way to which.
 Does not know: what this node does then (``hosting``).
 Invariants: pure functions of what the records say and of this node's id.
 Source: docs/internals/placement.md#claims-and-hosting; docs/internals/content.md#former-versions.
@@ -30,7 +30,16 @@ def minimum_of_heir(role: Role, view: View) -> int:
 
 def are_others_enough(own: PeerId, key: Hash, role: Role, view: View) -> bool:
     """Whether there are."""
-    return len(successors(own, key, role, view)) >= minimum_of_heir(role, view)
+    return len(successors(own, key, role, view)) >= others_needed(key, role, view)
+
+
+def others_needed(key: Hash, role: Role, view: View) -> int:
+    """How many others must be ready before a copy goes that the plan does not rank. One on a disk
+    stays for as many as were asked for: where too few nodes are open, none takes its place."""
+    minimum = minimum_of_heir(role, view)
+    if role.heir != key or not role.seed.is_blob:
+        return minimum
+    return max(minimum, role.seed.spec.min_replicas)
 
 
 def is_replaced_by(own: PeerId, key: Hash, role: Role, view: View) -> bool:
@@ -49,6 +58,14 @@ def runs_no_more(key: Hash, role: Role, view: View) -> bool:
     """Whether it is a former version that is kept without copies of its own, and not the one that
     serves until the newest does."""
     return role.is_kept and role.heir != key and view.roles[role.leads].elder != key
+
+
+def is_newest_due(own: PeerId, role: Role, view: View) -> bool:
+    """Whether the version that is to serve is still to be tried on this node, where the one before
+    would take its room."""
+    newest = view.claims.host(role.leads, own)
+    is_refused = newest is not None and newest.state is State.REFUSED
+    return not is_refused and own in (view.placement(role.leads) or NOWHERE).chosen
 
 
 def witnessed_by(

@@ -30,9 +30,10 @@ from pollen.core.placement.claims import Act, Claim, Cue, State, step
 from pollen.core.placement.entry import Entry, View
 from pollen.core.placement.going import (
     are_others_enough,
+    is_newest_due,
     is_past,
     is_replaced_by,
-    minimum_of_heir,
+    others_needed,
     runs_no_more,
     successors,
     witnessed_by,
@@ -40,12 +41,7 @@ from pollen.core.placement.going import (
 from pollen.core.placement.held import Held
 from pollen.core.placement.pins import Pins
 from pollen.core.placement.plan import NOWHERE, Placement
-from pollen.core.placement.roles import (
-    Role,
-    load_wait,
-    may_host,
-    plan_holders,
-)
+from pollen.core.placement.roles import Role, load_wait, may_host, plan_holders
 from pollen.core.placement.space import Space
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed
@@ -189,6 +185,8 @@ class Hosting:
 
     def _is_turn(self, role: Role, placement: Placement, view: View) -> bool:
         """Rank k starts when k-1 is ready; refused ones have no rank."""
+        if role.leads != role.seed.seed and not role.seed.is_blob:
+            return not is_newest_due(self._own, role, view)
         # A copy of a blob takes nothing over: the version before stays as it is.
         if role.elder is None or role.seed.is_blob:
             return True
@@ -249,7 +247,7 @@ class Hosting:
         if role.heir == key:
             hosts = (view.claims.host(key, node) for node in stay)
             stay = [h.node for h in hosts if h and h.has_witnessed(self._own, entry.drain)]
-        return len(stay) >= minimum_of_heir(role, view)
+        return len(stay) >= others_needed(key, role, view)
 
     # -- transitions ----------------------------------------------------------------------------
 

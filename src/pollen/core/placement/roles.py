@@ -43,9 +43,11 @@ class Role(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     former: tuple[Hash, ...] = ()
 
 
-def roles_of(holding: Holding[Seed], is_halted: bool) -> list[Role]:
+def roles_of(holding: Holding[Seed], is_halted: bool, is_homeless: bool = False) -> list[Role]:
     """The seeds of one name: the one to serve first, then the one that it takes over from, then
-    those that are kept. Of a former version that is not run as many copies are wanted as before."""
+    those that are kept. Of a former version that is not run as many copies are wanted as before,
+    and of the one that is taken over from while the newest is refused and ready nowhere
+    (``is_homeless``): whoever starts again would have neither."""
     if not holding.is_live:
         return []
     current, previous = holding.holder, holding.holder.previous
@@ -62,7 +64,7 @@ def roles_of(holding: Holding[Seed], is_halted: bool) -> list[Role]:
     )
     roles = [first]
     for key, seed in ({seed.seed: seed for seed in others} | kept).items():
-        heir = key if key in former else leads
+        heir = key if key in former or (is_homeless and key == elder) else leads
         role = Role(name=holding.name, seed=seed, heir=heir, leads=leads, is_kept=key in kept)
         roles.append(role)
     return roles

@@ -19,7 +19,7 @@ from pollen.core.kinds import ACCUSE, ACT, CLAIM, FAST, GC, NODE, REFUTE, SPEC
 from pollen.core.names import Holding, check_may_seed, resolve
 from pollen.core.peers import Facts, Membership, Verdict
 from pollen.core.placement.bundle import Bundles
-from pollen.core.placement.claims import Claims, State, is_halted
+from pollen.core.placement.claims import Claims, State, is_halted, is_homeless
 from pollen.core.placement.demand import bucket_of, value_of
 from pollen.core.placement.overdue import Overdue
 from pollen.core.placement.plan import NodeFacts, Placement, Standing, effective_version
@@ -51,6 +51,7 @@ class Situation:
         self._stale_names: dict[str, None] = {}
         self._stale_nodes: dict[PeerId, None] = {}
         self.halted: dict[Hash, None] = {}
+        self._homeless: dict[Hash, None] = {}
         self._demand: dict[Hash, dict[PeerId, int]] = {}
         self._called_from: dict[PeerId, dict[Hash, int]] = {}
         self._wall = Nanos(0)
@@ -236,7 +237,9 @@ class Situation:
     def _roles_of(self, holding: Holding[Seed] | None) -> list[Role]:
         if holding is None:
             return []
-        return roles_of(holding, holding.holder.seed in self.halted)
+        newest = holding.holder.seed
+        is_halted, is_homeless = newest in self.halted, newest in self._homeless
+        return roles_of(holding, is_halted, is_homeless)
 
     def _set_roles(self, before: list[Role], after: list[Role]) -> None:
         for role in before:
@@ -300,16 +303,22 @@ class Situation:
         holding = None if role is None else self.names.get(role.name)
         if holding is None or holding.holder.seed != key or holding.holder.previous is None:
             self.halted.pop(key, None)
+            self._homeless.pop(key, None)
             return
-        is_now = is_halted(self.claims.hosts(key))
-        if is_now == (key in self.halted):
-            return
-        before = self._roles_of(holding)
-        if is_now:
-            self.halted[key] = None
-        else:
-            del self.halted[key]
-        self._set_roles(before, self._roles_of(holding))
+        hosts, before = self.claims.hosts(key), None
+        for held, is_now in (
+            (self.halted, is_halted(hosts)),
+            (self._homeless, is_homeless(hosts)),
+        ):
+            if is_now == (key in held):
+                continue
+            before = before or self._roles_of(holding)
+            if is_now:
+                held[key] = None
+            else:
+                del held[key]
+        if before is not None:
+            self._set_roles(before, self._roles_of(holding))
 
     def _refresh_nodes(self) -> None:
         for peer in taken(self._stale_nodes, limits.PLACE_SLICE_SEEDS):
@@ -351,7 +360,11 @@ class Situation:
 
     def take_touched(self) -> list[Hash]:
         """Seeds about which something changed and was not looked at, the plan included."""
-        self._touched.update((key, None) for key in self.planner.take_changed())
+        for key in self.planner.take_changed():
+            self._touched[key] = None
+            role = self.roles.get(key)
+            if role is not None and role.elder is not None:
+                self._touched[role.elder] = None
         return taken(self._touched, limits.PLACE_SLICE_SEEDS)
 
     @property

@@ -107,6 +107,8 @@ def _row(
         size=spec.size_bytes,
         manifest=sorted((role, Hash(content)) for role, content in spec.manifest.items()),
         former=list(former),
+        host=[] if seed.is_blob else [(key, value) for key, value in spec.host],
+        host_policy=None if seed.is_blob else _policy_row(seed.host_if),
     )
 
 
@@ -119,7 +121,7 @@ def _options_row(options: SeedOptions) -> SeedOptions:
 
 
 def _policy_row(policy: Policy | None) -> PolicyRow | None:
-    """What the muscles evaluate at each call; None lets everybody pass."""
+    """What the muscles evaluate at each call or fetch; None lets everybody pass."""
     if policy is None:
         return None
     passes = policy.passes(STRANGER)

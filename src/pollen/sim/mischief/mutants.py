@@ -293,6 +293,18 @@ MUTANTS: list[Mutant] = [
         caught_by="no-wanted-blob-lost",
     ),
     Mutant(
+        name="few-are-enough", owner=going, target="others_needed", make=bugs.always(1),
+        caught_by="both are ready", scenario="copies_stay_where_all_nodes_restart",
+    ),
+    Mutant(
+        name="elder-given-up", owner=situation, target="is_homeless", make=bugs.always(False),
+        caught_by="two serve the old one", scenario="an_update_that_fits_nowhere",
+    ),
+    Mutant(
+        name="elder-comes-first", owner=hosting, target="is_newest_due", make=bugs.always(False),
+        caught_by="it came in", scenario="an_update_that_fits_nowhere",
+    ),
+    Mutant(
         name="let-go-before-others", owner=going, target="minimum_of", make=bugs.always(0),
         caught_by="no-last-copy-dropped",
         scenario="a_holder_dies_and_its_copies_are_made_again",

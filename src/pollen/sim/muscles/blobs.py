@@ -76,14 +76,19 @@ class Blobs:
         """Hold a blob whole: from the disk, or from the holders in their order."""
         machine = self._machine
         self._stage.note_load(machine, effect.seed, "loading")
-        fetch = Fetch(row, list(effect.holders), modules.find(row.content).size)
+        fetch = self._fetch_of(row, effect.holders)
         self._fetches[effect.seed] = fetch
-        if row.content in machine.content:
+        if machine.content.is_for(row.content, row.publisher):
             self._stage.schedule(MILLISECOND, self._held, fetch, machine.key)
             return
-        if fetch.left:
+        if fetch.left and fetch.missing:
             self._check_room(fetch)
         self._ask(fetch)
+
+    def _fetch_of(self, row: fx.SeedRow, holders: Sequence[PeerId]) -> Fetch:
+        """What is here for another owner's specs is only to be shown by a holder."""
+        is_here = row.content in self._machine.content
+        return Fetch(row, list(holders), 0 if is_here else modules.find(row.content).size)
 
     def _check_room(self, fetch: Fetch) -> None:
         """The brain was told what is free, and knows what it asked for since."""
@@ -118,19 +123,13 @@ class Blobs:
                 continue
             after += 4 * end.way_ns
             other = end.other.machine
-            if other.plane is None or not other.plane.blobs.gives(fetch.row, self._machine.key):
+            if other.plane is None or not other.plane.gives(fetch.row, self._machine.key):
                 continue
             fetch.holder, fetch.boots = other, other.boots
             # The first wrong piece is the last one.
             size = min(PIECE_BYTES, fetch.missing) if other.sends_wrong else fetch.missing
             return other.take_line(self._stage.now + after, size) - self._stage.now
         return after
-
-    def gives(self, row: fx.SeedRow, reader: PeerId) -> bool:
-        """Whether this node sends that content to a member: its own row names it and lets it."""
-        if not self._plane.may_fetch(row.seed, row.content):
-            return False
-        return may_pass(self._plane, reader, self._plane.seeds[row.seed])
 
     def _has_come(self, fetch: Fetch) -> bool:
         """Whether the holder that was to send all has done so; else what came of it is noted."""
@@ -160,11 +159,12 @@ class Blobs:
             self._ask(fetch)
             return
         assert fetch.holder is not None
-        if modules.find(fetch.row.content).size > machine.free_bytes:
+        is_here = fetch.row.content in machine.content
+        if not is_here and modules.find(fetch.row.content).size > machine.free_bytes:
             self._stage.count("storage-full")
             self._end(fetch, "storage-full", "no space left on the disk")
             return
-        machine.content.add(fetch.row.content)
+        machine.content.keep(fetch.row.content, fetch.row.publisher)
         self._stage.count("blobs-fetched")
         self._held(fetch, fetch.holder.key)
 
@@ -214,10 +214,10 @@ class Blobs:
             self._pause(read, "seed-not-found", "no row has that name")
         elif not may_pass(self._plane, self._machine.key, row):
             self._finish(read, "denied", "the gate does not let this reader pass")
-        elif row.content in self._machine.content:
+        elif self._machine.content.is_for(row.content, row.publisher):
             self._finish(read, "", "")
         else:
-            read.fetch = Fetch(row, list(row.replicas), modules.find(row.content).size)
+            read.fetch = self._fetch_of(row, row.replicas)
             self._go_on(read)
 
     def _go_on(self, read: Read) -> None:
@@ -255,7 +255,7 @@ class Blobs:
         machine = self._machine
         if row.content not in machine.content:
             return
-        machine.content.discard(row.content)
+        machine.content.let_go(row.content)
         self._stage.note_load(machine, row.seed, "let go")
         is_lost = not any(row.content in m.content for m in machines if not m.is_gone)
         if is_lost and may_pass(self._plane, machine.key, row) and _is_named(row, machines):

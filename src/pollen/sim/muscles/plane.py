@@ -22,6 +22,7 @@ from pollen.sim.muscles.blobs import Blobs
 from pollen.sim.muscles.calls import Call, Calls
 from pollen.sim.muscles.end import End
 from pollen.sim.muscles.network import Network
+from pollen.sim.muscles.serving import may_have
 from pollen.sim.world.machine import Machine
 
 _BANDWIDTH_BYTES_S = 10_000_000
@@ -157,7 +158,8 @@ class Plane:
 
     def inspect(self, effect: fx.InspectModule) -> None:
         """What ``InspectModule`` does."""
-        module = modules.find(effect.content) if effect.content in self.machine.content else None
+        is_own = self.machine.content.is_for(effect.content, self.machine.key)
+        module = modules.find(effect.content) if is_own else None
         is_blob = effect.kind != fx.MODULE
         event = ev.ModuleInspected(
             request=RequestId(effect.request),
@@ -202,26 +204,31 @@ class Plane:
             return
         self.flights[effect.seed] = is_told
         self._stage.note_load(self.machine, effect.seed, "loading")
-        module = modules.find(row.content)
+        module, held = modules.find(row.content), self.machine.content
         after = MILLISECOND
-        source = self.machine.key if row.content in self.machine.content else None
+        source = self.machine.key if held.is_for(row.content, row.publisher) else None
+        # Of what is here for another owner's specs a holder shows that it has it for this one's.
+        size = 0 if row.content in held else module.size
         for holder in effect.holders if source is None else ():
             end = self._stage.network.routed(self.machine, holder)
             if end is None or not self._stage.network.is_heard(end):
                 after += _SILENT_HOLDER_NS
                 continue
-            after += 4 * end.way_ns + module.size * SECOND // _BANDWIDTH_BYTES_S
+            after += 4 * end.way_ns + size * SECOND // _BANDWIDTH_BYTES_S
             plane = None if end.other is None else end.other.machine.plane
-            if plane is not None and plane.may_fetch(effect.seed, row.content):
+            if plane is not None and plane.gives(row, self.machine.key):
                 source = holder
                 break
         after += module.compile_ns
         self._stage.schedule(after, self._loaded, effect.seed, row, source)
 
-    def may_fetch(self, seed: Hash, content: Hash) -> bool:
-        """Whether this node gives that content away: its own row names it, and it is here."""
-        row = self.seeds.get(seed)
-        return row is not None and row.content == content and content in self.machine.content
+    def gives(self, asked: fx.SeedRow, reader: PeerId) -> bool:
+        """Whether this node sends the content of a seed to a member: its own row names it and lets
+        it, and it is here for the row's publisher."""
+        row, held = self.seeds.get(asked.seed), self.machine.content
+        if row is None or row.content != asked.content:
+            return False
+        return held.is_for(row.content, row.publisher) and may_have(self, reader, row)
 
     def _loaded(self, seed: Hash, row: fx.SeedRow, source: PeerId | None) -> None:
         machine = self.machine
@@ -233,7 +240,7 @@ class Plane:
         elif machine.cannot_load or not self._has_room(row):
             slug, reason = "guest-out-of-memory", "this machine has no room for the module"
         else:
-            machine.content.add(row.content)
+            machine.content.keep(row.content, row.publisher)
             (self.closed if row.options.check else self.loaded)[seed] = source
             self._stage.count("loads")
         is_closed = seed in self.closed
@@ -274,7 +281,7 @@ class Plane:
         if row.kind != fx.MODULE:
             self.blobs.let_go(row, self._stage.all_machines)
         else:
-            self.machine.content.discard(row.content)
+            self.machine.content.let_go(row.content)
 
     # -- calls of the brain ------------------------------------------------------------------------
 

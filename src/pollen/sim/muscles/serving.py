@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pollen.core import effects as fx
 from pollen.core.ids import MILLISECOND, Hash, PeerId
-from pollen.core.policy import CALLERS, Party, read_policy
+from pollen.core.policy import CALLERS, HOSTS, Party, Scope, read_policy
 from pollen.core.rng import Rng
 from pollen.core.rules import numbers, routing
 from pollen.core.rules.backlog import Backlog
@@ -50,10 +50,27 @@ def may_pass(plane: Plane, principal: PeerId, row: fx.SeedRow) -> bool:
     peer = plane.peers.get(principal)
     if peer is None or not routing.match_gate(row.options.allow, peer.properties):
         return False
-    if row.policy is None:
+    return _is_true(row.policy, row.options.allow_if, CALLERS, peer)
+
+
+def may_have(plane: Plane, principal: PeerId, row: fx.SeedRow) -> bool:
+    """Whether a member gets its content: of a module its hosts, of a blob whoever may read it. What
+    is sealed is held by others as well."""
+    if row.kind == fx.SEALED:
+        return principal in plane.peers
+    if row.kind != fx.MODULE:
+        return may_pass(plane, principal, row)
+    peer = plane.peers.get(principal)
+    if peer is None or not routing.match_gate(row.host, peer.properties):
+        return False
+    return _is_true(row.host_policy, row.options.host_if, HOSTS, peer)
+
+
+def _is_true(held: fx.PolicyRow | None, text: str, scope: Scope, peer: fx.PeerRow) -> bool:
+    if held is None:
         return True
-    carried, seed = [row.options.allow_if, row.policy.tree], dict(row.policy.seed)
-    policy = read_policy(carried, CALLERS, seed=seed["name"], owner=seed["owner"])
+    carried, seed = [text, held.tree], dict(held.seed)
+    policy = read_policy(carried, scope, seed=seed["name"], owner=seed["owner"])
     return policy.passes(Party(**dict(peer.words), properties=peer.properties))
 
 

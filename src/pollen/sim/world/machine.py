@@ -126,6 +126,37 @@ class Disk:
         return {table: sorted(rows.items()) for table, rows in self.tables.items()}
 
 
+class Contents(set[bytes]):
+    """The contents on one disk, and for the specs of which owners each was got. What was put there
+    without a word is for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._owners: dict[bytes, set[bytes]] = {}
+
+    def keep(self, content: bytes, owner: bytes) -> None:
+        """It is here for an owner."""
+        if content not in self:
+            self._owners[content] = set()
+        self.add(content)
+        if content in self._owners:
+            self._owners[content].add(owner)
+
+    def is_for(self, content: bytes, owner: bytes) -> bool:
+        """Whether it is here for an owner."""
+        return content in self and owner in self._owners.get(content, (owner,))
+
+    def let_go(self, content: bytes) -> None:
+        """It is here for nobody any more."""
+        self.discard(content)
+        self._owners.pop(content, None)
+
+    def clear(self) -> None:
+        """The disk is lost."""
+        super().clear()
+        self._owners.clear()
+
+
 @dataclass(slots=True, eq=False)
 class Machine:
     """One machine. ``node`` is None while no process runs; ``boots`` counts its starts.
@@ -156,7 +187,7 @@ class Machine:
     losses: int = 0
     clock: Clock = field(default_factory=Clock)
     disk: Disk = field(default_factory=Disk)
-    content: set[bytes] = field(default_factory=set)
+    content: Contents = field(default_factory=Contents)
     identity: Identity | None = None
     node: Node | None = None
     plane: Plane | None = None
@@ -209,8 +240,8 @@ class Machine:
     def upload(self, content: bytes) -> None:
         """A user puts a content on its disk."""
         if content not in self.content:
-            self.content.add(content)
             self.uploaded_bytes += modules.size_on_disk([content])
+        self.content.keep(content, self.key)
 
     def take_line(self, at: int, size: int) -> int:
         """It sends so many bytes from then on, after what it sends already: when all is sent."""
