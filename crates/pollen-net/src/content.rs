@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{
-    FutureExt as _, StreamExt, TryFutureExt as _, future::BoxFuture, stream::BoxStream,
+    FutureExt as _, StreamExt, TryFutureExt as _, future::BoxFuture, stream, stream::BoxStream,
 };
 use iroh::endpoint::{RecvStream, SendStream};
 use iroh_blobs::{
@@ -123,6 +123,9 @@ struct Opened {
     store: FsStore,
 }
 
+/// What the store has read is taken from it together, as many items as it lets wait: each time that it
+/// waits for room and gets some, a thread is woken.
+const BATCH: usize = 32;
 /// Time between sweeps of unpinned content.
 const SWEEP: Duration = Duration::from_secs(600);
 /// The database of a store that ended is let go of a moment later: so often, so long is waited.
@@ -404,7 +407,8 @@ impl ContentStore for BlobStore {
         let export = self.opened().store.blobs().export_bao(Hash::from_bytes(content), chunks);
         let failed = move |cause: String| failed(&folder, "reading content", 0, cause);
         let begun = self.turns.clone().begun(export.stream().boxed());
-        let items = begun.flatten_stream().filter_map(move |item| {
+        let items = begun.flatten_stream().ready_chunks(BATCH).flat_map(stream::iter);
+        let items = items.filter_map(move |item| {
             let read = match item {
                 // A leaf is a whole group of chunks, which may begin before and end after.
                 EncodedItem::Leaf(leaf) => {
@@ -433,18 +437,15 @@ impl ContentStore for BlobStore {
             let chunks = part.chunks().ok_or(NetError::Missing)?;
             let export = opened.store.blobs().export_bao(Hash::from_bytes(content), chunks);
             let pieces = self.turns.clone().begun(export.into_byte_stream().boxed());
-            let mut pieces = std::pin::pin!(pieces.await);
-            while let Some(piece) = pieces.next().await {
-                let piece = match piece {
-                    Ok(piece) => piece,
-                    Err(cause) => {
-                        return Err(self
-                            .broke_off(&opened, "reading content", cause)
-                            .await
-                            .unread());
-                    }
-                };
-                to.write_chunk(piece).await.map_err(|e| NetError::lost("sending content", e))?;
+            let mut batches = std::pin::pin!(pieces.await.ready_chunks(BATCH));
+            while let Some(batch) = batches.next().await {
+                let (read, broken): (Vec<_>, Vec<_>) = batch.into_iter().partition(Result::is_ok);
+                let mut read: Vec<Bytes> = read.into_iter().flatten().collect();
+                let written = to.write_all_chunks(&mut read).await;
+                written.map_err(|e| NetError::lost("sending content", e))?;
+                if let Some(Err(cause)) = broken.into_iter().next() {
+                    return Err(self.broke_off(&opened, "reading content", cause).await.unread());
+                }
             }
             Ok(())
         })
