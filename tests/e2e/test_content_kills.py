@@ -36,8 +36,8 @@ KILLS = 10
 SIZE = 128 * MIB
 # Parts of the file between which the kills fall: behind the last one nothing is on its way.
 FIRST, LAST = 0.02, 0.9
-# What one holder has on its way: two pieces of 8 MiB (docs/internals/content.md#transfer).
-UNDER_WAY = 16 * MIB
+# What comes again of one holder at the most (docs/internals/content.md#transfer).
+AGAIN = 8 * MIB
 # Gossip and probes beside a fetch of two seconds.
 BESIDE = MIB
 # The longest that a reader waits for a byte when a holder dies, seconds.
@@ -210,8 +210,8 @@ def test_a_fetch_is_whole_whoever_was_killed(killed: dict[str, list[Round]], who
 def test_what_was_on_its_way_comes_again_and_nothing_else(
     killed: dict[str, list[Round]], who: str
 ) -> None:
-    """Two pieces of each holder that sent to a reader that died, and of the holder that died."""
-    most = UNDER_WAY if who == "holder" else 2 * UNDER_WAY
+    """8 MiB of each holder that sent to a reader that died, and of the holder that died."""
+    most = AGAIN if who == "holder" else 2 * AGAIN
     again = [held.again for held in killed[who]]
     print(f"{who}: MiB again {[round(count / MIB, 1) for count in again]}")
     assert max(again) <= most + BESIDE

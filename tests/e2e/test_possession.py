@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pollen.testing import Cluster
+from pollen.testing import Cluster, until
 from tests.e2e.conftest import running
 from tests.e2e.talk import Answer, over_http
 from tests.e2e.test_blobs import held_by, knows, noise, succeeds
@@ -24,7 +25,8 @@ GATE = ("--allow-prop", "team=blue")
 def gated() -> Iterator[tuple[Cluster, str]]:
     """Two nodes of a team, one that is not of it, and the door of the second of the team."""
     blue, red = {"team": "blue"}, {"team": "red"}
-    with running(Cluster(3, properties={"a": blue, "b": red, "c": blue})) as cluster:
+    maker = blue | {"role": "maker"}
+    with running(Cluster(3, properties={"a": maker, "b": red, "c": blue})) as cluster:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             door = f"127.0.0.1:{probe.getsockname()[1]}"
         asyncio.run(cluster[2].stop())
@@ -70,3 +72,62 @@ async def test_a_copy_of_one_owner_is_not_given_away_for_another(
     # The copy for the first publisher is there, for the team.
     await succeeds(cluster[2], "fetch", "plan", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == plan.read_bytes()
+
+
+async def test_what_comes_for_one_name_is_kept_back_from_another(
+    gated: tuple[Cluster, str], tmp_path: Path
+) -> None:
+    """While the bytes of a gated blob come to a node, a stranger at its door reads none of them by
+    the public name that another owner gave them, until a holder of that name lets the node pass."""
+    cluster, door = gated
+    a, b, c = cluster
+    if not b.is_running:
+        await b.start()
+    await cluster.linked()
+    draft = noise(tmp_path / "draft", 40 * MIB)
+    await succeeds(a, "seed", draft, "draft", *GATE, "--host-prop", "role=maker")
+    alone = ("--public", "--min-replicas", "1", "--host-prop", "team=red")
+    await succeeds(b, "seed", draft, "copied", *alone)
+    for name in ("draft", "copied"):
+        await knows(c, name)
+    await b.kill()
+    came: list[int] = []
+    async with c.connect() as mesh:
+        coming = asyncio.ensure_future(
+            mesh.fetch(
+                "draft",
+                tmp_path / "slow",
+                bytes_per_s=2 * MIB,
+                progress=lambda done, _: came.append(done),
+            )
+        )
+
+        async def has_begun() -> bool:
+            return bool(came) and came[-1] >= 4 * MIB
+
+        await until(has_begun, 30, "4 MiB of the draft to come")
+        assert await asyncio.to_thread(read_by, door, "copied") == b"", "bytes went to a stranger"
+        assert not coming.done(), "all of it was there"
+        await b.start()
+        await cluster.linked()
+
+        async def is_given() -> bool:
+            return await asyncio.to_thread(read_by, door, "copied") == draft.read_bytes()
+
+        await until(is_given, 60, "a holder lets the node pass")
+        await coming
+
+
+def read_by(door: str, name: str) -> bytes:
+    """What a stranger gets of a blob, also of one that breaks off; nothing of a refusal."""
+    connection = http.client.HTTPConnection(door, timeout=60)
+    try:
+        connection.request("GET", f"/blob/{name}")
+        response = connection.getresponse()
+        body = response.read()
+    except http.client.IncompleteRead as broken:
+        return broken.partial
+    else:
+        return body if response.status == 200 else b""
+    finally:
+        connection.close()

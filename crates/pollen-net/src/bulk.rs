@@ -20,6 +20,17 @@ use crate::{
     tunnel::{Arrived, Carries, TunnelStream},
 };
 
+/// What a holder gives.
+pub(crate) struct Given {
+    /// Bytes of the whole; none from a holder of before pieces, which sends all of it.
+    pub(crate) size: Option<u64>,
+    /// Groups that it leaves out, from the begin of the piece.
+    pub(crate) skip: u32,
+    pub(crate) recv: RecvStream,
+    /// As long as it is held the connection stays.
+    pub(crate) busy: Busy,
+}
+
 impl Net {
     /// Asks a linked peer for content, or a piece of it: its answer, and the stream that the bytes come
     /// on. The answer says how large the whole is, unless the peer is of before pieces.
@@ -29,7 +40,7 @@ impl Net {
         &self,
         peer: Id,
         request: FetchRequest<'_>,
-    ) -> Result<(Option<u64>, RecvStream, Busy), NetError> {
+    ) -> Result<Given, NetError> {
         let (lane, busy) = self.lane(peer).await?;
         let opened = lane.connection.open_bi().await;
         let (mut send, mut recv) = opened.map_err(|e| NetError::lost("asking for content", e))?;
@@ -37,7 +48,12 @@ impl Net {
         let _ = send.finish();
         let answer = read_frame(&mut recv, MAX_HEADER).await?;
         match FetchAnswer::decode(&answer) {
-            Ok(FetchAnswer { slug: "", size }) => Ok((size, recv, busy)),
+            Ok(FetchAnswer { slug: "", skip, .. }) if skip > request.skip => {
+                let asked = request.skip;
+                let reason = format!("a holder left out {skip} groups of a piece, and not {asked}");
+                Err(NetError::Corrupt(reason))
+            }
+            Ok(FetchAnswer { slug: "", size, skip }) => Ok(Given { size, skip, recv, busy }),
             Ok(FetchAnswer { slug, .. }) => Err(NetError::Refused(slug.to_owned())),
             Err(e) => Err(NetError::Invalid(format!("the holder's answer was refused: {e}"))),
         }
@@ -138,10 +154,13 @@ impl Net {
             }
             Ok(_) => self.content().size(request.content).await?.ok_or("blob-not-found"),
         };
-        let part = size.map(|size| Part { piece: request.piece, size });
+        let part = size.map(|size| Part { piece: request.piece, skip: request.skip, size });
         let part = part.and_then(|part| part.chunks().map(|_| part).ok_or("bad-request"));
-        let (slug, size) = part.map_or_else(|slug| (slug, None), |part| ("", Some(part.size)));
-        write_frame(&mut stream.send, |out| FetchAnswer { slug, size }.encode(out)).await?;
+        let answer = match part {
+            Ok(Part { size, skip, .. }) => FetchAnswer { slug: "", size: Some(size), skip },
+            Err(slug) => FetchAnswer { slug, size: None, skip: 0 },
+        };
+        write_frame(&mut stream.send, |out| answer.encode(out)).await?;
         if let Ok(part) = part {
             self.content().send(request.content, part, &mut stream.send).await?;
         }

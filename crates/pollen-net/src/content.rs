@@ -19,7 +19,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    FutureExt as _, StreamExt, TryFutureExt as _, future::BoxFuture, stream, stream::BoxStream,
+};
 use iroh::endpoint::{RecvStream, SendStream};
 use iroh_blobs::{
     Hash, HashAndFormat,
@@ -27,12 +29,12 @@ use iroh_blobs::{
     protocol::{ChunkRanges, ChunkRangesExt as _},
     store::{GcConfig, fs::FsStore, fs::options::Options},
 };
-use pollen_wire::{Id, fetch::pieces};
+use pollen_wire::Id;
 use tokio::sync::mpsc;
 
 use crate::{
     NetError,
-    arriving::{Arriving, Coming, Part},
+    arriving::{Arriving, Coming, Part, Rest, held_from},
     damage,
     disk::{self, failed},
     pins::{Failure, PINS, pin, tag, unfinished},
@@ -72,8 +74,10 @@ pub trait ContentStore: Send + Sync {
     fn begin(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>>;
     /// Lets go of what `begin` keeps, unless it is pinned.
     fn forget(&self, content: Id) -> BoxFuture<'_, Result<(), NetError>>;
-    /// The pieces that are missing of content of this size.
-    fn missing(&self, content: Id, size: u64) -> BoxFuture<'_, Result<Vec<u32>, NetError>>;
+    /// The pieces that are missing of content of this size, and what of them.
+    fn missing(&self, content: Id, size: u64) -> BoxFuture<'_, Result<Vec<Rest>, NetError>>;
+    /// Up to where all is held from this place on, bytes; the place itself when its group is missing.
+    fn held_from(&self, content: Id, at: u64) -> BoxFuture<'_, Result<u64, NetError>>;
     /// Verified bytes of what is held of it within `range`; ends early with an error only.
     fn read_range(
         &self,
@@ -122,6 +126,9 @@ struct Opened {
     store: FsStore,
 }
 
+/// What the store has read is taken from it together, as many items as it lets wait: each time that it
+/// waits for room and gets some, a thread is woken.
+const BATCH: usize = 32;
 /// Time between sweeps of unpinned content.
 const SWEEP: Duration = Duration::from_secs(600);
 /// The database of a store that ended is let go of a moment later: so often, so long is waited.
@@ -195,6 +202,17 @@ impl BlobStore {
             }
             tries += 1;
         }
+    }
+
+    /// The chunks that are held.
+    fn held(&self, content: Id) -> BoxFuture<'_, Result<ChunkRanges, NetError>> {
+        Box::pin(self.run("looking up", 0, move |store| {
+            let turns = self.turns.clone();
+            Box::pin(async move {
+                let observed = store.blobs().observe(Hash::from_bytes(content));
+                Ok(turns.within(observed.into_future()).await?.ranges)
+            })
+        }))
     }
 
     /// The words for what failed: a full disk is told as one.
@@ -373,20 +391,12 @@ impl ContentStore for BlobStore {
         }))
     }
 
-    fn missing(&self, content: Id, size: u64) -> BoxFuture<'_, Result<Vec<u32>, NetError>> {
-        Box::pin(self.run("looking up", 0, move |store| {
-            let turns = self.turns.clone();
-            Box::pin(async move {
-                let observed = store.blobs().observe(Hash::from_bytes(content));
-                let held = turns.within(observed.into_future()).await?;
-                let count = u32::try_from(pieces(size))?;
-                let is_missing = |piece: &u32| {
-                    let chunks = Part { piece: Some(*piece), size }.chunks();
-                    chunks.is_some_and(|chunks| !chunks.is_subset(&held.ranges))
-                };
-                Ok((0..count).filter(is_missing).collect())
-            })
-        }))
+    fn missing(&self, content: Id, size: u64) -> BoxFuture<'_, Result<Vec<Rest>, NetError>> {
+        self.held(content).map_ok(move |held| Rest::all_of(&held, size)).boxed()
+    }
+
+    fn held_from(&self, content: Id, at: u64) -> BoxFuture<'_, Result<u64, NetError>> {
+        self.held(content).map_ok(move |held| held_from(&held, at)).boxed()
     }
 
     fn read_range(
@@ -399,7 +409,8 @@ impl ContentStore for BlobStore {
         let export = self.opened().store.blobs().export_bao(Hash::from_bytes(content), chunks);
         let failed = move |cause: String| failed(&folder, "reading content", 0, cause);
         let begun = self.turns.clone().begun(export.stream().boxed());
-        let items = begun.flatten_stream().filter_map(move |item| {
+        let items = begun.flatten_stream().ready_chunks(BATCH).flat_map(stream::iter);
+        let items = items.filter_map(move |item| {
             let read = match item {
                 // A leaf is a whole group of chunks, which may begin before and end after.
                 EncodedItem::Leaf(leaf) => {
@@ -428,18 +439,15 @@ impl ContentStore for BlobStore {
             let chunks = part.chunks().ok_or(NetError::Missing)?;
             let export = opened.store.blobs().export_bao(Hash::from_bytes(content), chunks);
             let pieces = self.turns.clone().begun(export.into_byte_stream().boxed());
-            let mut pieces = std::pin::pin!(pieces.await);
-            while let Some(piece) = pieces.next().await {
-                let piece = match piece {
-                    Ok(piece) => piece,
-                    Err(cause) => {
-                        return Err(self
-                            .broke_off(&opened, "reading content", cause)
-                            .await
-                            .unread());
-                    }
-                };
-                to.write_chunk(piece).await.map_err(|e| NetError::lost("sending content", e))?;
+            let mut batches = std::pin::pin!(pieces.await.ready_chunks(BATCH));
+            while let Some(batch) = batches.next().await {
+                let (read, broken): (Vec<_>, Vec<_>) = batch.into_iter().partition(Result::is_ok);
+                let mut read: Vec<Bytes> = read.into_iter().flatten().collect();
+                let written = to.write_all_chunks(&mut read).await;
+                written.map_err(|e| NetError::lost("sending content", e))?;
+                if let Some(Err(cause)) = broken.into_iter().next() {
+                    return Err(self.broke_off(&opened, "reading content", cause).await.unread());
+                }
             }
             Ok(())
         })
@@ -456,7 +464,7 @@ impl ContentStore for BlobStore {
             let chunks = part.chunks().ok_or(NetError::Missing)?;
             let arriving = Arriving::begin(part, from, come).await?;
             let opened = self.opened();
-            match receive_into(&opened.store, content, chunks, arriving).await {
+            match arriving.keep(&opened.store, content, chunks).await {
                 Ok(()) => Ok(()),
                 Err(cause) if is_forged(&cause) => Err(NetError::Corrupt(cause.to_string())),
                 Err(cause) => Err(self.broke_off(&opened, "receiving content", cause).await),
@@ -473,23 +481,6 @@ impl ContentStore for BlobStore {
             }
         })
     }
-}
-
-async fn receive_into(
-    store: &FsStore,
-    content: Id,
-    chunks: ChunkRanges,
-    arriving: Arriving<'_>,
-) -> Result<(), Failure> {
-    let hash = Hash::from_bytes(content);
-    let _guard = store.tags().temp_tag(HashAndFormat::raw(hash)).await?;
-    store.blobs().import_bao_reader(hash, chunks, arriving).await?;
-    if hash == Hash::EMPTY {
-        let _guard = store.blobs().add_bytes(Bytes::new()).temp_tag().await?;
-    }
-    // A content that is new enters the database with a batch of 0.5 s. A process that is killed
-    // before would keep its bytes and not know of them. Later pieces find nothing to write here.
-    Ok(store.sync_db().await?)
 }
 
 /// Whether what came has another hash than it should. The library gives it as a text.

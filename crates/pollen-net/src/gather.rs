@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -20,7 +20,7 @@ use pollen_wire::{
 };
 use tokio::sync::Notify;
 
-use crate::{Net, NetError, Pace, Part, arriving::Coming};
+use crate::{Net, NetError, Part, Readers, Rest, arriving::Coming, bulk::Given};
 
 /// Holders that are asked at once. The next one takes the place of one that is out.
 const HOLDERS: usize = 4;
@@ -38,6 +38,8 @@ const LATE: Duration = Duration::from_millis(500);
 #[derive(Default)]
 struct Piece {
     is_held: bool,
+    /// Groups of it that are held from its begin; unknown once somebody began to send the rest.
+    skip: Option<u32>,
     /// Who sends it, and since when.
     from: Vec<(Id, Instant)>,
 }
@@ -56,8 +58,7 @@ struct Gathering<'a> {
     net: &'a Net,
     request: FetchRequest<'a>,
     size: u64,
-    pace: &'a Pace,
-    lets_in: &'a AtomicBool,
+    readers: &'a Readers,
     state: Mutex<State>,
     moved: Notify,
 }
@@ -84,7 +85,7 @@ impl Net {
         }
         match content.size(request.content).await? {
             Some(size) if !is_for_owner => self.prove(holders, request, size).await?,
-            _ => self.gather(holders, request, most, &Pace::default()).await?,
+            _ => self.gather(holders, request, most, &Readers::default()).await?,
         }
         content.note_for(request.content, Some(owner)).await?;
         match content.keep(request.content).await? {
@@ -94,23 +95,23 @@ impl Net {
     }
 
     /// For readers alone, so nothing is noted: has what is not here come, and asks for a proof of what is
-    /// here for other owners' specs. `lets_in` becomes true when a holder let this node pass: what
-    /// came for other specs meanwhile is not for these readers before.
+    /// here for other owners' specs. `lets_in` of the readers becomes true when a holder let this node
+    /// pass: what came for other specs meanwhile is not for these readers before. A limited pace has
+    /// one piece after the other come, from one holder.
     pub async fn fetch_for_readers(
         &self,
         holders: &[Id],
         request: FetchRequest<'_>,
         most: u64,
-        pace: &Pace,
-        lets_in: &AtomicBool,
+        readers: &Readers,
     ) -> Result<(), NetError> {
         match self.content().size(request.content).await? {
             Some(size) => {
                 self.prove(holders, request, size).await?;
-                lets_in.store(true, Relaxed);
+                readers.lets_in.store(true, Relaxed);
                 Ok(())
             }
-            None => self.gather_as(holders, request, most, pace, lets_in).await,
+            None => self.gather(holders, request, most, readers).await,
         }
     }
 
@@ -126,14 +127,14 @@ impl Net {
         getrandom::fill(&mut drawn).map_err(|e| NetError::State(format!("no randomness: {e}")))?;
         let count = pieces(size).max(1);
         let piece = u32::try_from(u64::from_le_bytes(drawn) % count).unwrap_or(0);
-        let (unlimited, mut last) = (Pace::default(), NetError::Missing);
+        let (nobody, mut last) = (Readers::default(), NetError::Missing);
         for holder in holders.iter().copied().filter(|holder| *holder != self.id()) {
-            let come = Coming::new(&unlimited);
+            let come = Coming::new(&nobody);
             let asked = async {
                 let asked = FetchRequest { piece: Some(piece), ..request };
-                let (whole, recv, _busy) = self.ask_content(holder, asked).await?;
-                let part = Part { piece: whole.map(|_| piece), size };
-                self.content().receive(request.content, part, recv, &come).await
+                let given = self.ask_content(holder, asked).await?;
+                let part = Part { piece: given.size.map(|_| piece), skip: 0, size };
+                self.content().receive(request.content, part, given.recv, &come).await
             };
             match self.unless_gone(holder, &come, || true, asked).await {
                 Ok(()) => return Ok(()),
@@ -144,25 +145,13 @@ impl Net {
         Err(last)
     }
 
-    /// Fetches content as [`Net::fetch`] does, and leaves it unpinned: it is kept until it is
-    /// forgotten. A limited `pace` has one piece after the other come, from one holder.
-    pub async fn gather(
+    /// Has it come, and leaves it unpinned: it is kept until it is forgotten.
+    async fn gather(
         &self,
         holders: &[Id],
         request: FetchRequest<'_>,
         most: u64,
-        pace: &Pace,
-    ) -> Result<(), NetError> {
-        self.gather_as(holders, request, most, pace, &AtomicBool::default()).await
-    }
-
-    async fn gather_as(
-        &self,
-        holders: &[Id],
-        request: FetchRequest<'_>,
-        most: u64,
-        pace: &Pace,
-        lets_in: &AtomicBool,
+        readers: &Readers,
     ) -> Result<(), NetError> {
         self.content().begin(request.content).await?;
         let mut holders: VecDeque<Id> =
@@ -170,7 +159,7 @@ impl Net {
         let mut last = NetError::Missing;
         let size = loop {
             let Some(holder) = holders.front().copied() else { return Err(last) };
-            match self.first(holder, request, most, pace).await {
+            match self.first(holder, request, most, readers).await {
                 Ok(size) => break size,
                 Err(error) if error.is_own() => return Err(error),
                 Err(error) => last = told(holder, error),
@@ -179,17 +168,20 @@ impl Net {
         };
         // A size shows nothing: who holds the bytes shows it by a piece.
         let Some(size) = size else {
-            lets_in.store(true, Relaxed);
+            readers.lets_in.store(true, Relaxed);
             return Ok(());
         };
         let missing = self.content().missing(request.content, size).await?;
-        if missing.is_empty() {
-            // It came for another spec meanwhile.
-            self.prove(holders.make_contiguous(), request, size).await?;
-            lets_in.store(true, Relaxed);
-            return Ok(());
+        if !missing.is_empty() {
+            let gathering = Gathering::new(self, request, size, readers, &missing);
+            gathering.run(holders.clone()).await?;
         }
-        Gathering::new(self, request, size, (pace, lets_in), &missing).run(holders).await
+        if !readers.lets_in.load(Relaxed) {
+            // All of it came for another spec meanwhile.
+            self.prove(holders.make_contiguous(), request, size).await?;
+            readers.lets_in.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// Asks one holder for the whole. What fits into a piece comes at once; else its size.
@@ -198,12 +190,12 @@ impl Net {
         holder: Id,
         request: FetchRequest<'_>,
         most: u64,
-        pace: &Pace,
+        readers: &Readers,
     ) -> Result<Option<u64>, NetError> {
-        let come = Coming::new(pace);
+        let come = Coming::new(readers);
         let asked = async {
             let probe = FetchRequest { piece: Some(0), ..request };
-            let (size, recv, _busy) = self.ask_content(holder, probe).await?;
+            let Given { size, recv, busy: _busy, .. } = self.ask_content(holder, probe).await?;
             match size {
                 Some(size) if size > most => {
                     Err(NetError::Invalid(format!("content over {most} bytes was refused")))
@@ -212,7 +204,7 @@ impl Net {
                 Some(size) if size > PIECE => Ok(Some(size)),
                 // All of it, also from a holder that knows no pieces.
                 _ => {
-                    let part = Part { piece: None, size: most };
+                    let part = Part { piece: None, skip: 0, size: most };
                     self.content().receive(request.content, part, recv, &come).await?;
                     Ok(None)
                 }
@@ -277,23 +269,25 @@ impl<'a> Gathering<'a> {
         net: &'a Net,
         request: FetchRequest<'a>,
         size: u64,
-        (pace, lets_in): (&'a Pace, &'a AtomicBool),
-        missing: &[u32],
+        readers: &'a Readers,
+        missing: &[Rest],
     ) -> Self {
+        let rest = |rest: &Rest| (rest.piece, Piece { skip: Some(rest.skip), ..Piece::default() });
         let state = State {
-            pieces: missing.iter().map(|piece| (*piece, Piece::default())).collect(),
-            waiting: missing.iter().copied().collect(),
+            pieces: missing.iter().map(rest).collect(),
+            waiting: missing.iter().map(|rest| rest.piece).collect(),
             left: missing.len(),
             holders: HashSet::new(),
         };
-        Self { net, request, size, pace, lets_in, state: Mutex::new(state), moved: Notify::new() }
+        Self { net, request, size, readers, state: Mutex::new(state), moved: Notify::new() }
     }
 
     /// Until all is held, or nobody is left to ask.
     async fn run(&self, mut holders: VecDeque<Id>) -> Result<(), NetError> {
         let mut arms = FuturesUnordered::new();
         let mut last = NetError::Missing;
-        let (most, window) = if self.pace.is_limited() { (1, 1) } else { (HOLDERS, WINDOW) };
+        let (most, window) =
+            if self.readers.pace.is_limited() { (1, 1) } else { (HOLDERS, WINDOW) };
         loop {
             while self.state.lock().holders.len() < most {
                 let Some(holder) = holders.pop_front() else { break };
@@ -367,19 +361,31 @@ impl<'a> Gathering<'a> {
     }
 
     async fn bring(&self, holder: Id, piece: u32) -> Result<(), NetError> {
-        let come = Coming::new(self.pace);
+        let Some(Rest { skip, .. }) = self.rest_of(piece).await? else { return Ok(()) };
+        let come = Coming::new(self.readers);
         let transfer = async {
-            let request = FetchRequest { piece: Some(piece), ..self.request };
-            let (size, recv, _busy) = self.net.ask_content(holder, request).await?;
+            let request = FetchRequest { piece: Some(piece), skip, ..self.request };
+            let given = self.net.ask_content(holder, request).await?;
             // A holder that knows no pieces sends all of it.
-            let part = match size {
-                Some(_) => Part { piece: Some(piece), size: self.size },
-                None => Part { piece: None, size: self.size },
-            };
-            self.net.content().receive(self.request.content, part, recv, &come).await
+            let piece = given.size.map(|_| piece);
+            let part = Part { piece, skip: given.skip, size: self.size };
+            self.net.content().receive(self.request.content, part, given.recv, &come).await
         };
         let has_deputy = || self.state.lock().holders.len() > 1;
-        self.net.unless_gone(holder, &come, has_deputy, transfer).await
+        self.net.unless_gone(holder, &come, has_deputy, transfer).await?;
+        self.readers.lets_in.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// What is to be asked for of a piece: of one that was begun before only what did not come.
+    async fn rest_of(&self, piece: u32) -> Result<Option<Rest>, NetError> {
+        let known = self.state.lock().pieces.get_mut(&piece).and_then(|held| held.skip.take());
+        if let Some(skip) = known {
+            return Ok(Some(Rest { piece, skip }));
+        }
+        let start = u64::from(piece) * PIECE;
+        let until = self.net.content().held_from(self.request.content, start).await?;
+        Ok(Rest::of(piece, self.size, until))
     }
 
     async fn until_held(&self, piece: u32) {
@@ -393,7 +399,6 @@ impl<'a> Gathering<'a> {
     }
 
     fn note_held(&self, piece: u32) {
-        self.lets_in.store(true, Relaxed);
         let mut state = self.state.lock();
         if let Some(held) = state.pieces.get_mut(&piece)
             && !std::mem::replace(&mut held.is_held, true)

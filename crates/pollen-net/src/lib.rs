@@ -8,7 +8,8 @@
 //!   `possession.rs`: for whom; `damage.rs`: whether a copy is as it should be; `turns.rs`: who begins to read.
 //! - `carriers.rs`: connections over which packets of others go (`pollen-mesh/1`); `paths.rs`: how the
 //!   packets of a link go; `transports.rs`: the settings of all of them; `nudge.rs`: a direct path is looked for again.
-//! - `gather.rs`: content from several holders at once; `arriving.rs`: a part of one as it comes; `pace.rs`: how fast.
+//! - `gather.rs`: content from several holders at once; `arriving.rs`: a part of one as it comes; `pace.rs`: how fast;
+//!   `fresh.rs`: what just came, for who reads it.
 //! - `bulk.rs`: the connections of `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on one; `lane.rs`: one
 //!   such connection and its datagrams.
 //! - `disk.rs`: whether a disk is full; `join.rs`: enrolment over `pollen-join/1`.
@@ -27,6 +28,7 @@ mod damage;
 mod disk;
 mod doubt;
 mod error;
+mod fresh;
 mod gather;
 mod greet;
 mod join;
@@ -47,9 +49,10 @@ mod turns;
 mod up;
 mod warm;
 
-pub use arriving::{Coming, Part};
+pub use arriving::{Coming, Part, Rest};
 pub use content::{ContentStore, Parts};
 pub use error::NetError;
+pub use fresh::{Fresh, Readers};
 pub use iroh::{PublicKey, SecretKey, Signature, endpoint::RecvStream, endpoint::SendStream};
 pub use lane::Session;
 pub use link::{CallStream, Link, Serving, Streaming};

@@ -22,7 +22,7 @@ use common::*;
 async fn content_moves_verified_to_whoever_may_have_it() {
     let (a, b) = linked().await;
     let content = b.net.content().add(vec![9; 300_000].into()).await.unwrap();
-    let request = FetchRequest { seed: [1; 32], path: "module", content, piece: None };
+    let request = FetchRequest { seed: [1; 32], path: "module", content, piece: None, skip: 0 };
     let holders = [b.net.id()];
     b.above.gives_content.store(false, Relaxed);
     assert!(a.net.fetch(&holders, request, 1 << 20, b.net.id()).await.is_err());

@@ -3,19 +3,23 @@
 
 mod common;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use pollen_net::{NetError, Pace, RecvStream, SendStream};
+use pollen_net::{NetError, Readers, RecvStream, Rest, SendStream};
 use pollen_wire::{
     Id,
     control::Control,
-    fetch::{FetchRequest, PIECE, pieces},
+    fetch::{FetchRequest, GROUP, PIECE, pieces},
 };
+use tokio::time::timeout;
 
 use tokio::sync::Semaphore;
 
@@ -66,7 +70,7 @@ async fn hold(node: &TestNode, data: &Bytes) -> Id {
 }
 
 fn asks(content: Id) -> FetchRequest<'static> {
-    FetchRequest { seed: [1; 32], path: "module", content, piece: None }
+    FetchRequest { seed: [1; 32], path: "module", content, piece: None, skip: 0 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -120,6 +124,78 @@ async fn what_came_is_not_fetched_again() {
     a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, OWNER).await.unwrap();
     assert_eq!(holders[1].above.asked.load(Relaxed), 1 + missing.len());
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
+}
+
+/// A fetch that ends within the first piece; what is missing then.
+async fn broken_off(a: &TestNode, from: Id, content: Id) -> Vec<Rest> {
+    let readers = Readers::of(PIECE / 2);
+    let from = [from];
+    let fetching = a.net.fetch_for_readers(&from, asks(content), u64::MAX, &readers);
+    assert!(timeout(Duration::from_millis(700), fetching).await.is_err(), "it was too fast");
+    // What was verified may be on its way to the disk yet.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    a.net.content().missing(content, SIZE as u64).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_piece_that_broke_off_goes_on_where_it_stopped() {
+    let (a, holders) = town(2).await;
+    let data = noise(SIZE);
+    let content = hold(&holders[0], &data).await;
+    hold(&holders[1], &data).await;
+    let missing = broken_off(&a, holders[0].net.id(), content).await;
+    let first = missing[0];
+    assert_eq!(missing.len() as u64, pieces(SIZE as u64), "no piece is whole");
+    assert!(first.piece == 0 && first.skip > 0, "{first:?}");
+    assert!(missing[1..].iter().all(|rest| rest.skip == 0), "{missing:?}");
+    let held = a.net.content().held_from(content, 0).await.unwrap();
+    assert_eq!(held, u64::from(first.skip) * GROUP);
+    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    assert_eq!(a.net.content().read(content).await.unwrap(), data);
+    let asked = holders[1].above.pieces.lock().clone();
+    // The first request is the question how large it is.
+    assert_eq!(asked[1..].iter().find(|one| one.0 == 0), Some(&(0, first.skip)), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_holder_that_knows_no_rests_of_pieces_sends_all_of_one() {
+    let (mut a, mut holders) = town(1).await;
+    let holder = &mut holders[0];
+    let data = noise(SIZE);
+    let content = hold(holder, &data).await;
+    let missing = broken_off(&a, holder.net.id(), content).await;
+    assert!(missing[0].skip > 0, "{missing:?}");
+    // One of the version before, which has the bytes from the holder.
+    let (older, _carrier) = hostile(holder).await;
+    let from = older.connect(holder, b"pollen-bulk/1").await;
+    let link = older.connect(&a, b"pollen/1").await;
+    let _carrier = older.join(&mut a, &link).await;
+    let id = older.id();
+    tokio::spawn(older.give_whole_pieces(from));
+    a.net.fetch(&[id], asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    assert_eq!(a.net.content().read(content).await.unwrap(), data);
+    assert!(holder.above.pieces.lock().iter().all(|one| one.1 == 0));
+}
+
+#[tokio::test]
+async fn what_comes_is_there_for_a_reader_before_its_piece_is_whole() {
+    let (a, holders) = town(1).await;
+    let data = noise(SIZE);
+    let content = hold(&holders[0], &data).await;
+    let readers = Readers::of(PIECE / 2);
+    let holder = ids(&holders);
+    let read = async {
+        readers.fresh.until_came(0).await;
+        readers.fresh.take(&(0..SIZE as u64)).unwrap()
+    };
+    let first = tokio::select! {
+        ended = a.net.fetch_for_readers(&holder, asks(content), u64::MAX, &readers) => {
+            panic!("it ended before anything was read: {ended:?}")
+        }
+        first = read => first,
+    };
+    assert_eq!(first, data[..first.len()]);
+    assert!(readers.lets_in.load(Relaxed));
 }
 
 #[tokio::test]
@@ -245,10 +321,10 @@ async fn a_size_shows_nothing() {
     holders[0].above.allowance.store(4, Relaxed);
     a.net.fetch(&ids(&holders), asks(content), u64::MAX, OWNER).await.unwrap_err();
     liar.lets.add_permits(10);
-    let (pace, lets_in) = (Pace::default(), AtomicBool::default());
-    let read = a.net.fetch_for_readers(&[liar.id], asks(content), u64::MAX, &pace, &lets_in).await;
+    let readers = Readers::default();
+    let read = a.net.fetch_for_readers(&[liar.id], asks(content), u64::MAX, &readers).await;
     assert!(matches!(read, Err(NetError::Corrupt(_))), "{read:?}");
-    assert!(!lets_in.load(Relaxed), "nobody showed a byte");
+    assert!(!readers.lets_in.load(Relaxed), "nobody showed a byte");
     // All of it comes for its owner while the liar has its answer wait.
     liar.lets.forget_permits(usize::MAX);
     let before = liar.asked.available_permits();

@@ -6,10 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -18,7 +15,7 @@ use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use pollen_net::{NetError, Pace};
+use pollen_net::{NetError, Readers};
 use pollen_seal::Layout;
 use pollen_wire::{
     Id,
@@ -41,7 +38,7 @@ const DIGITS_LEAST: usize = 8;
 /// For so long holders are sought that send it, and so often.
 const PATIENCE: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(200);
-/// How often a reader looks whether the next piece has come.
+/// How often a reader looks whether what it waits for has come for others.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A blob that may be read.
@@ -53,6 +50,14 @@ pub struct Blob {
     reading: Option<Arc<Reading>>,
     /// Where the plain text is of one that is sealed.
     layout: Option<Layout>,
+}
+
+/// The next part of a blob for a reader.
+enum Part {
+    /// Verified as it came.
+    Fresh(Bytes),
+    /// Up to here it is held.
+    Held(u64),
 }
 
 /// A blob that who asked may read; where its bytes are was not looked at yet.
@@ -182,14 +187,11 @@ impl Plane {
     fn fetch_for_readers(&self, entry: &Arc<SeedEntry>, bytes_per_s: u64) -> Arc<Reading> {
         let mut held = entry.local.reading.lock();
         if let Some(reading) = held.upgrade() {
-            reading.pace.join(bytes_per_s);
+            reading.readers.pace.join(bytes_per_s);
             return reading;
         }
-        let pace = Arc::new(Pace::of(bytes_per_s));
-        let paced = pace.clone();
-        let (plane, owned) = (self.clone(), entry.clone());
-        let lets_in = Arc::<AtomicBool>::default();
-        let let_in = lets_in.clone();
+        let readers = Arc::new(Readers::of(bytes_per_s));
+        let (plane, owned, read_by) = (self.clone(), entry.clone(), readers.clone());
         let fetch = self.handle().spawn(async move {
             let began = Instant::now();
             loop {
@@ -197,10 +199,9 @@ impl Plane {
                 let tables = plane.tables().load_full();
                 let row = &tables.seed(&owned.row.seed).unwrap_or(&owned).row;
                 let (seed, content) = (row.seed, row.content);
-                let request = FetchRequest { seed, path: MODULE, content, piece: None };
+                let request = FetchRequest { seed, path: MODULE, content, piece: None, skip: 0 };
                 let (net, held_by) = (plane.net(), &row.replicas);
-                let fetched =
-                    net.fetch_for_readers(held_by, request, row.size, &paced, &lets_in).await;
+                let fetched = net.fetch_for_readers(held_by, request, row.size, &read_by).await;
                 let Err(error) = fetched else { return Ok(()) };
                 if error.is_own() || began.elapsed() >= PATIENCE {
                     return Err(not_had(&error));
@@ -220,7 +221,7 @@ impl Plane {
         };
         let fetched = fetch.map(|ended| ended.unwrap_or_else(|_| Err(CallError::shutting_down())));
         let flight = fetched.boxed().shared();
-        let reading = Arc::new(Reading { flight, pace, lets_in: let_in, ended: Box::new(ended) });
+        let reading = Arc::new(Reading { flight, readers, ended: Box::new(ended) });
         *held = Arc::downgrade(&reading);
         reading
     }
@@ -362,19 +363,22 @@ impl Blob {
 
     /// The bytes as they are held: of what is sealed no plain text.
     fn raw(self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CallError>> {
-        if self.reading.is_none() {
-            return self.held(range);
-        }
-        let next = |(blob, range): (Self, Range<u64>)| async move {
+        let Some(reading) = self.reading.clone() else { return self.held(range) };
+        let next = |(blob, reading, range): (Self, Arc<Reading>, Range<u64>)| async move {
             if range.is_empty() {
                 return Ok::<_, CallError>(None);
             }
-            blob.await_piece(range.start / PIECE).await?;
-            let end = range.end.min((range.start / PIECE + 1) * PIECE);
-            let piece = blob.held(range.start..end);
-            Ok(Some((piece, (blob, end..range.end))))
+            let part = blob.next_part(&reading, range.clone()).await?;
+            let (part, end) = match part {
+                Part::Fresh(bytes) => {
+                    let end = range.start + bytes.len() as u64;
+                    (stream::iter([Ok(bytes)]).boxed(), end)
+                }
+                Part::Held(end) => (blob.held(range.start..end), end),
+            };
+            Ok(Some((part, (blob, reading, end..range.end))))
         };
-        stream::try_unfold((self, range), next).try_flatten().boxed()
+        stream::try_unfold((self, reading, range), next).try_flatten().boxed()
     }
 
     /// All bytes within `range` in one piece, which stands in memory: the caller bounds it.
@@ -407,21 +411,35 @@ impl Blob {
         .boxed()
     }
 
-    /// Waits until a piece is here, and a holder let this node pass for this blob.
-    async fn await_piece(&self, piece: u64) -> Result<(), CallError> {
+    /// The next part of a range, which is not empty: what just came for these readers, or what is held,
+    /// once a holder let this node pass for this blob. Waits until there is one.
+    async fn next_part(&self, reading: &Reading, range: Range<u64>) -> Result<Part, CallError> {
+        let Readers { lets_in, fresh, .. } = &*reading.readers;
+        let mut ended = None;
         loop {
-            let ended = match &self.reading {
-                Some(reading) => tokio::time::timeout(LOOK, reading.flight.clone()).await.ok(),
-                None => Some(Ok(())),
-            };
-            let missing =
-                self.plane.net().content().missing(self.content(), self.entry.row.size).await;
-            let missing = missing.map_err(|error| not_had(&error))?;
-            let is_let_in = self.reading.as_ref().is_none_or(|it| it.lets_in.load(Relaxed));
-            if is_let_in && missing.iter().all(|held| u64::from(*held) != piece) {
-                return Ok(());
+            if let Some(bytes) = fresh.take(&range) {
+                return Ok(Part::Fresh(bytes));
             }
-            ended.unwrap_or(Ok(()))?;
+            if lets_in.load(Relaxed) {
+                let held = self.plane.net().content().held_from(self.content(), range.start).await;
+                let most = range.end.min(range.start + PIECE);
+                let most = fresh.next_behind(range.start).map_or(most, |next| most.min(next));
+                let end = held.map_err(|error| not_had(&error))?.min(most);
+                if end > range.start {
+                    return Ok(Part::Held(end));
+                }
+            }
+            match ended {
+                None => {}
+                Some(Ok(())) => return Err(not_had(&NetError::Missing)),
+                Some(Err(error)) => return Err(error),
+            }
+            ended = tokio::select! {
+                biased;
+                () = fresh.until_came(range.start) => None,
+                ended = reading.flight.clone() => Some(ended),
+                () = tokio::time::sleep(LOOK) => None,
+            };
         }
     }
 }

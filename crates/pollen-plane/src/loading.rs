@@ -232,7 +232,7 @@ impl Plane {
         content: Id,
         holders: &[Id],
     ) -> Result<(), CallError> {
-        let request = FetchRequest { seed: row.seed, path: role, content, piece: None };
+        let request = FetchRequest { seed: row.seed, path: role, content, piece: None, skip: 0 };
         let most = if row.is_blob() { u64::MAX } else { MAX_MODULE };
         let fetched = self.net().fetch(holders, request, most, row.publisher).await;
         fetched.map_err(|error| not_had(&error))

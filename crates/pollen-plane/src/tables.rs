@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use pollen_net::{Member, Pace, Short, short};
+use pollen_net::{Member, Readers, Short, short};
 use pollen_rules::match_gate;
 pub use pollen_rules::{Policy, Words};
 use pollen_seal::Layout;
@@ -36,9 +36,7 @@ pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), CallError>>>;
 /// The fetch of a blob for those who read it here; the last of them says that it is over.
 pub(crate) struct Reading {
     pub(crate) flight: Flight,
-    pub(crate) pace: Arc<Pace>,
-    /// Whether a holder let this node pass.
-    pub(crate) lets_in: Arc<AtomicBool>,
+    pub(crate) readers: Arc<Readers>,
     pub(crate) ended: Box<dyn Fn() + Send + Sync>,
 }
 

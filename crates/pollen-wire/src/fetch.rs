@@ -9,12 +9,17 @@ pub const MAX_MODULE: u64 = 64 * 1024 * 1024;
 
 /// Content is asked for in pieces of so many bytes. What fits into one is asked for whole.
 ///
-/// Each piece is verified and recorded by itself, so a transfer that is killed loses one at most.
+/// Each piece is asked for by itself, and what came of one before a kill is not sent again.
 pub const PIECE: u64 = 8 * 1024 * 1024;
 
-/// Fields of a request for all of it, and for a piece.
+/// What is verified and kept at once, bytes: 16 chunks of BLAKE3. A reader counts in these what it has
+/// of a piece.
+pub const GROUP: u64 = 16 * 1024;
+
+/// Fields of a request for all of it, for a piece, and for the rest of a piece.
 const FIELDS: u32 = 3;
 const OF_PIECE: u32 = 4;
+const OF_REST: u32 = 5;
 
 /// How many pieces content of this size has.
 pub fn pieces(size: u64) -> u64 {
@@ -32,16 +37,25 @@ pub struct FetchRequest<'a> {
     pub content: Id,
     /// The number of one piece, from 0; all of it without one.
     pub piece: Option<u32>,
+    /// The groups that the reader has from the piece's begin and that need not be sent; 0 without a piece.
+    pub skip: u32,
 }
 
 impl<'a> FetchRequest<'a> {
     /// Appends the array, without a length prefix.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
-        let fields = if self.piece.is_some() { OF_PIECE } else { FIELDS };
+        let fields = match self.piece {
+            None => FIELDS,
+            Some(_) if self.skip == 0 => OF_PIECE,
+            Some(_) => OF_REST,
+        };
         writer.array(fields).bytes(&self.seed).str(self.path).bytes(&self.content);
         if let Some(piece) = self.piece {
             writer.uint(piece);
+            if self.skip > 0 {
+                writer.uint(self.skip);
+            }
         }
     }
 
@@ -54,6 +68,7 @@ impl<'a> FetchRequest<'a> {
             path: reader.str("path", MAX_NAME)?,
             content: reader.id("content")?,
             piece: if fields < OF_PIECE { None } else { Some(reader.uint("piece")?) },
+            skip: if fields < OF_REST { 0 } else { reader.uint("skip")? },
         })
     }
 }
@@ -65,6 +80,9 @@ pub struct FetchAnswer<'a> {
     pub slug: &'a str,
     /// Bytes of the whole content. A holder of before pieces says none, and sends all of it.
     pub size: Option<u64>,
+    /// The groups that are not sent at the begin of the piece. A holder that knows no rests of pieces
+    /// says none, and sends all of it.
+    pub skip: u32,
 }
 
 impl<'a> FetchAnswer<'a> {
@@ -73,7 +91,8 @@ impl<'a> FetchAnswer<'a> {
         let mut writer = Writer::new(out);
         match self.size {
             None => writer.array(1).str(self.slug),
-            Some(size) => writer.array(2).str(self.slug).uint(size),
+            Some(size) if self.skip == 0 => writer.array(2).str(self.slug).uint(size),
+            Some(size) => writer.array(3).str(self.slug).uint(size).uint(self.skip),
         };
     }
 
@@ -83,6 +102,7 @@ impl<'a> FetchAnswer<'a> {
         let fields = reader.array(1)?;
         let slug = reader.str("slug", MAX_NAME)?;
         let size = if fields < 2 { None } else { Some(reader.uint("size")?) };
-        Ok(Self { slug, size })
+        let skip = if fields < 3 { 0 } else { reader.uint("skip")? };
+        Ok(Self { slug, size, skip })
     }
 }

@@ -185,16 +185,26 @@ fn a_request_head_has_its_limit() {
 
 #[test]
 fn content_requests_are_golden() {
-    let whole = FetchRequest { seed: run(32), path: "module", content: run(0), piece: None };
+    let whole =
+        FetchRequest { seed: run(32), path: "module", content: run(0), piece: None, skip: 0 };
     let piece = FetchRequest { piece: Some(5), ..whole };
-    for (name, expected) in [("fetch", whole), ("fetch of a piece", piece)] {
+    let rest = FetchRequest { skip: 300, ..piece };
+    let requests =
+        [("fetch", whole), ("fetch of a piece", piece), ("fetch of the rest of a piece", rest)];
+    for (name, expected) in requests {
         let golden = vector(name);
         assert_eq!(FetchRequest::decode(&golden), Ok(expected), "{name}");
         assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
     }
-    let refused = FetchAnswer { slug: "denied", size: None };
-    let sent = FetchAnswer { slug: "", size: Some(1 << 28) };
-    for (name, expected) in [("fetch answer", refused), ("fetch answer with a size", sent)] {
+    let refused = FetchAnswer { slug: "denied", size: None, skip: 0 };
+    let sent = FetchAnswer { slug: "", size: Some(1 << 28), skip: 0 };
+    let rest = FetchAnswer { skip: 300, ..sent };
+    let answers = [
+        ("fetch answer", refused),
+        ("fetch answer with a size", sent),
+        ("fetch answer with the rest of a piece", rest),
+    ];
+    for (name, expected) in answers {
         let golden = vector(name);
         assert_eq!(FetchAnswer::decode(&golden), Ok(expected), "{name}");
         assert_eq!(encoded(|out| expected.encode(out)), golden, "{name}");
@@ -384,7 +394,8 @@ fn the_frames_of_a_tunnel_are_golden() {
 
 #[test]
 fn a_request_for_content_is_told_from_a_tunnel_by_its_first_element() {
-    let fetch = FetchRequest { seed: run(32), path: "module", content: run(0), piece: None };
+    let fetch =
+        FetchRequest { seed: run(32), path: "module", content: run(0), piece: None, skip: 0 };
     assert_eq!(Asked::decode(&vector("fetch")), Ok(Asked::Fetch(fetch)));
     let mut of_later_kind = vector("open");
     of_later_kind[1] = 3;

@@ -19,7 +19,7 @@ use iroh::{
 use parking_lot::{Mutex, RwLock};
 use pollen_net::{
     Arrived, Carries, HelloData, Link, Member, Members, Net, NetConfig, NetEvent, Short,
-    TunnelStream, Upcalls, read_answer, short,
+    TunnelStream, Upcalls, read_answer, read_frame, short,
 };
 use pollen_wire::{
     Id,
@@ -49,6 +49,8 @@ pub struct Above {
     /// Requests for content that are let in yet; and all that came.
     pub allowance: AtomicUsize,
     pub asked: AtomicUsize,
+    /// The pieces that were asked for, and what was left out of each.
+    pub pieces: Mutex<Vec<(u32, u32)>>,
     /// Whose specs they are for; set when the node starts to itself.
     pub owner: RwLock<Id>,
     /// Who is a member, and by whom it is reached, as this node's brain would push it.
@@ -89,8 +91,9 @@ impl Upcalls for Above {
         });
     }
 
-    fn may_fetch(&self, _: &Id, _: &FetchRequest<'_>) -> Result<Id, &'static str> {
+    fn may_fetch(&self, _: &Id, asks: &FetchRequest<'_>) -> Result<Id, &'static str> {
         self.asked.fetch_add(1, Relaxed);
+        self.pieces.lock().extend(asks.piece.map(|piece| (piece, asks.skip)));
         let left = self.allowance.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
         if left.is_err() || !self.gives_content.load(Relaxed) {
             return Err("denied");
@@ -154,6 +157,7 @@ impl TestNode {
             gives_content: AtomicBool::new(true),
             allowance: AtomicUsize::new(usize::MAX),
             asked: AtomicUsize::new(0),
+            pieces: Mutex::default(),
             owner: RwLock::new([0; 32]),
             members: RwLock::default(),
             is_leased: AtomicBool::new(true),
@@ -340,10 +344,32 @@ impl Stranger {
             recv.read_to_end(1 << 16).await.unwrap();
             asked.add_permits(1);
             lets.acquire().await.unwrap().forget();
-            write(&mut send, |out| FetchAnswer { slug: "", size: Some(size) }.encode(out)).await;
+            write(&mut send, |out| FetchAnswer { slug: "", size: Some(size), skip: 0 }.encode(out))
+                .await;
             send.write_all(&size.to_le_bytes()).await.unwrap();
             let _ = send.write_all(&vec![0; 1 << 20]).await;
             let _ = send.finish();
+        }
+    }
+
+    /// Answers requests for content as a holder does that knows no rests of pieces: by what comes from
+    /// another one that is asked for whole pieces, over a connection to it.
+    pub async fn give_whole_pieces(self, from: Connection) {
+        let connection = self.endpoint.accept().await.unwrap().await.unwrap();
+        while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+            let asked = read_frame(&mut recv, 1 << 16).await.unwrap();
+            let asked = FetchRequest { skip: 0, ..FetchRequest::decode(&asked).unwrap() };
+            let (mut to, mut given) = from.open_bi().await.unwrap();
+            write(&mut to, |out| asked.encode(out)).await;
+            let _ = to.finish();
+            tokio::spawn(async move {
+                while let Ok(Some(chunk)) = given.read_chunk(1 << 16).await {
+                    if send.write_chunk(chunk).await.is_err() {
+                        return;
+                    }
+                }
+                let _ = send.finish();
+            });
         }
     }
 
