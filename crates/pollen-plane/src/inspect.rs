@@ -184,11 +184,10 @@ fn event(request: u64, content: Id, found: Result<Found, Fault>) -> Event {
         Ok(Found { size, info, bundle }) => (size, info, bundle, Fault::default()),
         Err(fault) => (fault.size, None, None, fault),
     };
-    let (functions, memory_bytes, may_be_program) = info.map_or_else(Default::default, |info| {
-        (info.functions, info.minimum_memory_bytes, info.may_be_program)
-    });
+    let info = info.unwrap_or_default();
+    let ModuleInfo { functions, may_be_program, minimum_memory_bytes: memory_bytes, .. } = info;
     let (bundle, description) =
-        prepared.map_or_else(Default::default, |(bundle, text)| (bundle.to_vec(), text));
+        prepared.map_or((Vec::new(), info.description), |(id, text)| (id.to_vec(), text));
     let Fault { slug, reason, remedy, .. } = fault;
     Event::Inspected {
         request,

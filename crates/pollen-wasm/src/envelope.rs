@@ -42,10 +42,12 @@ pub enum Reading {
 }
 
 /// What the seed-time checks found in a module.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModuleInfo {
     /// Exports that can be called, in the module's order.
     pub functions: Vec<String>,
+    /// What they take and give, as JSON; empty for a module, whose types say nothing of it.
+    pub description: String,
     /// It may be read as a program; with other functions than `_start` it may be either.
     pub may_be_program: bool,
     /// Function exports that cannot be called, with the reason.

@@ -6,6 +6,7 @@
 //! host's types.
 
 mod component;
+mod described;
 mod words;
 
 use pollen_wire::fetch::MAX_MODULE;
@@ -47,6 +48,7 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
     abi.check(&shape)?;
     let exports = abi.exports(&shape);
     Ok(ModuleInfo {
+        description: String::new(),
         may_be_program: Abi::may_be_program(&shape),
         functions: exports.callable.into_iter().map(|(name, _)| name).collect(),
         not_callable: exports.others,

@@ -19,7 +19,8 @@ from typing import Any
 from pollen.cli.values import read_input
 from pollen.errors import error_from
 
-_ARGUMENT = re.compile(r"([A-Za-z_]\w*)(:?=)(.*)", re.DOTALL)
+# Names of components have hyphens.
+_ARGUMENT = re.compile(r"([A-Za-z_][\w-]*)(:?=)(.*)", re.DOTALL)
 _WORDS = {
     "integer": "a whole number",
     "number": "a number",

@@ -94,7 +94,7 @@ def print_seeded(
     click.echo(f"  functions: {escaped(', '.join(told))}")
     for change in answer["changed"]:
         click.echo(f"  changed:   {change}")
-    if python:
+    if python or signatures:
         words = " ".join([answer["name"], *arguments.example(answer["functions"], signatures)])
         click.echo(here(f"  call it:   pln call {words}"))
         return

@@ -39,14 +39,16 @@ class Called:
     """One function: what it takes and gives. No I/O."""
 
     def __init__(self, seed: str, name: str, functions: dict[str, Any]) -> None:
+        name = _spelled(name, functions)
         if functions and name not in functions:
             reason = f'seed "{seed}" has no function "{name}"'
             raise NotFound("function-not-found", reason, f"name one of: {', '.join(functions)}")
         signature = functions.get(name, {})
-        self.what = f"{seed}/{name}"
+        self.name, self.what = name, f"{seed}/{name}"
         self.takes = signature.get("takes", "json")
         self.gives = signature.get("gives", "json")
         self._order = signature.get("order")
+        self._known = signature.get("input", {}).get("properties", {})
 
     def payload(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
         """The input, and whether it is JSON. Raises ``bad-argument``, ``TypeError``."""
@@ -57,6 +59,7 @@ class Called:
             return given[0], False
         if not kwargs:
             return list(args), True
+        kwargs = {_spelled(name, self._known): value for name, value in kwargs.items()}
         if args and (not isinstance(self._order, list) or len(args) > len(self._order)):
             reason = f"{self.what} takes no more arguments by place than it has names for"
             raise BadRequest("bad-argument", reason, "give all of them by name")
@@ -84,6 +87,12 @@ class Called:
         except ValueError:
             reason = f"the output of {self.what} is not JSON"
             raise BadRequest("bad-request", reason, "take its bytes: mesh.call(...)") from None
+
+
+def _spelled(name: str, known: Any) -> str:
+    """A name as the seed has it: components have hyphens where Python has low lines."""
+    hyphened = name.replace("_", "-")
+    return hyphened if name not in known and hyphened in known else name
 
 
 class Use:
@@ -119,7 +128,7 @@ class UsedFunction:
         called, use = await self._called(), self._use
         data, is_json = called.payload(args, kwargs)
         given: dict[str, Any] = {"json": data} if is_json else {"data": data}
-        reply = await use._mesh.call(use._seed, self._name, timeout=use._timeout, **given)
+        reply = await use._mesh.call(use._seed, called.name, timeout=use._timeout, **given)
         return called.value(reply.data)
 
     async def stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -128,7 +137,8 @@ class UsedFunction:
         data, is_json = called.payload(args, kwargs)
         given: dict[str, Any] = {"json": data} if is_json else {"data": data}
         rest = b""
-        async with use._mesh.stream(use._seed, self._name, timeout=use._timeout, **given) as pieces:
+        stream = use._mesh.stream(use._seed, called.name, timeout=use._timeout, **given)
+        async with stream as pieces:
             async for piece in pieces:
                 *lines, rest = (rest + piece).split(b"\n")
                 for item in called.items([line + b"\n" for line in lines]):
@@ -157,7 +167,7 @@ class SyncUse:
             called = Called(self._seed, name, self._functions)
             data, is_json = called.payload(args, kwargs)
             given: dict[str, Any] = {"json": data} if is_json else {"data": data}
-            reply = self._mesh.call(self._seed, name, timeout=self._timeout, **given)
+            reply = self._mesh.call(self._seed, called.name, timeout=self._timeout, **given)
             return called.value(reply.data)
 
         return call

@@ -96,11 +96,11 @@ def test_text_is_shown_without_its_quotes(output: bytes, shown: bytes) -> None:
     assert arguments.shown(output) == shown
 
 
-@pytest.mark.parametrize("word", ["a=1", "a:=1", "_x=", "a=b=c"])
+@pytest.mark.parametrize("word", ["a=1", "a:=1", "_x=", "a=b=c", "max-size=3"])
 def test_what_has_the_form_of_an_argument(word: str) -> None:
     assert arguments.is_argument(word)
 
 
-@pytest.mark.parametrize("word", ["a", "=1", "1a=2", '{"a"="b"}', "a b=c", "@a=b"])
+@pytest.mark.parametrize("word", ["a", "=1", "-a=1", "1a=2", '{"a"="b"}', "a b=c", "@a=b"])
 def test_what_has_not(word: str) -> None:
     assert not arguments.is_argument(word)

@@ -53,6 +53,8 @@ FUNCTIONS = {
     | {"returns": ORDER},
     "plot": taking(at={"type": "array", "prefixItems": [{"type": "number"}, TEXT]})
     | {"returns": {"type": "array", "prefixItems": [{"type": "number"}, TEXT]}},
+    # As components have names.
+    "get-all": taking(**{"max-size": {"type": "integer"}}) | {"returns": {"type": "null"}},
     "rest": function(
         input={
             "type": "object",
@@ -81,6 +83,7 @@ async def ask(mesh: pollen.Mesh) -> None:
     assert_type(await hello.when(datetime.datetime.now(), zone="utc"), TotalOrdersItem)
     await hello.when("2026-01-02T03:04", zone=None)
     assert_type(await hello.plot((1.5, "a")), list[float | str])
+    assert_type(await hello.get_all(max_size=3), None)
     await hello.rest(sizes={"a": "b"}, more=3)
 
 def ask_blocking(mesh: pollen.SyncMesh) -> None:

@@ -10,6 +10,7 @@ use wasmparser::component_types::{
 use wasmparser::types::Types;
 use wasmparser::{BinaryReaderError, Parser, Payload, Validator};
 
+use super::described;
 use super::words::{PAGE, broken, nearest_of};
 use crate::abi::Abi;
 use crate::abi::shape::Shape;
@@ -35,7 +36,14 @@ pub(super) fn inspect(wasm: &[u8]) -> Result<ModuleInfo, SandboxError> {
     parts.check_imports(&types, &abi.interfaces())?;
     abi.check(&shape)?;
     let exports = abi.exports(&shape);
+    let called = |name: &String| exports.callable.iter().any(|(callable, _)| callable == name);
+    let named = shape.world.iter().flat_map(World::named).filter(|(name, _)| called(name));
+    let typed = named.filter_map(|(name, exposed)| Some((name, type_of(&types, exposed)?)));
+    let typed: Vec<_> = typed.collect();
+    let description =
+        if typed.is_empty() { String::new() } else { described::describe(&types, &typed) };
     Ok(ModuleInfo {
+        description,
         may_be_program: Abi::may_be_program(&shape),
         functions: exports.callable.into_iter().map(|(name, _)| name).collect(),
         not_callable: exports.others,
@@ -181,6 +189,23 @@ fn remedy_for(name: &str) -> String {
         package if package.starts_with("pollen:") => "build it for this version of Pollen".into(),
         _ => "join the component that exports it into this one: wac plug".into(),
     }
+}
+
+/// The type of a function that it exports.
+fn type_of<'t>(types: &'t Types, exposed: &Exposed) -> Option<&'t ComponentFuncType> {
+    let outer = exposed.interface.as_deref().unwrap_or(&exposed.function);
+    let item = types.as_ref().component_item_for_export(outer)?.ty;
+    let id = match (item, &exposed.interface) {
+        (ComponentEntityType::Func(id), None) => id,
+        (ComponentEntityType::Instance(id), Some(_)) => {
+            match types[id].exports.get(exposed.function.as_str())?.ty {
+                ComponentEntityType::Func(id) => id,
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    Some(&types[id])
 }
 
 fn exposed(types: &Types, interface: Option<&str>, name: &str, ty: &ComponentFuncType) -> Exposed {

@@ -77,6 +77,12 @@ def class_name(seed: str) -> str:
     return name if name.isidentifier() else f"Seed{name}"
 
 
+def _spelled(name: str, others: Mapping[str, Any]) -> str:
+    """A name for Python: components have hyphens, where ``uses`` takes low lines."""
+    low = name.replace("-", "_")
+    return name if low in others else low
+
+
 def _is_name(text: str) -> bool:
     return text.isidentifier() and not keyword.iskeyword(text)
 
@@ -92,9 +98,10 @@ class _Writer:
         """One class; a function whose name is none for Python is left out, and told of."""
         streams: list[str] = []
         lines = ["", "", f"class {title}:", f'{_INDENT}"""Its functions."""', ""]
-        for name, told in functions.items():
+        for own, told in functions.items():
+            name = _spelled(own, functions)
             if not _is_name(name) or name[0] == "_" or name in _TYPES or not isinstance(told, dict):
-                lines += [f"{_INDENT}# {escaped(name)[:80]!r} cannot stand here: mesh.call has it."]
+                lines += [f"{_INDENT}# {escaped(own)[:80]!r} cannot stand here: mesh.call has it."]
             elif told.get("gives") == "stream" and is_async:
                 within = f"{title}{class_name(name)}"
                 streams += self._stream(within, name, told)
@@ -142,9 +149,9 @@ class _Writer:
         for key in [*by_place, "*", *late, *later]:
             if key == "*":
                 parts += ["*"] if late or later else []
-            elif _is_name(key):
+            elif _is_name(shown := _spelled(key, properties)):
                 kind = self.type_of(properties[key], f"{name}-{key}", is_argument=True)
-                parts.append(f"{key}: {kind}" + ("" if key in needed else " = LEFT_OUT"))
+                parts.append(f"{shown}: {kind}" + ("" if key in needed else " = LEFT_OUT"))
         if parts[-1] == "*":
             parts.pop()
         rest = taken.get("additionalProperties")
