@@ -4,10 +4,7 @@
 mod common;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -150,7 +147,7 @@ async fn a_piece_that_broke_off_goes_on_where_it_stopped() {
     assert!(missing[1..].iter().all(|rest| rest.skip == 0), "{missing:?}");
     let held = a.net.content().held_from(content, 0).await.unwrap();
     assert_eq!(held, u64::from(first.skip) * GROUP);
-    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    a.net.fetch(&ids(&holders[1..]), asks(content), u64::MAX, OWNER).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
     let asked = holders[1].above.pieces.lock().clone();
     // The first request is the question how large it is.
@@ -172,7 +169,7 @@ async fn a_holder_that_knows_no_rests_of_pieces_sends_all_of_one() {
     let _carrier = older.join(&mut a, &link).await;
     let id = older.id();
     tokio::spawn(older.give_whole_pieces(from));
-    a.net.fetch(&[id], asks(content), u64::MAX, Some(OWNER)).await.unwrap();
+    a.net.fetch(&[id], asks(content), u64::MAX, OWNER).await.unwrap();
     assert_eq!(a.net.content().read(content).await.unwrap(), data);
     assert!(holder.above.pieces.lock().iter().all(|one| one.1 == 0));
 }
