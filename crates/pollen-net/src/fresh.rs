@@ -2,10 +2,14 @@
 //!
 //! Decides: what of it is kept, and how much. Does not know: holders, the store, who reads.
 //! Invariants: only bytes that this process has verified as they came stand here. They are those next to the
-//!     foremost reader, and no more than [`MOST`].
+//!     foremost reader, no more than [`MOST`] of a content, and no more than [`MOST_OF_ALL`] together.
 //! Source: docs/internals/content.md#reading.
 
-use std::{collections::BTreeMap, ops::Range, sync::atomic::AtomicBool};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,6 +19,9 @@ use crate::pace::Pace;
 
 /// Bytes that wait for a reader. Two pieces: while one is read as it comes, the next one comes beside it.
 const MOST: usize = 16 * 1024 * 1024;
+/// The same of all contents of the process: whoever reads many of them slowly holds no more.
+const MOST_OF_ALL: usize = 2 * MOST;
+static OF_ALL: AtomicUsize = AtomicUsize::new(0);
 /// Readers are woken when so many bytes more came, and at the end of a piece.
 const WORTH: usize = 256 * 1024;
 
@@ -45,8 +52,9 @@ pub struct Fresh {
     came: Notify,
 }
 
-#[derive(Default)]
 struct Held {
+    /// Bytes of all contents.
+    all: &'static AtomicUsize,
     /// By their offset in the content; they do not overlap.
     leaves: BTreeMap<u64, Bytes>,
     bytes: usize,
@@ -54,6 +62,38 @@ struct Held {
     at: u64,
     /// Bytes of which nobody was told.
     untold: usize,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self::among(&OF_ALL)
+    }
+}
+
+impl Held {
+    fn among(all: &'static AtomicUsize) -> Self {
+        Self { all, leaves: BTreeMap::new(), bytes: 0, at: 0, untold: 0 }
+    }
+
+    fn add(&mut self, offset: u64, data: Bytes) {
+        self.bytes += data.len();
+        self.all.fetch_add(data.len(), Relaxed);
+        if let Some(twice) = self.leaves.insert(offset, data) {
+            self.forget(&twice);
+        }
+    }
+
+    /// No longer counts what was taken out.
+    fn forget(&mut self, data: &Bytes) {
+        self.bytes -= data.len();
+        self.all.fetch_sub(data.len(), Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 impl Fresh {
@@ -65,13 +105,10 @@ impl Fresh {
         let mut held = self.held.lock();
         held.untold += data.len();
         if offset + data.len() as u64 > held.at {
-            held.bytes += data.len();
-            if let Some(twice) = held.leaves.insert(offset, data.clone()) {
-                held.bytes -= twice.len();
-            }
-            while held.bytes > self.most {
+            held.add(offset, data.clone());
+            while held.bytes > self.most || held.all.load(Relaxed) > MOST_OF_ALL {
                 let Some((_, last)) = held.leaves.pop_last() else { break };
-                held.bytes -= last.len();
+                held.forget(&last);
             }
         }
         let is_worth_it = held.untold >= WORTH;
@@ -102,7 +139,7 @@ impl Fresh {
             && first.key() + first.get().len() as u64 <= at
         {
             let read = first.remove();
-            held.bytes -= read.len();
+            held.forget(&read);
         }
         Some(taken)
     }
@@ -135,7 +172,11 @@ mod tests {
     use super::*;
 
     fn of(most: usize) -> Fresh {
-        Fresh { most, ..Fresh::default() }
+        among(Box::leak(Box::default()), most)
+    }
+
+    fn among(all: &'static AtomicUsize, most: usize) -> Fresh {
+        Fresh { most, held: Mutex::new(Held::among(all)), ..Fresh::default() }
     }
 
     #[test]
@@ -164,6 +205,23 @@ mod tests {
         assert_eq!(fresh.take(&(0..4)), None, "the foremost reader is behind it");
         fresh.put(4, &Bytes::from_static(b"four"));
         assert_eq!(fresh.held.lock().bytes, 4, "what comes twice counts once");
+    }
+
+    #[test]
+    fn many_contents_together_hold_no_more_than_two() {
+        let big = Bytes::from(vec![0; MOST / 2]);
+        let count: &AtomicUsize = Box::leak(Box::default());
+        let all: Vec<Fresh> = (0..5).map(|_| among(count, MOST)).collect();
+        for fresh in &all {
+            fresh.put(0, &big);
+            fresh.put(big.len() as u64, &big);
+        }
+        let held: usize = all.iter().map(|fresh| fresh.held.lock().bytes).sum();
+        assert!((2 * MOST - big.len()..=MOST_OF_ALL).contains(&held), "{held}");
+        drop(all);
+        let next = among(count, MOST);
+        next.put(0, &big);
+        assert!(next.take(&(0..1)).is_some(), "what was let go has room for others");
     }
 
     #[test]
