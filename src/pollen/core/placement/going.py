@@ -9,6 +9,8 @@ Source: docs/internals/placement.md#claims-and-hosting; docs/internals/content.m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pollen.core.ids import Hash, PeerId
 from pollen.core.placement.claims import State
 from pollen.core.placement.entry import Entry, View
@@ -30,7 +32,12 @@ def minimum_of_heir(role: Role, view: View) -> int:
 
 def are_others_enough(own: PeerId, key: Hash, role: Role, view: View) -> bool:
     """Whether there are."""
-    return len(successors(own, key, role, view)) >= others_needed(key, role, view)
+    return are_enough(successors(own, key, role, view), key, role, view)
+
+
+def are_enough(others: Sequence[PeerId], key: Hash, role: Role, view: View) -> bool:
+    """Whether a copy here may go when these others stay."""
+    return len(others) >= others_needed(key, role, view)
 
 
 def others_needed(key: Hash, role: Role, view: View) -> int:

@@ -29,11 +29,11 @@ from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Cue, State, step
 from pollen.core.placement.entry import Entry, View
 from pollen.core.placement.going import (
+    are_enough,
     are_others_enough,
     is_newest_due,
     is_past,
     is_replaced_by,
-    others_needed,
     runs_no_more,
     successors,
     witnessed_by,
@@ -247,7 +247,7 @@ class Hosting:
         if role.heir == key:
             hosts = (view.claims.host(key, node) for node in stay)
             stay = [h.node for h in hosts if h and h.has_witnessed(self._own, entry.drain)]
-        return len(stay) >= others_needed(key, role, view)
+        return are_enough(stay, key, role, view)
 
     # -- transitions ----------------------------------------------------------------------------
 

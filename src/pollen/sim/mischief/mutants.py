@@ -305,7 +305,7 @@ MUTANTS: list[Mutant] = [
         caught_by="it came in", scenario="an_update_that_fits_nowhere",
     ),
     Mutant(
-        name="let-go-before-others", owner=going, target="minimum_of", make=bugs.always(0),
+        name="let-go-before-others", owner=going, target="others_needed", make=bugs.always(0),
         caught_by="no-last-copy-dropped",
         scenario="a_holder_dies_and_its_copies_are_made_again",
     ),
