@@ -93,6 +93,7 @@ def test_a_list_has_commas(pln: Pln) -> None:
         (["discovery", "multicast:192.0.2.1:5"], b"is not a multicast group"),
         (["listen", ","], b"listen is empty"),
         (["http", "8080"], b"ip:port"),
+        (["http_paths", "yes"], b"one of: on, off"),
         (["http_hosts", "a b=shop"], b"neither a host nor *.SUFFIX"),
         (["http_hosts", "*=home,example.org"], b"names no site"),
         (["metrics", "here"], b"ip:port"),

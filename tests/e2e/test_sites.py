@@ -192,6 +192,38 @@ async def test_strangers_see_public_sites_by_their_host(
     assert (hidden.status, hidden.body) == (nobody.status, nobody.body)
 
 
+async def test_a_path_names_a_site_to_strangers_only_where_the_operator_says_so(
+    trio: Cluster, door: str, tmp_path: Path
+) -> None:
+    """Public ones; any other name is answered as one that there is not, by path too."""
+    folder = written(tmp_path / "open", {"index.html": "open", "sub/page.html": "page"})
+    await succeeds(trio[0], "seed", folder, "open", "--public")
+    await succeeds(trio[0], "seed", written(tmp_path / "shut", {"index.html": "shut"}), "shut")
+    for name in ("open", "shut"):
+        await knows(trio[2], name)
+
+    async def asked(path: str) -> Answer:
+        return await asyncio.to_thread(visit, door, "192.0.2.7", path)
+
+    assert (await asked("/~site/open/")).status == 404
+    await trio[2].stop()
+    await trio[2].start("--http", door, "--http-paths")
+
+    async def is_open() -> bool:
+        answer = await asked("/~site/open/")
+        return (answer.status, answer.body) == (200, b"open")
+
+    await until(is_open, PATIENCE, "the site by its path")
+    assert (await asked("/~site/open/sub/page.html")).body == b"page"
+    assert (await asked("/~site/open")).status == 308
+    shut, nothing = await asked("/~site/shut/"), await asked("/~site/nothing/")
+    assert (shut.status, nothing.status) == (404, 404) and shut.body == nothing.body
+    assert (await asked("/~site/")).status == 404
+    await trio[2].stop()
+    await trio[2].start("--http", door)
+    assert (await asked("/~site/open/")).status == 404
+
+
 async def test_an_operator_says_which_site_a_host_means(
     trio: Cluster, door: str, tmp_path: Path
 ) -> None:

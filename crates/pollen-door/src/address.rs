@@ -13,6 +13,8 @@ use std::{borrow::Cow, collections::HashMap};
 const LOCAL: &str = ".localhost";
 /// The rule for every other Host.
 const ANY: &str = "*";
+/// The rule that lets strangers name a site in the path, and no Host.
+const BY_PATH: &str = "/~site/";
 
 /// What the operator of a node says of Hosts.
 #[derive(Debug, Default)]
@@ -22,16 +24,20 @@ pub struct Hosts {
     /// the site's name.
     suffixes: Vec<(String, Option<String>)>,
     default: Option<String>,
+    is_by_path: bool,
 }
 
 impl Hosts {
     /// From pairs of a host and a site. A host is a name, `*.SUFFIX`, or `*`; an empty site behind
-    /// `*.SUFFIX` is the one whose name stands before the suffix. The caller has checked them.
+    /// `*.SUFFIX` is the one whose name stands before the suffix. `/~site/` without a site is no host,
+    /// and has sites named in the path as well. The caller has checked them.
     pub fn new(rules: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut hosts = Self::default();
         for (host, site) in rules {
             let host = host.to_ascii_lowercase();
-            if host == ANY {
+            if host == BY_PATH {
+                hosts.is_by_path = true;
+            } else if host == ANY {
                 hosts.default = Some(site);
             } else if let Some(suffix) = host.strip_prefix(ANY) {
                 hosts.suffixes.push((suffix.to_owned(), Some(site).filter(|it| !it.is_empty())));
@@ -41,6 +47,11 @@ impl Hosts {
         }
         hosts.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         hosts
+    }
+
+    /// Whether a path may name a site to strangers.
+    pub(crate) fn is_by_path(&self) -> bool {
+        self.is_by_path
     }
 
     /// The names that a host may mean, the surest first; the first that is a site is meant.

@@ -1,6 +1,6 @@
 //! Which content a request reads, and its answer.
 //!
-//! Decides: what a path or a Host names: a blob, a site of the owner, a site for everybody.
+//! Decides: what a path or a Host names: a blob, a site by its path, the site of a host.
 //! Does not know: how either is sent (`contents.rs`, `sites.rs`).
 //! Invariants: a stranger's site never stands in the place of a path of the door itself.
 //! Source: docs/internals/content.md#reading, docs/internals/content.md#sites.
@@ -21,8 +21,8 @@ use crate::{
 /// A content that a request is for.
 pub(crate) enum Readable {
     Blob,
-    /// A site of this node's owner, by its name in the path.
-    OwnSite,
+    /// A site by its name in the path: for the owner, and for strangers where the operator says so.
+    SiteByPath,
     /// The one that the Host names.
     Site(String),
 }
@@ -34,8 +34,12 @@ impl Readable {
         if path.starts_with(BLOB) {
             return Some(Self::Blob);
         }
+        let is_by_path = who != Principal::Anonymous || shared.hosts.is_by_path();
+        if is_by_path && path.starts_with(SITE) {
+            return Some(Self::SiteByPath);
+        }
         if who != Principal::Anonymous {
-            return path.starts_with(SITE).then_some(Self::OwnSite);
+            return None;
         }
         // `*` and a host alone are no page.
         let is_page = path.starts_with('/') && !path.starts_with("/call/") && path != "/healthz";
@@ -50,7 +54,7 @@ impl Readable {
     pub(crate) fn form(&self) -> &'static str {
         match self {
             Self::Blob => "/blob/<name>",
-            Self::OwnSite => "/~site/<name>/",
+            Self::SiteByPath => "/~site/<name>/",
             Self::Site(_) => "/<page>",
         }
     }
@@ -73,9 +77,11 @@ impl Readable {
                 };
             }
             Self::Site(name) => (Some(name), within(uri.path().get(1..).unwrap_or_default())),
-            Self::OwnSite => {
-                match uri.path().strip_prefix(SITE).unwrap_or_default().split_once('/') {
+            Self::SiteByPath => {
+                let rest = uri.path().strip_prefix(SITE).unwrap_or_default();
+                match rest.split_once('/') {
                     Some((name, path)) => (within(name), within(path)),
+                    None if rest.is_empty() => return nothing(),
                     // A site's own links count from its folder.
                     None => return sites::moved(uri),
                 }

@@ -83,6 +83,7 @@ def _listen(port: int | None, ips: tuple[str, ...]) -> list[str]:
 @click.option("--port", type=click.IntRange(0, 65535), help="UDP port for links (60611).")
 @click.option("--ips", multiple=True, metavar="IP[,IP…]", help="Listen on these addresses only.")
 @click.option("--http", default="", metavar="IP:PORT", help="Also serve public seeds over TCP.")
+@click.option("--http-paths", is_flag=True, help="Sites there at /~site/NAME/ as well.")
 @click.option("--name", default="", help="The node's name.")
 @with_globals
 @click.pass_context
@@ -92,6 +93,7 @@ def up_command(
     port: int | None,
     ips: tuple[str, ...],
     http: str,
+    http_paths: bool,
     name: str,
 ) -> None:
     """Start the node here.
@@ -110,7 +112,8 @@ def up_command(
     where = paths_of(ctx)
     listen = _listen(port, ips)
     # What cannot start must not leave a new cluster behind.
-    options = service.StartOptions(listen=listen, http=http, name=name)
+    paths_too = "on" if http_paths else ""
+    options = service.StartOptions(listen=listen, http=http, http_paths=paths_too, name=name)
     unit = supervised.of(where)
     if unit is not None and options.settings():
         raise _untaken(where, options)

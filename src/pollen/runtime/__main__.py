@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dir", default=None, help="the node's folder (PLN_DIR, ~/.pln)")
     parser.add_argument("--listen", action="append", default=[], metavar="ADDRESS:PORT")
     parser.add_argument("--http", default="", metavar="ADDRESS:PORT")
+    parser.add_argument("--http-paths", action="store_const", const="on", default="")
     parser.add_argument("--name", default="")
     parser.add_argument("--log-level", default="", choices=["", "debug", "info", "warning"])
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
@@ -102,6 +103,7 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
     given = {
         "listen": options.listen,
         "http": options.http,
+        "http_paths": options.http_paths,
         "name": options.name,
         "log_level": options.log_level,
     }

@@ -276,7 +276,7 @@ class Daemon:
                 listen=self._config.listen,
                 call_socket=str(self._paths.call_socket),
                 http=self._config.http or None,
-                hosts=hosts.rules_of(self._config.http_hosts),
+                hosts=hosts.of_door(self._config.http_hosts, self._config.http_paths),
             )
         except PollenError:
             raise

@@ -6,7 +6,7 @@ import pytest
 
 from pollen.errors import BadRequest
 from pollen.runtime.folder.config import Config, parse_config
-from pollen.runtime.folder.hosts import EXAMPLE, rules_of
+from pollen.runtime.folder.hosts import EXAMPLE, of_door, rules_of
 
 
 def test_a_rule_is_a_host_and_a_site() -> None:
@@ -57,4 +57,11 @@ def test_what_is_no_rule_is_refused(texts: list[str], word: str) -> None:
 
 
 def test_no_rule_stands_by_default() -> None:
-    assert Config().http_hosts == []
+    assert Config().http_hosts == [] and Config().http_paths == "off"
+
+
+def test_paths_are_a_rule_of_the_door_beside_those_of_hosts() -> None:
+    assert of_door(["*=home"], "off") == [("*", "home")]
+    assert of_door(["*=home"], "on") == [("*", "home"), ("/~site/", "")]
+    with pytest.raises(BadRequest, match="http_paths"):
+        parse_config('http_paths = "yes"')

@@ -36,6 +36,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``listen``: addresses to bind. ``http``: the TCP door of the gateway, none by default.
     ``http_hosts``: which sites it answers with, by the Host of a request, beside their names.
+    ``http_paths``: ``on`` has it answer with a site by its path as well.
     ``metrics``: the TCP page for Prometheus, none by default.
     ``otlp_endpoint``: where spans of calls go, ``otlp_sample_percent`` of the traces begun here.
     ``memory_bytes``: for guests; 0 is half of the machine's. ``grace_ms``: for calls at shutdown.
@@ -52,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     listen: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_LISTEN))
     http: str = ""
     http_hosts: list[str] = msgspec.field(default_factory=list)
+    http_paths: str = "off"
     metrics: str = ""
     name: str = ""
     memory_bytes: int = 0
@@ -81,6 +83,7 @@ MEANINGS: dict[str, str] = {
     "listen": "addresses to bind for links, ip:port, with commas between",
     "http": "ip:port of the TCP door for public seeds; empty: none",
     "http_hosts": "sites by host, with commas between: HOST=SITE, *.SUFFIX=SITE, *.SUFFIX, *=SITE",
+    "http_paths": "on: sites at /~site/NAME/ of the TCP door, too, all of one origin; off: none",
     "metrics": "ip:port of the page for Prometheus; empty: none",
     "name": "the node's name; empty: the one that it was enrolled under",
     "memory_bytes": "memory for guests; 0B: half of the machine's",
@@ -103,6 +106,7 @@ AT_ONCE = frozenset({"upgrade.from"})
 _FIELDS = {"upgrade.from": "takes_from"}
 LEVELS = ("debug", "info", "warning")
 RELAYS = ("auto", "off")
+SWITCH = ("on", "off")
 
 
 def value_of(config: Config, key: str) -> str | int | list[str]:
@@ -188,6 +192,8 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     refusal = check_name(config.name) if config.name else None
     if refusal is not None:
         yield "name", f"cannot be so: {refusal.reason}", refusal.remedy
+    if config.http_paths not in SWITCH:
+        yield "http_paths", f"is {config.http_paths!r}", f"one of: {', '.join(SWITCH)}"
     if config.relay not in RELAYS:
         yield "relay", f"is {config.relay!r}", f"one of: {', '.join(RELAYS)}"
     if config.relay_bytes < 1:

@@ -17,6 +17,8 @@ from pollen.core.labels import check_name
 _LABEL: Final = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _HOST_MAX: Final = 253
+# The rule that lets the path of a request name a site.
+_BY_PATH: Final = ("/~site/", "")
 EXAMPLE: Final = "www.example.org=shop,*.example.org,*=home"
 
 
@@ -40,3 +42,8 @@ def rules_of(texts: Sequence[str]) -> list[tuple[str, str]]:
             raise ValueError(f"has two rules for {host!r}")
         found[host] = site
     return list(found.items())
+
+
+def of_door(texts: Sequence[str], by_path: str) -> list[tuple[str, str]]:
+    """The rules as the door takes them; ``by_path`` is the setting ``http_paths``."""
+    return rules_of(texts) + [_BY_PATH] * (by_path == "on")

@@ -36,6 +36,7 @@ class StartOptions:
 
     listen: Sequence[str] = ()
     http: str = ""
+    http_paths: str = ""
     name: str = ""
     log_level: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class StartOptions:
         )
         for flag, value in flags:
             line += [flag, value] if value else []
+        line += ["--http-paths"] if self.http_paths else []
         return line
 
     def settings(self) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class StartOptions:
         given = {
             "listen": list(self.listen),
             "http": self.http,
+            "http_paths": self.http_paths,
             "name": self.name,
             "log_level": self.log_level,
         }
@@ -80,7 +83,7 @@ def node_of(line: Sequence[str]) -> list[str] | None:
 def options_of(where: Paths) -> StartOptions:
     """How the daemon that runs here was started, or the one that did not end in order."""
     held = lock.read_flags(where)
-    listen, known = held.pop("listen", ()), ("http", "name", "log_level")
+    listen, known = held.pop("listen", ()), ("http", "http_paths", "name", "log_level")
     return StartOptions(listen=listen, **{key: held[key] for key in known if key in held})
 
 
