@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from pollen.sdk.python.stubs import class_name, module_of
 
+SOURCES = Path(__file__).parents[3] / "src"
 TEXT = {"type": "string"}
 
 
