@@ -113,9 +113,16 @@ def checked(folder: Path, program: str) -> list[str]:
     """What mypy says of a program beside the written file."""
     (folder / "hello_seed.py").write_text(module_of("hello", "8b2b4fd8", FUNCTIONS))
     (folder / "program.py").write_text(program)
-    line = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "program.py"]
+    line = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary"]
+    line += ["--follow-imports=silent", "program.py"]
     done = subprocess.run(
-        line, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        line,
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     return done.stdout.splitlines()
 
