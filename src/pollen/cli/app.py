@@ -59,10 +59,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Members of the cluster": ("invite", "join", "bootstrap", "members", "ping"),
     "Who may what": ("grant", "deny", "undeny", "props", "set-policy", "audit", "root"),
-    "Seeds, blobs and sites": (
-        *("seed", "unseed", "call", "fetch", "pin", "unpin", "versions", "rollback", "reseal"),
-        *("load", "new", "run", "stubs"),
-    ),
+    "Seeds": (*("seed", "unseed", "versions", "rollback", "call", "load", "new", "run", "stubs"),),
+    "Blobs and sites": ("fetch", "pin", "unpin", "reseal"),
     "Services": ("serve", "unserve", "connect", "disconnect"),
     "What goes on, and why": ("status", "top", "inspect", "why", "logs", "doctor"),
     "More": ("context", "completion", "demo", "sim", "version"),

@@ -1,4 +1,4 @@
-"""Write the functions of a seed as Python classes, for type checkers"""
+"""Write the functions of a seed for Python's type checkers"""
 
 from __future__ import annotations
 
