@@ -40,6 +40,15 @@ def has_on_disk(node: Node, text: bytes) -> bool:
     return any(text in path.read_bytes() for path in files)
 
 
+async def ready_on(node: Node, name: str) -> None:
+    """A node sees a replica that is ready."""
+
+    async def is_ready() -> bool:
+        return bool((await blob(node, name)).get("ready"))
+
+    await until(is_ready, 20, f"{name} is ready")
+
+
 async def test_holders_cannot_read_it_and_readers_need_not_hold_it(
     teams: Cluster, tmp_path: Path
 ) -> None:
@@ -137,6 +146,7 @@ async def test_a_program_seals_and_reads(teams: Cluster, tmp_path: Path) -> None
         assert held == plan.read_bytes()
         # A guest on a node that may, published by one that may.
         await mesh.seed(example("relay"), "relay", min_replicas=1, host=[("team", "blue")])
+        await ready_on(c, "relay")
         address = b"pln://blob/noted?bytes=65530-65545"
         reply = await other.call("relay", "relay", address + b"\n", timeout=30)
         assert reply.data == plan.read_bytes()[65_530:65_546]
