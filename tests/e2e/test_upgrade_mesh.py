@@ -304,9 +304,15 @@ def test_a_node_that_is_killed_in_between_comes_back_and_a_second_run_ends_it(
                     return lock.read_pid(Paths(barn.home)) is None
 
                 asyncio.run(until(is_gone, 30, "the node is gone"))
+        # A node that the upgrade began to start a moment before is there already, and not ready yet.
         barn("up", "-d")
-        version = control(barn).get("/v1/health")["version"]
-        assert version in (OLD, NEW)
+
+        async def answers() -> bool:
+            with contextlib.suppress(PollenError):
+                return control(barn).get("/v1/health")["version"] in (OLD, NEW)
+            return False
+
+        asyncio.run(until(answers, 30, "barn is up, old or new"))
 
         async def sees() -> bool:
             with contextlib.suppress(PollenError):
