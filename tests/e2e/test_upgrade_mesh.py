@@ -304,7 +304,7 @@ def test_a_node_that_is_killed_in_between_comes_back_and_a_second_run_ends_it(
                     return lock.read_pid(Paths(barn.home)) is None
 
                 asyncio.run(until(is_gone, 30, "the node is gone"))
-        # A node that the upgrade began to start a moment before is there already, and not ready yet.
+        # One that the upgrade began to start a moment before is there already, and not ready yet.
         barn("up", "-d")
 
         async def answers() -> bool:
