@@ -106,17 +106,14 @@ class Control:
         return self.request("POST", "/v1/seeds", {**wish, "content": self.upload(data)})
 
     def check(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        """What to publish as the node takes it; refused now if it would be whatever the module."""
+        """What to publish as the node takes it; refused now if it would be whatever the module. Of
+        what is to be sealed with the ids of its ``recipients``."""
         wish = _wish_of(name, options)
-        self.request("POST", "/v1/seeds/check", wish)
+        checked = self.request("POST", "/v1/seeds/check", wish)
+        # A node of an older version knows no such field.
+        if recipients := checked.get("recipients"):
+            wish["recipients"] = recipients
         return wish
-
-    def recipients(self, name: str, options: dict[str, Any]) -> list[str]:
-        """The ids of the nodes that a blob is to be sealed for, with these options, now. Raises
-        what ``check`` does, and ``config-invalid`` for too many."""
-        checked = self.request("POST", "/v1/seeds/check", _wish_of(name, options))
-        # A node of an older version refuses the option.
-        return list(checked["recipients"])
 
     def reseal(self, name: str, recipients: list[str], size: int) -> str:
         """Have the node seal anew what it sealed under a name, ``size`` bytes, for these nodes; the

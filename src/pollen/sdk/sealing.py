@@ -32,9 +32,10 @@ def reseal(control: Control, name: str) -> dict[str, Any] | None:
         reason = f'{view["publisher_name"]} published "{name}", and opens it to seal it anew'
         raise error_from("denied", reason, f"there: pln reseal {name}")
     options = {key: value for key, value in view["options"].items() if value is not None}
-    held = control.recipients(name, options)
+    wish = control.check(name, options)
+    held = wish["recipients"]
     if {node[:8] for node in held} == set(view["recipients"]):
         return None
     content = control.reseal(name, held, view["size_bytes"])
-    wish = {"name": name, "options": options, "content": content, "kind": view["kind"]}
-    return control.request("POST", "/v1/seeds", {**wish, "recipients": held})
+    body = {**wish, "content": content, "kind": view["kind"]}
+    return control.request("POST", "/v1/seeds", body)

@@ -105,10 +105,8 @@ def publish(
         return control.publish(made.module, name, options)
     wish = control.check(name, options)
     if made.blob is not None:
-        held = control.recipients(name, options) if options.get("sealed") else []
-        content = files.upload(control, made.blob, progress, held)
-        wish |= {"content": content, "kind": "blob", "recipients": held}
-        return control.request("POST", "/v1/seeds", wish)
+        content = files.upload(control, made.blob, progress, wish.get("recipients", ()))
+        return control.request("POST", "/v1/seeds", {**wish, "content": content, "kind": "blob"})
     if (site := made.site) is not None:
         folder = Path(site.source)
         content = files.upload_site(control, folder, progress, site.manner)
