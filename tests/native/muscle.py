@@ -189,13 +189,20 @@ class Client:
         self.talk = door.Conversation()
         connected.sendall(door.PREFACE)
 
-    def send(self, seed: str, function: str, data: bytes = b"", budget_ms: int = 20_000) -> int:
+    def send(
+        self,
+        seed: str,
+        function: str,
+        data: bytes = b"",
+        budget_ms: int = 20_000,
+        retries: int = 0,
+    ) -> int:
         number, frame = self.talk.call(
             seed,
             function,
             data,
             budget_ms=budget_ms,
-            retries=0,
+            retries=retries,
             idempotent=False,
             traceparent=None,
         )

@@ -376,6 +376,48 @@ def waits_for_a_link() -> None:
         side.raw.close(0)
 
 
+def wakes_who_let_it_go() -> None:
+    """A replica has drained, and a row is older than the others: a call of it is not lost."""
+    a, b = Muscle(), Muscle()
+    link(a, b)
+    b.seed("echo", ["echo"], replicas=[])
+    a.seed("echo", ["echo"], replicas=[b.peer])
+    wait_for(lambda: bool(a.take(0.01)) or metric(a, "links") == 1, "linked")
+    [warm], [held] = a.rows, b.rows
+    cold = msgspec.structs.replace(warm, replicas=[], wake=[b.peer])
+    client = a.client()
+    # The caller's row is the old one: refused, and woken at the same node when the row has come.
+    b.rows = [msgspec.structs.replace(held, wake=[b.peer])]
+    b.push([a.peer, b.peer])
+    client.send("echo", "echo", b"too late", retries=1)
+    wait_for(lambda: bool(a.take(0.01)) or metric(a, "retries") == 1, "refused")
+    a.rows = [cold]
+    a.push([a.peer, b.peer])
+    answered = client.answer()
+    assert isinstance(answered, door.Answered) and answered.wake_us > 0, answered
+    # The host's own row is the old one.
+    b.raw.unload_seed(held.seed, True)
+    b.rows = [msgspec.structs.replace(held, replicas=[b.peer])]
+    b.push([a.peer, b.peer])
+    answered = client.call("echo", "echo", b"too early")
+    assert isinstance(answered, door.Answered) and answered.wake_us > 0, answered
+    # Others woke it there meanwhile: the row that comes names the replica that refused the call.
+    b.raw.unload_seed(held.seed, True)
+    a.rows = [warm]
+    a.push([a.peer, b.peer])
+    before = metric(a, "retries")
+    client.send("echo", "echo", b"once more", retries=1)
+    wait_for(lambda: bool(a.take(0.01)) or metric(a, "retries") > before, "refused")
+    b.raw.load_seed(held.seed, [])
+    assert b.wait("load_finished")["slug"] == ""
+    a.rows = [msgspec.structs.replace(warm, wake=[b.peer])]
+    a.push([a.peer, b.peer])
+    answered = client.answer()
+    assert isinstance(answered, door.Answered), answered
+    for side in (a, b):
+        side.raw.close(0)
+
+
 def gives_up_without_a_link() -> None:
     """Nobody links: the call fails in good time, and its reason is true."""
     a, b = Muscle(), Muscle()

@@ -75,6 +75,10 @@ def test_the_end_of_the_tables_lease_refuses_calls_from_afar(scenario: Scenario)
     scenario("lease_ends")
 
 
+def test_a_seed_that_was_let_go_is_woken_where_it_was(scenario: Scenario) -> None:
+    scenario("wakes_who_let_it_go")
+
+
 def test_a_call_waits_for_a_link_and_asks_for_it(scenario: Scenario) -> None:
     scenario("waits_for_a_link")
 

@@ -32,6 +32,14 @@ pub(crate) enum Next {
 /// A place as a call sees it, and the way there.
 type Seen = (Place<Id>, Option<Arc<Link>>);
 
+/// When a call looks: nanoseconds since it began, and whether the row is another one than that of its last
+/// attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: u64,
+    pub(crate) changed: bool,
+}
+
 /// How a place is looked at.
 #[derive(Clone, Copy)]
 struct Sight {
@@ -43,14 +51,13 @@ struct Sight {
 }
 
 impl Plane {
-    /// Looks at the places of a row and asks the rule where the call goes. `now`: nanoseconds since
-    /// the call began.
+    /// Looks at the places of a row and asks the rule where the call goes.
     pub(crate) fn next(
         &self,
         tables: &Tables,
         entry: &SeedEntry,
         attempts: &mut Attempts<Id>,
-        now: u64,
+        moment: Moment,
     ) -> Next {
         let nodes = match entry.row.replicas.as_slice() {
             [] => entry.row.wake.as_slice(),
@@ -60,9 +67,9 @@ impl Plane {
         if let [only] = nodes {
             let sight = Sight { compared: false, again: attempts.was_cut() };
             let (place, link) = self.look_at(tables, entry, *only, sight);
-            return self.ask(tables, entry, attempts, &[place], &mut [link], now);
+            return self.ask(tables, entry, attempts, &[place], &mut [link], moment);
         }
-        self.next_of(tables, entry, nodes, attempts, now)
+        self.next_of(tables, entry, nodes, attempts, moment)
     }
 
     /// Of several. On its own, so that a call with one place pays for no room for sixteen.
@@ -73,7 +80,7 @@ impl Plane {
         entry: &SeedEntry,
         nodes: &[Id],
         attempts: &mut Attempts<Id>,
-        now: u64,
+        moment: Moment,
     ) -> Next {
         let mut places = [Place::default(); ROW_REPLICAS];
         let mut links = [const { None }; ROW_REPLICAS];
@@ -82,7 +89,7 @@ impl Plane {
             (*place, *link) = self.look_at(tables, entry, *node, sight);
         }
         let places = places.get(..nodes.len()).unwrap_or_default();
-        self.ask(tables, entry, attempts, places, &mut links, now)
+        self.ask(tables, entry, attempts, places, &mut links, moment)
     }
 
     fn ask(
@@ -92,15 +99,16 @@ impl Plane {
         attempts: &mut Attempts<Id>,
         places: &[Place<Id>],
         links: &mut [Option<Arc<Link>>],
-        now: u64,
+        moment: Moment,
     ) -> Next {
         let view = View {
             cold: entry.row.replicas.is_empty(),
             idempotent: entry.row.options.idempotent,
+            changed: moment.changed,
             places,
             draw: if places.len() > 2 { draw() } else { 0 },
         };
-        let step = attempts.poll(Event::Looked(&view), now);
+        let step = attempts.poll(Event::Looked(&view), moment.now);
         let node_of = |index: usize| places.get(index).map(|place| place.node);
         if let Some(peer) = step.wanted.and_then(node_of).and_then(|node| tables.peers.get(&node)) {
             self.want(peer);
@@ -111,7 +119,7 @@ impl Plane {
                 None => Next::End(End::Nobody),
             },
             Action::Wait(until) => Next::Wait(until),
-            Action::Look => Next::Wait(now),
+            Action::Look => Next::Wait(moment.now),
             Action::End(end) => Next::End(end),
         }
     }

@@ -69,16 +69,21 @@ async fn answer(
     if !pieces.is_over().await {
         return None;
     }
-    let mut arrived = match accept(plane, link, &header, input) {
-        Ok(arrived) => arrived,
+    let (mut arrived, is_new) = match accept(plane, link, &header, input) {
+        Ok(accepted) => accepted,
         Err(error) => return Some(refused(error)),
     };
     if header.stream || !header.head.is_empty() {
         let outlet = if header.stream { chunked(plane, half) } else { None };
         arrived.extras = Some(Arc::new(Extras { head: head.slice_ref(header.head), outlet }));
     }
-    let (local, wakes) = (arrived.entry.local.clone(), arrived.wake);
-    Some(told(execute(plane, &local.counters, arrived).await, wakes))
+    let local = arrived.entry.local.clone();
+    let ran = execute(plane, &local.counters, arrived).await;
+    if is_new && ran.result.as_ref().is_err_and(|error| !error.may_have_executed) {
+        // It did not run. When this node has the seed again the call may come again.
+        plane.seen().forget(header.call);
+    }
+    Some(ran)
 }
 
 /// The way of the reply's chunks, by the stream that the reply itself will end.
@@ -88,22 +93,13 @@ fn chunked(plane: &Plane, half: &mut Option<Half>) -> Option<Outlet> {
     sink.map(Outlet::new)
 }
 
-/// A refusal of a call marked `wake` says by a time over 0 that the call's id is known here: its
-/// caller does not come with it again.
-fn told(mut ran: Ran, wakes: bool) -> Ran {
-    if wakes && ran.result.is_err() {
-        ran.spent.wake_us = ran.spent.wake_us.max(1);
-    }
-    ran
-}
-
-/// Everything that is decided before the gate.
+/// Everything that is decided before the gate; and whether the call's id was not known here.
 fn accept(
     plane: &Plane,
     link: &Link,
     header: &CallHeader<'_>,
     input: Bytes,
-) -> Result<Arrived, CallError> {
+) -> Result<(Arrived, bool), CallError> {
     if !plane.tables().is_leased() {
         let reason = "this node's brain is silent: it takes no calls from afar";
         return Err(CallError::refused("unreachable", reason, "see pln logs on that node"));
@@ -112,10 +108,8 @@ fn accept(
     let entry = tables.seed(&header.seed).ok_or_else(|| {
         let reason = "this node knows no such version of the seed";
         CallError::refused("seed-not-found", reason, "pln status seeds")
-    });
+    })?;
     if header.wake {
-        // Before the id is noted: who refuses to wake may be the replica to call a moment later.
-        let entry = entry.clone()?;
         let verdict = plane.judge_wake(entry, true, entry.local.flight.lock().is_some());
         if matches!(verdict, Wake::Silent | Wake::Overloaded | Wake::Refuse) {
             return Err(not_woken(verdict, entry));
@@ -123,7 +117,8 @@ fn accept(
     }
     // The way here may have broken under it: where that does no harm, it runs once more.
     let is_again = header.idempotent && header.attempt > 0;
-    match plane.seen().note(header.call, header.attempt, Instant::now()) {
+    let seen = plane.seen().note(header.call, header.attempt, Instant::now());
+    match seen {
         Seen::New => {}
         Seen::Before | Seen::Forgotten if is_again => {}
         Seen::Before => {
@@ -136,9 +131,8 @@ fn accept(
             return Err(CallError::refused("unreachable", reason, "").executed(true));
         }
     }
-    let entry = entry?;
     let budget = Duration::from_micros(header.budget_us).min(MAX_BUDGET);
-    Ok(Arrived {
+    let arrived = Arrived {
         id: header.call,
         entry: entry.clone(),
         function: header.function.into(),
@@ -155,7 +149,8 @@ fn accept(
         extras: None,
         trace: Trace::parse(header.traceparent)
             .map_or_else(|| Trace::root(header.call, false), |caller| caller.child()),
-    })
+    };
+    Ok((arrived, seen == Seen::New))
 }
 
 fn refused(error: CallError) -> Ran {
@@ -201,19 +196,4 @@ fn encode(plane: &Plane, ran: Ran) -> (Vec<u8>, Bytes) {
     let mut head = Vec::with_capacity(64);
     frame::append(&mut head, 0, |out| reply.encode(out));
     (head, output)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Spent;
-
-    #[test]
-    fn a_refusal_after_the_id_was_noted_is_told_from_one_before() {
-        let full = || Ran::refused(CallError::overloaded("full", 10));
-        assert_eq!(told(full(), true).spent.wake_us, 1);
-        assert_eq!(told(full(), false).spent.wake_us, 0);
-        let woken = Ran { spent: Spent { wake_us: 700, ..Spent::ONE_CALL }, ..full() };
-        assert_eq!(told(woken, true).spent.wake_us, 700);
-    }
 }

@@ -102,11 +102,15 @@ impl Plane {
     }
 
     /// What a call finds that may have to wake its seed; nothing is begun.
+    ///
+    /// A row that has this node as a replica still is older than the caller's: what it let go last
+    /// is what callers wake first.
     pub(crate) fn judge_wake(&self, entry: &SeedEntry, asked: bool, loading: bool) -> Wake {
+        let own = self.id();
         admit_wake(&Wakening {
             asked,
             ready: entry.local.loaded.load().is_some(),
-            rank: entry.row.wake.contains(&self.id()),
+            rank: entry.row.wake.contains(&own) || entry.row.replicas.contains(&own),
             leased: self.tables().is_leased(),
             loading: loading || entry.local.is_closed(),
             memory_free: self.memory().free,

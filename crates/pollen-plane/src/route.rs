@@ -14,7 +14,7 @@ use pollen_wire::Id;
 
 use crate::{
     call::{CallError, Principal, Reply, Request, SeedRef, Spent},
-    candidates::{Next, pick_function, resolve},
+    candidates::{Moment, Next, pick_function, resolve},
     counters::{Awaited, count, micros32},
     draw::call_id,
     plane::Plane,
@@ -154,6 +154,8 @@ impl Plane {
         let mut now = nanos(request, progress.since);
         let mut counted = false;
         let mut last: Option<Tried> = None;
+        // The row of that attempt.
+        let mut row: Option<Arc<SeedEntry>> = None;
         loop {
             // Held over the attempt: the guard counts on no line that the threads share.
             let tables = self.tables().load();
@@ -171,18 +173,20 @@ impl Plane {
                 entry.local.counters.demand.add(1);
                 counted = true;
             }
-            let (node, link) = match self.next(&tables, entry, &mut attempts, now) {
-                Next::Try(node, link) => (node, link),
-                Next::Wait(until) => {
-                    Box::pin(self.wait(request, &tables, entry, &mut attempts, until)).await;
-                    now = nanos(request, Instant::now());
-                    continue;
-                }
-                Next::End(end) => {
-                    let ended = last.map_or_else(|| Err(unmade(end, entry)), Ok);
-                    return self.ended(entry, request, progress, ended);
-                }
-            };
+            let changed = row.as_ref().is_some_and(|row| !Arc::ptr_eq(row, entry));
+            let (node, link) =
+                match self.next(&tables, entry, &mut attempts, Moment { now, changed }) {
+                    Next::Try(node, link) => (node, link),
+                    Next::Wait(until) => {
+                        Box::pin(self.wait(request, &tables, entry, &mut attempts, until)).await;
+                        now = nanos(request, Instant::now());
+                        continue;
+                    }
+                    Next::End(end) => {
+                        let ended = last.map_or_else(|| Err(unmade(end, entry)), Ok);
+                        return self.ended(entry, request, progress, ended);
+                    }
+                };
             let attempt = progress.tries(node);
             let tried = match link {
                 None => self.try_here(request, entry, function, attempt).await,
@@ -197,15 +201,14 @@ impl Plane {
             };
             progress.may_have_run |= error.may_have_executed;
             now = nanos(request, Instant::now());
-            let noted = tried.node != self.id() && tried.spent.wake_us > 0;
-            let failure = tried.failure(error, noted, request.streamed() > 0);
+            let failure = tried.failure(error, request.streamed() > 0);
             let step = attempts.poll(Event::Failed(failure), now);
             progress.retries = attempts.retries();
             if step.action != Action::Look {
                 return self.ended(entry, request, progress, Ok(tried));
             }
             count(&self.counters().retries);
-            last = Some(tried);
+            (last, row) = (Some(tried), Some(entry.clone()));
         }
     }
 
@@ -296,7 +299,8 @@ impl Plane {
         routed.as_mut().enable();
         // The link may have come since it was missed.
         let now = nanos(request, Instant::now());
-        if !matches!(self.next(tables, entry, attempts, now), Next::Wait(_)) {
+        let moment = Moment { now, changed: false };
+        if !matches!(self.next(tables, entry, attempts, moment), Next::Wait(_)) {
             return;
         }
         let until = request.began + Duration::from_nanos(until);

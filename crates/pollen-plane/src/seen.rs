@@ -90,6 +90,16 @@ impl SeenIds {
         shard.insert(id, now, self.cap);
         Seen::New
     }
+
+    /// The call did not run here: should it come again, it is new.
+    pub(crate) fn forget(&self, id: [u8; 16]) {
+        let [.., last] = id;
+        let Some(shard) = self.shards.get(usize::from(last) % SHARDS) else { return };
+        let mut shard = shard.lock();
+        if shard.buckets.iter_mut().rev().any(|bucket| bucket.ids.remove(&id)) {
+            shard.len -= 1;
+        }
+    }
 }
 
 impl Shard {
@@ -137,6 +147,22 @@ mod tests {
         assert_eq!(seen.note(id(1), 0, start), Seen::New);
         assert_eq!(seen.note(id(1), 0, start + WINDOW), Seen::Before);
         assert_eq!(seen.note(id(1), 0, start + WINDOW + BUCKET), Seen::New);
+    }
+
+    #[test]
+    fn an_id_that_is_forgotten_is_new_and_leaves_its_room() {
+        let (seen, start) = (SeenIds::with_cap(SHARDS), Instant::now());
+        assert_eq!(seen.note(id(1), 0, start), Seen::New);
+        seen.forget(id(1));
+        seen.forget(id(2));
+        assert_eq!(seen.note(id(2), 0, start), Seen::New);
+        assert_eq!(seen.note(id(2), 1, start), Seen::Before);
+        seen.forget(id(2));
+        assert_eq!(
+            seen.note(id(1), 1, start),
+            Seen::New,
+            "nothing was pushed out for want of room"
+        );
     }
 
     #[test]

@@ -35,19 +35,12 @@ pub(crate) struct Tried {
 }
 
 impl Tried {
-    /// Its failure as the rule of attempts judges it. `noted`: the place may know the call's id;
-    /// `streamed`: a part of the output was handed on.
-    pub(crate) fn failure<'a>(
-        &self,
-        error: &'a CallError,
-        noted: bool,
-        streamed: bool,
-    ) -> Failure<'a> {
+    /// Its failure as the rule of attempts judges it. `streamed`: a part of the output was handed on.
+    pub(crate) fn failure<'a>(&self, error: &'a CallError, streamed: bool) -> Failure<'a> {
         Failure {
             slug: &error.slug,
             may_have_executed: error.may_have_executed,
             remote: self.remote,
-            noted,
             streamed,
             cut: self.cut,
         }

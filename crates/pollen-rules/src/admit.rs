@@ -149,7 +149,7 @@ pub struct Wakening {
     pub asked: bool,
     /// The seed is loaded here.
     pub ready: bool,
-    /// This node's own row lists it among those to wake.
+    /// This node's own row lists it among those to wake, or as a replica still.
     pub rank: bool,
     /// The tables are in force.
     pub leased: bool,

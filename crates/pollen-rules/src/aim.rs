@@ -33,6 +33,8 @@ pub struct View<'a, N> {
     pub cold: bool,
     /// Running this version twice does no harm.
     pub idempotent: bool,
+    /// The row is another one than that of the last attempt.
+    pub changed: bool,
     /// In the row's order.
     pub places: &'a [Place<N>],
     /// 64 random bits; used when there are three places or more.
@@ -55,8 +57,16 @@ pub struct Aim {
 pub struct Met<'a, N> {
     /// They are not tried again.
     pub tried: &'a [N],
+    /// They had let the seed go: not tried again for now.
+    pub gone: &'a [N],
     /// The way to them broke: they are tried again when there is no other.
     pub cut: &'a [N],
+}
+
+impl<N: Copy + Eq> Met<'_, N> {
+    fn is_over(&self, node: &N) -> bool {
+        self.tried.contains(node) || self.gone.contains(node)
+    }
 }
 
 /// Of replicas the nearest by price and one drawn; of ranks the first. A full one is better than
@@ -64,12 +74,11 @@ pub struct Met<'a, N> {
 ///
 /// One to which the way broke is better than none, too, when it is there again.
 pub fn aim<N: Copy + Eq>(view: &View<'_, N>, met: Met<'_, N>) -> Aim {
-    let tried = met.tried;
     match view.places {
         [] => Aim::default(),
         // A single candidate needs no comparison.
         [only] => {
-            let is_tried = tried.contains(&only.node);
+            let is_tried = met.is_over(&only.node);
             let unlinked = only.unlinked && !is_tried;
             let target = (!only.ejected && !is_tried).then_some(0);
             let wanted = (unlinked && target.is_none()).then_some(0);
@@ -90,7 +99,7 @@ fn aim_among<N: Copy + Eq>(view: &View<'_, N>, places: &[Place<N>], met: Met<'_,
     let (mut unlinked, mut may_come) = (None, false);
     for (at, (slot, index)) in candidates.iter_mut().zip(order.iter()).enumerate() {
         let Some(place) = places.get(*index) else { continue };
-        let is_tried = met.tried.contains(&place.node);
+        let is_tried = met.is_over(&place.node);
         *slot = Candidate {
             price_us: place.price_us,
             in_flight: place.in_flight,

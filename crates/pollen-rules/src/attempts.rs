@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     aim::{Met, View, aim},
-    numbers::{COLD, REACH},
+    numbers::{COLD, REACH, ROW_AGAIN},
     retry::{Attempt, Retry, classify_retry},
 };
 
@@ -31,8 +31,6 @@ pub struct Failure<'a> {
     pub may_have_executed: bool,
     /// Another host answered, or this one no longer has the seed.
     pub remote: bool,
-    /// The place may know the call's id: there it would not run again.
-    pub noted: bool,
     /// A part of its output was handed on to the caller.
     pub streamed: bool,
     /// No answer came: the way to the place broke, or there was none.
@@ -90,6 +88,9 @@ pub struct Attempts<N> {
     tried: Vec<N>,
     /// Replicas to which the way broke, of a call that may run again.
     cut: Vec<N>,
+    /// Replicas that had let the seed go; until `again`, or another row, they are not tried.
+    gone: Vec<N>,
+    again: u64,
     /// Ranks that did not wake the seed.
     asked: Vec<N>,
     trying: Option<Trying<N>>,
@@ -111,6 +112,8 @@ impl<N: Copy + Eq> Attempts<N> {
             retries,
             tried: Vec::new(),
             cut: Vec::new(),
+            gone: Vec::new(),
+            again: 0,
             asked: Vec::new(),
             trying: None,
             in_doubt: false,
@@ -145,9 +148,14 @@ impl<N: Copy + Eq> Attempts<N> {
             // is not.
             return Step { wanted: None, action: self.give_up() };
         }
+        if view.changed {
+            self.again = 0;
+        }
+        let is_held = !view.cold && now < self.again;
+        let gone = if is_held { self.gone.as_slice() } else { &[] };
         let met = match view.cold {
-            true => Met { tried: &self.asked, cut: &[] },
-            false => Met { tried: &self.tried, cut: &self.cut },
+            true => Met { tried: &self.asked, gone, cut: &[] },
+            false => Met { tried: &self.tried, gone, cut: &self.cut },
         };
         let aim = aim(view, met);
         let action = match aim.target.and_then(|index| view.places.get(index).map(|p| (index, p))) {
@@ -158,26 +166,31 @@ impl<N: Copy + Eq> Attempts<N> {
                 self.trying = Some(Trying { node: place.node, cold: view.cold, idempotent });
                 Action::Try(index)
             }
-            None => self.wait(aim.may_come, view.cold, now),
+            None => match self.wait(aim.may_come, view.cold, now) {
+                // A replica that let the seed go may have it again by the same row.
+                Some(until) if is_held => Action::Wait(until.min(self.again)),
+                Some(until) => Action::Wait(until),
+                None => self.give_up(),
+            },
         };
         Step { wanted: aim.wanted, action }
     }
 
-    fn wait(&mut self, may_come: bool, cold: bool, now: u64) -> Action {
+    fn wait(&mut self, may_come: bool, cold: bool, now: u64) -> Option<u64> {
         if may_come {
             let reach = *self.reach.get_or_insert(self.deadline.min(after(now, REACH)));
             if now < reach {
-                return Action::Wait(reach);
+                return Some(reach);
             }
         }
         // The plan finds a host, or the row that named one is about to change.
         if cold || self.last == Some(true) {
             let patience = *self.patience.get_or_insert(self.deadline.min(after(now, COLD)));
             if now < patience {
-                return Action::Wait(patience);
+                return Some(patience);
             }
         }
-        self.give_up()
+        None
     }
 
     fn give_up(&self) -> Action {
@@ -195,7 +208,7 @@ impl<N: Copy + Eq> Attempts<N> {
             return Action::End(End::Last);
         }
         // Ranks are few and each is asked once: that takes nothing from the tree's retries.
-        let is_free = trying.cold && !executed;
+        let is_free = (trying.cold || self.gone.contains(&trying.node)) && !executed;
         let judged = classify_retry(&Attempt {
             slug: failure.slug,
             may_have_executed: executed,
@@ -213,8 +226,13 @@ impl<N: Copy + Eq> Attempts<N> {
         if !is_free {
             self.retries = self.retries.saturating_sub(1);
         }
-        // A rank that refused at once forgot the call and may serve it later.
-        if !is_free || failure.noted {
+        // Who refused the call forgot it, and may serve it later.
+        if self.last == Some(true) && !trying.cold {
+            if !self.gone.contains(&trying.node) {
+                self.gone.push(trying.node);
+            }
+            self.again = after(now, ROW_AGAIN);
+        } else if !is_free {
             let is_cut = failure.cut && !trying.cold;
             if is_cut { &mut self.cut } else { &mut self.tried }.push(trying.node);
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How long a call waits for a change of a row that lists no replica, or an old one.
 pub const COLD: Duration = Duration::from_secs(10);
+/// How long a call leaves a replica alone that had let its seed go, while the row stays as it is.
+pub const ROW_AGAIN: Duration = Duration::from_millis(250);
 /// How long a call waits for a link to a replica that is alive and not linked, or silent: longer than
 /// [`LINK_IDLE_END`] and a dial.
 pub const REACH: Duration = Duration::from_secs(10);

@@ -53,7 +53,6 @@ fn answer(attempts: &mut Attempts<&'static str>, row: &'static Value) -> Step {
             slug: failed["slug"].as_str().unwrap(),
             may_have_executed: flag(failed, "may_have_executed"),
             remote: flag(failed, "remote"),
-            noted: flag(failed, "noted"),
             streamed: flag(failed, "streamed"),
             cut: flag(failed, "cut"),
         };
@@ -64,6 +63,7 @@ fn answer(attempts: &mut Attempts<&'static str>, row: &'static Value) -> Step {
     let view = View {
         cold: flag(look, "cold"),
         idempotent: flag(look, "idempotent"),
+        changed: flag(look, "changed"),
         places: &places,
         draw: count(look, "draw"),
     };
@@ -183,6 +183,7 @@ fn numbers_are_those_of_the_reference() {
         ("RETRIES", numbers::RETRIES.into()),
         ("RETRY_MIN_BUDGET_US", numbers::RETRY_MIN_BUDGET_US),
         ("ROW_REPLICAS", wide(numbers::ROW_REPLICAS)),
+        ("ROW_AGAIN_NS", nanos(numbers::ROW_AGAIN)),
         ("SATURATED_NS", nanos(numbers::SATURATED)),
         ("SEEN_NS", nanos(numbers::SEEN)),
         ("SILENCE_NS", nanos(numbers::SILENCE)),

@@ -73,14 +73,14 @@ def _look(chance: random.Random) -> dict[str, Any]:
     nodes = chance.sample(range(7), chance.choice((0, 1, 1, 2, 3, 5)))
     places = [_place(chance, node) for node in nodes]
     look: dict[str, Any] = {"places": places, "draw": chance.getrandbits(64)}
-    return look | {"cold": chance.random() < 0.3, "idempotent": chance.random() < 0.7}
+    flags = {"cold": 0.3, "idempotent": 0.7, "changed": 0.3}
+    return look | {flag: chance.random() < share for flag, share in flags.items()}
 
 
 def _failure(chance: random.Random) -> dict[str, Any]:
     flags = {
         "may_have_executed": chance.random() < 0.2,
         "remote": chance.random() < 0.9,
-        "noted": chance.random() < 0.3,
         "streamed": chance.random() < 0.1,
         "cut": chance.random() < 0.5,
     }

@@ -50,27 +50,28 @@ class View(msgspec.Struct, Generic[N], frozen=True, kw_only=True):
     """What a caller sees of a seed at one moment.
 
     ``cold``: the seed runs nowhere, and the places are the ranks that would wake it, in their
-    order. ``places``: in the row's order. ``draw``: 64 random bits.
+    order. ``places``: in the row's order. ``changed``: the row is another one than that of the last
+    attempt. ``draw``: 64 random bits.
     """
 
     places: Sequence[Place[N]]
     cold: bool = False
     idempotent: bool = False
+    changed: bool = False
     draw: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt failed.
 
-    ``remote``: another host answered, or this one no longer has the seed. ``noted``: the place may
-    know the call's id, and would not run it again. ``streamed``: a part of its output was handed on
-    to the caller. ``cut``: no answer came, as the way to the place broke, or there was none.
+    ``remote``: another host answered, or this one no longer has the seed. ``streamed``: a part of
+    its output was handed on to the caller. ``cut``: no answer came, as the way to the place broke,
+    or there was none.
     """
 
     slug: str
     may_have_executed: bool = False
     remote: bool = False
-    noted: bool = False
     streamed: bool = False
     cut: bool = False
 
@@ -182,9 +183,10 @@ class Attempts(Generic[N]):
     """One call of one seed. Times are nanoseconds of any steady clock.
 
     ``tried``: replicas where the call's id may be known. ``cut``: replicas to which the way broke,
-    of a call that may run again. ``asked``: ranks that did not wake the
-    seed. ``last``: whether the last attempt met an old row; None before its end. ``reach`` and
-    ``patience``: until when it waits for a way, and for a row.
+    of a call that may run again. ``gone``: replicas that had let the seed go; until ``again``, or
+    another row, they are not tried. ``asked``: ranks that did not wake the seed. ``last``: whether
+    the last attempt met an old row; None before its end. ``reach`` and ``patience``: until when it
+    waits for a way, and for a row.
     """
 
     deadline: int
@@ -192,6 +194,8 @@ class Attempts(Generic[N]):
     retries: int = numbers.RETRIES
     tried: list[N] = field(default_factory=list)
     cut: list[N] = field(default_factory=list)
+    gone: list[N] = field(default_factory=list)
+    again: int = 0
     asked: list[N] = field(default_factory=list)
     trying: _Trying[N] | None = None
     in_doubt: bool = False
@@ -216,28 +220,37 @@ class Attempts(Generic[N]):
             # The old version was idempotent, so a retry was allowed. The version that replaced it
             # is not.
             return Step(self._give_up())
-        tried, cut = (self.asked, ()) if view.cold else (self.tried, self.cut)
+        if view.changed:
+            self.again = 0
+        gone = self.gone if now < self.again else []
+        tried, cut = (self.asked, ()) if view.cold else (self.tried + gone, self.cut)
         found = aim(view, tried, cut)
         if found.target is None:
-            return Step(self._wait(found.may_come, view.cold, now), found.wanted)
+            until = self._wait(found.may_come, view.cold, now)
+            if until is None:
+                return Step(self._give_up(), found.wanted)
+            # A replica that let the seed go may have it again by the same row.
+            return Step(
+                Wait(min(until, self.again) if gone and not view.cold else until), found.wanted
+            )
         if now >= self.deadline:
             return Step(Over(End.DEADLINE if self.last is None else End.LAST), found.wanted)
         self.trying = _Trying(view.places[found.target].node, view.cold, idempotent)
         return Step(Try(found.target), found.wanted)
 
-    def _wait(self, may_come: bool, cold: bool, now: int) -> Action:
+    def _wait(self, may_come: bool, cold: bool, now: int) -> int | None:
         if may_come:
             if self.reach is None:
                 self.reach = min(self.deadline, now + numbers.REACH_NS)
             if now < self.reach:
-                return Wait(self.reach)
+                return self.reach
         # The plan finds a host, or the row that named one is about to change.
         if cold or self.last:
             if self.patience is None:
                 self.patience = min(self.deadline, now + numbers.COLD_NS)
             if now < self.patience:
-                return Wait(self.patience)
-        return self._give_up()
+                return self.patience
+        return None
 
     def _give_up(self) -> Action:
         return Over(End.NOBODY if self.last is None else End.LAST)
@@ -252,7 +265,7 @@ class Attempts(Generic[N]):
             # A second run would begin its output again behind the first one's.
             return Over(End.LAST)
         # Ranks are few and each is asked once: that takes nothing from the tree's retries.
-        is_free = trying.cold and not executed
+        is_free = (trying.cold or trying.node in self.gone) and not executed
         judged = routing.classify_retry(
             slug=failure.slug,
             may_have_executed=executed,
@@ -267,7 +280,11 @@ class Attempts(Generic[N]):
             self.asked.append(trying.node)
         if not is_free:
             self.retries = max(0, self.retries - 1)
-        # A rank that refused at once forgot the call and may serve it later.
-        if not is_free or failure.noted:
+        # Who refused the call forgot it, and may serve it later.
+        if self.last and not trying.cold:
+            if trying.node not in self.gone:
+                self.gone.append(trying.node)
+            self.again = now + numbers.ROW_AGAIN_NS
+        elif not is_free:
             (self.cut if failure.cut and not trying.cold else self.tried).append(trying.node)
         return Look()

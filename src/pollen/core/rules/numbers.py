@@ -17,6 +17,11 @@ from pollen.core.ids import MILLISECOND, SECOND
 # calls of a seed that nobody can host; lowering it refuses calls of a fresh one. Guess; measured
 # against in docs/decisions/a-call-waits-for-a-fresh-seed.md.
 COLD_NS = 10 * SECOND
+# How long a call leaves a replica alone that had let its seed go, while the row stays as it is: two
+# ticks of the tables and the way of a claim. Raising it holds callers up who missed that the seed
+# was woken there again; lowering it asks hosts that only wait for their row. Source:
+# docs/internals/seam.md.
+ROW_AGAIN_NS = 250 * MILLISECOND
 # How long a call waits for a link to a replica that is alive and not linked, or silent. Raising it
 # lets callers wait for who does not come back; lowering it below the idle end of a link
 # (``LINK_IDLE_END_NS``) and a dial fails calls whose link is replaced. Source:

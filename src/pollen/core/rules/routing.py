@@ -237,7 +237,8 @@ def admit_wake(
 ) -> Wake:
     """Whether an arriving call finds its seed, loads it, or waits for a load under way.
 
-    ``asked``: it is marked ``wake``. ``rank``: this node's own row lists it among those to wake.
+    ``asked``: it is marked ``wake``. ``rank``: this node's own row lists it among those to wake, or
+    as a replica still.
     ``memory_need``: the limit of one instance, as the brain asks for before it loads.
     """
     if ready:

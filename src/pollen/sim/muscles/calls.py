@@ -66,6 +66,8 @@ class Call:
     is_counted: bool = False
     # Its last attempt is marked ``wake``.
     is_wake: bool = False
+    # The row of its last attempt.
+    row: fx.SeedRow | None = None
     parent: Callable[[Call], None] | None = None
     attempting: Attempts[PeerId] = field(init=False)
 
@@ -101,8 +103,6 @@ class Sent:
     # From 1.
     attempt: int
     is_done: bool = False
-    # The target knows the call's id, and says so with its refusal.
-    is_noted: bool = False
 
 
 class Calls:
@@ -150,7 +150,7 @@ class Calls:
             # Before any wait: a seed that runs nowhere comes to life by being called.
             call.is_counted = True
             self.serving.counters_of(row.seed)[0] += 1
-        view = self._view(row)
+        view = self._view(row, call)
         step = call.attempting.poll(view, self._stage.now)
         if step.wanted is not None:
             self._want(view.places[step.wanted].node)
@@ -171,7 +171,7 @@ class Calls:
     def _try(self, call: Call, row: fx.SeedRow, target: PeerId) -> None:
         call.attempts += 1
         call.retries = call.attempting.retries
-        call.seed, call.is_wake = row.seed, not row.replicas
+        call.seed, call.is_wake, call.row = row.seed, not row.replicas, row
         if target == self._machine.key:
             self._take_here(call, row.seed)
         else:
@@ -188,12 +188,13 @@ class Calls:
         for call in waiting:
             self._look(call)
 
-    def _view(self, row: fx.SeedRow) -> View[PeerId]:
+    def _view(self, row: fx.SeedRow, call: Call) -> View[PeerId]:
         service = self.serving.counters_of(row.seed)[2]
         return View(
             places=[self._place(node, service) for node in row.replicas or row.wake],
             cold=not row.replicas,
             idempotent=row.options.idempotent,
+            changed=call.row is not None and call.row != row,
             draw=self._rng.draw(),
         )
 
@@ -289,7 +290,7 @@ class Calls:
             sent.call.ran_on = sent.target
             self._finish(sent.call, "", "", True)
             return
-        self._failed(sent.call, slug, reason, executed, remote=True, is_noted=sent.is_noted)
+        self._failed(sent.call, slug, reason, executed, remote=True)
 
     def _watch(self, end: LinkEnd) -> None:
         """While calls are under way: probe a silent link, eject it, take it back."""
@@ -327,14 +328,10 @@ class Calls:
         executed: bool,
         *,
         remote: bool,
-        is_noted: bool = False,
         is_cut: bool = False,
     ) -> None:
-        """One attempt failed. ``is_noted``: the target knows the call's id. ``is_cut``: no answer
-        came."""
-        failure = Failure(
-            slug=slug, may_have_executed=executed, remote=remote, noted=is_noted, cut=is_cut
-        )
+        """One attempt failed. ``is_cut``: no answer came."""
+        failure = Failure(slug=slug, may_have_executed=executed, remote=remote, cut=is_cut)
         step = call.attempting.poll(failure, self._stage.now)
         is_gone = self._boots != self._machine.boots or self._machine.node is None
         if is_gone or not isinstance(step.action, Look):

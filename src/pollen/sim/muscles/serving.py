@@ -118,23 +118,29 @@ class Serving:
             answer("unreachable", "this node's brain is silent", False)
             return
         row = self._plane.seeds.get(call.seed)
-        if call.is_wake:
-            # Before the id is noted: who refuses may be the replica to call a moment later.
-            verdict = routing.Wake.REFUSE if row is None else self._judge_wake(row, asked=True)
-            if verdict in _REFUSALS:
-                answer(*_REFUSALS[verdict], False)
-                return
-        sent.is_noted = True
-        # The way here may have broken under it: where that does no harm, it runs once more.
-        is_again = sent.attempt > 1 and self._is_safe(call, row)
-        if self._was_seen(call) and not is_again:
-            self._stage.count("duplicates")
-            answer("unreachable", "this call was here before", True)
-            return
         if row is None:
             answer("seed-not-found", "no such version here", False)
             return
-        self.serve(Arrived(call, Hash(call.seed), end.peer, sent.deadline, answer, sent.attempt))
+        if call.is_wake:
+            verdict = self._judge_wake(row, asked=True)
+            if verdict in _REFUSALS:
+                answer(*_REFUSALS[verdict], False)
+                return
+        # The way here may have broken under it: where that does no harm, it runs once more.
+        is_again = sent.attempt > 1 and self._is_safe(call, row)
+        was_seen = self._was_seen(call)
+        if was_seen and not is_again:
+            self._stage.count("duplicates")
+            answer("unreachable", "this call was here before", True)
+            return
+
+        def end_of(slug: str, reason: str, executed: bool) -> None:
+            if slug and not executed and not was_seen:
+                # It did not run. When this node has the seed again the call may come again.
+                self._seen.pop((call.call, call.hops), None)
+            answer(slug, reason, executed)
+
+        self.serve(Arrived(call, Hash(call.seed), end.peer, sent.deadline, end_of, sent.attempt))
 
     def _was_seen(self, call: Call) -> bool:
         now = self._stage.now
@@ -151,7 +157,7 @@ class Serving:
         return routing.admit_wake(
             asked=asked,
             ready=row.seed in plane.loaded,
-            rank=self._machine.key in row.wake,
+            rank=self._machine.key in row.wake or self._machine.key in row.replicas,
             leased=plane.is_leased,
             loading=row.seed in plane.flights or row.seed in plane.closed,
             memory_free=self._machine.memory_bytes,
