@@ -170,21 +170,11 @@ impl Shared {
             if self.visitors.peak() >= GIVE_BACK && self.visitors.held() < GIVE_BACK / 2 {
                 self.visitors.forget_peak();
                 // Tens of milliseconds: not on a network thread.
-                let _ = tokio::task::spawn_blocking(trim).await;
+                let _ = tokio::task::spawn_blocking(pollen_plane::trim).await;
             }
         }
     }
 }
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[allow(unsafe_code)]
-fn trim() {
-    // SAFETY: takes the allocator's own locks, and has no preconditions.
-    unsafe { libc::malloc_trim(0) };
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn trim() {}
 
 #[cfg(test)]
 mod tests {

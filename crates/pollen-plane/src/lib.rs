@@ -82,7 +82,7 @@ pub use call::{CallError, Principal, Reply, Request, SeedRef, Spent};
 pub use outlet::{Extras, Outlet, Sending, Sink};
 pub use plane::Plane;
 pub use pollen_wasm::MAX_ANSWER;
-pub use process::{Patience, files, files_of_strangers, files_of_tunnels, own_uid};
+pub use process::{Patience, files, files_of_strangers, files_of_tunnels, own_uid, trim};
 pub use quiet::Quiet;
 pub use ranges::ByteRange;
 pub use report::Metric;

@@ -19,6 +19,9 @@ use crate::{
 /// How often the brain gets telemetry.
 const TELEMETRY: Duration = Duration::from_millis(500);
 
+/// After so many guests were dropped for being idle, their memory goes back to the system.
+const GIVE_BACK: usize = 16;
+
 /// What the metrics page says of one spec.
 #[derive(Debug, Serialize)]
 pub struct SeedView {
@@ -99,13 +102,20 @@ impl Plane {
     pub(crate) async fn report(self) {
         let mut tick = tokio::time::interval(TELEMETRY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut turns = 0u32;
+        let (mut turns, mut reaped) = (0u32, 0);
         loop {
             tick.tick().await;
             self.events().telemetry(self.telemetry());
             turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(30) {
-                self.sandbox().reap();
+            if !turns.is_multiple_of(30) {
+                continue;
+            }
+            let now = self.sandbox().reap();
+            reaped += now;
+            if now == 0 && reaped >= GIVE_BACK {
+                // As many again would have been reaped by now: what they took is free for long.
+                reaped = 0;
+                let _ = tokio::task::spawn_blocking(crate::trim).await;
             }
         }
     }

@@ -183,7 +183,7 @@ pub(crate) async fn prepare(seed: Arc<Seed>, bundle: Arc<Bundle>, deadline: Inst
 /// The guest has served nobody yet, so it waits for whichever identity calls first.
 pub(crate) async fn warm(seed: Arc<Seed>, deadline: Instant) -> Outcome {
     let result = seed.make(None, Purpose::Call, deadline).await.map(|guest| {
-        seed.keep_unused(guest);
+        seed.keep_first(guest);
         nothing()
     });
     Outcome { result, run: Duration::ZERO }

@@ -38,6 +38,7 @@ mod seed;
 mod sharded;
 mod stock;
 mod sys;
+mod waiting;
 
 pub use abi::Kernel;
 pub use bundle::{Bundle, MAX_PACKED as MAX_BUNDLE};

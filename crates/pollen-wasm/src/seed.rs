@@ -23,6 +23,7 @@ use crate::future::{BURNS, Runs};
 use crate::guest::Guest;
 use crate::sharded;
 use crate::stock::Stock;
+use crate::waiting::{Resting, Share, Waiting};
 
 /// Each thread looks at a share of the idle guests of its own first.
 const SHARES: usize = 2;
@@ -49,58 +50,6 @@ impl Function {
         self.smoothed.load(Ordering::Relaxed)
     }
 }
-
-struct Resting {
-    guest: Box<Guest>,
-    since: Instant,
-    bytes: u64,
-}
-
-/// Idle guests, of each identity the longest idle one first; their bytes.
-#[derive(Default)]
-struct Waiting {
-    idle: HashMap<[u8; 32], VecDeque<Resting>>,
-    count: usize,
-    bytes: u64,
-    /// Calls that asked for a guest here: of the last minute, older ones fade.
-    uses: u64,
-}
-
-impl Waiting {
-    fn push(&mut self, key: [u8; 32], idle: Resting) {
-        self.count += 1;
-        self.bytes = self.bytes.saturating_add(idle.bytes);
-        self.idle.entry(key).or_default().push_back(idle);
-    }
-
-    fn pop(&mut self, key: &[u8; 32]) -> Option<Resting> {
-        let idle = self.idle.get_mut(key)?.pop_back()?;
-        self.note_gone(&idle);
-        Some(idle)
-    }
-
-    fn oldest(&self) -> Option<([u8; 32], Instant)> {
-        let firsts = self.idle.iter().filter_map(|(key, idle)| Some((*key, idle.front()?.since)));
-        firsts.min_by_key(|(_, since)| *since)
-    }
-
-    fn pop_oldest(&mut self) -> Option<Resting> {
-        let (key, _) = self.oldest()?;
-        let idle = self.idle.get_mut(&key)?.pop_front()?;
-        self.note_gone(&idle);
-        Some(idle)
-    }
-
-    fn note_gone(&mut self, idle: &Resting) {
-        self.count = self.count.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(idle.bytes);
-    }
-}
-
-/// A share of the idle guests, on cache lines of its own.
-#[derive(Default)]
-#[repr(align(128))]
-struct Share(Mutex<Waiting>);
 
 /// The key of guests that have served nobody; no public key is all ones.
 const UNUSED: [u8; 32] = [0xff; 32];
@@ -365,6 +314,14 @@ impl Seed {
         self.rest(UNUSED, guest, Instant::now())
     }
 
+    /// Keeps the guest that proved the seed when it was loaded, for whoever calls first.
+    pub(crate) fn keep_first(self: &Arc<Self>, guest: Box<Guest>) {
+        if self.keep_unused(guest) {
+            let idle: Weak<Self> = Arc::downgrade(self);
+            self.registry.note_first(idle);
+        }
+    }
+
     /// The guest that was idle for longest.
     fn take_oldest(&self) -> Option<Box<Guest>> {
         let since = |share: &Mutex<Waiting>| share.lock().oldest().map(|(_, since)| since);
@@ -435,6 +392,15 @@ impl Idle for Seed {
     fn drop_oldest(&self) -> Option<u64> {
         let mut guest = self.take_oldest()?;
         Some(guest.living.meter().charged())
+    }
+
+    fn drop_first(&self) {
+        if self.shares().any(|share| share.lock().uses > 0) {
+            return;
+        }
+        while let Some(first) = self.shares().find_map(|share| share.lock().pop(&UNUSED)) {
+            drop(self.taken(first));
+        }
     }
 
     /// Drops what was idle for too long, and lets a quarter of the uses fade; called four times a

@@ -111,6 +111,26 @@ fn a_full_pool_is_overloaded_and_nothing_has_run() {
 }
 
 #[test]
+fn of_many_seeds_that_nobody_calls_the_last_ones_loaded_keep_a_guest() {
+    let world = World::new();
+    let wasm = example("echo");
+    let seeds: Vec<_> = (0..40)
+        .map(|n| {
+            let seed = world.load(wasm.clone(), SeedSettings::new(&format!("s{n}")));
+            if n == 0 {
+                assert_eq!("hi", world.text(&seed, "echo", "hi"));
+            }
+            seed
+        })
+        .collect();
+    let kept: Vec<usize> = seeds.iter().map(|seed| seed.idle_guests()).collect();
+    let (called, others) = kept.split_first().unwrap();
+    assert_eq!(1, *called, "a guest that was called stays");
+    assert_eq!((7, 32), (others.iter().filter(|n| **n == 0).count(), others.iter().sum()));
+    assert_eq!("hi", world.text(&seeds[1], "echo", "hi"), "it gets another one when it is called");
+}
+
+#[test]
 fn idle_guests_of_one_seed_make_room_in_the_pool_for_another() {
     let world = World::with(|config| config.instances = 1);
     let (echo, shout) = (world.example("echo"), world.example("shout"));
