@@ -33,6 +33,7 @@ use crate::{
     bind,
     gate::Who,
     limits::{ANSWER, CONNECT, DATAGRAMS, REFUSED, SESSIONS, UDP_BUFFER, WAITING_BYTES},
+    listen::reason_against,
     open::{Bond, OpenTunnel},
     opener::{self, Search, Want},
     owner::{self, Kind},
@@ -145,8 +146,10 @@ impl UdpListener {
             }
             None => (datagram, room),
         };
-        if !self.any_user && !owner::of_internet(Kind::Udp, from, bound) {
-            return self.shared.refuse(Reason::User, &self.want.service, &"dropped");
+        if !self.any_user
+            && let Some(reason) = reason_against(owner::of_internet(Kind::Udp, from, bound))
+        {
+            return self.shared.refuse(reason, &self.want.service, &"dropped");
         }
         let (sender, inbox) = mpsc::channel(DATAGRAMS);
         let _ = sender.try_send(waiting);

@@ -43,6 +43,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     User,
+    Unsaid,
     Connections,
     Files,
     Provider,
@@ -51,8 +52,9 @@ pub(crate) enum Reason {
 }
 
 /// Each reason: its label on the metrics page, and what the log says.
-pub(crate) const REASONS: [(Reason, &str, &str); 6] = [
+pub(crate) const REASONS: [(Reason, &str, &str); 7] = [
     (Reason::User, "user", "a client of another user came to a listener"),
+    (Reason::Unsaid, "unsaid", "the kernel does not say whose a client of a listener is"),
     (Reason::Connections, "connections", "a listener has as many clients as it may"),
     (Reason::Files, "files", "no file is left for a client of a listener"),
     (Reason::Provider, "provider", "no provider took a client of a listener"),
