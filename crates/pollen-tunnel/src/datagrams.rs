@@ -33,7 +33,6 @@ use crate::{
     bind,
     gate::Who,
     limits::{ANSWER, CONNECT, DATAGRAMS, REFUSED, SESSIONS, UDP_BUFFER, WAITING_BYTES},
-    listen::reason_against,
     open::{Bond, OpenTunnel},
     opener::{self, Search, Want},
     owner::{self, Kind},
@@ -147,7 +146,7 @@ impl UdpListener {
             None => (datagram, room),
         };
         if !self.any_user
-            && let Some(reason) = reason_against(owner::of_internet(Kind::Udp, from, bound))
+            && let Some(reason) = Reason::against(owner::of_internet(Kind::Udp, from, bound))
         {
             return self.shared.refuse(reason, &self.want.service, &"dropped");
         }
@@ -220,7 +219,10 @@ async fn find(shared: &Shared, want: &Want) -> Result<(Side, Vec<Bond>), Refusal
             ask_there(shared, want, node).await
         };
         match asked {
-            Ok(found) => return Ok(found),
+            Ok(found) => {
+                search.took(node);
+                return Ok(found);
+            }
             Err(refusal) => search.refused(node, refusal),
         }
     }

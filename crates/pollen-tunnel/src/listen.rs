@@ -220,7 +220,7 @@ async fn next(bound: &Bound) -> io::Result<Came> {
 fn take(held: &Arc<Held>, (socket, addresses): Came) {
     let service = &held.want.service;
     if !held.any_user
-        && let Some(reason) = reason_against(whose(&socket, addresses))
+        && let Some(reason) = Reason::against(whose(&socket, addresses))
     {
         held.shared.refuse(reason, service, &"reset");
         return socket.abort();
@@ -237,15 +237,6 @@ fn whose(socket: &Socket, addresses: Option<(SocketAddr, SocketAddr)>) -> Whose 
         (Socket::Unix(stream) | Socket::Holding(stream, _), _) => owner::of_unix(stream),
         (Socket::Tcp(_), Some((from, to))) => owner::of_internet(Kind::Tcp, from, to),
         (Socket::Tcp(_), None) => Whose::Unsaid,
-    }
-}
-
-/// Why a client is turned away; nothing where it is of the user whose daemon this is.
-pub(crate) fn reason_against(whose: Whose) -> Option<Reason> {
-    match whose {
-        Whose::Own => None,
-        Whose::Other => Some(Reason::User),
-        Whose::Unsaid => Some(Reason::Unsaid),
     }
 }
 

@@ -19,7 +19,7 @@ use pollen_plane::{Plane, Quiet, files, files_of_tunnels};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits::SESSIONS, open::OpenTunnels, recent::Recent};
+use crate::{limits::SESSIONS, open::OpenTunnels, owner::Whose, recent::Recent};
 
 /// The tunnels of a node; cheap to clone.
 #[derive(Clone)]
@@ -49,6 +49,17 @@ pub(crate) enum Reason {
     Provider,
     Proxy,
     Password,
+}
+
+impl Reason {
+    /// Why a client is turned away; nothing where it is of the user whose daemon this is.
+    pub(crate) fn against(whose: Whose) -> Option<Self> {
+        match whose {
+            Whose::Own => None,
+            Whose::Other => Some(Self::User),
+            Whose::Unsaid => Some(Self::Unsaid),
+        }
+    }
 }
 
 /// Each reason: its label on the metrics page, and what the log says.

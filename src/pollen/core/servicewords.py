@@ -130,13 +130,15 @@ class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """One name and who serves it, in the order in which they are tried. ``target``: where it is on
     this node, empty where this node does not serve it. The counters are this node's own, of both
-    ends: ``opened`` and ``refused`` since the start, ``open`` now."""
+    ends: ``opened`` and ``refused`` since the start, ``open`` now. ``other_kind``: nodes that serve
+    the name too, and do not count because they speak by UDP, or the others do."""
 
     name: str
     datagrams: bool
     name_epoch: int
     providers: list[ProviderView]
     target: str = ""
+    other_kind: list[str] = []
     opened: int = 0
     open: int = 0
     refused: int = 0

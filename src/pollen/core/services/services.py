@@ -19,6 +19,7 @@ from pollen.core.placement import Placing, Situation
 from pollen.core.seeds import Seed
 from pollen.core.services.asking import why_asked
 from pollen.core.services.directory import Directory
+from pollen.core.services.explaining import Explaining, Known
 from pollen.core.services.listeners import LISTENER_TABLE, Listeners
 from pollen.core.services.serving import SERVED_TABLE, Serving
 from pollen.core.services.shown import Shown
@@ -57,6 +58,9 @@ class Services:
             self._listeners,
             lambda: placing.telemetry,
         )
+        self._explaining = Explaining(
+            own, members, lambda: situation.live, self._directory, self._serving, self._listeners
+        )
 
     def rooms(self) -> list[Room]:
         """Who takes what of it."""
@@ -83,6 +87,10 @@ class Services:
     def held_by(self, peers: Collection[PeerId]) -> list[str]:
         """The names that these members serve, and nobody else."""
         return self._directory.held_by(peers)
+
+    def why(self, target: str) -> Known | Refusal:
+        """Who serves a name, whom they let in, and what of it is here."""
+        return self._explaining.why(target)
 
     def why_asked(self, seed: Seed, hosts: Sequence[PeerId]) -> list[str]:
         """A sentence a service that a seed names: whether its guests on these hosts may ask it."""
