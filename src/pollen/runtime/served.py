@@ -65,6 +65,8 @@ def _trouble(target: str) -> str:
         return f"no answer within {_CONNECT:.0f} s"
     except OSError as error:
         return error.strerror or str(error)
+    except ValueError:
+        return "that is no address"
     return ""
 
 
