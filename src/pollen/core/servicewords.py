@@ -21,7 +21,8 @@ class ServeCommand(_Command, frozen=True, kw_only=True, tag="serve"):
     ``target``: ``[tcp:|udp:]PORT``, ``[tcp:|udp:]HOST:PORT`` or ``unix:PATH``; a port alone is of
     this machine. ``allow``, ``allow_if``: who may reach it. ``proxy_header``: a PROXY header of
     version 2 tells it who is calling. ``idle_ms`` ends a session of datagrams, 0 is the default.
-    ``beside``: other nodes may serve the same name. ``take_over``: they do so no more.
+    ``beside``: other nodes may serve the same name. ``take_over``: they do so no more. ``tied``: it
+    is a program's as long as that runs, and is served no more after a restart of the node.
     """
 
     name: str
@@ -32,14 +33,16 @@ class ServeCommand(_Command, frozen=True, kw_only=True, tag="serve"):
     idle_ms: int = 0
     beside: bool = False
     take_over: bool = False
+    tied: bool = False
 
 
 class UnserveCommand(_Command, frozen=True, kw_only=True, tag="unserve"):
     """Serve a name here no more; answered by ``Unserved``. ``everywhere``: withdraw the name from
-    all nodes that serve it."""
+    all nodes that serve it. ``tied``: only what a program has there, at this target."""
 
     name: str
     everywhere: bool = False
+    tied: str = ""
 
 
 class ConnectCommand(_Command, frozen=True, kw_only=True, tag="connect"):

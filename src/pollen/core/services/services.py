@@ -72,8 +72,9 @@ class Services:
         return faults + self._listeners.restore(restored.get(LISTENER_TABLE, ()))
 
     def start(self, turn: Turn) -> None:
-        """The muscles run: open the listeners that stood before."""
+        """The muscles run: open the listeners that stood before, end what programs served."""
         self._listeners.start(turn)
+        self._serving.start(turn)
 
     def follow(self, moved: Collection[PeerId], turn: Turn) -> None:
         """Bring names and rows up to date, after these peers moved; the rest in the next turn."""
