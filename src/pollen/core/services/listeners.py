@@ -145,6 +145,11 @@ class Listeners(Room):
         listener.request, listener.may_move = asked.request, may_move
         turn.do(_opening(listener))
 
+    def is_at(self, place: records.Place) -> bool:
+        """Whether a listener of this node stands, or is to stand, at a place."""
+        held = (h for h in self._held.values() if h.kept.datagrams == place.datagrams)
+        return any(h.bind == place.text for h in held)
+
     def _at(self, bind: str, kept: Kept) -> Listener | None:
         """The listener of this node at a place; any port is no place."""
         if bind.endswith(":0"):

@@ -21,6 +21,7 @@ from pollen.core.services.asking import why_asked
 from pollen.core.services.directory import Directory
 from pollen.core.services.explaining import Explaining, Known
 from pollen.core.services.listeners import LISTENER_TABLE, Listeners
+from pollen.core.services.records import Place
 from pollen.core.services.serving import SERVED_TABLE, Serving
 from pollen.core.services.shown import Shown
 from pollen.core.trust import Certificate, Members
@@ -43,7 +44,14 @@ class Services:
         self._members = members
         self._directory = Directory(own, members, situation, placing.price_of, placing.services)
         self._serving = Serving(
-            own, members, situation, self._directory, certificate, has_room, placing.served
+            own,
+            members,
+            situation,
+            self._directory,
+            certificate,
+            has_room,
+            placing.served,
+            self._listens_at,
         )
         situation.kinds[SERVICE] = lambda record, now: self._directory.note_record(record)
         self._listeners = Listeners(
@@ -84,6 +92,9 @@ class Services:
         self._serving.refresh()
         if self._directory.has_work:
             turn.do(SetTimer(token=timers.token_for(timers.WORK), at=turn.now.mono))
+
+    def _listens_at(self, place: Place) -> bool:
+        return self._listeners.is_at(place)
 
     def held_by(self, peers: Collection[PeerId]) -> list[str]:
         """The names that these members serve, and nobody else."""

@@ -54,7 +54,8 @@ class Target(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Serving(Room):
-    """``certificate`` is this node's own; ``has_room`` says whether a record fits."""
+    """``certificate`` is this node's own; ``has_room`` says whether a record fits; ``listens_at``
+    whether a listener of this node is at a place of streams, or of datagrams."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Serving(Room):
         certificate: Callable[[], Certificate],
         has_room: Callable[[tuple[str, bytes], int], bool],
         lane: Lane[Hash, ServedRow],
+        listens_at: Callable[[Place], bool],
     ) -> None:
         self._own = own
         self._members = members
@@ -73,6 +75,7 @@ class Serving(Room):
         self._certificate = certificate
         self._has_room = has_room
         self._lane = lane
+        self._listens_at = listens_at
         self.targets: dict[str, Target] = {}
         # Names that programs served when this node stopped: they are told by another connection.
         self._ended: list[str] = []
@@ -170,6 +173,12 @@ class Serving(Room):
             return refusal
         if isinstance(place, Refusal):
             return place
+        if self._listens_at(place):
+            return Refusal(
+                "usage",
+                f"a listener of this node is at {place.text}: clients would go round for ever",
+                f"serve where the program itself is, or first: pln disconnect {place.text}",
+            )
         epoch = self._epoch_for(command, place)
         if isinstance(epoch, Refusal):
             return epoch
