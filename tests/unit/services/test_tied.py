@@ -7,7 +7,7 @@ from pollen.core.servicewords import ServeCommand, UnserveCommand
 from tests.unit.services.helpers import providers, row, serve, served, slug_of
 from tests.unit.world import three
 
-PROGRAM, OTHER = "unix:/home/s1-0.sock", "unix:/home/s2-0.sock"
+PROGRAM, OTHER = "unix:/run/s1-0.sock", "unix:/run/s2-0.sock"
 
 
 def test_a_program_is_served_no_more_after_a_restart_of_its_node() -> None:
