@@ -207,11 +207,12 @@ impl Net {
         let opened = lane.connection.open_bi().await;
         let (send, recv) = opened.map_err(|e| NetError::lost("opening a tunnel", e))?;
         let mut stream = TunnelStream::new(peer, lane, busy, send, recv);
-        let publisher = match carries {
-            Carries::Guest(publisher) => Some(publisher),
-            Carries::Stream | Carries::Datagrams => None,
+        let (publisher, mark) = match carries {
+            Carries::Guest(publisher) => (Some(publisher), None),
+            Carries::Marked(mark) => (None, Some(mark)),
+            Carries::Stream | Carries::Datagrams => (None, None),
         };
-        let open = Open { service, session: number, publisher };
+        let open = Open { service, session: number, publisher, mark };
         write_frame(&mut stream.send, |out| open.encode(out)).await?;
         Ok((stream, session))
     }
@@ -223,7 +224,8 @@ impl Net {
             let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
             return stream.refuse(&refused).await;
         }
-        let Open { service, session, publisher } = open;
-        self.up().tunnel(Arrived { service: service.to_owned(), session, publisher, stream });
+        let Open { service, session, publisher, mark } = open;
+        let service = service.to_owned();
+        self.up().tunnel(Arrived { service, session, publisher, mark, stream });
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bind::{self, Bound},
-    client,
+    circle, client,
     datagrams::{self, UdpListener},
     limits::CONNECTIONS,
     opener::{Missed, Want},
@@ -245,9 +245,10 @@ async fn serve(held: Arc<Held>, near: Socket, _room: OwnedSemaphorePermit) {
         let credentials = held.credentials.as_ref();
         return proxying::serve(&held.shared, near, credentials, &held.stop).await;
     }
+    let want = Want { mark: circle::of_client(&near), ..held.want.clone() };
     let opened = tokio::select! {
         () = held.stop.cancelled() => return near.abort(),
-        opened = client::open(&held.shared, &near, &held.want) => opened,
+        opened = client::open(&held.shared, &near, &want) => opened,
     };
     match opened {
         Ok(opened) => client::run(&held.shared, near, opened, held.stop.child_token()).await,

@@ -44,12 +44,14 @@ pub struct Want {
     pub datagrams: bool,
     /// Of a guest: who published its seed.
     pub publisher: Option<Id>,
+    /// Of a client of a listener: the mark of its socket.
+    pub mark: Option<Id>,
 }
 
 impl Want {
     /// A stream of whoever serves it, or of one node.
     pub fn stream(service: impl Into<Arc<str>>, node: Option<Id>) -> Self {
-        Self { service: service.into(), node, datagrams: false, publisher: None }
+        Self { service: service.into(), node, datagrams: false, publisher: None, mark: None }
     }
 }
 
@@ -260,7 +262,11 @@ async fn ask_there(
     near: Option<&Socket>,
     rest: &mut Rest,
 ) -> Result<(Far, Vec<Bond>), Asked> {
-    let carries = want.publisher.map_or(Carries::Stream, Carries::Guest);
+    let carries = match (want.publisher, want.mark) {
+        (Some(publisher), _) => Carries::Guest(publisher),
+        (None, Some(mark)) => Carries::Marked(mark),
+        (None, None) => Carries::Stream,
+    };
     let opened = shared.plane.net().open_tunnel(node, &want.service, carries);
     let opened = tokio::time::timeout(ANSWER, opened).await;
     let opened = opened.map_err(|_| Asked::Refused(late()))?;

@@ -19,7 +19,7 @@ use pollen_plane::{Plane, Quiet, files, files_of_tunnels};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits::SESSIONS, open::OpenTunnels, owner::Whose, recent::Recent};
+use crate::{circle::Own, limits::SESSIONS, open::OpenTunnels, owner::Whose, recent::Recent};
 
 /// The tunnels of a node; cheap to clone.
 #[derive(Clone)]
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) open: OpenTunnels,
     pub(crate) listeners: Mutex<HashMap<u64, CancellationToken>>,
     pub(crate) sessions: Recent,
+    pub(crate) own: Own,
     /// Datagrams that were lost here.
     pub(crate) dropped: AtomicU64,
     /// Cancelled when the node ends.
@@ -81,6 +82,7 @@ impl Shared {
             open: OpenTunnels::default(),
             listeners: Mutex::default(),
             sessions: Recent::new(SESSIONS),
+            own: Own::default(),
             dropped: AtomicU64::new(0),
             stop: CancellationToken::new(),
             files: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
