@@ -183,6 +183,9 @@ class Muscles:
         """What is known of the ways to a peer, a msgpack map; waits 250 ms at most (GIL released):
         ``since_ms``, ``paths`` (maps of ``kind`` ``ip`` or ``mesh``, ``address``, ``via``,
         ``selected``, ``rtt_us``) and ``candidates`` (``kind``, ``address``, ``active``)."""
+    def answers(self, service: str) -> bytes:
+        """What each provider of a service said to the last client of this node, a msgpack list of
+        maps: ``node``, ``slug`` (empty: it took the client), ``reason``, ``ago_ms``."""
     def admit_link(self, link: int) -> None: ...
     def close_link(self, link: int, code: int, reason: str) -> None: ...
     def send_message(self, peer: bytes, body: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pollen.paths import Paths, file_system_of
-from pollen.runtime import doctor
+from pollen.runtime import doctor, served
 from tests import others
 from tests.cli.conftest import Pln
 
@@ -202,3 +202,86 @@ def test_a_remedy_for_another_machine_is_told_as_one() -> None:
     said, cure = doctor.text_and_cure(text)
     assert said == "attic let this node in no more"
     assert cure == "on an admin's machine: pln members"
+
+
+def services(**more: Any) -> dict[str, Any]:
+    """A service and a listener as the node shows them."""
+    provider = {"name": "attic", "state": "online"}
+    service = {"name": "web", "datagrams": False, "target": "", "other_kind": []}
+    service["providers"] = [provider]
+    listener = {"service": "web", "bound": "127.0.0.1:9", "datagrams": False, "state": "open"}
+    listener |= {"provider": "", "any_user": False, "reason": ""}
+    return {
+        "services": [service | {k: v for k, v in more.items() if k in service}],
+        "listeners": [listener | {k: v for k, v in more.items() if k in listener}],
+    }
+
+
+def of_services(listed: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(told.level, told.text, told.remedy) for told in served.check_services(listed)]
+
+
+def test_a_program_that_takes_no_clients_is_told_with_the_systems_reason(tmp_path: Path) -> None:
+    """One that takes them is named as well, also behind a unix socket."""
+    with socket.socket() as free, socket.socket(socket.AF_UNIX) as unix:
+        free.bind(("127.0.0.1", 0))
+        at = f"127.0.0.1:{free.getsockname()[1]}"
+        ((level, text, remedy),) = of_services(services(target=at))
+        assert (level, text) == (
+            "warning",
+            f"web is served here, and {at} takes no client: Connection refused",
+        )
+        assert "pln unserve web" in remedy
+        free.listen()
+        unix.bind(str(tmp_path / "s"))
+        unix.listen()
+        for target in (at, f"unix:{tmp_path / 's'}"):
+            told = of_services(services(target=target))
+            assert told == [("ok", "served here, and taking clients: web", "")]
+
+
+def test_a_listener_whose_service_is_gone_is_told() -> None:
+    """Also one for a node that serves it no more, and one of another kind."""
+    assert of_services(services()) == []
+    gone = services() | {"services": []}
+    ((level, text, remedy),) = of_services(gone)
+    assert (level, text) == ("warning", "clients of 127.0.0.1:9 find nobody: web is served no more")
+    assert "pln disconnect 127.0.0.1:9" in remedy
+    ((_, text, _),) = of_services(services(provider="cellar"))
+    assert "web is served by cellar no more" in text
+    other = services()
+    other["listeners"][0]["datagrams"] = True
+    assert len(of_services(other)) == 1
+
+
+def test_listeners_that_failed_or_are_for_everybody_are_told() -> None:
+    """And a proxy is for everything."""
+    told = of_services(services(state="failed", reason="it is taken"))
+    assert told[0][:2] == ("warning", "the listener at 127.0.0.1:9 cannot be opened: it is taken")
+    ((level, text, _),) = of_services(services(any_user=True))
+    assert level == "ok" and "127.0.0.1:9 reaches web as this node, also other users" in text
+    proxy = services(any_user=True) | {"services": []}
+    proxy["listeners"][0]["service"] = ""
+    ((_, text, _),) = of_services(proxy)
+    assert "reaches every service as this node" in text
+
+
+def test_a_name_under_two_kinds_is_told() -> None:
+    """Who is left out is named."""
+    ((level, text, remedy),) = of_services(services(other_kind=["cellar"]))
+    assert (level, text) == ("warning", "web by TCP is tried alone: UDP is what cellar serves")
+    assert "pln why service web" in remedy
+
+
+def test_a_daemon_tells_of_its_services(up: Pln) -> None:
+    """The port is free, and a listener outlives its service."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        up.ok("serve", str(free.getsockname()[1]), "shut")
+        up.ok("connect", "shut", "0")
+        try:
+            assert "takes no client: Connection refused" in found(up, "services", "warning")
+            up.ok("unserve", "shut")
+            assert "shut is served no more" in found(up, "services", "warning")
+        finally:
+            up("disconnect", "shut")

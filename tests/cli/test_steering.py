@@ -47,6 +47,7 @@ LINES = [
     ["why", "place", "echo"],
     ["why", "call", "echo"],
     ["why", "call", "nothing"],
+    ["why", "service", POISON],
     ["logs"],
     ["seed", str(EXAMPLES / "loop.wasm"), "steered"],
     ["versions", POISON],

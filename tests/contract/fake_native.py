@@ -138,6 +138,10 @@ class FakeMuscles:
             raise NativeError("bad-request", "that is not an address")
         self.seen = list(addresses)
 
+    def answers(self, service: str) -> bytes:
+        """No client of this node was led anywhere."""
+        return msgspec.msgpack.encode([])
+
     def paths(self, peer: bytes) -> bytes:
         links = [link for link, (other, _) in self.links.items() if other.key.public == peer]
         known: dict[str, Any] = {"since_ms": 0, "paths": [], "candidates": []}

@@ -70,3 +70,9 @@ def test_what_is_passed_on_and_where_a_node_is_seen_are_set(sides: Callable[[str
     with pytest.raises(Exception) as raised:
         a.muscles.set_seen(["nowhere"])
     assert slug_of(raised.value) == "bad-request"
+
+
+def test_a_service_that_no_client_asked_for_has_no_answers(sides: Callable[[str], Side]) -> None:
+    """Nor one that nobody serves."""
+    a, _ = linked(sides)
+    assert msgspec.msgpack.decode(a.muscles.answers("nobody")) == []

@@ -70,6 +70,8 @@ async def test_a_program_reaches_a_service_by_its_name(two: Cluster, way: list[s
     [
         ("http://nobody.pln/", 404, "[service-not-found]"),
         ("http://site--nobody.pln/", 404, "[peer-not-found]"),
+        # A member that does not serve it.
+        ("http://site--b.pln/", 404, "[peer-not-found]"),
         ("http://example.com/", 400, "reaches services of the mesh only"),
         ("http://127.0.0.1:80/", 400, "reaches services of the mesh only"),
         ("http://[::1]/", 400, "reaches services of the mesh only"),

@@ -64,6 +64,33 @@ async def test_the_next_provider_is_tried_when_one_refuses(trio: Cluster) -> Non
                 assert unknown.value.slug == "service-not-found"
 
 
+async def test_why_says_what_each_provider_answered_last(trio: Cluster) -> None:
+    """The one that was tried last in words; before any client nothing."""
+    async with server(named("b")) as port:
+        with socket.socket() as free:
+            free.bind((LOOPBACK, 0))
+            await serve(trio[0], free.getsockname()[1], "told")
+            await serve(trio[1], port, "told", beside=True)
+            await knows(trio[2], "told", "a", "b")
+            before = await trio[2].get("/v1/why/service/told")
+            assert [way["answered"] for way in before["providers"]] == [None, None]
+            async with trio[2].connect() as mesh:
+                with pytest.raises(PollenError):
+                    async with mesh.open("told@a"):
+                        pass
+                async with mesh.open("told@b"):
+                    pass
+            told = await trio[2].get("/v1/why/service/told")
+            said = {way["name"]: way["answered"] for way in told["providers"]}
+            assert (said["a"]["slug"], said["b"]["slug"]) == ("provider-refused", "")
+            assert "Connection refused" in said["a"]["reason"]
+            assert "the last client of this node was led to b, which took it" in told["why"]
+            done = await trio[2].pln("why", "service", "told@a")
+            assert done.returncode == 0, done.stderr
+            assert b"service told (tcp): this node may reach it" in done.stdout
+            assert b"provider-refused, " in done.stdout
+
+
 async def test_a_killed_provider_is_followed_by_the_next() -> None:
     """New connections find the other one at once; those that were open end."""
     async with Cluster(3) as cluster, server(echo) as port, server(named("a")) as other:

@@ -36,6 +36,7 @@ PASSING = {
     "WhyCallCommand",
     "WhyPathCommand",
     "WhyPlaceCommand",
+    "WhyServiceCommand",
 }
 
 

@@ -90,15 +90,20 @@ pub(crate) async fn serve_local(shared: Arc<Shared>, stream: UnixStream) {
 
 /// Serves a client that speaks no HTTP; the first eight bytes tell what it speaks.
 async fn serve_binary(shared: &Shared, mut stream: UnixStream) {
-    let mut preface = [0; PREFACE.len()];
-    if stream.read_exact(&mut preface).await.is_err() {
-        return;
-    }
+    let Some(preface) = preface(&mut stream).await else { return };
     if preface == open::PREFACE {
         tunnel::serve(&shared.tunnels, stream).await;
     } else {
         framed::serve(shared.plane.clone(), stream, preface).await;
     }
+}
+
+/// None: it did not come whole, or not in time.
+async fn preface(stream: &mut UnixStream) -> Option<[u8; PREFACE.len()]> {
+    let mut preface = [0; PREFACE.len()];
+    let read = tokio::time::timeout(FIRST_BYTE, stream.read_exact(&mut preface)).await;
+    read.ok()?.ok()?;
+    Some(preface)
 }
 
 /// Serves one connection of a stranger to its end.
@@ -403,6 +408,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[test]
@@ -413,6 +420,16 @@ mod tests {
         assert_eq!(parsed("/call/echo/a%2Fb%20c").unwrap().1, Some("a/b c".into()));
         assert!(parsed("/call/").is_err());
         assert!(parsed("/call/echo/%zz").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_preface_that_never_comes_whole_is_not_waited_for() {
+        let (mut near, mut client) = UnixStream::pair().unwrap();
+        client.write_all(&open::PREFACE[..7]).await.unwrap();
+        let waited = tokio::time::timeout(2 * FIRST_BYTE, super::preface(&mut near)).await;
+        assert_eq!(waited.unwrap(), None);
+        client.write_all(&open::PREFACE).await.unwrap();
+        assert!(super::preface(&mut near).await.is_some());
     }
 
     #[test]

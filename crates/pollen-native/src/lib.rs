@@ -35,6 +35,15 @@ mod _native {
     };
 }
 
+/// What was packed, as bytes of Python.
+fn packed(
+    py: Python<'_>,
+    bytes: Result<Vec<u8>, rmp_serde::encode::Error>,
+) -> PyResult<Bound<'_, PyBytes>> {
+    let bytes = bytes.map_err(|e| error::native("internal", e.to_string()))?;
+    Ok(PyBytes::new(py, &bytes))
+}
+
 /// The content id (BLAKE3, 32 bytes).
 #[pyfunction]
 fn hash_content<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {

@@ -29,7 +29,7 @@ use pyo3::{prelude::*, types::PyBytes};
 use crate::{
     error::{native, of_net, of_plane},
     keys::KeyPair,
-    logging,
+    logging, packed,
     rows::{
         PyLane, PyListener, PyPeerRow, PySeedRow, PyServedRow, PyServiceRow, PySignedRecord, id,
         ids, kind_of,
@@ -197,10 +197,13 @@ impl Muscles {
     /// What is known of the ways to a peer, as a msgpack map; waits for the endpoint, a millisecond.
     fn paths<'py>(&self, py: Python<'py>, peer: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let (plane, peer) = (self.plane()?, id(peer, "peer")?);
-        let view = py.detach(|| plane.paths(peer));
-        let packed =
-            rmp_serde::to_vec_named(&view).map_err(|e| native("internal", e.to_string()))?;
-        Ok(PyBytes::new(py, &packed))
+        packed(py, py.detach(|| rmp_serde::to_vec_named(&plane.paths(peer))))
+    }
+
+    /// What each provider of a service said to the last client of this node, as a msgpack list.
+    fn answers<'py>(&self, py: Python<'py>, service: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let answers = self.part(|running| running.tunnels.answers(service))?;
+        packed(py, rmp_serde::to_vec_named(&answers))
     }
 
     fn admit_link(&self, link: u64) -> PyResult<()> {
@@ -405,9 +408,7 @@ impl Muscles {
         };
         let all = plane.metrics().into_iter().chain(doors);
         let map: std::collections::BTreeMap<_, _> = all.collect();
-        let packed =
-            rmp_serde::to_vec_named(&map).map_err(|e| native("internal", e.to_string()))?;
-        Ok(PyBytes::new(py, &packed))
+        packed(py, rmp_serde::to_vec_named(&map))
     }
 
     /// Keep the spans of sampled calls, and sample this share (millionths) of the traces begun here.

@@ -9,12 +9,15 @@ use pollen_wire::{
     frame::MAX_HEADER,
     open::{Asked, Open, Opened},
 };
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     arriving::Part,
     error::NetError,
     lane::{Busy, LEFT, Lane, Session},
+    link::Link,
     net::{Aim, Net},
+    slot::Slot,
     streams::{FIRST_FRAME, read_frame, write_frame},
     transports::BULK,
     tunnel::{Arrived, Carries, TunnelStream},
@@ -59,24 +62,41 @@ impl Net {
         }
     }
 
-    /// The connection on which streams to a linked peer are opened, and a place on it.
+    /// The connection on which streams to a linked peer are opened, and a place on it. All who come
+    /// while it is dialled wait for one dial, and share its failure.
     async fn lane(&self, peer: Id) -> Result<(Arc<Lane>, Busy), NetError> {
-        let slot = self.lane_slot(peer);
-        let mut held = slot.lock().await;
-        if let Some((lane, busy)) = held.as_ref().and_then(|lane| Some((lane, lane.begin()?))) {
-            return Ok((lane.clone(), busy));
+        let held = self.lane_slot(peer).lock_owned().await;
+        if let Some(begun) = held.begin() {
+            return Ok(begun);
         }
         let link =
             self.link(peer).ok_or_else(|| NetError::Unreachable("no link to that peer".into()))?;
+        if let Some(error) = held.error(link.id()) {
+            return Err(error);
+        }
+        // A task of its own: who gives up waiting does not end it for the others.
+        let dialled = tokio::spawn(self.clone().dial_lane(held, link)).await;
+        dialled.unwrap_or_else(|e| Err(NetError::lost("dialling for a stream", e)))
+    }
+
+    async fn dial_lane(
+        self,
+        mut held: OwnedMutexGuard<Slot>,
+        link: Arc<Link>,
+    ) -> Result<(Arc<Lane>, Busy), NetError> {
+        let peer = link.peer();
         let addresses: Vec<_> = link.address().into_iter().collect();
         let by_mesh = addresses.is_empty() || self.has_hops(&peer);
         let aim = Aim { addresses: &addresses, by_mesh };
-        let lane = Lane::new(self.connect(peer, aim, BULK).await?);
-        let Some(busy) = lane.begin() else {
-            return Err(NetError::Unreachable("the peer closed the connection".into()));
-        };
+        let begun = self.connect(peer, aim, BULK).await.and_then(|connection| {
+            let lane = Lane::new(connection);
+            let closed = || NetError::Unreachable("the peer closed the connection".into());
+            let busy = lane.begin().ok_or_else(closed)?;
+            Ok((lane, busy))
+        });
+        let (lane, busy) = begun.inspect_err(|error| held.fail(link.id(), error))?;
         tokio::spawn(lane.clone().end_idle());
-        *held = Some(lane.clone());
+        *held = Slot::Held(lane.clone());
         drop(held);
         self.bulk_begun().notify_waiters();
         Ok((lane, busy))
@@ -187,11 +207,12 @@ impl Net {
         let opened = lane.connection.open_bi().await;
         let (send, recv) = opened.map_err(|e| NetError::lost("opening a tunnel", e))?;
         let mut stream = TunnelStream::new(peer, lane, busy, send, recv);
-        let publisher = match carries {
-            Carries::Guest(publisher) => Some(publisher),
-            Carries::Stream | Carries::Datagrams => None,
+        let (publisher, mark) = match carries {
+            Carries::Guest(publisher) => (Some(publisher), None),
+            Carries::Marked(mark) => (None, Some(mark)),
+            Carries::Stream | Carries::Datagrams => (None, None),
         };
-        let open = Open { service, session: number, publisher };
+        let open = Open { service, session: number, publisher, mark };
         write_frame(&mut stream.send, |out| open.encode(out)).await?;
         Ok((stream, session))
     }
@@ -203,7 +224,8 @@ impl Net {
             let refused = Opened { slug: error.slug(), reason: &reason, remedy: "" };
             return stream.refuse(&refused).await;
         }
-        let Open { service, session, publisher } = open;
-        self.up().tunnel(Arrived { service: service.to_owned(), session, publisher, stream });
+        let Open { service, session, publisher, mark } = open;
+        let service = service.to_owned();
+        self.up().tunnel(Arrived { service, session, publisher, mark, stream });
     }
 }

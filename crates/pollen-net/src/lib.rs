@@ -11,7 +11,7 @@
 //! - `gather.rs`: content from several holders at once; `arriving.rs`: a part of one as it comes; `pace.rs`: how fast;
 //!   `fresh.rs`: what just came, for who reads it.
 //! - `bulk.rs`: the connections of `pollen-bulk/1`; [`TunnelStream`] (`tunnel.rs`): a tunnel on one; `lane.rs`: one
-//!   such connection and its datagrams.
+//!   such connection and its datagrams; `slot.rs`: one dial for all who wait for it.
 //! - `disk.rs`: whether a disk is full; `join.rs`: enrolment over `pollen-join/1`.
 //!
 //! Nothing here decides who is a member: a Hello goes up as [`NetEvent::Hello`] and waits for
@@ -41,6 +41,7 @@ mod paths;
 mod pins;
 mod possession;
 mod silence;
+mod slot;
 mod start;
 mod streams;
 mod transports;

@@ -31,6 +31,7 @@ use crate::{
     error::NetError,
     lane::Lane,
     link::Link,
+    slot::LaneSlot,
     transports::{self, BULK},
     up::{HelloData, Upcalls},
 };
@@ -87,9 +88,6 @@ impl Drop for Counted {
 
 /// Connections by their numbers.
 type Held = HashMap<usize, WeakConnectionHandle>;
-
-/// The bulk connection that this side dialled to one peer.
-type LaneSlot = Arc<tokio::sync::Mutex<Option<Arc<Lane>>>>;
 
 /// The network side of one node; cheap to clone.
 #[derive(Clone)]
@@ -341,10 +339,9 @@ impl Net {
     /// just now is not.
     pub(crate) fn live_lanes(&self) -> Vec<(Id, Arc<Lane>)> {
         let lanes = self.0.lanes.lock();
-        let held = lanes.iter().filter_map(|(peer, slot)| {
-            let lane = slot.try_lock().ok()?.clone()?;
-            lane.is_alive().then_some((*peer, lane))
-        });
+        let held = lanes
+            .iter()
+            .filter_map(|(peer, slot)| Some((*peer, slot.try_lock().ok()?.alive()?.clone())));
         held.collect()
     }
 
@@ -386,7 +383,7 @@ impl Net {
         let mut gone: Vec<_> = accepted.filter_map(WeakConnectionHandle::upgrade).collect();
         drop(held);
         let lane = self.0.lanes.lock().remove(&peer);
-        gone.extend(lane.and_then(|slot| Some(slot.try_lock().ok()?.as_ref()?.connection.clone())));
+        gone.extend(lane.and_then(|slot| Some(slot.try_lock().ok()?.lane()?.connection.clone())));
         for connection in gone {
             connection.close(VarInt::from_u32(close::SHUTTING_DOWN), b"the peer began again");
         }
@@ -405,7 +402,7 @@ impl Net {
             self.0.mesh.remove(&link.peer());
             // What runs on a bulk connection goes on, and the next stream may be opened on it.
             let is_alive = |slot: &LaneSlot| match slot.try_lock() {
-                Ok(held) => held.as_ref().is_some_and(|lane| lane.is_alive()),
+                Ok(held) => held.alive().is_some(),
                 Err(_) => true,
             };
             let mut lanes = self.0.lanes.lock();

@@ -34,6 +34,8 @@ pub struct TunnelStream {
 pub enum Carries {
     /// Bytes of a client.
     Stream,
+    /// The same of a client of a listener, with the mark of its socket.
+    Marked(Id),
     /// Datagrams of a client.
     Datagrams,
     /// Bytes of a guest, whose seed this member published.
@@ -48,6 +50,8 @@ pub struct Arrived {
     pub session: Option<u64>,
     /// Of one that a guest asks for: who published its seed, as the peer says.
     pub publisher: Option<Id>,
+    /// Of a client of a listener: the mark of its socket.
+    pub mark: Option<Id>,
     /// The way to the peer.
     pub stream: TunnelStream,
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, endpoint::presets};
-use pollen_net::{Carries, read_answer};
+use pollen_net::{Carries, NetError, read_answer};
 use pollen_wire::fetch::FetchRequest;
 use tokio::time::timeout;
 
@@ -113,6 +113,50 @@ async fn what_a_peer_sent_is_read_however_late() {
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(stream.recv.read_to_end(1 << 20).await.unwrap(), vec![5; 200_000]);
     stream.complete();
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_at_once_share_one_dial_and_its_failure() {
+    let mut node = TestNode::start().await;
+    let (stranger, _carrier) = hostile(&mut node).await;
+    let (peer, dials) = (stranger.id(), Arc::new(AtomicUsize::new(0)));
+    let link = stranger.connection.clone();
+    tokio::spawn(stranger.refuse(Duration::from_millis(300), dials.clone()));
+    let open = || node.net.open_tunnel(peer, "echo", Carries::Stream);
+    assert!(timeout(Duration::from_millis(50), open()).await.is_err(), "it gives up waiting");
+    let all = (0..100).map(|_| open());
+    let all = timeout(PATIENCE, futures_util::future::join_all(all)).await.expect("in time");
+    let unreachable =
+        |opened: &Result<_, NetError>| matches!(opened, Err(NetError::Unreachable(_)));
+    assert!(all.iter().all(unreachable));
+    assert_eq!(dials.load(Relaxed), 1);
+    // The failure stands for a moment only.
+    let again = async {
+        while dials.load(Relaxed) == 1 {
+            assert!(unreachable(&open().await));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("it is dialled another time");
+    drop(link);
+}
+
+#[tokio::test]
+async fn a_new_link_is_dialled_over_at_once() {
+    let mut node = TestNode::start().await;
+    let (stranger, _carrier) = hostile(&mut node).await;
+    let (peer, dials) = (stranger.id(), Arc::new(AtomicUsize::new(0)));
+    let before = node.net.link(peer).unwrap().id();
+    let link = stranger.connect(&node, b"pollen/1").await;
+    let _other = stranger.join(&mut node, &link).await;
+    let held = stranger.connection.clone();
+    tokio::spawn(stranger.refuse(Duration::ZERO, dials.clone()));
+    let mut failed = node.net.open_tunnel(peer, "echo", Carries::Stream).await.is_err();
+    let since = std::time::Instant::now();
+    held.close(0u32.into(), b"");
+    until(|| node.net.link(peer).is_some_and(|link| link.id() != before)).await;
+    failed &= node.net.open_tunnel(peer, "echo", Carries::Stream).await.is_err();
+    assert!(failed && (dials.load(Relaxed) == 2 || since.elapsed() > Duration::from_secs(1)));
 }
 
 #[tokio::test]

@@ -4,12 +4,19 @@ use std::{
     collections::HashMap,
     ops::Deref,
     sync::{Arc, atomic::AtomicU64},
+    time::Instant,
 };
 
+use parking_lot::Mutex;
+use pollen_net::Refusal;
 use pollen_rules::match_gate;
 use pollen_wire::Id;
+use serde::Serialize;
+use serde_bytes::ByteBuf;
 
 use crate::{
+    counters::micros,
+    events::raw,
     lanes::{Entry, Lane, Row, Table},
     members::{PeerRow, SeedPolicy, lets},
 };
@@ -65,6 +72,53 @@ pub struct ServiceCounters {
     pub bytes_in: AtomicU64,
     /// Bytes from it.
     pub bytes_out: AtomicU64,
+    answers: Mutex<Vec<Answer>>,
+}
+
+/// Answers that are kept of one service: as many providers as a row has.
+const ANSWERS: usize = 64;
+
+/// What a provider said last.
+struct Answer {
+    node: Id,
+    at: Instant,
+    /// None: it took the client.
+    refusal: Option<Refusal>,
+}
+
+/// What a provider said to the last client of this node; no slug where it took it.
+#[derive(Debug, Serialize)]
+pub struct AnswerView {
+    node: ByteBuf,
+    slug: String,
+    reason: String,
+    ago_ms: u64,
+}
+
+impl ServiceCounters {
+    /// A provider took a client of this node, or refused it.
+    pub fn answered(&self, node: Id, refusal: Option<Refusal>) {
+        let mut answers = self.answers.lock();
+        answers.retain(|answer| answer.node != node);
+        if answers.len() >= ANSWERS {
+            answers.remove(0);
+        }
+        answers.push(Answer { node, at: Instant::now(), refusal });
+    }
+
+    /// What each provider said last, the oldest first.
+    pub fn answers(&self) -> Vec<AnswerView> {
+        let view = |answer: &Answer| {
+            let said = answer.refusal.as_ref();
+            AnswerView {
+                node: raw(&answer.node),
+                slug: said.map_or_else(String::new, |refusal| refusal.slug.clone()),
+                reason: said.map_or_else(String::new, |refusal| refusal.reason.clone()),
+                ago_ms: micros(answer.at.elapsed()) / 1_000,
+            }
+        };
+        self.answers.lock().iter().map(view).collect()
+    }
 }
 
 impl Row for ServiceRow {

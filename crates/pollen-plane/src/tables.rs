@@ -27,7 +27,7 @@ use crate::{
 pub use crate::{
     lanes::{Entry, Lane, Row, Table},
     members::{PeerEntry, PeerLocal, PeerRow, SeedPolicy},
-    services::{ServedRow, ServiceCounters, ServiceRow, Services},
+    services::{AnswerView, ServedRow, ServiceCounters, ServiceRow, Services},
 };
 
 /// The end of a load of a seed, for all who wait for it.

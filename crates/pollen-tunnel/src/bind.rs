@@ -2,8 +2,8 @@
 //!
 //! Decides: when the file of a unix socket may be replaced.
 //! Does not know: who comes.
-//! Invariants: a file that is no socket, and a socket that somebody serves, stay. Nothing waits for
-//!     whoever serves it.
+//! Invariants: a file that is no socket, a socket of another user, and one that somebody serves, stay.
+//!     Nothing waits for whoever serves it.
 //! Source: `unix(7)`: a socket nobody listens on refuses; one with a full backlog says EAGAIN.
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
 };
 
 use pollen_net::Refusal;
+use pollen_plane::own_uid;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::{
@@ -108,6 +109,10 @@ async fn bind_unix(path: &Path, any_user: bool) -> Result<Bound, Refusal> {
             let reason = format!("{shown} is there and is not a socket");
             return Err(refused("usage", reason, "take another path"));
         }
+        if held.uid() != own_uid() {
+            let reason = format!("the socket {shown} belongs to user id {}", held.uid());
+            return Err(refused("usage", reason, "remove it as that user, or take another path"));
+        }
         // Not a connect that blocks: where the backlog is full it would wait for a stranger.
         match UnixStream::connect(path).await {
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
@@ -130,6 +135,23 @@ async fn bind_unix(path: &Path, any_user: bool) -> Result<Bound, Refusal> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_another_user_left_stays() {
+        if own_uid() != 0 {
+            eprintln!("not root: no other user to play");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let text = format!("{UNIX}{}", path.display());
+        std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        let Err(refusal) = bind(&text, false).await else { panic!("it was replaced") };
+        assert_eq!((&*refusal.slug, path.exists()), ("usage", true));
+        std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        bind(&text, false).await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_socket_that_somebody_put_in_its_place_stays() {

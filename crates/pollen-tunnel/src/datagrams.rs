@@ -145,8 +145,10 @@ impl UdpListener {
             }
             None => (datagram, room),
         };
-        if !self.any_user && !owner::of_internet(Kind::Udp, from, bound) {
-            return self.shared.refuse(Reason::User, &self.want.service, &"dropped");
+        if !self.any_user
+            && let Some(reason) = Reason::against(owner::of_internet(Kind::Udp, from, bound))
+        {
+            return self.shared.refuse(reason, &self.want.service, &"dropped");
         }
         let (sender, inbox) = mpsc::channel(DATAGRAMS);
         let _ = sender.try_send(waiting);
@@ -217,7 +219,10 @@ async fn find(shared: &Shared, want: &Want) -> Result<(Side, Vec<Bond>), Refusal
             ask_there(shared, want, node).await
         };
         match asked {
-            Ok(found) => return Ok(found),
+            Ok(found) => {
+                search.took(node);
+                return Ok(found);
+            }
             Err(refusal) => search.refused(node, refusal),
         }
     }

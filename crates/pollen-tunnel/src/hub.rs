@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pollen_net::{Arrived, Refusal};
-use pollen_plane::{Metric, Plane, ServiceAsk, TakesTunnels};
+use pollen_plane::{Metric, Plane, ServiceAsk, TakesTunnels, tables::AnswerView};
 
 use crate::{
     client, datagrams, provider,
@@ -56,6 +56,12 @@ impl Tunnels {
     /// Closes the listeners and cuts every tunnel.
     pub fn close(&self) {
         self.0.stop.cancel();
+    }
+
+    /// What each provider of a service said to the last client of this node that was led there.
+    pub fn answers(&self, service: &str) -> Vec<AnswerView> {
+        let tables = self.0.plane.tables().load();
+        tables.services.named(service).map_or_else(Vec::new, |entry| entry.local.answers())
     }
 
     /// Counters and gauges by name, for the metrics page.

@@ -7,7 +7,7 @@
 //!   `client.rs`: a client served.
 //! - `datagrams.rs`: sessions of UDP begin; `session.rs`: one of them; `recent.rs`: which one makes room.
 //! - `pump.rs`: bytes between both ends; `carry.rs`: one direction; `rest.rs`: what is not sent yet; `woken.rs`: which of both is to go on; `socket.rs`: a stream socket; `target.rs`: where a service is;
-//!   `proxy.rs`: who calls, told to a service.
+//!   `proxy.rs`: who calls, told to a service; `circle.rs`: a client that comes back.
 //! - `proxying/`: the proxy door, where a client says which service it wants.
 //! - `limits.rs`: every number; `refusal.rs`: what is said to who is refused.
 //!
@@ -17,6 +17,7 @@
 
 mod bind;
 mod carry;
+mod circle;
 mod client;
 mod datagrams;
 mod gate;

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bind::{self, Bound},
-    client,
+    circle, client,
     datagrams::{self, UdpListener},
     limits::CONNECTIONS,
     opener::{Missed, Want},
-    owner::{self, Kind},
+    owner::{self, Kind, Whose},
     proxying::{self, Credentials},
     refusal::refused,
     shared::{Reason, Shared, Tunnels},
@@ -138,21 +138,35 @@ async fn open(asked: &Listener) -> Result<Open, Refusal> {
 }
 
 /// Where nobody says whose a client is, a listener is for everybody or not at all: whoever comes to
-/// an address of the network has no user here.
+/// an address of the network has no user here, and some kernels do not say it of any client.
 fn check_users(asked: &Listener, bound: SocketAddr) -> Result<(), Refusal> {
-    if asked.any_user || !asked.auth.is_empty() {
+    let ip = bound.ip().to_canonical();
+    if asked.any_user || (!asked.auth.is_empty() && !ip.is_loopback()) {
         return Ok(());
     }
-    if !bound.ip().to_canonical().is_loopback() {
+    if !ip.is_loopback() {
         let reason = format!("clients of {bound} have no user of this machine");
         return Err(refused("usage", reason, "listen on 127.0.0.1, or take any user"));
     }
+    let kind = if asked.datagrams { Kind::Udp } else { Kind::Tcp };
+    owner::check_says(kind, ip).map_err(|_| unsaid(kind))
+}
+
+/// The listener could let in nobody.
+fn unsaid(kind: Kind) -> Refusal {
     if !cfg!(target_os = "linux") {
         let reason = "this system does not say which user a client of this machine is";
-        return Err(refused("usage", reason, "listen on unix:/path, or take any user"));
+        return refused("usage", reason, UNSAID);
     }
-    Ok(())
+    let (module, remedy) = match kind {
+        Kind::Tcp => ("tcp_diag", UNSAID),
+        Kind::Udp => ("udp_diag", "load the module, or take any user: --any-user"),
+    };
+    let reason = format!("this kernel does not say which user a client is: it lacks {module}");
+    refused("usage", reason, remedy)
 }
+
+const UNSAID: &str = "listen on unix:/path, or take any user: --any-user";
 
 async fn tell(
     shared: &Shared,
@@ -205,8 +219,10 @@ async fn next(bound: &Bound) -> io::Result<Came> {
 
 fn take(held: &Arc<Held>, (socket, addresses): Came) {
     let service = &held.want.service;
-    if !held.any_user && !is_own(&socket, addresses) {
-        held.shared.refuse(Reason::User, service, &"reset");
+    if !held.any_user
+        && let Some(reason) = Reason::against(whose(&socket, addresses))
+    {
+        held.shared.refuse(reason, service, &"reset");
         return socket.abort();
     }
     let Ok(room) = held.room.clone().try_acquire_owned() else {
@@ -216,12 +232,11 @@ fn take(held: &Arc<Held>, (socket, addresses): Came) {
     tokio::spawn(serve(held.clone(), socket, room));
 }
 
-/// Whether the client is of the user whose daemon this is.
-fn is_own(socket: &Socket, addresses: Option<(SocketAddr, SocketAddr)>) -> bool {
+fn whose(socket: &Socket, addresses: Option<(SocketAddr, SocketAddr)>) -> Whose {
     match (socket, addresses) {
         (Socket::Unix(stream) | Socket::Holding(stream, _), _) => owner::of_unix(stream),
         (Socket::Tcp(_), Some((from, to))) => owner::of_internet(Kind::Tcp, from, to),
-        (Socket::Tcp(_), None) => false,
+        (Socket::Tcp(_), None) => Whose::Unsaid,
     }
 }
 
@@ -230,9 +245,10 @@ async fn serve(held: Arc<Held>, near: Socket, _room: OwnedSemaphorePermit) {
         let credentials = held.credentials.as_ref();
         return proxying::serve(&held.shared, near, credentials, &held.stop).await;
     }
+    let want = Want { mark: circle::of_client(&near), ..held.want.clone() };
     let opened = tokio::select! {
         () = held.stop.cancelled() => return near.abort(),
-        opened = client::open(&held.shared, &near, &held.want) => opened,
+        opened = client::open(&held.shared, &near, &want) => opened,
     };
     match opened {
         Ok(opened) => client::run(&held.shared, near, opened, held.stop.child_token()).await,

@@ -44,12 +44,14 @@ pub struct Want {
     pub datagrams: bool,
     /// Of a guest: who published its seed.
     pub publisher: Option<Id>,
+    /// Of a client of a listener: the mark of its socket.
+    pub mark: Option<Id>,
 }
 
 impl Want {
     /// A stream of whoever serves it, or of one node.
     pub fn stream(service: impl Into<Arc<str>>, node: Option<Id>) -> Self {
-        Self { service: service.into(), node, datagrams: false, publisher: None }
+        Self { service: service.into(), node, datagrams: false, publisher: None, mark: None }
     }
 }
 
@@ -99,9 +101,15 @@ pub(crate) async fn find(
             ask_there(shared, want, node, near, &mut rest).await
         };
         match asked {
-            Ok((far, bonds)) => return Ok(Found { node, far, rest, bonds }),
+            Ok((far, bonds)) => {
+                search.took(node);
+                return Ok(Found { node, far, rest, bonds });
+            }
             Err(Asked::Refused(refusal)) => search.refused(node, refusal),
-            Err(Asked::Lost(refusal)) => return Err(Missed::Refused(refusal)),
+            Err(Asked::Lost(refusal)) => {
+                search.refused(node, refusal.clone());
+                return Err(Missed::Refused(refusal));
+            }
             Err(Asked::Left) => return Err(Missed::Left),
         }
     }
@@ -129,10 +137,23 @@ impl<'a> Search<'a> {
         Self { shared, want, until: Instant::now() + REACH, tried: Vec::new(), last: None }
     }
 
-    /// This one refused, and nothing was executed there.
+    /// This one did not take the client, and is not asked for it any more.
     pub(crate) fn refused(&mut self, node: Id, refusal: Refusal) {
+        self.note(node, Some(refusal.clone()));
         self.tried.push(node);
         self.last = Some(refusal);
+    }
+
+    /// This one took the client.
+    pub(crate) fn took(&self, node: Id) {
+        self.note(node, None);
+    }
+
+    /// For whoever asks how a service fares here.
+    fn note(&self, node: Id, refusal: Option<Refusal>) {
+        if let Some(entry) = self.shared.plane.tables().load().services.named(&self.want.service) {
+            entry.local.answered(node, refusal);
+        }
     }
 
     /// The next provider to ask, or the refusal with which it ends.
@@ -241,7 +262,11 @@ async fn ask_there(
     near: Option<&Socket>,
     rest: &mut Rest,
 ) -> Result<(Far, Vec<Bond>), Asked> {
-    let carries = want.publisher.map_or(Carries::Stream, Carries::Guest);
+    let carries = match (want.publisher, want.mark) {
+        (Some(publisher), _) => Carries::Guest(publisher),
+        (None, Some(mark)) => Carries::Marked(mark),
+        (None, None) => Carries::Stream,
+    };
     let opened = shared.plane.net().open_tunnel(node, &want.service, carries);
     let opened = tokio::time::timeout(ANSWER, opened).await;
     let opened = opened.map_err(|_| Asked::Refused(late()))?;

@@ -1,11 +1,15 @@
 //! Whose the socket of a client on this machine is.
 //!
-//! Decides: whether it is of the user whose daemon this is, or of root.
+//! Decides: whether it is of the user whose daemon this is, or of root; whether the kernel says so at all.
 //! Does not know: what the client wants.
-//! Invariants: a socket that nobody holds any more is nobody's: the kernel may say root of it.
+//! Invariants: a socket that nobody holds any more is nobody's: the kernel may say root of it. Where the kernel
+//!     does not say it, nobody is let in by it.
 //! Source: `sock_diag(7)`, `unix(7)`; 19 us a look-up of TCP (measured).
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+};
 
 use pollen_plane::own_uid;
 use tokio::net::UnixStream;
@@ -15,9 +19,9 @@ fn is_own(uid: u32) -> bool {
     uid == own_uid() || uid == 0
 }
 
-/// Whether a client of a unix socket may come.
-pub(crate) fn of_unix(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| is_own(peer.uid()))
+/// Whose a client of a unix socket is.
+pub(crate) fn of_unix(stream: &UnixStream) -> Whose {
+    Whose::of(stream.peer_cred().map(|peer| Some(peer.uid())))
 }
 
 /// What a socket speaks.
@@ -27,18 +31,62 @@ pub(crate) enum Kind {
     Udp = 17,
 }
 
-/// Whether a client on this machine may come: `from` is its own address, `to` the one it came to.
-pub(crate) fn of_internet(kind: Kind, from: SocketAddr, to: SocketAddr) -> bool {
-    // A socket at ::ffff:127.0.0.1 is one of IPv4 to the kernel.
-    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    match holder(kind, plain(from), plain(to)) {
-        Ok(Some(uid)) => is_own(uid),
-        Ok(None) => false,
-        Err(error) => {
-            tracing::debug!(%error, "the kernel does not say whose a socket is");
-            false
+/// Whose a client of this machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Of a user who may come.
+    Own,
+    /// Of another user, or of nobody any more.
+    Other,
+    /// The kernel does not say.
+    Unsaid,
+}
+
+impl Whose {
+    fn of(held: io::Result<Option<u32>>) -> Self {
+        match held {
+            Ok(Some(uid)) if is_own(uid) => Self::Own,
+            Ok(_) => Self::Other,
+            Err(error) => {
+                tracing::debug!(%error, "the kernel does not say whose a socket is");
+                Self::Unsaid
+            }
         }
     }
+}
+
+/// Whose a client on this machine is: `from` is its own address, `to` the one it came to.
+pub(crate) fn of_internet(kind: Kind, from: SocketAddr, to: SocketAddr) -> Whose {
+    // A socket at ::ffff:127.0.0.1 is one of IPv4 to the kernel.
+    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    Whose::of(holder(kind, plain(from), plain(to)))
+}
+
+/// Whether the kernel says whose a client at an address of this machine is. It is asked about a socket of our own:
+/// without its module (`tcp_diag`, `udp_diag`) it says of each that it is gone, as of one that is.
+pub(crate) fn check_says(kind: Kind, at: IpAddr) -> io::Result<()> {
+    check_said(kind, at, of_internet)
+}
+
+fn check_said(
+    kind: Kind,
+    at: IpAddr,
+    ask: impl Fn(Kind, SocketAddr, SocketAddr) -> Whose,
+) -> io::Result<()> {
+    let place = SocketAddr::new(at, 0);
+    let whose = match kind {
+        Kind::Tcp => {
+            let listener = TcpListener::bind(place)?;
+            let to = listener.local_addr()?;
+            let client = TcpStream::connect(to)?;
+            ask(kind, client.local_addr()?, to)
+        }
+        Kind::Udp => {
+            let (server, client) = (UdpSocket::bind(place)?, UdpSocket::bind(place)?);
+            ask(kind, client.local_addr()?, server.local_addr()?)
+        }
+    };
+    if whose == Whose::Own { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
 /// The user whose process holds the socket; `None` when no process does.
@@ -107,9 +155,22 @@ fn request(kind: Kind, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::net::{TcpListener, TcpStream, UdpSocket};
-
     use super::*;
+
+    #[test]
+    fn a_kernel_that_answers_for_no_socket_does_not_say_whose_one_is() {
+        for kind in [Kind::Tcp, Kind::Udp] {
+            for at in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+                let at = at.parse().unwrap();
+                check_says(kind, at).unwrap();
+                // Without the module it is gone, without the protocol there is an error.
+                assert!(check_said(kind, at, |_, _, _| Whose::of(Ok(None))).is_err());
+                let denied = || io::ErrorKind::PermissionDenied.into();
+                assert!(check_said(kind, at, |_, _, _| Whose::of(Err(denied()))).is_err());
+            }
+        }
+        assert_eq!(Whose::of(Err(io::ErrorKind::Unsupported.into())), Whose::Unsaid);
+    }
 
     #[test]
     fn the_holder_of_a_tcp_socket_is_known_until_it_is_closed() {

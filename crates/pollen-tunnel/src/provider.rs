@@ -48,6 +48,12 @@ pub(crate) fn admit(
 }
 
 async fn stream(shared: &Shared, who: &Who, entry: &Arc<Entry<ServedRow>>, mut arrived: Arrived) {
+    if arrived.mark.is_some_and(|mark| shared.own.has(&mark)) {
+        let reason = format!("service \"{}\" is where the client came from", entry.row.name);
+        let refusal = refused("provider-refused", reason, "serve where its program itself listens");
+        entry.local.refused.fetch_add(1, Relaxed);
+        return arrived.stream.refuse(&said(&refusal)).await;
+    }
     let Some(_file) = shared.file() else {
         return arrived.stream.refuse(&said(&crowded())).await;
     };
@@ -58,6 +64,7 @@ async fn stream(shared: &Shared, who: &Who, entry: &Arc<Entry<ServedRow>>, mut a
             return arrived.stream.refuse(&said(&refusal)).await;
         }
     };
+    let _marked = shared.own.enter(&socket);
     let bonds = Bond::of(who, entry);
     let cut = shared.stop.child_token();
     let open = OpenTunnel::begin(&shared.open, bonds, entry.local.clone(), cut);

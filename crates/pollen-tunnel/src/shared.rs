@@ -19,7 +19,7 @@ use pollen_plane::{Plane, Quiet, files, files_of_tunnels};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits::SESSIONS, open::OpenTunnels, recent::Recent};
+use crate::{circle::Own, limits::SESSIONS, open::OpenTunnels, owner::Whose, recent::Recent};
 
 /// The tunnels of a node; cheap to clone.
 #[derive(Clone)]
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) open: OpenTunnels,
     pub(crate) listeners: Mutex<HashMap<u64, CancellationToken>>,
     pub(crate) sessions: Recent,
+    pub(crate) own: Own,
     /// Datagrams that were lost here.
     pub(crate) dropped: AtomicU64,
     /// Cancelled when the node ends.
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     User,
+    Unsaid,
     Connections,
     Files,
     Provider,
@@ -50,9 +52,21 @@ pub(crate) enum Reason {
     Password,
 }
 
+impl Reason {
+    /// Why a client is turned away; nothing where it is of the user whose daemon this is.
+    pub(crate) fn against(whose: Whose) -> Option<Self> {
+        match whose {
+            Whose::Own => None,
+            Whose::Other => Some(Self::User),
+            Whose::Unsaid => Some(Self::Unsaid),
+        }
+    }
+}
+
 /// Each reason: its label on the metrics page, and what the log says.
-pub(crate) const REASONS: [(Reason, &str, &str); 6] = [
+pub(crate) const REASONS: [(Reason, &str, &str); 7] = [
     (Reason::User, "user", "a client of another user came to a listener"),
+    (Reason::Unsaid, "unsaid", "the kernel does not say whose a client of a listener is"),
     (Reason::Connections, "connections", "a listener has as many clients as it may"),
     (Reason::Files, "files", "no file is left for a client of a listener"),
     (Reason::Provider, "provider", "no provider took a client of a listener"),
@@ -68,6 +82,7 @@ impl Shared {
             open: OpenTunnels::default(),
             listeners: Mutex::default(),
             sessions: Recent::new(SESSIONS),
+            own: Own::default(),
             dropped: AtomicU64::new(0),
             stop: CancellationToken::new(),
             files: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),

@@ -15,10 +15,13 @@ const OPEN: u8 = 1;
 const OPEN_FOR: u8 = 2;
 /// Flag: what the stream carries are datagrams.
 const DATAGRAMS: u8 = 1;
-/// Fields of OPEN of a stream, of a session of datagrams, and of a guest.
+/// Flag: the mark of a client's socket follows. Who does not know it reads on.
+const MARKED: u8 = 2;
+/// Fields of OPEN of a stream, of a session of datagrams, of a guest, and of a marked client.
 const FIELDS: u32 = 3;
 const OF_SESSION: u32 = 4;
 const OF_GUEST: u32 = 4;
+const OF_MARK: u32 = 4;
 
 /// What a local client that wants a tunnel sends first; its first byte tells it from HTTP.
 pub const PREFACE: [u8; 8] = *b"\0pln-t1\n";
@@ -33,18 +36,24 @@ pub struct Open<'a> {
     /// Of a stream that a guest asks for: the member that published its seed. It must be let in as
     /// the opener must.
     pub publisher: Option<Id>,
+    /// Of a stream of a client of a listener: the mark of its socket, so that a provider knows one of
+    /// its own.
+    pub mark: Option<Id>,
 }
 
 impl<'a> Open<'a> {
     /// Appends the array, without a length prefix.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
-        match (self.session, &self.publisher) {
-            (None, Some(publisher)) => {
+        match (self.session, &self.publisher, &self.mark) {
+            (None, Some(publisher), _) => {
                 writer.array(OF_GUEST).uint(OPEN_FOR).str(self.service).uint(0u8).bytes(publisher)
             }
-            (None, None) => writer.array(FIELDS).uint(OPEN).str(self.service).uint(0u8),
-            (Some(session), _) => {
+            (None, None, Some(mark)) => {
+                writer.array(OF_MARK).uint(OPEN).str(self.service).uint(MARKED).bytes(mark)
+            }
+            (None, None, None) => writer.array(FIELDS).uint(OPEN).str(self.service).uint(0u8),
+            (Some(session), ..) => {
                 writer.array(OF_SESSION).uint(OPEN).str(self.service).uint(DATAGRAMS).uint(session)
             }
         };
@@ -65,7 +74,12 @@ impl<'a> Open<'a> {
                 return Err(WireError::Shape("publisher"));
             }
             let publisher = Some(reader.id("publisher")?);
-            return Ok(Self { service, session: None, publisher });
+            return Ok(Self { service, session: None, publisher, mark: None });
+        }
+        let is_marked = flags & u64::from(DATAGRAMS | MARKED) == u64::from(MARKED);
+        if is_marked && fields >= OF_MARK {
+            let mark = Some(reader.id("mark")?);
+            return Ok(Self { service, session: None, publisher: None, mark });
         }
         let session = match flags & u64::from(DATAGRAMS) {
             0 => None,
@@ -76,7 +90,7 @@ impl<'a> Open<'a> {
         if flags & u64::from(DATAGRAMS) != 0 && session.is_none() {
             return Err(WireError::Limit("session"));
         }
-        Ok(Self { service, session, publisher: None })
+        Ok(Self { service, session, publisher: None, mark: None })
     }
 }
 

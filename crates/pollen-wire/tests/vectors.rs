@@ -342,7 +342,9 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
                 "chunk" => Answered::decode(part).is_err(),
                 "fetch" | "fetch of a piece" => FetchRequest::decode(part).is_err(),
                 "fetch answer with a size" => FetchAnswer::decode(part).is_err(),
-                "open of datagrams" | "open for a guest" => Asked::decode(part).is_err(),
+                "open of datagrams" | "open for a guest" | "open of a marked client" => {
+                    Asked::decode(part).is_err()
+                }
                 "refused" => Opened::decode(part).is_err(),
                 "want of one node" => Want::decode(part).is_err(),
                 "door call" | "door call with a head and a credit" | "door credit" => {
@@ -357,12 +359,16 @@ fn a_golden_frame_cut_short_anywhere_is_refused() {
 
 #[test]
 fn the_frames_of_a_tunnel_are_golden() {
-    let api = Open { service: "api", session: None, publisher: None };
-    let dns = Open { service: "dns", session: Some(70_000), publisher: None };
-    let guests = Open { service: "api", session: None, publisher: Some(run(0)) };
-    for (name, expected) in
-        [("open", api), ("open of datagrams", dns), ("open for a guest", guests)]
-    {
+    let api = Open { service: "api", session: None, publisher: None, mark: None };
+    let dns = Open { service: "dns", session: Some(70_000), ..api };
+    let guests = Open { publisher: Some(run(0)), ..api };
+    let marked = Open { mark: Some(run(0)), ..api };
+    for (name, expected) in [
+        ("open", api),
+        ("open of datagrams", dns),
+        ("open for a guest", guests),
+        ("open of a marked client", marked),
+    ] {
         let golden = vector(name);
         assert_eq!(Open::decode(&golden), Ok(expected), "{name}");
         assert_eq!(Asked::decode(&golden), Ok(Asked::Open(expected)), "{name}");
@@ -406,7 +412,7 @@ fn a_request_for_content_is_told_from_a_tunnel_by_its_first_element() {
     unnumbered[0] = 0x93;
     unnumbered[6] = 1;
     assert_eq!(Asked::decode(&unnumbered), Err(WireError::Shape("session")));
-    let huge = Open { service: "dns", session: Some(1 << 62), publisher: None };
+    let huge = Open { service: "dns", session: Some(1 << 62), publisher: None, mark: None };
     let huge = encoded(|out| huge.encode(out));
     assert_eq!(Open::decode(&huge), Err(WireError::Limit("session")));
 }

@@ -15,6 +15,7 @@ from pollen.cli.app import (
     complete_functions,
     complete_nodes,
     complete_seeds,
+    complete_services,
     control_of,
     with_globals,
     with_json,
@@ -216,6 +217,7 @@ def why_command(ctx: click.Context) -> None:
       pln why place hello
       pln why call hello greet
       pln why path attic
+      pln why service web
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -325,6 +327,51 @@ def path_command(ctx: click.Context, node: str, as_json: bool) -> None:
         return
     click.echo(f"node {told['name']}: {_way_text(told)}")
     _print_sentences(told["why"])
+
+
+@why_command.command("service")
+@click.argument("service", metavar="NAME[@NODE]", shell_complete=complete_services)
+@with_json
+@with_globals
+@click.pass_context
+def service_command(ctx: click.Context, service: str, as_json: bool) -> None:
+    """Who serves NAME, who is tried first, whom they let in, and what they answered last.
+
+    \b
+    Examples:
+      pln why service web
+      pln why service web@attic
+    """
+    told = control_of(ctx).get(f"/v1/why/service/{quote(service, safe='')}")
+    if as_json:
+        output.print_json(told)
+        return
+    kind = "udp" if told["datagrams"] else "tcp"
+    allowed = "this node may reach it" if told["allowed"] else "this node may NOT reach it"
+    click.echo(f"service {told['name']} ({kind}): {allowed}")
+    _print_sentences(told["why"])
+    rows = [
+        (
+            way["name"],
+            way["state"],
+            "0 us" if way["price_source"] == "here" else output.human_us(way["price_us"]),
+            way["price_source"],
+            way["path"] or "-",
+            "yes" if way["lets"] else "no",
+            _answer_text(way["answered"]),
+        )
+        for way in told["providers"]
+    ]
+    if rows:
+        head = ("PROVIDER", "STATE", "PRICE", "FROM", "PATH", "LETS IN", "LAST ANSWER")
+        _table(head, rows, drop=("FROM", "PATH"))
+
+
+def _answer_text(answered: dict[str, Any] | None) -> str:
+    """What a provider said to the last client, and when."""
+    if answered is None:
+        return "-"
+    return f"{answered['slug'] or 'took it'}, {output.human_age(answered['ago_ms'])} ago"
 
 
 def _way_text(told: dict[str, Any]) -> str:

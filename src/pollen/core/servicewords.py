@@ -21,7 +21,8 @@ class ServeCommand(_Command, frozen=True, kw_only=True, tag="serve"):
     ``target``: ``[tcp:|udp:]PORT``, ``[tcp:|udp:]HOST:PORT`` or ``unix:PATH``; a port alone is of
     this machine. ``allow``, ``allow_if``: who may reach it. ``proxy_header``: a PROXY header of
     version 2 tells it who is calling. ``idle_ms`` ends a session of datagrams, 0 is the default.
-    ``beside``: other nodes may serve the same name. ``take_over``: they do so no more.
+    ``beside``: other nodes may serve the same name. ``take_over``: they do so no more. ``tied``: it
+    is a program's as long as that runs, and is served no more after a restart of the node.
     """
 
     name: str
@@ -32,14 +33,16 @@ class ServeCommand(_Command, frozen=True, kw_only=True, tag="serve"):
     idle_ms: int = 0
     beside: bool = False
     take_over: bool = False
+    tied: bool = False
 
 
 class UnserveCommand(_Command, frozen=True, kw_only=True, tag="unserve"):
     """Serve a name here no more; answered by ``Unserved``. ``everywhere``: withdraw the name from
-    all nodes that serve it."""
+    all nodes that serve it. ``tied``: only what a program has there, at this target."""
 
     name: str
     everywhere: bool = False
+    tied: str = ""
 
 
 class ConnectCommand(_Command, frozen=True, kw_only=True, tag="connect"):
@@ -130,13 +133,15 @@ class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """One name and who serves it, in the order in which they are tried. ``target``: where it is on
     this node, empty where this node does not serve it. The counters are this node's own, of both
-    ends: ``opened`` and ``refused`` since the start, ``open`` now."""
+    ends: ``opened`` and ``refused`` since the start, ``open`` now. ``other_kind``: nodes that serve
+    the name too, and do not count because they speak by UDP, or the others do."""
 
     name: str
     datagrams: bool
     name_epoch: int
     providers: list[ProviderView]
     target: str = ""
+    other_kind: list[str] = []
     opened: int = 0
     open: int = 0
     refused: int = 0

@@ -33,6 +33,7 @@ ADMIN = "admin"
 WAIT = "wait"
 CHECK = "check"
 LISTENER = "listener"
+TIED = "tied"
 
 # These only give the node a turn; each look at its own state follows in every turn anyhow.
 TURN_ONLY = (WORK, RENEW, TABLES, OVERDUE, VERDICT, ASK)

@@ -34,7 +34,13 @@ class WhyPathCommand(_Command, frozen=True, kw_only=True, tag="why_path"):
     target: str
 
 
-WhyCommands = WhyPlaceCommand | WhyCallCommand | WhyPathCommand
+class WhyServiceCommand(_Command, frozen=True, kw_only=True, tag="why_service"):
+    """Ask who serves ``NAME``, or one of them with ``NAME@NODE``; answered by ``WhyService``."""
+
+    target: str
+
+
+WhyCommands = WhyPlaceCommand | WhyCallCommand | WhyPathCommand | WhyServiceCommand
 
 
 class PartView(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,3 +139,41 @@ class WhyPath(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: list[str]
     why: list[str]
     tried: list[TriedView] = []
+
+
+class AnsweredView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider said to the last client of this node: nothing but ``ago_ms`` when it took it,
+    else the ``slug`` of its refusal, or of what became of the way to it."""
+
+    slug: str
+    reason: str
+    ago_ms: int
+
+
+class ProviderWay(msgspec.Struct, frozen=True, kw_only=True):
+    """One node that serves a name, as seen from here. ``state``: self, online, offline or left.
+    ``lets``: its gate lets this node in; ``gate``: what it asks for. ``price_us`` and
+    ``price_source`` as in ``WayView``, ``path`` as in ``WhyPath``. ``answered`` is null while no
+    client of this node was led there; the runtime adds it."""
+
+    node: str
+    name: str
+    state: str
+    lets: bool
+    gate: str
+    price_us: int
+    price_source: str
+    path: str
+    answered: AnsweredView | None = None
+
+
+class WhyService(msgspec.Struct, frozen=True, kw_only=True):
+    """Who serves a name, in the order in which they are tried. ``allowed``: one of them lets this
+    node in."""
+
+    name: str
+    datagrams: bool
+    name_epoch: int
+    allowed: bool
+    why: list[str]
+    providers: list[ProviderWay]

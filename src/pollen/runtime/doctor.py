@@ -19,9 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from pollen import lock
 from pollen.core.ids import MILLISECOND
@@ -36,15 +34,15 @@ from pollen.paths import (
     trouble_at,
 )
 from pollen.runtime import starting
+from pollen.runtime.finding import Finding
 from pollen.runtime.folder import identity, ports
 from pollen.runtime.folder.config import Config
 from pollen.runtime.loop.store import REMEDY as STORE_REMEDY
+from pollen.runtime.served import check_services
 from pollen.runtime.upgrade import begin
 from pollen.sdk import silence
 from pollen.sdk.control import Control
 from pollen.units import human_bytes
-
-Level = Literal["ok", "warning", "failure"]
 
 # Below the first a store soon fails, below the second it is time to look. Bytes.
 DISK_LEAST = 100 << 20
@@ -57,15 +55,6 @@ CLOCKS_APART_MS = CLOCK_TOLERANCE_NS // MILLISECOND
 MEMBER_DAY_MS = 86_400_000
 # Nobody has a clock before this project's first commit: 2026-01-01.
 EPOCH_FLOOR = 1_767_225_600
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the doctor's: what was looked at, what is so, what to do."""
-
-    name: str
-    level: Level
-    text: str
-    remedy: str = ""
 
 
 def examine(where: Paths) -> list[Finding]:
@@ -301,6 +290,7 @@ def check_daemon(where: Paths) -> Iterator[Finding]:
         return
     try:
         status = Control(where).get("/v1/status")
+        services = Control(where).get("/v1/services")
     except PollenError as error:
         text = f"the daemon (pid {pid}) does not answer: {error.reason}"
         if error.slug == "daemon-not-answering":
@@ -313,6 +303,7 @@ def check_daemon(where: Paths) -> Iterator[Finding]:
     yield from check_clocks(status["clock"], time.time() * 1000)
     yield from check_membership(status, time.time() * 1000)
     yield from check_reach(status)
+    yield from check_services(services)
 
 
 def text_and_cure(warning: str) -> tuple[str, str]:

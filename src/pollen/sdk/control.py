@@ -71,6 +71,21 @@ class Control:
             raise self._broken(f"it answered {type(answer).__name__}")
         return answer
 
+    @contextlib.contextmanager
+    def held(
+        self, method: str, path: str, body: object
+    ) -> Iterator[tuple[dict[str, Any], socket.socket]]:
+        """An answer of one line whose request goes on until this is left. The socket has something
+        to read when the node has ended it."""
+        encoded = json.dumps(body).encode()
+        with self._line(self._control, _TIMEOUT, method) as line:
+            _send(line, method, path, encoded)
+            with io.BufferedReader(line) as answer:
+                head = _read_head(answer)
+                if head.status >= 400:
+                    raise error_from_dict(_problem(_rest(answer, head.length), head.status))
+                yield self._decoded(answer.readline(_LINE_MAX)), line.socket
+
     def text(self, path: str) -> str:
         """The text of an answer that is not JSON."""
         return self._exchange(self._control, "GET", path, b"").decode()
@@ -327,6 +342,11 @@ class _Line(io.RawIOBase):
             time.sleep(_CONNECT_PAUSE)
         if code:
             raise OSError(code, os.strerror(code))
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection's."""
+        return self._socket
 
     def sendall(self, data: bytes | memoryview) -> None:
         """Send all of it. Raises ``OSError``, ``daemon-not-answering``."""

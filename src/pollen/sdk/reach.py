@@ -17,6 +17,7 @@ import os
 import select
 import socket
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -30,8 +31,6 @@ PREFACE: Final = b"\0pln-t1\n"
 # Seconds until the service's node has answered. Guess: a link that must come up first.
 PATIENCE: Final = 20.0
 _PREFIX: Final = 4
-# Digits of an id that may stand for a node. As in the core.
-_DIGITS: Final = 4
 _ANSWER_MAX: Final = 64 * 1024
 _PIECE: Final = 256 * 1024
 
@@ -70,24 +69,12 @@ def _length_of(prefix: bytes) -> int:
 
 
 def parted(paths: Paths, service: str) -> tuple[str, bytes | None]:
-    """The name and the provider in ``NAME`` or ``NAME@NODE``. Raises ``service-not-found`` and
-    ``ambiguous``."""
-    name, at, node = service.partition("@")
-    if not at:
-        return name, None
-    digits = node.lower()
-    is_id = len(digits) >= _DIGITS and all(c in "0123456789abcdef" for c in digits)
-    listed = Control(paths).get("/v1/services")["services"]
-    held = next((held for held in listed if held["name"] == name), None)
-    if held is None:
-        raise error_from("service-not-found", f"nobody serves {name[:80]!r}", "pln status services")
-    providers = held["providers"]
-    found = [p for p in providers if p["name"] == node or (is_id and p["node"].startswith(digits))]
-    if len(found) != 1:
-        slug = "ambiguous" if found else "service-not-found"
-        named = ", ".join(f"{name}@{p['node'][:16]}" for p in providers)
-        raise error_from(slug, f"{name!r} is not served by one node {node[:80]!r}", f"say: {named}")
-    return name, bytes.fromhex(found[0]["node"])
+    """The name and the provider in ``NAME`` or ``NAME@NODE``: the node says whom that means. Raises
+    ``service-not-found``, ``ambiguous`` and ``usage``."""
+    if "@" not in service:
+        return service, None
+    told = Control(paths).get(f"/v1/why/service/{quote(service, safe='')}")
+    return told["name"], bytes.fromhex(told["providers"][0]["node"])
 
 
 def opened(paths: Paths, service: str, seconds: float = PATIENCE) -> socket.socket:

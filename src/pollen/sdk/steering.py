@@ -3,7 +3,8 @@
 Decides: nothing; each is a request to the node's control socket, or a tunnel through it.
 Does not know: calls and their connection (``client``, ``blocking``); functions of the program
     (``functions``), whose methods it inherits.
-Invariants: the blocking twin has the same names. The SDK starts no listener of its own.
+Invariants: the blocking twin has the same names. The SDK starts no listener of its own but the one
+    of a service that the program itself is (``serving``).
 Source: docs/design/sdk.md#services.
 """
 
@@ -13,7 +14,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 from urllib.parse import quote
@@ -30,6 +32,7 @@ from pollen.sdk.uses import SyncUse, Use
 if TYPE_CHECKING:
     from pollen.sdk.blocking import SyncMesh
     from pollen.sdk.client import Mesh
+    from pollen.sdk.serving import Handler, SyncHandler, SyncServing
 
 S = TypeVar("S")
 # Seconds until a service has answered. Guess: a link that must come up first.
@@ -51,6 +54,13 @@ def _unserve(paths: Paths, name: str) -> dict[str, Any]:
 
 def _gate(allow: dict[str, str] | None, allow_if: str) -> dict[str, Any]:
     return {"allow": [[key, value] for key, value in (allow or {}).items()], "allow_if": allow_if}
+
+
+def _options(
+    allow: dict[str, str] | None, allow_if: str, beside: bool, take_over: bool, proxy_header: bool
+) -> dict[str, Any]:
+    options = _gate(allow, allow_if) | {"beside": beside, "take_over": take_over}
+    return options | {"proxy_header": proxy_header}
 
 
 class Steering(Running):
@@ -141,7 +151,8 @@ class Steering(Running):
         """What ``pln status --json`` prints."""
         return await asyncio.to_thread(Control(self._paths).get, "/v1/status")
 
-    async def serve(
+    @overload
+    def serve(
         self,
         target: int | str,
         name: str,
@@ -151,12 +162,45 @@ class Steering(Running):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Awaitable[dict[str, Any]]: ...
+
+    @overload
+    def serve(
+        self,
+        target: str,
+        name: Handler,
+        *,
+        allow: dict[str, str] | None = None,
+        allow_if: str = "",
+        beside: bool = False,
+        take_over: bool = False,
+        proxy_header: bool = False,
+    ) -> AbstractAsyncContextManager[dict[str, Any]]: ...
+
+    def serve(
+        self,
+        target: int | str,
+        name: str | Handler,
+        *,
+        allow: dict[str, str] | None = None,
+        allow_if: str = "",
+        beside: bool = False,
+        take_over: bool = False,
+        proxy_header: bool = False,
+    ) -> Awaitable[dict[str, Any]] | AbstractAsyncContextManager[dict[str, Any]]:
         """Serve what listens at ``target`` (a port, ``HOST:PORT``, ``udp:PORT``, ``unix:PATH``)
-        under a name, until ``unserve``; the answer is what ``pln serve --json`` prints."""
-        options = _gate(allow, allow_if) | {"beside": beside, "take_over": take_over}
-        options["proxy_header"] = proxy_header
-        return await asyncio.to_thread(_serve, self._paths, target, name, options)
+        under a name, until ``unserve``; the answer is what ``pln serve --json`` prints.
+
+        Or serve this program: ``async with mesh.serve("api", handler)``, as long as the block runs
+        and the program lives. ``handler(reader, writer)`` is that of ``asyncio.start_server``.
+        Raises ``name-taken``, ``denied``, ``path-too-long``, and ``usage`` over ssh.
+        """
+        options = _options(allow, allow_if, beside, take_over, proxy_header)
+        if isinstance(name, str):
+            return asyncio.to_thread(_serve, self._paths, target, name, options)
+        from pollen.sdk import serving
+
+        return serving.served(self._paths, str(target), name, options)
 
     async def unserve(self, name: str) -> dict[str, Any]:
         """Serve a name on this node no more."""
@@ -259,6 +303,7 @@ class SyncSteering(SyncRunning):
         """What ``pln status --json`` prints."""
         return Control(self._paths).get("/v1/status")
 
+    @overload
     def serve(
         self,
         target: int | str,
@@ -269,11 +314,41 @@ class SyncSteering(SyncRunning):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
-    ) -> dict[str, Any]:
-        """As ``Steering.serve``."""
-        options = _gate(allow, allow_if) | {"beside": beside, "take_over": take_over}
-        options["proxy_header"] = proxy_header
-        return _serve(self._paths, target, name, options)
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def serve(
+        self,
+        target: str,
+        name: SyncHandler,
+        *,
+        allow: dict[str, str] | None = None,
+        allow_if: str = "",
+        beside: bool = False,
+        take_over: bool = False,
+        proxy_header: bool = False,
+    ) -> AbstractContextManager[SyncServing]: ...
+
+    def serve(
+        self,
+        target: int | str,
+        name: str | SyncHandler,
+        *,
+        allow: dict[str, str] | None = None,
+        allow_if: str = "",
+        beside: bool = False,
+        take_over: bool = False,
+        proxy_header: bool = False,
+    ) -> dict[str, Any] | AbstractContextManager[SyncServing]:
+        """As ``Steering.serve``. This program is served by ``serving.forever()`` within ``with
+        mesh.serve("api", handler) as serving``: ``handler`` gets each client's socket, one after
+        another."""
+        options = _options(allow, allow_if, beside, take_over, proxy_header)
+        if isinstance(name, str):
+            return _serve(self._paths, target, name, options)
+        from pollen.sdk import serving
+
+        return serving.served_sync(self._paths, str(target), name, options)
 
     def unserve(self, name: str) -> dict[str, Any]:
         """Serve a name on this node no more."""

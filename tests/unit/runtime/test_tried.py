@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 
 from pollen.core.commands import Drained
-from pollen.core.whywords import TriedView, WhyPath
+from pollen.core.whywords import AnsweredView, ProviderWay, TriedView, WhyPath, WhyService
 from pollen.runtime.loop.native import Muscles
 from pollen.runtime.tried import with_tried
 
@@ -82,3 +82,49 @@ async def test_any_other_answer_passes_as_it_is() -> None:
     assert await with_tried(other, cast(Muscles, Told())) is other
     asked = answer("direct")
     assert await with_tried(asked, None) is asked
+
+
+class Said:
+    """Muscles that led clients to some providers."""
+
+    def __init__(self, *answers: tuple[str, str, int]) -> None:
+        self._answers = answers
+
+    def answers(self, service: str) -> bytes:
+        assert service == "web"
+        return msgspec.msgpack.encode(
+            [
+                {"node": node.encode() * 32, "slug": slug, "reason": "full", "ago_ms": ago}
+                for node, slug, ago in self._answers
+            ]
+        )
+
+
+async def why_service(*answers: tuple[str, str, int]) -> WhyService:
+    way = {"state": "online", "lets": True, "gate": "", "price_us": 1, "price_source": "measured"}
+    ways = [ProviderWay(node=(n.encode() * 32).hex(), name=n, path="", **way) for n in "ab"]
+    asked = WhyService(
+        name="web", datagrams=False, name_epoch=1, allowed=True, why=["first"], providers=ways
+    )
+    told = await with_tried(asked, cast(Muscles, Said(*answers)))
+    assert isinstance(told, WhyService)
+    return told
+
+
+async def test_what_a_provider_answered_last_is_told() -> None:
+    """That of the one which was tried last in words; of who serves it no more nothing."""
+    told = await why_service(("a", "overloaded", 900), ("b", "", 400), ("z", "denied", 1))
+    assert [way.answered for way in told.providers] == [
+        AnsweredView(slug="overloaded", reason="full", ago_ms=900),
+        AnsweredView(slug="", reason="full", ago_ms=400),
+    ]
+    assert told.why == ["first", "the last client of this node was led to b, which took it"]
+    told = await why_service(("a", "overloaded", 1))
+    last = "the last client of this node was led to a, which refused it: full [overloaded]"
+    assert told.why[1:] == [last] and told.providers[1].answered is None
+
+
+async def test_of_a_service_that_nobody_used_nothing_more_is_said() -> None:
+    """As it is."""
+    told = await why_service()
+    assert (told.why, [way.answered for way in told.providers]) == (["first"], [None, None])

@@ -11,8 +11,9 @@ from pollen.core.ids import SECOND
 from pollen.core.servicewords import (
     ConnectCommand,
     DisconnectCommand,
+    ServeCommand,
 )
-from tests.unit.services.helpers import listeners, serve, slug_of
+from tests.unit.services.helpers import listeners, row, serve, slug_of
 from tests.unit.world import three
 
 
@@ -234,3 +235,16 @@ def test_a_listener_never_stands_where_a_service_of_this_node_is() -> None:
     reply = world.command("b", ConnectCommand(service="api", local="8080"))
     assert (reply.slug, "for ever" in reply.reason) == ("port-in-use", True)
     assert slug_of(world, "b", ConnectCommand(service="", local="8080")) == "port-in-use"
+
+
+def test_what_a_listener_of_this_node_has_is_served_by_nobody() -> None:
+    """Each client would be handed on to where it came from."""
+    world = three()
+    serve(world, "b")
+    world.ask("c", ConnectCommand(service="api", local="9000"))
+    reply = world.command("c", ServeCommand(name="round", target="9000"))
+    assert (reply.slug, "pln disconnect 127.0.0.1:9000" in reply.remedy) == ("usage", True)
+    assert row(world, "c", "round") is None
+    assert serve(world, "c", name="other", target="udp:9000").target == "127.0.0.1:9000"
+    world.ask("c", DisconnectCommand(target="9000"))
+    assert serve(world, "c", name="round", target="9000").target == "127.0.0.1:9000"

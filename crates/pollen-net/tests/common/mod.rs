@@ -373,6 +373,15 @@ impl Stranger {
         }
     }
 
+    /// Refuses each connection that it is dialled for, a while after it came; counts them.
+    pub async fn refuse(self, after: Duration, dials: Arc<AtomicUsize>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            dials.fetch_add(1, Relaxed);
+            tokio::time::sleep(after).await;
+            incoming.refuse();
+        }
+    }
+
     /// Opens the control stream with a good Hello.
     pub async fn greet(&self) -> (SendStream, RecvStream) {
         greet(&self.connection).await

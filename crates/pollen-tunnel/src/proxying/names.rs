@@ -10,7 +10,7 @@ use pollen_plane::tables::Tables;
 use pollen_wire::Id;
 
 use super::asked::foreign;
-use crate::{opener::Want, refusal::refused};
+use crate::{limits::ROW_PROVIDERS, opener::Want, refusal::refused};
 
 const ENDING: &str = ".pln";
 /// Digits of an id that may stand for a node. As in the command line.
@@ -27,39 +27,43 @@ pub(super) fn read(tables: &Tables, host: &str) -> Result<Want, Refusal> {
         Some((service, node)) if tables.services.named(name).is_none() => (service, Some(node)),
         _ => (name, None),
     };
-    let node = node.map(|text| node_of(tables, text)).transpose()?;
+    let node = node.map(|text| node_of(tables, service, text)).transpose()?;
     Ok(Want::stream(service, node))
 }
 
-fn node_of(tables: &Tables, text: &str) -> Result<Id, Refusal> {
-    let by_name: Vec<Id> = tables
+/// The node of those that serve it whose name this is, or whose id begins so. As `choose` in
+/// `pollen.core.services.choosing`; but a host name knows no capital letters.
+fn node_of(tables: &Tables, service: &str, text: &str) -> Result<Id, Refusal> {
+    let row = tables.services.named(service).map(|entry| &entry.row);
+    // A full row may leave providers out: the node says then whether it is one.
+    let whole = row.filter(|row| row.providers.len() < ROW_PROVIDERS);
+    let is_hex = text.len() >= DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let found: Vec<Id> = tables
         .peers
         .values()
-        .filter(|peer| peer.row.name.eq_ignore_ascii_case(text))
-        .map(|peer| peer.row.peer)
+        .map(|peer| &peer.row)
+        .filter(|peer| whole.is_none_or(|row| row.providers.contains(&peer.peer)))
+        .filter(|peer| {
+            let is_named = peer.name.eq_ignore_ascii_case(text);
+            is_named || (is_hex && hex(&peer.peer).starts_with(text))
+        })
+        .map(|peer| peer.peer)
         .collect();
-    let found = if by_name.is_empty() { by_digits(tables, text) } else { by_name };
     match found.as_slice() {
         [only] => Ok(*only),
         [] => {
-            let reason = format!("no node named \"{}\" is online", shown(text));
-            Err(refused("peer-not-found", reason, "pln status nodes"))
+            let reason = format!("no node named \"{}\" that serves it is online", shown(text));
+            Err(refused("peer-not-found", reason, "pln status services"))
         }
         _ => {
-            let reason = format!("{} nodes are named \"{}\"", found.len(), shown(text));
+            let reason = format!("{} nodes are meant by \"{}\"", found.len(), shown(text));
             Err(refused("ambiguous", reason, "use the first digits of an id: pln status nodes"))
         }
     }
 }
 
-fn by_digits(tables: &Tables, text: &str) -> Vec<Id> {
-    let is_hex = text.len() >= DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let begins = |id: &Id| {
-        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        hex.starts_with(text)
-    };
-    let ids = tables.peers.values().map(|peer| peer.row.peer);
-    if is_hex { ids.filter(begins).collect() } else { Vec::new() }
+fn hex(id: &Id) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// At most so much of what a client wrote, without what steers a terminal.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from pollen.core import limits
 from pollen.core.codec import Refusal
 from pollen.core.commands import Status, StatusCommand
+from pollen.core.desk.providers import why_service
 from pollen.core.desk.views import Screen, status_view
 from pollen.core.desk.ways import why_path
 from pollen.core.ids import Hash, PeerId
@@ -43,9 +44,11 @@ from pollen.core.whywords import (
     WhyPathCommand,
     WhyPlace,
     WhyPlaceCommand,
+    WhyService,
+    WhyServiceCommand,
 )
 
-Question = StatusCommand | WhyPlaceCommand | WhyCallCommand | WhyPathCommand
+Question = StatusCommand | WhyPlaceCommand | WhyCallCommand | WhyPathCommand | WhyServiceCommand
 
 _AWAITED = "it left with its copy, which is awaited for ten minutes"
 
@@ -55,10 +58,12 @@ Price = Callable[[PeerId], tuple[int, str]]
 
 def answer(
     screen: Screen, question: Question, price: Price
-) -> Status | WhyPlace | WhyCall | WhyPath | Refusal:
+) -> Status | WhyPlace | WhyCall | WhyPath | WhyService | Refusal:
     """What a node says of itself and of its decisions."""
     if isinstance(question, WhyPathCommand):
         return why_path(screen, question.target)
+    if isinstance(question, WhyServiceCommand):
+        return why_service(screen, question.target, price)
     if isinstance(question, WhyPlaceCommand):
         return why_place(screen, question.target)
     if isinstance(question, WhyCallCommand):

@@ -17,7 +17,12 @@ from pollen.core.desk.views import Screen, figures_view
 from pollen.core.ids import Now
 from pollen.core.turn import Asked, Handler, Room, Turn
 from pollen.core.versionwords import VersionsCommand
-from pollen.core.whywords import WhyCallCommand, WhyPathCommand, WhyPlaceCommand
+from pollen.core.whywords import (
+    WhyCallCommand,
+    WhyPathCommand,
+    WhyPlaceCommand,
+    WhyServiceCommand,
+)
 
 
 class Questions(Room):
@@ -29,7 +34,8 @@ class Questions(Room):
 
     def commands(self) -> Mapping[type[object], Handler]:
         """Every question."""
-        kinds = (StatusCommand, WhyPlaceCommand, WhyCallCommand, WhyPathCommand)
+        whys = (WhyPlaceCommand, WhyCallCommand, WhyPathCommand, WhyServiceCommand)
+        kinds = (StatusCommand, *whys)
         return {
             **dict.fromkeys(kinds, self.on_question),
             FiguresCommand: self.on_figures,

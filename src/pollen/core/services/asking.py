@@ -38,12 +38,12 @@ def _sentence(
     found = directory.providers(name)
     if not found:
         return f"it may ask service {name}, which nobody serves"
-    open_to = [service for service in found if _lets(service, members, publisher)]
+    open_to = [service for service in found if lets(service, members, publisher)]
     if not open_to:
         at = ", ".join(members.name_of(service.owner) for service in found)
         whom = members.name_of(publisher)
         return f"it may not ask service {name}: the gate at {at} does not let in {whom}, {_WHOSE}"
-    shut = [host for host in hosts if not any(_lets(s, members, host) for s in open_to)]
+    shut = [host for host in hosts if not any(lets(s, members, host) for s in open_to)]
     at = ", ".join(members.name_of(service.owner) for service in open_to)
     but = ", ".join(members.name_of(host) for host in shut)
     if not shut:
@@ -56,6 +56,7 @@ def _sentence(
 _WHOSE = "who published the seed"
 
 
-def _lets(service: Service, members: Members, peer: PeerId) -> bool:
+def lets(service: Service, members: Members, peer: PeerId) -> bool:
+    """Whether a service's gate lets a member in."""
     certificate = members.certificates.get(peer)
     return certificate is not None and service.lets(certificate.party)

@@ -141,6 +141,42 @@ class Directory:
         alike = [s for s in found if s.record.datagrams == found[0].record.datagrams]
         return sorted(alike, key=lambda s: (self._price(s.owner), s.owner))
 
+    def left_out(self, name: str) -> list[tuple[Service, str]]:
+        """Who published that it serves a name and does not count, and why not."""
+        counting = {service.owner for service in self.providers(name)}
+        held = self._known.get(name, {}).values()
+        return [(s, self._why_not(s)) for s in held if not (s.is_withdrawn or s.owner in counting)]
+
+    def of_other_kind(self, name: str) -> list[PeerId]:
+        """Who serves a name and does not count, because it speaks otherwise than the first."""
+        left = (service for service, _ in self.left_out(name))
+        return sorted(service.owner for service in left if self._speaks_otherwise(service))
+
+    def _speaks_otherwise(self, service: Service) -> bool:
+        holding = self.names.get(service.name)
+        ranked = [] if holding is None else [holding.holder, *holding.shadowed]
+        found = self.providers(service.name)
+        return (
+            service in ranked
+            and found[:1] != []
+            and (found[0].record.datagrams != service.record.datagrams)
+        )
+
+    def _why_not(self, service: Service) -> str:
+        certificate = self._members.certificates.get(service.owner)
+        if certificate is None:
+            return "it is no member any more"
+        if check_may_seed(certificate) is not None:
+            return "it is a leaf"
+        publishers = self._members.trust.publishers
+        if not publishers.lets(service.name, certificate):
+            why = publishers.why_not(service.name, certificate)
+            return f"the root's policy on publishers does not let it: {why}"
+        if self._speaks_otherwise(service):
+            by, other = ("UDP", "TCP") if service.record.datagrams else ("TCP", "UDP")
+            return f"it serves the name by {by}, and others by {other}"
+        return "the name was taken over, or withdrawn for all"
+
     def _tier_of(self, peer: PeerId) -> int:
         certificate = self._members.certificates.get(peer)
         return -1 if certificate is None else certificate.tier

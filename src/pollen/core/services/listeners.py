@@ -19,9 +19,9 @@ from pollen.core.codec import Refusal, Rejection, decode, encode
 from pollen.core.effects import CloseListener, Log, OpenListener, SetTimer
 from pollen.core.events import Event, ListenerOpened
 from pollen.core.ids import ID_BYTES, Nanos, PeerId, RequestId
-from pollen.core.names import MIN_PREFIX_HEX
 from pollen.core.policy import Party
 from pollen.core.services import records
+from pollen.core.services.choosing import choose, parted
 from pollen.core.services.directory import Directory
 from pollen.core.services.records import LOOPBACK, Service
 from pollen.core.servicewords import (
@@ -145,6 +145,11 @@ class Listeners(Room):
         listener.request, listener.may_move = asked.request, may_move
         turn.do(_opening(listener))
 
+    def is_at(self, place: records.Place) -> bool:
+        """Whether a listener of this node stands, or is to stand, at a place."""
+        held = (h for h in self._held.values() if h.kept.datagrams == place.datagrams)
+        return any(h.bind == place.text for h in held)
+
     def _at(self, bind: str, kept: Kept) -> Listener | None:
         """The listener of this node at a place; any port is no place."""
         if bind.endswith(":0"):
@@ -161,14 +166,14 @@ class Listeners(Room):
                 "a listener of one service has no protocol in which a password could be given",
                 "a proxy has: pln connect --proxy LOCAL --auth FILE",
             )
-        name, at, node = command.service.partition("@")
-        if at and not node:
-            reason = f"{command.service!r} names no node"
-            return Refusal("usage", reason, "write NAME or NAME@NODE")
+        read = parted(command.service)
+        if isinstance(read, Refusal):
+            return read
+        name, node = read
         found = self._directory.find(name)
         if isinstance(found, Refusal):
             return found
-        chosen = self._chosen(name, node, found) if node else None
+        chosen = choose(name, node, found, self._name_of) if node else None
         if isinstance(chosen, Refusal):
             return chosen
         asked = found if chosen is None else [chosen]
@@ -197,22 +202,6 @@ class Listeners(Room):
             idle_ms=idle_ms,
         )
         return place.text, kept
-
-    def _chosen(self, name: str, node: str, found: Sequence[Service]) -> Service | Refusal:
-        """The provider that a user means by a name or the first digits of an id."""
-        digits = node.lower()
-        is_id = len(digits) >= MIN_PREFIX_HEX and all(c in "0123456789abcdef" for c in digits)
-        named = [
-            s
-            for s in found
-            if self._name_of(s.owner) == node or (is_id and s.owner.hex().startswith(digits))
-        ]
-        if len(named) == 1:
-            return named[0]
-        ways = "\n".join(f"pln connect {name}@{s.owner.hex()[:16]}" for s in named or found)
-        if named:
-            return Refusal("ambiguous", f"{len(named)} nodes {node!r} serve {name!r}", ways)
-        return Refusal("service-not-found", f"node {node[:80]!r} does not serve {name!r}", ways)
 
     def _add(self, bind: str, kept: Kept) -> Listener:
         self._numbers += 1
@@ -388,10 +377,8 @@ def _opening(listener: Listener) -> OpenListener:
 
 def _shut_out(name: str, providers: list[str], service: Service) -> Refusal:
     """Nobody who serves it lets this node in."""
-    needs = [f"{key}={value}" for key, value in service.record.allow]
-    needs += [service.allow_if.text] if service.allow_if is not None else []
     return Refusal(
         "denied",
         f"the gate of {name!r} at {', '.join(providers)} does not let this node in",
-        f"it asks for: {' and '.join(needs)}",
+        f"it asks for: {service.gate}",
     )

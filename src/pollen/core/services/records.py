@@ -80,6 +80,13 @@ class Service(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Whether its node serves it no more."""
         return self.record.withdrawn
 
+    @property
+    def gate(self) -> str:
+        """What it asks of who wants in, in words; empty when it asks for nothing."""
+        needs = [f"{key}={value}" for key, value in self.record.allow]
+        needs += [self.allow_if.text] if self.allow_if is not None else []
+        return " and ".join(needs)
+
     def lets(self, party: Party) -> bool:
         """Whether a member may reach it."""
         return party.meets(tuple(self.record.allow), self.allow_if)

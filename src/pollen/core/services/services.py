@@ -19,7 +19,9 @@ from pollen.core.placement import Placing, Situation
 from pollen.core.seeds import Seed
 from pollen.core.services.asking import why_asked
 from pollen.core.services.directory import Directory
+from pollen.core.services.explaining import Explaining, Known
 from pollen.core.services.listeners import LISTENER_TABLE, Listeners
+from pollen.core.services.records import Place
 from pollen.core.services.serving import SERVED_TABLE, Serving
 from pollen.core.services.shown import Shown
 from pollen.core.trust import Certificate, Members
@@ -42,7 +44,14 @@ class Services:
         self._members = members
         self._directory = Directory(own, members, situation, placing.price_of, placing.services)
         self._serving = Serving(
-            own, members, situation, self._directory, certificate, has_room, placing.served
+            own,
+            members,
+            situation,
+            self._directory,
+            certificate,
+            has_room,
+            placing.served,
+            self._listens_at,
         )
         situation.kinds[SERVICE] = lambda record, now: self._directory.note_record(record)
         self._listeners = Listeners(
@@ -57,6 +66,9 @@ class Services:
             self._listeners,
             lambda: placing.telemetry,
         )
+        self._explaining = Explaining(
+            own, members, lambda: situation.live, self._directory, self._serving, self._listeners
+        )
 
     def rooms(self) -> list[Room]:
         """Who takes what of it."""
@@ -68,8 +80,9 @@ class Services:
         return faults + self._listeners.restore(restored.get(LISTENER_TABLE, ()))
 
     def start(self, turn: Turn) -> None:
-        """The muscles run: open the listeners that stood before."""
+        """The muscles run: open the listeners that stood before, end what programs served."""
         self._listeners.start(turn)
+        self._serving.start(turn)
 
     def follow(self, moved: Collection[PeerId], turn: Turn) -> None:
         """Bring names and rows up to date, after these peers moved; the rest in the next turn."""
@@ -80,9 +93,16 @@ class Services:
         if self._directory.has_work:
             turn.do(SetTimer(token=timers.token_for(timers.WORK), at=turn.now.mono))
 
+    def _listens_at(self, place: Place) -> bool:
+        return self._listeners.is_at(place)
+
     def held_by(self, peers: Collection[PeerId]) -> list[str]:
         """The names that these members serve, and nobody else."""
         return self._directory.held_by(peers)
+
+    def why(self, target: str) -> Known | Refusal:
+        """Who serves a name, whom they let in, and what of it is here."""
+        return self._explaining.why(target)
 
     def why_asked(self, seed: Seed, hosts: Sequence[PeerId]) -> list[str]:
         """A sentence a service that a seed names: whether its guests on these hosts may ask it."""

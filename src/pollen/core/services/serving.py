@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from pollen.core import limits
+from pollen.core import limits, timers
 from pollen.core.codec import Refusal, Rejection, decode, encode
-from pollen.core.effects import PolicyRow, Row, ServedRow
+from pollen.core.effects import PolicyRow, Row, ServedRow, SetTimer
 from pollen.core.ids import Hash, PeerId, short
 from pollen.core.kinds import SERVICE
 from pollen.core.labels import check_name
@@ -50,10 +50,12 @@ class Target(msgspec.Struct, frozen=True, array_like=True):
     datagrams: bool
     proxy_header: bool
     idle_ms: int
+    tied: bool = False
 
 
 class Serving(Room):
-    """``certificate`` is this node's own; ``has_room`` says whether a record fits."""
+    """``certificate`` is this node's own; ``has_room`` says whether a record fits; ``listens_at``
+    whether a listener of this node is at a place of streams, or of datagrams."""
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Serving(Room):
         certificate: Callable[[], Certificate],
         has_room: Callable[[tuple[str, bytes], int], bool],
         lane: Lane[Hash, ServedRow],
+        listens_at: Callable[[Place], bool],
     ) -> None:
         self._own = own
         self._members = members
@@ -72,18 +75,49 @@ class Serving(Room):
         self._certificate = certificate
         self._has_room = has_room
         self._lane = lane
+        self._listens_at = listens_at
         self.targets: dict[str, Target] = {}
+        # Names that programs served when this node stopped: they are told by another connection.
+        self._ended: list[str] = []
 
     def restore(self, rows: Sequence[tuple[bytes, bytes]]) -> list[Rejection]:
         """What was served when this node stopped; the faults in what its disk holds."""
         faults = []
         for key, raw in rows:
             target = decode(Target, raw, "served-row")
+            name = key.decode("utf-8", "replace")
             if isinstance(target, Rejection):
                 faults.append(target)
+            elif target.tied:
+                self._ended.append(name)
             else:
-                self.targets[key.decode("utf-8", "replace")] = target
+                self.targets[name] = target
         return faults
+
+    def start(self, turn: Turn) -> None:
+        """What was tied to programs is withdrawn, once the records of before are known."""
+        if self._ended:
+            turn.do(SetTimer(token=timers.token_for(timers.TIED), at=turn.now.mono))
+
+    def timers(self) -> Mapping[str, Handler]:
+        """To withdraw what was tied to programs."""
+        return {timers.TIED: self.on_ended}
+
+    def on_ended(self, subject: bytes, turn: Turn) -> None:
+        """Withdraw what no program has served again by now. A row stays until the next start: the
+        word that it ended may not be on disk yet."""
+        names, self._ended = self._ended, []
+        for name in names:
+            mine = self._directory.published(name, self._own)
+            if name in self.targets:
+                continue
+            if mine is None or mine.is_withdrawn:
+                turn.write((SERVED_TABLE, name.encode(), None))
+                continue
+            is_alone = self._directory.is_alone(name, self._own)
+            payload = records.withdrawn(mine.record, mine.name_epoch)
+            turn.publish(SERVICE, name.encode(), None if is_alone else payload)
+            self._directory.touched[name] = None
 
     def places(self) -> list[str]:
         """Where the services of this node are."""
@@ -139,10 +173,16 @@ class Serving(Room):
             return refusal
         if isinstance(place, Refusal):
             return place
+        if self._listens_at(place):
+            return Refusal(
+                "usage",
+                f"a listener of this node is at {place.text}: clients would go round for ever",
+                f"serve where the program itself is, or first: pln disconnect {place.text}",
+            )
         epoch = self._epoch_for(command, place)
         if isinstance(epoch, Refusal):
             return epoch
-        refusal = _check_options(command, place)
+        refusal = _check_options(command, place) or self._check_tied(command, place)
         if refusal is not None:
             return refusal
         record = records.make_record(
@@ -161,7 +201,19 @@ class Serving(Room):
                 "write it shorter",
             )
         idle_ms = command.idle_ms or records.SESSION_IDLE_MS
-        return record, Target(place.text, place.datagrams, command.proxy_header, idle_ms)
+        target = Target(place.text, place.datagrams, command.proxy_header, idle_ms, command.tied)
+        return record, target
+
+    def _check_tied(self, command: ServeCommand, place: Place) -> Refusal | None:
+        """The end of a program must not end what somebody else serves here."""
+        held, name = self.targets.get(command.name), command.name
+        if held is None or not (held.tied or command.tied):
+            return None
+        if held.tied and command.tied and held.text == place.text:
+            return None
+        what = "a program of this node serves" if held.tied else "this node serves"
+        reason = f"{what} {name!r} at {held.text}"
+        return Refusal("name-taken", reason, f"first: pln unserve {name}; or choose another name")
 
     def _check_may_serve(self, name: str) -> Refusal | None:
         refusal = self._check_may_say(name)
@@ -238,6 +290,11 @@ class Serving(Room):
         command: UnserveCommand = asked.command
         name, directory = command.name, self._directory
         found = directory.providers(name)
+        target = self.targets.get(name)
+        if command.tied and (target is None or not target.tied or target.text != command.tied):
+            gone = Refusal("service-not-found", f"no program serves {name!r} there any more", "")
+            turn.answer(asked.request, gone)
+            return
         mine = directory.published(name, self._own)
         is_mine = mine is not None and not mine.is_withdrawn
         others = [service for service in found if service.owner != self._own]

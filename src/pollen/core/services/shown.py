@@ -67,6 +67,9 @@ class Shown(Room):
                     name_epoch=providers[0].name_epoch,
                     providers=[self._provider(service, rtts) for service in providers],
                     target="" if target is None else target.text,
+                    other_kind=list(
+                        map(self._members.name_of, self._directory.of_other_kind(name))
+                    ),
                     opened=sample.opened,
                     open=sample.open,
                     refused=sample.refused,

@@ -7,6 +7,7 @@ Every error leaves as ``application/problem+json`` with its slug; what is no ``P
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from starlette.routing import Route as StarletteRoute
 
 from pollen.core import commands as cmd
 from pollen.core.commands import Command
+from pollen.core.servicewords import ServeCommand, UnserveCommand
 from pollen.errors import BadRequest, PollenError
 from pollen.runtime.control import loads, routes
 from pollen.runtime.control.openapi import openapi_view
@@ -62,14 +64,18 @@ class Daemon(Protocol):
 
 def make_app(daemon: Daemon) -> Starlette:
     """The application; one endpoint a line of ``ROUTES``."""
-    handlers = _Handlers(daemon)
+    end = asyncio.Event()
+    handlers = _Handlers(daemon, end)
     table = [
         StarletteRoute(
             r.path, _endpoint(r, _handler(r, handlers, daemon), daemon), methods=[r.method]
         )
         for r in ROUTES
     ]
-    return Starlette(routes=table, exception_handlers={HTTPException: _on_http_exception})
+    app = Starlette(routes=table, exception_handlers={HTTPException: _on_http_exception})
+    # Set when the server stops: what goes on until its client leaves ends then.
+    app.state.end = end
+    return app
 
 
 def problem(
@@ -151,8 +157,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 class _Handlers:
     """One method a route, by its name; each returns a struct or a response."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, end: asyncio.Event) -> None:
         self._daemon = daemon
+        self._end = end
+        self._watches: set[asyncio.Future[None]] = set()
 
     async def health(self, request: Request, body: None) -> routes.Health:
         return self._daemon.health()
@@ -206,6 +214,31 @@ class _Handlers:
         lines, follow = int(query.get("lines", 50)), bool(query.get("follow", False))
         stream = _log_lines(self._daemon.log_path, lines, str(query.get("seed", "")), follow)
         return StreamingResponse(stream, media_type="application/x-ndjson")
+
+    async def serve_tied(self, request: Request, body: msgspec.Struct) -> Response:
+        given = {name: getattr(body, name) for name in body.__struct_fields__}
+        served = await self._daemon.command(ServeCommand(**given, tied=True))
+        watch = asyncio.ensure_future(self._watch(request, served))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+
+        async def line() -> AsyncIterator[bytes]:
+            yield msgspec.json.encode(served) + b"\n"
+            await asyncio.shield(watch)
+
+        return StreamingResponse(line(), media_type="application/x-ndjson")
+
+    async def _watch(self, request: Request, served: Any) -> None:
+        """Serve it no more when the client has left or the node ends."""
+        waits = [asyncio.ensure_future(_left(request)), asyncio.ensure_future(self._end.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        # A node that ends withdraws it when it starts.
+        with contextlib.suppress(PollenError):
+            await self._daemon.command(UnserveCommand(name=served.name, tied=served.target))
 
     async def hold_root(self, request: Request, body: None) -> msgspec.Struct:
         return await self._daemon.hold_root()

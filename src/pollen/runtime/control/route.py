@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,15 +59,24 @@ class Route:
 
 
 def body_of(
-    command: type[cmd.Command], title: str, summary: str, /, **told: object
+    command: type[cmd.Command],
+    title: str,
+    summary: str,
+    /,
+    *,
+    without: Collection[str] = (),
+    **told: object,
 ) -> type[msgspec.Struct]:
     """The body that makes a command: its fields and no others, with its defaults.
 
-    ``told``: for a field, what a reader of the schema should know of its values.
+    ``told``: for a field, what a reader of the schema should know of its values. ``without``:
+    fields that the route itself gives.
     """
     hints = typing.get_type_hints(command)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for held in msgspec.structs.fields(command):
+        if held.name in without:
+            continue
         kind = told.get(held.name, hints[held.name])
         has_none = held.default is msgspec.NODEFAULT and held.default_factory is msgspec.NODEFAULT
         fields.append((held.name, kind) if has_none else (held.name, kind, _default_of(held)))

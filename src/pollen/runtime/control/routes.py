@@ -381,6 +381,16 @@ ROUTES: tuple[Route, ...] = (
         command=whywords.WhyPathCommand,
     ),
     Route(
+        "why_service",
+        "GET",
+        "/v1/why/service/{target:path}",
+        "Who serves a name, and whom they let in",
+        None,
+        whywords.WhyService,
+        ("service-not-found", "ambiguous", "usage"),
+        command=whywords.WhyServiceCommand,
+    ),
+    Route(
         "load",
         "POST",
         "/v1/load",

@@ -97,6 +97,7 @@ class ControlServer:
         connections: int = CONNECTIONS,
     ) -> None:
         self._listener = listener
+        self._end: asyncio.Event | None = getattr(app.state, "end", None)
         is_file = listener.family == socket.AF_UNIX
         self._path = Path(str(listener.getsockname())) if is_file else None
         config = uvicorn.Config(
@@ -128,6 +129,8 @@ class ControlServer:
 
     async def stop(self) -> None:
         """Answer no more; requests under way may end. The socket's file goes with it."""
+        if self._end is not None:
+            self._end.set()
         self._acceptor.stop()
         await self._server.shutdown(sockets=[self._listener])
         if self._path is not None:

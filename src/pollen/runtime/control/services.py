@@ -13,7 +13,11 @@ from pollen.runtime.control.route import Query, Route, body_of
 Name = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"})]
 
 ServeRequest = body_of(
-    servicewords.ServeCommand, "ServeRequest", "The body of ``POST /v1/services``.", name=Name
+    servicewords.ServeCommand,
+    "ServeRequest",
+    "The body of ``POST /v1/services``.",
+    without=("tied",),
+    name=Name,
 )
 ConnectRequest = body_of(
     servicewords.ConnectCommand, "ConnectRequest", "The body of ``POST /v1/listeners``."
@@ -38,6 +42,15 @@ SERVICE_ROUTES: tuple[Route, ...] = (
         servicewords.Served,
         ("usage", "name-invalid", "name-taken", "config-invalid", "bad-policy", "denied"),
         command=servicewords.ServeCommand,
+    ),
+    Route(
+        "serve_tied",
+        "POST",
+        "/v1/services/tied",
+        "Serve a target until the client leaves",
+        ServeRequest,
+        errors=("usage", "name-invalid", "name-taken", "config-invalid", "bad-policy", "denied"),
+        media="application/x-ndjson",
     ),
     Route(
         "unserve",
