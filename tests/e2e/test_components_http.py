@@ -217,7 +217,7 @@ async def test_a_call_of_it_says_how_to_ask(far: Cluster) -> None:
     error = await refusal(far[0], "api", None)
     assert isinstance(error, BadRequest) and not error.may_have_executed
     assert "/http/" in error.remedy
-    done = await far[0].pln("--json", "call", "api")
+    done = await far[0].pln("call", "api", "--json")
     assert "answers requests of HTTP" in check_error(done, "bad-request")["title"]
     told = over_http(far[0].paths.call_socket, f"/call/api/{HANDLE}").problem
     assert told["slug"] == "bad-request"
@@ -248,7 +248,7 @@ def test_a_thousand_requests_at_once(far: Cluster) -> None:
 async def test_idempotent_requests_outlive_their_host() -> None:
     """GET is tried on the other host when the first one is killed under load (RFC 9110, 9.2.2)."""
     async with Cluster(3, properties={"b": {"at": "h"}, "c": {"at": "h"}}) as cluster:
-        await cluster.seed(ANSWERS, "api", on="b", host=[["at", "h"]], replicas=2)
+        await cluster.seed(ANSWERS, "api", on="b", host=[["at", "h"]], min_replicas=2)
         await cluster.ready("api", on=["b", "c"])
         at, stop = cluster[0].paths.call_socket, asyncio.Event()
         seen: Counter[int] = Counter()
@@ -302,6 +302,6 @@ def test_requests_in_a_row_keep_their_order(door: House) -> None:
 
 
 async def test_inspect_names_its_function(far: Cluster) -> None:
-    done = await far[0].pln("--json", "inspect", "api")
+    done = await far[0].pln("inspect", "api", "--json")
     told: dict[str, Any] = json.loads(done.stdout)
     assert HANDLE in json.dumps(told)
