@@ -53,6 +53,9 @@ const OF_CONNECTION: [&str; 8] = [
 /// Lines that are for the door.
 const OF_DOOR: [&str; 2] = ["pollen-timeout", "pollen-idempotent"];
 
+/// The answer to a request that no component answers.
+type Refused = Box<Response<Full<Bytes>>>;
+
 /// What a path under [`HTTP`] means.
 struct Target<'a> {
     seed: SeedRef,
@@ -112,7 +115,7 @@ pub(crate) async fn answer(
     call: Request,
     hold: Hold,
     whole: impl Fn(&mut Reply),
-) -> Result<Response<Sent>, Box<Response<Full<Bytes>>>> {
+) -> Result<Response<Sent>, Refused> {
     let who = call.principal;
     let mut answer = Answer::begin(asked, call, hold);
     // Collected until the head is whole.
@@ -146,7 +149,7 @@ fn at_once(
     who: Principal,
     begin: &[u8],
     reply: &Reply,
-) -> Result<Response<Sent>, Box<Response<Full<Bytes>>>> {
+) -> Result<Response<Sent>, Refused> {
     let output = match &reply.result {
         Ok((output, 0)) if begin.is_empty() => output.clone(),
         Ok((output, 0)) => [begin, output].concat().into(),
@@ -285,10 +288,7 @@ fn has_no_body(method: &Method, status: StatusCode) -> bool {
 }
 
 /// The request head of a call. The body was read, so that its length is known.
-pub(crate) fn head_of(
-    request: &HttpRequest<Incoming>,
-    length: usize,
-) -> Result<Bytes, Box<Response<Full<Bytes>>>> {
+pub(crate) fn head_of(request: &HttpRequest<Incoming>, length: usize) -> Result<Bytes, Refused> {
     let (uri, headers) = (request.uri(), request.headers());
     let target = Target::of(uri.path()).map_err(|error| Box::new(problem(&error, None, 0)))?;
     let path = match uri.query() {
@@ -330,11 +330,11 @@ pub(crate) fn head_of(
     Ok(out.into())
 }
 
-/// The response that the begin of an output says, without its body, and the bytes of its head; `None`
-/// while more has to come.
-fn response_of(
-    output: &[u8],
-) -> Result<Option<(Response<Sent>, usize)>, Box<Response<Full<Bytes>>>> {
+/// A response without its body, and the bytes of its head in an output.
+type Begun = (Response<Sent>, usize);
+
+/// The response that the begin of an output says; `None` while more has to come.
+fn response_of(output: &[u8]) -> Result<Option<Begun>, Refused> {
     let (head, length) = match AnswerHead::split(output) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
@@ -375,7 +375,7 @@ fn lost() -> CallError {
 }
 
 /// What a function gave is no answer of HTTP.
-fn malformed(what: &str) -> Box<Response<Full<Bytes>>> {
+fn malformed(what: &str) -> Refused {
     let reason = format!("what the seed answered is not HTTP: {what}");
     let remedy = "seed a component that exports wasi:http/incoming-handler";
     let error = CallError::refused("guest-failed", reason, remedy).executed(true);
@@ -429,6 +429,7 @@ mod tests {
         let fields = vec![("a b", &b"x"[..])];
         let mut bad = Vec::new();
         AnswerHead { status: 200, fields }.encode(&mut bad);
-        assert_eq!(response_of(&bad).unwrap_err().status(), StatusCode::BAD_GATEWAY);
+        let refused = response_of(&bad).err().unwrap();
+        assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
     }
 }

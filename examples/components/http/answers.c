@@ -2,8 +2,8 @@
 // answers.wasm beside it is made of this by examples/build.sh. The names are those of the canonical ABI.
 #define EXPORT(name) __attribute__((export_name(name)))
 #define IMPORT(module, name) __attribute__((import_module(module), import_name(name)))
-#define HTTP(name) IMPORT("wasi:http/types@0.2.0", name)
-#define STREAMS(name) IMPORT("wasi:io/streams@0.2.0", name)
+#define HTTP(name) IMPORT("wasi:http/types@0.2.10", name)
+#define STREAMS(name) IMPORT("wasi:io/streams@0.2.10", name)
 
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -42,15 +42,15 @@ HTTP("[method]outgoing-request.set-scheme") u32 set_scheme(u32, u32, u32, u32, u
 HTTP("[method]future-incoming-response.subscribe") u32 response_comes(u32);
 HTTP("[method]future-incoming-response.get") void get_response(u32, Area *);
 HTTP("[method]incoming-response.status") u32 status_of(u32);
-IMPORT("wasi:http/outgoing-handler@0.2.0", "handle") void send(u32, u32, u32, Area *);
+IMPORT("wasi:http/outgoing-handler@0.2.10", "handle") void send(u32, u32, u32, Area *);
 STREAMS("[method]input-stream.blocking-read") void read_some(u32, u64, Area *);
 STREAMS("[method]output-stream.check-write") void room_in(u32, Area *);
 STREAMS("[method]output-stream.write") void write_to(u32, const char *, u32, Area *);
 STREAMS("[method]output-stream.subscribe") u32 room_comes(u32);
 STREAMS("[resource-drop]output-stream") void drop_writer(u32);
-IMPORT("wasi:io/poll@0.2.0", "[method]pollable.block") void block(u32);
-IMPORT("wasi:io/poll@0.2.0", "[resource-drop]pollable") void drop_pollable(u32);
-IMPORT("wasi:clocks/monotonic-clock@0.2.0", "subscribe-duration") u32 after(u64);
+IMPORT("wasi:io/poll@0.2.10", "[method]pollable.block") void block(u32);
+IMPORT("wasi:io/poll@0.2.10", "[resource-drop]pollable") void drop_pollable(u32);
+IMPORT("wasi:clocks/monotonic-clock@0.2.10", "subscribe-duration") u32 after(u64);
 
 static char heap[256 << 10];
 static u32 used;
@@ -240,7 +240,7 @@ static void cut_off(u32 out) {
   say(writer, text("half"));
 }
 
-EXPORT("wasi:http/incoming-handler@0.2.0#handle")
+EXPORT("wasi:http/incoming-handler@0.2.10#handle")
 void handle(u32 request, u32 out) {
   Area area;
   path_of(request, &area);
