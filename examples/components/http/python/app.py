@@ -1,4 +1,4 @@
-"""A component that answers HTTP, in Python by componentize-py: its own interpreter, beside the runner."""
+"""A component that answers HTTP, in Python by componentize-py: an interpreter of its own."""
 
 from componentize_py_types import Err, Ok
 from wit_world import exports
