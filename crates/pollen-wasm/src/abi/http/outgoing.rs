@@ -15,6 +15,7 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 use wasmtime_wasi::runtime::spawn;
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::abi::log::Logs;
@@ -102,6 +103,20 @@ impl WasiHttpHooks for Outgoing {
             });
             Ok((response, worker))
         })
+    }
+
+    /// In silence, as the next two: what a guest's request meets is the guest's matter, and would fill the
+    /// node's log.
+    fn p2_error_from_hyper(&mut self, _error: &hyper::Error) -> ErrorCode {
+        ErrorCode::HttpProtocolError
+    }
+
+    fn p2_error_from_connect(&mut self, _error: &std::io::Error) -> ErrorCode {
+        ErrorCode::ConnectionRefused
+    }
+
+    fn p2_error_from_tls(&mut self, _error: &std::io::Error) -> ErrorCode {
+        ErrorCode::TlsProtocolError
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
