@@ -15,6 +15,18 @@ done
 # An ordinary program for WASI wants a libc: Debian's wasi-libc and libclang-rt-dev-wasm32.
 "$CLANG" --target=wasm32-wasi -Os -Wall -Wextra -Werror -Wl,--strip-all -o wasi/lines.wasm wasi/lines.c
 
+# A component that answers HTTP; wasm-tools is what .ci/toolchains installs.
+if command -v wasm-tools >/dev/null ; then
+  core=$(mktemp)
+  "$CLANG" --target=wasm32 -std=c11 -Os -nostdlib -fno-builtin -mbulk-memory \
+    -fvisibility=hidden -Wall -Wextra -Werror \
+    -Wl,--no-entry -Wl,--strip-all -Wl,-z,stack-size=65536 -o "$core" components/http/answers.c
+  wasm-tools component embed components/http/wit --world proxy "$core" -o "$core"
+  wasm-tools component new "$core" -o "$core"
+  wasm-tools strip -a "$core" -o components/http/answers.wasm
+  rm "$core"
+fi
+
 if command -v go >/dev/null ; then
   mkdir -p build
   for program in go/ask go/echo go/shout; do

@@ -17,6 +17,7 @@ from tests.style.tree import ROOT
 
 SOURCES = ROOT / "examples" / "components"
 WIT = SOURCES / "wit"
+HTTP = SOURCES / "http"
 TOOLS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pollen" / "toolchains"
 
 Build = Callable[[Path], Path]
@@ -118,6 +119,29 @@ def javascript(folder: Path) -> Path:
     return out
 
 
+def http_python(folder: Path) -> Path:
+    """An interpreter that answers HTTP."""
+    out = folder / "http-python.wasm"
+    run(
+        *(tool("componentize-py"), "-d", HTTP / "wit", "-w", "proxy", "componentize", "app"),
+        *("-p", HTTP / "python", "-o", out),
+        at=folder,
+        VIRTUAL_ENV=str(folder),
+    )
+    return out
+
+
+def http_javascript(folder: Path) -> Path:
+    """SpiderMonkey with a script that answers HTTP by the event ``fetch``."""
+    build = TOOLS / "javascript" / "build.mjs"
+    if not (build.parent / "node_modules").exists():
+        pytest.skip("componentize-js is not installed: .ci/toolchains")
+    out = folder / "http-javascript.wasm"
+    source = HTTP / "javascript" / "upper.js"
+    run(tool("node"), build, source, HTTP / "wit", "proxy", out)
+    return out
+
+
 BUILDS: dict[str, Build] = {
     "wat": wat,
     "zig": zig,
@@ -125,4 +149,6 @@ BUILDS: dict[str, Build] = {
     "c-program": c_program,
     "javascript": javascript,
     "python": python,
+    "http-python": http_python,
+    "http-javascript": http_javascript,
 }

@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use pollen_wire::{
     door::{Answer, Ask},
     frame,
+    http::{AnswerHead, RequestHead},
     open::{Opened, Want},
 };
 
@@ -30,6 +31,16 @@ fuzz_target!(|data: &[u8]| {
             let mut out = Vec::new();
             opened.encode_at(node.as_ref(), &mut out);
             assert_eq!(Opened::decode_at(&out), Ok((opened, node)));
+        }
+        if let Ok(head) = RequestHead::decode(body) {
+            let mut out = Vec::new();
+            head.encode(&mut out);
+            assert_eq!(RequestHead::decode(&out), Ok(head));
+        }
+        if let Ok(Some((head, _))) = AnswerHead::split(body) {
+            let mut out = Vec::new();
+            head.encode(&mut out);
+            assert_eq!(AnswerHead::split(&out), Ok(Some((head, out.len()))));
         }
         rest = rest.get(used..).unwrap_or_default();
     }

@@ -13,6 +13,7 @@ from pollen.sdk.control import Control
 from pollen.sdk.python.publish import publish_source
 from pollen.testing import Cluster
 from tests.e2e.conftest import running
+from tests.e2e.talk import over_http
 from tests.toolchains import BUILDS
 
 # `.ci/toolchains` installs them; it belongs to `make accept`.
@@ -65,6 +66,20 @@ def test_a_component_of_each_toolchain_runs(alone: Cluster, tmp_path: Path, name
     asyncio.run(publish(alone, built, name))
     for function, given, wanted in CALLS[name]:
         assert asyncio.run(call(alone, name, function, given)) == wanted, (function, given)
+
+
+@pytest.mark.parametrize("name", ["http-python", "http-javascript"])
+def test_a_component_of_each_toolchain_answers_http(
+    alone: Cluster, tmp_path: Path, name: str
+) -> None:
+    """The path that it sees, and a body that it read to its end, several times in a row."""
+    built = BUILDS[name](tmp_path)
+    asyncio.run(publish(alone, built, name))
+    said = b"some words, " * 20_000
+    for _ in range(3):
+        answer = over_http(alone[0].paths.call_socket, f"/http/{name}/a/b?c=d", said)
+        assert (answer.status, answer.body) == (200, said.upper())
+        assert answer.headers["x-path"] == "/a/b?c=d"
 
 
 def test_a_program_in_c_reads_its_input(alone: Cluster, tmp_path: Path) -> None:

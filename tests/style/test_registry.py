@@ -22,7 +22,7 @@ CALLEES = {"Refusal", "error_from", "raise_error"} | {
 # our own header names, thread names, names of the runner's WIT world.
 NO_SLUGS = re.compile(
     r"stale-generation|content-.*|server-timing|transfer-encoding|pollen-(?!.*not).*"
-    r"|caller-info|tail-call|no-function"
+    r"|caller-info|tail-call|no-function|keep-alive|proxy-.*|x-forwarded-prefix"
 )
 LITERAL = re.compile(r'"([a-z]+(?:-[a-z]+)+)"')
 ANY_LITERAL = re.compile(r'"([a-z-]+)"')

@@ -21,8 +21,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use pollen_plane::{CallError, Plane, Principal, Reply, Request, SeedRef, Trace, own_uid};
-use pollen_wire::{door::PREFACE, frame::MAX_INPUT, open};
+use pollen_plane::{
+    CallError, Plane, Principal, Reply, Request, SeedRef, Trace, own_uid, tables::SeedEntry,
+};
+use pollen_wire::{door::PREFACE, frame::MAX_INPUT, http::HANDLE, open};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -35,6 +37,7 @@ use crate::{
     contents::{self, Sent, Upload},
     doors::{Reason, Shared},
     framed,
+    http::{self, HTTP},
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
     reading::{Readable, unknown_path},
     screen::{Screen, Told},
@@ -183,6 +186,10 @@ impl Visitor {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         // In a box of its own: every request's future is as large as its largest route.
         let who = self.door.principal;
+        if request.uri().path().starts_with(HTTP) {
+            let answered = Box::pin(self.answer_http(request)).await;
+            return answered.unwrap_or_else(|response| response.map(Sent::Left));
+        }
         match Readable::of(&self.shared, who, request) {
             Some(readable) if is_read => Box::pin(readable.read(&self.shared, who, request)).await,
             Some(readable) => other_method("GET, HEAD", readable.form()).map(Sent::Left),
@@ -218,10 +225,18 @@ impl Visitor {
     async fn answer_call(&self, request: &mut HttpRequest<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let principal = self.door.principal;
-        if principal == Principal::Anonymous && !self.is_public(request.uri().path()) {
+        let (seed, function) = match target(request.uri().path()) {
+            Ok(found) => found,
+            Err(_) if principal == Principal::Anonymous => {
+                return problem(&no_such_seed(), None, 0);
+            }
+            Err(error) => return problem(&error, None, 0),
+        };
+        if principal == Principal::Anonymous && !self.is_public(&seed) {
             return problem(&no_such_seed(), None, 0);
         }
-        let (call, is_traced, hold) = match self.read_call(request, started).await {
+        let read = self.read_call(request, started, seed, function).await;
+        let (call, is_traced, hold) = match read {
             Ok(call) => call,
             Err(response) => return *response,
         };
@@ -230,6 +245,32 @@ impl Visitor {
         let mut reply = self.plane().call(call).await;
         self.hold_output(&mut reply, hold);
         http_reply(reply, trace.as_ref(), principal)
+    }
+
+    /// Has a component answer, whatever the method.
+    async fn answer_http(
+        &self,
+        request: &mut HttpRequest<Incoming>,
+    ) -> Result<Response<Sent>, Box<Response<Full<Bytes>>>> {
+        let started = Instant::now();
+        let seed = http::seed_of(request.uri().path());
+        let seed = seed.map_err(|error| Box::new(problem(&error, None, 0)))?;
+        if self.door.principal == Principal::Anonymous && !self.is_public(&seed) {
+            return Err(Box::new(problem(&no_such_seed(), None, 0)));
+        }
+        let function = Some(Arc::from(HANDLE));
+        let (mut call, _, hold) = self.read_call(request, started, seed.clone(), function).await?;
+        call.idempotent |= request.method().is_idempotent();
+        self.plane().counters().door_calls.add(1);
+        let asked = http::Asked {
+            plane: self.plane(),
+            account: &self.account,
+            seed: &seed,
+            is_blob: self.entry(&seed).is_some_and(|entry| entry.row.is_blob()),
+            method: request.method(),
+            head: http::head_of(request, call.input.len())?,
+        };
+        http::answer(&asked, call, hold, |reply| self.hold_output(reply, Hold::default())).await
     }
 
     /// Binds the output to the client's account, in the place of the input. What has no room there is
@@ -246,24 +287,28 @@ impl Visitor {
         reply.result = Err(CallError::overloaded(reason, 1000).executed(true));
     }
 
-    /// Whether a stranger may know of the seed that a path names.
-    fn is_public(&self, path: &str) -> bool {
+    /// Whether a stranger may know of a seed.
+    fn is_public(&self, seed: &SeedRef) -> bool {
+        self.entry(seed).is_some_and(|entry| entry.row.lets_stranger())
+    }
+
+    /// What this node knows of a seed.
+    fn entry(&self, seed: &SeedRef) -> Option<Arc<SeedEntry>> {
         let tables = self.plane().tables().load();
-        let found = match target(path) {
-            Ok((SeedRef::Name(name), _)) => tables.named(&name).cloned(),
-            Ok((SeedRef::Hash(hash), _)) => tables.seed(&hash).cloned(),
-            Err(_) => None,
-        };
-        found.is_some_and(|entry| entry.row.lets_stranger())
+        match seed {
+            SeedRef::Name(name) => tables.named(name).cloned(),
+            SeedRef::Hash(hash) => tables.seed(hash).cloned(),
+        }
     }
 
     async fn read_call(
         &self,
         request: &mut HttpRequest<Incoming>,
         started: Instant,
+        seed: SeedRef,
+        function: Option<Arc<str>>,
     ) -> Result<(Request, bool, Hold), Box<Response<Full<Bytes>>>> {
         let refused = |error: CallError| Box::new(problem(&error, None, 0));
-        let (seed, function) = target(request.uri().path()).map_err(refused)?;
         let (mut budget, mut idempotent, mut parent) = (DEFAULT_BUDGET, false, None);
         // One walk over the few headers that there are is quicker than three look-ups by hash.
         for (name, value) in request.headers() {

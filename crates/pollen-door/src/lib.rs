@@ -5,6 +5,7 @@
 //!   `listen.rs`: the accept loops.
 //! - `gateway.rs`: HTTP, its answers in `answer.rs`; `framed.rs`: `pollen-call/1`, its streamed
 //!   replies in `credit.rs`.
+//! - `http.rs`: requests that a component answers.
 //! - `contents.rs`: files that come in and go out over HTTP, and never stand in memory.
 //! - `reading.rs`: which content a request is for; `address.rs`: its host and its path as text.
 //! - `sites.rs`: sites; `site.rs`: what a path is in one; `coding.rs`: its packed forms; `warm.rs`: small
@@ -26,6 +27,7 @@ mod doors;
 mod framed;
 mod gateway;
 mod head;
+mod http;
 mod limits;
 mod listen;
 mod reading;

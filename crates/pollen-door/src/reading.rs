@@ -103,6 +103,6 @@ fn nothing() -> Response<Sent> {
 
 /// What is said of a path that means nothing.
 pub(crate) fn unknown_path() -> CallError {
-    let remedy = "POST /call/<seed>/<function>, GET /blob/<name>, GET /healthz";
+    let remedy = "POST /call/<seed>/<function>, /http/<seed>/, GET /blob/<name>, GET /healthz";
     CallError::refused("bad-request", "there is nothing at this path", remedy)
 }

@@ -21,15 +21,17 @@ use pollen_wire::{
     control::{Control, MAX_RECORDS, SignedRecord},
     frame,
 };
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::error::NetError;
 
 /// Calls under way on one link before the next is refused; the peer allows as many streams.
 pub(crate) const MAX_CALLS: usize = 16_384;
-/// Calls of one link whose replies come in chunks, before the next is refused. If nobody reads them they
-/// hold a stream's window of 256 KiB each: 32 MiB of the connection's 64, so that all else has room.
+/// Calls of one link whose replies come in chunks, before the next waits. If nobody reads them they hold a
+/// stream's window of 256 KiB each: 32 MiB of the connection's 64, so that all else has room.
 pub(crate) const MAX_STREAMING: usize = 128;
+/// So long it waits for its turn, and then is refused. Guess: a thousand small answers go in less.
+const STREAMING_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection to one peer, from Hello to its end.
 pub struct Link {
@@ -46,7 +48,7 @@ pub struct Link {
     admission: Notify,
     calls: AtomicUsize,
     serving: AtomicUsize,
-    streaming: AtomicUsize,
+    streaming: Arc<Semaphore>,
     pub(crate) busy: Notify,
     pub(crate) ejected: watch::Sender<bool>,
     pub(crate) brain_age_ms: AtomicU32,
@@ -80,12 +82,8 @@ impl Drop for Serving {
 }
 
 /// A call to the peer whose reply comes in chunks; counts as one until dropped.
-pub struct Streaming(Arc<Link>);
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.0.streaming.fetch_sub(1, Relaxed);
-    }
+pub struct Streaming {
+    _turn: OwnedSemaphorePermit,
 }
 
 /// Something that waits for the peer beside calls: it is probed and ejected as while one is under way.
@@ -152,7 +150,7 @@ impl Link {
             admission: Notify::new(),
             calls: AtomicUsize::new(0),
             serving: AtomicUsize::new(0),
-            streaming: AtomicUsize::new(0),
+            streaming: Arc::new(Semaphore::new(MAX_STREAMING)),
             busy: Notify::new(),
             ejected: watch::Sender::new(false),
             brain_age_ms: AtomicU32::new(0),
@@ -281,15 +279,17 @@ impl Link {
         self.calls.load(Relaxed)
     }
 
-    /// Counts a call whose reply comes in chunks. `Overloaded` at the limit, before anything was sent.
-    pub fn begin_streaming(self: &Arc<Self>) -> Result<Streaming, NetError> {
-        let before = self.streaming.fetch_add(1, Relaxed);
-        let counted = Streaming(self.clone());
-        if before >= MAX_STREAMING {
-            let reason = format!("{MAX_STREAMING} streamed calls are under way to that peer");
-            return Err(NetError::Overloaded(reason));
+    /// Counts a call whose reply comes in chunks, when its turn comes. `Overloaded` when it does not come
+    /// within a second, before anything was sent.
+    pub async fn begin_streaming(&self) -> Result<Streaming, NetError> {
+        let turn = self.streaming.clone().acquire_owned();
+        match tokio::time::timeout(STREAMING_WAIT, turn).await {
+            Ok(Ok(turn)) => Ok(Streaming { _turn: turn }),
+            _ => {
+                let reason = format!("{MAX_STREAMING} streamed calls are under way to that peer");
+                Err(NetError::Overloaded(reason))
+            }
         }
-        Ok(counted)
     }
 
     /// Watches the peer as while a call is under way.

@@ -36,7 +36,11 @@ pub(crate) async fn attempt(
     outlet: Option<&Outlet>,
 ) -> Result<RemoteReply, CallError> {
     let _streaming = match outlet {
-        Some(_) => Some(link.begin_streaming().map_err(|error| not_sent(&error))?),
+        // Boxed: the future of every call would grow by it.
+        Some(_) => {
+            let turn = Box::pin(link.begin_streaming()).await;
+            Some(turn.map_err(|error| not_sent(&error))?)
+        }
         None => None,
     };
     let mut stream = link.open_call().await.map_err(|error| not_sent(&error))?;

@@ -8,6 +8,7 @@
 //! - [`probe`]: the 13-byte datagrams.
 //! - [`fetch`]: the request for content.
 //! - [`open`]: the first frames of a tunnel.
+//! - [`http`]: the heads of HTTP that goes through a call.
 //! - [`packet`]: the header of packets that go through other members.
 //! - [`site`]: the table of a site's archive, in JSON.
 //! - [`close`]: the codes with which a link ends.
@@ -26,6 +27,7 @@ pub mod door;
 pub mod fetch;
 pub mod frame;
 pub mod hello;
+pub mod http;
 pub mod open;
 pub mod options;
 pub mod packet;

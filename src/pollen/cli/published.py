@@ -23,6 +23,8 @@ _COPY_BYTES_S = 4 << 20
 _WORD_SECONDS = 2.0
 # The functions of a program compiled as a WASI command.
 _PROGRAM = ["_start"]
+# The function of a component that answers HTTP.
+_HANDLER = "wasi:http/incoming-handler"
 
 
 def settled(control: Control, answer: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
@@ -97,6 +99,9 @@ def print_seeded(
     if python or signatures:
         words = " ".join([answer["name"], *arguments.example(answer["functions"], signatures)])
         click.echo(here(f"  call it:   pln call {words}"))
+        return
+    if _HANDLER in answer["functions"]:
+        click.echo(f"  ask it:    over HTTP, at /http/{answer['name']}/")
         return
     exports = [name for name in answer["functions"] if name not in _PROGRAM]
     how = exports[0] if exports else "- < FILE"

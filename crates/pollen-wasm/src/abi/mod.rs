@@ -13,8 +13,10 @@ mod component;
 pub(crate) mod contract;
 mod export;
 mod extism;
+mod http;
 mod log;
 mod mesh;
+mod outbound;
 mod outcome;
 mod p2;
 mod probe;
@@ -35,6 +37,7 @@ use command::Command;
 use component::Component;
 use contract::{Abi as _, Birth, Verdict};
 use extism::Extism;
+use http::Http;
 use python::Python;
 use run::Run;
 use shape::{Exports, Group, Shape};
@@ -178,7 +181,14 @@ macro_rules! abis {
     };
 }
 
-abis!(Extism / extism, Command / command, Python / python, Run / run, Component / component);
+abis!(
+    Extism / extism,
+    Command / command,
+    Python / python,
+    Http / http,
+    Run / run,
+    Component / component
+);
 
 /// What is made once, at its first use.
 fn made<T>(slot: &OnceLock<T>, make: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<&T> {
@@ -215,6 +225,7 @@ impl Abi {
     pub(crate) fn of(shape: &Shape) -> Self {
         match &shape.world {
             Some(_) if python::is_runner(shape) => Self::Python,
+            Some(_) if http::answers(shape) => Self::Http,
             Some(_) if run::is_program(shape) => Self::Run,
             Some(_) => Self::Component,
             None if command::is_program(shape) => Self::Command,

@@ -174,7 +174,9 @@ fn import_problem(name: &str, ty: Option<&ComponentEntityType>, known: &[&str]) 
 /// What to do about an import that is not there.
 fn remedy_for(name: &str) -> String {
     match unversioned(name).split_once('/').map_or(name, |(package, _)| package) {
-        "wasi:http" => "export plain functions: components do not serve or ask HTTP here".into(),
+        "wasi:http" => {
+            "export wasi:http/incoming-handler: only who answers HTTP may ask by it".into()
+        }
         package if package.starts_with("fermyon:") => {
             "the interface is of Spin's own host: build without Spin's SDK".into()
         }

@@ -86,6 +86,24 @@ impl Pipes {
         Poll::Ready(())
     }
 
+    /// Whether what is written goes to a caller at once.
+    pub(crate) fn streams(&self) -> bool {
+        self.0.lock().caller.is_some()
+    }
+
+    /// Writes without a copy; false when no more is taken.
+    pub(crate) fn hand_on(&self, bytes: Bytes) -> bool {
+        let mut state = self.0.lock();
+        let Some(host) = state.caller.clone() else {
+            drop(state);
+            return self.write(&bytes);
+        };
+        if !bytes.is_empty() && state.failure.is_none() {
+            state.sending = Some(Box::pin(async move { host.write(bytes).await }));
+        }
+        state.failure.is_none()
+    }
+
     /// What was written, or why no more could be.
     pub(crate) fn finish(&self) -> Result<Bytes, SandboxError> {
         let mut state = self.0.lock();
@@ -105,14 +123,10 @@ impl Pipes {
 
     /// False when the guest has to end.
     fn write(&self, bytes: &[u8]) -> bool {
-        let mut state = self.0.lock();
-        if let Some(host) = state.caller.clone() {
-            if !bytes.is_empty() && state.failure.is_none() {
-                let bytes = Bytes::copy_from_slice(bytes);
-                state.sending = Some(Box::pin(async move { host.write(bytes).await }));
-            }
-            return state.failure.is_none();
+        if self.streams() {
+            return self.hand_on(Bytes::copy_from_slice(bytes));
         }
+        let mut state = self.0.lock();
         let result = state.append(bytes);
         if let Err(error) = result {
             state.failure.get_or_insert(error);
