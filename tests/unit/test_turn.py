@@ -93,7 +93,7 @@ def test_no_vocabulary_grows_unseen() -> None:
     assert len(subclasses(Event)) == 23
     assert len(subclasses(Effect)) == 22
     assert len(messages.KINDS) == 13
-    assert len(node()._commands) == 33
+    assert len(node()._commands) == 34
 
 
 def test_no_room_takes_more_events_than_a_reader_can_keep_in_mind() -> None:
