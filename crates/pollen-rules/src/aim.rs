@@ -130,7 +130,7 @@ fn aim_among<N: Copy + Eq>(view: &View<'_, N>, places: &[Place<N>], met: Met<'_,
     if chosen.is_none() && !met.cut.is_empty() {
         for (slot, index) in candidates.iter_mut().zip(order.iter()) {
             let Some(place) = places.get(*index) else { continue };
-            (slot.tried, slot.saturated) = (met.tried.contains(&place.node), place.saturated);
+            (slot.tried, slot.saturated) = (met.is_over(&place.node), place.saturated);
         }
         chosen = pick_full(candidates);
     }

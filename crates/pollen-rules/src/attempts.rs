@@ -208,7 +208,8 @@ impl<N: Copy + Eq> Attempts<N> {
             return Action::End(End::Last);
         }
         // Ranks are few and each is asked once: that takes nothing from the tree's retries.
-        let is_free = (trying.cold || self.gone.contains(&trying.node)) && !executed;
+        let is_gone = self.last == Some(true) && self.gone.contains(&trying.node);
+        let is_free = !executed && (trying.cold || is_gone);
         let judged = classify_retry(&Attempt {
             slug: failure.slug,
             may_have_executed: executed,

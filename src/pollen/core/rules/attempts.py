@@ -265,7 +265,8 @@ class Attempts(Generic[N]):
             # A second run would begin its output again behind the first one's.
             return Over(End.LAST)
         # Ranks are few and each is asked once: that takes nothing from the tree's retries.
-        is_free = (trying.cold or trying.node in self.gone) and not executed
+        is_gone = self.last and trying.node in self.gone
+        is_free = not executed and (trying.cold or is_gone)
         judged = routing.classify_retry(
             slug=failure.slug,
             may_have_executed=executed,
