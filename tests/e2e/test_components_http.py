@@ -281,6 +281,35 @@ def test_a_stranger_asks_public_components_alone(door: House) -> None:
     assert over_http(door.paths.call_socket, "/http/hidden/", method="GET").status == 200
 
 
+async def test_at_the_host_of_a_site_only_its_publisher_answers(tmp_path: Path) -> None:
+    """The scripts of another one would have the site's origin and its cookies."""
+    (tmp_path / "index.html").write_text("a garden")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        door = f"127.0.0.1:{probe.getsockname()[1]}"
+    async with Cluster(2) as cluster:
+        await cluster[1].stop()
+        await cluster[1].start("--http", door)
+        for node, what, name in (
+            (cluster[0], str(tmp_path), "garden"),
+            (cluster[0], ANSWERS, "own"),
+            (cluster[1], ANSWERS, "other"),
+        ):
+            done = await node.pln("seed", what, name, "--public")
+            assert done.returncode == 0, done.stderr
+
+        def visit(path: str, host: str) -> tuple[int, bytes]:
+            answer = over_http(door, path, method="GET", headers={"host": host})
+            return answer.status, answer.body
+
+        async def are_there() -> bool:
+            at_door = [visit(f"/http/{name}/", "127.0.0.1") for name in ("own", "other")]
+            return {*at_door, visit("/", "garden")} == {(200, b"hello\n"), (200, b"a garden")}
+
+        await until(are_there, 30, "all are known at the door")
+        assert visit("/http/own/", "garden") == (200, b"hello\n")
+        assert visit("/http/other/", "garden")[0] == 404
+
+
 def test_a_stranger_who_reads_slowly_holds_little(door: House) -> None:
     """Thirty answers without an end that nobody reads: the guests wait, the node holds little."""
     before = door.process.memory_info().rss

@@ -36,8 +36,7 @@ use crate::{
     body::{self, Terms},
     contents::{self, Sent, Upload},
     doors::{Reason, Shared},
-    framed,
-    http::{self, HTTP},
+    framed, http,
     limits::{DEFAULT_BUDGET, FIRST_BYTE, MAX_BUDGET, READ_MAX},
     reading::{Readable, unknown_path},
     screen::{Screen, Told},
@@ -186,11 +185,13 @@ impl Visitor {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         // In a box of its own: every request's future is as large as its largest route.
         let who = self.door.principal;
-        if request.uri().path().starts_with(HTTP) {
+        let readable = Readable::of(&self.shared, who, request);
+        let site = readable.as_ref().and_then(Readable::site);
+        if http::is_asked(self.plane(), site, request.uri().path()) {
             let answered = Box::pin(self.answer_http(request)).await;
             return answered.unwrap_or_else(|response| response.map(Sent::Left));
         }
-        match Readable::of(&self.shared, who, request) {
+        match readable {
             Some(readable) if is_read => Box::pin(readable.read(&self.shared, who, request)).await,
             Some(readable) => other_method("GET, HEAD", readable.form()).map(Sent::Left),
             None => self.answer_at_once(request).await.map(Sent::Left),
@@ -253,6 +254,10 @@ impl Visitor {
         request: &mut HttpRequest<Incoming>,
     ) -> Result<Response<Sent>, Box<Response<Full<Bytes>>>> {
         let started = Instant::now();
+        if request.method() == Method::CONNECT {
+            let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            return Err(Box::new(other_method(methods, "/http/<name>/")));
+        }
         let seed = http::seed_of(request.uri().path());
         let seed = seed.map_err(|error| Box::new(problem(&error, None, 0)))?;
         if self.door.principal == Principal::Anonymous && !self.is_public(&seed) {

@@ -108,6 +108,22 @@ pub(crate) fn seed_of(path: &str) -> Result<SeedRef, CallError> {
     Target::of(path).map(|target| target.seed)
 }
 
+/// Whether a component is to answer. At the Host of a site only one of the same publisher: its scripts
+/// have the site's origin, and get its cookies.
+pub(crate) fn is_asked(plane: &Plane, site: Option<&str>, path: &str) -> bool {
+    if !path.starts_with(HTTP) {
+        return false;
+    }
+    let (Some(site), Ok(seed)) = (site, seed_of(path)) else { return true };
+    let tables = plane.tables().load();
+    let asked = match &seed {
+        SeedRef::Name(name) => tables.named(name),
+        SeedRef::Hash(hash) => tables.seed(hash),
+    };
+    let asked = asked.map(|entry| entry.row.publisher);
+    asked == tables.named(site).map(|entry| entry.row.publisher)
+}
+
 /// Has a component answer `call`, whose body is held by `hold`. `whole` binds an output that is not
 /// streamed to the client's account.
 pub(crate) async fn answer(
@@ -160,6 +176,8 @@ fn at_once(
         return Err(malformed("the answer ends within its head"));
     };
     if !has_no_body(asked.method, response.status()) {
+        // hyper writes that of the body, and would believe another one.
+        response.headers_mut().remove(CONTENT_LENGTH);
         *response.body_mut() = Sent::Left(Full::new(output.slice(length..)));
     }
     Ok(response)

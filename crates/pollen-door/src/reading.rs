@@ -50,6 +50,14 @@ impl Readable {
         site.map(Self::Site)
     }
 
+    /// The site that the Host names.
+    pub(crate) fn site(&self) -> Option<&str> {
+        match self {
+            Self::Site(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// What its path looks like.
     pub(crate) fn form(&self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ use pollen_wire::{
     control::{Control, MAX_RECORDS, SignedRecord},
     frame,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::error::NetError;
 
@@ -49,6 +49,8 @@ pub struct Link {
     calls: AtomicUsize,
     serving: AtomicUsize,
     streaming: Arc<Semaphore>,
+    /// The part of these that calls of strangers may have.
+    strange: Arc<Semaphore>,
     pub(crate) busy: Notify,
     pub(crate) ejected: watch::Sender<bool>,
     pub(crate) brain_age_ms: AtomicU32,
@@ -84,6 +86,7 @@ impl Drop for Serving {
 /// A call to the peer whose reply comes in chunks; counts as one until dropped.
 pub struct Streaming {
     _turn: OwnedSemaphorePermit,
+    _strange: Option<OwnedSemaphorePermit>,
 }
 
 /// Something that waits for the peer beside calls: it is probed and ejected as while one is under way.
@@ -151,6 +154,7 @@ impl Link {
             calls: AtomicUsize::new(0),
             serving: AtomicUsize::new(0),
             streaming: Arc::new(Semaphore::new(MAX_STREAMING)),
+            strange: Arc::new(Semaphore::new(MAX_STREAMING / 2)),
             busy: Notify::new(),
             ejected: watch::Sender::new(false),
             brain_age_ms: AtomicU32::new(0),
@@ -280,11 +284,20 @@ impl Link {
     }
 
     /// Counts a call whose reply comes in chunks, when its turn comes. `Overloaded` when it does not come
-    /// within a second, before anything was sent.
-    pub async fn begin_streaming(&self) -> Result<Streaming, NetError> {
-        let turn = self.streaming.clone().acquire_owned();
-        match tokio::time::timeout(STREAMING_WAIT, turn).await {
-            Ok(Ok(turn)) => Ok(Streaming { _turn: turn }),
+    /// within a second, before anything was sent. Half of the turns are never a stranger's.
+    pub async fn begin_streaming(&self, is_stranger: bool) -> Result<Streaming, NetError> {
+        let turns = async {
+            let strange = match is_stranger {
+                true => Some(self.strange.clone().acquire_owned().await?),
+                false => None,
+            };
+            Ok::<_, AcquireError>(Streaming {
+                _turn: self.streaming.clone().acquire_owned().await?,
+                _strange: strange,
+            })
+        };
+        match tokio::time::timeout(STREAMING_WAIT, turns).await {
+            Ok(Ok(turn)) => Ok(turn),
             _ => {
                 let reason = format!("{MAX_STREAMING} streamed calls are under way to that peer");
                 Err(NetError::Overloaded(reason))

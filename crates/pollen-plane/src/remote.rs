@@ -1,9 +1,9 @@
 //! The caller's end of a call stream.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use pollen_net::{CallStream, Link, NetError};
+use pollen_net::{CallStream, Link, NetError, Streaming};
 use pollen_wire::{
     call::{Answered, CallHeader, ReplyHeader, Status},
     frame,
@@ -35,14 +35,6 @@ pub(crate) async fn attempt(
     input: Bytes,
     outlet: Option<&Outlet>,
 ) -> Result<RemoteReply, CallError> {
-    let _streaming = match outlet {
-        // Boxed: the future of every call would grow by it.
-        Some(_) => {
-            let turn = Box::pin(link.begin_streaming()).await;
-            Some(turn.map_err(|error| not_sent(&error))?)
-        }
-        None => None,
-    };
     let mut stream = link.open_call().await.map_err(|error| not_sent(&error))?;
     let mut sent = false;
     let answered = tokio::select! {
@@ -56,6 +48,18 @@ pub(crate) async fn attempt(
     }
     let reason = "the link broke before the reply was whole";
     Err(CallError::refused("unreachable", reason, "check the peer with pln status").executed(sent))
+}
+
+/// The turn of a call whose answer comes in chunks, before its deadline; nothing was sent.
+pub(crate) async fn turn(
+    link: &Link,
+    is_stranger: bool,
+    deadline: Instant,
+) -> Result<Streaming, CallError> {
+    match tokio::time::timeout_at(deadline.into(), link.begin_streaming(is_stranger)).await {
+        Ok(turn) => turn.map_err(|error| not_sent(&error)),
+        Err(_) => Err(CallError::deadline(false)),
+    }
 }
 
 fn not_sent(error: &NetError) -> CallError {

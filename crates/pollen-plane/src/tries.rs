@@ -15,7 +15,7 @@ use pollen_wasm::TailCall;
 use pollen_wire::{Id, call::CallHeader};
 
 use crate::{
-    call::{CallError, Request, Spent},
+    call::{CallError, Principal, Request, Spent},
     counters::{Awaited, micros32},
     host::{Arrived, execute, left_us},
     plane::Plane,
@@ -114,13 +114,26 @@ impl Plane {
     ) -> Tried {
         let Target { tables, entry, node, link } = to;
         let trace = request.trace.text();
-        let header = header(request, entry, function, trace.as_str(), attempt);
         let outlet = request.outlet();
-        let attempt = remote::attempt(link, &header, request.input.clone(), outlet);
         let awaited = Awaited::begin(&entry.local.counters);
-        let answered = match tokio::time::timeout_at(request.deadline.into(), attempt).await {
-            Ok(answered) => answered,
-            Err(_) => Err(CallError::deadline(true)),
+        let turn = match outlet {
+            // Boxed: the future of every call would grow by it.
+            Some(_) => {
+                let is_stranger = request.principal == Principal::Anonymous;
+                Box::pin(remote::turn(link, is_stranger, request.deadline)).await.map(Some)
+            }
+            None => Ok(None),
+        };
+        let answered = match turn {
+            Ok(_turn) => {
+                let header = header(request, entry, function, trace.as_str(), attempt);
+                let attempt = remote::attempt(link, &header, request.input.clone(), outlet);
+                match tokio::time::timeout_at(request.deadline.into(), attempt).await {
+                    Ok(answered) => answered,
+                    Err(_) => Err(CallError::deadline(true)),
+                }
+            }
+            Err(error) => Err(error),
         };
         awaited.end();
         let mut tried = Tried {

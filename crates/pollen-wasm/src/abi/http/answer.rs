@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::body::Body;
 use pollen_wire::frame::MAX_HEAD;
 use pollen_wire::http::{AnswerHead, MAX_FIELDS, PREFIX};
@@ -35,13 +36,15 @@ pub(super) struct Answering {
     pipes: Pipes,
     /// The guest has returned: what is not there by now never comes.
     is_over: AtomicBool,
+    /// Of a HEAD request: only the head of the answer goes.
+    is_head: bool,
 }
 
 impl Answering {
     /// The two ends: this one, and where the guest sets its answer.
-    pub(super) fn new(pipes: Pipes) -> (Self, oneshot::Sender<Set>) {
+    pub(super) fn new(pipes: Pipes, is_head: bool) -> (Self, oneshot::Sender<Set>) {
         let (sender, set) = oneshot::channel();
-        (Self { set, pipes, is_over: AtomicBool::new(false) }, sender)
+        (Self { set, pipes, is_over: AtomicBool::new(false), is_head }, sender)
     }
 
     /// Delivers while `guest` runs, and the rest behind it. How the guest ended; the last bytes of the
@@ -50,10 +53,10 @@ impl Answering {
         mut self,
         guest: impl Future<Output = Result<(), E>>,
     ) -> (Result<(), E>, Option<Result<Bytes, SandboxError>>) {
-        let Self { set, pipes, is_over } = &mut self;
+        let Self { set, pipes, is_over, is_head } = &mut self;
         let is_over = &*is_over;
         let mut guest = pin!(guest);
-        let mut delivery = pin!(deliver(set, pipes, is_over));
+        let mut delivery = pin!(deliver(set, pipes, is_over, *is_head));
         let mut delivered = None;
         let ended = poll_fn(|cx| {
             let ended = guest.as_mut().poll(cx);
@@ -98,6 +101,7 @@ async fn deliver(
     set: &mut oneshot::Receiver<Set>,
     pipes: &Pipes,
     is_over: &AtomicBool,
+    is_head: bool,
 ) -> Result<Bytes, SandboxError> {
     let response = match next(is_over, true, |cx| Pin::new(&mut *set).poll(cx)).await {
         Some(Ok(Ok(response))) => response,
@@ -108,6 +112,13 @@ async fn deliver(
     };
     let (head, mut body) = response.into_parts();
     let mut ready = encoded(&head)?;
+    if is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status) {
+        // No body goes to the client, though a head may tell its length: what is written is dropped.
+        while let Some(Some(Ok(_))) =
+            next(is_over, true, |cx| Pin::new(&mut body).poll_frame(cx)).await
+        {}
+        return Ok(ready.into());
+    }
     loop {
         // What is there goes before anything is waited for.
         let waits = ready.is_empty();
@@ -172,4 +183,50 @@ fn encoded(head: &hyper::http::response::Parts) -> Result<Vec<u8>, SandboxError>
         return Err(failed(reason));
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use hyper::body::Frame;
+
+    use crate::engine::registry::Registry;
+
+    /// A body that its guest broke off, as of a HEAD request whose `Content-Length` is told.
+    struct Broken;
+
+    impl Body for Broken {
+        type Data = Bytes;
+        type Error = <HyperOutgoingBody as Body>::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(Some(Err(ErrorCode::HttpResponseBodySize(Some(0)).into())))
+        }
+    }
+
+    fn delivered(status: u16, is_head: bool) -> Result<Bytes, SandboxError> {
+        let pipes = Pipes::new(Arc::new(Registry::new(1 << 20)), 1 << 20);
+        let (sender, mut set) = oneshot::channel();
+        let response =
+            hyper::Response::builder().status(status).body(Broken.boxed_unsync()).unwrap();
+        sender.send(Ok(response)).ok().unwrap();
+        let is_over = AtomicBool::new(true);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(deliver(&mut set, &pipes, &is_over, is_head))
+    }
+
+    #[test]
+    fn where_no_body_goes_its_end_is_no_failure() {
+        for (status, is_head) in [(200, true), (204, false), (304, false)] {
+            assert!(delivered(status, is_head).unwrap().len() > PREFIX, "{status}");
+        }
+        assert_eq!("guest-failed", delivered(200, false).unwrap_err().slug());
+    }
 }

@@ -174,8 +174,10 @@ impl Abi for Http {
         _at: usize,
         ended: Result<i32, Error>,
     ) -> Verdict {
+        // In either case: a spent guest lies about for a while, and the way to its caller holds a slot.
+        let kept = state.own.pipes.finish();
         let result = match ended {
-            Ok(_) => delivered(state),
+            Ok(_) => delivered(state, kept),
             Err(error) => Err(outcome::of_cut(state, &error)),
         };
         Verdict { result, keep: false }
@@ -198,7 +200,8 @@ async fn handled(
     let head = state.host.as_ref().map_or_else(Bytes::new, |host| host.head());
     let request = request::of(&head, call.input.clone())?;
     state.own.pipes.begin(Bytes::new(), call.nested, state.host.as_ref());
-    let (answering, sender) = Answering::new(state.own.pipes.clone());
+    let is_head = request.method() == hyper::Method::HEAD;
+    let (answering, sender) = Answering::new(state.own.pipes.clone(), is_head);
     let mut view = state.http();
     let given = view.new_incoming_request(Scheme::Http, request).and_then(|request| {
         let out = view.new_response_outparam(sender)?;
@@ -214,8 +217,8 @@ async fn handled(
 }
 
 /// What of the answer was not streamed.
-fn delivered(state: &mut State) -> Result<Output, SandboxError> {
-    let kept = state.own.pipes.finish()?;
+fn delivered(state: &mut State, kept: Result<Bytes, SandboxError>) -> Result<Output, SandboxError> {
+    let kept = kept?;
     let lost = || Err(SandboxError::internal("the answer was lost", true));
     let rest = state.own.rest.take().unwrap_or_else(lost)?;
     Ok(plain(if kept.is_empty() { rest } else { kept }, 0))
