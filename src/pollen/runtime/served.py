@@ -24,7 +24,8 @@ def check_services(listed: Mapping[str, Any]) -> Iterator[Finding]:
     services = {service["name"]: service for service in listed["services"]}
     yield from _check_programs(list(services.values()))
     for service in services.values():
-        if service["other_kind"]:
+        # A node of before does not say.
+        if service.get("other_kind"):
             kind, other = ("UDP", "TCP") if service["datagrams"] else ("TCP", "UDP")
             names = ", ".join(service["other_kind"])
             text = f"{service['name']} by {kind} is tried alone: {other} is what {names} serves"

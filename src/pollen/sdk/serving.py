@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
+import secrets
 import select
 import socket
 import threading
@@ -34,7 +34,6 @@ SyncHandler = Callable[[socket.socket], object]
 _AGAIN: Final = 1.0
 # Clients that wait to be taken. As asyncio.start_server.
 _BACKLOG: Final = 100
-_numbers = itertools.count()
 _log = logging.getLogger("pollen")
 
 
@@ -46,12 +45,15 @@ class _Place:
             reason = "a program can be served by a node of its own machine only"
             raise error_from("usage", reason, "run a node here: pln up -d, pln join TOKEN")
         _sweep(paths)
-        self.path = paths.home / f"s{os.getpid()}-{next(_numbers)}.sock"
+        # A number of a process comes again, and in containers it is always the same.
+        self.path = paths.home / f"s{os.getpid()}-{secrets.token_hex(3)}.sock"
         check_socket_path(self.path)
         self.socket = socket.socket(socket.AF_UNIX)
+        self._is_bound = False
         mask = os.umask(0o177)
         try:
             self.socket.bind(str(self.path))
+            self._is_bound = True
             held = paths.home.stat()
             if held.st_uid != os.geteuid():
                 os.chown(self.path, held.st_uid, held.st_gid)
@@ -69,7 +71,8 @@ class _Place:
 
     def close(self) -> None:
         self.socket.close()
-        self.path.unlink(missing_ok=True)
+        if self._is_bound:
+            self.path.unlink(missing_ok=True)
 
 
 def _sweep(paths: Paths) -> None:
@@ -130,8 +133,12 @@ class _Tie:
     def drop(self) -> None:
         """It ended; it may be opened again."""
         with self._lock:
-            stack, self._stack, self.socket = self._stack, None, None
-        if stack is not None:
+            stack, held = self._stack, self.socket
+            self._stack = self.socket = None
+        if stack is not None and held is not None:
+            # A forked child may hold it as well: the node is to see its end all the same.
+            with contextlib.suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
             stack.close()
 
     def close(self) -> None:
@@ -165,7 +172,7 @@ async def served(
     keeper: asyncio.Task[None] | None = None
     try:
         server = await asyncio.start_unix_server(handler, sock=place.socket)
-        async with server:
+        try:
             answer = await asyncio.to_thread(tie.open)
             keeper = asyncio.create_task(_keep(name, tie))
             try:
@@ -173,7 +180,11 @@ async def served(
             finally:
                 # First no more clients come, then nobody listens.
                 keeper.cancel()
+                await asyncio.wait([keeper])
                 tie.close()
+        finally:
+            # Who is served still is not waited for: since 3.12 ``async with server`` would.
+            server.close()
     finally:
         tie.close()
         place.close()

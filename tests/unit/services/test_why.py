@@ -44,6 +44,8 @@ def test_a_provider_that_is_away_is_told_and_not_tried() -> None:
     assert told.why == ["nobody who serves it is online"]
     serve(world, "c", beside=True)
     assert why(world, "a").why == ["c is the only one that is online"]
+    assert why(world, "a", "api@c").why == ["c alone is asked for"]
+    assert why(world, "a", "api@b").why == ["b alone is asked for, and is not online"]
 
 
 def test_a_gate_is_told_with_whom_it_keeps_out() -> None:

@@ -78,16 +78,19 @@ class Explaining:
             providers=found,
             open_here=open_here,
             why=[
-                self._first(found),
+                self._first(found, node),
                 *self._gates(found, open_here),
                 *(f"{self._members.name_of(s.owner)} does not count: {why}" for s, why in others),
                 *self._here(name, found),
             ],
         )
 
-    def _first(self, found: list[Service]) -> str:
+    def _first(self, found: list[Service], node: str) -> str:
         live = self._live()
         online = [service.owner for service in found if service.owner in live]
+        if node and found:
+            name = self._members.name_of(found[0].owner)
+            return f"{name} alone is asked for" + ("" if online else ", and is not online")
         if not online:
             who = "who serves it is online" if found else "serves it"
             return f"nobody {who}"

@@ -39,6 +39,10 @@ FOLLOW_SECONDS = 0.25
 Handler = Callable[[Request, Any], Awaitable[Any]]
 
 
+# Seconds until a service whose program is gone is withdrawn again. Guess.
+_UNSERVE_AGAIN = 5.0
+
+
 class Daemon(Protocol):
     """What the routes need of the daemon."""
 
@@ -236,9 +240,17 @@ class _Handlers:
         finally:
             for wait in waits:
                 wait.cancel()
-        # A node that ends withdraws it when it starts.
-        with contextlib.suppress(PollenError):
-            await self._daemon.command(UnserveCommand(name=served.name, tied=served.target))
+        # A node that ends withdraws it when it starts. One whose disk is full is asked again.
+        while not self._end.is_set():
+            try:
+                await self._daemon.command(UnserveCommand(name=served.name, tied=served.target))
+            except PollenError as error:
+                if error.slug == "service-not-found":
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._end.wait(), _UNSERVE_AGAIN)
+            else:
+                return
 
     async def hold_root(self, request: Request, body: None) -> msgspec.Struct:
         return await self._daemon.hold_root()
