@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from pollen.errors import NotFound
-from pollen.sdk.functions import frames
+from pollen.sdk.functions import frames, progress
 from pollen.sdk.functions.shelf import Ready, Shelf, Wish, wish_of
 from pollen.sdk.functions.tagged import Unfit
 
@@ -93,7 +93,13 @@ def _requests(wish: Wish, ready: Ready, inputs: Iterator[Any]) -> Iterator[bytes
 
 
 async def results(
-    mesh: Mesh, shelf: Shelf, function: Any, inputs: Iterable[Any], in_flight: int
+    mesh: Mesh,
+    shelf: Shelf,
+    function: Any,
+    inputs: Iterable[Any],
+    in_flight: int,
+    *,
+    has_progress: bool,
 ) -> AsyncIterator[Any]:
     """The result for each input, in their order."""
     wish, rest = wish_of(function), iter(inputs)
@@ -102,9 +108,11 @@ async def results(
         ready, first = await _encoded(shelf, wish, ready, (value,), {})
         calls = chain([first], _requests(wish, ready, rest))
         replies = _handle(mesh, wish, ready).map(calls, in_flight=in_flight)
-        async with contextlib.aclosing(replies):  # type: ignore[type-var]
-            async for reply in replies:
-                yield frames.value_of(reply.data, ready.shipment.names, wish.who)
+        with progress.shown(wish.who, inputs, is_wanted=has_progress) as step:
+            async with contextlib.aclosing(replies):  # type: ignore[type-var]
+                async for reply in replies:
+                    step()
+                    yield frames.value_of(reply.data, ready.shipment.names, wish.who)
 
 
 def run_sync(
@@ -143,7 +151,13 @@ def _handle_sync(mesh: SyncMesh, wish: Wish, ready: Ready) -> SyncFunction:
 
 
 def results_sync(
-    mesh: SyncMesh, shelf: Shelf, function: Any, inputs: Iterable[Any], in_flight: int
+    mesh: SyncMesh,
+    shelf: Shelf,
+    function: Any,
+    inputs: Iterable[Any],
+    in_flight: int,
+    *,
+    has_progress: bool,
 ) -> Iterator[Any]:
     """The result for each input, in their order."""
     wish, rest = wish_of(function), iter(inputs)
@@ -152,6 +166,8 @@ def results_sync(
         ready, first = shelf.encoded(wish, ready, (value,), {})
         calls = chain([first], _requests(wish, ready, rest))
         replies = _handle_sync(mesh, wish, ready).map(calls, in_flight=in_flight)
-        with contextlib.closing(replies):  # type: ignore[type-var]
+        shown = progress.shown(wish.who, inputs, is_wanted=has_progress)
+        with shown as step, contextlib.closing(replies):  # type: ignore[type-var]
             for reply in replies:
+                step()
                 yield frames.value_of(reply.data, ready.shipment.names, wish.who)

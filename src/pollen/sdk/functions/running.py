@@ -64,23 +64,40 @@ class Running(_Shelved):
         /,
         *,
         in_flight: int = 64,
+        progress: bool = False,
     ) -> AsyncIterator[R]: ...
     @overload
     def map(
-        self, function: Callable[[T], R], inputs: Iterable[T], /, *, in_flight: int = 64
+        self,
+        function: Callable[[T], R],
+        inputs: Iterable[T],
+        /,
+        *,
+        in_flight: int = 64,
+        progress: bool = False,
     ) -> AsyncIterator[R]: ...
     def map(
-        self, function: Callable[[Any], Any], inputs: Iterable[Any], /, *, in_flight: int = 64
+        self,
+        function: Callable[[Any], Any],
+        inputs: Iterable[Any],
+        /,
+        *,
+        in_flight: int = 64,
+        progress: bool = False,
     ) -> AsyncIterator[Any]:
         """The results in the order of the inputs: ``async for y in mesh.map(score, xs)``.
 
         Inputs are taken when they are needed; at most ``in_flight`` calls are under way. The first
-        error is raised in its place; leaving the loop cancels what is under way.
+        error is raised in its place; leaving the loop cancels what is under way. ``progress`` draws
+        a line on a terminal and in a notebook.
         """
         from pollen.sdk.functions import calling
 
         check_in_flight(in_flight)
-        return calling.results(cast("Mesh", self), self._shipped(), function, inputs, in_flight)
+        shelf = self._shipped()
+        return calling.results(
+            cast("Mesh", self), shelf, function, inputs, in_flight, has_progress=progress
+        )
 
 
 class SyncRunning(_Shelved):
@@ -106,18 +123,32 @@ class SyncRunning(_Shelved):
         /,
         *,
         in_flight: int = 64,
+        progress: bool = False,
     ) -> Iterator[R]: ...
     @overload
     def map(
-        self, function: Callable[[T], R], inputs: Iterable[T], /, *, in_flight: int = 64
+        self,
+        function: Callable[[T], R],
+        inputs: Iterable[T],
+        /,
+        *,
+        in_flight: int = 64,
+        progress: bool = False,
     ) -> Iterator[R]: ...
     def map(
-        self, function: Callable[[Any], Any], inputs: Iterable[Any], /, *, in_flight: int = 64
+        self,
+        function: Callable[[Any], Any],
+        inputs: Iterable[Any],
+        /,
+        *,
+        in_flight: int = 64,
+        progress: bool = False,
     ) -> Iterator[Any]:
         """As ``Running.map``: ``for y in mesh.map(score, xs)``."""
         from pollen.sdk.functions import calling
 
         check_in_flight(in_flight)
+        shelf = self._shipped()
         return calling.results_sync(
-            cast("SyncMesh", self), self._shipped(), function, inputs, in_flight
+            cast("SyncMesh", self), shelf, function, inputs, in_flight, has_progress=progress
         )
