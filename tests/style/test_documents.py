@@ -86,3 +86,17 @@ def test_the_page_on_architecture_lists_every_room_and_opens_its_door() -> None:
     assert sorted(room for room, _ in rows) == ROOMS
     missing = {room: set(re.findall(r"`(\w+)`", door)) - set(door_of(room)) for room, door in rows}
     assert {room: names for room, names in missing.items() if names} == {}
+
+
+def _source_files(name: str) -> list[str]:
+    """The source files that a name on the page may mean."""
+    held = [path.relative_to(ROOT).as_posix() for path in tracked_files()]
+    return [path for path in held if f"/{path}".endswith(f"/{name}")]
+
+
+def test_each_file_that_the_page_on_architecture_names_is_one_file() -> None:
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`([\w./-]+\.(?:rs|py))`", page))
+    assert len(named) > 50
+    found = {name: _source_files(name) for name in sorted(named)}
+    assert {name: paths for name, paths in found.items() if len(paths) != 1} == {}

@@ -1,5 +1,5 @@
-//! Where a packet goes next: over the carrier of a neighbour, to this node's own connections, or
-//! nowhere. And whose packets are passed on.
+//! What becomes of a packet: it goes over the carrier of a neighbour, which `slots` picks, to this
+//! node's own connections, or nowhere. And whose packets are passed on.
 
 use std::{
     collections::HashMap,

@@ -5,7 +5,7 @@
 //! - [`Transport`] (`transport.rs`): the mesh as iroh sees it, one [`address`] a peer; `inbox.rs`:
 //!   what waits for iroh; [`Prefer`] (`prefer.rs`): which path of a peer is used;
 //!   `mint.rs`: that one of a peer that has none.
-//! - `slots.rs`: the neighbours, with a carrier or without; `carrier.rs`: what goes out on one;
+//! - `slots.rs`: which neighbour a packet goes to; `carrier.rs`: what goes out on one;
 //!   `silence.rs`: whether it still carries; [`carry`] (`life.rs`): its life.
 //! - [`Members`] (`members.rs`): what is asked of those above; `budget.rs`: how much is passed on.
 //! - `halves.rs`: packets in two parts; [`Counts`] (`counters.rs`): what is counted.

@@ -1,4 +1,5 @@
-//! The neighbours: which has a carrier, which is being dialled, and what waits for it meanwhile.
+//! The neighbours: which of a route's next members a packet goes to, which has a carrier, which is
+//! being dialled, and what waits for it meanwhile.
 
 use std::{
     collections::{HashMap, VecDeque},

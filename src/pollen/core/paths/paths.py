@@ -1,4 +1,4 @@
-"""The ways of one node's packets, put together.
+"""When the ways to members are looked at again, and what peers are told of where they are seen.
 
 Decides: when this node says who is directly linked with it; whom it tells where it sees them; which
     members' ways are looked at again.
