@@ -64,11 +64,11 @@ class Paths:
     @property
     def ssh_words(self) -> list[str]:
         """The host as ssh takes it: perhaps a port, then the target."""
-        target, port = self.host.removeprefix("ssh://"), ""
-        if not target.endswith("]"):
-            head, colon, tail = target.rpartition(":")
-            target, port = (head, tail) if colon else (tail, "")
-        user, at, bare = target.rpartition("@")
+        user, at, place = self.host.removeprefix("ssh://").rpartition("@")
+        bare, port = place, ""
+        # A user may hold a colon, and so does an address in brackets.
+        if ":" in place and not place.endswith("]"):
+            bare, _, port = place.rpartition(":")
         target = f"{user}{at}{bare.removeprefix('[').removesuffix(']')}"
         return [*(["-p", port] if port else []), target]
 

@@ -41,6 +41,8 @@ def slug(error: pytest.ExceptionInfo[PollenError]) -> str:
         ("ssh://pi", "ssh://pi", "", ["pi"]),
         ("ssh://me@pi:2222", "ssh://me@pi:2222", "", ["-p", "2222", "me@pi"]),
         ("ssh://a:b@pi:22", "ssh://a:b@pi:22", "", ["-p", "22", "a:b@pi"]),
+        ("a:b@pi", "ssh://a:b@pi", "", ["a:b@pi"]),
+        (":@0", "ssh://:@0", "", [":@0"]),
         ("ssh://me@pi/srv/pln", "ssh://me@pi", "/srv/pln", ["me@pi"]),
         ("ssh://pi:22/~/x", "ssh://pi:22", "~/x", ["-p", "22", "pi"]),
         ("ssh://pi/a%20b", "ssh://pi", "/a b", ["pi"]),
