@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import importlib
-import inspect
 import random
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,9 +79,10 @@ def handle(name: str, data: bytes) -> bytes:
 def _output(function: Function, result: Any) -> bytes:
     if function.is_async:
         result = loop.run(result)
-    if inspect.isasyncgen(result):
+    # Neither type has a subclass: this is what ``inspect`` asks, without its call.
+    if type(result) is types.AsyncGeneratorType:
         return _streamed(_drawn(result))
-    if function.streams or inspect.isgenerator(result):
+    if function.streams or type(result) is types.GeneratorType:
         return _streamed(result)
     if function.gives_bytes:
         if not isinstance(result, bytes | bytearray | memoryview):

@@ -70,6 +70,10 @@ class Function:
             if p.default is Parameter.empty
             and p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
         ]
+        # By place: which arguments are checked, and whether a list of this length has all.
+        reads = [(at, self.shapes[p.name].read) for at, p in enumerate(self._ordered)]
+        self._checks = [(at, read) for at, read in reads if read is not None]
+        self._is_whole = {p.name for p in self._ordered} >= set(self._needed)
 
     @property
     def yields(self) -> Any:
@@ -83,7 +87,7 @@ class Function:
         if self.takes_bytes:
             return [data], {}
         try:
-            value = loads(data) if data.strip() else []
+            value = loads(data) if data and not data.isspace() else []
         except ValueError as error:
             raise BadArgument(
                 f"the input is not JSON: {error}; give an object of arguments"
@@ -151,12 +155,12 @@ class Function:
 
     def _by_place(self, given: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         most = len(self._ordered)
+        if len(given) == most and self._is_whole:
+            return self._checked(given), {}
         if len(given) > most and self._spread is None:
             takes = "no arguments" if not self.parameters else f"{most} at most, by place"
             raise BadArgument(f"{self.name} takes {takes}, and {len(given)} were given")
-        ordered = [
-            self._read(p.name, value) for p, value in zip(self._ordered, given, strict=False)
-        ]
+        ordered = self._checked(given[:most])
         if self._spread is not None:
             ordered += self._many(self._spread.name, given[most:])
         there = {p.name for p in self._ordered[: len(given)]}
@@ -164,6 +168,18 @@ class Function:
             if name not in there:
                 raise BadArgument(f"{self.name} needs the argument {name!r}")
         return ordered, {}
+
+    def _checked(self, given: list[Any]) -> list[Any]:
+        """The first arguments by place, each as its annotation says; ``given`` is changed."""
+        at = 0
+        try:
+            for at, read in self._checks:
+                if at >= len(given):
+                    break
+                given[at] = read(given[at])
+        except Misfit as error:
+            raise BadArgument(f"argument {error.below(self._ordered[at].name)}") from None
+        return given
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, sorted(self._named), n=1)

@@ -175,13 +175,13 @@ class _Lines(io.TextIOBase):
     """``print``: each line is a line of the seed's log."""
 
     def __init__(self, level: int) -> None:
-        self._level, self._held = level, ""
+        self._level, self.held = level, ""
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        *lines, self._held = (self._held + text).split("\n")
+        *lines, self.held = (self.held + text).split("\n")
         for line in lines:
             port.host.log(self._level, line)
         return len(text)
@@ -190,9 +190,9 @@ class _Lines(io.TextIOBase):
         """A line that has not ended goes when the call does, see ``end_lines``."""
 
     def end(self) -> None:
-        if self._held:
-            port.host.log(self._level, self._held)
-            self._held = ""
+        if self.held:
+            port.host.log(self._level, self.held)
+            self.held = ""
 
 
 _streams = (_Lines(1), _Lines(2))
@@ -200,8 +200,9 @@ _streams = (_Lines(1), _Lines(2))
 
 def end_lines() -> None:
     """The call ends: what ``print`` left without a line's end is a line."""
-    for stream in _streams:
-        stream.end()
+    if _streams[0].held or _streams[1].held:
+        for stream in _streams:
+            stream.end()
 
 
 def install(*, is_logging: bool = True) -> None:

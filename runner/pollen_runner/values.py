@@ -51,7 +51,7 @@ def loads(data: bytes) -> Any:
 
 def _is_too_deep(data: bytes) -> bool:
     """Few brackets are never deep; of many, pairs are taken out until none is left."""
-    if data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
+    if len(data) <= DEPTH_MAX or data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
         return False
     left = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
     for _ in range(DEPTH_MAX):
@@ -108,6 +108,8 @@ def dumps(value: Any) -> bytes:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         value = value._asdict()
     try:
+        if type(value) is int:
+            return b"%d" % value
         return _encode(value).encode()
     except UnicodeEncodeError:
         raise ValueError("the result holds text with lone surrogates, which is not UTF-8") from None

@@ -83,6 +83,7 @@ class Names:
         }
         self._may_import = may_import
         self._known: dict[Any, str] = {}
+        self.reader = _Reader(self)
 
     def has(self, module: str, qualname: str) -> bool:
         """Whether the other side has this too."""
@@ -171,10 +172,18 @@ def encode(value: Any, names: Names, root: str = "") -> bytes:
 
 def dumps(held: Any) -> bytes:
     """The text of what ``plain`` made."""
-    return _encode(held).encode("ascii")
+    return "".join(_pieces(held, 0)).encode("ascii")
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+def _no_default(value: Any) -> Any:
+    raise Unfit(f"{_a(type(value))} cannot travel")
+
+
+# What ``JSONEncoder.encode`` makes anew for each value. ``plain`` bounds the depth, so nothing
+# keeps account of what was seen.
+_pieces: Any = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, _no_default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False
+)
 
 
 def plain(value: Any, names: Names, root: str = "") -> Any:
@@ -311,7 +320,7 @@ def decode(data: bytes, names: Names) -> Any:
     if _is_too_deep(data):
         raise Malformed("it is nested too deeply")
     try:
-        return _Reader(names).decode(data.decode("ascii"))
+        return names.reader.read(data.decode("ascii"))
     except Malformed:
         raise
     except RecursionError:
@@ -323,7 +332,7 @@ def decode(data: bytes, names: Names) -> Any:
 def _is_too_deep(data: bytes) -> bool:
     """Few brackets are never deep; of many, pairs are taken out until none is left. Brackets within
     texts are taken for others at first: only where that looks too deep are the texts left out."""
-    if data.count(b"[") + data.count(b"{") <= _LEVELS:
+    if len(data) <= _LEVELS or data.count(b"[") + data.count(b"{") <= _LEVELS:
         return False
     return _is_deep(data) and _is_deep(_STRING.sub(b"", data))
 
@@ -347,6 +356,14 @@ class _Reader(json.JSONDecoder):
     def __init__(self, names: Names) -> None:
         super().__init__(object_hook=self._object, parse_constant=self._no_constant)
         self._names = names
+
+    def read(self, text: str) -> Any:
+        """The value of a text. What begins or ends with space is rare, and takes longer."""
+        try:
+            value, end = self.scan_once(text, 0)  # type: ignore[attr-defined]
+        except StopIteration:
+            return self.decode(text)
+        return value if end == len(text) else self.decode(text)
 
     @staticmethod
     def _no_constant(name: str) -> Any:
