@@ -22,10 +22,11 @@ use pollen_wire::Id;
 
 use crate::{
     carry::Broken,
+    circle,
     gate::Who,
     limits::{ANSWER, EARLY, ROW_PROVIDERS, WANTED},
     open::Bond,
-    pump::{self, Far},
+    pump::{self, Far, Held},
     refusal::{crowded, lost, refused, unknown},
     rest::Rest,
     shared::Shared,
@@ -247,12 +248,18 @@ async fn ask_here(shared: &Shared, want: &Want) -> Result<(Far, Vec<Bond>), Aske
     let tables = shared.plane.tables().load_full();
     let who = Who { caller, publisher: want.publisher };
     let entry = who.judge(&tables, &want.service, false).map_err(Asked::Refused)?;
+    if shared.own.is_back(want.mark, &want.service) {
+        entry.local.refused.fetch_add(1, Relaxed);
+        return Err(Asked::Refused(circle::refusal(&want.service)));
+    }
     let Some(file) = shared.file() else { return Err(Asked::Refused(crowded())) };
     let socket = target::connect(&entry, &caller).await.map_err(|refusal| {
         entry.local.refused.fetch_add(1, Relaxed);
         Asked::Refused(refusal)
     })?;
-    Ok((Far::Here(socket, file), Bond::of(&who, &entry)))
+    let marked = shared.own.enter(&socket, &entry.row.name, want.mark);
+    let held = Held { _file: file, _marked: marked };
+    Ok((Far::Here(socket, held), Bond::of(&who, &entry)))
 }
 
 async fn ask_there(

@@ -12,6 +12,7 @@ use pollen_plane::tables::{Entry, ServedRow};
 use pollen_wire::open::Opened;
 
 use crate::{
+    circle,
     gate::Who,
     open::{Bond, OpenTunnel},
     pump::{self, Counts, Far},
@@ -48,11 +49,9 @@ pub(crate) fn admit(
 }
 
 async fn stream(shared: &Shared, who: &Who, entry: &Arc<Entry<ServedRow>>, mut arrived: Arrived) {
-    if arrived.mark.is_some_and(|mark| shared.own.has(&mark)) {
-        let reason = format!("service \"{}\" is where the client came from", entry.row.name);
-        let refusal = refused("provider-refused", reason, "serve where its program itself listens");
+    if shared.own.is_back(arrived.mark, &entry.row.name) {
         entry.local.refused.fetch_add(1, Relaxed);
-        return arrived.stream.refuse(&said(&refusal)).await;
+        return arrived.stream.refuse(&said(&circle::refusal(&entry.row.name))).await;
     }
     let Some(_file) = shared.file() else {
         return arrived.stream.refuse(&said(&crowded())).await;
@@ -64,7 +63,7 @@ async fn stream(shared: &Shared, who: &Who, entry: &Arc<Entry<ServedRow>>, mut a
             return arrived.stream.refuse(&said(&refusal)).await;
         }
     };
-    let _marked = shared.own.enter(&socket);
+    let _marked = shared.own.enter(&socket, &entry.row.name, arrived.mark);
     let bonds = Bond::of(who, entry);
     let cut = shared.stop.child_token();
     let open = OpenTunnel::begin(&shared.open, bonds, entry.local.clone(), cut);

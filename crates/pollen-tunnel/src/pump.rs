@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     carry::{Broken, Kept, Sink, Source, carry},
+    circle::Marked,
     rest::{Rest, with_buffer},
     socket::Socket,
     woken::Woken,
@@ -30,7 +31,15 @@ pub(crate) enum Far {
     /// A peer.
     Peer(Box<TunnelStream>),
     /// This machine.
-    Here(Socket, OwnedSemaphorePermit),
+    Here(Socket, Held),
+}
+
+/// What a connection to a service of this machine keeps until it ends.
+pub(crate) struct Held {
+    /// A part of the files that services may have open.
+    pub(crate) _file: OwnedSemaphorePermit,
+    /// Its client, where it should come back, is known by this.
+    pub(crate) _marked: Option<Marked>,
 }
 
 /// Why a tunnel ended.
@@ -79,7 +88,7 @@ pub(crate) async fn run(
 ) -> Ended {
     match far {
         Far::Peer(stream) => run_over(near, *stream, rest, cut, counts).await,
-        Far::Here(far, _file) => run_here(near, far, rest, cut, counts).await,
+        Far::Here(far, _held) => run_here(near, far, rest, cut, counts).await,
     }
 }
 
@@ -179,7 +188,7 @@ pub(crate) async fn ask(
             }
             heard.is_some()
         }
-        Far::Here(socket, _file) => {
+        Far::Here(socket, _held) => {
             let there = carry(Source::Over, Sink::Socket(&socket), rest, counts.there);
             let (from, into) = (Source::Socket(&socket), Sink::Kept(&mut kept));
             let back = carry(from, into, Rest::default(), counts.back);

@@ -1,6 +1,7 @@
 //! TCP and unix streams through two nodes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod circles;
 mod common;
 
 use std::{
@@ -12,7 +13,6 @@ use std::{
         process::CommandExt,
     },
     process::Command,
-    sync::atomic::Ordering::Relaxed,
     thread,
     time::Instant,
 };
@@ -366,22 +366,6 @@ fn loopback_that_is_written_as_ipv6_asks_whose_a_client_is() {
     let mut client = connect(&format!("127.0.0.1:{port}"));
     client.write_all(b"own").unwrap();
     accept(&server).read_exact(&mut [0; 3]).unwrap();
-}
-
-#[test]
-fn a_service_where_a_listener_is_ends_its_clients_instead_of_going_round() {
-    let (a, b) = &*NODES;
-    let served = service("round", "127.0.0.1:1");
-    a.knows(&served, &[b]);
-    let bound = a.listen("round", |_| ()).unwrap();
-    b.serve(&service("round", &bound));
-    let opened =
-        || b.plane.tables().load().served.named("round").unwrap().local.opened.load(Relaxed);
-    for client in 1..=5 {
-        is_reset(&mut connect(&bound));
-        // One way round, or two where the mark came ahead of the socket that it is of.
-        assert!(opened() <= 2 * client, "{} tunnels for {client} clients", opened());
-    }
 }
 
 #[test]
