@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
@@ -61,6 +62,21 @@ pub(crate) fn thread_faults() -> u64 {
         static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
+}
+
+/// The bytes that one fault brings at most: a page, or a huge one where those come unasked.
+pub(crate) fn fault_bytes() -> u64 {
+    static BYTES: OnceLock<u64> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        const HUGE: &str = "/sys/kernel/mm/transparent_hugepage";
+        let comes =
+            |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.contains("[always]"));
+        let sizes = std::fs::read_dir(HUGE).into_iter().flatten().flatten();
+        let any = comes(&format!("{HUGE}/enabled"))
+            || sizes.into_iter().any(|size| comes(&size.path().join("enabled").to_string_lossy()));
+        let huge = any.then(|| read_number(&format!("{HUGE}/hpage_pmd_size"))).flatten();
+        huge.unwrap_or(0).max(page_bytes())
+    })
 }
 
 /// What of these addresses is this process's own memory, in bytes: neither that of a file nor a page

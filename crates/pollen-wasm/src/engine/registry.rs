@@ -18,7 +18,7 @@ use crate::sharded::Sharded;
 
 /// So many seeds that nobody has called keep the guest that proved them when they were loaded. A
 /// Python seed's takes 0.85 MiB, and whoever loads 1,000 seeds calls none of most of them.
-const FIRSTS: usize = 32;
+const FIRSTS: usize = 8;
 
 /// What a guest is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
