@@ -31,8 +31,8 @@ use crate::{
     keys::KeyPair,
     logging, packed,
     rows::{
-        PyLane, PyListener, PyPeerRow, PySeedRow, PyServedRow, PyServiceRow, PySignedRecord, id,
-        ids, kind_of,
+        PyLane, PyListener, PyPeerRow, PyProbe, PySeedRow, PyServedRow, PyServiceRow,
+        PySignedRecord, id, ids, kind_of,
     },
 };
 
@@ -350,6 +350,11 @@ impl Muscles {
 
     fn close_listener(&self, listener: u64) -> PyResult<()> {
         self.part(|running| running.tunnels.close_listener(listener))
+    }
+
+    /// Check the program of a service; `ServiceProbed` with the number follows.
+    fn probe_service(&self, asked: PyProbe) -> PyResult<()> {
+        self.part(|running| running.tunnels.probe(asked.probe()))
     }
 
     fn beat(&self) -> PyResult<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pollen_plane::tables::{
     Kind, Lane, PeerRow, Policy, SeedPolicy, SeedRow, ServedRow, ServiceRow, Words,
 };
-use pollen_tunnel::Listener;
+use pollen_tunnel::{Listener, Probe};
 use pollen_wire::Id;
 use pyo3::prelude::*;
 
@@ -154,6 +154,7 @@ pub(crate) struct PyServiceRow {
     name: String,
     providers: Vec<Vec<u8>>,
     datagrams: bool,
+    failing: Vec<Vec<u8>>,
 }
 
 impl PyServiceRow {
@@ -163,6 +164,7 @@ impl PyServiceRow {
             name: self.name.into(),
             providers: ids(&self.providers, "providers")?,
             datagrams: self.datagrams,
+            failing: ids(&self.failing, "failing")?,
         })
     }
 }
@@ -220,6 +222,23 @@ impl PyListener {
             idle_ms: self.idle_ms,
             auth: self.auth,
         })
+    }
+}
+
+/// `pollen.core.effects.ProbeService`.
+#[derive(FromPyObject)]
+pub(crate) struct PyProbe {
+    number: u64,
+    target: String,
+    path: String,
+    proxy_header: bool,
+    timeout_ms: u64,
+}
+
+impl PyProbe {
+    pub(crate) fn probe(self) -> Probe {
+        let Self { number, target, path, proxy_header, timeout_ms } = self;
+        Probe { number, target, path, proxy_header, timeout_ms }
     }
 }
 
