@@ -32,7 +32,7 @@ use crate::{
     logging, packed,
     rows::{
         PyLane, PyListener, PyPeerRow, PyProbe, PySeedRow, PyServedRow, PyServiceRow,
-        PySignedRecord, id, ids, kind_of,
+        PySignedRecord, address, addresses, id, ids, kind_of,
     },
 };
 
@@ -491,14 +491,4 @@ impl Muscles {
 
 fn not_running() -> PyErr {
     native("daemon-not-running", "the muscles are not running")
-}
-
-fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {
-    texts.iter().map(|text| address(text)).collect()
-}
-
-fn address(text: &str) -> PyResult<SocketAddr> {
-    let remedy = "write 192.0.2.1:60611 or [::1]:60611";
-    let refused = || native("bad-request", format!("\"{text}\" is not an address; {remedy}"));
-    text.parse().map_err(|_| refused())
 }

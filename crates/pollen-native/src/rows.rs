@@ -1,6 +1,6 @@
 //! The brain's rows and what a listener is to be, read attribute by attribute: there is no second set of classes.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use pollen_plane::tables::{
     Kind, Lane, PeerRow, Policy, SeedPolicy, SeedRow, ServedRow, ServiceRow, Words,
@@ -20,6 +20,18 @@ pub(crate) fn id(bytes: &[u8], what: &str) -> PyResult<Id> {
 
 pub(crate) fn ids(list: &[Vec<u8>], what: &str) -> PyResult<Vec<Id>> {
     list.iter().map(|bytes| id(bytes, what)).collect()
+}
+
+/// Each of them as an address.
+pub(crate) fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {
+    texts.iter().map(|text| address(text)).collect()
+}
+
+/// An `IP:PORT`.
+pub(crate) fn address(text: &str) -> PyResult<SocketAddr> {
+    let remedy = "write 192.0.2.1:60611 or [::1]:60611";
+    let refused = || native("bad-request", format!("\"{text}\" is not an address; {remedy}"));
+    text.parse().map_err(|_| refused())
 }
 
 /// `pollen.core.effects.LaneRows`; the rows are read as those of their lane.

@@ -6,9 +6,9 @@ Does not know: time, sockets, who else serves the name.
 Invariants: ``judged`` is pure: the same results in the same order give the same health. A target
     that comes and goes changes its mark less and less often. Where a program is, and which path is
     asked for, stand in no record.
-Source: docs/design/services.md#health; HAProxy configuration manual 3.0, 5.2 (``fall 3 rise 2``,
-    one result decides at the start); Envoy, outlier detection (an ejection lasts longer with each
-    one before it).
+Source: docs/design/services.md#health; https://docs.haproxy.org/3.0/configuration.html, 5.2
+    (``fall 3 rise 2``); https://www.envoyproxy.io, outlier detection (an ejection lasts longer
+    with each one before it).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pollen.core.codec import U8, U64, Refusal, Rejection, decode, encode
 
 TCP, HTTP = "tcp", "http:"
 # Failures in a row after which a provider counts as failing, and successes after which it is
-# healthy again. Source: HAProxy configuration manual 3.0, 5.2 (fall, rise).
+# healthy again. Source: https://docs.haproxy.org/3.0/configuration.html, 5.2 (fall, rise).
 FALL = 3
 RISE = 2
 # A provider that fell again needs ``RISE`` successes for each fall, of so many falls at most; after
@@ -30,8 +30,8 @@ RISE = 2
 # flaps changes its mark twice in 23 s, and has a clean sheet after five minutes.
 FALLS_MAX = 10
 CALM = 30
-# How often a program is checked, and how long it may take, in ms. Source: the intervals of Consul's
-# examples (10 s) and the ranges of load balancers; the bounds are a guess.
+# How often a program is checked, and how long it may take, in ms. Guess: as often as in Consul's
+# examples; a second is what a program that logs each request still bears.
 EVERY_MS = 10_000
 EVERY_MIN_MS = 1_000
 EVERY_MAX_MS = 3_600_000
