@@ -29,8 +29,17 @@ class Program:
         self.name = name
         self.status = 200
         self.checks = 0
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    async def end(self) -> None:
+        """Hang up, within the loop of the test."""
+        for writer in self._clients:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
         with contextlib.suppress(ConnectionError):
             line = await reader.readline()
             if line.startswith(b"GET /up"):
@@ -58,6 +67,7 @@ async def programs(*names: str) -> AsyncIterator[list[tuple[Program, int]]]:
         for name in names:
             program = Program(name)
             held = await asyncio.start_server(program.handle, LOOPBACK, 0)
+            stack.push_async_callback(program.end)
             stack.callback(held.close)
             made.append((program, held.sockets[0].getsockname()[1]))
         yield made
@@ -96,50 +106,52 @@ async def shows(node: Node, name: str, provider: str, health: str, timeout: floa
 
 
 async def test_new_clients_leave_a_program_that_fails_within_three_checks(trio: Cluster) -> None:
-    """What is open stays; once it works again it is as good as before."""
-    async with programs("a", "b") as made, trio[2].connect() as mesh:
-        for node, (_, port) in zip(trio, made, strict=False):
-            await serve(node, port, "pick", beside=node is trio[1], **EVERY)
-            await knows(trio[1], "pick", *"ab"[: 1 + (node is trio[1])])
-        await knows(trio[2], "pick", "a", "b")
-        for provider in "ab":
-            await shows(trio[2], "pick", provider, "healthy")
-        # The nearest first, whichever that is.
-        near = await led_to(trio[2], "pick")
-        far = {"a": "b", "b": "a"}[near]
-        sick = made["ab".index(near)][0]
-        async with mesh.open(f"pick@{near}") as (reader, writer):
+    """The nearest one first; what is open stays; once it works again it is as good as before."""
+    a, b, c = trio
+    async with programs("b", "c") as made, a.connect() as mesh:
+        (_, far_port), (sick, near_port) = made
+        await serve(b, far_port, "pick", **EVERY)
+        await knows(c, "pick", "b")
+        await serve(c, near_port, "pick", beside=True, **EVERY)
+        for node in (a, b):
+            await shows(node, "pick", "c", "healthy")
+        await shows(a, "pick", "b", "healthy")
+        # A node's own provider is the nearest of all, whatever the links cost.
+        assert {await led_to(c, "pick") for _ in range(5)} == {"c"}
+        async with mesh.open("pick@c") as (reader, writer):
             writer.write(b"hold\n")
             before, sick.status = sick.checks, 500
 
             async def is_passed_over() -> bool:
-                return await led_to(trio[2], "pick") == far
+                return await led_to(c, "pick") == "b"
 
-            await until(is_passed_over, 20, f"new clients are led to {far}", 0.02)
+            await until(is_passed_over, 20, "new clients are led to b", 0.02)
             assert sick.checks - before <= 3
-            assert {await led_to(trio[2], "pick") for _ in range(10)} == {far}
+            await shows(a, "pick", "c", "failing")
+            for node in (a, c):
+                assert {await led_to(node, "pick") for _ in range(10)} == {"b"}
             writer.write(b"still here")
             assert await asyncio.wait_for(reader.readexactly(10), 10) == b"still here"
-            await is_told(trio, near)
-            assert await led_to(trio[2], f"pick@{near}") == near
+            await is_told(a, c)
+            assert await led_to(a, "pick@c") == "c"
             sick.status = 204
-            await shows(trio[2], "pick", near, "healthy")
-            # Its place is that of its price again, and the one that is open never closed.
-            told = await trio[2].get("/v1/why/service/pick")
-            prices = [way["price_us"] for way in told["providers"]]
-            assert prices == sorted(prices)
+
+            async def is_back() -> bool:
+                return await led_to(c, "pick") == "c"
+
+            await until(is_back, 20, "new clients are led to c again")
+            await shows(a, "pick", "c", "healthy")
             writer.write(b"and here")
             assert await asyncio.wait_for(reader.readexactly(8), 10) == b"and here"
 
 
-async def is_told(trio: Cluster, near: str) -> None:
+async def is_told(other: Node, sick: Node) -> None:
     """By the commands, the doctor, the log and the metrics, in words."""
-    sick = trio["ab".index(near)]
-    shown = (await trio[2].pln("status", "services", "--wide")).stdout.decode()
-    assert f"{near} (failing)" in shown
-    assert f"pick at {near} fails its check for" in shown and "it answered HTTP 500" in shown
-    why = (await trio[2].pln("why", "service", "pick")).stdout.decode()
-    assert f"the service at {near} fails its check: it answered HTTP 500" in why
+    shown = (await other.pln("status", "services", "--wide")).stdout.decode()
+    assert "b (healthy), c (failing)" in shown
+    assert "pick at c fails its check for" in shown and "it answered HTTP 500" in shown
+    why = (await other.pln("why", "service", "pick")).stdout.decode()
+    assert "the service at c fails its check: it answered HTTP 500" in why
     assert "online, failing" in why and "online, healthy" in why
     doctor = json.loads((await sick.pln("doctor", "--json")).stdout)
     texts = [found["text"] for found in doctor if found["level"] == "warning"]
@@ -205,6 +217,7 @@ async def test_a_program_of_its_own_is_checked_like_any_other(trio: Cluster) -> 
         program.status = 500
         await shows(trio[1], "own", "a", "failing")
         assert await led_to(trio[1], "own") == "own"
+    await program.end()
 
 
 @pytest.mark.parametrize(
