@@ -379,6 +379,19 @@ def told(world: World, at: str = "b") -> str:
     return "\n".join(world.ask(at, WhyServiceCommand(target="api")).why)
 
 
+def test_the_node_itself_shows_the_newest_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others keep the one for which it fell: a reason that changes is no change."""
+    world = three()
+    checked(world, "b")
+    world.machines["b"].failing_targets.add(FIRST)
+    world.run(4 * SECOND)
+    monkeypatch.setattr(Machine, "probed", lambda _, number, __: refusal(number))
+    world.run(2 * SECOND)
+    assert health_of(world, "b", "b") == ("failing", "no")
+    assert health_of(world, "a", "b") == ("failing", "it answered HTTP 500")
+    assert "the service at b fails its check: no" in told(world)
+
+
 def test_a_health_of_a_name_that_its_owner_does_not_serve_moves_nobody() -> None:
     """A member that lies about itself is tried last, and nobody else is."""
     world = three()

@@ -20,7 +20,15 @@ from pollen.core.events import Event, ServiceProbed
 from pollen.core.ids import MILLISECOND, Nanos, PeerId, Token
 from pollen.core.kinds import HEALTH
 from pollen.core.services.directory import Directory
-from pollen.core.services.health import Check, Health, State, judged, record_of
+from pollen.core.services.health import (
+    REASON_MAX,
+    Check,
+    Health,
+    HealthRecord,
+    State,
+    judged,
+    record_of,
+)
 from pollen.core.services.serving import Target
 from pollen.core.servicewords import Checks, CheckView
 from pollen.core.turn import Handler, Room, Turn
@@ -172,6 +180,13 @@ class Checking(Room):
             good=held.good,
             bad=held.bad,
         )
+
+    def said(self, name: str, peer: PeerId) -> HealthRecord | None:
+        """What a node that is online says of its program; of this node with the newest reason."""
+        said, held = self._directory.health(name, peer), self._held.get(name)
+        if said is None or held is None or peer != self._own or not said.is_failing:
+            return said
+        return msgspec.structs.replace(said, reason=(held.error or said.reason)[:REASON_MAX])
 
     def figures(self) -> Checks:
         """All of them in numbers."""

@@ -114,7 +114,7 @@ class Explaining:
         failing = [s.owner for s in found if self._directory.is_failing(name, s.owner)]
         online = [service.owner for service in found if service.owner in self._live()]
         for peer in failing:
-            said = self._directory.health(name, peer)
+            said = self._checking.said(name, peer)
             why = f": {said.reason}" if said is not None and said.reason else ""
             yield f"the service at {self._members.name_of(peer)} fails its check{why}"
         if failing and not node:

@@ -120,7 +120,7 @@ class Services:
 
     def health(self, name: str, peer: PeerId) -> HealthRecord | None:
         """What a node that is online says of its program."""
-        return self._directory.health(name, peer)
+        return self._checking.said(name, peer)
 
     def why(self, target: str) -> Known | Refusal:
         """Who serves a name, whom they let in, and what of it is here."""

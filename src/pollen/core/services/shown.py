@@ -87,7 +87,7 @@ class Shown(Room):
 
     def _provider(self, service: Service, rtts: Mapping[PeerId, int]) -> ProviderView:
         peer = service.owner
-        said = self._directory.health(service.name, peer)
+        said = self._checking.said(service.name, peer)
         return ProviderView(
             node=peer.hex(),
             name=self._members.name_of(peer),
