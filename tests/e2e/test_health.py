@@ -91,7 +91,7 @@ async def provider_of(node: Node, name: str, provider: str) -> dict[str, Any]:
     """A provider as a node shows it."""
     for held in (await node.get("/v1/services"))["services"]:
         if held["name"] == name:
-            return next(dict(p) for p in held["providers"] if p["name"] == provider)
+            return next((dict(p) for p in held["providers"] if p["name"] == provider), {})
     return {}
 
 
