@@ -1,5 +1,5 @@
 //! Checks of programs: what passes, and how each thing that does not is told, in bounded time.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
