@@ -151,8 +151,10 @@ def test_a_record_of_health_says_one_of_two_things() -> None:
     told = decode_health(record_of(State.FAILING, 5, "x" * 1_000))
     assert told == HealthRecord(2, 5, "x" * REASON_MAX)
     assert decode_health(record_of(State.HEALTHY, 5, "why")) == HealthRecord(1, 5, "")
-    for odd in (HealthRecord(0, 5), HealthRecord(3, 5), HealthRecord(2, 5, "x" * 121)):
-        assert isinstance(decode_health(encode(odd)), Rejection)
+    assert decode_health(record_of(State.FAILING, 5, "a\x1b[2J\n")) == HealthRecord(2, 5, "a?[2J?")
+    odd = [HealthRecord(0, 5), HealthRecord(3, 5), HealthRecord(2, 5, "x" * 121)]
+    for record in (*odd, HealthRecord(2, 5, "\x1b[2J"), HealthRecord(2, 5, "a\nb")):
+        assert isinstance(decode_health(encode(record)), Rejection)
     assert isinstance(decode_health(b"\xff"), Rejection)
 
 

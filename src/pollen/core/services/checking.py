@@ -21,12 +21,12 @@ from pollen.core.ids import MILLISECOND, Nanos, PeerId, Token
 from pollen.core.kinds import HEALTH
 from pollen.core.services.directory import Directory
 from pollen.core.services.health import (
-    REASON_MAX,
     Check,
     Health,
     HealthRecord,
     State,
     judged,
+    plain,
     record_of,
 )
 from pollen.core.services.serving import Target
@@ -186,7 +186,7 @@ class Checking(Room):
         said, held = self._directory.health(name, peer), self._held.get(name)
         if said is None or held is None or peer != self._own or not said.is_failing:
             return said
-        return msgspec.structs.replace(said, reason=(held.error or said.reason)[:REASON_MAX])
+        return msgspec.structs.replace(said, reason=plain(held.error or said.reason))
 
     def figures(self) -> Checks:
         """All of them in numbers."""

@@ -185,12 +185,20 @@ class HealthRecord(msgspec.Struct, frozen=True, array_like=True):
 def decode_health(payload: bytes) -> HealthRecord | Rejection:
     """What a record holds, when it obeys the rules: a state that nobody knows is none."""
     record = decode(HealthRecord, payload, "health-record")
-    if isinstance(record, HealthRecord) and record.state not in (State.HEALTHY, State.FAILING):
+    if isinstance(record, Rejection):
+        return record
+    if record.state not in (State.HEALTHY, State.FAILING):
         return Rejection("health-state", str(record.state))
-    return record
+    # It comes to the terminals of others.
+    return record if record.reason.isprintable() else Rejection("health-reason")
+
+
+def plain(reason: str) -> str:
+    """A reason as it may stand in a record: one line of printable characters."""
+    return "".join(c if c.isprintable() else "?" for c in reason[:REASON_MAX])
 
 
 def record_of(state: State, since_unix_ms: int, reason: str) -> bytes:
     """The payload for the others."""
-    told = reason[:REASON_MAX] if state is State.FAILING else ""
+    told = plain(reason) if state is State.FAILING else ""
     return encode(HealthRecord(int(state), since_unix_ms, told))
