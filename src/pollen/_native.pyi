@@ -66,6 +66,20 @@ class _Listener(Protocol):
     @property
     def auth(self) -> str: ...
 
+class _Probe(Protocol):
+    """``pollen.core.effects.ProbeService``."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def proxy_header(self) -> bool: ...
+    @property
+    def timeout_ms(self) -> int: ...
+
 class _LaneRows(Protocol):
     """``pollen.core.effects.LaneRows``: rows of the lane's kind, and 32-byte keys."""
 
@@ -95,6 +109,8 @@ class _ServiceRow(Protocol):
     def providers(self) -> Sequence[bytes]: ...
     @property
     def datagrams(self) -> bool: ...
+    @property
+    def failing(self) -> Sequence[bytes]: ...
 
 class _ServedRow(Protocol):
     @property
@@ -234,6 +250,9 @@ class Muscles:
         bound, or with the slug ``port-in-use``, ``usage`` or ``config-invalid``."""
     def close_listener(self, listener: int) -> None:
         """Take no more, and end those that there are; an unknown number is not an error."""
+    def probe_service(self, asked: _Probe) -> None:
+        """Check the program of a service; ``service_probed`` with the number follows. It takes
+        ``timeout_ms`` at most, and reads 64 KiB at most of what it is answered."""
     def run_workload(
         self,
         *,

@@ -273,6 +273,29 @@ def test_a_name_under_two_kinds_is_told() -> None:
     assert "pln why service web" in remedy
 
 
+def test_a_check_that_fails_is_told() -> None:
+    """The one of this node with its reason; a name that fails everywhere as well."""
+    check = {"check": "http:/up", "state": "healthy", "error": ""}
+    listed = services()
+    web = listed["services"][0]
+    web["check"] = check
+    (told,) = of_services(listed)
+    assert told == ("ok", "web, served here, passes its check: http:/up", "")
+    web["check"] = check | {"error": "it answered HTTP 500"}
+    ((level, text, remedy),) = of_services(listed)
+    assert (level, "pln why service web" in remedy) == ("warning", True)
+    assert text == "web, served here, failed its last check (http:/up): it answered HTTP 500"
+    web["check"] = check | {"state": "failing", "error": "Connection refused"}
+    web["providers"][0]["health"] = "failing"
+    texts = [text for level, text, _ in of_services(listed) if level == "warning"]
+    assert texts == [
+        "web, served here, fails its check (http:/up): Connection refused",
+        "web fails its check on each node that serves it and is online",
+    ]
+    web["providers"].append({"name": "cellar", "state": "online", "health": ""})
+    assert len(of_services(listed)) == 1
+
+
 def test_a_daemon_tells_of_its_services(up: Pln) -> None:
     """The port is free, and a listener outlives its service."""
     with socket.socket() as free:

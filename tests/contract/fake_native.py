@@ -344,6 +344,11 @@ class FakeMuscles:
     def close_listener(self, listener: int) -> None:
         self.listeners.pop(listener, None)
 
+    def probe_service(self, asked: fx.ProbeService) -> None:
+        """No program listens in this world."""
+        slug, reason = "provider-refused", "Connection refused"
+        self._emit(ev.ServiceProbed(number=asked.number, slug=slug, reason=reason))
+
     def beat(self) -> None:
         """The real ones tell telemetry by their own clock; these when a link is admitted."""
         if self.admitted:

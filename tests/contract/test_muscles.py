@@ -262,6 +262,47 @@ def test_what_a_client_of_a_listener_says_comes_to_the_service_and_back(
     a.port.carry_out(fx.CloseListener(listener=5))
 
 
+def probe(number: int, target: str, path: str = "") -> fx.ProbeService:
+    return fx.ProbeService(
+        number=number, target=target, path=path, proxy_header=False, timeout_ms=5_000
+    )
+
+
+@pytest.mark.parametrize("path", ["", "/healthz"])
+def test_a_check_of_a_program_that_is_not_there_fails_with_one_event(
+    sides: Callable[[str], Side], folder: Path, path: str
+) -> None:
+    """Under its number, with a reason of one line that has no address."""
+    a = sides("a")
+    target = f"unix:{folder}/nobody"
+    a.port.carry_out(probe(7, target, path))
+    event = a.wait(ev.ServiceProbed)
+    assert (event.number, event.slug) == (7, "provider-refused")
+    assert event.reason and "\n" not in event.reason and "nobody" not in event.reason
+    assert a.faults == []
+
+
+@pytest.mark.parametrize("native", REAL, indirect=True)
+def test_a_check_asks_a_program_and_says_how_it_answered(sides: Callable[[str], Side]) -> None:
+    """Whoever accepts passes; by HTTP the status says."""
+    a = sides("a")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(DEADLINE)
+        target = f"127.0.0.1:{server.getsockname()[1]}"
+        a.port.carry_out(probe(1, target))
+        server.accept()[0].close()
+        assert a.wait(ev.ServiceProbed).slug == ""
+        for number, status in ((2, 204), (3, 503)):
+            a.port.carry_out(probe(number, target, "/up"))
+            end, _ = server.accept()
+            with end:
+                assert end.recv(4096).startswith(b"GET /up HTTP/1.1\r\n")
+                end.sendall(f"HTTP/1.1 {status} so\r\n\r\n".encode())
+            event = a.wait(ev.ServiceProbed, number)
+            assert (event.number, bool(event.slug)) == (number, status == 503)
+    assert event.reason == "it answered HTTP 503"
+
+
 def asked_at_the_door(side: Side, body: object, ahead: bytes = b"") -> tuple[socket.socket, Any]:
     """A client of ``call.sock`` that wants a tunnel, and what it is answered."""
     client = socket.socket(socket.AF_UNIX)

@@ -21,6 +21,14 @@ def test_services_are_found_where_they_are(number: int) -> None:
     assert report.checks["services-agree"] == 5
 
 
+@pytest.mark.parametrize("number", range(2, 2 + SEEDS))
+def test_a_program_that_fails_is_passed_over(number: int) -> None:
+    """``failing-agrees``, after each change, a heal, two minutes of flapping and a restart."""
+    report = scenarios.play("a_program_that_fails_is_passed_over", number).report
+    assert report.failures == []
+    assert report.checks["failing-agrees"] == report.checks["failing-is-last"] == 29
+
+
 def test_names_are_served_in_every_way() -> None:
     """A number may draw few of one kind; all of them together do not."""
     checks = [scenarios.play(SCENARIO, number).report.checks for number in range(2, 6)]

@@ -31,8 +31,8 @@ use crate::{
     keys::KeyPair,
     logging, packed,
     rows::{
-        PyLane, PyListener, PyPeerRow, PySeedRow, PyServedRow, PyServiceRow, PySignedRecord, id,
-        ids, kind_of,
+        PyLane, PyListener, PyPeerRow, PyProbe, PySeedRow, PyServedRow, PyServiceRow,
+        PySignedRecord, address, addresses, id, ids, kind_of,
     },
 };
 
@@ -352,6 +352,11 @@ impl Muscles {
         self.part(|running| running.tunnels.close_listener(listener))
     }
 
+    /// Check the program of a service; `ServiceProbed` with the number follows.
+    fn probe_service(&self, asked: PyProbe) -> PyResult<()> {
+        self.part(|running| running.tunnels.probe(asked.probe()))
+    }
+
     fn beat(&self) -> PyResult<()> {
         self.plane()?.beat();
         Ok(())
@@ -486,14 +491,4 @@ impl Muscles {
 
 fn not_running() -> PyErr {
     native("daemon-not-running", "the muscles are not running")
-}
-
-fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {
-    texts.iter().map(|text| address(text)).collect()
-}
-
-fn address(text: &str) -> PyResult<SocketAddr> {
-    let remedy = "write 192.0.2.1:60611 or [::1]:60611";
-    let refused = || native("bad-request", format!("\"{text}\" is not an address; {remedy}"));
-    text.parse().map_err(|_| refused())
 }

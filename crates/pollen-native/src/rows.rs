@@ -1,11 +1,11 @@
 //! The brain's rows and what a listener is to be, read attribute by attribute: there is no second set of classes.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use pollen_plane::tables::{
     Kind, Lane, PeerRow, Policy, SeedPolicy, SeedRow, ServedRow, ServiceRow, Words,
 };
-use pollen_tunnel::Listener;
+use pollen_tunnel::{Listener, Probe};
 use pollen_wire::Id;
 use pyo3::prelude::*;
 
@@ -20,6 +20,18 @@ pub(crate) fn id(bytes: &[u8], what: &str) -> PyResult<Id> {
 
 pub(crate) fn ids(list: &[Vec<u8>], what: &str) -> PyResult<Vec<Id>> {
     list.iter().map(|bytes| id(bytes, what)).collect()
+}
+
+/// Each of them as an address.
+pub(crate) fn addresses(texts: &[String]) -> PyResult<Vec<SocketAddr>> {
+    texts.iter().map(|text| address(text)).collect()
+}
+
+/// An `IP:PORT`.
+pub(crate) fn address(text: &str) -> PyResult<SocketAddr> {
+    let remedy = "write 192.0.2.1:60611 or [::1]:60611";
+    let refused = || native("bad-request", format!("\"{text}\" is not an address; {remedy}"));
+    text.parse().map_err(|_| refused())
 }
 
 /// `pollen.core.effects.LaneRows`; the rows are read as those of their lane.
@@ -154,6 +166,7 @@ pub(crate) struct PyServiceRow {
     name: String,
     providers: Vec<Vec<u8>>,
     datagrams: bool,
+    failing: Vec<Vec<u8>>,
 }
 
 impl PyServiceRow {
@@ -163,6 +176,7 @@ impl PyServiceRow {
             name: self.name.into(),
             providers: ids(&self.providers, "providers")?,
             datagrams: self.datagrams,
+            failing: ids(&self.failing, "failing")?,
         })
     }
 }
@@ -220,6 +234,23 @@ impl PyListener {
             idle_ms: self.idle_ms,
             auth: self.auth,
         })
+    }
+}
+
+/// `pollen.core.effects.ProbeService`.
+#[derive(FromPyObject)]
+pub(crate) struct PyProbe {
+    number: u64,
+    target: String,
+    path: String,
+    proxy_header: bool,
+    timeout_ms: u64,
+}
+
+impl PyProbe {
+    pub(crate) fn probe(self) -> Probe {
+        let Self { number, target, path, proxy_header, timeout_ms } = self;
+        Probe { number, target, path, proxy_header, timeout_ms }
     }
 }
 

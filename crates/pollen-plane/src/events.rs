@@ -174,6 +174,11 @@ pub enum Event {
         reason: String,
         remedy: String,
     },
+    ServiceProbed {
+        number: u64,
+        slug: String,
+        reason: String,
+    },
     Log {
         level: String,
         source: String,

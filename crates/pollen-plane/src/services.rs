@@ -29,6 +29,8 @@ pub struct ServiceRow {
     pub name: Arc<str>,
     pub providers: Vec<Id>,
     pub datagrams: bool,
+    /// Providers that are tried when no other can be.
+    pub failing: Vec<Id>,
 }
 
 /// What this node provides; as `ServedRow` in `pollen.core.effects`.

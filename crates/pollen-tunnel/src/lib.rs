@@ -8,6 +8,7 @@
 //! - `datagrams.rs`: sessions of UDP begin; `session.rs`: one of them; `recent.rs`: which one makes room.
 //! - `pump.rs`: bytes between both ends; `carry.rs`: one direction; `rest.rs`: what is not sent yet; `woken.rs`: which of both is to go on; `socket.rs`: a stream socket; `target.rs`: where a service is;
 //!   `proxy.rs`: who calls, told to a service; `circle.rs`: a client that comes back.
+//! - `probing.rs`: whether the program of a service works.
 //! - `proxying/`: the proxy door, where a client says which service it wants.
 //! - `limits.rs`: every number; `refusal.rs`: what is said to who is refused.
 //!
@@ -27,6 +28,7 @@ mod listen;
 mod open;
 mod opener;
 mod owner;
+mod probing;
 mod provider;
 mod proxy;
 mod proxying;
@@ -42,5 +44,6 @@ mod woken;
 
 pub use listen::Listener;
 pub use opener::{Missed, Want};
+pub use probing::Probe;
 pub use shared::Tunnels;
 pub use socket::Socket;

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// How long a target may take to accept. Guess: three SYNs of Linux (0, 1, 3 s) and an answer.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+/// What is read of the answer to a check, so that its program is not reset for saying more than a
+/// status. Guess: a page of health.
+pub(crate) const PROBE_BYTES: usize = 64 * 1024;
 /// How long a peer may take to answer an OPEN: its target's time and three seconds for the way.
 pub(crate) const ANSWER: Duration = Duration::from_secs(8);
 /// Bytes of a client that are kept while a provider is looked for. They fit a stream's window of

@@ -186,20 +186,34 @@ impl<'a> Search<'a> {
             Ok(entry) => entry,
             Err(refusal) => return Next::End(refusal),
         };
-        let only = self.want.node.as_slice();
-        let left = if only.is_empty() { entry.row.providers.as_slice() } else { only };
+        let ServiceRow { providers, failing, .. } = &entry.row;
+        if let Some(only) = self.want.node {
+            return self.among(tables, [only]).unwrap_or_else(|| self.end(entry));
+        }
+        // One that lacks only a link goes before one whose program fails.
+        let is_failing = |node: &Id| failing.contains(node);
+        let fit = providers.iter().copied().filter(|node| !is_failing(node));
+        let rest = providers.iter().copied().filter(is_failing);
+        let next = self.among(tables, fit).or_else(|| self.among(tables, rest));
+        next.unwrap_or_else(|| self.end(entry))
+    }
+
+    /// What can be done with one of these; nothing once all were tried or waited for.
+    fn among(&self, tables: &Tables, nodes: impl IntoIterator<Item = Id>) -> Option<Next> {
         let mut unlinked = Vec::new();
-        for node in left.iter().filter(|node| !self.tried.contains(node)) {
-            match self.shared.plane.way(tables, *node) {
-                Way::Here | Way::Link(_) => return Next::Try(*node),
-                Way::Unlinked => unlinked.push(*node),
+        for node in nodes.into_iter().filter(|node| !self.tried.contains(node)) {
+            match self.shared.plane.way(tables, node) {
+                Way::Here | Way::Link(_) => return Some(Next::Try(node)),
+                Way::Unlinked => unlinked.push(node),
                 Way::None => {}
             }
         }
-        if unlinked.is_empty() || Instant::now() >= self.until {
-            return Next::End(self.last.clone().unwrap_or_else(|| nobody(entry)));
-        }
-        Next::Wait(unlinked)
+        let waits = !unlinked.is_empty() && Instant::now() < self.until;
+        waits.then_some(Next::Wait(unlinked))
+    }
+
+    fn end(&self, entry: &Entry<ServiceRow>) -> Next {
+        Next::End(self.last.clone().unwrap_or_else(|| nobody(entry)))
     }
 }
 

@@ -20,13 +20,7 @@ pub(crate) const UNIX: &str = "unix:";
 /// Connects to a service for a caller, and tells it who that is where it wants to know.
 pub(crate) async fn connect(entry: &Entry<ServedRow>, caller: &Id) -> Result<Socket, Refusal> {
     let row = &entry.row;
-    let reached = async {
-        let (socket, to) = dial(&row.target).await?;
-        if row.proxy_header {
-            socket.write_all(&proxy::header(caller, to)).await?;
-        }
-        Ok(socket)
-    };
+    let reached = reach(&row.target, row.proxy_header.then_some(caller));
     let why = match tokio::time::timeout(CONNECT, reached).await {
         Ok(Ok(socket)) => {
             entry.local.failing.store(0, Relaxed);
@@ -43,6 +37,15 @@ pub(crate) async fn connect(entry: &Entry<ServedRow>, caller: &Id) -> Result<Soc
 pub(crate) fn not_there(service: &str, why: &str) -> Refusal {
     let reason = format!("service \"{service}\" takes no clients: {why}");
     refused("provider-refused", reason, "look whether its program runs; see: pln status services")
+}
+
+/// A connection to a target, with a header that says who comes where it wants one.
+pub(crate) async fn reach(target: &str, told: Option<&Id>) -> io::Result<Socket> {
+    let (socket, to) = dial(target).await?;
+    if let Some(caller) = told {
+        socket.write_all(&proxy::header(caller, to)).await?;
+    }
+    Ok(socket)
 }
 
 async fn dial(target: &str) -> io::Result<(Socket, Option<std::net::SocketAddr>)> {

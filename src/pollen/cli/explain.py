@@ -353,7 +353,7 @@ def service_command(ctx: click.Context, service: str, as_json: bool) -> None:
     rows = [
         (
             way["name"],
-            way["state"],
+            _state_text(way),
             "0 us" if way["price_source"] == "here" else output.human_us(way["price_us"]),
             way["price_source"],
             way["path"] or "-",
@@ -365,6 +365,11 @@ def service_command(ctx: click.Context, service: str, as_json: bool) -> None:
     if rows:
         head = ("PROVIDER", "STATE", "PRICE", "FROM", "PATH", "LETS IN", "LAST ANSWER")
         _table(head, rows, drop=("FROM", "PATH"))
+
+
+def _state_text(way: dict[str, Any]) -> str:
+    """Whether a provider is there, and how its program fares, where it is checked."""
+    return f"{way['state']}, {way['health']}" if way.get("health") else str(way["state"])
 
 
 def _answer_text(answered: dict[str, Any] | None) -> str:

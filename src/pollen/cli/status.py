@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from pollen.cli import output
 from pollen.cli.app import complete_nodes, control_of, with_globals, with_json
 from pollen.cli.proposals import here
 from pollen.errors import error_from
+from pollen.plain import escaped
 from pollen.units import human_bytes
 
 _SECTIONS = ("nodes", "seeds", "blobs", "sites", "services")
@@ -145,6 +147,7 @@ def service_lines(services: dict[str, Any] | None, columns: int, *, is_asked: bo
     if services is None or not (is_asked or services["services"] or services["listeners"]):
         return []
     lines = ["", *_served_lines(services["services"], columns)]
+    lines += _check_lines(services["services"])
     if services["listeners"]:
         lines += ["", *_listener_lines(services["listeners"], columns)]
     return lines
@@ -174,8 +177,23 @@ def _served_lines(services: list[dict[str, Any]], columns: int) -> list[str]:
 def _provider_text(provider: dict[str, Any]) -> str:
     name, state = provider["name"], provider["state"]
     if state == "self":
-        return f"{name}*"
+        name, state = f"{name}*", "online"
+    # A node of before says nothing of health.
+    state = provider.get("health") or state if state == "online" else state
     return name if state == "online" else f"{name} ({state})"
+
+
+def _check_lines(services: list[dict[str, Any]]) -> Iterator[str]:
+    """Whose check fails, since when and why; and what this node's own checks say before that."""
+    for held in services:
+        for provider in held["providers"]:
+            if provider.get("health") == "failing":
+                age = output.human_age(int(time.time() * 1000) - provider["health_unix_ms"])
+                why = escaped(provider["health_reason"]) or "no reason is told"
+                yield f"{held['name']} at {provider['name']} fails its check for {age}: {why}"
+        check = held.get("check")
+        if check and check["state"] != "failing" and check["error"]:
+            yield f"{held['name']}: the last check here failed: {escaped(check['error'])}"
 
 
 def _listener_lines(listeners: list[dict[str, Any]], columns: int) -> list[str]:

@@ -218,12 +218,14 @@ class PeerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class ServiceRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Where a service is: ``providers`` are the live nodes that serve it, in the order in which
     they are tried, this node among them; none while all are down. ``key`` is the hash of the name.
-    ``datagrams``: it is spoken to by UDP."""
+    ``datagrams``: it is spoken to by UDP. ``failing``: the last of them, whose program fails its
+    check: they are tried when no other can be."""
 
     key: Hash
     name: str
     providers: list[PeerId]
     datagrams: bool
+    failing: list[PeerId] = []
 
 
 class ServedRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -320,6 +322,20 @@ class CloseListener(Effect, frozen=True, kw_only=True):
     """Take no more clients, and end those that there are."""
 
     listener: int
+
+
+class ProbeService(Effect, frozen=True, kw_only=True):
+    """Check the program of a service of this node; ``ServiceProbed`` with the same number follows.
+
+    ``target`` and ``proxy_header`` as in ``ServedRow``. With a ``path`` that is asked for by HTTP,
+    and has to be answered by a status from 200 to 399; else the program has to accept.
+    """
+
+    number: int
+    target: str
+    path: str
+    proxy_header: bool
+    timeout_ms: int
 
 
 class SetRelay(Effect, frozen=True, kw_only=True):

@@ -283,6 +283,17 @@ class ListenerOpened(Event, frozen=True, kw_only=True, tag="listener_opened"):
     remedy: str = ""
 
 
+class ServiceProbed(Event, frozen=True, kw_only=True, tag="service_probed"):
+    """The answer to ``ProbeService``: ``slug`` is empty when the program passed its check,
+    ``provider-refused`` when it did not, ``overloaded`` when this node could not ask it.
+
+    ``reason`` is one line, without the address."""
+
+    number: int
+    slug: str = ""
+    reason: str = ""
+
+
 class VerbEnded(Event, frozen=True, kw_only=True, tag="verb_ended"):
     """What came of a ``RunVerb``: a body, or a slug with its reason and remedy."""
 

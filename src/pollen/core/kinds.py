@@ -30,15 +30,17 @@ POLICY = "policy"
 ACT = "act"
 # That a node serves something under a name (``services``), which is its key.
 SERVICE = "service"
+# Whether the program of a service works (``services``); its key is the service's name.
+HEALTH = "health"
 # Who is directly linked with a node that some members cannot reach (``paths``).
 NEAR = "near"
 # Its key is a version of its owner's (``gc_key``): nothing of that owner at or below it lives.
 GC = "gc"
 
 # Kinds that say what a process is doing now: never on disk, void with the next epoch.
-EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE, NEAR})
+EPHEMERAL = frozenset({CLAIM, FAST, ACCUSE, REFUTE, NEAR, HEALTH})
 # Kinds whose value this run states by itself, so that an older one of ours is never adopted.
-OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE, NEAR})
+OWN_EACH_RUN = frozenset({NODE, CLAIM, FAST, ACCUSE, REFUTE, NEAR, HEALTH})
 # Kinds that outlive a collected owner (docs/design/protocol.md#deleting).
 DURABLE = frozenset({SPEC, CERT, LEASE, DENY, SUCCESSION, GRANT, POLICY, ACT, GC, SERVICE})
 # The level (``limits.SPEAKS``) that a node must speak before others may write a kind; else 1.

@@ -50,6 +50,7 @@ from pollen.core.restoring import Restored, gone_row, record_row, restore, wall_
 from pollen.core.rng import Rng
 from pollen.core.seeds import SeedRequests, Writer
 from pollen.core.services import Services
+from pollen.core.servicewords import Checks
 from pollen.core.trust import Certificate, Members
 from pollen.core.turn import Asked, Handler, Heard, Room, Turn, merged
 from pollen.core.work import Work
@@ -438,13 +439,13 @@ class Node(Room):
         if self._is_started:
             self._records.ask_lease(turn)
 
-    def figures(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-        """Counters and gauges by metric, peers' faults by kind, and packets through the mesh by
-        their way, for the metrics page."""
+    def figures(self) -> tuple[dict[str, int], dict[str, int], dict[str, int], Checks]:
+        """Counters and gauges by metric, peers' faults by kind, packets through the mesh by their
+        way, and the checks of services here, for the metrics page."""
         numbers = {f"pollen_gossip_{name}": n for name, n in self._gossip.figures().items()}
         numbers["pollen_records"] = self._records.count
         gauges, mesh = self._paths.figures()
-        return {**numbers, **gauges}, dict(self._faults.counts), mesh
+        return {**numbers, **gauges}, dict(self._faults.counts), mesh, self._services.checks()
 
     # -- views ----------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ class ServeCommand(_Command, frozen=True, kw_only=True, tag="serve"):
     version 2 tells it who is calling. ``idle_ms`` ends a session of datagrams, 0 is the default.
     ``beside``: other nodes may serve the same name. ``take_over``: they do so no more. ``tied``: it
     is a program's as long as that runs, and is served no more after a restart of the node.
+    ``check``: ``tcp``, ``http:/PATH``, or empty for none; it comes each ``check_every_ms`` and may
+    take ``check_timeout_ms``, 0 are the defaults. Clients go elsewhere while it fails.
     """
 
     name: str
@@ -34,6 +36,9 @@ class ServeCommand(_Command, frozen=True, kw_only=True, tag="serve"):
     beside: bool = False
     take_over: bool = False
     tied: bool = False
+    check: str = ""
+    check_every_ms: int = 0
+    check_timeout_ms: int = 0
 
 
 class UnserveCommand(_Command, frozen=True, kw_only=True, tag="unserve"):
@@ -117,9 +122,33 @@ class Disconnected(msgspec.Struct, frozen=True, kw_only=True):
     bound: list[str]
 
 
+class CheckView(msgspec.Struct, frozen=True, kw_only=True):
+    """The check of a program of this node. ``state``: unknown, healthy or failing, since then.
+    ``against``: results in a row that speak against it, of ``needed`` that change it. ``error``:
+    why the last one failed, empty when it did not. ``good`` and ``bad`` count since it began."""
+
+    check: str
+    every_ms: int
+    timeout_ms: int
+    state: str
+    since_unix_ms: int
+    against: int
+    needed: int
+    error: str
+    error_unix_ms: int
+    good: int
+    bad: int
+
+
+# Of each service of this node that is checked, for the metrics page: 1 when it is healthy, else 0;
+# the checks that it passed, and those that it failed.
+Checks = dict[str, tuple[int, int, int]]
+
+
 class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
     """One node that serves a name. ``state``: self, online, offline or left. ``rtt_us`` is 0 while
-    unknown. ``allow``, ``allow_if``: whom it lets in."""
+    unknown. ``allow``, ``allow_if``: whom it lets in. ``health``: healthy or failing, by the check
+    of that node, since ``health_unix_ms`` and with its reason; empty where it says nothing."""
 
     node: str
     name: str
@@ -128,13 +157,17 @@ class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
     rtt_us: int = 0
     allow: list[tuple[str, str]] = []
     allow_if: str = ""
+    health: str = ""
+    health_unix_ms: int = 0
+    health_reason: str = ""
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """One name and who serves it, in the order in which they are tried. ``target``: where it is on
     this node, empty where this node does not serve it. The counters are this node's own, of both
     ends: ``opened`` and ``refused`` since the start, ``open`` now. ``other_kind``: nodes that serve
-    the name too, and do not count because they speak by UDP, or the others do."""
+    the name too, and do not count because they speak by UDP, or the others do. ``check``: that of
+    this node, null where it checks nothing."""
 
     name: str
     datagrams: bool
@@ -147,6 +180,7 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    check: CheckView | None = None
 
 
 class ListenerView(msgspec.Struct, frozen=True, kw_only=True):

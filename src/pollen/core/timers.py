@@ -34,6 +34,7 @@ WAIT = "wait"
 CHECK = "check"
 LISTENER = "listener"
 TIED = "tied"
+PROBE = "probe"
 
 # These only give the node a turn; each look at its own state follows in every turn anyhow.
 TURN_ONLY = (WORK, RENEW, TABLES, OVERDUE, VERDICT, ASK)

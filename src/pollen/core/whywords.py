@@ -154,7 +154,8 @@ class ProviderWay(msgspec.Struct, frozen=True, kw_only=True):
     """One node that serves a name, as seen from here. ``state``: self, online, offline or left.
     ``lets``: its gate lets this node in; ``gate``: what it asks for. ``price_us`` and
     ``price_source`` as in ``WayView``, ``path`` as in ``WhyPath``. ``answered`` is null while no
-    client of this node was led there; the runtime adds it."""
+    client of this node was led there; the runtime adds it. ``health``, ``health_unix_ms`` and
+    ``health_reason`` as in ``ProviderView``."""
 
     node: str
     name: str
@@ -165,6 +166,9 @@ class ProviderWay(msgspec.Struct, frozen=True, kw_only=True):
     price_source: str
     path: str
     answered: AnsweredView | None = None
+    health: str = ""
+    health_unix_ms: int = 0
+    health_reason: str = ""
 
 
 class WhyService(msgspec.Struct, frozen=True, kw_only=True):

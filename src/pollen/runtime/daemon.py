@@ -380,14 +380,14 @@ class Daemon:
         """The Prometheus page."""
         if self._muscles is None or self._driver is None:
             raise PollenError("internal", "the daemon is starting", "ask again")
-        numbers, rejections, mesh = self._driver.figures()
+        numbers, rejections, mesh, checks = self._driver.figures()
         numbers["pollen_uptime_seconds"] = time.monotonic() - self._began
         numbers["pollen_guest_memory_limit_bytes"] = self._config.guest_memory()
         sent = self._exporter.counters if self._exporter else {"exported": 0, "failed": 0}
         numbers |= {f"pollen_spans_{name}_total": count for name, count in sent.items()}
         native = self._muscles.metrics()
         timings, engine = self._timings, self._engine
-        return metrics.metrics_page(native, numbers, rejections, mesh, timings, engine)
+        return metrics.metrics_page(native, numbers, rejections, mesh, checks, timings, engine)
 
     def stop(self, grace_ms: int, *, drain: bool) -> routes.Stopping:
         """Begin the end; the answer leaves before the socket closes."""

@@ -31,6 +31,7 @@ def check_services(listed: Mapping[str, Any]) -> Iterator[Finding]:
             text = f"{service['name']} by {kind} is tried alone: {other} is what {names} serves"
             remedy = f"one of the two under another name; see: pln why service {service['name']}"
             yield Finding("services", "warning", text, remedy)
+        yield from _check_health(service)
     for listener in listed["listeners"]:
         yield from _check_listener(listener, services)
 
@@ -50,6 +51,22 @@ def _check_programs(services: list[dict[str, Any]]) -> Iterator[Finding]:
     if not any(troubles):
         names = ", ".join(held["name"] for held in here)
         yield Finding("services", "ok", f"served here, and taking clients: {names}")
+
+
+def _check_health(service: Mapping[str, Any]) -> Iterator[Finding]:
+    """The check of a service here, and a name that no healthy program serves. A node of before
+    checks nothing."""
+    name, check = service["name"], service.get("check")
+    if check and check["error"]:
+        state = "fails its check" if check["state"] == "failing" else "failed its last check"
+        text = f"{name}, served here, {state} ({check['check']}): {check['error']}"
+        yield Finding("services", "warning", text, f"mend its program; see: pln why service {name}")
+    elif check and check["state"] == "healthy":
+        yield Finding("services", "ok", f"{name}, served here, passes its check: {check['check']}")
+    online = [held for held in service["providers"] if held["state"] in ("self", "online")]
+    if online and all(held.get("health") == "failing" for held in online):
+        text = f"{name} fails its check on each node that serves it and is online"
+        yield Finding("services", "warning", text, f"see: pln why service {name}")
 
 
 def _trouble(target: str) -> str:

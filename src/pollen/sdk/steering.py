@@ -63,6 +63,12 @@ def _options(
     return options | {"proxy_header": proxy_header}
 
 
+def _check(check: str, every: float, timeout: float) -> dict[str, Any]:
+    """Seconds become the milliseconds of the control API; 0 are the node's defaults."""
+    times = {"check_every_ms": round(every * 1000), "check_timeout_ms": round(timeout * 1000)}
+    return {"check": check, **times}
+
+
 class Steering(Running):
     """For asyncio."""
 
@@ -162,6 +168,9 @@ class Steering(Running):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
+        check: str = "",
+        check_every: float = 0,
+        check_timeout: float = 0,
     ) -> Awaitable[dict[str, Any]]: ...
 
     @overload
@@ -175,6 +184,9 @@ class Steering(Running):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
+        check: str = "",
+        check_every: float = 0,
+        check_timeout: float = 0,
     ) -> AbstractAsyncContextManager[dict[str, Any]]: ...
 
     def serve(
@@ -187,15 +199,21 @@ class Steering(Running):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
+        check: str = "",
+        check_every: float = 0,
+        check_timeout: float = 0,
     ) -> Awaitable[dict[str, Any]] | AbstractAsyncContextManager[dict[str, Any]]:
         """Serve what listens at ``target`` (a port, ``HOST:PORT``, ``udp:PORT``, ``unix:PATH``)
         under a name, until ``unserve``; the answer is what ``pln serve --json`` prints.
 
         Or serve this program: ``async with mesh.serve("api", handler)``, as long as the block runs
         and the program lives. ``handler(reader, writer)`` is that of ``asyncio.start_server``.
+        ``check`` is ``tcp`` or ``http:/PATH``: the node checks it each ``check_every`` seconds, for
+        ``check_timeout`` seconds at most, and clients go to other nodes while it fails.
         Raises ``name-taken``, ``denied``, ``path-too-long``, and ``usage`` over ssh.
         """
         options = _options(allow, allow_if, beside, take_over, proxy_header)
+        options |= _check(check, check_every, check_timeout)
         if isinstance(name, str):
             return asyncio.to_thread(_serve, self._paths, target, name, options)
         from pollen.sdk import serving
@@ -314,6 +332,9 @@ class SyncSteering(SyncRunning):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
+        check: str = "",
+        check_every: float = 0,
+        check_timeout: float = 0,
     ) -> dict[str, Any]: ...
 
     @overload
@@ -327,6 +348,9 @@ class SyncSteering(SyncRunning):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
+        check: str = "",
+        check_every: float = 0,
+        check_timeout: float = 0,
     ) -> AbstractContextManager[SyncServing]: ...
 
     def serve(
@@ -339,11 +363,15 @@ class SyncSteering(SyncRunning):
         beside: bool = False,
         take_over: bool = False,
         proxy_header: bool = False,
+        check: str = "",
+        check_every: float = 0,
+        check_timeout: float = 0,
     ) -> dict[str, Any] | AbstractContextManager[SyncServing]:
         """As ``Steering.serve``. This program is served by ``serving.forever()`` within ``with
         mesh.serve("api", handler) as serving``: ``handler`` gets each client's socket, one after
         another."""
         options = _options(allow, allow_if, beside, take_over, proxy_header)
+        options |= _check(check, check_every, check_timeout)
         if isinstance(name, str):
             return _serve(self._paths, target, name, options)
         from pollen.sdk import serving

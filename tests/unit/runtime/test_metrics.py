@@ -20,7 +20,13 @@ def page(native: dict[str, object]) -> str:
     timings.handle.observe(0.002)
     packed = msgspec.msgpack.encode(native)
     return metrics.metrics_page(
-        packed, {"pollen_records": 7}, {"flood": 2}, {"sent": 3}, timings, "engine 1"
+        packed,
+        {"pollen_records": 7},
+        {"flood": 2},
+        {"sent": 3},
+        {"api": (0, 5, 3)},
+        timings,
+        "engine 1",
     )
 
 
@@ -51,6 +57,16 @@ def test_every_number_of_the_muscles_has_a_name_here() -> None:
     names = [name for name, _ in metrics.NATIVE.values()]
     assert len(set(names)) == len(names)
     assert set(names) <= set(METRICS)
+
+
+def test_the_checks_of_services_are_told_by_service() -> None:
+    """Whether it is healthy now, and how often it was checked, by how that ended."""
+    found = samples(page({}))
+    api = ("service", "api")
+    assert found["pollen_service_healthy", frozenset({api})] == 0
+    for outcome, count in (("good", 5), ("bad", 3)):
+        key = frozenset({api, ("outcome", outcome)})
+        assert found["pollen_service_checks_total", key] == count
 
 
 def test_numbers_come_in_base_units() -> None:

@@ -5,7 +5,7 @@
 #![allow(dead_code)]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
@@ -23,7 +23,7 @@ use pollen_plane::{
     events::Event,
     tables::{Lane, PeerRow, Push, ServedRow, ServiceRow, Words},
 };
-use pollen_tunnel::{Listener, Missed, Socket, Tunnels, Want};
+use pollen_tunnel::{Listener, Missed, Probe, Socket, Tunnels, Want};
 use pollen_wire::Id;
 use tempfile::TempDir;
 
@@ -37,6 +37,8 @@ pub struct Node {
     pub tunnels: Tunnels,
     generation: Mutex<u64>,
     opened: Arc<Mutex<HashMap<u64, (String, String)>>>,
+    /// To whom a client of this node wanted a link.
+    pub wanted: Arc<Mutex<HashSet<Id>>>,
     _folder: TempDir,
 }
 
@@ -64,9 +66,10 @@ impl Node {
         let tunnels = Tunnels::new(plane.clone());
         let hello = HelloData { cluster: [7; 32], minor_min: 0, minor_max: 0, chain: Vec::new() };
         plane.net().set_hello(hello);
-        let opened = Arc::default();
-        std::thread::spawn(brain(plane.clone(), reader, Arc::clone(&opened)));
-        Self { plane, tunnels, generation: Mutex::new(0), opened, _folder: folder }
+        let (opened, wanted) = (Arc::default(), Arc::default());
+        let brain = brain(plane.clone(), reader, Arc::clone(&opened), Arc::clone(&wanted));
+        std::thread::spawn(brain);
+        Self { plane, tunnels, generation: Mutex::new(0), opened, wanted, _folder: folder }
     }
 
     pub fn id(&self) -> Id {
@@ -97,9 +100,32 @@ impl Node {
 
     /// Who provides a service, as this node sees it.
     pub fn knows(&self, served: &ServedRow, providers: &[&Node]) {
-        let providers = providers.iter().map(|node| node.id()).collect();
+        self.knows_of(served, providers, &[]);
+    }
+
+    /// The same, where the programs of some of them fail.
+    pub fn knows_of(&self, served: &ServedRow, providers: &[&Node], failing: &[&Node]) {
+        let ids = |nodes: &[&Node]| nodes.iter().map(|node| node.id()).collect();
+        let (providers, failing) = (ids(providers), ids(failing));
         let ServedRow { key, name, datagrams, .. } = served.clone();
-        self.push(|push| push.services.rows.push(ServiceRow { key, name, providers, datagrams }));
+        let row = ServiceRow { key, name, providers, datagrams, failing };
+        self.push(|push| push.services.rows.push(row));
+    }
+
+    /// What comes of a check: slug and reason.
+    pub fn probe(
+        &self,
+        target: &str,
+        path: &str,
+        timeout_ms: u64,
+        proxied: bool,
+    ) -> (String, String) {
+        let number = NUMBERS.fetch_add(1, Relaxed);
+        let (target, path) = (target.to_owned(), path.to_owned());
+        let asked = Probe { number, target, path, proxy_header: proxied, timeout_ms };
+        self.tunnels.probe(asked);
+        until(|| self.opened.lock().contains_key(&number));
+        self.opened.lock().remove(&number).unwrap()
     }
 
     /// Opens a listener; where it is, or the slug.
@@ -170,6 +196,7 @@ fn brain(
     plane: Plane,
     mut reader: UnixStream,
     opened: Arc<Mutex<HashMap<u64, (String, String)>>>,
+    wanted: Arc<Mutex<HashSet<Id>>>,
 ) -> impl FnOnce() {
     reader.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     move || {
@@ -182,6 +209,13 @@ fn brain(
                     Event::Hello { link, .. } => plane.net().admit(link),
                     Event::ListenerOpened { listener, bound, slug, .. } => {
                         opened.lock().insert(listener, (bound, slug));
+                    }
+                    Event::LinkWanted { peer } => {
+                        wanted.lock().insert(peer);
+                    }
+                    Event::ServiceProbed { number, slug, reason } => {
+                        let twice = opened.lock().insert(number, (slug, reason));
+                        assert!(twice.is_none(), "a check has one result");
                     }
                     _ => {}
                 }

@@ -161,7 +161,10 @@ impl Drop for Touched {
 #[cfg(all(test, target_os = "linux"))]
 #[allow(clippy::indexing_slicing)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use crate::engine::registry::{Purpose, Registry};
+    use crate::engine::touched::Touched;
 
     const PAGE: usize = 4096;
 

@@ -24,6 +24,11 @@ from pollen.cli.values import DURATION, PAIR
     "--proxy-header", is_flag=True, help="Tell the service who comes: PROXY protocol, version 2."
 )
 @click.option("--idle", type=DURATION, help="End a client of a UDP service after so long (2m).")
+@click.option(
+    "--check", default="", metavar="CHECK", help="tcp or http:/PATH: go elsewhere while it fails."
+)
+@click.option("--check-every", type=DURATION, help="From one check to the next (10s).")
+@click.option("--check-timeout", type=DURATION, help="How long a check may take (2s).")
 @with_json
 @with_globals
 @click.pass_context
@@ -37,6 +42,9 @@ def serve_command(
     take_over: bool,
     proxy_header: bool,
     idle: int | None,
+    check: str,
+    check_every: int | None,
+    check_timeout: int | None,
     as_json: bool,
 ) -> None:
     """Let members reach TARGET under NAME: [tcp:|udp:]PORT, [tcp:|udp:]HOST:PORT or unix:PATH.
@@ -44,10 +52,15 @@ def serve_command(
     A port alone is one of the node's machine. The service stays served after a restart, until
     `pln unserve`.
 
+    With --check the node connects to the service every now and then, or asks it for PATH and takes
+    a status from 200 to 399. A provider that failed three times in a row is tried last, until it
+    passed twice.
+
     \b
     Examples:
       pln serve 8080 api
       pln serve udp:53 dns --allow-prop team=home
+      pln serve 8080 api --beside --check http:/healthz --check-every 5s
       pln serve 192.168.1.9:80 printer --allow 'caller.tier == "admin"'
       pln serve unix:/run/postgresql/.s.PGSQL.5432 db
     """
@@ -60,6 +73,9 @@ def serve_command(
         "take_over": take_over,
         "proxy_header": proxy_header,
         "idle_ms": idle or 0,
+        "check": check,
+        "check_every_ms": check_every or 0,
+        "check_timeout_ms": check_timeout or 0,
     }
     answer = control_of(ctx).request("POST", "/v1/services", body)
     if as_json:

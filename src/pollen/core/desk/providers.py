@@ -27,6 +27,7 @@ def why_service(
     for service in known.providers:
         peer = service.owner
         micros, source = price(peer)
+        said = screen.services.health(known.name, peer)
         ways.append(
             ProviderWay(
                 node=peer.hex(),
@@ -37,6 +38,9 @@ def why_service(
                 price_us=micros,
                 price_source=source,
                 path=_path_to(screen, peer),
+                health="" if said is None else said.label,
+                health_unix_ms=0 if said is None else said.since_unix_ms,
+                health_reason="" if said is None else said.reason,
             )
         )
     first = known.providers[0].record if known.providers else None

@@ -19,6 +19,7 @@ from pollen.core.ids import Hash, PeerId, short
 from pollen.core.names import Holding, check_may_seed, near_names, next_epoch, resolve
 from pollen.core.placement import Lane, Situation
 from pollen.core.records import Record
+from pollen.core.services.health import HealthRecord, decode_health
 from pollen.core.services.records import (
     EPOCH_MAX,
     ROW_PROVIDERS,
@@ -48,6 +49,8 @@ class Directory:
         self._lane = lane
         self._known: dict[str, dict[PeerId, Service]] = {}
         self._named_by: dict[PeerId, dict[str, None]] = {}
+        # What nodes say of their programs, and the run in which they said it.
+        self._health: dict[str, dict[PeerId, tuple[int, HealthRecord]]] = {}
         self._stale: dict[str, None] = {}
         self._policy = members.trust.publishers.counts
         self.names: dict[str, Holding[Service]] = {}
@@ -75,6 +78,22 @@ class Directory:
                 del self._known[name]
         self._stale[name] = None
         return service if isinstance(service, Rejection) else None
+
+    def note_health(self, record: Record) -> Rejection | None:
+        """A node says how a program of its own fares, or nothing any more."""
+        if record.is_opaque:
+            return None
+        owner, name = record.body.owner, record.body.key.decode("utf-8", "replace")
+        said = decode_health(record.body.payload) if record.is_live else None
+        held = self._health.setdefault(name, {})
+        if isinstance(said, HealthRecord):
+            held[owner] = record.body.epoch, said
+        else:
+            held.pop(owner, None)
+            if not held:
+                del self._health[name]
+        self._stale[name] = None
+        return said if isinstance(said, Rejection) else None
 
     def note_peer(self, peer: PeerId) -> None:
         """Somebody came, went, has another certificate or another price."""
@@ -112,11 +131,13 @@ class Directory:
         found = self.providers(name)
         if not found:
             return None
+        tried = [s.owner for s in found if self._is_live(s.owner)][:ROW_PROVIDERS]
         return ServiceRow(
             key=key_of(name),
             name=name,
-            providers=[s.owner for s in found if self._is_live(s.owner)][:ROW_PROVIDERS],
+            providers=tried,
             datagrams=found[0].record.datagrams,
+            failing=[peer for peer in tried if self.is_failing(name, peer)],
         )
 
     def _is_live(self, peer: PeerId) -> bool:
@@ -128,6 +149,7 @@ class Directory:
         """Everybody who serves a name, alive or not, in the order in which they are tried.
 
         Those that speak otherwise than the first in rank (streams or datagrams) do not count.
+        Those whose program fails its check come last.
         """
         holding = self.names.get(name)
         if holding is None:
@@ -139,7 +161,20 @@ class Directory:
             ranked = [service for service in ranked if self._tier_of(service.owner) == tier]
         found = [service for service in ranked if not service.is_withdrawn]
         alike = [s for s in found if s.record.datagrams == found[0].record.datagrams]
-        return sorted(alike, key=lambda s: (self._price(s.owner), s.owner))
+        is_failing = self.is_failing
+        return sorted(
+            alike, key=lambda s: (is_failing(name, s.owner), self._price(s.owner), s.owner)
+        )
+
+    def health(self, name: str, peer: PeerId) -> HealthRecord | None:
+        """What a node that is online says of its program: what it said in another run is void."""
+        epoch, said = self._health.get(name, {}).get(peer, (-1, None))
+        return said if self._situation.live.get(peer) == epoch else None
+
+    def is_failing(self, name: str, peer: PeerId) -> bool:
+        """Whether a node says that its program fails the check."""
+        said = self.health(name, peer)
+        return said is not None and said.is_failing
 
     def left_out(self, name: str) -> list[tuple[Service, str]]:
         """Who published that it serves a name and does not count, and why not."""

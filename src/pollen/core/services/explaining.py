@@ -15,6 +15,7 @@ import msgspec
 from pollen.core.codec import Refusal
 from pollen.core.ids import PeerId
 from pollen.core.services.asking import lets
+from pollen.core.services.checking import Checking
 from pollen.core.services.choosing import choose, parted
 from pollen.core.services.directory import Directory
 from pollen.core.services.listeners import Listeners
@@ -47,6 +48,7 @@ class Explaining:
         directory: Directory,
         serving: Serving,
         listeners: Listeners,
+        checking: Checking,
     ) -> None:
         self._own = own
         self._members = members
@@ -54,6 +56,7 @@ class Explaining:
         self._directory = directory
         self._serving = serving
         self._listeners = listeners
+        self._checking = checking
 
     def why(self, target: str) -> Known | Refusal:
         """What is known of ``NAME`` or ``NAME@NODE``, with that one provider only."""
@@ -78,28 +81,48 @@ class Explaining:
             providers=found,
             open_here=open_here,
             why=[
-                self._first(found, node),
+                self._first(name, found, node),
+                *self._failing(name, found, node),
                 *self._gates(found, open_here),
                 *(f"{self._members.name_of(s.owner)} does not count: {why}" for s, why in others),
                 *self._here(name, found),
             ],
         )
 
-    def _first(self, found: list[Service], node: str) -> str:
+    def _first(self, name: str, found: list[Service], node: str) -> str:
         live = self._live()
         online = [service.owner for service in found if service.owner in live]
         if node and found:
-            name = self._members.name_of(found[0].owner)
-            return f"{name} alone is asked for" + ("" if online else ", and is not online")
+            only = self._members.name_of(found[0].owner)
+            return f"{only} alone is asked for" + ("" if online else ", and is not online")
         if not online:
             who = "who serves it is online" if found else "serves it"
             return f"nobody {who}"
-        name = self._members.name_of(online[0])
+        first = self._members.name_of(online[0])
         if online[0] == self._own:
             return "this node serves it itself, and is tried first"
         if len(online) == 1:
-            return f"{name} is the only one that is online"
-        return f"{name} is tried first, the nearest of {len(online)} that are online"
+            return f"{first} is the only one that is online"
+        fit = [peer for peer in online if not self._directory.is_failing(name, peer)]
+        if fit and len(fit) < len(online):
+            which = f"the nearest of {len(fit)}" if len(fit) > 1 else "the only one"
+            return f"{first} is tried first, {which} that is online and does not fail its check"
+        return f"{first} is tried first, the nearest of {len(online)} that are online"
+
+    def _failing(self, name: str, found: list[Service], node: str) -> Iterator[str]:
+        """Whose programs fail their check, and what that means for clients."""
+        failing = [s.owner for s in found if self._directory.is_failing(name, s.owner)]
+        online = [service.owner for service in found if service.owner in self._live()]
+        for peer in failing:
+            said = self._checking.said(name, peer)
+            why = f": {said.reason}" if said is not None and said.reason else ""
+            yield f"the service at {self._members.name_of(peer)} fails its check{why}"
+        if failing and not node:
+            rest = (
+                "it is tried all the same" if len(failing) == 1 else "they are tried all the same"
+            )
+            last = "clients go there when no other takes them"
+            yield f"no other is left: {rest}" if len(failing) == len(online) else last
 
     def _gates(self, found: list[Service], open_here: list[PeerId]) -> Iterator[str]:
         """Whom the gates keep out, this node first."""
@@ -127,6 +150,23 @@ class Explaining:
         target = self._serving.targets.get(name)
         if target is not None and any(service.owner == self._own for service in found):
             yield f"here it is at {target.text}"
+            yield from self._check(name)
+        yield from self._listened(name)
+
+    def _check(self, name: str) -> Iterator[str]:
+        """How the program here is checked, and what came of it last."""
+        view = self._checking.view(name)
+        if view is None:
+            return
+        how = f"each {view.every_ms / 1000:g} s ({view.check})"
+        last = view.error or ("it passed" if view.good else "none has ended yet")
+        yield f"it is checked here {how}: {view.state}; the last one: {last}"
+        if view.against and view.needed > 1:
+            turns = "fails" if view.state == "healthy" else "is healthy"
+            yield f"{view.against} in a row speak against that; after {view.needed} it {turns}"
+
+    def _listened(self, name: str) -> Iterator[str]:
+        """Where clients of this machine find it."""
         for held in self._listeners.views():
             if held.service == name:
                 only = f", for {held.provider} alone" if held.provider else ""

@@ -14,16 +14,19 @@ from pollen.core import timers
 from pollen.core.codec import Refusal, Rejection
 from pollen.core.effects import SetTimer
 from pollen.core.ids import PeerId
-from pollen.core.kinds import SERVICE
+from pollen.core.kinds import HEALTH, SERVICE
 from pollen.core.placement import Placing, Situation
 from pollen.core.seeds import Seed
 from pollen.core.services.asking import why_asked
+from pollen.core.services.checking import Checking
 from pollen.core.services.directory import Directory
 from pollen.core.services.explaining import Explaining, Known
+from pollen.core.services.health import HealthRecord
 from pollen.core.services.listeners import LISTENER_TABLE, Listeners
 from pollen.core.services.records import Place
 from pollen.core.services.serving import SERVED_TABLE, Serving
 from pollen.core.services.shown import Shown
+from pollen.core.servicewords import Checks
 from pollen.core.trust import Certificate, Members
 from pollen.core.turn import Room, Turn
 
@@ -53,7 +56,10 @@ class Services:
             placing.served,
             self._listens_at,
         )
+        self._checking = Checking(own, self._directory, self._serving.targets, has_room)
+        self._serving.watch = self._checking.note_target
         situation.kinds[SERVICE] = lambda record, now: self._directory.note_record(record)
+        situation.kinds[HEALTH] = lambda record, now: self._directory.note_health(record)
         self._listeners = Listeners(
             self._directory, lambda: certificate().party, members.name_of, self._serving.places
         )
@@ -64,15 +70,22 @@ class Services:
             self._directory,
             self._serving,
             self._listeners,
+            self._checking,
             lambda: placing.telemetry,
         )
         self._explaining = Explaining(
-            own, members, lambda: situation.live, self._directory, self._serving, self._listeners
+            own,
+            members,
+            lambda: situation.live,
+            self._directory,
+            self._serving,
+            self._listeners,
+            self._checking,
         )
 
     def rooms(self) -> list[Room]:
         """Who takes what of it."""
-        return [self._serving, self._listeners, self._shown]
+        return [self._serving, self._listeners, self._checking, self._shown]
 
     def restore(self, restored: Mapping[str, Sequence[tuple[bytes, bytes]]]) -> list[Rejection]:
         """What was served here and listened here; the faults in what the disk holds."""
@@ -83,6 +96,7 @@ class Services:
         """The muscles run: open the listeners that stood before, end what programs served."""
         self._listeners.start(turn)
         self._serving.start(turn)
+        self._checking.start(turn)
 
     def follow(self, moved: Collection[PeerId], turn: Turn) -> None:
         """Bring names and rows up to date, after these peers moved; the rest in the next turn."""
@@ -99,6 +113,14 @@ class Services:
     def held_by(self, peers: Collection[PeerId]) -> list[str]:
         """The names that these members serve, and nobody else."""
         return self._directory.held_by(peers)
+
+    def checks(self) -> Checks:
+        """The checks of this node's programs in numbers."""
+        return self._checking.figures()
+
+    def health(self, name: str, peer: PeerId) -> HealthRecord | None:
+        """What a node that is online says of its program."""
+        return self._checking.said(name, peer)
 
     def why(self, target: str) -> Known | Refusal:
         """Who serves a name, whom they let in, and what of it is here."""

@@ -24,6 +24,7 @@ from pollen.core.names import has_authority
 from pollen.core.placement import Lane, Situation
 from pollen.core.services import records
 from pollen.core.services.directory import Directory
+from pollen.core.services.health import Check, read_check
 from pollen.core.services.records import Place, Service, ServiceRecord, key_of
 from pollen.core.servicewords import ServeCommand, Served, UnserveCommand, Unserved
 from pollen.core.trust import Certificate, Members, Tier
@@ -51,6 +52,7 @@ class Target(msgspec.Struct, frozen=True, array_like=True):
     proxy_header: bool
     idle_ms: int
     tied: bool = False
+    check: Check | None = None
 
 
 class Serving(Room):
@@ -77,6 +79,8 @@ class Serving(Room):
         self._lane = lane
         self._listens_at = listens_at
         self.targets: dict[str, Target] = {}
+        # Is told of each name whose target may have come, gone or changed.
+        self.watch: Callable[[str, Turn], None] = lambda name, turn: None
         # Names that programs served when this node stopped: they are told by another connection.
         self._ended: list[str] = []
 
@@ -162,6 +166,7 @@ class Serving(Room):
         )
         self.targets[name] = target
         self._directory.touched[name] = None
+        self.watch(name, turn)
         turn.publish(SERVICE, name.encode(), payload)
         turn.write(_kept(name, target))
         turn.answer(asked.request, answer, when_durable=not answer.unchanged)
@@ -200,8 +205,22 @@ class Serving(Room):
                 f"the gate has {len(encode(record))} bytes, over {limits.SPEC_MAX_BYTES}",
                 "write it shorter",
             )
-        idle_ms = command.idle_ms or records.SESSION_IDLE_MS
-        target = Target(place.text, place.datagrams, command.proxy_header, idle_ms, command.tied)
+        check = read_check(
+            command.check,
+            command.check_every_ms,
+            command.check_timeout_ms,
+            datagrams=place.datagrams,
+        )
+        if isinstance(check, Refusal):
+            return check
+        target = Target(
+            text=place.text,
+            datagrams=place.datagrams,
+            proxy_header=command.proxy_header,
+            idle_ms=command.idle_ms or records.SESSION_IDLE_MS,
+            tied=command.tied,
+            check=check,
+        )
         return record, target
 
     def _check_tied(self, command: ServeCommand, place: Place) -> Refusal | None:
@@ -325,6 +344,7 @@ class Serving(Room):
         if self.targets.pop(name, None) is not None:
             turn.write((SERVED_TABLE, name.encode(), None))
         directory.touched[name] = None
+        self.watch(name, turn)
         left = [] if command.everywhere else [self._members.name_of(s.owner) for s in others]
         turn.answer(asked.request, Unserved(name=name, providers=left), when_durable=True)
 

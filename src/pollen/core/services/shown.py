@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pollen.core.events import ServiceSample, Telemetry
 from pollen.core.ids import Hash, PeerId
 from pollen.core.placement import Situation
+from pollen.core.services.checking import Checking
 from pollen.core.services.directory import Directory
 from pollen.core.services.listeners import Listeners
 from pollen.core.services.records import Service, key_of
@@ -35,6 +36,7 @@ class Shown(Room):
         directory: Directory,
         serving: Serving,
         listeners: Listeners,
+        checking: Checking,
         telemetry: Callable[[], Telemetry | None],
     ) -> None:
         self._own = own
@@ -43,6 +45,7 @@ class Shown(Room):
         self._directory = directory
         self._serving = serving
         self._listeners = listeners
+        self._checking = checking
         self._telemetry = telemetry
 
     def commands(self) -> Mapping[type[object], Handler]:
@@ -75,6 +78,7 @@ class Shown(Room):
                     refused=sample.refused,
                     bytes_in=sample.bytes_in,
                     bytes_out=sample.bytes_out,
+                    check=self._checking.view(name) if is_own else None,
                 )
             )
         turn.answer(
@@ -83,6 +87,7 @@ class Shown(Room):
 
     def _provider(self, service: Service, rtts: Mapping[PeerId, int]) -> ProviderView:
         peer = service.owner
+        said = self._checking.said(service.name, peer)
         return ProviderView(
             node=peer.hex(),
             name=self._members.name_of(peer),
@@ -91,6 +96,9 @@ class Shown(Room):
             rtt_us=rtts.get(peer, 0),
             allow=service.record.allow,
             allow_if="" if service.allow_if is None else service.allow_if.text,
+            health="" if said is None else said.label,
+            health_unix_ms=0 if said is None else said.since_unix_ms,
+            health_reason="" if said is None else said.reason,
         )
 
     def _state_of(self, peer: PeerId) -> str:

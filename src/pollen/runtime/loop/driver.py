@@ -26,6 +26,7 @@ from pollen.core.commands import Command
 from pollen.core.disk import must_last
 from pollen.core.ids import RequestId, Token
 from pollen.core.node import Node
+from pollen.core.servicewords import Checks
 from pollen.errors import InvariantError, PollenError, error_from
 from pollen.runtime.loop import clock
 from pollen.runtime.loop.native import Drained, LogLine, Muscles, Port, as_error, slug_of
@@ -117,10 +118,10 @@ class Driver:
         """How many peers are linked now."""
         return self._port.linked
 
-    def figures(self) -> tuple[dict[str, float], dict[str, int], dict[str, int]]:
-        """Our numbers and the node's by metric, peers' faults by kind, and packets through the mesh
-        by their way."""
-        counted, rejections, mesh = self._node.figures()
+    def figures(self) -> tuple[dict[str, float], dict[str, int], dict[str, int], Checks]:
+        """Our numbers and the node's by metric, peers' faults by kind, packets through the mesh by
+        their way, and the checks of services."""
+        counted, rejections, mesh, checks = self._node.figures()
         own = {
             "pollen_brain_events_total": self.counters["events"],
             "pollen_brain_slow_handles_total": self.counters["slow_handles"],
@@ -130,7 +131,7 @@ class Driver:
             "pollen_store_batches_waiting": self._store.waiting,
             "pollen_store_failures_total": self.counters["store_failures"],
         }
-        return {**counted, **own}, rejections, mesh
+        return {**counted, **own}, rejections, mesh, checks
 
     # -- events in ------------------------------------------------------------------------------
 

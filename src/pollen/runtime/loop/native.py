@@ -54,6 +54,7 @@ Drained = (
     | ev.Telemetry
     | ev.LinkWanted
     | ev.ListenerOpened
+    | ev.ServiceProbed
     | LogLine
 )
 
@@ -121,6 +122,7 @@ class Muscles(Protocol):
     ) -> None: ...
     def open_listener(self, asked: fx.OpenListener) -> None: ...
     def close_listener(self, listener: int) -> None: ...
+    def probe_service(self, asked: fx.ProbeService) -> None: ...
     def run_workload(
         self,
         *,
@@ -443,5 +445,7 @@ class Port:
                 muscles.open_listener(effect)
             case fx.CloseListener(listener=listener):
                 muscles.close_listener(listener)
+            case fx.ProbeService():
+                muscles.probe_service(effect)
             case _:
                 raise InvariantError(f"{type(effect).__name__} is not for the muscles")

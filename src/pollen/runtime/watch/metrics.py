@@ -104,6 +104,12 @@ METRICS: Mapping[str, Meaning] = {
     "pollen_tunnel_refusals_total": Meaning(
         "counter", "Clients of this machine that got no tunnel", ("reason",)
     ),
+    "pollen_service_checks_total": Meaning(
+        "counter", "Checks of this node's own services, by how they ended", ("service", "outcome")
+    ),
+    "pollen_service_healthy": Meaning(
+        "gauge", "Whether a service of this node passes its check: 1, else 0", ("service",)
+    ),
     # packets through other members
     "pollen_mesh_packets_total": Meaning(
         "counter",
@@ -265,11 +271,13 @@ def metrics_page(
     numbers: Mapping[str, float],
     rejections: Mapping[str, int],
     mesh: Mapping[str, int],
+    checks: Mapping[str, tuple[int, int, int]],
     timings: Timings,
     engine: str,
 ) -> str:
     """The page: the muscles' msgpack map, our own numbers by metric, peers' faults by kind,
-    packets through the mesh by their way."""
+    packets through the mesh by their way, and of each service that is checked whether it is
+    healthy, and how many checks it passed and failed."""
     registry = CollectorRegistry(auto_describe=False)
     view = msgspec.msgpack.decode(native, type=NativeView)
     families = itertools.chain(
@@ -278,6 +286,7 @@ def metrics_page(
         _of_numbers({**_of_native(native), **numbers}),
         [_by_kind("pollen_door_refusals_total", view.door_refused)],
         [_by_kind("pollen_tunnel_refusals_total", view.tunnel_refused)],
+        _of_checks(checks),
         [_by_kind("pollen_mesh_packets_total", mesh)],
         [_by_kind("pollen_rejections_total", rejections)],
         [_build(engine)],
@@ -316,6 +325,17 @@ def _labelled(name: str, rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
 
 def _by_kind(name: str, counts: Mapping[str, int]) -> Metric:
     return _labelled(name, [((kind,), count) for kind, count in counts.items()])
+
+
+def _of_checks(checks: Mapping[str, tuple[int, int, int]]) -> Iterator[Metric]:
+    rows = [
+        row
+        for name, (_, good, bad) in checks.items()
+        for row in (((name, "good"), good), ((name, "bad"), bad))
+    ]
+    yield _labelled("pollen_service_checks_total", rows)
+    healthy = [((name,), is_healthy) for name, (is_healthy, _, _) in checks.items()]
+    yield _labelled("pollen_service_healthy", healthy)
 
 
 def _of_wakes(view: NativeView) -> Iterator[Metric]:

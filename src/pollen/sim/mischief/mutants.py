@@ -175,6 +175,11 @@ MUTANTS: list[Mutant] = [
         caught_by="services-agree", scenario="services_are_found_where_they_are", number=2,
     ),
     Mutant(
+        name="failing-come-first", owner=directory.Directory, target="is_failing",
+        make=bugs.always(False),
+        caught_by="failing-agrees", scenario="a_program_that_fails_is_passed_over",
+    ),
+    Mutant(
         name="anybody-passes-on", owner=paths.Paths, target="_is_relay", make=bugs.always(True),
         caught_by="only-the-willing-pass-on", scenario="every_pair_finds_a_way",
     ),

@@ -182,6 +182,8 @@ class Engine:
                 self.post(machine.name, machine.opened(listener, bind), MILLISECOND)
             case fx.CloseListener():
                 pass
+            case fx.ProbeService(number=number, target=target):
+                self.post(machine.name, machine.probed(number, target), MILLISECOND)
             case fx.SetRelay(relays=relays):
                 _plane(machine).relays = relays
             case fx.SetSeen(addresses=addresses):

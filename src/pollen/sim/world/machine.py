@@ -22,7 +22,7 @@ import msgspec
 
 from pollen.core import durability, restoring
 from pollen.core.effects import Effect, Log, PeerRow, Reply, SeedRow, ServedRow, ServiceRow
-from pollen.core.events import Event, ListenerOpened
+from pollen.core.events import Event, ListenerOpened, ServiceProbed
 from pollen.core.ids import BOOT_BYTES, SECOND, Nanos, Now, PeerId, Token
 from pollen.core.node import Node
 from pollen.core.restoring import Identity, Restored
@@ -163,7 +163,8 @@ class Machine:
 
     ``busy_until``: the brain takes no turn before (a stall). ``is_frozen``: the whole process
     stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``. ``taken_ports``:
-    where no listener can be opened. ``relays``: the setting of this name, read at a start.
+    where no listener can be opened. ``failing_targets``: the programs that fail their check there.
+    ``relays``: the setting of this name, read at a start.
     ``disk_bytes`` is the room for content, of which others use ``foreign_bytes``. What users put
     there are ``uploaded_bytes`` in all; of both together the brain was told of ``told_bytes``.
     ``sends_wrong``: what it sends of a blob is not what the hash says. ``losses`` counts how often
@@ -209,6 +210,7 @@ class Machine:
     cannot_load: bool = False
     fails_checks: bool = False
     taken_ports: set[str] = field(default_factory=set)
+    failing_targets: set[str] = field(default_factory=set)
     relays: bool = True
     handled: int = 0
 
@@ -283,6 +285,13 @@ class Machine:
     def loaded(self) -> dict[bytes, PeerId]:
         """The seeds that can run here, and from whom each was fetched."""
         return {} if self.plane is None else self.plane.loaded
+
+    def probed(self, number: int, target: str) -> ServiceProbed:
+        """What comes of checking a program: those at ``failing_targets`` answer in error."""
+        if target in self.failing_targets:
+            reason = "it answered HTTP 500"
+            return ServiceProbed(number=number, slug="provider-refused", reason=reason)
+        return ServiceProbed(number=number)
 
     def opened(self, listener: int, bind: str) -> ListenerOpened:
         """What comes of opening a listener: any port is one that no other listener was given."""
