@@ -1,5 +1,5 @@
-//! What this process may and holds: its user, its open files and who has which part, an accept loop
-//! without one, and memory that is free.
+//! What this process may and holds: its user, its open files and who has which part, and an accept
+//! loop without one.
 //!
 //! Decides: how long such a loop waits; how the open files are shared.
 //! Does not know: what is accepted.
@@ -27,19 +27,6 @@ impl Patience {
         Some(self.0)
     }
 }
-
-/// Gives the system the free pages that the allocator keeps. Takes tens of milliseconds: it is nothing
-/// for a network thread.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[allow(unsafe_code)]
-pub fn trim() {
-    // SAFETY: takes the allocator's own locks, and has no preconditions.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Other allocators give back by themselves.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn trim() {}
 
 /// The files that this process may open.
 #[allow(unsafe_code)]

@@ -112,8 +112,8 @@ impl Plane {
             }
             let now = self.sandbox().reap();
             reaped += now;
-            if now == 0 && reaped >= GIVE_BACK {
-                // As many again would have been reaped by now: what they took is free for long.
+            // While some go at every look, what they took may be taken again soon.
+            if reaped >= GIVE_BACK && (now == 0 || reaped >= 8 * GIVE_BACK) {
                 reaped = 0;
                 let _ = tokio::task::spawn_blocking(crate::trim).await;
             }

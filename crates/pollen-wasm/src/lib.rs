@@ -52,3 +52,4 @@ pub use inspect::{known_imports, wat_to_wasm};
 pub use sandbox::{Sandbox, SandboxMetrics};
 pub use seed::Seed;
 pub use sharded::{Sharded, Tally};
+pub use sys::trim;
