@@ -179,7 +179,7 @@ def _publish(
         state = control.wait_ready(named, answer["seed"], 0) if options.get("sealed") else {}
         print_seeded(answer, _python_of(made), state, as_json)
         return
-    state = settled(control, answer, as_json=as_json)
+    state = settled(control, answer, as_json=as_json, is_python=bool(made.bundle))
     print_seeded(answer, _python_of(made), state, as_json)
     if not as_json:
         print_place(state, answer)

@@ -19,6 +19,9 @@ from pollen.units import human_bytes
 # in a second at least.
 SETTLE_SECONDS = 10.0
 _COPY_BYTES_S = 4 << 20
+# Other nodes may have to compile Python, which takes 9 s and is no reason to wait: the first node
+# that is ready answers their callers.
+_REST_SECONDS = 0.4
 # After so long a user is told what takes its time, on a terminal.
 _WORD_SECONDS = 2.0
 # The functions of a program compiled as a WASI command.
@@ -27,10 +30,12 @@ _PROGRAM = ["_start"]
 _HANDLER = "wasi:http/incoming-handler"
 
 
-def settled(control: Control, answer: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+def settled(
+    control: Control, answer: dict[str, Any], *, as_json: bool, is_python: bool = False
+) -> dict[str, Any]:
     """``SeedState`` when what was published is where it is wanted, or the wait is over: of a blob
-    the time that its copies may take."""
-    seconds = SETTLE_SECONDS
+    the time that its copies may take, of Python a moment after the first node has it."""
+    seconds, rest = SETTLE_SECONDS, _REST_SECONDS if is_python else 0.0
     if answer["kind"] in HELD:
         seconds += answer["size_bytes"] / _COPY_BYTES_S
     text = f"{answer['name']} is published; its copies are made (Ctrl-C does not stop that) ..."
@@ -38,7 +43,7 @@ def settled(control: Control, answer: dict[str, Any], *, as_json: bool) -> dict[
     if answer["kind"] in HELD and not as_json and sys.stderr.isatty():
         told.start()
     try:
-        return control.wait_ready(answer["name"], answer["seed"], seconds)
+        return control.wait_ready(answer["name"], answer["seed"], seconds, rest)
     finally:
         told.cancel()
 

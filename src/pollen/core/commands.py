@@ -67,12 +67,14 @@ class WaitSeedCommand(_Command, frozen=True, kw_only=True, tag="wait_seed"):
     """Wait until a name is ready where it is wanted; answered by ``SeedState``.
 
     ``seed``: the hash of the version that is waited for, in hex; empty for any. With another one
-    under the name the wait ends at once.
+    under the name the wait ends at once. ``rest_ms``: where it is ready on some node, so long for
+    the others; 0 is all of ``wait_ms``.
     """
 
     name: str
     seed: str = ""
     wait_ms: int = 0
+    rest_ms: int = 0
 
 
 class UnseedCommand(_Command, frozen=True, kw_only=True, tag="unseed"):

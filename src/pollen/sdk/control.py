@@ -148,15 +148,20 @@ class Control:
         checked = self.request("POST", "/v1/seeds/check", _wish_of(name, options))
         return list(checked.get("left_out", ()))
 
-    def wait_ready(self, name: str, seed: str = "", seconds: float = 10.0) -> dict[str, Any]:
+    def wait_ready(
+        self, name: str, seed: str = "", seconds: float = 10.0, rest: float = 0.0
+    ) -> dict[str, Any]:
         """``SeedState`` of a name when it is ready where it is wanted, or when the time is over.
 
         ``seed`` is the version that is waited for, in hex; with another one the wait ends at once.
+        ``rest``: seconds for the other nodes once one is ready; 0 waits for all.
         """
         from urllib.parse import quote
 
         wait_ms = int(seconds * 1_000)
         query = f"wait=ready&seed={quote(seed, safe='')}&timeout_ms={wait_ms}"
+        # A node of before takes no such word.
+        query += f"&rest_ms={int(rest * 1_000)}" if rest else ""
         return self.get(f"/v1/seeds/{quote(name, safe='')}?{query}", timeout=seconds + _TIMEOUT)
 
     def withdraw(self, target: str) -> dict[str, Any]:

@@ -41,6 +41,22 @@ def test_a_wait_ends_with_its_time() -> None:
     assert any("no node may host echo" in warning for warning in told.warnings)
 
 
+def test_a_wait_may_give_the_others_a_moment_once_one_host_is_ready() -> None:
+    """One of them compiles for long."""
+    world = three()
+    slow = world.machines["c"].plane
+    assert slow is not None
+    slow.load = lambda effect: None  # type: ignore[method-assign]
+    seed = world.seed("a", "echo", everywhere=True).result.seed  # type: ignore[union-attr]
+    wish = {"name": "echo", "seed": seed, "wait_ms": 8_000}
+    waits = {ms: asked(world, "a", **wish, rest_ms=ms) for ms in (0, 400)}
+    world.run(3 * SECOND)
+    replies = world.machines["a"].replies
+    assert waits[0] not in replies
+    view = state(replies[waits[400]]).seed
+    assert view is not None and 0 < view.ready < view.wanted
+
+
 def test_a_wait_for_a_version_that_another_one_replaced_ends_at_once() -> None:
     """Also one for a name that nobody holds."""
     world = three()

@@ -3,8 +3,9 @@
 Decides: when that is so, and when to wait no longer.
 Does not know: where a seed is to be (``placement``), how a state is worded (``views``).
 Invariants: each wait is answered once, with the state at that moment: when as many hosts as are
-    wanted are ready, when another version holds the name, or when the time is over. A wait changes
-    nothing. At most ``limits.WAITS_MAX`` wait at a time.
+    wanted are ready, when another version holds the name, or when the time is over: all of it, or
+    what the user gives the others once one host is ready. A wait changes nothing. At most
+    ``limits.WAITS_MAX`` wait at a time.
 Source: docs/internals/control-api.md. Refused: a client that asks for the whole status twenty times
     a second, which costs the brain as much as all else that it does.
 """
@@ -27,13 +28,15 @@ _FULL = Refusal("overloaded", "too many wait for seeds already", "ask again soon
 
 
 class Wait(msgspec.Struct, kw_only=True):
-    """One wait. ``seed`` is the version that is waited for in hex; empty for any."""
+    """One wait. ``seed`` is the version that is waited for in hex; empty for any. ``rest_ns``: how
+    long for the others, once one host is ready."""
 
     request: RequestId
     name: str
     seed: str
     looks_until: Nanos
     until: Nanos
+    rest_ns: int
 
 
 class Waits(Room):
@@ -66,6 +69,7 @@ class Waits(Room):
             seed=command.seed,
             looks_until=looks_until,
             until=until,
+            rest_ns=command.rest_ms * 1_000_000,
         )
         for end, at in ((b"look", looks_until), (b"end", until)):
             turn.do(SetTimer(token=timers.token_for(timers.WAIT, key + end), at=at))
@@ -77,6 +81,11 @@ class Waits(Room):
         screen = self._screen(turn.now)
         for key, wait in list(self._waiting.items()):
             state = seed_state(screen, wait.name)
+            if wait.rest_ns and state.seed is not None and state.seed.ready:
+                # From now on; another look finds nothing that it would change.
+                wait.until = min(wait.until, Nanos(turn.now.mono + wait.rest_ns))
+                wait.rest_ns = 0
+                turn.do(SetTimer(token=timers.token_for(timers.WAIT, key + b"rest"), at=wait.until))
             if _is_over(wait, state, turn.now.mono):
                 del self._waiting[key]
                 turn.answer(wait.request, state)

@@ -47,6 +47,10 @@ class Entry(msgspec.Struct, kw_only=True):
     lacks_room: bool = False
     room_at: Nanos = NEVER
 
+    def is_over(self, now: Nanos) -> bool:
+        """Of a load that nobody ranks: it is waited for no longer."""
+        return self.state is State.LOADING and now >= self.stays_until
+
     def enter(self, before: State, now: Now, *, is_leaving: bool) -> None:
         """Note until when the state holds that it came to now, and what is void by that."""
         self.enough_since = None

@@ -28,6 +28,7 @@ from pollen.core.ids import MILLISECOND, Hash, Nanos, Now, PeerId
 from pollen.core.placement import checking
 from pollen.core.placement.claims import Act, Claim, Cue, State, step
 from pollen.core.placement.entry import Entry, View
+from pollen.core.placement.firsts import Firsts
 from pollen.core.placement.going import (
     are_enough,
     are_others_enough,
@@ -71,6 +72,7 @@ class Hosting:
         self.space = Space(capacity_bytes, blob_bytes)
         self.held = Held()
         self.pins = Pins()
+        self.firsts = Firsts()
         self.is_leaving = False
 
     def note_party(self, party: Party) -> bool:
@@ -84,6 +86,7 @@ class Hosting:
         entry = self._entries.get(key)
         if role is None:
             self._checks.forget(key)
+            self.firsts.forget(key)
         if entry is None:
             if role is None:
                 self._let_go(key, turn)
@@ -129,7 +132,7 @@ class Hosting:
         is_stuck = entry.state is State.REFUSED and entry.is_fault and entry.has_elder
         placement = view.placement(key) or NOWHERE
         is_wanted = self._own in placement.chosen or self.pins.keeps(key, role)
-        is_over = not is_wanted and self._is_over(entry, now)
+        is_over = not is_wanted and entry.is_over(now.mono)
         if entry.state is State.LOADING and now.mono >= entry.due_at:
             yield Cue.LATE
         elif self._is_retry_due(entry, view, now.mono) and not (is_stuck or is_over):
@@ -138,12 +141,16 @@ class Hosting:
                 return
         if is_wanted:
             entry.enough_since = None
+            self.firsts.forget(key)
             if not self.space.judges(entry.seed, is_here=self._is_here(entry.seed)):
                 return
             if entry.state is not State.ABSENT or self._is_turn(role, placement, view):
                 yield self._want_or_refuse(entry)
         elif entry.state is State.ABSENT and self._is_recalled(entry, now):
             yield Cue.WANT
+        elif self.firsts.serves(key, entry, role, view) and not self.is_leaving:
+            entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
+            yield self._want_or_refuse(entry)
         elif self._is_spare(key, entry, role, view, now):
             yield Cue.SPARE
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
@@ -211,14 +218,10 @@ class Hosting:
     def _is_spare(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """The plan does not rank this node. What a call woke is checked to its end all the same."""
         if entry.state is State.LOADING:
-            return self._is_over(entry, now)
+            return entry.is_over(now.mono)
         if self.is_leaving and entry.seed.is_blob:
             return False  # It comes back with the disk.
         return self._are_others_enough(key, entry, role, view, now)
-
-    def _is_over(self, entry: Entry, now: Now) -> bool:
-        """Of a load that nobody ranks: it is waited for no longer."""
-        return entry.state is State.LOADING and now.mono >= entry.stays_until
 
     def _are_others_enough(self, key: Hash, entry: Entry, role: Role, view: View, now: Now) -> bool:
         """Phase one of a drain: the minimum of others was ready for long enough."""

@@ -226,6 +226,8 @@ class Placing(Room):
         gone = answer.replaced if isinstance(answer, Seeded) else answer.seed
         if gone:
             held.disown(Hash(bytes.fromhex(gone)))
+        if isinstance(answer, Seeded) and not answer.unchanged:
+            self._hosting.firsts.note(Hash(bytes.fromhex(answer.seed)))
         if isinstance(answer, Seeded) and answer.kind != MODULE:
             held.note(Hash(bytes.fromhex(answer.seed)), turn, is_held=True)
 

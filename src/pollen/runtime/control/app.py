@@ -188,6 +188,7 @@ class _Handlers:
             name=request.path_params["name"],
             seed=str(query.get("seed", "")),
             wait_ms=int(query.get("timeout_ms", 10_000)) if wait else 0,
+            rest_ms=int(query.get("rest_ms", 0)),
         )
         return await self._daemon.command(command)
 

@@ -179,6 +179,7 @@ ROUTES: tuple[Route, ...] = (
             Query("wait", "string", "`ready` waits; without it the answer comes at once."),
             Query("seed", "string", "The hash of the version that is waited for."),
             Query("timeout_ms", "integer", "How long to wait (10,000).", WAIT_MAX_MS),
+            Query("rest_ms", "integer", "So long for others, once one is ready.", WAIT_MAX_MS),
         ),
     ),
     Route(
