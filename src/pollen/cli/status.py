@@ -188,7 +188,7 @@ def _check_lines(services: list[dict[str, Any]]) -> Iterator[str]:
     for held in services:
         for provider in held["providers"]:
             if provider.get("health") == "failing":
-                age = output.human_age(int(time.time() * 1000) - provider["health_unix_ms"])
+                age = output.human_age(max(0, int(time.time() * 1000) - provider["health_unix_ms"]))
                 why = escaped(provider["health_reason"]) or "no reason is told"
                 yield f"{held['name']} at {provider['name']} fails its check for {age}: {why}"
         check = held.get("check")

@@ -227,6 +227,43 @@ def test_a_provider_that_fails_is_last_after_three_checks_and_back_after_two() -
     assert told_of(world.machines["b"]) == ["service-failing", "service-healthy"]
 
 
+def test_a_program_that_takes_all_of_its_time_is_failing_too() -> None:
+    """Its result comes a moment after the next check is due."""
+    world = three()
+    world.machines["b"].probe_ns = 1_002 * MILLISECOND
+    checked(world, "b", check_timeout_ms=1_000)
+    world.machines["b"].failing_targets.add(FIRST)
+    world.run(5 * SECOND)
+    assert failing(world, "a") == ["b"]
+    assert shown(world, "b").check.bad >= 3
+
+
+def test_a_check_that_the_muscles_never_answer_does_not_end_the_checks() -> None:
+    world = three()
+    world.machines["b"].probe_ns = 3_600 * SECOND
+    checked(world, "b")
+    world.run(20 * SECOND)
+    assert 4 <= len(probes(world, "b")) <= 12
+
+
+def test_a_mark_for_which_there_was_no_room_is_told_when_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = three()
+    checked(world, "b")
+    world.run(2 * SECOND)
+    brain = world.machines["b"].node
+    assert brain is not None
+    monkeypatch.setattr(brain._intake, "has_room", lambda slot, size: False)
+    world.machines["b"].failing_targets.add(FIRST)
+    world.run(6 * SECOND)
+    assert failing(world, "a") == []
+    monkeypatch.undo()
+    world.run(3 * SECOND)
+    assert failing(world, "a") == ["b"]
+    assert told_of(world.machines["b"]) == ["service-failing"]
+
+
 def test_one_without_a_check_goes_before_one_that_fails() -> None:
     """It says nothing of its health, and where all fail all are tried."""
     world = three()

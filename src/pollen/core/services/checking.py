@@ -17,7 +17,7 @@ import msgspec
 from pollen.core import timers
 from pollen.core.effects import Log, ProbeService, SetTimer
 from pollen.core.events import Event, ServiceProbed
-from pollen.core.ids import MILLISECOND, Nanos, PeerId, Token
+from pollen.core.ids import MILLISECOND, SECOND, Nanos, PeerId, Token
 from pollen.core.kinds import HEALTH
 from pollen.core.services.directory import Directory
 from pollen.core.services.health import (
@@ -33,21 +33,28 @@ from pollen.core.services.serving import Target
 from pollen.core.servicewords import Checks, CheckView
 from pollen.core.turn import Handler, Room, Turn
 
+# A look again, where a result is on its way; and where the name does not count, or not yet.
+_SOON = 100 * MILLISECOND
+_AGAIN = 10 * SECOND
+
 
 class Checked(msgspec.Struct, kw_only=True):
     """What is known of one program. ``number`` is that of its last check, ``error`` why that
-    failed, empty when it did not. ``good`` and ``bad`` count the checks by their results."""
+    failed, empty when it did not. ``ends``: when its result is waited for no longer. ``good`` and
+    ``bad`` count the checks by their results. ``is_told``: the others know the state."""
 
     target: Target
     check: Check
     number: int = 0
     due: Nanos = Nanos(0)
+    ends: Nanos = Nanos(0)
     health: Health = Health()
     since_unix_ms: int = 0
     error: str = ""
     error_unix_ms: int = 0
     good: int = 0
     bad: int = 0
+    is_told: bool = True
 
 
 class Checking(Room):
@@ -105,16 +112,23 @@ class Checking(Room):
     def on_due(self, subject: bytes, turn: Turn) -> None:
         """Check a program, unless its name does not count any more."""
         name = subject.decode("utf-8", "replace")
-        held = self._held.get(name)
-        if held is None or turn.now.mono < held.due:
+        held, now = self._held.get(name), turn.now.mono
+        if held is None or now < held.due:
             return
-        held.due = Nanos(turn.now.mono + held.check.every_ms * MILLISECOND)
-        turn.do(SetTimer(token=_token(name), at=held.due))
+        if held.number in self._by_number and now < held.ends:
+            # The one before takes all of its time, and its result is on its way.
+            self._look_at(name, held, Nanos(now + _SOON), turn)
+            return
+        every = held.check.every_ms * MILLISECOND
         if self._directory.of_node(name, self._own) is None:
+            # Its record may be read a moment later.
+            self._look_at(name, held, Nanos(now + min(every, _AGAIN)), turn)
             self._forget(name, held, turn)
             return
-        # One that the muscles never answered is given up: it may take no longer than this.
+        self._look_at(name, held, Nanos(now + every), turn)
+        # One that the muscles never answered is given up.
         self._by_number.pop(held.number, None)
+        held.ends = Nanos(now + held.check.timeout_ms * MILLISECOND + SECOND)
         self._numbers += 1
         held.number = self._numbers
         self._by_number[held.number] = name
@@ -127,6 +141,11 @@ class Checking(Room):
                 timeout_ms=held.check.timeout_ms,
             )
         )
+
+    @staticmethod
+    def _look_at(name: str, held: Checked, at: Nanos, turn: Turn) -> None:
+        held.due = at
+        turn.do(SetTimer(token=_token(name), at=at))
 
     def on_probed(self, event: ServiceProbed, turn: Turn) -> None:
         """A result: the health that it leads to, told where it is another one."""
@@ -145,14 +164,21 @@ class Checking(Room):
             held.bad, held.error, held.error_unix_ms = held.bad + 1, event.reason, now_ms
         before, held.health = held.health.state, judged(held.health, is_good=is_good)
         if held.health.state is not before:
-            held.since_unix_ms = now_ms
-            self._tell(name, held, before, turn)
+            held.since_unix_ms, held.is_told = now_ms, False
+            self._log(name, held, before, turn)
+        if not held.is_told:
+            self._tell(name, held, turn)
 
-    def _tell(self, name: str, held: Checked, before: State, turn: Turn) -> None:
-        state = held.health.state
-        payload = record_of(state, held.since_unix_ms, held.error)
-        if self._has_room((HEALTH, name.encode()), len(payload)):
+    def _tell(self, name: str, held: Checked, turn: Turn) -> None:
+        """Publish the state; where there is no room for it, the next result tries again."""
+        payload = record_of(held.health.state, held.since_unix_ms, held.error)
+        held.is_told = self._has_room((HEALTH, name.encode()), len(payload))
+        if held.is_told:
             turn.publish(HEALTH, name.encode(), payload)
+
+    @staticmethod
+    def _log(name: str, held: Checked, before: State, turn: Turn) -> None:
+        state = held.health.state
         fields: dict[str, str | int] = {"service": name, "check": held.check.text}
         if state is State.FAILING:
             fields["reason"] = held.error

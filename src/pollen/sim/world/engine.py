@@ -183,7 +183,7 @@ class Engine:
             case fx.CloseListener():
                 pass
             case fx.ProbeService(number=number, target=target):
-                self.post(machine.name, machine.probed(number, target), MILLISECOND)
+                self.post(machine.name, machine.probed(number, target), machine.probe_ns)
             case fx.SetRelay(relays=relays):
                 _plane(machine).relays = relays
             case fx.SetSeen(addresses=addresses):

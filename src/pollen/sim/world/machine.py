@@ -23,7 +23,7 @@ import msgspec
 from pollen.core import durability, restoring
 from pollen.core.effects import Effect, Log, PeerRow, Reply, SeedRow, ServedRow, ServiceRow
 from pollen.core.events import Event, ListenerOpened, ServiceProbed
-from pollen.core.ids import BOOT_BYTES, SECOND, Nanos, Now, PeerId, Token
+from pollen.core.ids import BOOT_BYTES, MILLISECOND, SECOND, Nanos, Now, PeerId, Token
 from pollen.core.node import Node
 from pollen.core.restoring import Identity, Restored
 from pollen.sim.muscles import modules
@@ -163,7 +163,8 @@ class Machine:
 
     ``busy_until``: the brain takes no turn before (a stall). ``is_frozen``: the whole process
     stands still, muscles too. ``trace`` holds its effects while ``keeps_trace``. ``taken_ports``:
-    where no listener can be opened. ``failing_targets``: the programs that fail their check there.
+    where no listener can be opened. ``failing_targets``: the programs that fail their check there,
+    after ``probe_ns``.
     ``relays``: the setting of this name, read at a start.
     ``disk_bytes`` is the room for content, of which others use ``foreign_bytes``. What users put
     there are ``uploaded_bytes`` in all; of both together the brain was told of ``told_bytes``.
@@ -211,6 +212,7 @@ class Machine:
     fails_checks: bool = False
     taken_ports: set[str] = field(default_factory=set)
     failing_targets: set[str] = field(default_factory=set)
+    probe_ns: int = MILLISECOND
     relays: bool = True
     handled: int = 0
 
