@@ -77,7 +77,7 @@ def without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _mapped(count: int, *, is_wanted: bool = True) -> None:
-    with progress.shown("score", range(count), is_wanted=is_wanted) as step:
+    with progress.shown("score", count, is_wanted=is_wanted) as step:
         for _ in range(count):
             step()
 
@@ -131,11 +131,33 @@ def test_a_notebook_has_an_output_that_is_updated(monkeypatch: pytest.MonkeyPatc
     assert outputs[0][-1].startswith("score: 3 of 3, ")
 
 
+@pytest.mark.usefixtures("without_tqdm")
+@pytest.mark.parametrize("place", [None, io.StringIO()])
+def test_a_program_without_a_place_to_write_is_served(
+    place: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place is not None:
+        place.close()
+    monkeypatch.setattr(sys, "stderr", place)
+    _mapped(2)
+
+
+def test_the_count_is_asked_before_one_is_taken() -> None:
+    class Odd(list[int]):
+        def __len__(self) -> int:
+            raise NotImplementedError
+
+    assert progress.count_of(iter([1, 2, 3])) == 3
+    assert progress.count_of(n for n in range(3)) is None
+    assert progress.count_of(Odd([1])) is None
+
+
 def test_tqdm_draws_where_the_program_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 
     class Theirs:
         def __init__(self, **given: Any) -> None:
+            assert given["disable"] is None, "it would draw into a pipe"
             told.append((given["total"], given["desc"]))
 
         def __enter__(self) -> Theirs:

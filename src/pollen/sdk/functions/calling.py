@@ -102,13 +102,13 @@ async def results(
     has_progress: bool,
 ) -> AsyncIterator[Any]:
     """The result for each input, in their order."""
-    wish, rest = wish_of(function), iter(inputs)
+    wish, whole, rest = wish_of(function), progress.count_of(inputs), iter(inputs)
     ready = await _ready(shelf, wish)
     for value in islice(rest, 1):
         ready, first = await _encoded(shelf, wish, ready, (value,), {})
         calls = chain([first], _requests(wish, ready, rest))
         replies = _handle(mesh, wish, ready).map(calls, in_flight=in_flight)
-        with progress.shown(wish.who, inputs, is_wanted=has_progress) as step:
+        with progress.shown(wish.who, whole, is_wanted=has_progress) as step:
             async with contextlib.aclosing(replies):  # type: ignore[type-var]
                 async for reply in replies:
                     step()
@@ -160,13 +160,13 @@ def results_sync(
     has_progress: bool,
 ) -> Iterator[Any]:
     """The result for each input, in their order."""
-    wish, rest = wish_of(function), iter(inputs)
+    wish, whole, rest = wish_of(function), progress.count_of(inputs), iter(inputs)
     ready = shelf.at_hand(wish) or shelf.ready(wish)
     for value in islice(rest, 1):
         ready, first = shelf.encoded(wish, ready, (value,), {})
         calls = chain([first], _requests(wish, ready, rest))
         replies = _handle_sync(mesh, wish, ready).map(calls, in_flight=in_flight)
-        shown = progress.shown(wish.who, inputs, is_wanted=has_progress)
+        shown = progress.shown(wish.who, whole, is_wanted=has_progress)
         with shown as step, contextlib.closing(replies):  # type: ignore[type-var]
             for reply in replies:
                 step()

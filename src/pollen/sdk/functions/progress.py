@@ -24,13 +24,19 @@ PAUSE: Final = 0.25
 Draw = Callable[[str], None]
 
 
+def count_of(inputs: Iterable[Any]) -> int | None:
+    """How many there are, where that can be known before one is taken."""
+    with contextlib.suppress(Exception):  # what a user's own class may raise
+        return operator.length_hint(inputs) or None
+    return None
+
+
 @contextlib.contextmanager
-def shown(label: str, inputs: Iterable[Any], *, is_wanted: bool) -> Iterator[Callable[[], None]]:
-    """A function that is told of each result. ``label`` begins the line."""
+def shown(label: str, whole: int | None, *, is_wanted: bool) -> Iterator[Callable[[], None]]:
+    """A function that is told of each result. ``label`` begins the line; ``whole``: of so many."""
     if not is_wanted:
         yield _nothing
         return
-    whole = operator.length_hint(inputs) or None
     if (theirs := _tqdm(label, whole)) is not None:
         with theirs:
             yield lambda: theirs.update() and None
@@ -51,16 +57,18 @@ def _tqdm(label: str, whole: int | None) -> Any:
         tqdm = importlib.import_module("tqdm.auto").tqdm
     except ImportError:
         return None
-    return tqdm(total=whole, desc=label, unit="call", mininterval=PAUSE)
+    # None: on a terminal and in a notebook, and nowhere else.
+    return tqdm(total=whole, desc=label, unit="call", mininterval=PAUSE, disable=None)
 
 
 def _place() -> Draw | None:
     """Where a line can be drawn again and again, or None."""
     if (notebook := _notebook()) is not None:
         return notebook
-    if not sys.stderr.isatty() or os.environ.get("TERM") in (None, "", "dumb"):
-        return None
-    return _draw_on_terminal
+    with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
+        if sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb"):
+            return _draw_on_terminal
+    return None
 
 
 def _draw_on_terminal(text: str) -> None:
@@ -116,12 +124,13 @@ class Line:
         if self._draw is not None and self._drawn > self._began:
             self._show(self._now())
             if self._draw is _draw_on_terminal:
-                sys.stderr.write("\n")
+                with contextlib.suppress(OSError, ValueError):
+                    sys.stderr.write("\n")
 
     def _show(self, now: float) -> None:
         assert self._draw is not None
         # A closed terminal or a kernel that ends is no reason to lose results.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):
             self._draw(text(self._label, self._done, self._whole, now - self._began))
 
 
