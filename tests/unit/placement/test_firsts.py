@@ -12,7 +12,7 @@ from pollen.core import limits
 from pollen.core.effects import BUNDLE
 from pollen.core.ids import PeerId
 from pollen.core.placement import State
-from pollen.core.policy import Party
+from pollen.core.placement.plan import Standing
 from pollen.core.seeds import Seed
 from tests.unit.names.test_named import A, B, C, seed
 from tests.unit.placement.bench import Bench
@@ -45,11 +45,11 @@ def test_it_is_loaded_where_it_was_published_and_goes_when_others_are_enough() -
     bench.turn()
     assert bench.state() is State.READY
     bench.claim(B, State.READY)
-    bench.turn(limits.WOKEN_STAY_NS + limits.DRAIN_HOLD_NS)
+    bench.turn(limits.LOAD_DEADLINE_NS + limits.DRAIN_HOLD_NS)
     assert bench.state() is State.READY, "one of two is not enough"
     bench.claim(C, State.READY)
     bench.turn()
-    bench.turn(limits.WOKEN_STAY_NS + limits.ROLLOUT_TRIAL_NS)
+    bench.turn(limits.LOAD_DEADLINE_NS + limits.ROLLOUT_TRIAL_NS)
     assert bench.state() is State.DRAINING
 
 
@@ -58,14 +58,31 @@ def test_it_waits_for_the_plan_and_is_loaded_once() -> None:
     assert not loads(bench), "the plan does not know it yet"
     bench.plan(B, C, of=HELLO)
     assert loads(bench)
+    claim = bench.hosting.claim(HELLO.seed)
+    assert claim is not None and claim.is_beside
     bench.finish("guest-out-of-memory")
     bench.turn()
     assert bench.state() is State.REFUSED
     assert not loads(bench, after=2 * limits.REFUSED_NS)
 
 
+def test_it_is_no_incumbent_until_the_plan_ranks_it() -> None:
+    bench = published()
+    bench.plan(B, C, of=HELLO)
+    bench.turn()
+    bench.finish()
+    bench.turn()
+    standings = {h.node: h.standing(bench.now.wall) for h in bench.claims.hosts(HELLO.seed)}
+    assert standings == {A: None}
+    bench.plan(A, B, of=HELLO)
+    bench.turn()
+    (host,) = bench.claims.hosts(HELLO.seed)
+    assert host.standing(bench.now.wall) is Standing.INCUMBENT
+
+
 @pytest.mark.parametrize(
-    "why", ["another run", "ready elsewhere", "a module", "an update", "it sleeps", "the gate"]
+    "why",
+    ["another run", "ready elsewhere", "a module", "an update", "it sleeps", "the gate", "no room"],
 )
 def test_it_is_not_loaded(why: str) -> None:
     update = msgspec.structs.replace(python(epoch=2), previous=HELLO)
@@ -74,9 +91,13 @@ def test_it_is_not_loaded(why: str) -> None:
     bench = published(holding) if why != "another run" else Bench(holding=holding)
     if why == "ready elsewhere":
         bench.claim(B, State.READY, of=holding)
+    if why == "no room":
+        bench.hosting.space.free_bytes = 0
     bench.plan(B, C, wanted=0 if why == "it sleeps" else None, of=holding)
     assert not loads(bench, holding)
-    assert bench.hosting.party == Party(properties="{}")
+    assert bench.state(holding) is State.ABSENT
+    bench.plan(B, C, of=holding)
+    assert not loads(bench, holding), "it was looked at"
 
 
 def test_of_what_the_plan_gives_to_this_node_nothing_is_remembered() -> None:

@@ -107,7 +107,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     the end of an absence that its host announces. ``is_fault``: the
     refusal speaks of the version, not of this node. ``drain``: numbers the drains of this run.
     ``witnessed``: (host, its ``drain``) of the drains that this host saw while it was ready.
-    ``has_served``: a call of a version on trial ended well here.
+    ``has_served``: a call of a version on trial ended well here. ``is_beside``: the plan does not
+    rank this node, which serves until others do (``firsts``).
     """
 
     state: U8
@@ -117,6 +118,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     drain: U32 = 0
     witnessed: list[tuple[WirePeerId, U32]] = []
     has_served: bool = False
+    is_beside: bool = False
 
     @property
     def is_announced(self) -> bool:
@@ -153,7 +155,8 @@ class Host(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             return Standing.SKIPPED
         if self.claim.is_away(wall):
             return Standing.AWAY
-        return None if self.state is State.DRAINING else Standing.INCUMBENT
+        is_passing = self.state is State.DRAINING or self.claim.is_beside
+        return None if is_passing else Standing.INCUMBENT
 
 
 @functools.lru_cache(limits.DECODED_REMEMBERED)

@@ -42,6 +42,8 @@ class Entry(msgspec.Struct, kw_only=True):
     drain: int = 0
     witnessed: list[tuple[PeerId, int]] = []
     has_served: bool = False
+    # It serves from where it was published, and the plan gives it to others.
+    is_beside: bool = False
     timer_at: Nanos | None = None
     # Refused as the disk has no room, and looked at again from then on.
     lacks_room: bool = False

@@ -42,7 +42,7 @@ from pollen.core.placement.going import (
 from pollen.core.placement.held import Held
 from pollen.core.placement.pins import Pins
 from pollen.core.placement.plan import NOWHERE, Placement
-from pollen.core.placement.roles import Role, load_wait, may_host, plan_holders
+from pollen.core.placement.roles import Role, load_deadline, load_wait, may_host, plan_holders
 from pollen.core.placement.space import Space
 from pollen.core.policy import Party
 from pollen.core.seeds import Seed
@@ -140,7 +140,7 @@ class Hosting:
             if entry.state is State.ABSENT:
                 return
         if is_wanted:
-            entry.enough_since = None
+            entry.enough_since, entry.is_beside = None, False
             self.firsts.forget(key)
             if not self.space.judges(entry.seed, is_here=self._is_here(entry.seed)):
                 return
@@ -148,9 +148,9 @@ class Hosting:
                 yield self._want_or_refuse(entry)
         elif entry.state is State.ABSENT and self._is_recalled(entry, now):
             yield Cue.WANT
-        elif self.firsts.serves(key, entry, role, view) and not self.is_leaving:
-            entry.stays_until = Nanos(now.mono + limits.WOKEN_STAY_NS)
-            yield self._want_or_refuse(entry)
+        elif not self.is_leaving and self.firsts.serves(key, entry, role, view, self._lack):
+            entry.stays_until, entry.is_beside = Nanos(now.mono + load_deadline(entry.seed)), True
+            yield Cue.WANT
         elif self._is_spare(key, entry, role, view, now):
             yield Cue.SPARE
         if entry.state is State.DRAINING and self._is_released(key, entry, role, view, now):
@@ -446,15 +446,15 @@ class Hosting:
         entry = self._entries.get(key)
         if entry is None or entry.state is State.ABSENT:
             return None
-        is_draining = entry.state is State.DRAINING
         return Claim(
             state=int(entry.state),
             reason=entry.reason,
             until=entry.until,
             is_fault=entry.is_fault and entry.state is State.REFUSED,
-            drain=entry.drain if is_draining else 0,
+            drain=entry.drain if entry.state is State.DRAINING else 0,
             witnessed=entry.witnessed,
             has_served=entry.has_served,
+            is_beside=entry.is_beside,
         )
 
     def seed(self, key: Hash) -> Seed | None:
