@@ -218,7 +218,7 @@ mod tests {
             eprintln!("huge pages come unasked: nothing is guessed");
             return;
         }
-        let (mut memory, touched) = found(1 << 20);
+        let (mut memory, touched) = found(1 << 19);
         write(&mut memory, 10..20);
         assert!(touched.settle());
         let mut other = vec![0_u8; 1 << 20];
